@@ -1,0 +1,53 @@
+# The same targets are the only commands in CI. `make` prints this list.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-all check bench e2e migrate fmt lock clean
+
+help: ## print this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Receipted needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch .venv.stamp
+
+demo: .venv.stamp ## 400 payments at four providers, every fault on, ends in proof (under a minute)
+	$(BIN)/receipted demo
+
+run: .venv.stamp ## sandbox, Receipted and a shop until Ctrl-C, with URLs to click
+	$(BIN)/receipted demo --keep-running
+
+test: .venv.stamp ## unit, property, contract, integration and repository tests
+	$(BIN)/pytest -n 2
+
+test-all: .venv.stamp ## everything: the long property profile, kill -9, e2e
+	$(BIN)/pytest -n 2 -m "not benchmark" --timeout 1800
+
+check: .venv.stamp ## lint, format, types, import rules, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
+
+bench: .venv.stamp ## durable deliveries per second beside the same app with storage switched off
+	$(BIN)/pytest tests/benchmarks -m benchmark -s -q --timeout 900
+
+e2e: .venv.stamp ## start the Procfile's processes and drive them
+	$(BIN)/pytest tests/e2e -m e2e --timeout 600
+
+migrate: .venv.stamp ## bring the database of receipted.toml to the newest schema
+	$(BIN)/receipted migrate
+
+fmt: .venv.stamp ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## refresh constraints.txt (hashed, without host names)
+	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file constraints.txt pyproject.toml
+
+clean: ## remove the environment, caches and var/
+	rm -rf .venv .venv.stamp var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

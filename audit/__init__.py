@@ -1,0 +1,4 @@
+"""PROCESS: proves the history afterwards, from the kept bytes alone.
+
+Reads only; a wrong row is named, never mended.
+"""

@@ -1,0 +1,1 @@
+"""RULES: lifecycles as data, observations, decide(). Pure: no clock, no I/O."""
