@@ -1,0 +1,191 @@
+"""What every provider offers: verify, delivery key, parse, lifecycles, and a client. See docs/adding-a-provider.md."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from providers.signing import KeyRing, Window
+from statemachine.lifecycle import Lifecycle
+from statemachine.observation import Observation
+from statemachine.phases import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One HTTP request from a provider: exact body bytes, headers with lower-case names in order of arrival."""
+
+    body: bytes
+    headers: tuple[tuple[str, str], ...]  #: values decoded as latin-1, which loses nothing
+
+    def header(self, name: str) -> str | None:
+        """The header's value; None where it is absent, and where it is given twice with different values."""
+        values = {value for key, value in self.headers if key == name}
+        return values.pop() if len(values) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """That a delivery is authentic and fresh, by which key, and what it says of its own time."""
+
+    key_id: str
+    provider_time: datetime | None = None  #: the signed timestamp, where the scheme has one
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An authentic message as parse() sees it: the bytes that were kept, and how they came."""
+
+    source: Source
+    body: bytes
+    received_at: datetime
+    kind: str | None = None  #: which kind was asked for, or which URL was used, where that is known
+    ref: str | None = None  #: provider_ref that was asked for, where we asked
+    http_status: int | None = None  #: of an answer to our own call
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a statement means. Exactly one of: observations, hints, a note, or that it is unreadable."""
+
+    observations: tuple[Observation, ...] = ()
+    hints: tuple[str, ...] = ()  #: texts that may be a provider_ref or a reference: ask about those payments
+    hints_account: bool = False  #: something changed somewhere in this account: ask about what is open
+    note: str = ""  #: why there is nothing to decide, such as a kind that we do not use
+    unreadable: str = ""  #: why an authentic body has no meaning to us; it is parked
+
+
+class ProviderOptions(BaseModel):
+    """Settings of one account that are the provider's own; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many requests an account may send in how many seconds; None for no known limit."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """What a merchant wants to be paid (or to pay out). `idempotency_key` is the same for every repeat."""
+
+    kind: str
+    amount_minor: int
+    currency: str
+    reference: str  #: the merchant's own id, unique per account and kind
+    idempotency_key: str
+    return_url: str | None = None  #: where the payer comes back to; ours, signed
+    callback_url: str | None = None  #: the payment's own callback URL; ours, signed
+    extra: Mapping[str, object] = field(default_factory=dict, repr=False)  #: the provider's own further fields
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A provider's successful answer to our own call, to be recorded verbatim in the inbox."""
+
+    status: int
+    body: bytes
+    asked_at: datetime  #: when the request was sent; the answer is true of that instant or later
+    kind: str
+    ref: str | None = None  #: what was asked about; None for a create
+
+
+class Transport(Protocol):
+    """Sends one HTTP request within the account's budget. Implemented by providers/http.py."""
+
+    async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> "HttpAnswer":
+        """The answer, whatever its status; raises ProviderError where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """Status, lower-case headers and at most 1 MiB of body of an HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One configured account at a provider, with its secrets already read."""
+
+    name: str
+    base_url: str  #: without a trailing slash
+    secrets: Mapping[str, str] = field(repr=False)
+    idempotency_prefix: str = ""
+
+
+class Client(ABC):
+    """Calls to one provider account. Every method raises ProviderError for an error answer or none."""
+
+    #: Whether create() may be sent again with the same CreateRequest after an ambiguous outcome.
+    is_create_idempotent: ClassVar[bool] = True
+
+    @abstractmethod
+    async def create(self, request: CreateRequest) -> Answer:
+        """Create at the provider. Repeats only where the provider makes a repeat harmless."""
+
+    @abstractmethod
+    async def fetch(self, kind: str, ref: str) -> Answer:
+        """The provider's present word on one payment. Sends one request (two, when a token has to be fetched)."""
+
+    @abstractmethod
+    async def cancel(self, kind: str, ref: str) -> Answer:
+        """Cancel before payment; raises UnsupportedByProvider where the provider has no such call."""
+
+    @abstractmethod
+    async def register_webhook(self, url: str, **details: str) -> Answer:
+        """Register our HTTPS URL; raises UnsupportedByProvider where the provider has no such call."""
+
+
+class Provider(ABC):
+    """One provider as its account's options make it. Everything but the client is pure."""
+
+    name: ClassVar[str]
+    lifecycles: ClassVar[Mapping[str, Lifecycle]]  #: by kind
+    options_type: ClassVar[type[ProviderOptions]] = ProviderOptions
+    secret_names: ClassVar[tuple[str, ...]] = ()  #: what the client needs
+    budget: ClassVar[Budget | None] = None  #: documented; an account may configure another
+    default_base_url: ClassVar[str] = ""
+    default_kind: ClassVar[str]  #: of `payments create`
+
+    def __init__(self, options: ProviderOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        """That the delivery is authentic; raises DeliveryRejected and nothing else, for any bytes whatever."""
+
+    @abstractmethod
+    def delivery_key(self, delivery: Delivery) -> str:
+        """The provider's identity of what was delivered: equal for a redelivery, at most 200 characters, total."""
+
+    @abstractmethod
+    def parse(self, statement: Statement) -> Reading:
+        """What an authentic statement means; total on any bytes."""
+
+    @abstractmethod
+    def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
+        """A client for the account; opens nothing until it is used."""
+
+
+class Pace(Protocol):
+    """An account's right to send, shared by everybody who sends for it."""
+
+    async def turn(self) -> None:
+        """Wait until the account may send one more request."""
+
+    async def pause(self, seconds: float) -> None:
+        """Nobody may send for the account for so long: the provider said so."""
+
+
+Sleep = Callable[[float], Awaitable[None]]

@@ -1,0 +1,79 @@
+"""One way to talk to a provider over HTTPS: paced, bounded, never redirected; failures become ProviderError."""
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from providers.contract import HttpAnswer, Pace
+from providers.errors import InsecureUrl, ProviderError
+
+MAX_ANSWER: Final = 1 << 20
+
+
+def require_https(url: str, *, allow_loopback: bool = False) -> str:
+    """The URL itself when it is HTTPS (or, in development, on loopback); raises InsecureUrl otherwise."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme == "https" and host and not parts.username:
+        return url
+    if allow_loopback and parts.scheme == "http" and is_loopback(host):
+        return url
+    raise InsecureUrl("the URL must be https:// with a host and without credentials", param="url")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine by name or by literal address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class HttpTransport:
+    """Sends through one httpx2 client; each request waits for its turn in the account's budget."""
+
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        pace: Pace,
+        clock: Callable[[], datetime],
+        *,
+        allow_loopback_http: bool = False,
+    ) -> None:
+        self._client = client
+        self._pace = pace
+        self._clock = clock
+        self._allow_loopback_http = allow_loopback_http
+
+    async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
+        """The answer, whatever its status; raises ProviderError where there is none.
+
+        A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous.
+        """
+        require_https(url, allow_loopback=self._allow_loopback_http)
+        await self._pace.turn()
+        sent_at = self._clock()
+        body = bytearray()
+        try:
+            async with self._client.stream(method, url, headers=dict(headers), content=content) as answer:
+                async for chunk in answer.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_ANSWER:
+                        raise ProviderError("the provider's answer is too large", is_ambiguous=True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as fault:
+            raise ProviderError(f"the provider cannot be reached ({type(fault).__name__})", may_retry=True) from fault
+        except httpx2.HTTPError as fault:
+            raise ProviderError(
+                f"the provider did not answer ({type(fault).__name__})", may_retry=True, is_ambiguous=True
+            ) from fault
+        lower = {name.lower(): value for name, value in answer.headers.items()}
+        return HttpAnswer(answer.status_code, lower, bytes(body), sent_at)

@@ -1,0 +1,108 @@
+"""Keys that rotate, HMAC over exact bytes, constant-time comparison, freshness windows."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Literal
+
+from providers.errors import DeliveryRejected
+
+Encoding = Literal["hex", "base64"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One secret with an id that may be shown, valid from `not_before` until just before `not_after`."""
+
+    id: str
+    secret: bytes = field(repr=False)
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether the key may verify a delivery received at this instant."""
+        return (self.not_before is None or self.not_before <= now) and (self.not_after is None or now < self.not_after)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """The keys of one account; several are active at once while a key is rotated."""
+
+    keys: tuple[Key, ...]
+
+    def active(self, now: datetime) -> Iterator[Key]:
+        """The keys valid at this instant, in configured order."""
+        return (key for key in self.keys if key.is_active(now))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far a delivery's timestamp may lie from the instant of receipt."""
+
+    past: timedelta = timedelta(seconds=300)
+    future: timedelta = timedelta(seconds=300)
+
+    def check(self, stamped: datetime, now: datetime) -> None:
+        """Raise DeliveryRejected when the timestamp is stale or ahead of its window; the bounds are inside."""
+        if now - stamped > self.past:
+            raise DeliveryRejected("timestamp_stale")
+        if stamped - now > self.future:
+            raise DeliveryRejected("timestamp_future")
+
+
+def hmac_sha256(secret: bytes, *parts: bytes) -> bytes:
+    """The raw HMAC-SHA256 of the concatenated parts."""
+    return hmac.digest(secret, b"".join(parts), sha256)
+
+
+def decode_signature(text: str, encoding: Encoding) -> bytes:
+    """The 32 bytes of a signature; raises DeliveryRejected for anything that is not exactly that."""
+    try:
+        raw = bytes.fromhex(text) if encoding == "hex" else base64.b64decode(text.encode("ascii"), validate=True)
+    except (ValueError, binascii.Error):
+        raise DeliveryRejected("signature_malformed") from None
+    # bytes.fromhex skips white space, which is not part of a signature
+    if len(raw) != sha256().digest_size or (encoding == "hex" and len(text) != 2 * len(raw)):
+        raise DeliveryRejected("signature_malformed")
+    return raw
+
+
+def matching_key(keys: KeyRing, now: datetime, signature: bytes, *parts: bytes) -> Key:
+    """The active key whose HMAC over the parts equals the signature, compared in constant time per key.
+
+    Raises DeliveryRejected: `no_active_key` where none is active, `signature_wrong` where none matches.
+    """
+    found: Key | None = None
+    tried = False
+    for key in keys.active(now):
+        tried = True
+        if hmac.compare_digest(hmac_sha256(key.secret, *parts), signature) and found is None:
+            found = key
+    if found is None:
+        raise DeliveryRejected("signature_wrong" if tried else "no_active_key")
+    return found
+
+
+def unix_seconds(text: str) -> datetime:
+    """The aware instant of a string of ASCII digits; raises DeliveryRejected for anything else or out of range."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 12:
+        raise DeliveryRejected("timestamp_malformed")
+    try:
+        return datetime.fromtimestamp(int(text), UTC)
+    except (OverflowError, OSError, ValueError):
+        raise DeliveryRejected("timestamp_malformed") from None
+
+
+def iso_instant(text: str) -> datetime:
+    """The aware instant of an ISO 8601 text with a zone; raises DeliveryRejected for anything else."""
+    try:
+        parsed = datetime.fromisoformat(text)
+        if parsed.tzinfo is None or not text.isascii():
+            raise DeliveryRejected("timestamp_malformed")
+        return parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise DeliveryRejected("timestamp_malformed") from None

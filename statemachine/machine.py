@@ -1,0 +1,82 @@
+"""The only file that knows the transitions library: legal moves, and walks over them.
+
+Measured on 0.9.3 and hidden here: a missing arrow raises MachineError, an unknown event AttributeError or KeyError,
+`add_model` costs more than a trigger, and a new Machine more than both. So there is one Machine per lifecycle, it owns
+no model, and every answer that decide() needs often is asked of it once and kept in a table (ADR 0003).
+"""
+
+from collections import deque
+from functools import cache
+
+from transitions import Machine, MachineError
+
+from statemachine.errors import IllegalMove
+from statemachine.lifecycle import NOT_CREATED, Lifecycle
+
+_START = "(start)"
+
+
+class _Subject:
+    """What the library moves: nothing but a state."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+
+
+class Moves:
+    """Answers for one lifecycle which walk leads from a state to another, as its Machine permits."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._names = (_START, *lifecycle.by_name)
+        self._machine = Machine(model=None, states=list(self._names), initial=_START, auto_transitions=False)
+        for source, targets in lifecycle.moves.items():
+            for target in targets:
+                self._machine.add_transition(target, source, target)
+        for first in lifecycle.initial:
+            self._machine.add_transition(first, [_START, NOT_CREATED], first)
+        self._machine.add_transition(NOT_CREATED, _START, NOT_CREATED)
+        order = dict(lifecycle.moves)
+        order[_START] = (*lifecycle.initial, NOT_CREATED)
+        order[NOT_CREATED] = lifecycle.initial
+        self._walks = {
+            (start, end): walk for start in self._names for end, walk in self._walks_from(start, order).items()
+        }
+
+    def fire(self, state: str | None, target: str) -> str:
+        """Move one step through the Machine itself; raises IllegalMove where it has no arrow."""
+        subject = _Subject(state or _START)
+        event = self._machine.events.get(target)
+        try:
+            moved = event is not None and event.trigger(subject)
+        except MachineError:
+            moved = False
+        if not moved:
+            raise IllegalMove(f"no legal move from {state!r} to {target!r}")
+        return subject.state
+
+    def walk(self, state: str | None, target: str) -> tuple[str, ...] | None:
+        """The shortest legal walk to another state, its end included; None where there is none."""
+        return self._walks.get((state or _START, target))
+
+    def _walks_from(self, start: str, order: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        queue: deque[tuple[str, tuple[str, ...]]] = deque([(start, ())])
+        seen = {start}
+        while queue:
+            here, trail = queue.popleft()
+            for target in order.get(here, ()):
+                if target in seen:
+                    continue
+                self.fire(None if here == _START else here, target)
+                seen.add(target)
+                found[target] = (*trail, target)
+                queue.append((target, found[target]))
+        return found
+
+
+@cache
+def moves_of(lifecycle: Lifecycle) -> Moves:
+    """The moves of a lifecycle, compiled from its Machine on first use and shared by all threads."""
+    return Moves(lifecycle)

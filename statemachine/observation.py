@@ -1,0 +1,60 @@
+"""What decide() works on: a payment as the rules see it, and what one message says about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from statemachine.phases import ConflictPolicy, Effect, Outcome, Review, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The provider-neutral reading of one statement about one payment. Everything but the source may be unsaid.
+
+    `as_of` is the instant at which the statement was true: the provider's own time where it gives one, else, for an
+    answer to our own question, the instant at which we asked. It orders statements only within a loop of states.
+    A status of None says that the payment exists at the provider, and that it should be asked about.
+    """
+
+    source: Source
+    kind: str | None = None  #: lifecycle kind; None where only the payment's own record can tell
+    provider_ref: str | None = None  #: the id under which the provider's API returns it
+    reference: str | None = None  #: the merchant's own id, as the provider echoes it
+    status: str | None = None  #: the provider's word for the state
+    amount_minor: int | None = None
+    currency: str | None = None
+    captured_minor: int | None = None  #: cumulative, never a delta
+    refunded_minor: int | None = None  #: cumulative, never a delta
+    as_of: datetime | None = None
+    failure_reason: str | None = None
+    expires_at: datetime | None = None
+    facts: Mapping[str, str | None] = field(default_factory=dict)  #: replaces facts of the same name; None removes
+    actor: str | None = None  #: who, for an operator
+    note: str | None = None  #: why, for an operator
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What the rules need to know about a payment. `state` is None until the provider's first word."""
+
+    state: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    state_as_of: datetime | None = None  #: as_of of the statement that the state rests on
+    review: Review | None = None  #: the open review, if any
+    policy: ConflictPolicy = ConflictPolicy.REVIEW
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from one observation: a value, never an exception."""
+
+    outcome: Outcome
+    reason: str  #: in words, for the timeline
+    to_state: str | None = None  #: set exactly when the outcome is advanced
+    via: tuple[str, ...] = ()  #: states that were passed without a message of their own
+    forced: bool = False  #: recorded against the lifecycle, by an operator or by policy
+    effects: tuple[Effect, ...] = ()
+    review: Review | None = None  #: the review that this opens, if it is not open already
+    closes_review: bool = False
+    ask: bool = False  #: the provider should be asked at once

@@ -1,0 +1,93 @@
+"""The words that a state, an effect, a source, a decision and a review reason are chosen from."""
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a provider's state means to a merchant; every lifecycle maps each of its states onto one."""
+
+    OPEN = "open"  #: the payer has not done their part; left by any word of the provider
+    PROCESSING = "processing"  #: the payer did, the outcome is not known; left by any word of the provider
+    PAID = "paid"  #: the money is the merchant's; fulfilment starts here
+    SETTLED = "settled"  #: the money has reached the merchant's bank
+    FAILED = "failed"  #: ended without money, by the provider's word
+    CANCELLED = "cancelled"  #: withdrawn before payment, by the provider's word
+    EXPIRED = "expired"  #: not paid in time, by the provider's word
+    REFUNDED = "refunded"  #: paid and given back
+
+
+class Effect(StrEnum):
+    """A consequence owed to the world; one row per payment and sink, except REVIEW_REQUIRED (one per review)."""
+
+    PAID = "payment.paid"  #: fulfil; owed once
+    SETTLED = "payment.settled"  #: owed once
+    FAILED = "payment.failed"  #: owed once
+    CANCELLED = "payment.cancelled"  #: owed once
+    EXPIRED = "payment.expired"  #: owed once
+    REFUNDED = "payment.refunded"  #: owed once
+    REVIEW_REQUIRED = "payment.review_required"  #: a person must decide; owed once for each review opened
+
+
+#: The effect of entering a phase. Open and processing owe nothing to the world.
+EFFECT_OF_PHASE: dict[Phase, Effect] = {
+    Phase.PAID: Effect.PAID,
+    Phase.SETTLED: Effect.SETTLED,
+    Phase.FAILED: Effect.FAILED,
+    Phase.CANCELLED: Effect.CANCELLED,
+    Phase.EXPIRED: Effect.EXPIRED,
+    Phase.REFUNDED: Effect.REFUNDED,
+}
+
+#: Effects that hand over goods; withheld while amount or currency are in doubt.
+FULFILMENT_EFFECTS = frozenset({Effect.PAID, Effect.SETTLED})
+
+
+class Source(StrEnum):
+    """Who made a statement. Each is a message in the inbox (rule R1)."""
+
+    WEBHOOK = "webhook"  #: the provider, at the account's URL
+    CALLBACK = "callback"  #: the provider, at one payment's own URL
+    RETURN = "return"  #: a payer came back from checkout; says nothing but "ask now"
+    POLL = "poll"  #: the provider's answer to our GET
+    CREATE = "create"  #: the provider's answer to our create call, or that there was none
+    CANCEL = "cancel"  #: the provider's answer to our cancel call, or that there was none
+    MERCHANT = "merchant"  #: the merchant asks for a payment to exist
+    POLLER = "poller"  #: our poller gave up asking
+    OPERATOR = "operator"  #: a named person resolves, with a reason
+
+
+#: Answers to our own authenticated calls: true when they were asked for.
+ANSWERS = frozenset({Source.POLL, Source.CREATE, Source.CANCEL})
+
+
+class Outcome(StrEnum):
+    """What decide() answered for one observation."""
+
+    ADVANCED = "advanced"  #: a transition is recorded
+    UNCHANGED = "unchanged"  #: the state is the current one; facts may have been updated
+    STALE = "stale"  #: the payment has passed that state already
+    CONFLICT = "conflict"  #: no legal way there; a person, or the provider when asked, must say
+    PARKED = "parked"  #: authentic, not applicable now: unknown status, unreadable, or nobody's payment
+    NOTED = "noted"  #: says nothing about a state: a hint, or a kind that we do not use
+
+
+class Review(StrEnum):
+    """Why a person must look at a payment."""
+
+    AMOUNT_MISMATCH = "amount_mismatch"  #: the provider states another amount than was asked for
+    CURRENCY_MISMATCH = "currency_mismatch"  #: the provider states another currency
+    CONFLICT = "conflict"  #: the provider's statements have no legal order, such as paid after cancelled
+    UNKNOWN_STATUS = "unknown_status"  #: the provider uses a status that the lifecycle does not know
+    GAVE_UP = "gave_up"  #: asking went on for as long as configured, without an end
+    CREATE_UNKNOWN = "create_unknown"  #: the create call had no answer; the provider may hold a payment
+
+
+#: Reviews in which goods must not be handed over until a person says so.
+WITHHOLDING = frozenset({Review.AMOUNT_MISMATCH, Review.CURRENCY_MISMATCH})
+
+
+class ConflictPolicy(StrEnum):
+    """What an account does when the provider, asked, confirms a conflict."""
+
+    REVIEW = "review"  #: a person resolves it with a reason (the default)
+    TRUST_PROVIDER = "trust_provider"  #: recorded at once as a transition marked forced
