@@ -1,7 +1,7 @@
 """What every provider offers: verify, delivery key, parse, lifecycles, and a client. See docs/adding-a-provider.md."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Protocol
@@ -103,6 +103,9 @@ class Transport(Protocol):
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> "HttpAnswer":
         """The answer, whatever its status; raises ProviderError where there is none."""
 
+    async def pause(self, seconds: float) -> None:
+        """Nobody may send for this account for so long: the provider said so."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
@@ -121,7 +124,6 @@ class Account:
     name: str
     base_url: str  #: without a trailing slash
     secrets: Mapping[str, str] = field(repr=False)
-    idempotency_prefix: str = ""
 
 
 class Client(ABC):
@@ -186,6 +188,3 @@ class Pace(Protocol):
 
     async def pause(self, seconds: float) -> None:
         """Nobody may send for the account for so long: the provider said so."""
-
-
-Sleep = Callable[[float], Awaitable[None]]

@@ -77,3 +77,7 @@ class HttpTransport:
             ) from fault
         lower = {name.lower(): value for name, value in answer.headers.items()}
         return HttpAnswer(answer.status_code, lower, bytes(body), sent_at)
+
+    async def pause(self, seconds: float) -> None:
+        """Nobody may send for this account for so long: the provider said so."""
+        await self._pace.pause(seconds)

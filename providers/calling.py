@@ -1,0 +1,140 @@
+"""Calls to a provider's API: authorise, send, refresh a token once on 401, name the error, repeat what is harmless."""
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import stamina
+
+from providers.contract import HttpAnswer, Transport
+from providers.errors import ProviderError
+
+#: Ask for a new token this long before the old one ends, for clocks that differ.
+_TOKEN_MARGIN: Final = timedelta(seconds=30)
+
+#: Seconds to keep everybody quiet after a 429 that does not say how long.
+_PAUSE_ON_429: Final = 1.0
+
+Headers = Mapping[str, str]
+Authorize = Callable[[str, str, bytes], Awaitable[Headers]]
+
+
+def basic_auth(user: str, password: str) -> str:
+    """The value of an Authorization header by RFC 7617."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+class Caller:
+    """Sends the requests of one provider client."""
+
+    def __init__(
+        self,
+        base_url: str,
+        transport: Transport,
+        authorize: Authorize,
+        name_error: Callable[[HttpAnswer], ProviderError],
+        *,
+        forget_token: Callable[[], None] | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._transport = transport
+        self._authorize = authorize
+        self._name_error = name_error
+        self._forget_token = forget_token
+
+    async def call(
+        self, method: str, path: str, *, content: bytes = b"", headers: Headers | None = None, attempts: int = 1
+    ) -> HttpAnswer:
+        """A 2xx answer; raises the ProviderError that any other one stands for.
+
+        With `attempts` above 1 the very same request is repeated after retryable errors, waiting as long as the
+        provider says, else with exponential back-off and jitter. Allow that only where a repeat is harmless.
+        A 429 pauses everybody who sends for this account.
+        """
+        async for attempt in stamina.retry_context(
+            on=_retry_after, attempts=attempts, timeout=60, wait_initial=0.2, wait_max=8
+        ):
+            with attempt:
+                return await self._once(method, path, content, headers or {})
+        raise AssertionError("unreachable: stamina re-raises the last error")
+
+    async def _once(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:
+        for has_fresh_token in (False, True):
+            authorization = await self._authorize(method, path, content)
+            answer = await self._transport.send(
+                method, self._base_url + path, headers={**headers, **authorization}, content=content
+            )
+            if answer.status != 401 or self._forget_token is None or has_fresh_token:
+                break
+            self._forget_token()
+        if 200 <= answer.status < 300:
+            return answer
+        error = self._name_error(answer)
+        if answer.status == 429:
+            await self._transport.pause(error.retry_after or _PAUSE_ON_429)
+        raise error
+
+
+def _retry_after(fault: Exception) -> bool | float:
+    if not isinstance(fault, ProviderError) or not fault.may_retry:
+        return False
+    return True if fault.retry_after is None else fault.retry_after
+
+
+class ClientCredentials:
+    """An OAuth 2 client-credentials token, kept until shortly before `expires_in` says that it ends."""
+
+    def __init__(
+        self,
+        token_url: str,
+        client_id: str,
+        client_secret: str,
+        transport: Transport,
+        clock: Callable[[], datetime],
+        name_error: Callable[[HttpAnswer], ProviderError],
+        *,
+        scope: str = "",
+    ) -> None:
+        self._token_url = token_url
+        self._basic = basic_auth(client_id, client_secret)
+        self._transport = transport
+        self._clock = clock
+        self._name_error = name_error
+        self._form = b"grant_type=client_credentials" + (f"&scope={scope}".encode() if scope else b"")
+        self._token = ""
+        self._ends_at: datetime | None = None
+
+    def forget(self) -> None:
+        """The token was refused: the next call fetches another."""
+        self._ends_at = None
+
+    async def header(self, _method: str, _path: str, _body: bytes) -> Headers:
+        """The Authorization header with a token that is valid now; raises ProviderError where none is to be had."""
+        if self._ends_at is None or self._clock() >= self._ends_at:
+            await self._fetch()
+        return {"authorization": f"Bearer {self._token}"}
+
+    async def _fetch(self) -> None:
+        answer = await self._transport.send(
+            "POST",
+            self._token_url,
+            headers={"authorization": self._basic, "content-type": "application/x-www-form-urlencoded"},
+            content=self._form,
+        )
+        if answer.status != 200:
+            raise self._name_error(answer)
+        try:
+            granted = msgspec.json.decode(answer.body, type=_Granted)
+        except msgspec.MsgspecError as fault:
+            raise ProviderError("the provider's token answer is unreadable") from fault
+        lifetime = timedelta(seconds=granted.expires_in)
+        self._token = granted.access_token
+        self._ends_at = answer.sent_at + max(lifetime - _TOKEN_MARGIN, lifetime / 2)
+
+
+class _Granted(msgspec.Struct):
+    access_token: str
+    expires_in: float
+    token_type: str = "Bearer"
