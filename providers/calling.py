@@ -61,20 +61,22 @@ class Caller:
         raise AssertionError("unreachable: stamina re-raises the last error")
 
     async def _once(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:
-        for has_fresh_token in (False, True):
-            authorization = await self._authorize(method, path, content)
-            answer = await self._transport.send(
-                method, self._base_url + path, headers={**headers, **authorization}, content=content
-            )
-            if answer.status != 401 or self._forget_token is None or has_fresh_token:
-                break
+        answer = await self._send(method, path, content, headers)
+        if answer.status == 401 and self._forget_token is not None:
             self._forget_token()
+            answer = await self._send(method, path, content, headers)
         if 200 <= answer.status < 300:
             return answer
         error = self._name_error(answer)
         if answer.status == 429:
             await self._transport.pause(error.retry_after or _PAUSE_ON_429)
         raise error
+
+    async def _send(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:
+        authorization = await self._authorize(method, path, content)
+        return await self._transport.send(
+            method, self._base_url + path, headers={**headers, **authorization}, content=content
+        )
 
 
 def _retry_after(fault: Exception) -> bool | float:
@@ -137,4 +139,3 @@ class ClientCredentials:
 class _Granted(msgspec.Struct):
     access_token: str
     expires_in: float
-    token_type: str = "Bearer"
