@@ -1,0 +1,39 @@
+"""An account's budget: one row says when the next request may leave, for all processes together."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from storage.engine import Unit
+from storage.tables import AccountBudget
+
+_table = AccountBudget.__table__  # type: ignore[attr-defined]
+
+
+def reserve(unit: Unit, account: str, now: datetime, interval: timedelta) -> datetime:
+    """The instant at which the caller may send one request; no two callers get instants closer than the interval."""
+    kept = _row(unit, account, now)
+    slot = max(now, kept.next_free_at, kept.paused_until or now)
+    unit.execute(update(_table).where(_table.c.account == account).values(next_free_at=slot + interval))
+    return slot
+
+
+def pause(unit: Unit, account: str, now: datetime, until: datetime) -> None:
+    """No request is granted before that instant; a longer pause that stands already is kept."""
+    kept = _row(unit, account, now)
+    unit.execute(
+        update(_table).where(_table.c.account == account).values(paused_until=max(until, kept.paused_until or until))
+    )
+
+
+def _row(unit: Unit, account: str, now: datetime) -> AccountBudget:
+    dialect = sqlite if unit.dialect == "sqlite" else postgresql
+    unit.execute(
+        dialect.insert(_table).values(account=account, next_free_at=now, paused_until=None).on_conflict_do_nothing()
+    )
+    query = select(_table).where(_table.c.account == account)
+    found = unit.first(AccountBudget, query.with_for_update() if unit.dialect == "postgresql" else query)
+    if found is None:
+        raise LookupError(account)
+    return found

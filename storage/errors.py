@@ -1,0 +1,39 @@
+"""What can go wrong with what is kept."""
+
+from typing import ClassVar
+
+from statemachine.errors import ServiceError
+
+
+class StorageUnavailable(ServiceError):
+    """The database cannot be written or read now; nothing of the unit of work was kept."""
+
+    type = "api_error"
+    code = "storage_unavailable"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class LeaseLost(ServiceError):
+    """Another worker has claimed the row since; this unit of work must not commit."""
+
+    type = "conflict_error"
+    code = "lease_lost"
+    status = 409
+    retryable: ClassVar[bool] = True
+
+
+class NotFound(ServiceError):
+    """There is no such row."""
+
+    type = "not_found_error"
+    code = "not_found"
+    status = 404
+
+
+class SchemaOutdated(ServiceError):
+    """The database's schema is not the one that this program needs; run `receipted migrate`."""
+
+    type = "api_error"
+    code = "schema_outdated"
+    status = 503

@@ -1,0 +1,227 @@
+"""The inbox: recorded once, claimed under a lease, decided, never lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from storage.engine import Unit, values
+from storage.errors import LeaseLost, NotFound
+from storage.ids import new_id
+from storage.seals import body_digest, decision_digest, envelope_digest
+from storage.tables import InboxMessage
+from storage.types import InboxStatus
+
+_table = InboxMessage.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of one message: its id, and whether the inbox held it already."""
+
+    id: str
+    is_duplicate: bool = False
+    is_variant: bool = False  #: same delivery key, other content: kept as a message of its own
+
+
+def new_message(
+    *,
+    account: str,
+    source: str,
+    delivery_key: str,
+    body: bytes,
+    received_at: datetime,
+    headers: Sequence[tuple[str, str]] = (),
+    key_id: str | None = None,
+    provider_time: datetime | None = None,
+    kind: str | None = None,
+    ref: str | None = None,
+    http_status: int | None = None,
+    about: str | None = None,
+) -> InboxMessage:
+    """A sealed message, ready to be recorded."""
+    message = InboxMessage(
+        id=new_id(),
+        account=account,
+        source=source,
+        delivery_key=delivery_key,
+        body=body,
+        headers=[list(pair) for pair in headers],
+        digest=body_digest(body),
+        key_id=key_id,
+        received_at=received_at,
+        provider_time=provider_time,
+        kind=kind,
+        ref=ref,
+        http_status=http_status,
+        about=about,
+        available_at=received_at,
+        envelope_digest="",
+    )
+    message.envelope_digest = envelope_digest(message)
+    return message
+
+
+def record(unit: Unit, messages: Sequence[InboxMessage]) -> list[Recorded]:
+    """Each message is in the inbox exactly once afterwards, in the given order.
+
+    A delivery key that is there already with the same bytes is counted as a redelivery; with other bytes it is kept
+    as a variant of the first. A repeat of this call changes nothing but the redelivery counts.
+    """
+    if not messages:
+        return []
+    inserted = set(unit.execute(_insert_or_skip(unit).returning(_table.c.id), [values(m) for m in messages]).scalars())
+    return [Recorded(m.id) if m.id in inserted else _again(unit, m) for m in messages]
+
+
+def _insert_or_skip(unit: Unit) -> Any:
+    dialect = sqlite if unit.dialect == "sqlite" else postgresql
+    return dialect.insert(_table).on_conflict_do_nothing(index_elements=["account", "delivery_key"])
+
+
+def _again(unit: Unit, message: InboxMessage) -> Recorded:
+    first = _by_key(unit, message.account, message.delivery_key)
+    if first is not None and first.digest != message.digest:
+        key = f"{message.delivery_key[:200]}#{message.digest[:32]}"
+        variant = _by_key(unit, message.account, key)
+        if variant is None:
+            message.delivery_key, message.variant_of = key, first.id
+            message.envelope_digest = envelope_digest(message)
+            unit.execute(insert(_table), values(message))
+            return Recorded(message.id, is_variant=True)
+        first = variant
+    if first is None:
+        raise LeaseLost("the inbox skipped a message that it does not hold")
+    unit.execute(
+        update(_table)
+        .where(_table.c.id == first.id)
+        .values(redeliveries=_table.c.redeliveries + 1, last_redelivered_at=message.received_at)
+    )
+    return Recorded(first.id, is_duplicate=True, is_variant=first.variant_of is not None)
+
+
+def _by_key(unit: Unit, account: str, key: str) -> InboxMessage | None:
+    return unit.first(InboxMessage, select(_table).where(_table.c.account == account, _table.c.delivery_key == key))
+
+
+def claim(
+    unit: Unit, now: datetime, lease: timedelta, limit: int, *, only: Sequence[str] | None = None
+) -> list[InboxMessage]:
+    """Up to `limit` pending messages in order of arrival, nobody else's until the lease ends.
+
+    Each carries a `claim_token` that `finish` and `retry` demand.
+    """
+    due = (
+        select(_table)
+        .where(_table.c.status == InboxStatus.PENDING, _table.c.available_at <= now)
+        .order_by(_table.c.id)
+        .limit(limit)
+    )
+    if only is not None:
+        due = due.where(_table.c.id.in_(only))
+    if unit.dialect == "postgresql":
+        due = due.with_for_update(skip_locked=True)
+    claimed = unit.all(InboxMessage, due)
+    if claimed:
+        unit.execute(
+            update(_table)
+            .where(_table.c.id.in_([m.id for m in claimed]))
+            .values(available_at=now + lease, claim_token=_table.c.claim_token + 1)
+        )
+    for message in claimed:
+        message.claim_token += 1
+    return claimed
+
+
+def finish(unit: Unit, message: InboxMessage) -> None:
+    """The message's decision is kept; raises LeaseLost when another worker has claimed it since."""
+    message.decision_digest = decision_digest(message)
+    names = ("status", "attempts", "awaits", "payment_id", "decision", "reason", "outcomes", "decided_at")
+    _update_claimed(
+        unit, message, {**values(message, names), "decision_digest": message.decision_digest, "last_error": None}
+    )
+
+
+def retry(unit: Unit, message: InboxMessage, available_at: datetime, error: str | None, *, counts: bool) -> None:
+    """The message may be claimed again from `available_at` on; raises LeaseLost like `finish`."""
+    _update_claimed(
+        unit,
+        message,
+        {"available_at": available_at, "last_error": error, "attempts": message.attempts + (1 if counts else 0)},
+    )
+
+
+def _update_claimed(unit: Unit, message: InboxMessage, changes: dict[str, Any]) -> None:
+    done = unit.execute(
+        update(_table)
+        .where(
+            _table.c.id == message.id,
+            _table.c.claim_token == message.claim_token,
+            _table.c.status == InboxStatus.PENDING,
+        )
+        .values(**changes)
+    )
+    if done.rowcount != 1:
+        raise LeaseLost
+
+
+def reopen_awaiting(unit: Unit, account: str, awaited: str, now: datetime) -> int:
+    """Messages parked for a payment that is known now are pending again; returns how many."""
+    done = unit.execute(
+        update(_table)
+        .where(_table.c.account == account, _table.c.awaits == awaited, _table.c.status == InboxStatus.PARKED)
+        .values(status=InboxStatus.PENDING, awaits=None, available_at=now)
+    )
+    return done.rowcount
+
+
+def replay(unit: Unit, message_id: str, now: datetime) -> InboxMessage:
+    """The message is pending again, whatever it was; raises NotFound. History is never rewritten by that."""
+    message = get(unit, message_id)
+    unit.execute(
+        update(_table)
+        .where(_table.c.id == message.id)
+        .values(
+            status=InboxStatus.PENDING, available_at=now, attempts=0, awaits=None, claim_token=_table.c.claim_token + 1
+        )
+    )
+    return message
+
+
+def get(unit: Unit, message_id: str) -> InboxMessage:
+    """One message; raises NotFound."""
+    found = unit.first(InboxMessage, select(_table).where(_table.c.id == message_id))
+    if found is None:
+        raise NotFound(f"no inbox message {message_id}", param="message")
+    return found
+
+
+def of_payment(unit: Unit, payment_id: str) -> list[InboxMessage]:
+    """Every message that was about the payment, in order of arrival."""
+    return unit.all(InboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
+
+
+def find(
+    unit: Unit,
+    *,
+    account: str | None = None,
+    status: str | None = None,
+    source: str | None = None,
+    after: str = "",
+    limit: int = 100,
+) -> list[InboxMessage]:
+    """Messages in order of arrival after a given id."""
+    query = select(_table).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
+    for column, wanted in ((_table.c.account, account), (_table.c.status, status), (_table.c.source, source)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    return unit.all(InboxMessage, query)
+
+
+def depth(unit: Unit) -> dict[str, int]:
+    """How many messages stand in each status."""
+    rows = unit.execute(select(_table.c.status, func.count()).group_by(_table.c.status))
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,62 @@
+"""Brings a database to the newest schema, and says whether it is there."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import make_url
+
+from storage.engine import Database
+from storage.errors import SchemaOutdated
+from storage.tables import metadata
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def newest() -> str:
+    """The revision that this program needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise SchemaOutdated("this installation holds no migrations")
+    return head
+
+
+def current(database: Database) -> str | None:
+    """The revision of the database; None where it is empty."""
+    with database.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(database: Database) -> str:
+    """The database has the newest schema afterwards; a repeat changes nothing. Returns the revision."""
+    url = make_url(database.url)
+    if url.drivername.startswith("sqlite") and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    config = _config()
+    with database.engine.connect().execution_options(receipted_write=True) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+    return newest()
+
+
+def check(database: Database) -> None:
+    """Return when the database has the schema that this program needs; raises SchemaOutdated otherwise."""
+    found, needed = current(database), newest()
+    if found != needed:
+        raise SchemaOutdated(
+            f"the database is at {found or 'nothing'}, this program needs {needed}: run receipted migrate"
+        )
+
+
+def drift(database: Database) -> list[str]:
+    """What the tables declare and the migrated database lacks, or the other way round; empty where they agree."""
+    with database.engine.connect() as connection:
+        return [str(difference) for difference in compare_metadata(MigrationContext.configure(connection), metadata)]

@@ -1,0 +1,22 @@
+"""What named people did."""
+
+from datetime import datetime
+
+from sqlalchemy import insert, select
+
+from storage.engine import Unit, values
+from storage.ids import new_id
+from storage.tables import OperatorAction
+
+_table = OperatorAction.__table__  # type: ignore[attr-defined]
+
+
+def note(unit: Unit, *, at: datetime, actor: str, action: str, subject: str, reason: str) -> None:
+    """The action is kept with who and why."""
+    action_row = OperatorAction(id=new_id(), at=at, actor=actor, action=action, subject=subject, reason=reason)
+    unit.execute(insert(_table), values(action_row))
+
+
+def of_subject(unit: Unit, subject: str) -> list[OperatorAction]:
+    """What was done to one payment or message, in order."""
+    return unit.all(OperatorAction, select(_table).where(_table.c.subject == subject).order_by(_table.c.id))

@@ -1,0 +1,172 @@
+"""The outbox: what is owed to each sink, once; claimed under a lease, delivered or dead."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from storage.engine import Unit, values
+from storage.errors import LeaseLost, NotFound
+from storage.ids import new_id
+from storage.seals import outbox_seal
+from storage.tables import DeliveryAttempt, OutboxMessage
+from storage.types import OutboxStatus
+
+_table = OutboxMessage.__table__  # type: ignore[attr-defined]
+_attempts = DeliveryAttempt.__table__  # type: ignore[attr-defined]
+
+
+def owe(
+    unit: Unit,
+    *,
+    payment_id: str,
+    account: str,
+    effect: str,
+    sink: str,
+    occurrence: int,
+    cause: str,
+    payload: str,
+    now: datetime,
+) -> str | None:
+    """The effect is owed to the sink exactly once, however often this is called; its id, or None if it was owed."""
+    message = OutboxMessage(
+        id=new_id(),
+        payment_id=payment_id,
+        account=account,
+        effect=effect,
+        sink=sink,
+        occurrence=occurrence,
+        cause=cause,
+        payload=payload,
+        created_at=now,
+        next_attempt_at=now,
+    )
+    message.seal = outbox_seal(message)
+    dialect = sqlite if unit.dialect == "sqlite" else postgresql
+    statement = dialect.insert(_table).on_conflict_do_nothing(
+        index_elements=["payment_id", "effect", "sink", "occurrence"]
+    )
+    done = unit.execute(statement.returning(_table.c.id), values(message)).scalar()
+    return None if done is None else message.id
+
+
+def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequence[str] = ()) -> list[OutboxMessage]:
+    """Up to `limit` pending messages that are due, nobody else's until the lease ends.
+
+    Per sink and payment in order: a message waits while an earlier one to the same sink is pending. Sinks in `busy`
+    are left alone.
+    """
+    earlier = _table.alias("earlier")
+    due = (
+        select(_table)
+        .where(
+            _table.c.status == OutboxStatus.PENDING,
+            _table.c.next_attempt_at <= now,
+            _table.c.sink.not_in(busy),
+            ~exists(
+                select(earlier.c.id).where(
+                    earlier.c.payment_id == _table.c.payment_id,
+                    earlier.c.sink == _table.c.sink,
+                    earlier.c.status == OutboxStatus.PENDING,
+                    earlier.c.id < _table.c.id,
+                )
+            ),
+        )
+        .order_by(_table.c.next_attempt_at, _table.c.id)
+        .limit(limit)
+    )
+    if unit.dialect == "postgresql":
+        due = due.with_for_update(skip_locked=True)
+    claimed = unit.all(OutboxMessage, due)
+    if claimed:
+        unit.execute(
+            update(_table)
+            .where(_table.c.id.in_([m.id for m in claimed]))
+            .values(next_attempt_at=now + lease, claim_token=_table.c.claim_token + 1)
+        )
+    for message in claimed:
+        message.claim_token += 1
+    return claimed
+
+
+def settle(
+    unit: Unit,
+    message: OutboxMessage,
+    attempt: DeliveryAttempt,
+    *,
+    status: OutboxStatus,
+    next_attempt_at: datetime,
+) -> None:
+    """The attempt is kept and the message moved on; raises LeaseLost when another worker has claimed it since."""
+    attempt.id, attempt.outbox_id, attempt.number = new_id(), message.id, message.attempts + 1
+    done = unit.execute(
+        update(_table)
+        .where(
+            _table.c.id == message.id,
+            _table.c.claim_token == message.claim_token,
+            _table.c.status == OutboxStatus.PENDING,
+        )
+        .values(
+            status=status,
+            attempts=attempt.number,
+            next_attempt_at=next_attempt_at,
+            last_error=attempt.error,
+            delivered_at=attempt.started_at + timedelta(milliseconds=attempt.duration_ms)
+            if status is OutboxStatus.DELIVERED
+            else None,
+        )
+    )
+    if done.rowcount != 1:
+        raise LeaseLost
+    unit.execute(insert(_attempts), values(attempt))
+
+
+def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
+    """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead."""
+    done = unit.execute(
+        update(_table)
+        .where(_table.c.id == message_id, _table.c.status == OutboxStatus.DEAD)
+        .values(status=OutboxStatus.PENDING, next_attempt_at=now, claim_token=_table.c.claim_token + 1)
+    )
+    if done.rowcount != 1:
+        raise NotFound(f"no dead outbox message {message_id}", param="message")
+    return get(unit, message_id)
+
+
+def get(unit: Unit, message_id: str) -> OutboxMessage:
+    """One message; raises NotFound."""
+    found = unit.first(OutboxMessage, select(_table).where(_table.c.id == message_id))
+    if found is None:
+        raise NotFound(f"no outbox message {message_id}", param="message")
+    return found
+
+
+def of_payment(unit: Unit, payment_id: str) -> list[OutboxMessage]:
+    """Everything owed for the payment, in order."""
+    return unit.all(OutboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
+
+
+def attempts_of(unit: Unit, message_ids: Sequence[str]) -> list[DeliveryAttempt]:
+    """Every try of these messages, in order."""
+    query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids)).order_by(_attempts.c.id)
+    return unit.all(DeliveryAttempt, query)
+
+
+def find(
+    unit: Unit, *, status: str | None = None, sink: str | None = None, after: str = "", limit: int = 100
+) -> list[OutboxMessage]:
+    """Messages in order of creation after a given id."""
+    query = select(_table).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
+    wanted: tuple[tuple[Any, str | None], ...] = ((_table.c.status, status), (_table.c.sink, sink))
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
+    return unit.all(OutboxMessage, query)
+
+
+def depth(unit: Unit) -> dict[str, int]:
+    """How many messages stand in each status."""
+    rows = unit.execute(select(_table.c.status, func.count()).group_by(_table.c.status))
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,183 @@
+"""Payments: found, kept with their seal, and listed. Only worker/apply.py keeps changes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, insert, or_, select, update
+
+from storage.engine import Unit, values
+from storage.errors import NotFound
+from storage.seals import payment_seal
+from storage.tables import Payment
+
+_table = Payment.__table__  # type: ignore[attr-defined]
+
+
+def get(unit: Unit, payment_id: str, *, lock: bool = False) -> Payment:
+    """One payment; raises NotFound. With `lock`, nobody else may change it until the unit of work ends."""
+    query = select(_table).where(_table.c.id == payment_id)
+    found = unit.first(Payment, query.with_for_update() if lock and unit.dialect == "postgresql" else query)
+    if found is None:
+        raise NotFound(f"no payment {payment_id}", param="payment")
+    return found
+
+
+def find_by_ref(unit: Unit, account: str, kinds: Sequence[str], provider_ref: str) -> Payment | None:
+    """The payment that the provider calls so, of the first of these kinds that has one; locked."""
+    return _first_of(unit, account, kinds, _table.c.provider_ref == provider_ref)
+
+
+def find_unbound(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
+    """The payment of that reference that the provider has not named yet; locked."""
+    return _first_of(unit, account, kinds, _table.c.reference == reference, _table.c.provider_ref.is_(None))
+
+
+def find_by_reference(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
+    """A payment of that reference; the newest where the merchant used it twice. Locked."""
+    return _first_of(unit, account, kinds, _table.c.reference == reference)
+
+
+def _first_of(unit: Unit, account: str, kinds: Sequence[str], *conditions: ColumnElement[bool]) -> Payment | None:
+    for kind in kinds:
+        query = (
+            select(_table)
+            .where(_table.c.account == account, _table.c.kind == kind, *conditions)
+            .order_by(_table.c.id.desc())
+            .limit(1)
+        )
+        found = unit.first(Payment, query.with_for_update() if unit.dialect == "postgresql" else query)
+        if found is not None:
+            return found
+    return None
+
+
+def has_unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime) -> bool:
+    """Whether a create call of these kinds may still be waiting for its answer."""
+    query = select(_table.c.id).where(
+        _table.c.account == account,
+        _table.c.kind.in_(kinds),
+        _table.c.provider_ref.is_(None),
+        _table.c.state.is_(None),
+        _table.c.created_at >= since,
+    )
+    return unit.execute(query.limit(1)).first() is not None
+
+
+def add(unit: Unit, payment: Payment) -> None:
+    """The payment is kept; IntegrityError where account, kind and provider_ref are taken."""
+    payment.seal = payment_seal(payment)
+    unit.execute(insert(_table), values(payment))
+
+
+def save(unit: Unit, payment: Payment) -> None:
+    """Every column of the payment is as given; the caller holds its lock."""
+    payment.seal = payment_seal(payment)
+    unit.execute(update(_table).where(_table.c.id == payment.id).values(**values(payment)))
+
+
+def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime) -> int:
+    """The payments are asked about at that instant, unless an earlier one was set; returns how many that moved."""
+    done = unit.execute(
+        update(_table)
+        .where(
+            _table.c.id.in_(payment_ids),
+            _table.c.provider_ref.is_not(None),
+            or_(_table.c.next_poll_at.is_(None), _table.c.next_poll_at > when),
+        )
+        .values(next_poll_at=when)
+    )
+    return done.rowcount
+
+
+def ask_account(unit: Unit, account: str, phases: Sequence[str], when: datetime, limit: int) -> int:
+    """The account's newest payments of these phases that are still asked about are asked about at that instant."""
+    newest = (
+        select(_table.c.id)
+        .where(_table.c.account == account, _table.c.phase.in_(phases), _table.c.next_poll_at > when)
+        .order_by(_table.c.id.desc())
+        .limit(limit)
+    )
+    return ask_at(unit, list(unit.execute(newest).scalars()), when)
+
+
+def due_for_poll(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
+    """The account's payments whose time to be asked about has come, the longest overdue first."""
+    query = (
+        select(_table)
+        .where(_table.c.account == account, _table.c.next_poll_at <= now, _table.c.provider_ref.is_not(None))
+        .order_by(_table.c.next_poll_at)
+        .limit(limit)
+    )
+    return unit.all(Payment, query)
+
+
+def next_poll_at(unit: Unit, account: str) -> datetime | None:
+    """The earliest instant at which one of the account's payments is to be asked about."""
+    found: datetime | None = unit.execute(
+        select(_table.c.next_poll_at)
+        .where(_table.c.account == account, _table.c.next_poll_at.is_not(None), _table.c.provider_ref.is_not(None))
+        .order_by(_table.c.next_poll_at)
+        .limit(1)
+    ).scalar()
+    return found
+
+
+def note_asked(unit: Unit, payment_id: str, asked_at: datetime, next_at: datetime | None, error: str | None) -> None:
+    """The question is counted, with its error if it failed, and the next one set."""
+    unit.execute(
+        update(_table)
+        .where(_table.c.id == payment_id)
+        .values(asked_at=asked_at, next_poll_at=next_at, polls=_table.c.polls + 1, poll_error=error)
+    )
+
+
+def unanswered_creates(unit: Unit, account: str, before: datetime, limit: int = 100) -> list[Payment]:
+    """Payments whose create call was begun before that instant and has left no answer and no review."""
+    query = (
+        select(_table)
+        .where(
+            _table.c.account == account,
+            _table.c.provider_ref.is_(None),
+            _table.c.state.is_(None),
+            _table.c.review.is_(None),
+            _table.c.created_at < before,
+        )
+        .limit(limit)
+    )
+    return unit.all(Payment, query)
+
+
+def find(
+    unit: Unit,
+    *,
+    account: str | None = None,
+    phase: str | None = None,
+    state: str | None = None,
+    reference: str | None = None,
+    in_review: bool = False,
+    after: str = "",
+    limit: int = 100,
+) -> list[Payment]:
+    """Payments in order of creation after a given id."""
+    query = select(_table).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
+    wanted: tuple[tuple[Any, Any], ...] = (
+        (_table.c.account, account),
+        (_table.c.phase, phase),
+        (_table.c.state, state),
+        (_table.c.reference, reference),
+    )
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
+    if in_review:
+        query = query.where(_table.c.review.is_not(None))
+    return unit.all(Payment, query)
+
+
+def count_by_phase(unit: Unit) -> dict[tuple[str, str], int]:
+    """How many payments each account has in each phase."""
+    rows = unit.execute(
+        select(_table.c.account, _table.c.phase, func.count()).group_by(_table.c.account, _table.c.phase)
+    )
+    return {(row[0], row[1]): row[2] for row in rows}

@@ -1,0 +1,47 @@
+"""The quarantine: rejected deliveries, bounded per account, so that a wrong key never loses an event."""
+
+from datetime import datetime
+
+from sqlalchemy import delete, func, insert, select
+
+from storage.engine import Unit, values
+from storage.ids import new_id
+from storage.tables import RejectedDelivery
+
+_table = RejectedDelivery.__table__  # type: ignore[attr-defined]
+
+
+def keep(unit: Unit, rejected: RejectedDelivery, *, at_most: int) -> None:
+    """The rejected delivery is kept, and the account's oldest beyond `at_most` are not any more."""
+    rejected.id = new_id()
+    unit.execute(insert(_table), values(rejected))
+    oldest_kept = (
+        select(_table.c.id)
+        .where(_table.c.account == rejected.account)
+        .order_by(_table.c.id.desc())
+        .offset(at_most - 1)
+        .limit(1)
+        .scalar_subquery()
+    )
+    unit.execute(delete(_table).where(_table.c.account == rejected.account, _table.c.id < oldest_kept))
+
+
+def find(unit: Unit, account: str, *, since: datetime | None = None, limit: int = 100) -> list[RejectedDelivery]:
+    """The account's rejected deliveries, oldest first."""
+    query = select(_table).where(_table.c.account == account).order_by(_table.c.id).limit(limit)
+    if since is not None:
+        query = query.where(_table.c.received_at >= since)
+    return unit.all(RejectedDelivery, query)
+
+
+def remove(unit: Unit, rejected_id: str) -> None:
+    """The delivery is not in quarantine any more: it was redeemed."""
+    unit.execute(delete(_table).where(_table.c.id == rejected_id))
+
+
+def count_by_reason(unit: Unit) -> dict[tuple[str, str], int]:
+    """How many are kept of each account and reason."""
+    rows = unit.execute(
+        select(_table.c.account, _table.c.reason, func.count()).group_by(_table.c.account, _table.c.reason)
+    )
+    return {(row[0], row[1]): row[2] for row in rows}

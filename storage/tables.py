@@ -1,0 +1,360 @@
+"""The tables. Every column says what it means; `SEALED` names those that the audit protects."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlmodel import Field, SQLModel
+
+from storage.types import UtcDateTime
+
+metadata: MetaData = SQLModel.metadata
+metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def _id(*, primary: bool = False, nullable: bool = False) -> Any:
+    return Column(Uuid(as_uuid=False), primary_key=primary, nullable=nullable and not primary)
+
+
+def _at(*, nullable: bool = True) -> Any:
+    return Column(UtcDateTime(), nullable=nullable)
+
+
+def _json(*, nullable: bool = False) -> Any:
+    return Column(JSON(none_as_null=True), nullable=nullable)
+
+
+class InboxMessage(SQLModel, table=True):
+    """An authentic statement, verbatim, whatever its source; ends decided, parked or dead."""
+
+    __tablename__ = "inbox_message"
+    __table_args__ = (
+        UniqueConstraint("account", "delivery_key"),
+        Index(
+            "ix_inbox_message_pending",
+            "available_at",
+            "id",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "ix_inbox_message_awaits",
+            "account",
+            "awaits",
+            sqlite_where=text("awaits IS NOT NULL"),
+            postgresql_where=text("awaits IS NOT NULL"),
+        ),
+        Index("ix_inbox_message_payment_id", "payment_id"),
+    )
+    #: set when it is recorded, never changed; `envelope_digest` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "account",
+        "source",
+        "delivery_key",
+        "digest",
+        "headers",
+        "key_id",
+        "received_at",
+        "provider_time",
+        "kind",
+        "ref",
+        "http_status",
+        "about",
+        "variant_of",
+    )
+    #: set when it is decided; `decision_digest` covers them
+    DECIDED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "status",
+        "payment_id",
+        "decision",
+        "reason",
+        "outcomes",
+        "decided_at",
+        "envelope_digest",
+    )
+
+    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7
+    account: str = Field(max_length=64)
+    source: str = Field(max_length=16)  #: statemachine.phases.Source
+    delivery_key: str = Field(max_length=255)  #: identity of what was delivered
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes
+    headers: list[list[str]] = Field(sa_column=_json())  #: as received, without credentials
+    digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
+    envelope_digest: str = Field(max_length=64)  #: SHA-256 over SEALED, hex; transitions rest on it
+    key_id: str | None = Field(default=None, max_length=64)  #: the key that verified it
+    received_at: datetime = Field(sa_column=_at(nullable=False))
+    provider_time: datetime | None = Field(default=None, sa_column=_at())  #: signed by the provider
+    kind: str | None = Field(default=None, max_length=32)  #: lifecycle kind, where the channel tells it
+    ref: str | None = Field(default=None, max_length=255)  #: provider_ref that we asked about
+    http_status: int | None = None  #: of an answer to our own call
+    about: str | None = Field(default=None, sa_column=_id(nullable=True))  #: the payment, where the channel tells it
+    variant_of: str | None = Field(default=None, sa_column=_id(nullable=True))  #: same identity, other content
+    status: str = Field(default="pending", max_length=16)  #: storage.types.InboxStatus
+    attempts: int = 0
+    available_at: datetime = Field(sa_column=_at(nullable=False))  #: may be claimed from then on
+    claim_token: int = 0  #: fencing: grows with every claim
+    last_error: str | None = None  #: of the last failed attempt
+    awaits: str | None = Field(default=None, max_length=300)  #: "kind:ref" of the payment that it waits for
+    payment_id: str | None = Field(default=None, sa_column=_id(nullable=True))  #: the first payment it was about
+    decision: str | None = Field(default=None, max_length=16)  #: statemachine.phases.Outcome, the weightiest
+    reason: str | None = None  #: in words
+    outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=_json())  #: one per observation
+    decided_at: datetime | None = Field(default=None, sa_column=_at())
+    decision_digest: str | None = Field(default=None, max_length=64)  #: SHA-256 over DECIDED, hex
+    redeliveries: int = 0  #: how often the provider sent the same again
+    last_redelivered_at: datetime | None = Field(default=None, sa_column=_at())
+
+
+class Payment(SQLModel, table=True):
+    """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
+
+    __tablename__ = "payment"
+    __table_args__ = (
+        UniqueConstraint("account", "kind", "provider_ref"),
+        Index("ix_payment_reference", "account", "kind", "reference"),
+        Index(
+            "ix_payment_next_poll_at",
+            "next_poll_at",
+            sqlite_where=text("next_poll_at IS NOT NULL"),
+            postgresql_where=text("next_poll_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_payment_review",
+            "review",
+            sqlite_where=text("review IS NOT NULL"),
+            postgresql_where=text("review IS NOT NULL"),
+        ),
+    )
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "account",
+        "kind",
+        "provider_ref",
+        "reference",
+        "amount_minor",
+        "currency",
+        "captured_minor",
+        "refunded_minor",
+        "state",
+        "phase",
+        "state_as_of",
+        "version",
+        "head_hash",
+        "review",
+        "review_note",
+        "reviews",
+        "review_opened_at",
+        "facts",
+        "failure_reason",
+        "expires_at",
+        "return_url",
+        "created_at",
+        "changed_at",
+    )
+
+    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7
+    account: str = Field(max_length=64)
+    kind: str = Field(max_length=32)  #: lifecycle kind
+    provider_ref: str | None = Field(default=None, max_length=255)  #: None until the provider has named it
+    reference: str | None = Field(default=None, max_length=255)  #: the merchant's own id
+    amount_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    currency: str | None = Field(default=None, max_length=3)
+    captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
+    refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
+    state: str | None = Field(default=None, max_length=64)  #: the provider's word; None before its first
+    phase: str = Field(max_length=16)  #: statemachine.phases.Phase
+    state_as_of: datetime | None = Field(default=None, sa_column=_at())
+    version: int = 0  #: number of its last transition
+    head_hash: str = Field(default="", max_length=64)  #: hash of its last transition
+    review: str | None = Field(default=None, max_length=32)  #: statemachine.phases.Review, while one is open
+    review_note: str | None = None  #: in words
+    review_opened_at: datetime | None = Field(default=None, sa_column=_at())
+    reviews: int = 0  #: how many reviews were ever opened
+    facts: dict[str, str] = Field(default_factory=dict, sa_column=_json())  #: latest_error, checkout url, ...
+    failure_reason: str | None = None
+    expires_at: datetime | None = Field(default=None, sa_column=_at())  #: by the provider's word; decides nothing
+    return_url: str | None = None  #: the merchant's page for the returning payer
+    created_at: datetime = Field(sa_column=_at(nullable=False))
+    changed_at: datetime = Field(sa_column=_at(nullable=False))  #: last transition, else creation
+    seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED, hex
+    heard_at: datetime = Field(sa_column=_at(nullable=False))  #: last statement of any source
+    next_poll_at: datetime | None = Field(default=None, sa_column=_at())  #: None: not asked about any more
+    asked_at: datetime | None = Field(default=None, sa_column=_at())
+    polls: int = 0  #: questions since the last change
+    poll_error: str | None = None  #: of the last question, if it failed
+
+
+class Transition(SQLModel, table=True):
+    """The recorded fact that a payment moved. Append-only: triggers refuse UPDATE and DELETE."""
+
+    __tablename__ = "transition"
+    __table_args__ = (
+        UniqueConstraint("payment_id", "number"),
+        ForeignKeyConstraint(["payment_id"], ["payment.id"]),
+        ForeignKeyConstraint(["cause"], ["inbox_message.id"]),
+        Index("ix_transition_cause", "cause"),
+    )
+    #: `hash` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "payment_id",
+        "number",
+        "from_state",
+        "to_state",
+        "phase",
+        "via",
+        "forced",
+        "cause",
+        "evidence",
+        "source",
+        "actor",
+        "reason",
+        "as_of",
+        "recorded_at",
+        "prev_hash",
+    )
+
+    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7
+    payment_id: str = Field(sa_column=_id())
+    number: int  #: 1, 2, 3, ... without gaps
+    from_state: str | None = Field(default=None, max_length=64)
+    to_state: str = Field(max_length=64)
+    phase: str = Field(max_length=16)  #: of to_state
+    via: list[str] = Field(default_factory=list, sa_column=_json())  #: states passed without a message of their own
+    forced: bool = False  #: against the lifecycle, by an operator or by policy
+    cause: str = Field(sa_column=_id())  #: the inbox message
+    evidence: str = Field(max_length=64)  #: that message's envelope_digest
+    source: str = Field(max_length=16)
+    actor: str | None = Field(default=None, max_length=128)  #: who, for an operator
+    reason: str  #: in words
+    as_of: datetime | None = Field(default=None, sa_column=_at())  #: the provider's time
+    recorded_at: datetime = Field(sa_column=_at(nullable=False))
+    prev_hash: str = Field(max_length=64)  #: "" for the first
+    hash: str = Field(max_length=64)
+
+
+class OutboxMessage(SQLModel, table=True):
+    """An effect owed to a sink; ends delivered or dead."""
+
+    __tablename__ = "outbox_message"
+    __table_args__ = (
+        UniqueConstraint("payment_id", "effect", "sink", "occurrence"),
+        ForeignKeyConstraint(["payment_id"], ["payment.id"]),
+        ForeignKeyConstraint(["cause"], ["inbox_message.id"]),
+        Index(
+            "ix_outbox_message_pending",
+            "next_attempt_at",
+            "id",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+    )
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "payment_id",
+        "account",
+        "effect",
+        "sink",
+        "occurrence",
+        "cause",
+        "payload",
+        "created_at",
+    )
+
+    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7; the idempotency key that travels
+    payment_id: str = Field(sa_column=_id())
+    account: str = Field(max_length=64)
+    effect: str = Field(max_length=32)  #: statemachine.phases.Effect
+    sink: str = Field(max_length=64)
+    occurrence: int = 0  #: 0 where the effect is once-only; else the number of the review
+    cause: str = Field(sa_column=_id())  #: the inbox message
+    payload: str  #: JSON, as it will be sent
+    created_at: datetime = Field(sa_column=_at(nullable=False))
+    seal: str = Field(default="", max_length=64)
+    status: str = Field(default="pending", max_length=16)  #: storage.types.OutboxStatus
+    attempts: int = 0
+    next_attempt_at: datetime = Field(sa_column=_at(nullable=False))  #: may be claimed from then on
+    claim_token: int = 0  #: fencing: grows with every claim
+    delivered_at: datetime | None = Field(default=None, sa_column=_at())
+    last_error: str | None = None
+
+
+class DeliveryAttempt(SQLModel, table=True):
+    """One try to hand an effect to its sink."""
+
+    __tablename__ = "delivery_attempt"
+    __table_args__ = (
+        UniqueConstraint("outbox_id", "number"),
+        ForeignKeyConstraint(["outbox_id"], ["outbox_message.id"]),
+    )
+
+    id: str = Field(sa_column=_id(primary=True))
+    outbox_id: str = Field(sa_column=_id())
+    number: int  #: 1, 2, 3, ...
+    started_at: datetime = Field(sa_column=_at(nullable=False))
+    duration_ms: int
+    http_status: int | None = None
+    outcome: str = Field(max_length=16)  #: delivered, failed or dead
+    error: str | None = None
+
+
+class RejectedDelivery(SQLModel, table=True):
+    """A delivery that was not authentic, kept for a while so that a wrong key never loses an event."""
+
+    __tablename__ = "rejected_delivery"
+    __table_args__ = (Index("ix_rejected_delivery_account", "account", "id"),)
+
+    id: str = Field(sa_column=_id(primary=True))
+    account: str = Field(max_length=64)
+    received_at: datetime = Field(sa_column=_at(nullable=False))
+    reason: str = Field(max_length=32)
+    client: str = Field(max_length=64)  #: address of the peer
+    headers: list[list[str]] = Field(sa_column=_json())
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    kind: str | None = Field(default=None, max_length=32)
+    about: str | None = Field(default=None, sa_column=_id(nullable=True))
+
+
+class OperatorAction(SQLModel, table=True):
+    """What a named person did here, and why."""
+
+    __tablename__ = "operator_action"
+
+    id: str = Field(sa_column=_id(primary=True))
+    at: datetime = Field(sa_column=_at(nullable=False))
+    actor: str = Field(max_length=128)
+    action: str = Field(max_length=32)
+    subject: str = Field(max_length=64)  #: id of the payment, inbox message or outbox message
+    reason: str
+
+
+class AccountBudget(SQLModel, table=True):
+    """When an account may send its next request; shared by every process that sends for it."""
+
+    __tablename__ = "account_budget"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    next_free_at: datetime = Field(sa_column=_at(nullable=False))
+    paused_until: datetime | None = Field(default=None, sa_column=_at())  #: the provider said so

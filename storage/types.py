@@ -1,0 +1,49 @@
+"""Column types and the words of a row's status."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import DateTime
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in, aware UTC out, on databases with and without time zones; refuses naive values."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The instant in UTC, without its zone where the database has none."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone must not be stored")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """The aware instant."""
+        if value is None:
+            return None
+        found: datetime = value
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+class InboxStatus(StrEnum):
+    """Where an inbox message stands."""
+
+    PENDING = "pending"  #: to be decided; the worker's apply moves it out
+    DECIDED = "decided"  #: final; only a named operator's replay re-opens it
+    PARKED = "parked"  #: authentic, not applicable now; re-opened by binding its payment, or by replay
+    DEAD = "dead"  #: attempts exhausted; re-opened by replay
+
+
+class OutboxStatus(StrEnum):
+    """Where an outbox message stands."""
+
+    PENDING = "pending"  #: owed; the worker's dispatch moves it out
+    DELIVERED = "delivered"  #: the sink took it; final
+    DEAD = "dead"  #: attempts exhausted or refused for good; re-opened by redrive
