@@ -1,0 +1,156 @@
+"""Reading bytes that others wrote: JSON with exact numbers, bounded text, waiting times. No input is trusted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import msgspec
+
+from statemachine.errors import InvalidAmount
+from statemachine.money import to_minor
+
+#: A longer id, status or reference is no provider's.
+MAX_WORD: Final = 200
+
+#: A longer fact is not worth keeping beside the bytes that it came from.
+MAX_FACT: Final = 2000
+
+#: A provider that asks for a longer silence than a day is misread.
+_MAX_WAIT: Final = 86_400.0
+
+#: More digits than any amount has, and fewer than the decimal context would round away.
+_MAX_DIGITS: Final = 24
+
+
+class Unreadable(ValueError):
+    """The bytes have no meaning to us; the text says why, and holds nothing of the bytes themselves."""
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def json_value(body: bytes) -> object:
+    """The JSON value with every fraction as an exact Decimal; raises Unreadable, and nothing else, for any bytes."""
+    try:
+        return _decoder.decode(body)
+    except RecursionError:
+        raise Unreadable("the body is nested too deeply") from None
+    except (ValueError, ArithmeticError):  # msgspec's errors and a broken UTF-8 sequence are ValueErrors
+        raise Unreadable("the body is not JSON") from None
+
+
+def json_object(body: bytes) -> Mapping[str, object]:
+    """The JSON object; raises Unreadable, and nothing else, for any other bytes."""
+    value = json_value(body)
+    if not isinstance(value, dict):
+        raise Unreadable("the body is no JSON object")
+    return value
+
+
+def word(value: object) -> str | None:
+    """The value when it is text that may serve as an id, a status or a reference; None otherwise.
+
+    Text with control characters is none: a database may refuse it, and no provider means it.
+    """
+    if isinstance(value, str) and 0 < len(value) <= MAX_WORD and value.isprintable():
+        return value
+    return None
+
+
+def fact(value: object) -> str | None:
+    """A string, number or boolean as the text to keep of it; None for anything else, too long or unprintable."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | Decimal):
+        value = str(value) if not isinstance(value, int) or value.bit_length() < 1024 else ""
+    if isinstance(value, str) and 0 < len(value) <= MAX_FACT and value.isprintable():
+        return value
+    return None
+
+
+def instant(value: object) -> datetime | None:
+    """The aware UTC instant of an ISO 8601 text with a zone; None for anything else."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+        return parsed.astimezone(UTC) if parsed.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def exact_minor(value: object, currency: str) -> int:
+    """The whole minor units of a decimal amount of major units; raises InvalidAmount where that is not exact."""
+    if isinstance(value, str) and len(value) <= 40:
+        try:
+            value = Decimal(value)
+        except ArithmeticError:
+            raise InvalidAmount("amount must be a decimal number", param="amount") from None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise InvalidAmount("amount must be a decimal number", param="amount")
+    if isinstance(value, Decimal) and (not value.is_finite() or not _is_sane(value)):
+        raise InvalidAmount("amount is out of range", param="amount")
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise InvalidAmount("amount is out of range", param="amount")
+    return to_minor(value, currency)
+
+
+def _is_sane(value: Decimal) -> bool:
+    parts = value.as_tuple()
+    return len(parts.digits) <= _MAX_DIGITS and isinstance(parts.exponent, int) and abs(parts.exponent) <= _MAX_DIGITS
+
+
+def words_under(value: object, is_wanted: Callable[[str, str], bool], limit: int = 20) -> tuple[str, ...]:
+    """The distinct texts at any depth of a JSON value that are wanted, by the key they stand under; at most `limit`.
+
+    Texts in a list stand under the list's own key. Visits at most 10,000 values, without recursion.
+    """
+    found: dict[str, None] = {}
+    for key, item in _walk(value, 10_000):
+        text = word(item)
+        if text is not None and is_wanted(key, text):
+            found[text] = None
+            if len(found) == limit:
+                break
+    return tuple(found)
+
+
+def _walk(value: object, budget: int) -> Iterator[tuple[str, object]]:
+    queue: list[tuple[str, object]] = [("", value)]
+    for visited, (key, item) in enumerate(queue):  # the list grows while it is read: breadth first
+        if visited == budget:
+            return
+        yield key, item
+        if isinstance(item, dict):
+            queue.extend(item.items())
+        elif isinstance(item, list):
+            queue.extend((key, each) for each in item)
+
+
+def own_words(text: object) -> str:
+    """What a provider says in an error, made fit for a log line: one line, printable, at most 200 characters."""
+    if not isinstance(text, str):
+        return ""
+    return "".join(c if c.isprintable() else " " for c in text[:400]).strip()[:200]
+
+
+def retry_after(headers: Mapping[str, str], sent_at: datetime) -> float | None:
+    """The seconds to wait that a Retry-After header names, as seconds or as an HTTP date (RFC 9110 10.2.3).
+
+    None where the header is absent or makes no sense: back off instead.
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit() and len(text) <= 6:
+        return sane_wait(float(text))
+    try:
+        until = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return sane_wait((until.replace(tzinfo=until.tzinfo or UTC) - sent_at).total_seconds())
+
+
+def sane_wait(seconds: float) -> float | None:
+    """The seconds to wait, none for the past; None for more than a day, which is a unit misread."""
+    return None if seconds > _MAX_WAIT else max(0.0, seconds)
