@@ -1,0 +1,119 @@
+"""Calls to Banked: Basic or OAuth, and an Idempotency-Key on whatever is not a GET."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+import msgspec
+
+from providers.banked import requests
+from providers.banked.errors import PartialSuccess, name_error
+from providers.banked.options import BankedOptions
+from providers.calling import Caller, ClientCredentials, basic_auth
+from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Transport
+from providers.errors import ProviderError, UnsupportedByProvider
+from providers.http import require_https
+
+#: Where each kind is created and read. The pages show no call for payouts; reading payins and refunds is implied.
+_PATHS: Final = {"payment_session": "/v2/payment_sessions", "payin": "/v3/payins", "refund": "/v2/refunds"}
+
+#: How often a call with an Idempotency-Key may be sent: the provider keeps its answer for 30 days.
+_ATTEMPTS: Final = 4
+
+_KEYS: Final[UUID] = uuid5(NAMESPACE_URL, "https://api.banked.com/idempotency")
+
+
+class BankedClient(Client):
+    """Calls for one account; sandbox and live share the host and differ by credentials.
+
+    Source: https://docs.banked.com/merchant/api-reference/authentication-merchant and the idempotency page beside it.
+    """
+
+    def __init__(
+        self, options: BankedOptions, account: Account, transport: Transport, clock: Callable[[], datetime]
+    ) -> None:
+        self._options = options
+        key, secret = account.secrets["api_key"], account.secrets["api_secret"]
+        if options.auth == "oauth":
+            tokens = ClientCredentials(
+                account.base_url + "/oauth/token",
+                key,
+                secret,
+                transport,
+                clock,
+                name_error,
+                scope=quote(options.scope, safe=""),
+            )
+            self._caller = Caller(account.base_url, transport, tokens.header, name_error, forget_token=tokens.forget)
+        else:
+            self._basic = {"authorization": basic_auth(key, secret)}
+            self._caller = Caller(account.base_url, transport, self._authorize_basic, name_error)
+
+    async def create(self, request: CreateRequest) -> Answer:
+        """The created resource; a repeat within 30 days answers with the same one and creates nothing.
+
+        Raises InvalidCreate before asking where Banked's documented rules are broken. An answer that failed in part
+        and names a created payment is returned, not raised: parse() reads it as "exists; ask".
+        """
+        path = self._path(request.kind)
+        content = requests.body_of(request, allow_loopback=self._options.allow_loopback_urls)
+        key = str(uuid5(_KEYS, request.idempotency_key))
+        try:
+            answer = await self._send("POST", path, content, key)
+        except PartialSuccess as partial:
+            answer = partial.answer
+        return Answer(answer.status, answer.body, answer.sent_at, request.kind)
+
+    async def fetch(self, kind: str, ref: str) -> Answer:
+        """The resource by its id."""
+        answer = await self._caller.call("GET", f"{self._path(kind)}/{quote(ref, safe='')}")
+        return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
+
+    async def cancel(self, kind: str, ref: str) -> Answer:
+        """Delete a v2 session; what the session is then, or the bare answer where it is gone.
+
+        The provider does not say which state results, so it is asked; where that fails the outcome is ambiguous.
+        No other kind has such a call.
+        """
+        if kind != "payment_session":
+            raise UnsupportedByProvider(f"Banked has no call to cancel a {kind}")
+        # a new key for each call: the provider would replay an old refusal for 30 days
+        path = f"{self._path(kind)}/{quote(ref, safe='')}"
+        answer = await self._send("DELETE", path, b"", str(uuid4()))
+        try:
+            return await self.fetch(kind, ref)
+        except ProviderError as fault:
+            if fault.http_status == 404:
+                return Answer(answer.status, b"", answer.sent_at, kind, ref)
+            fault.is_ambiguous = True
+            raise
+
+    async def register_webhook(self, url: str, **details: str) -> Answer:
+        """Register our HTTPS URL for the account's events; the answer carries the subscription's id.
+
+        `details` may carry `signature_key`, the key that Banked is to sign with. At most 5 webhooks per event.
+        """
+        require_https(url, allow_loopback=self._options.allow_loopback_urls)
+        fields: dict[str, object] = {"target_url": url, "events": requests.events_of(self._options)}
+        if details.get("signature_key"):
+            fields[self._options.signature_key_field] = details["signature_key"]
+        path = f"/{self._options.webhook_version}/webhooks"
+        answer = await self._send("POST", path, msgspec.json.encode(fields), str(uuid4()))
+        return Answer(answer.status, answer.body, answer.sent_at, "webhook")
+
+    async def _send(self, method: str, path: str, content: bytes, key: str) -> HttpAnswer:
+        headers = {"idempotency-key": key}
+        if content:
+            headers["content-type"] = "application/json"
+        return await self._caller.call(method, path, content=content, headers=headers, attempts=_ATTEMPTS)
+
+    async def _authorize_basic(self, _method: str, _path: str, _body: bytes) -> Mapping[str, str]:
+        return self._basic
+
+    def _path(self, kind: str) -> str:
+        try:
+            return _PATHS[kind]
+        except KeyError:
+            raise UnsupportedByProvider(f"Banked documents no call for a {kind}") from None

@@ -1,0 +1,61 @@
+"""Fields that Banked's v2 and v3 bodies have in common."""
+
+from collections.abc import Mapping
+
+from providers.contract import Statement
+from providers.decoding import Unreadable, fact, word
+from providers.masking import masked_words
+from statemachine.errors import InvalidAmount
+from statemachine.money import MAX_MINOR, currency_code
+
+
+def ref_of(body: Mapping[str, object], statement: Statement) -> str:
+    """The resource's id; raises Unreadable where there is none, or another than was asked about."""
+    told = word(body.get("id"))
+    if told is None and body.get("id") is not None:
+        raise Unreadable("id is not text")
+    if told is not None and statement.ref is not None and told != statement.ref:
+        raise Unreadable("the answer is about another resource than was asked about")
+    ref = told or statement.ref
+    if ref is None:
+        raise Unreadable("id is missing")
+    return ref
+
+
+def money_of(body: Mapping[str, object]) -> tuple[int | None, str | None]:
+    """Minor units and currency, each if told; raises Unreadable for an amount that is no whole number of them."""
+    amount, currency = body.get("amount"), body.get("currency")
+    if amount is not None and (isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_MINOR):
+        raise Unreadable("amount is no whole number of minor units")
+    if currency is not None and not isinstance(currency, str):
+        raise Unreadable("currency is not text")
+    try:
+        code = None if currency is None else currency_code(currency)
+    except InvalidAmount as fault:
+        raise Unreadable(fault.message) from None
+    return amount, code
+
+
+def reason_of(value: object) -> str | None:
+    """An error as Banked states it, text or object (its fields are not documented), as one masked line."""
+    if isinstance(value, dict):
+        named = (word(value.get(name)) for name in ("code", "reason", "type", "title", "message"))
+        value = next((text for text in named if text), "an error without a code")
+    return masked_words(value) or None
+
+
+def facts_of(body: Mapping[str, object]) -> dict[str, str | None]:
+    """What is worth keeping; `latest_error` is removed again where the provider resets it to null."""
+    url = fact(body.get("url") or body.get("checkout_url"))
+    found = {
+        # the merchant sends the payer there: nothing but a web page will do
+        "payment_link": url if url is not None and url.startswith("https://") else None,
+        "end_to_end_id": fact(body.get("end_to_end_id")),
+        "sent_at": fact(body.get("sent_at")),
+        "live": fact(body.get("live")),
+        "payment_session_id": fact(body.get("payment_session_id")),
+    }
+    facts: dict[str, str | None] = {name: text for name, text in found.items() if text is not None}
+    if "latest_error" in body:
+        facts["latest_error"] = reason_of(body["latest_error"])
+    return facts

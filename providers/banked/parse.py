@@ -1,0 +1,75 @@
+"""Which of Banked's body shapes a statement has; each shape is read by a file of its own."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from providers.banked import v2, v3
+from providers.banked.errors import created_ref, error_items
+from providers.contract import Reading, Statement
+from providers.decoding import Unreadable, json_object
+from providers.masking import masked_words
+from statemachine.observation import Observation
+from statemachine.phases import ANSWERS, Source
+
+_NOTES: Final = {"mandate": "a mandate event; mandates are not tracked", "batch": "a batch event; see its sessions"}
+
+
+def parse(statement: Statement, deleted_state: str) -> Reading:
+    """What the statement means; total on any bytes, and amounts are whole minor units or the body is unreadable.
+
+    Read are v3 envelopes, v2 bodies in all their spellings, the resource that a call of ours answers with, an answer
+    that failed in part, and the empty answer to a DELETE. Source: https://docs.banked.com/merchant/webhooks
+    """
+    if statement.source is Source.CANCEL and statement.ref and not statement.body.strip():
+        return Reading(observations=(_deleted(statement, deleted_state),))
+    try:
+        body = json_object(statement.body)
+        if statement.source in ANSWERS:
+            return Reading(observations=(_answer(body, statement),))
+        data = v3.data_of(body)
+        kind = v3.kind_of(body) if data is not None else v2.kind_of(body, statement.kind)
+        if kind is None:
+            return Reading(note="an event of a kind that we do not use")
+        if kind in _NOTES:
+            return Reading(note=_NOTES[kind])
+        if data is not None:
+            return Reading(observations=(v3.observation(body, data, statement, kind),))
+        return Reading(observations=(v2.observation(body, statement, kind),))
+    except Unreadable as fault:
+        return Reading(unreadable=str(fault))
+
+
+def _answer(body: Mapping[str, object], statement: Statement) -> Observation:
+    if statement.kind is None:
+        raise Unreadable("an answer without the kind that was asked about")
+    created = created_ref(body)
+    if created is not None and "state" not in body:
+        return _partly_created(body, statement, created)
+    data = body.get("data")
+    inner = data if isinstance(data, dict) and "id" not in body else body
+    if statement.kind == "payin" or "status_details" in inner:
+        return v3.observation({}, inner, statement, statement.kind)
+    return v2.observation(inner, statement, statement.kind)
+
+
+def _partly_created(body: Mapping[str, object], statement: Statement, ref: str) -> Observation:
+    """It exists and its state was not told: the codes are facts, and the provider is asked."""
+    codes = ", ".join(filter(None, (masked_words(item.get("code")) for item in error_items(body))))
+    return Observation(
+        source=statement.source,
+        kind=statement.kind,
+        provider_ref=ref,
+        as_of=statement.received_at,
+        facts={"create_errors": codes} if codes else {},
+    )
+
+
+def _deleted(statement: Statement, deleted_state: str) -> Observation:
+    return Observation(
+        source=statement.source,
+        kind=statement.kind,
+        provider_ref=statement.ref,
+        status=deleted_state,
+        as_of=statement.received_at,
+        failure_reason="deleted at our request" if deleted_state == "failed" else None,
+    )

@@ -1,0 +1,42 @@
+"""Banked put together."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from providers.banked import lifecycle, parse, scheme
+from providers.banked.client import BankedClient
+from providers.banked.options import BankedOptions
+from providers.contract import Account, Client, Delivery, Provider, Reading, Statement, Transport, Verified
+from providers.signing import KeyRing, Window
+
+
+class Banked(Provider):
+    """Banked's payment sessions, refunds and payouts (v2) and payins (v3)."""
+
+    name = "banked"
+    lifecycles = lifecycle.LIFECYCLES
+    options_type = BankedOptions
+    secret_names = ("api_key", "api_secret")
+    default_base_url = "https://api.banked.com"
+    default_kind = "payment_session"
+
+    options: BankedOptions
+
+    def __init__(self, options: BankedOptions) -> None:
+        super().__init__(options)
+
+    def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        """That the webhook is authentic; raises DeliveryRejected and nothing else, for any bytes whatever."""
+        return scheme.verify(delivery, keys, window, now)
+
+    def delivery_key(self, delivery: Delivery) -> str:
+        """The identity of one event: equal for a redelivery, at most 200 characters, total."""
+        return scheme.delivery_key(delivery.body)
+
+    def parse(self, statement: Statement) -> Reading:
+        """What an authentic statement means; total on any bytes."""
+        return parse.parse(statement, self.options.deleted_state)
+
+    def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
+        """A client for one account; opens nothing until it is used."""
+        return BankedClient(self.options, account, transport, clock)

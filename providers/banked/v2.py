@@ -1,0 +1,70 @@
+"""Banked's v2 bodies: a flat copy of the resource, with the event and the type beside it when it is a webhook."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from providers.banked.fields import facts_of, money_of, reason_of, ref_of
+from providers.contract import Statement
+from providers.decoding import Unreadable, word
+from statemachine.observation import Observation
+from statemachine.phases import ANSWERS
+
+#: By `webhook_type`, and by what comes before the underscore in `webhook_event`.
+_KINDS: Final = {
+    "payment_session": "payment_session",
+    "payment": "payment_session",
+    "payout": "payout",
+    "refund": "refund",
+    "mandate": "mandate",
+    "batch_payment_session": "batch",
+    "batch": "batch",
+}
+
+#: The state that an event announces, where a body leaves the state out.
+_STATES: Final = frozenset({"initiated", "pending", "sent", "failed", "canceled"})
+
+
+def kind_of(body: Mapping[str, object], used: str | None) -> str | None:
+    """Which kind a webhook is about: by its type (also as the provider misspells it), its event, else the URL used.
+
+    The oldest bodies have neither type nor event, and are payment sessions. None for a kind that we do not use.
+    """
+    told = body.get("webhook_type") or body.get("webook_type")
+    if isinstance(told, str):
+        return _KINDS.get(told)
+    event = word(body.get("webhook_event"))
+    if event is not None:
+        return _KINDS.get(event.partition("_")[0])
+    return used or "payment_session"
+
+
+def observation(body: Mapping[str, object], statement: Statement, kind: str) -> Observation:
+    """What a v2 body says; raises Unreadable. A webhook has no time of its change, an answer has that of asking."""
+    is_answer = statement.source in ANSWERS
+    status = _status(body)
+    if status is None and not is_answer and "webhook_event" not in body and "state" not in body:
+        raise Unreadable("neither state nor webhook_event")
+    amount, currency = money_of(body)
+    return Observation(
+        source=statement.source,
+        kind=kind,
+        provider_ref=ref_of(body, statement),
+        reference=word(body.get("reference")),
+        status=status,
+        amount_minor=amount,
+        currency=currency,
+        as_of=statement.received_at if is_answer else None,
+        failure_reason=reason_of(body.get("state_reason")) if status == "failed" else None,
+        facts=facts_of(body),
+    )
+
+
+def _status(body: Mapping[str, object]) -> str | None:
+    """The state; None, which means "ask", where the event announces another one than the body shows."""
+    state = word(body.get("state"))
+    announced = (word(body.get("webhook_event")) or "").rpartition("_")[2]
+    if state is None:
+        return announced if announced in _STATES else None
+    if announced in _STATES and announced != state:
+        return None
+    return state

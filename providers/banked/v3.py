@@ -1,0 +1,86 @@
+"""Banked's v3 bodies: an envelope with an event id around the resource, whose status is in `status_details`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from providers.banked.fields import facts_of, money_of, reason_of, ref_of
+from providers.contract import Statement
+from providers.decoding import Unreadable, word
+from statemachine.observation import Observation
+from statemachine.phases import ANSWERS
+
+_KINDS: Final = {"payment": "payin", "payin": "payin", "refund": "refund", "payout": "payout", "mandate": "mandate"}
+
+#: The mandate page's example has `type` "active" where its table says mandate_active; no other resource does that.
+_BARE_MANDATE: Final = frozenset(
+    {"created", "pending", "active", "suspended", "cancelled", "declined", "expired", "failed"}
+)
+
+#: What a type's last word announces.
+_STATES: Final = frozenset({"initiated", "pending", "sent", "failed", "canceled"})
+
+_ENDED_BADLY: Final = frozenset({"failed", "canceled"})
+
+
+def data_of(body: Mapping[str, object]) -> Mapping[str, object] | None:
+    """The resource inside a v3 envelope; None where the body is no envelope. Raises Unreadable for an empty one."""
+    data = body.get("data")
+    if isinstance(data, dict) and ("type" in body or body.get("version") == "v3"):
+        return data
+    if body.get("version") == "v3":
+        raise Unreadable("a v3 envelope without data")
+    return None
+
+
+def kind_of(body: Mapping[str, object]) -> str | None:
+    """Which kind an envelope is about, by its type; None for a kind that we do not use."""
+    told = word(body.get("type"))
+    if told is None:
+        raise Unreadable("a v3 envelope without a type")
+    if told in _BARE_MANDATE:
+        return "mandate"
+    return "batch" if told.startswith("batch_") else _KINDS.get(told.partition("_")[0])
+
+
+def observation(
+    envelope: Mapping[str, object], data: Mapping[str, object], statement: Statement, kind: str
+) -> Observation:
+    """What a v3 resource says; raises Unreadable. Payins have upper-case states, refunds and payouts lower-case."""
+    is_answer = statement.source in ANSWERS
+    details = data.get("status_details")
+    status, reason = (details.get("status"), details.get("reason")) if isinstance(details, dict) else (None, None)
+    state = _state(status or data.get("status") or data.get("state"), envelope, kind)
+    amount, currency = money_of(data)
+    has_failed = state is not None and state.lower() in _ENDED_BADLY
+    return Observation(
+        source=statement.source,
+        kind=kind,
+        provider_ref=ref_of(data, statement),
+        reference=_reference(data),
+        status=state,
+        amount_minor=amount,
+        currency=currency,
+        as_of=statement.received_at if is_answer else None,
+        failure_reason=reason_of(reason) if has_failed else None,
+        facts=facts_of(data),
+    )
+
+
+def _state(told: object, envelope: Mapping[str, object], kind: str) -> str | None:
+    """The status in the case that its kind uses; None, which means "ask", where the event announces another."""
+    state = word(told)
+    announced = (word(envelope.get("type")) or "").rpartition("_")[2]
+    if announced not in _STATES:
+        announced = ""  # an event that tells no state leaves it to the resource
+    if state is not None and announced and announced != state.lower():
+        return None
+    state = state or announced
+    if not state:
+        return None
+    return state.upper() if kind == "payin" else state.lower()
+
+
+def _reference(data: Mapping[str, object]) -> str | None:
+    identification = data.get("payment_identification")
+    inner = identification.get("end_to_end_identification") if isinstance(identification, dict) else None
+    return word(inner) or word(data.get("reference"))

@@ -1,0 +1,25 @@
+"""What an account decides about Payfield where its published dialects differ or its pages are silent."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from providers.contract import ProviderOptions
+from providers.signing import Encoding
+
+
+class PayfieldOptions(ProviderOptions):
+    """Settings of one Payfield shop."""
+
+    dialect: Literal["new", "old"] = Field(
+        "new", description="how amounts are sent: decimal strings (new: bdt-hrs, bdt/ars pages) or numbers (old)"
+    )
+    digest_encoding: Encoding = Field("hex", description="how signatures are written; the pages do not say")
+    timestamp_format: Literal["iso", "unix"] = Field("iso", description="how our requests write X-Timestamp")
+    default_kind: Literal["payin", "payout"] = Field(
+        "payin", description="what a callback is about when neither its body nor its URL says"
+    )
+    shop_code: str | None = Field(
+        None, min_length=1, description="the shop to create in and to search; the provider's default shop when absent"
+    )
+    allow_loopback_urls: bool = Field(False, description="for development: callback URLs may be http:// on loopback")

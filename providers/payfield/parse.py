@@ -1,0 +1,113 @@
+"""What Payfield's callbacks and answers say. One body holds one operation, in either dialect."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from providers.contract import Reading, Statement
+from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, word
+from statemachine.errors import InvalidAmount
+from statemachine.money import currency_code
+from statemachine.observation import Observation
+from statemachine.phases import ANSWERS
+
+_KINDS: Final = frozenset({"payin", "payout"})
+
+#: What a decimal string may look like; Python's own reading of decimals takes far more.
+_DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+
+
+def parse(statement: Statement, default_kind: str) -> Reading:
+    """What the statement means; total on any bytes, and amounts are exact or the body is unreadable.
+
+    Amounts are decimal strings (NEW) or JSON numbers (OLD) of major units. A callback does not say whether it is
+    about a payin or a payout: `transaction_type` does where it is there, else the URL that was used or the question
+    that was asked, else the account's default. The id is the merchant's, by which the API returns the operation.
+    Source: https://bdt-hrs-external-documentation.pages.dev/docs/02-payouts/2.3-webhook-delivery
+    """
+    try:
+        body = json_object(statement.body)
+        kind = _kind(body, statement, default_kind)
+        if kind is None:
+            return Reading(note="a transaction_type that we do not use")
+        return Reading(observations=(_observation(body, statement, kind),))
+    except Unreadable as fault:
+        return Reading(unreadable=str(fault))
+
+
+def _kind(body: Mapping[str, object], statement: Statement, default_kind: str) -> str | None:
+    told = body.get("transaction_type")
+    if told is None:
+        return statement.kind or default_kind
+    return told if isinstance(told, str) and told in _KINDS else None
+
+
+def _observation(body: Mapping[str, object], statement: Statement, kind: str) -> Observation:
+    ref = _ref(body, statement)
+    amount, currency = _money(body)
+    is_answer = statement.source in ANSWERS
+    status = word(body.get("status"))
+    if status is None and not is_answer:
+        raise Unreadable("status is missing or not text")
+    return Observation(
+        source=statement.source,
+        kind=kind,
+        provider_ref=ref,
+        reference=ref,
+        status=status,
+        amount_minor=amount,
+        currency=currency,
+        as_of=instant(body.get("updated_at")) or (statement.received_at if is_answer else None),
+        expires_at=instant(_part(body, "payment_page_expires_at")),
+        facts=_facts(body),
+    )
+
+
+def _ref(body: Mapping[str, object], statement: Statement) -> str:
+    told = word(body.get("external_id"))
+    if told is None and body.get("external_id") is not None:
+        raise Unreadable("external_id is not text")
+    if told is not None and statement.ref is not None and told != statement.ref:
+        raise Unreadable("the answer is about another operation than was asked about")
+    ref = told or statement.ref
+    if ref is None:
+        raise Unreadable("external_id is missing")
+    return ref
+
+
+def _money(body: Mapping[str, object]) -> tuple[int | None, str | None]:
+    amount, currency = body.get("amount"), body.get("currency")
+    if currency is not None and not isinstance(currency, str):
+        raise Unreadable("currency is not text")
+    if amount is None and currency is None:
+        return None, None
+    try:
+        code = currency_code(currency or "")
+        if amount is None:
+            return None, code
+        if isinstance(amount, str) and not _DECIMAL.fullmatch(amount):
+            raise Unreadable("amount is no decimal number")
+        minor = exact_minor(amount, code)
+    except InvalidAmount as fault:
+        raise Unreadable(fault.message) from None
+    if minor < 0:
+        raise Unreadable("amount is negative")
+    return minor, code
+
+
+def _facts(body: Mapping[str, object]) -> dict[str, str | None]:
+    link = fact(_part(body, "payment_link")) or fact(_part(body, "payment_page_url"))
+    found = {
+        "operation_id": fact(body.get("id")),
+        # the merchant sends the payer there: nothing but a web page will do
+        "payment_link": link if link is not None and link.startswith("https://") else None,
+        "shop_code": fact(body.get("shop_code")),
+        "finalization_date": fact(body.get("finalization_date")),
+    }
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def _part(body: Mapping[str, object], name: str) -> object:
+    """A field that some currencies' pages put inside `paymentData` and others beside it."""
+    details = body.get("paymentData")
+    return (details.get(name) if isinstance(details, dict) else None) or body.get(name)

@@ -1,0 +1,52 @@
+"""Payfield put together."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from providers.contract import (
+    Account,
+    Client,
+    Delivery,
+    Provider,
+    Reading,
+    Statement,
+    Transport,
+    Verified,
+)
+from providers.payfield import lifecycle, parse, scheme
+from providers.payfield.client import PayfieldClient
+from providers.payfield.options import PayfieldOptions
+from providers.signing import KeyRing, Window
+
+
+class Payfield(Provider):
+    """Payfield's PayIn/Payout API, in the newer or the older dialect."""
+
+    name = "payfield"
+    lifecycles = lifecycle.LIFECYCLES
+    options_type = PayfieldOptions
+    secret_names = ("api_key", "api_secret")
+    #: The pages print no host; this one appears in an example of theirs.
+    default_base_url = "https://api.payfield.io"
+    default_kind = "payin"
+
+    options: PayfieldOptions
+
+    def __init__(self, options: PayfieldOptions) -> None:
+        super().__init__(options)
+
+    def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        """That the callback is authentic; raises DeliveryRejected and nothing else, for any bytes whatever."""
+        return scheme.verify(delivery, keys, window, now, self.options.digest_encoding)
+
+    def delivery_key(self, delivery: Delivery) -> str:
+        """The identity of one event of one operation: equal for a redelivery, at most 200 characters, total."""
+        return scheme.delivery_key(delivery.body)
+
+    def parse(self, statement: Statement) -> Reading:
+        """What an authentic statement means; total on any bytes."""
+        return parse.parse(statement, self.options.default_kind)
+
+    def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
+        """A client for one shop; opens nothing until it is used."""
+        return PayfieldClient(self.options, account, transport, clock)
