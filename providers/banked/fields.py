@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from providers.contract import Statement
 from providers.decoding import Unreadable, fact, word
+from providers.errors import InsecureUrl
+from providers.http import require_https
 from providers.masking import masked_words
 from statemachine.errors import InvalidAmount
 from statemachine.money import MAX_MINOR, currency_code
@@ -44,12 +46,11 @@ def reason_of(value: object) -> str | None:
     return masked_words(value) or None
 
 
-def facts_of(body: Mapping[str, object]) -> dict[str, str | None]:
+def facts_of(body: Mapping[str, object], *, allow_loopback: bool = False) -> dict[str, str | None]:
     """What is worth keeping; `latest_error` is removed again where the provider resets it to null."""
     url = fact(body.get("url") or body.get("checkout_url"))
     found = {
-        # the merchant sends the payer there: nothing but a web page will do
-        "payment_link": url if url is not None and url.startswith("https://") else None,
+        "payment_link": _page(url, allow_loopback),
         "end_to_end_id": fact(body.get("end_to_end_id")),
         "sent_at": fact(body.get("sent_at")),
         "live": fact(body.get("live")),
@@ -59,3 +60,11 @@ def facts_of(body: Mapping[str, object]) -> dict[str, str | None]:
     if "latest_error" in body:
         facts["latest_error"] = reason_of(body["latest_error"])
     return facts
+
+
+def _page(link: str | None, allow_loopback: bool) -> str | None:
+    """The link, if a payer may be sent there: nothing but an HTTPS page will do."""
+    try:
+        return link and require_https(link, allow_loopback=allow_loopback)
+    except InsecureUrl:
+        return None

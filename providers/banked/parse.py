@@ -14,7 +14,7 @@ from statemachine.phases import ANSWERS, Source
 _NOTES: Final = {"mandate": "a mandate event; mandates are not tracked", "batch": "a batch event; see its sessions"}
 
 
-def parse(statement: Statement, deleted_state: str) -> Reading:
+def parse(statement: Statement, deleted_state: str, *, allow_loopback: bool = False) -> Reading:
     """What the statement means; total on any bytes, and amounts are whole minor units or the body is unreadable.
 
     Read are v3 envelopes, v2 bodies in all their spellings, the resource that a call of ours answers with, an answer
@@ -25,7 +25,7 @@ def parse(statement: Statement, deleted_state: str) -> Reading:
     try:
         body = json_object(statement.body)
         if statement.source in ANSWERS:
-            return Reading(observations=(_answer(body, statement),))
+            return Reading(observations=(_answer(body, statement, allow_loopback),))
         data = v3.data_of(body)
         kind = v3.kind_of(body) if data is not None else v2.kind_of(body, statement.kind)
         if kind is None:
@@ -33,23 +33,23 @@ def parse(statement: Statement, deleted_state: str) -> Reading:
         if kind in _NOTES:
             return Reading(note=_NOTES[kind])
         if data is not None:
-            return Reading(observations=(v3.observation(body, data, statement, kind),))
-        return Reading(observations=(v2.observation(body, statement, kind),))
+            return Reading(observations=(v3.observation(body, data, statement, kind, allow_loopback=allow_loopback),))
+        return Reading(observations=(v2.observation(body, statement, kind, allow_loopback=allow_loopback),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
 
 
-def _answer(body: Mapping[str, object], statement: Statement) -> Observation:
+def _answer(body: Mapping[str, object], statement: Statement, allow_loopback: bool) -> Observation:
     if statement.kind is None:
         raise Unreadable("an answer without the kind that was asked about")
-    created = created_ref(body)
-    if created is not None and "state" not in body:
+    created = created_ref(body) if statement.source is Source.CREATE else None
+    if created is not None and "id" not in body:
         return _partly_created(body, statement, created)
     data = body.get("data")
     inner = data if isinstance(data, dict) and "id" not in body else body
     if statement.kind == "payin" or "status_details" in inner:
-        return v3.observation({}, inner, statement, statement.kind)
-    return v2.observation(inner, statement, statement.kind)
+        return v3.observation({}, inner, statement, statement.kind, allow_loopback=allow_loopback)
+    return v2.observation(inner, statement, statement.kind, allow_loopback=allow_loopback)
 
 
 def _partly_created(body: Mapping[str, object], statement: Statement, ref: str) -> Observation:

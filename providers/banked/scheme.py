@@ -35,7 +35,7 @@ def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> 
 class _Identity(msgspec.Struct):
     id: str
     version: str | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
     type: str | None = None
     state: str | None = None
     webhook_event: str | None = None
@@ -57,7 +57,7 @@ def delivery_key(body: bytes) -> str:
         found = _identity.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return f"sha256:{sha256(body).hexdigest()}"
-    if found.version == "v3" or (found.data is not None and found.type is not None):
+    if found.version == "v3" or (bytes(found.data).startswith(b"{") and found.type is not None):
         parts: list[str | None] = ["v3", found.id]
     elif found.webhook_event is not None or found.state is not None:
         kind = found.webhook_type or found.webook_type
@@ -65,4 +65,5 @@ def delivery_key(body: bytes) -> str:
     else:
         return f"sha256:{sha256(body).hexdigest()}"
     key = msgspec.json.encode(parts)  # JSON keeps the parts apart whatever they contain
-    return key.decode() if len(key) <= _MAX_KEY else f"key-sha256:{sha256(key).hexdigest()}"
+    text = key.decode()
+    return text if len(key) <= _MAX_KEY and text.isprintable() else f"key-sha256:{sha256(key).hexdigest()}"

@@ -38,7 +38,9 @@ def kind_of(body: Mapping[str, object], used: str | None) -> str | None:
     return used or "payment_session"
 
 
-def observation(body: Mapping[str, object], statement: Statement, kind: str) -> Observation:
+def observation(
+    body: Mapping[str, object], statement: Statement, kind: str, *, allow_loopback: bool = False
+) -> Observation:
     """What a v2 body says; raises Unreadable. A webhook has no time of its change, an answer has that of asking."""
     is_answer = statement.source in ANSWERS
     status = _status(body)
@@ -55,7 +57,7 @@ def observation(body: Mapping[str, object], statement: Statement, kind: str) -> 
         currency=currency,
         as_of=statement.received_at if is_answer else None,
         failure_reason=reason_of(body.get("state_reason")) if status == "failed" else None,
-        facts=facts_of(body),
+        facts=facts_of(body, allow_loopback=allow_loopback),
     )
 
 

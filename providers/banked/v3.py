@@ -43,7 +43,12 @@ def kind_of(body: Mapping[str, object]) -> str | None:
 
 
 def observation(
-    envelope: Mapping[str, object], data: Mapping[str, object], statement: Statement, kind: str
+    envelope: Mapping[str, object],
+    data: Mapping[str, object],
+    statement: Statement,
+    kind: str,
+    *,
+    allow_loopback: bool = False,
 ) -> Observation:
     """What a v3 resource says; raises Unreadable. Payins have upper-case states, refunds and payouts lower-case."""
     is_answer = statement.source in ANSWERS
@@ -62,7 +67,7 @@ def observation(
         currency=currency,
         as_of=statement.received_at if is_answer else None,
         failure_reason=reason_of(reason) if has_failed else None,
-        facts=facts_of(data),
+        facts=facts_of(data, allow_loopback=allow_loopback),
     )
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 from providers.contract import Reading, Statement
 from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, word
+from providers.errors import InsecureUrl
+from providers.http import require_https
 from statemachine.errors import InvalidAmount
 from statemachine.money import currency_code
 from statemachine.observation import Observation
@@ -17,7 +19,7 @@ _KINDS: Final = frozenset({"payin", "payout"})
 _DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
-def parse(statement: Statement, default_kind: str) -> Reading:
+def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = False) -> Reading:
     """What the statement means; total on any bytes, and amounts are exact or the body is unreadable.
 
     Amounts are decimal strings (NEW) or JSON numbers (OLD) of major units. A callback does not say whether it is
@@ -30,7 +32,7 @@ def parse(statement: Statement, default_kind: str) -> Reading:
         kind = _kind(body, statement, default_kind)
         if kind is None:
             return Reading(note="a transaction_type that we do not use")
-        return Reading(observations=(_observation(body, statement, kind),))
+        return Reading(observations=(_observation(body, statement, kind, _facts(body, allow_loopback)),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
 
@@ -42,7 +44,9 @@ def _kind(body: Mapping[str, object], statement: Statement, default_kind: str) -
     return told if isinstance(told, str) and told in _KINDS else None
 
 
-def _observation(body: Mapping[str, object], statement: Statement, kind: str) -> Observation:
+def _observation(
+    body: Mapping[str, object], statement: Statement, kind: str, facts: Mapping[str, str | None]
+) -> Observation:
     ref = _ref(body, statement)
     amount, currency = _money(body)
     is_answer = statement.source in ANSWERS
@@ -59,7 +63,7 @@ def _observation(body: Mapping[str, object], statement: Statement, kind: str) ->
         currency=currency,
         as_of=instant(body.get("updated_at")) or (statement.received_at if is_answer else None),
         expires_at=instant(_part(body, "payment_page_expires_at")),
-        facts=_facts(body),
+        facts=facts,
     )
 
 
@@ -95,16 +99,23 @@ def _money(body: Mapping[str, object]) -> tuple[int | None, str | None]:
     return minor, code
 
 
-def _facts(body: Mapping[str, object]) -> dict[str, str | None]:
+def _facts(body: Mapping[str, object], allow_loopback: bool) -> dict[str, str | None]:
     link = fact(_part(body, "payment_link")) or fact(_part(body, "payment_page_url"))
     found = {
         "operation_id": fact(body.get("id")),
-        # the merchant sends the payer there: nothing but a web page will do
-        "payment_link": link if link is not None and link.startswith("https://") else None,
+        "payment_link": _page(link, allow_loopback),
         "shop_code": fact(body.get("shop_code")),
         "finalization_date": fact(body.get("finalization_date")),
     }
     return {name: text for name, text in found.items() if text is not None}
+
+
+def _page(link: str | None, allow_loopback: bool) -> str | None:
+    """The link, if a payer may be sent there: nothing but an HTTPS page will do."""
+    try:
+        return link and require_https(link, allow_loopback=allow_loopback)
+    except InsecureUrl:
+        return None
 
 
 def _part(body: Mapping[str, object], name: str) -> object:

@@ -67,4 +67,5 @@ def delivery_key(body: bytes) -> str:
         return f"sha256:{sha256(body).hexdigest()}"
     # JSON keeps the parts apart whatever they contain
     key = msgspec.json.encode([found.id, found.external_id, found.status, found.updated_at])
-    return key.decode() if len(key) <= _MAX_KEY else f"key-sha256:{sha256(key).hexdigest()}"
+    text = key.decode()
+    return text if len(key) <= _MAX_KEY and text.isprintable() else f"key-sha256:{sha256(key).hexdigest()}"
