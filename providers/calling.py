@@ -73,7 +73,11 @@ class Caller:
         raise error
 
     async def _send(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:
-        authorization = await self._authorize(method, path, content)
+        try:
+            authorization = await self._authorize(method, path, content)
+        except ProviderError as error:
+            error.is_ambiguous = False  # the call itself has not been sent
+            raise
         return await self._transport.send(
             method, self._base_url + path, headers={**headers, **authorization}, content=content
         )

@@ -1,0 +1,1 @@
+"""Alternative Payments: hosted one-off payment requests, polled; webhooks that are not signed are hints only."""

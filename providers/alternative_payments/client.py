@@ -1,0 +1,110 @@
+"""Calls to Alternative Payments: OAuth client credentials, creation that must not be repeated."""
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar, Final
+from urllib.parse import quote
+
+import msgspec
+
+from providers.alternative_payments.errors import WebhookNeedsSecret, name_error, name_token_error
+from providers.alternative_payments.lifecycle import PAYMENT_REQUEST
+from providers.alternative_payments.options import AlternativePaymentsOptions
+from providers.calling import Caller, ClientCredentials
+from providers.contract import Account, Answer, Client, CreateRequest, Transport
+from providers.errors import ProviderError, UnsupportedByProvider
+from providers.http import require_https
+from statemachine.errors import InvalidAmount
+from statemachine.money import from_minor
+
+_JSON: Final = {"content-type": "application/json"}
+
+
+class AlternativePaymentsClient(Client):
+    """Calls to one account. Source: docs.alternativepayments.io/getting-started/quick-start."""
+
+    #: The provider documents no idempotency key, and no way to look a request up by its reference.
+    is_create_idempotent: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        account: Account,
+        transport: Transport,
+        clock: Callable[[], datetime],
+        options: AlternativePaymentsOptions,
+    ) -> None:
+        self._options = options
+        token = ClientCredentials(
+            account.base_url + "/oauth/token",
+            account.secrets["client_id"],
+            account.secrets["client_secret"],
+            transport,
+            clock,
+            name_token_error,
+        )
+        self._caller = Caller(account.base_url, transport, token.header, name_error, forget_token=token.forget)
+
+    async def create(self, request: CreateRequest) -> Answer:
+        """Create a payment request, once: an error whose outcome is in doubt is ambiguous and may not be retried.
+
+        The amount goes out as text, in the unit that the account's options name; raises InvalidAmount where that unit
+        cannot state it whole. Source: docs.alternativepayments.io/api-reference/payment-request.
+        """
+        content = msgspec.json.encode(self._body(request))
+        try:
+            answer = await self._caller.call("POST", self._options.payment_request_path, content=content, headers=_JSON)
+        except ProviderError as error:
+            if error.is_ambiguous:
+                error.may_retry = False
+            raise
+        return Answer(answer.status, answer.body, answer.sent_at, PAYMENT_REQUEST)
+
+    async def fetch(self, kind: str, ref: str) -> Answer:
+        """The payment request as it is now. Source: docs.alternativepayments.io/api-reference/payment-request."""
+        answer = await self._caller.call("GET", f"{self._options.payment_request_path}/{quote(ref, safe='')}")
+        return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
+
+    async def cancel(self, kind: str, ref: str) -> Answer:
+        """Cancel where the account's options name a path; raises UnsupportedByProvider otherwise."""
+        if self._options.cancel_path is None:
+            raise UnsupportedByProvider("Alternative Payments documents no call that cancels a payment request")
+        path = self._options.cancel_path.replace("{id}", quote(ref, safe=""))
+        answer = await self._caller.call("POST", path, headers=_JSON)
+        return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
+
+    async def register_webhook(self, url: str, **details: str) -> Answer:
+        """Subscribe our HTTPS URL to one `topic` with a `secret_key`; a repeat makes a second subscription.
+
+        The topic is `payment_succeeded` unless named. Raises WebhookNeedsSecret without a secret_key, since deliveries
+        would then carry no authentication. Source: docs.alternativepayments.io/getting-started/webhooks.
+        """
+        require_https(url, allow_loopback=self._options.allow_loopback_http)
+        if not details.get("secret_key"):
+            raise WebhookNeedsSecret(param="secret_key")
+        content = msgspec.json.encode({"topic": "payment_succeeded", **details, "endpoint_url": url})
+        answer = await self._caller.call("POST", "/webhooks", content=content, headers=_JSON)
+        return Answer(answer.status, answer.body, answer.sent_at, "webhook")
+
+    def _body(self, request: CreateRequest) -> dict[str, object]:
+        body: dict[str, object] = {
+            **request.extra,
+            "amount": self._amount(request),
+            "currency": request.currency,
+            "reference_id": request.reference,
+        }
+        if request.return_url is not None:
+            body["redirect_url"] = request.return_url
+        redirect_url = body.get("redirect_url")
+        if isinstance(redirect_url, str):
+            require_https(redirect_url, allow_loopback=self._options.allow_loopback_http)
+        return body
+
+    def _amount(self, request: CreateRequest) -> str:
+        if self._options.amount_unit == "minor":
+            return str(request.amount_minor)
+        whole = Decimal(from_minor(request.amount_minor, request.currency))
+        if whole != int(whole):
+            # "amount must be a positive integer", says the provider; a remainder is never rounded away.
+            raise InvalidAmount("Alternative Payments takes whole amounts only in this unit", param="amount")
+        return str(int(whole))

@@ -1,0 +1,87 @@
+"""Alternative Payments' error answers as data, and the ProviderError that each one stands for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from providers.contract import HttpAnswer
+from providers.decoding import Unreadable, json_object, retry_after, word
+from providers.errors import ProviderError
+from providers.masking import masked_words
+from statemachine.errors import ErrorType, ServiceError, type_for_status
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a status means, and whether the same call may be sent again."""
+
+    type: ErrorType
+    may_retry: bool = False
+
+
+#: docs.alternativepayments.io, "Troubleshooting": errors are told apart by status only, no codes are listed.
+#: 502 to 504 are a gateway's, undocumented, and no less transient than a 500.
+TABLE: Final[Mapping[int, Row]] = {
+    400: Row("invalid_request_error"),
+    401: Row("authentication_error"),  # after one new token, which the caller has fetched by then
+    403: Row("authorization_error"),
+    404: Row("not_found_error"),  # unknown id, or another environment's
+    422: Row("invalid_request_error"),
+    429: Row("rate_limit_error", may_retry=True),
+    500: Row("api_error", may_retry=True),
+    502: Row("api_error", may_retry=True),
+    503: Row("api_error", may_retry=True),
+    504: Row("api_error", may_retry=True),
+}
+
+
+class WebhookNeedsSecret(ServiceError):
+    """A webhook without a secret_key would come without any authentication, and be rejected here."""
+
+    type = "invalid_request_error"
+    code = "webhook_needs_secret"
+    status = 422
+
+
+def name_error(answer: HttpAnswer) -> ProviderError:
+    """The error that an answer stands for, by its status alone, whatever its body.
+
+    Reads both documented shapes, `message` at the top and under `error`; the parameter is the field that
+    `validation_errors` names, where it names one. Carries at most 200 masked characters of the provider's message
+    and nothing else of the body. Source: docs.alternativepayments.io, "Troubleshooting" and "FAQ".
+    """
+    told = _error_object(answer.body)
+    row = TABLE.get(answer.status, Row(type_for_status(answer.status)))
+    words = masked_words(told.get("message"))
+    return ProviderError(
+        f"Alternative Payments answered {answer.status}" + (f": {words}" if words else ""),
+        type=row.type,
+        provider_code=word(told.get("code")),
+        http_status=answer.status,
+        param=_param(told.get("validation_errors")),
+        may_retry=row.may_retry,
+        retry_after=retry_after(answer.headers, answer.sent_at) if row.may_retry else None,
+        is_ambiguous=answer.status >= 500,
+    )
+
+
+def name_token_error(answer: HttpAnswer) -> ProviderError:
+    """As name_error(), for `POST /oauth/token`: there a 403 means wrong credentials, and nothing was asked for yet."""
+    error = name_error(answer)
+    error.is_ambiguous = False
+    if answer.status == 403:
+        error.type = "authentication_error"
+    return error
+
+
+def _error_object(body: bytes) -> Mapping[str, object]:
+    try:
+        told = json_object(body)
+    except Unreadable:
+        return {}
+    nested = told.get("error")
+    return nested if isinstance(nested, dict) else told
+
+
+def _param(fields: object) -> str | None:
+    return word(next(iter(fields), None)) if isinstance(fields, dict) else None

@@ -1,0 +1,19 @@
+"""What an account at Alternative Payments can be set to do."""
+
+from pydantic import Field
+
+from providers.alternative_payments.parse import AmountUnit
+from providers.contract import ProviderOptions
+
+
+class AlternativePaymentsOptions(ProviderOptions):
+    """Settings of one Alternative Payments account, for what the provider's pages say in two ways or not at all."""
+
+    amount_unit: AmountUnit = "minor"
+    """What `amount` counts. The glossary calls it the smallest currency unit and shows "100" as $100: make one small
+    payment in the demo environment and see what its checkout page asks for."""
+    payment_request_path: str = Field(default="/payment/request", pattern=r"^/[^?#]*[^/?#]$")
+    """The guides say `/payment/request`, the API reference `/payments/request`."""
+    cancel_path: str | None = Field(default=None, pattern=r"^/[^?#]*\{id\}[^?#]*$")
+    """Where to POST a cancellation, with `{id}` for the request's id; none is documented."""
+    allow_loopback_http: bool = False  #: development only: accept http:// URLs on this machine

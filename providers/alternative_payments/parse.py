@@ -1,0 +1,75 @@
+"""What Alternative Payments says: payment requests as answers to our calls; webhooks are hints to ask."""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from providers.alternative_payments.lifecycle import PAYMENT_REQUEST
+from providers.contract import Reading, Statement
+from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, json_value, word, words_under
+from statemachine.errors import InvalidAmount
+from statemachine.money import currency_code, exponent
+from statemachine.observation import Observation
+from statemachine.phases import ANSWERS
+
+AmountUnit = Literal["minor", "major"]
+
+#: The only currency that payment requests have; it gives an amount its minor unit where none is named.
+_CURRENCY: Final = "USD"
+
+_FACTS: Final = ("url", "redirect_url", "created_at", "paid_at", "expired_at", "cancelled_at")
+
+
+def parse(statement: Statement, amount_unit: AmountUnit) -> Reading:
+    """One observation from an answer, hints from a webhook, never an observation from a webhook; total on any bytes.
+
+    A webhook is not signed and has no documented body: every text in it under `id`, `reference_id` or another `*_id`
+    is a hint, and the whole account is asked about, since no topic concerns payment requests.
+    Sources: docs.alternativepayments.io/api-reference/payment-request and /getting-started/webhooks.
+    """
+    if statement.http_status is not None and not 200 <= statement.http_status < 300:
+        return Reading(note=f"an answer with status {statement.http_status} says nothing about a state")
+    try:
+        if statement.source in ANSWERS:
+            return Reading(observations=(_request(json_object(statement.body), statement, amount_unit),))
+        return Reading(hints=words_under(json_value(statement.body), _is_id), hints_account=True)
+    except (Unreadable, InvalidAmount) as fault:
+        return Reading(unreadable=str(fault))
+
+
+def _is_id(key: str, _text: str) -> bool:
+    return key == "id" or key.endswith("_id")
+
+
+def _request(told: Mapping[str, object], statement: Statement, amount_unit: AmountUnit) -> Observation:
+    ref = word(told.get("id"))
+    if ref is None:
+        raise Unreadable("the payment request has no id")
+    if statement.ref is not None and ref != statement.ref:
+        raise Unreadable("the answer is about another payment request than the one asked about")
+    status = word(told.get("status"))
+    if status is None and told.get("status") is not None:
+        raise Unreadable("the payment request's status is no word")
+    told_currency = told.get("currency")
+    if told_currency is not None and not isinstance(told_currency, str):
+        raise Unreadable("the payment request's currency is no text")
+    currency = currency_code(told_currency) if told_currency is not None else None
+    amount = told.get("amount")
+    return Observation(
+        source=statement.source,
+        kind=PAYMENT_REQUEST,
+        provider_ref=ref,
+        reference=word(told.get("reference_id")),
+        status=status,
+        amount_minor=None if amount is None else _minor(amount, currency or _CURRENCY, amount_unit),
+        currency=currency,
+        as_of=statement.received_at,
+        expires_at=instant(told.get("expires_at")),
+        facts={name: text for name in _FACTS if (text := fact(told.get(name))) is not None},
+    )
+
+
+def _minor(amount: object, currency: str, unit: AmountUnit) -> int:
+    if unit == "major":
+        return exact_minor(amount, currency)
+    # A number of minor units is a decimal amount in a currency that has no places.
+    return exact_minor(amount, "JPY") if exponent(currency) else exact_minor(amount, currency)

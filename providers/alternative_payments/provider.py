@@ -1,0 +1,46 @@
+"""Alternative Payments put together."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import ClassVar
+
+from providers.alternative_payments import parse, scheme
+from providers.alternative_payments.client import AlternativePaymentsClient
+from providers.alternative_payments.lifecycle import LIFECYCLE, PAYMENT_REQUEST
+from providers.alternative_payments.options import AlternativePaymentsOptions
+from providers.contract import Account, Budget, Client, Delivery, Provider, Reading, Statement, Transport, Verified
+from providers.signing import KeyRing, Window
+from statemachine.lifecycle import Lifecycle
+
+
+class AlternativePayments(Provider):
+    """Hosted payment requests: created once, polled until paid; webhooks tell only when to ask."""
+
+    name: ClassVar[str] = "alternative_payments"
+    lifecycles: ClassVar[Mapping[str, Lifecycle]] = {PAYMENT_REQUEST: LIFECYCLE}
+    options_type = AlternativePaymentsOptions
+    secret_names: ClassVar[tuple[str, ...]] = ("client_id", "client_secret")
+    budget: ClassVar[Budget | None] = Budget(5, 1)
+    default_base_url: ClassVar[str] = "https://public-api.alternativepayments.io"
+    default_kind: ClassVar[str] = PAYMENT_REQUEST
+
+    options: AlternativePaymentsOptions
+
+    def __init__(self, options: AlternativePaymentsOptions) -> None:
+        super().__init__(options)
+
+    def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        """That the sender knows the secret; the scheme has no time that a window could hold. See scheme.verify."""
+        return scheme.verify(delivery, keys, now)
+
+    def delivery_key(self, delivery: Delivery) -> str:
+        """The body's digest; see scheme.delivery_key."""
+        return scheme.delivery_key(delivery)
+
+    def parse(self, statement: Statement) -> Reading:
+        """What an answer or a webhook means; see parse.parse."""
+        return parse.parse(statement, self.options.amount_unit)
+
+    def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
+        """A client with the account's `client_id` and `client_secret`; opens nothing until it is used."""
+        return AlternativePaymentsClient(account, transport, clock, self.options)

@@ -1,0 +1,1 @@
+"""Stable Genius: USDC payment intents, signed webhooks, idempotent creation."""

@@ -1,0 +1,46 @@
+"""Stable Genius put together."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import ClassVar
+
+from providers.contract import Account, Budget, Client, Delivery, Provider, Reading, Statement, Transport, Verified
+from providers.signing import KeyRing, Window
+from providers.stable_genius import parse, scheme
+from providers.stable_genius.client import StableGeniusClient
+from providers.stable_genius.lifecycle import LIFECYCLE, PAYMENT_INTENT
+from providers.stable_genius.options import StableGeniusOptions
+from statemachine.lifecycle import Lifecycle
+
+
+class StableGenius(Provider):
+    """USDC payment intents: signed webhooks with event ids, idempotent creation, cancellation before payment."""
+
+    name: ClassVar[str] = "stable_genius"
+    lifecycles: ClassVar[Mapping[str, Lifecycle]] = {PAYMENT_INTENT: LIFECYCLE}
+    options_type = StableGeniusOptions
+    secret_names: ClassVar[tuple[str, ...]] = ("api_key",)
+    budget: ClassVar[Budget | None] = Budget(100, 60)  #: a test key's; a live key may send 1,000 a minute
+    default_base_url: ClassVar[str] = "https://api.stablegenius.co/v1"
+    default_kind: ClassVar[str] = PAYMENT_INTENT
+
+    options: StableGeniusOptions
+
+    def __init__(self, options: StableGeniusOptions) -> None:
+        super().__init__(options)
+
+    def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        """That the delivery is authentic and fresh; see scheme.verify."""
+        return scheme.verify(delivery, keys, window, now)
+
+    def delivery_key(self, delivery: Delivery) -> str:
+        """The event's id, else the body's digest; see scheme.delivery_key."""
+        return scheme.delivery_key(delivery)
+
+    def parse(self, statement: Statement) -> Reading:
+        """What an event or an answer means; see parse.parse."""
+        return parse.parse(statement, self.options.reference_key)
+
+    def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
+        """A client with the account's `api_key`; opens nothing until it is used."""
+        return StableGeniusClient(account, transport, self.options)
