@@ -1,0 +1,243 @@
+"""Alternative Payments: OAuth tokens, payment requests and payments over `/alternative-payments`."""
+
+import base64
+import binascii
+import hmac
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
+
+from sandbox.alternative_payments_webhooks import Subscriptions, paged
+from sandbox.limits import SlidingWindow, scaled_window
+from sandbox.provider import Provider, Stage, magic_code, read_json
+from sandbox.times import iso, now
+from sandbox.web import ApiError, Call, Handler, Reply, json_reply
+from sandbox.world import Lifecycle, Resource
+
+REQUEST = Lifecycle(
+    initial="pending",
+    moves={"pending": ("paid", "expired", "cancelled")},
+    paid=frozenset({"paid"}),
+    unpaid_ends=frozenset({"expired", "cancelled"}),
+)
+
+#: The rows of the error table: HTTP status, code (the provider lists none, so these are ours), message.
+ERRORS: dict[int, tuple[str, str]] = {
+    400: ("bad_request", "The request is malformed or a required field is missing"),
+    401: ("unauthorized", "The access token is missing or expired"),
+    403: ("forbidden", "The client credentials are wrong"),
+    404: ("not_found", "No such object in this environment"),
+    405: ("method_not_allowed", "The method is not allowed here"),
+    422: ("validation_exception", "The request breaks a business rule"),
+    429: ("too_many_requests", "More than 5 requests per second for this API key"),
+    500: ("server_error", "Unexpected internal condition"),
+    502: ("bad_gateway", "Bad gateway"),
+    503: ("service_unavailable", "Service unavailable"),
+    504: ("gateway_timeout", "Gateway timeout"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    client_id: str
+    ends_at: datetime
+
+
+class AlternativePayments(Provider):
+    """Answers as the documented API does; what it leaves open is a field of the configuration."""
+
+    name = "alternative_payments"
+    prefix = "/alternative-payments"
+    lifecycles: ClassVar[Mapping[str, Lifecycle]] = {"payment_request": REQUEST}
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._own = stage.config.alternative_payments
+        self._tokens: dict[str, _Token] = {}
+        self._limit = SlidingWindow(*scaled_window(self._own.requests_per_second, 1.0, self.config.speed))
+        self._payments: list[dict[str, Any]] = []
+        self.subscriptions = Subscriptions(stage, self)
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        """Both spellings of the path, since the provider documents both."""
+        calls: list[tuple[str, str, Handler]] = [("POST", "/oauth/token", self.token)]
+        for path in ("/payment/request", "/payments/request"):
+            calls += [("POST", path, self.create), ("GET", path + "/{id}", self.fetch)]
+        calls.append(("GET", "/payments", self.list_payments))
+        return calls + self.subscriptions.routes()
+
+    def refuse(self, status: int, message: str = "", fields: Mapping[str, str] | None = None) -> ApiError:
+        """The documented error of this status, as an exception to raise."""
+        code, text = ERRORS[status]
+        error = {"code": code, "message": message or text, "validation_errors": dict(fields or {})}
+        return ApiError(json_reply(status, {"error": error} if self._own.error_shape == "nested" else error))
+
+    def trouble(self, call: Call, status: int) -> Reply:
+        """The error object with this status."""
+        return self.refuse(status).reply
+
+    def admit(self, key: str) -> None:
+        """Count one call of an API key; 429 above the limit."""
+        if not self._limit.admit(key):
+            raise self.refuse(429)
+
+    def authorise(self, call: Call) -> None:
+        """Require a living access token, then count the call against its API key."""
+        scheme, _, value = call.headers.get("authorization", "").partition(" ")
+        token = self._tokens.get(value.strip()) if scheme.lower() == "bearer" else None
+        if token is None or token.ends_at <= now():
+            raise self.refuse(401)
+        self.admit(token.client_id)
+
+    def token(self, call: Call) -> Reply:
+        """Client credentials for an access token; wrong credentials are 403, another grant 400."""
+        scheme, _, value = call.headers.get("authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(value, validate=True) if scheme.lower() == "basic" else b""
+        except (binascii.Error, ValueError):
+            given = b""
+        expected = f"{self._own.client_id}:{self._own.client_secret}".encode()
+        if not hmac.compare_digest(given, expected):
+            raise self.refuse(403)
+        self.admit(self._own.client_id)
+        form = parse_qs(call.body.decode("latin-1"))
+        if form.get("grant_type") != ["client_credentials"]:
+            raise self.refuse(400, "grant_type must be client_credentials")
+        text = self.world.hex(self.world.name(self.name, "token", ""), 56, "token")
+        seconds = self.config.scaled(self._own.token_seconds)
+        self._tokens[text] = _Token(self._own.client_id, now() + timedelta(seconds=seconds))
+        return json_reply(200, {"access_token": text, "expires_in": max(1, int(seconds)), "token_type": "bearer"})
+
+    def create(self, call: Call) -> Reply:
+        """A payment request with its hosted link; there is no idempotency key, so a repeat makes another."""
+        self.authorise(call)
+        body = read_json(call, self.refuse(400, "The body is not a JSON object").reply)
+        code = magic_code(body.get("reference_id"))
+        if code.isdigit() and int(code) in ERRORS:
+            raise self.refuse(int(code))
+        amount_minor, reference = self._checked(body)
+        name = self.world.name(self.name, "payment_request", reference)
+        identifier, at = self.world.uuid(name), now()
+        resource = Resource(
+            provider=self.name,
+            kind="payment_request",
+            ref=identifier,
+            provider_id=identifier,
+            reference=reference,
+            state="pending",
+            amount_minor=amount_minor,
+            currency="USD",
+            name=name,
+            created_at=at,
+            updated_at=at,
+            data={"redirect_url": body["redirect_url"], "is_odd": code == "unknown_status"},
+        )
+        self.expires(resource, self._own.ttl_seconds)
+        self.world.add(resource)
+        return json_reply(200, self.shown(resource))
+
+    def _checked(self, body: dict[str, Any]) -> tuple[int, str]:
+        missing = [name for name in ("amount", "currency", "redirect_url") if body.get(name) in (None, "")]
+        if missing:
+            raise self.refuse(400, f"{missing[0]} is required", dict.fromkeys(missing, "required"))
+        wrong = [
+            name
+            for name in ("amount", "currency", "redirect_url", "reference_id")
+            if not isinstance(body.get(name, ""), str | None)
+        ]
+        if wrong:
+            raise self.refuse(400, f"{wrong[0]} must be a string", dict.fromkeys(wrong, "must be a string"))
+        amount = body["amount"]
+        if not (amount.isascii() and amount.isdigit() and len(amount) < 16 and int(amount) > 0):
+            raise self.refuse(422, "amount must be a positive integer", {"amount": "must be a positive integer"})
+        if body["currency"] != "USD":
+            raise self.refuse(422, "unsupported currency", {"currency": "must be USD"})
+        if not self.is_acceptable(body["redirect_url"]):
+            raise self.refuse(422, "redirect_url must be HTTPS", {"redirect_url": "must be an HTTPS URL"})
+        return int(amount) * (100 if self._own.amount_unit == "major" else 1), body.get("reference_id") or ""
+
+    def fetch(self, call: Call) -> Reply:
+        """One payment request; 400 for an id that is no UUID, 404 for one that is not here."""
+        self.authorise(call)
+        text = call.params["id"]
+        code = magic_code(text)
+        if code.isdigit() and int(code) in ERRORS:
+            raise self.refuse(int(code))
+        try:
+            uuid.UUID(text)
+        except ValueError:
+            raise self.refuse(400, "id is not a UUID") from None
+        resource = self.world.find(self.name, "payment_request", text)
+        if resource is None:
+            raise self.refuse(404)
+        return json_reply(200, self.shown(resource))
+
+    def shown(self, resource: Resource) -> dict[str, Any]:
+        """The PaymentRequest object: amount, currency and times are not part of it."""
+        return {
+            "id": resource.ref,
+            "reference_id": resource.reference or None,
+            "status": "under_review" if resource.data["is_odd"] else resource.state,
+            "url": self.page_url(resource.provider_id),
+            "redirect_url": resource.data["redirect_url"],
+        }
+
+    def list_payments(self, call: Call) -> Reply:
+        """Payments, oldest first, in the cursor envelope."""
+        self.authorise(call)
+        return json_reply(200, paged(self._payments, call))
+
+    def moved(self, resource: Resource, before: str) -> None:
+        """A paid request makes a Payment, and the Payment has a topic; the request itself has none."""
+        if resource.state == "paid":
+            self._payments.append(self._payment(resource))
+            self.subscriptions.tell("payment_succeeded", resource, self._payments[-1])
+
+    def _payment(self, resource: Resource, status: str = "succeeded") -> dict[str, Any]:
+        total = resource.amount_minor / 100
+        payment: dict[str, Any] = {
+            "id": self.world.uuid(resource.name, "payment"),
+            "created_at": iso(resource.updated_at),
+            "customer_id": None,
+            "due_date": None,
+            "fees": [],
+            "payment_method": "card",
+            "status": status,
+            "sub_total": total,
+            "total": total,
+        }
+        if self._own.links_payment_to_request:
+            payment |= {"payment_request_id": resource.ref, "reference_id": resource.reference or None}
+        return payment
+
+    def moves_for(self, resource: Resource, action: str) -> list[str] | None:
+        """Paying, cancelling and expiring are one move each."""
+        state = {"pay": "paid", "cancel": "cancelled", "expire": "expired"}.get(action)
+        return [state] if state else None
+
+    def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
+        """Adds `attempt_fails` and `refund`, which have topics and leave the request as it is."""
+        topics = {("attempt_fails", "pending"): "payment_failed", ("refund", "paid"): "payment_refunded"}
+        topic = topics.get((action, resource.state))
+        if topic:
+            status = topic.removeprefix("payment_")
+            self.subscriptions.tell(topic, resource, self._payment(resource, status))
+            return
+        super().act(resource, action, options)
+
+    def take_late_money(self, resource: Resource) -> None:
+        """The request turns paid although it had ended."""
+        self.world.move(resource, "paid", forced=True)
+
+    def return_url(self, resource: Resource) -> str:
+        """The merchant's redirect_url."""
+        return str(resource.data["redirect_url"])
+
+    def register(self, url: str, kind: str, secret: str | None) -> None:
+        """Subscribe the URL to the topic `kind`, or to all payment topics."""
+        topics = [kind] if kind else ["payment_succeeded", "payment_failed", "payment_refunded"]
+        for topic in topics:
+            self.subscriptions.add(url, topic, self._own.webhook_secret if secret is None else secret)

@@ -1,0 +1,175 @@
+"""What the four providers have in common: their place in the world and the dashboard's and payer's actions."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from sandbox.config import SandboxConfig
+from sandbox.counts import Counts
+from sandbox.deliver import Deliveries
+from sandbox.faults import Dice
+from sandbox.times import now
+from sandbox.urls import is_acceptable
+from sandbox.web import ApiError, Call, Handler, Reply, answer
+from sandbox.world import IllegalMove, Lifecycle, Resource, World
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What every provider acts upon."""
+
+    config: SandboxConfig
+    world: World
+    dice: Dice
+    counts: Counts
+    deliveries: Deliveries
+    timers: "Timers"
+
+
+class Timers:
+    """Things that will happen later; `stop` forgets them all."""
+
+    def __init__(self) -> None:
+        self._handles: set[asyncio.TimerHandle] = set()
+
+    def after(self, seconds: float, act: Any, *args: Any) -> None:
+        """Call `act(*args)` in `seconds` of real time, on the running loop."""
+
+        def fire() -> None:
+            self._handles.discard(handle)
+            act(*args)
+
+        handle = asyncio.get_running_loop().call_later(seconds, fire)
+        self._handles.add(handle)
+
+    def stop(self) -> None:
+        """Nothing that was to happen will happen."""
+        for handle in self._handles:
+            handle.cancel()
+        self._handles.clear()
+
+
+class Provider:
+    """One provider on the stage; subclasses add calls, states, events and words."""
+
+    name: ClassVar[str] = ""
+    prefix: str = ""
+    lifecycles: ClassVar[Mapping[str, Lifecycle]] = {}
+    extra_actions: ClassVar[frozenset[str]] = frozenset()  #: actions that move nothing, such as `error`
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.config, self.world = stage, stage.config, stage.world
+        for kind, lifecycle in self.lifecycles.items():
+            self.world.declare(self.name, kind, lifecycle)
+
+    async def run(self, handler: Handler, call: Call) -> Reply:
+        """Wait as long as the call is slow, then answer it."""
+        if call.slow_seconds:
+            await asyncio.sleep(call.slow_seconds)
+        return await answer(handler, call)
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        """Method, path template and handler of every call."""
+        raise NotImplementedError
+
+    def trouble(self, call: Call, status: int) -> Reply:
+        """The provider's own words for 404, 405, 429 and 5xx."""
+        raise NotImplementedError
+
+    def moved(self, resource: Resource, before: str) -> None:
+        """Tell the merchant what changed."""
+        raise NotImplementedError
+
+    def register(self, url: str, kind: str, secret: str | None) -> None:
+        """What a person does in the provider's dashboard: send events to `url`."""
+        raise NotImplementedError
+
+    def moves_for(self, resource: Resource, action: str) -> list[str] | None:
+        """The states that an action walks through; None when the provider has no such action."""
+        raise NotImplementedError
+
+    def payer_actions(self, resource: Resource) -> tuple[str, ...]:
+        """The buttons of the checkout page, in order; empty once nothing can be done."""
+        return tuple(
+            action
+            for action in ("pay", "decline", "cancel", "expire")
+            if (moves := self.moves_for(resource, action)) and self.world.may(resource, moves[0])
+        )
+
+    def return_url(self, resource: Resource) -> str:
+        """Where the payer's browser goes after the checkout; empty when the merchant gave none."""
+        return ""
+
+    def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
+        """Do what a payer, the merchant's staff or the passing of time does; IllegalMove when it cannot be."""
+        if action == "late_pay":
+            self.late_pay(resource)
+            return
+        moves = [str(options.get("state", ""))] if action == "move" else self.moves_for(resource, action)
+        if not moves:
+            msg = f"{self.name} has no {action} for a {resource.kind}"
+            raise IllegalMove(msg)
+        for state in moves:
+            self.world.move(resource, state)
+
+    def late_pay(self, resource: Resource) -> None:
+        """Money arrives after the end; IllegalMove unless the resource ended unpaid."""
+        lifecycle = self.world.lifecycle(resource)
+        if resource.state not in lifecycle.unpaid_ends:
+            msg = f"{resource.kind} is {resource.state}, so its money would not be late"
+            raise IllegalMove(msg)
+        resource.has_late_money = True
+        self.take_late_money(resource)
+
+    def take_late_money(self, resource: Resource) -> None:
+        """What the provider makes of late money."""
+        raise NotImplementedError
+
+    def expires(self, resource: Resource, seconds: float) -> None:
+        """Let the resource expire after `seconds` of the provider's time, if it is still open by then."""
+        real = self.config.scaled(seconds)
+        resource.expires_at = resource.created_at + timedelta(seconds=real)
+        delay = max(0.0, (resource.expires_at - now()).total_seconds())
+        self.stage.timers.after(delay, self._expire, resource)
+
+    def _expire(self, resource: Resource) -> None:
+        moves = self.moves_for(resource, "expire")
+        if moves and self.world.may(resource, moves[0]):
+            self.act(resource, "expire", {})
+
+    def is_acceptable(self, url: object) -> bool:
+        """True when the provider takes this URL."""
+        return is_acceptable(url, allow_loopback_http=self.config.allow_loopback_http)
+
+    def page_url(self, resource_id: str) -> str:
+        """The hosted checkout page of the resource with this provider id."""
+        return f"{self.config.public_url}/checkout/{self.name}/{resource_id}"
+
+
+def magic_code(text: object) -> str:
+    """The CODE of `sandbox:CODE` or `sandbox CODE`; empty when `text` is an ordinary value."""
+    if isinstance(text, str) and text.startswith(("sandbox:", "sandbox ")):
+        return text[8:].strip()
+    return ""
+
+
+def read_json(call: Call, refusal: Reply) -> dict[str, Any]:
+    """The body as a JSON object, numbers with a fraction as Decimal; else ApiError with `refusal`."""
+    if call.is_too_large:
+        raise ApiError(refusal)
+    try:
+        value = json.loads(call.body, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        raise ApiError(refusal) from None
+    if not isinstance(value, dict):
+        raise ApiError(refusal)
+    return value
+
+
+def whole(text: str | None, default: int, most: int) -> int:
+    """A page size from a query string: `default` when absent or unreadable, never above `most`."""
+    return min(max(int(text), 1), most) if text and text.isascii() and text.isdigit() and len(text) < 10 else default

@@ -1,0 +1,288 @@
+"""Stable Genius: USDC payment intents over `/stable-genius/v1`."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from sandbox.limits import FixedWindow, scaled_window
+from sandbox.provider import Provider, Stage, magic_code, read_json, whole
+from sandbox.stable_genius_errors import ERRORS, refuse
+from sandbox.stable_genius_events import Events
+from sandbox.times import iso, now, parsed
+from sandbox.web import Call, Handler, Reply, json_reply
+from sandbox.world import Lifecycle, Resource
+
+INTENT = Lifecycle(
+    initial="awaiting_payment",
+    moves={"awaiting_payment": ("confirmed", "expired", "cancelled"), "confirmed": ("settled",)},
+    paid=frozenset({"confirmed", "settled"}),
+    unpaid_ends=frozenset({"expired", "cancelled"}),
+)
+STATES = frozenset({"awaiting_payment", "confirmed", "expired", "cancelled", "settled"})
+FEE_RATE = Decimal("0.01")
+TOKEN_CONTRACT = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"  # noqa: S105 - USDC on Base, an address
+
+
+class StableGenius(Provider):
+    """Answers as the documented API does; intents belong to the environment of the key that made them."""
+
+    name = "stable_genius"
+    prefix = "/stable-genius"
+    lifecycles: ClassVar[Mapping[str, Lifecycle]] = {"payment_intent": INTENT}
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._own = stage.config.stable_genius
+        speed = self.config.speed
+        self._limits = {
+            False: FixedWindow(*scaled_window(self._own.test_requests_per_minute, 60.0, speed)),
+            True: FixedWindow(*scaled_window(self._own.live_requests_per_minute, 60.0, speed)),
+        }
+        self._keys: dict[tuple[bool, str], tuple[datetime, dict[str, Any], Resource]] = {}
+        self.events = Events(stage, self)
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        """Intents, and the registration call that S2 implies."""
+        return [
+            ("POST", "/v1/payment-intents", self.create),
+            ("GET", "/v1/payment-intents", self.list_all),
+            ("GET", "/v1/payment-intents/{id}", self.fetch),
+            ("POST", "/v1/payment-intents/{id}/cancel", self.cancel),
+            ("POST", "/v1/webhooks", self.events.subscribe),
+            ("GET", "/qr/{id}", self.events.qr_image),
+        ]
+
+    def trouble(self, call: Call, status: int) -> Reply:
+        """The error object with this status."""
+        if status == 429:
+            return self._limited(now().timestamp() + 1)
+        return refuse({404: "not_found", 405: "method_not_allowed"}.get(status, f"internal_error_{status}")).reply
+
+    def authorise(self, call: Call) -> bool:
+        """True for the live key and False for the test key; else the documented 401, or 429 when it is used up."""
+        header = call.headers.get("authorization")
+        if not header:
+            raise refuse("missing_api_key")
+        scheme, _, key = header.partition(" ")
+        key = key.strip()
+        if scheme.lower() == "bearer" and key == self._own.revoked_key:
+            raise refuse("revoked_api_key")
+        if scheme.lower() != "bearer" or key not in {self._own.test_key, self._own.live_key}:
+            raise refuse("invalid_api_key")
+        is_live = key == self._own.live_key
+        resets_at = self._limits[is_live].admit(key)
+        if resets_at is not None:
+            error = refuse("rate_limit_exceeded")
+            error.reply = self._limited(resets_at)
+            raise error
+        return is_live
+
+    def _limited(self, resets_at: float) -> Reply:
+        seconds = resets_at - now().timestamp() if self._own.reset_as_delta else resets_at
+        reply = refuse("rate_limit_exceeded").reply
+        return Reply(429, reply.body, {"X-RateLimit-Reset": str(math.ceil(seconds))})
+
+    def read(self, call: Call) -> dict[str, Any]:
+        """The JSON object in the body; 400 for anything else or another content type."""
+        if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise refuse("invalid_request", "Content-Type must be application/json")
+        return read_json(call, refuse("invalid_request", "The body is not a JSON object").reply)
+
+    def create(self, call: Call) -> Reply:
+        """A new intent, or the existing one when the idempotency key was used with the same parameters."""
+        is_live = self.authorise(call)
+        body = self.read(call)
+        metadata = body.get("metadata") or {}
+        if isinstance(metadata, dict):
+            code = str(metadata.get("sandbox", "")).removeprefix("sandbox:")
+            if code in ERRORS:
+                raise refuse(code)
+        amount, ttl = self._checked(body, metadata)
+        key = body.get("idempotency_key")
+        if key is not None:
+            if not isinstance(key, str) or not key:
+                raise refuse("invalid_request", "idempotency_key must be a string", "idempotency_key")
+            stored = self._keys.get((is_live, key))
+            if stored and stored[0] > now():
+                if stored[1] != body:
+                    raise refuse("idempotency_key_conflict", param="idempotency_key")
+                return json_reply(self._own.replay_status, self.shown(stored[2]))
+        resource = self._new(body, metadata, amount, is_live)
+        if key is not None:
+            kept = timedelta(seconds=self.config.scaled(86_400.0))
+            self._keys[is_live, key] = (now() + kept, body, resource)
+        self.expires(resource, ttl)
+        self.world.add(resource)
+        return json_reply(self._own.create_status, self.shown(resource))
+
+    def _checked(self, body: dict[str, Any], metadata: Any) -> tuple[Decimal, int]:
+        amount, ttl, merchant = body.get("amount"), body.get("ttl", 300), body.get("merchant_id")
+        if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
+            raise refuse("invalid_request", "amount must be a number", "amount")
+        amount = Decimal(amount)
+        if not amount.is_finite() or not Decimal("0.01") <= amount <= 10_000:
+            raise refuse("amount_out_of_range", param="amount")
+        if amount != round(amount, 2):
+            raise refuse("invalid_request", "amount has more than two decimals", "amount")
+        if body.get("currency") != "usd":
+            raise refuse("invalid_currency", param="currency")
+        if not isinstance(merchant, str) or not merchant.startswith("mer_") or len(merchant) < 5:
+            raise refuse("invalid_merchant", param="merchant_id")
+        if merchant in self._own.suspended_merchants:
+            raise refuse("merchant_not_active", param="merchant_id")
+        if merchant not in self._own.merchants:
+            raise refuse("merchant_not_found", param="merchant_id")
+        if isinstance(ttl, bool) or not isinstance(ttl, int) or not 60 <= ttl <= 3600:
+            raise refuse("ttl_out_of_range", param="ttl")
+        if (
+            not isinstance(metadata, dict)
+            or len(metadata) > 10
+            or any(not isinstance(value, str) or len(value) > 500 for value in metadata.values())
+        ):
+            raise refuse("invalid_request", "metadata has at most 10 keys with 500 characters each", "metadata")
+        return amount, ttl
+
+    def _new(self, body: dict[str, Any], metadata: dict[str, str], amount: Decimal, is_live: bool) -> Resource:
+        reference = metadata.get("reference") or metadata.get("reference_id") or metadata.get("order_id") or ""
+        seeded_by = reference or str(body.get("idempotency_key") or "")
+        name, at = self.world.name(self.name, "payment_intent", seeded_by), now()
+        identifier = "pi_" + self.world.hex(name, 24, "intent")
+        return Resource(
+            provider=self.name,
+            kind="payment_intent",
+            ref=identifier,
+            provider_id=identifier,
+            reference=reference,
+            state="awaiting_payment",
+            amount_minor=int(amount * 100),
+            currency="USD",
+            name=name,
+            created_at=at,
+            updated_at=at,
+            is_live=is_live,
+            data={
+                "amount": amount,
+                "merchant_id": body["merchant_id"],
+                "metadata": metadata,
+                "payment_address": "0x" + self.world.hex(name, 40, "address"),
+            },
+        )
+
+    def found(self, call: Call, *, is_live: bool) -> Resource:
+        """The intent of the path; 403 when it belongs to the other environment."""
+        text = call.params["id"]
+        code = magic_code(text)
+        if code in ERRORS:
+            raise refuse(code)
+        resource = self.world.find(self.name, "payment_intent", text)
+        if resource is None:
+            raise refuse("payment_intent_not_found", param="id")
+        if resource.is_live != is_live:
+            raise refuse("environment_mismatch")
+        return resource
+
+    def fetch(self, call: Call) -> Reply:
+        """One intent."""
+        return json_reply(200, self.shown(self.found(call, is_live=self.authorise(call))))
+
+    def cancel(self, call: Call) -> Reply:
+        """The cancelled intent; 409 from any state but awaiting_payment."""
+        resource = self.found(call, is_live=self.authorise(call))
+        if not self.world.may(resource, "cancelled"):
+            raise refuse("intent_not_cancellable")
+        self.world.move(resource, "cancelled")
+        return json_reply(200, self.shown(resource))
+
+    def list_all(self, call: Call) -> Reply:
+        """Intents of one merchant, newest first, in the list envelope."""
+        is_live, query = self.authorise(call), call.query
+        merchant, status = query.get("merchant_id"), query.get("status")
+        if not merchant:
+            raise refuse("invalid_request", "merchant_id is required", "merchant_id")
+        if not merchant.startswith("mer_"):
+            raise refuse("invalid_merchant", param="merchant_id")
+        if merchant not in self._own.merchants + self._own.suspended_merchants:
+            raise refuse("merchant_not_found", param="merchant_id")
+        if status is not None and status not in STATES:
+            raise refuse("invalid_request", "no such status", "status")
+        since, until = parsed(query.get("created_after", "")), parsed(query.get("created_before", ""))
+        rows = [
+            item
+            for item in reversed(self.world.all(self.name))
+            if item.is_live == is_live
+            and item.data["merchant_id"] == merchant
+            and status in (None, item.state)
+            and (since is None or item.created_at > since)
+            and (until is None or item.created_at < until)
+        ]
+        ids, limit = [item.ref for item in rows], whole(query.get("limit"), 25, 100)
+        start, end = 0, len(rows)
+        if (after := query.get("starting_after")) in ids:
+            start = ids.index(after) + 1
+        elif (before := query.get("ending_before")) in ids:
+            end = ids.index(before)
+            start = max(0, end - limit)
+        data = [self.shown(item) for item in rows[start : min(end, start + limit)]]
+        more = start + limit < len(rows)
+        return json_reply(200, {"object": "list", "data": data, "has_more": more, "total_count": len(rows)})
+
+    def shown(self, resource: Resource) -> dict[str, Any]:
+        """The payment_intent object, with the chain's facts once it is confirmed."""
+        data, amount = resource.data, resource.data["amount"]
+        units = int(amount * 1_000_000)
+        value: dict[str, Any] = {
+            "id": resource.ref,
+            "object": "payment_intent",
+            "status": resource.state,
+            "amount": float(amount),
+            "currency": "usd",
+            "merchant_id": data["merchant_id"],
+            "payment_address": data["payment_address"],
+            "chain": "base",
+            "token": "USDC",
+            "qr_payload": f"ethereum:{TOKEN_CONTRACT}@{8453 if resource.is_live else 84532}"
+            f"/transfer?address={data['payment_address']}&uint256={units}",
+            "qr_image_url": f"{self.config.public_url}{self.prefix}/qr/{resource.ref}.png",
+            "expires_at": iso(resource.expires_at) if resource.expires_at else None,
+            "metadata": data["metadata"],
+            "created_at": iso(resource.created_at),
+        }
+        at = {state: iso(moment) for state, moment in resource.history}
+        if "confirmed" in at:
+            fee = amount * FEE_RATE
+            value |= {
+                "net_amount": float(amount - fee),
+                "fee": float(fee),
+                "fee_rate": float(FEE_RATE),
+                "tx_hash": "0x" + self.world.hex(resource.name, 64, "tx"),
+                "confirmed_at": at["confirmed"],
+                "sender_address": "0x" + self.world.hex(resource.name, 40, "sender"),
+                "block_number": 30_000_000 + self.stage.dice.draw("block", resource.name).randrange(10**6),
+            }
+        return value | {f"{state}_at": at[state] for state in ("expired", "cancelled") if state in at}
+
+    def moved(self, resource: Resource, before: str) -> None:
+        """Tell the endpoints."""
+        self.events.moved(resource)
+
+    def moves_for(self, resource: Resource, action: str) -> list[str] | None:
+        """An intent has no failed state, and nothing refunds it."""
+        state = {"pay": "confirmed", "cancel": "cancelled", "expire": "expired", "settle": "settled"}.get(action)
+        return [state] if state else None
+
+    def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
+        """Adds `settle_fails`, which has an event and leaves the intent as it is."""
+        if action == "settle_fails" and resource.state in {"confirmed", "settled"}:
+            self.events.settlement(resource, "failed")
+            return
+        super().act(resource, action, options)
+
+    def take_late_money(self, resource: Resource) -> None:
+        """The intent stays ended; only `transaction.created` tells of the money."""
+        self.events.transaction(resource, is_matched=False)
+
+    def register(self, url: str, kind: str, secret: str | None) -> None:
+        """Add an endpoint with a signing secret of its own; `kind` is `test`, `live` or empty for both."""
+        self.events.add(url, self._own.signing_secret if secret is None else secret, kind)
