@@ -1,0 +1,66 @@
+"""When to try again: pure, from the number of tries, the seed, and what the sink asked for."""
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from fulfilment.errors import InvalidSchedule
+
+#: Seconds until the second, third, ... attempt; the last is repeated. Source: Standard Webhooks, specification,
+#: "Deliverability and reliability".
+SCHEDULE: Final = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 36_000.0)
+ATTEMPTS: Final = 10
+JITTER: Final = 0.1
+#: No sink can make us wait longer than this by Retry-After.
+LONGEST_RETRY_AFTER: Final = 36_000.0
+
+_SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+class Backoff:
+    """The delay before each next attempt, until there is none; raises InvalidSchedule for one that cannot work."""
+
+    def __init__(
+        self, schedule: Sequence[float] = SCHEDULE, *, max_attempts: int = ATTEMPTS, jitter: float = JITTER
+    ) -> None:
+        if not schedule or not all(math.isfinite(delay) and delay > 0 for delay in schedule):
+            raise InvalidSchedule("a back-off schedule holds one or more delays above 0", param="schedule")
+        if max_attempts < 1:
+            raise InvalidSchedule("at least one attempt is needed", param="max_attempts")
+        if not 0 <= jitter < 1:
+            raise InvalidSchedule("jitter is a share from 0 to below 1", param="jitter")
+        self._schedule = tuple(schedule)
+        self._max_attempts = max_attempts
+        self._jitter = jitter
+
+    def next_delay(self, attempts: int, rng: random.Random, retry_after: float | None = None) -> float | None:
+        """Seconds until the next attempt after `attempts` failed ones; None when they are exhausted.
+
+        Within the jitter of the schedule, but never earlier than the sink asked for by `retry_after`, of which at
+        most LONGEST_RETRY_AFTER counts. The same seed gives the same delays.
+        """
+        if attempts >= self._max_attempts:
+            return None
+        base = self._schedule[min(max(attempts, 1), len(self._schedule)) - 1]
+        delay = base * rng.uniform(1 - self._jitter, 1 + self._jitter)
+        return max(delay, min(retry_after, LONGEST_RETRY_AFTER)) if retry_after is not None else delay
+
+
+def read_retry_after(header: str | None, now: datetime) -> float | None:
+    """Seconds from now that a Retry-After header asks for, 0 to LONGEST_RETRY_AFTER; None where it says nothing.
+
+    Takes seconds and HTTP dates; anything else counts as nothing. Source: RFC 9110, section 10.2.3.
+    """
+    text = (header or "").strip()
+    if _SECONDS.fullmatch(text):
+        return min(float(text), LONGEST_RETRY_AFTER)
+    try:
+        until = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    aware = until.replace(tzinfo=UTC) if until.tzinfo is None else until
+    return min(max((aware - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
