@@ -1,27 +1,59 @@
 """The history: transitions are appended, numbered without gaps and chained; never changed."""
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from sqlalchemy import insert, select
 
 from storage.engine import Unit, values
 from storage.ids import new_id
 from storage.seals import transition_hash
-from storage.tables import Payment, Transition
+from storage.tables import InboxMessage, Payment, Transition
 
 _table = Transition.__table__  # type: ignore[attr-defined]
 
 
-def append(unit: Unit, payment: Payment, transition: Transition) -> Transition:
-    """The transition is the payment's next link; sets its number and hashes, and the payment's version and head.
+def append(
+    unit: Unit,
+    payment: Payment,
+    cause: InboxMessage,
+    *,
+    to_state: str,
+    phase: str,
+    via: Sequence[str],
+    forced: bool,
+    actor: str | None,
+    reason: str,
+    as_of: datetime | None,
+    recorded_at: datetime,
+) -> Transition:
+    """The payment's next link, numbered, chained and resting on its cause; the payment is at the new state.
 
     The caller saves the payment in the same unit of work. IntegrityError where another worker took the number.
     """
-    transition.id = new_id()
-    transition.payment_id = payment.id
-    transition.number = payment.version + 1
-    transition.prev_hash = payment.head_hash
+    transition = Transition(
+        id=new_id(),
+        payment_id=payment.id,
+        number=payment.version + 1,
+        from_state=payment.state,
+        to_state=to_state,
+        phase=phase,
+        via=list(via),
+        forced=forced,
+        cause=cause.id,
+        evidence=cause.envelope_digest,
+        source=cause.source,
+        actor=actor,
+        reason=reason,
+        as_of=as_of,
+        recorded_at=recorded_at,
+        prev_hash=payment.head_hash,
+        hash="",
+    )
     transition.hash = transition_hash(transition)
     unit.execute(insert(_table), values(transition))
     payment.version, payment.head_hash = transition.number, transition.hash
+    payment.state, payment.phase, payment.changed_at = to_state, phase, recorded_at
     return transition
 
 

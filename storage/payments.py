@@ -123,6 +123,11 @@ def next_poll_at(unit: Unit, account: str) -> datetime | None:
     return found
 
 
+def set_next_poll(unit: Unit, payment_id: str, at: datetime | None) -> None:
+    """The payment is asked about at that instant, or not any more."""
+    unit.execute(update(_table).where(_table.c.id == payment_id).values(next_poll_at=at))
+
+
 def note_asked(unit: Unit, payment_id: str, asked_at: datetime, next_at: datetime | None, error: str | None) -> None:
     """The question is counted, with its error if it failed, and the next one set."""
     unit.execute(

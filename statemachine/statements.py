@@ -1,0 +1,80 @@
+"""Statements of our own: what a merchant wants, what became of a call without an answer, what an operator says.
+
+They travel through the inbox like a provider's (rule R1), as canonical JSON, so that the same statement has the same
+bytes.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from statemachine.errors import ServiceError
+
+#: The content type that marks an inbox message as a statement of our own.
+CONTENT_TYPE: Final = "application/vnd.receipted+json"
+
+
+class UnreadableStatement(ServiceError):
+    """Bytes that claim to be a statement of our own and are not."""
+
+    code = "unreadable_statement"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateWanted:
+    """The merchant wants a payment to exist; recorded before the provider is called."""
+
+    kind: str
+    reference: str
+    amount_minor: int
+    currency: str
+    return_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """A create or cancel call of ours was refused, or had no answer (`is_ambiguous`)."""
+
+    call: str  #: "create" or "cancel"
+    code: str
+    message: str
+    http_status: int | None
+    is_ambiguous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A named person says which state is true, and why."""
+
+    state: str
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """Our poller stops asking, or finds a create call that left no answer; decides nothing about the money."""
+
+    review: str  #: statemachine.phases.Review
+    reason: str
+
+
+Statement = CreateWanted | CallFailed | Resolution | GaveUp
+_BY_NAME: Final[dict[str, type[Statement]]] = {
+    kind.__name__: kind for kind in (CreateWanted, CallFailed, Resolution, GaveUp)
+}
+
+
+def encode(statement: Statement) -> bytes:
+    """The statement's canonical bytes; equal statements have equal bytes."""
+    content = {"statement": type(statement).__name__, **asdict(statement)}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(body: bytes) -> Statement:
+    """The statement in these bytes; raises UnreadableStatement for any others."""
+    try:
+        content = json.loads(body)
+        return _BY_NAME[content.pop("statement")](**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise UnreadableStatement from fault

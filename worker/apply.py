@@ -1,0 +1,187 @@
+"""Changes payments: the only code that does (rule R1). Every change rests on one inbox message."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from statemachine.decide import decide
+from statemachine.observation import Decision, Observation
+from statemachine.observation import Payment as View
+from statemachine.phases import ConflictPolicy, Effect, Outcome, Phase, Review, Source
+from storage import history, inbox, outbox, payments
+from storage.engine import Unit
+from storage.tables import InboxMessage, Payment
+from worker.accounts import AccountRules
+from worker.effects import payload
+
+
+class Ledger:
+    """What one message does to payments, within one unit of work (rule R3)."""
+
+    def __init__(self, unit: Unit, message: InboxMessage, sinks: Sequence[str], now: datetime) -> None:
+        self._unit = unit
+        self._message = message
+        self._sinks = sinks
+        self._now = now
+        self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
+        self.payment_id: str | None = None  #: the first payment that the message was about
+
+    def decide(self, rules: AccountRules, payment: Payment, observation: Observation) -> None:
+        """The payment is as the rules say, with its transition, effects, review and next question."""
+        lifecycle = rules.provider.lifecycles[payment.kind]
+        if not self._bind(payment, observation):
+            return
+        view = View(
+            state=payment.state,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            state_as_of=payment.state_as_of,
+            review=Review(payment.review) if payment.review else None,
+            policy=ConflictPolicy(rules.policy),
+        )
+        decision = decide(lifecycle, view, observation, self._now)
+        if decision.to_state is not None:
+            self._move(payment, decision, observation, decision.to_state, lifecycle.phase(decision.to_state))
+        self._learn(payment, decision, observation)
+        self._keep(payment, decision, observation, next_poll_at=self._next_poll(rules, payment, decision))
+
+    def review(self, payment: Payment, review: Review, reason: str) -> None:
+        """Open a review that no observation asked for; one that stands already is kept."""
+        effects: tuple[Effect, ...] = ()
+        if payment.review is None:
+            effects = (Effect.REVIEW_REQUIRED,)
+        decision = Decision(Outcome.NOTED, reason, effects=effects, review=review if effects else None)
+        self._keep(payment, decision, Observation(Source(self._message.source)), next_poll_at=None)
+
+    def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
+        """A payment without a state, not kept yet."""
+        return Payment(
+            id=payment_id,
+            account=self._message.account,
+            kind=kind,
+            reference=reference,
+            phase=Phase.OPEN,
+            created_at=self._now,
+            changed_at=self._now,
+            heard_at=self._now,
+        )
+
+    def note(
+        self,
+        payment: Payment | None,
+        outcome: Outcome,
+        reason: str,
+        *,
+        decision: Decision | None = None,
+        source: Source | None = None,
+        owed: Sequence[str] = (),
+    ) -> None:
+        """Keep for the timeline what this message was decided to mean."""
+        entry: dict[str, Any] = {"outcome": outcome.value, "reason": reason, "at": self._now.isoformat()}
+        if payment is not None:
+            entry["payment"] = payment.id
+            self.payment_id = self.payment_id or payment.id
+        if decision is not None and decision.to_state is not None and payment is not None:
+            entry |= {"state": decision.to_state, "transition": payment.version}
+        if decision is not None and decision.review is not None:
+            entry["review"] = decision.review.value
+        if owed:
+            entry["effects"] = list(owed)
+        self.outcomes.append(entry)
+
+    def _bind(self, payment: Payment, observation: Observation) -> bool:
+        """Learn the provider's name of the payment; False where the name is another payment's."""
+        ref = observation.provider_ref
+        if payment.provider_ref is not None or ref is None:
+            return True
+        other = payments.find_by_ref(self._unit, payment.account, [payment.kind], ref)
+        if other is not None and other.id != payment.id:
+            self.review(payment, Review.CREATE_UNKNOWN, f"the provider's id is that of payment {other.id}")
+            return False
+        payment.provider_ref = ref
+        inbox.reopen_awaiting(self._unit, payment.account, f"{payment.kind}:{ref}", self._now)
+        return True
+
+    def _move(
+        self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase
+    ) -> None:
+        history.append(
+            self._unit,
+            payment,
+            self._message,
+            to_state=to_state,
+            phase=phase.value,
+            via=decision.via,
+            forced=decision.forced,
+            actor=observation.actor,
+            reason=decision.reason,
+            as_of=observation.as_of,
+            recorded_at=self._now,
+        )
+        payment.state_as_of, payment.polls = observation.as_of, 0
+
+    def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
+        """Take over what the statement says besides the state, unless the payment has moved on since."""
+        if payment.amount_minor is None and observation.amount_minor is not None:
+            payment.amount_minor, payment.currency = observation.amount_minor, observation.currency
+        if payment.reference is None:
+            payment.reference = observation.reference
+        if decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
+            return
+        facts = {**payment.facts, **observation.facts}
+        payment.facts = {name: value for name, value in facts.items() if value is not None}
+        payment.failure_reason = observation.failure_reason or payment.failure_reason
+        payment.expires_at = observation.expires_at or payment.expires_at
+        for name in ("captured_minor", "refunded_minor"):
+            said, known = getattr(observation, name), getattr(payment, name)
+            if said is not None:
+                setattr(payment, name, max(said, known or 0))  # totals: a late smaller one is an old one
+
+    def _next_poll(self, rules: AccountRules, payment: Payment, decision: Decision) -> datetime | None:
+        is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
+        if payment.provider_ref is None:
+            return None
+        if decision.ask:
+            return self._now
+        if decision.outcome is Outcome.ADVANCED or (payment.next_poll_at is None and not is_terminal):
+            return rules.next_poll(
+                phase=Phase(payment.phase),
+                is_terminal=is_terminal,
+                polls=payment.polls,
+                changed_at=payment.changed_at,
+                expires_at=payment.expires_at,
+                now=self._now,
+            )
+        return None if is_terminal else payment.next_poll_at
+
+    def _keep(
+        self, payment: Payment, decision: Decision, observation: Observation, *, next_poll_at: datetime | None
+    ) -> None:
+        if decision.review is not None:
+            payment.review, payment.review_note = decision.review.value, decision.reason
+            payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
+        elif decision.closes_review:
+            payment.review = payment.review_note = payment.review_opened_at = None
+        payment.heard_at, payment.next_poll_at = self._now, next_poll_at
+        payments.save(self._unit, payment)
+        owed = [effect.value for effect in decision.effects if self._owe(payment, effect, decision.reason)]
+        self.note(payment, decision.outcome, decision.reason, decision=decision, source=observation.source, owed=owed)
+
+    def _owe(self, payment: Payment, effect: Effect, reason: str) -> bool:
+        occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else 0
+        text = payload(effect, payment, reason, self._now)
+        owed = [
+            outbox.owe(
+                self._unit,
+                payment_id=payment.id,
+                account=payment.account,
+                effect=effect.value,
+                sink=sink,
+                occurrence=occurrence,
+                cause=self._message.id,
+                payload=text,
+                now=self._now,
+            )
+            for sink in self._sinks
+        ]
+        return any(owed)

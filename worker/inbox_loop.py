@@ -1,0 +1,77 @@
+"""One step of the inbox: claim a batch, apply it in one commit; what fails is retried alone and ends dead, visibly."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from statemachine.phases import Outcome
+from storage import inbox
+from storage.engine import Database
+from storage.errors import LeaseLost, StorageUnavailable
+from storage.tables import InboxMessage
+from storage.types import InboxStatus
+from worker.accounts import Accounts, ApplySettings, Clock
+from worker.message import Application
+
+log = structlog.get_logger()
+
+
+class InboxWorker:
+    """Applies what waits in the inbox. Any number of them may run against one database."""
+
+    def __init__(self, database: Database, accounts: Accounts, settings: ApplySettings, clock: Clock) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._settings = settings
+        self._clock = clock
+
+    def step(self, only: Sequence[str] | None = None) -> int:
+        """Apply up to a batch of due messages; returns how many were claimed. Raises StorageUnavailable.
+
+        A crash at any point leaves each message either applied and decided, or to be claimed again.
+        """
+        settings = self._settings
+        with self._database.write() as unit:
+            claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only)
+        if not claimed:
+            return 0
+        try:
+            with self._database.write() as unit:
+                for message in claimed:
+                    Application(unit, message, self._accounts, settings, self._clock()).run()
+        except (StorageUnavailable, LeaseLost):
+            raise
+        except Exception as fault:  # noqa: BLE001 - one poison message must not fail its neighbours
+            log.warning("message.retried", batch=len(claimed), error=type(fault).__name__)
+            for message_id in [message.id for message in claimed]:
+                self._apply_alone(message_id)
+        return len(claimed)
+
+    def _apply_alone(self, message_id: str) -> None:
+        now = self._clock()
+        with self._database.read() as unit:
+            message = inbox.get(unit, message_id)
+        try:
+            with self._database.write() as unit:
+                Application(unit, message, self._accounts, self._settings, now).run()
+        except StorageUnavailable:
+            raise
+        except LeaseLost:
+            log.warning("message.lease_lost", message_id=message.id)
+        except Exception as fault:
+            log.exception("message.failed", message_id=message.id, account=message.account)
+            self._put_off(message_id, f"{type(fault).__name__}: {fault}"[:500])
+
+    def _put_off(self, message_id: str, error: str) -> None:
+        now, settings = self._clock(), self._settings
+        with self._database.write() as unit:
+            message: InboxMessage = inbox.get(unit, message_id)
+            if message.attempts + 1 < settings.max_attempts:
+                delay = min(settings.retry_first * 2**message.attempts, settings.retry_longest)
+                inbox.retry(unit, message, now + delay, error, counts=True)
+                return
+            message.status, message.decision = InboxStatus.DEAD, Outcome.PARKED
+            message.attempts += 1
+            message.reason, message.decided_at = f"attempts exhausted: {error}", now
+            inbox.finish(unit, message)
+        log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)

@@ -1,0 +1,238 @@
+"""Applies one inbox message: reads it, finds whose payment it is about, and has the ledger decide (worker/apply.py)."""
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from providers.contract import Reading, Statement
+from statemachine import statements
+from statemachine.lifecycle import NOT_CREATED
+from statemachine.observation import Observation
+from statemachine.phases import Outcome, Phase, Review, Source
+from storage import inbox, payments
+from storage.engine import Unit
+from storage.ids import new_id
+from storage.tables import InboxMessage, Payment
+from storage.types import InboxStatus
+from worker.accounts import AccountRules, Accounts, ApplySettings
+from worker.apply import Ledger
+
+log = structlog.get_logger()
+
+#: The decision of a message with several observations is the weightiest of theirs.
+_WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)
+
+_STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
+
+
+class Application:
+    """One message applied within one unit of work. Raises for what must be tried again; then nothing is kept."""
+
+    def __init__(
+        self, unit: Unit, message: InboxMessage, accounts: Accounts, settings: ApplySettings, now: datetime
+    ) -> None:
+        self._unit = unit
+        self._message = message
+        self._accounts = accounts
+        self._settings = settings
+        self._now = now
+        self._ledger = Ledger(unit, message, settings.sinks, now)
+        self._awaits: str | None = None
+
+    def run(self) -> None:
+        """The message is decided or parked, or put off until the create call that it may belong to is answered."""
+        message = self._message
+        rules = self._accounts.get(message.account)
+        if rules is None:
+            self._ledger.note(None, Outcome.PARKED, f"account {message.account} is not configured")
+        elif self._is_ours():
+            self._apply_ours(rules, statements.decode(message.body))
+        elif message.source == Source.RETURN:
+            self._ask_about_return()
+        elif not self._apply_reading(rules, self._read(rules)):
+            inbox.retry(
+                self._unit, message, self._now + timedelta(seconds=1), "a create call is under way", counts=False
+            )
+            return
+        self._finish()
+
+    def _is_ours(self) -> bool:
+        return ["content-type", statements.CONTENT_TYPE] in self._message.headers
+
+    def _read(self, rules: AccountRules) -> Reading:
+        message = self._message
+        return rules.provider.parse(
+            Statement(
+                source=Source(message.source),
+                body=message.body,
+                received_at=message.received_at,
+                kind=message.kind,
+                ref=message.ref,
+                http_status=message.http_status,
+            )
+        )
+
+    def _apply_reading(self, rules: AccountRules, reading: Reading) -> bool:
+        """Whether the reading was applied; False where it should be read again shortly."""
+        if reading.unreadable:
+            self._ledger.note(None, Outcome.PARKED, f"unreadable: {reading.unreadable}")
+            return True
+        if self._message.variant_of is not None:
+            self._doubt_variant(rules, reading)
+            return True
+        for observation in reading.observations:
+            payment = self._find(rules, observation)
+            if payment is None and rules.adopts_unknown and self._may_be_under_way(rules, observation):
+                return False
+            if payment is None:
+                payment = self._adopt_or_park(rules, observation)
+            if payment is not None:
+                self._ledger.decide(rules, payment, observation)
+        if reading.hints or reading.hints_account:
+            self._ask_about_hints(rules, reading)
+        elif not reading.observations:
+            self._ledger.note(None, Outcome.NOTED, reading.note or "nothing to decide")
+        return True
+
+    def _doubt_variant(self, rules: AccountRules, reading: Reading) -> None:
+        """The provider gave one identity to two contents: believe neither, ask."""
+        asked = [payment for o in reading.observations if (payment := self._find(rules, o)) is not None]
+        payments.ask_at(self._unit, [payment.id for payment in asked], self._now)
+        reason = f"same delivery key as message {self._message.variant_of}, other content"
+        for payment in asked:
+            self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
+        if not asked:
+            self._ledger.note(None, Outcome.PARKED, reason)
+
+    def _ask_about_return(self) -> None:
+        about = self._message.about
+        if about is not None:
+            payment = payments.get(self._unit, about, lock=True)
+            payments.ask_at(self._unit, [payment.id], self._now)
+            self._ledger.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
+        else:
+            self._ledger.note(None, Outcome.PARKED, "a return without a payment")
+
+    def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
+        account, kinds = self._message.account, list(rules.provider.lifecycles)
+        named = []
+        for hint in reading.hints:
+            found = payments.find_by_ref(self._unit, account, kinds, hint)
+            found = found or payments.find_by_reference(self._unit, account, kinds, hint)
+            if found is not None and not rules.provider.lifecycles[found.kind].is_terminal(found.state):
+                named.append(found)
+        for payment in named:
+            payments.ask_at(self._unit, [payment.id], self._now)
+            self._ledger.note(payment, Outcome.NOTED, "a hint; the provider is asked")
+        if not named:
+            count = 0
+            if reading.hints_account:
+                count = payments.ask_account(self._unit, account, _STILL_MOVING, self._now, self._settings.hint_asks)
+            self._ledger.note(
+                None, Outcome.NOTED, reading.note or f"a hint; the provider is asked about {count} payments"
+            )
+
+    def _kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
+        every = list(rules.provider.lifecycles)
+        if observation.kind is None:
+            return every
+        if self._message.kind is not None:
+            return [observation.kind]
+        return [observation.kind, *(kind for kind in every if kind != observation.kind)]
+
+    def _find(self, rules: AccountRules, observation: Observation) -> Payment | None:
+        unit, account, ref = self._unit, self._message.account, observation.provider_ref
+        kinds = self._kinds(rules, observation)
+        if self._message.source == Source.CREATE and self._message.about is not None:
+            return payments.get(unit, self._message.about, lock=True)
+        if ref is not None:
+            named = payments.find_by_ref(unit, account, kinds, ref)
+            if named is not None:
+                return named
+        if self._message.about is not None:
+            about = payments.get(unit, self._message.about, lock=True)
+            if about.account == account and (about.provider_ref is None or ref in (None, about.provider_ref)):
+                return about
+        if observation.reference is not None:
+            return payments.find_unbound(unit, account, kinds, observation.reference)
+        return None
+
+    def _may_be_under_way(self, rules: AccountRules, observation: Observation) -> bool:
+        """Whether a create call without an answer yet may turn out to have made this very payment."""
+        since = self._now - self._settings.create_grace
+        if self._message.received_at < since:
+            return False
+        return payments.has_unbound(self._unit, self._message.account, self._kinds(rules, observation), since)
+
+    def _adopt_or_park(self, rules: AccountRules, observation: Observation) -> Payment | None:
+        kind, ref = observation.kind, observation.provider_ref
+        if kind is None or ref is None:
+            self._ledger.note(None, Outcome.PARKED, "says neither kind nor id of a payment that is known here")
+            return None
+        if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.OPERATOR):
+            self._awaits = f"{kind}:{ref}"
+            self._ledger.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known")
+            return None
+        payment = self._ledger.begin(new_id(), kind, observation.reference)
+        payment.provider_ref = ref
+        payment.next_poll_at = self._now if self._message.source != Source.POLL else None
+        payments.add(self._unit, payment)
+        inbox.reopen_awaiting(self._unit, payment.account, f"{kind}:{ref}", self._now)
+        return payment
+
+    def _apply_ours(self, rules: AccountRules, statement: statements.Statement) -> None:
+        about = self._message.about
+        if about is None:
+            self._ledger.note(None, Outcome.PARKED, "a statement about no payment")
+            return
+        if isinstance(statement, statements.CreateWanted):
+            payment = self._ledger.begin(about, statement.kind, statement.reference)
+            payment.amount_minor, payment.currency = statement.amount_minor, statement.currency
+            payment.return_url = statement.return_url
+            payments.add(self._unit, payment)
+            self._ledger.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
+            return
+        payment = payments.get(self._unit, about, lock=True)
+        if isinstance(statement, statements.Resolution):
+            resolved = Observation(
+                Source.OPERATOR, status=statement.state, actor=statement.actor, note=statement.reason
+            )
+            self._ledger.decide(rules, payment, resolved)
+        elif isinstance(statement, statements.GaveUp):
+            self._ledger.review(payment, Review(statement.review), statement.reason)
+        else:
+            self._apply_failed_call(rules, payment, statement)
+
+    def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
+        words = f"{failed.call} failed: {failed.code}: {failed.message}"
+        if failed.call == "cancel":
+            payments.ask_at(self._unit, [payment.id], self._now)
+            self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
+        elif failed.is_ambiguous:
+            self._ledger.review(
+                payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
+            )
+        else:
+            refused = Observation(Source.CREATE, status=NOT_CREATED, failure_reason=failed.code)
+            self._ledger.decide(rules, payment, refused)
+
+    def _finish(self) -> None:
+        message = self._message
+        outcomes = [Outcome(entry["outcome"]) for entry in self._ledger.outcomes]
+        weightiest = min(outcomes, key=_WEIGHT.index)
+        message.status = InboxStatus.PARKED if weightiest is Outcome.PARKED else InboxStatus.DECIDED
+        message.decision = weightiest.value
+        message.reason = next(e["reason"] for e in self._ledger.outcomes if e["outcome"] == weightiest.value)
+        message.outcomes = [*message.outcomes, *self._ledger.outcomes]
+        message.payment_id = self._ledger.payment_id or message.payment_id
+        message.awaits = self._awaits
+        message.decided_at = self._now
+        inbox.finish(self._unit, message)
+        log.info(
+            "message.decided",
+            message_id=message.id,
+            account=message.account,
+            source=message.source,
+            outcome=weightiest.value,
+            payment_id=message.payment_id,
+        )
