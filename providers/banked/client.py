@@ -16,8 +16,13 @@ from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswe
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https
 
-#: Where each kind is created and read. The pages show no call for payouts; reading payins and refunds is implied.
-_PATHS: Final = {"payment_session": "/v2/payment_sessions", "payin": "/v3/payins", "refund": "/v2/refunds"}
+#: Where each kind is read. The pages show the first; the others are implied by where they are created, or by the first.
+_PATHS: Final = {
+    "payment_session": "/v2/payment_sessions",
+    "payin": "/v3/payins",
+    "refund": "/v2/refunds",
+    "payout": "/v2/payouts",
+}
 
 #: How often a call with an Idempotency-Key may be sent: the provider keeps its answer for 30 days.
 _ATTEMPTS: Final = 4
@@ -58,6 +63,8 @@ class BankedClient(Client):
         and names a created payment is returned, not raised: parse() reads it as "exists; ask".
         """
         path = self._path(request.kind)
+        if request.kind not in requests.BODIES:
+            raise UnsupportedByProvider(f"Banked documents no call to create a {request.kind}")
         content = requests.body_of(request, allow_loopback=self._options.allow_loopback_urls)
         key = str(uuid5(_KEYS, request.idempotency_key))
         try:

@@ -1,6 +1,7 @@
 """Fields that Banked's v2 and v3 bodies have in common."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from providers.contract import Statement
 from providers.decoding import Unreadable, fact, word
@@ -9,6 +10,15 @@ from providers.http import require_https
 from providers.masking import masked_words
 from statemachine.errors import InvalidAmount
 from statemachine.money import MAX_MINOR, currency_code
+
+#: The last word of an event, and the states in which a resource may be when that is announced.
+_FITTING: Final[Mapping[str, frozenset[str]]] = {
+    "initiated": frozenset({"initiated"}),
+    "pending": frozenset({"pending", "awaiting_details", "awaiting_payment"}),
+    "sent": frozenset({"sent", "externally processed"}),
+    "failed": frozenset({"failed"}),
+    "canceled": frozenset({"canceled"}),
+}
 
 
 def ref_of(body: Mapping[str, object], statement: Statement) -> str:
@@ -44,6 +54,18 @@ def reason_of(value: object) -> str | None:
         named = (word(value.get(name)) for name in ("code", "reason", "type", "title", "message"))
         value = next((text for text in named if text), "an error without a code")
     return masked_words(value) or None
+
+
+def agreed(announced: str, state: str | None) -> str | None:
+    """The state that a webhook tells; None, which means "ask", where its event announces another than it shows.
+
+    Refunds have finer states than their events: those are shown, and the event only has to fit.
+    """
+    if announced not in _FITTING:
+        return state  # an event that announces no state leaves it to the resource
+    if state is None:
+        return announced
+    return state if state.lower() in _FITTING[announced] else None
 
 
 def facts_of(body: Mapping[str, object], *, allow_loopback: bool = False) -> dict[str, str | None]:

@@ -29,7 +29,7 @@ def body_of(request: CreateRequest, *, allow_loopback: bool = False) -> bytes:
     """The body of a create call; raises InvalidCreate, or InsecureUrl for a URL of ours that is not HTTPS."""
     if request.return_url is not None:
         require_https(request.return_url, allow_loopback=allow_loopback)
-    return msgspec.json.encode(_BODIES[request.kind](request))
+    return msgspec.json.encode(BODIES[request.kind](request))
 
 
 def _session(request: CreateRequest) -> dict[str, object]:
@@ -62,14 +62,15 @@ def _refund(request: CreateRequest) -> dict[str, object]:
     """Source: https://docs.banked.com/merchant/payments/refund-session; the currency is that of the session."""
     _check_reference(request.reference)
     fields = {**request.extra, "reference": request.reference, "amount": request.amount_minor}
-    if not isinstance(fields.get("payment_session_id"), str):
+    if not any(isinstance(fields.get(name), str) for name in ("payment_session_id", "payment_id")):
         raise InvalidCreate("Banked requires payment_session_id for a refund", param="payment_session_id")
     if request.return_url is not None:
         fields |= {"success_url": request.return_url, "error_url": request.return_url}
     return fields
 
 
-_BODIES: Final[Mapping[str, Callable[[CreateRequest], dict[str, object]]]] = {
+#: By kind: what a create call of it carries. The provider documents none for payouts.
+BODIES: Final[Mapping[str, Callable[[CreateRequest], dict[str, object]]]] = {
     "payment_session": _session,
     "payin": _payin,
     "refund": _refund,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from providers.banked.fields import facts_of, money_of, reason_of, ref_of
+from providers.banked.fields import agreed, facts_of, money_of, reason_of, ref_of
 from providers.contract import Statement
 from providers.decoding import Unreadable, word
 from statemachine.observation import Observation
@@ -19,9 +19,6 @@ _KINDS: Final = {
     "batch_payment_session": "batch",
     "batch": "batch",
 }
-
-#: The state that an event announces, where a body leaves the state out.
-_STATES: Final = frozenset({"initiated", "pending", "sent", "failed", "canceled"})
 
 
 def kind_of(body: Mapping[str, object], used: str | None) -> str | None:
@@ -43,7 +40,8 @@ def observation(
 ) -> Observation:
     """What a v2 body says; raises Unreadable. A webhook has no time of its change, an answer has that of asking."""
     is_answer = statement.source in ANSWERS
-    status = _status(body)
+    announced = (word(body.get("webhook_event")) or "").rpartition("_")[2]
+    status = agreed(announced, word(body.get("state")))
     if status is None and not is_answer and "webhook_event" not in body and "state" not in body:
         raise Unreadable("neither state nor webhook_event")
     amount, currency = money_of(body)
@@ -59,14 +57,3 @@ def observation(
         failure_reason=reason_of(body.get("state_reason")) if status == "failed" else None,
         facts=facts_of(body, allow_loopback=allow_loopback),
     )
-
-
-def _status(body: Mapping[str, object]) -> str | None:
-    """The state; None, which means "ask", where the event announces another one than the body shows."""
-    state = word(body.get("state"))
-    announced = (word(body.get("webhook_event")) or "").rpartition("_")[2]
-    if state is None:
-        return announced if announced in _STATES else None
-    if announced in _STATES and announced != state:
-        return None
-    return state

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from providers.banked.fields import facts_of, money_of, reason_of, ref_of
+from providers.banked.fields import agreed, facts_of, money_of, reason_of, ref_of
 from providers.contract import Statement
 from providers.decoding import Unreadable, word
 from statemachine.observation import Observation
@@ -15,9 +15,6 @@ _KINDS: Final = {"payment": "payin", "payin": "payin", "refund": "refund", "payo
 _BARE_MANDATE: Final = frozenset(
     {"created", "pending", "active", "suspended", "cancelled", "declined", "expired", "failed"}
 )
-
-#: What a type's last word announces.
-_STATES: Final = frozenset({"initiated", "pending", "sent", "failed", "canceled"})
 
 _ENDED_BADLY: Final = frozenset({"failed", "canceled"})
 
@@ -54,7 +51,9 @@ def observation(
     is_answer = statement.source in ANSWERS
     details = data.get("status_details")
     status, reason = (details.get("status"), details.get("reason")) if isinstance(details, dict) else (None, None)
-    state = _state(status or data.get("status") or data.get("state"), envelope, kind)
+    announced = (word(envelope.get("type")) or "").rpartition("_")[2]
+    shown = word(status) or word(data.get("status")) or word(data.get("state"))
+    state = _in_its_case(agreed(announced, shown), kind)
     amount, currency = money_of(data)
     has_failed = state is not None and state.lower() in _ENDED_BADLY
     return Observation(
@@ -71,16 +70,8 @@ def observation(
     )
 
 
-def _state(told: object, envelope: Mapping[str, object], kind: str) -> str | None:
-    """The status in the case that its kind uses; None, which means "ask", where the event announces another."""
-    state = word(told)
-    announced = (word(envelope.get("type")) or "").rpartition("_")[2]
-    if announced not in _STATES:
-        announced = ""  # an event that tells no state leaves it to the resource
-    if state is not None and announced and announced != state.lower():
-        return None
-    state = state or announced
-    if not state:
+def _in_its_case(state: str | None, kind: str) -> str | None:
+    if state is None:
         return None
     return state.upper() if kind == "payin" else state.lower()
 

@@ -24,7 +24,6 @@ _PATHS: Final = {"payin": "/api/v1/payins", "payout": "/api/v1/payouts"}
 _REQUIRED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("new", "payin"): ("merchant_user_id", "merchant_user_ip"),
     ("new", "payout"): ("card_number", "merchant_user_id", "merchant_user_ip"),
-    ("old", "payin"): ("merchant_user_id", "merchant_user_ip"),
     ("old", "payout"): ("card_number",),
 }
 
