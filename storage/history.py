@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from storage.engine import Unit, values
 from storage.ids import new_id
@@ -60,3 +60,17 @@ def append(
 def of_payment(unit: Unit, payment_id: str) -> list[Transition]:
     """The payment's transitions in order."""
     return unit.all(Transition, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.number))
+
+
+def of_payments(unit: Unit, payment_ids: Sequence[str]) -> dict[str, list[Transition]]:
+    """The transitions of several payments, in order, by payment; a payment without any is not there."""
+    query = select(_table).where(_table.c.payment_id.in_(payment_ids)).order_by(_table.c.payment_id, _table.c.number)
+    found: dict[str, list[Transition]] = {}
+    for transition in unit.all(Transition, query):
+        found.setdefault(transition.payment_id, []).append(transition)
+    return found
+
+
+def count(unit: Unit) -> int:
+    """How many transitions there are."""
+    return int(unit.execute(select(func.count()).select_from(_table)).scalar_one())

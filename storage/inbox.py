@@ -88,9 +88,9 @@ def _again(unit: Unit, message: InboxMessage) -> Recorded:
         key = f"{message.delivery_key[:200]}#{message.digest[:32]}"
         variant = _by_key(unit, message.account, key)
         if variant is None:
-            message.delivery_key, message.variant_of = key, first.id
-            message.envelope_digest = envelope_digest(message)
-            unit.execute(insert(_table), values(message))
+            kept = InboxMessage(**{**values(message), "delivery_key": key, "variant_of": first.id})
+            kept.envelope_digest = envelope_digest(kept)
+            unit.execute(insert(_table), values(kept))
             return Recorded(message.id, is_variant=True)
         first = variant
     if first is None:
@@ -168,12 +168,23 @@ def _update_claimed(unit: Unit, message: InboxMessage, changes: dict[str, Any]) 
         raise LeaseLost
 
 
+#: What was decided before stands in `outcomes` and in the history; the message itself is undecided again.
+_PENDING_AGAIN: dict[str, Any] = {
+    "status": InboxStatus.PENDING,
+    "awaits": None,
+    "decision": None,
+    "reason": None,
+    "decided_at": None,
+    "decision_digest": None,
+}
+
+
 def reopen_awaiting(unit: Unit, account: str, awaited: str, now: datetime) -> int:
     """Messages parked for a payment that is known now are pending again; returns how many."""
     done = unit.execute(
         update(_table)
         .where(_table.c.account == account, _table.c.awaits == awaited, _table.c.status == InboxStatus.PARKED)
-        .values(status=InboxStatus.PENDING, awaits=None, available_at=now)
+        .values(**_PENDING_AGAIN, available_at=now)
     )
     return done.rowcount
 
@@ -184,9 +195,7 @@ def replay(unit: Unit, message_id: str, now: datetime) -> InboxMessage:
     unit.execute(
         update(_table)
         .where(_table.c.id == message.id)
-        .values(
-            status=InboxStatus.PENDING, available_at=now, attempts=0, awaits=None, claim_token=_table.c.claim_token + 1
-        )
+        .values(**_PENDING_AGAIN, available_at=now, attempts=0, claim_token=_table.c.claim_token + 1)
     )
     return message
 
@@ -197,6 +206,12 @@ def get(unit: Unit, message_id: str) -> InboxMessage:
     if found is None:
         raise NotFound(f"no inbox message {message_id}", param="message")
     return found
+
+
+def get_many(unit: Unit, message_ids: Sequence[str]) -> dict[str, InboxMessage]:
+    """Those of the messages that exist, by id."""
+    found = unit.all(InboxMessage, select(_table).where(_table.c.id.in_(message_ids)))
+    return {message.id: message for message in found}
 
 
 def of_payment(unit: Unit, payment_id: str) -> list[InboxMessage]:

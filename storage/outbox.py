@@ -148,6 +148,14 @@ def of_payment(unit: Unit, payment_id: str) -> list[OutboxMessage]:
     return unit.all(OutboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
 
 
+def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str, str]]:
+    """(cause, payment, effect) of everything that these inbox messages made owed."""
+    rows = unit.execute(
+        select(_table.c.cause, _table.c.payment_id, _table.c.effect).where(_table.c.cause.in_(message_ids))
+    )
+    return {(cause, payment_id, effect) for cause, payment_id, effect in rows}
+
+
 def attempts_of(unit: Unit, message_ids: Sequence[str]) -> list[DeliveryAttempt]:
     """Every try of these messages, in order."""
     query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids)).order_by(_attempts.c.id)

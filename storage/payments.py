@@ -180,6 +180,11 @@ def find(
     return unit.all(Payment, query)
 
 
+def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are payments'."""
+    return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(payment_ids))).scalars())
+
+
 def count_by_phase(unit: Unit) -> dict[tuple[str, str], int]:
     """How many payments each account has in each phase."""
     rows = unit.execute(

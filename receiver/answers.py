@@ -1,0 +1,31 @@
+"""What the way in answers: small JSON, one error shape, never a redirect."""
+
+import json
+from collections.abc import Mapping
+
+from starlette.types import Send
+
+from statemachine.errors import ServiceError
+
+_RETRY_AFTER = {429: b"60", 503: b"5"}
+
+
+async def send_json(send: Send, status: int, content: Mapping[str, object], *, is_head: bool = False) -> None:
+    """One complete JSON answer."""
+    body = json.dumps(content, separators=(",", ":")).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if status in _RETRY_AFTER:
+        headers.append((b"retry-after", _RETRY_AFTER[status]))
+    if status in (408, 413):
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+async def send_error(send: Send, error: ServiceError, request_id: str, *, is_head: bool = False) -> None:
+    """The error in the one shape that every error of this service has."""
+    await send_json(send, error.status, error.as_json(request_id), is_head=is_head)

@@ -1,0 +1,71 @@
+"""The refusals of the way in, each with its HTTP status."""
+
+from typing import ClassVar
+
+from statemachine.errors import ServiceError
+
+
+class UnknownAccount(ServiceError):
+    """There is no such account here."""
+
+    type = "not_found_error"
+    code = "unknown_account"
+    status = 404
+
+
+class UnknownToken(ServiceError):
+    """The token in the URL was not issued here."""
+
+    type = "not_found_error"
+    code = "unknown_token"
+    status = 404
+
+
+class NotHttps(ServiceError):
+    """The request did not come over HTTPS."""
+
+    type = "authorization_error"
+    code = "https_required"
+    status = 403
+
+
+class BodyTooLarge(ServiceError):
+    """The body is larger than this service takes."""
+
+    type = "invalid_request_error"
+    code = "body_too_large"
+    status = 413
+
+
+class BodyTooSlow(ServiceError):
+    """The body did not arrive in time."""
+
+    type = "invalid_request_error"
+    code = "body_too_slow"
+    status = 408
+
+
+class TooManyUnverified(ServiceError):
+    """Too many deliveries of this client were not authentic."""
+
+    type = "rate_limit_error"
+    code = "too_many_unverified"
+    status = 429
+    retryable: ClassVar[bool] = True
+
+
+class IntakeFull(ServiceError):
+    """More deliveries wait to be committed than this process may hold."""
+
+    type = "api_error"
+    code = "intake_full"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class ClientGone(ServiceError):
+    """The client went away before its body had arrived; there is nobody to answer."""
+
+    type = "invalid_request_error"
+    code = "client_gone"
+    status = 400

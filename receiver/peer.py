@@ -1,0 +1,61 @@
+"""Who is asking, and whether over HTTPS; X-Forwarded headers count only from a trusted proxy."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from starlette.types import Scope
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The client's address as far as it can be trusted, and whether its request was encrypted on the way."""
+
+    address: str
+    is_secure: bool
+
+
+def peer_of(scope: Scope, trusted: Sequence[Network], *, is_development: bool) -> Peer:
+    """The peer of a request. In development, loopback counts as secure."""
+    client = scope.get("client")
+    address = client[0] if client else ""
+    is_secure = scope.get("scheme") == "https"
+    if _lies_in(address, trusted):
+        forwarded = _header(scope, b"x-forwarded-proto")
+        is_secure = is_secure or forwarded.split(",")[-1].strip().lower() == "https"
+        address = _nearest_untrusted(_header(scope, b"x-forwarded-for"), trusted) or address
+    if is_development and _is_loopback(address):
+        is_secure = True
+    return Peer(address, is_secure)
+
+
+def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:
+    """The last address that a proxy of ours saw; what stands before it was written by the client."""
+    for hop in reversed([part.strip() for part in forwarded_for.split(",") if part.strip()]):
+        if not _lies_in(hop, trusted):
+            return hop[:64]
+    return ""
+
+
+def _lies_in(address: str, networks: Sequence[Network]) -> bool:
+    if not networks:
+        return False
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)

@@ -1,0 +1,42 @@
+"""The way in as routes, with one error shape for everything that goes wrong on them."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from receiver.intake import Intake
+from receiver.returns import Returns
+from statemachine.errors import ServiceError, type_for_status
+from storage.ids import new_id
+
+
+def routes(intake: Intake, returns: Returns) -> list[BaseRoute]:
+    """Every route of the way in."""
+    return [
+        Route("/webhooks/{account}", intake, methods=["POST", "GET", "HEAD"]),
+        Route("/callbacks/{token}", intake, methods=["POST", "GET", "HEAD"]),
+        Route("/return/{token}", returns.__call__, methods=["GET"]),
+    ]
+
+
+async def service_error(_request: Request, error: Exception) -> Response:
+    """A named failure in the error shape."""
+    if not isinstance(error, ServiceError):
+        raise error
+    headers = {"retry-after": "5"} if error.status == 503 else None
+    return JSONResponse(error.as_json(new_id()), error.status, headers=headers)
+
+
+async def http_error(_request: Request, error: Exception) -> Response:
+    """404, 405 and their like in the error shape."""
+    if not isinstance(error, HTTPException):
+        raise error
+    named = ServiceError(error.detail, code=error.detail.lower().replace(" ", "_"))
+    named.type, named.status = type_for_status(error.status_code), error.status_code
+    return JSONResponse(named.as_json(new_id()), error.status_code, headers=error.headers)
+
+
+async def unexpected_error(_request: Request, _error: Exception) -> Response:
+    """A bug, in the error shape, without a word of what it was; the log has it."""
+    return JSONResponse(ServiceError("an internal error; it is logged").as_json(new_id()), 500)
