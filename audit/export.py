@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlmodel import SQLModel
-
 from storage import history, inbox, outbox, payments
 from storage.engine import Database, Unit, values
+from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 
 _PAGE = 200
 
@@ -37,7 +36,7 @@ def _lines(unit: Unit, payment_id: str) -> Iterator[str]:
         yield _line(owed)
 
 
-def _line(record: SQLModel) -> str:
+def _line(record: Payment | InboxMessage | Transition | OutboxMessage) -> str:
     table = record.__class__.__tablename__
     return json.dumps({"table": table, **values(record)}, default=_plain, ensure_ascii=False)
 
