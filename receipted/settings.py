@@ -1,0 +1,195 @@
+"""Settings from a TOML file and the environment. Nothing else in the project reads the environment."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings.sources.utils import parse_env_vars
+
+from providers.contract import Provider
+from receipted.catalogue import PROVIDERS
+from receipted.errors import ConfigurationError, Fault
+from receipted.secrets import SecretReader
+from receipted.settings_checks import check
+from receipted.settings_sections import Settings
+from receipted.settings_shape import did_you_mean, shape_faults, without_refused
+
+__all__ = ["DEFAULT_PATH", "PREFIX", "Settings", "describe", "load", "parse", "settings_path", "warn"]
+
+PREFIX: Final = "RECEIPTED_"
+DEFAULT_PATH: Final = Path("receipted.toml")
+
+_FIELD: Final = re.compile(r'field "(\w+)"')
+_JSON: Final = """give lists and tables as JSON, such as '["10.0.0.0/8"]'"""
+
+_log = structlog.get_logger(__name__)
+
+
+class _Sources(BaseSettings, Settings):
+    """Tells pydantic-settings which names there are. Never made: the values are validated once, as Settings."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
+
+
+class _Environment(EnvSettingsSource):
+    """The environment as it was passed in."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(_Sources)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return parse_env_vars(self._environ)
+
+
+def settings_path(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Which file is read: the given one, else RECEIPTED_CONFIG's, else ./receipted.toml where there is one."""
+    if path is not None:
+        return path
+    named = environ.get(f"{PREFIX}CONFIG")
+    if named:
+        return Path(named)
+    return DEFAULT_PATH if DEFAULT_PATH.is_file() else None
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings that can work, from the file and, over it, the environment; raises ConfigurationError otherwise.
+
+    The error's `faults` names everything that is wrong. A variable `RECEIPTED_SERVICE__LISTEN_PORT` overrides
+    `service.listen_port`; lists are given as JSON. Paths of secrets start at the file's folder.
+    """
+    file = settings_path(path, environ)
+    data: dict[str, Any] = _from_file(file) if file else {}
+    over, faults = _from_environment(environ)
+    _overlay(data, over)
+    base = file.parent if file else Path()
+    return parse(data, environ=environ, base=base, already=faults)
+
+
+def parse(
+    data: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+    base: Path | None = None,
+    providers: Mapping[str, type[Provider]] = PROVIDERS,
+    already: list[Fault] | None = None,
+) -> Settings:
+    """Settings that can work, from the parsed content of a file; raises ConfigurationError otherwise.
+
+    Whatever is refused is left out and the rest is checked all the same, so that one run reports every fault.
+    """
+    faults = list(already or ())
+    reader = SecretReader(environ or {}, base or Path())
+    rest, settings = dict(data), None
+    refused: list[Fault] = []
+    while settings is None:
+        settings, fault = _validated(rest, reader)
+        if fault is not None:
+            new = [found for found in shape_faults(fault, Settings) if found not in refused]
+            refused += new
+            smaller = without_refused(rest, fault)
+            if smaller == rest:
+                break  # nothing is left to leave out
+            rest = smaller
+    faults += refused
+    if settings is not None:
+        places = tuple(found.setting for found in faults)
+        faults += (found for found in check(settings, providers) if not _is_within(found.setting, places))
+    if faults or settings is None:
+        raise ConfigurationError(faults)
+    return settings
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """All settings as JSON values; secrets appear as the references that were given for them."""
+    return settings.model_dump(mode="json")
+
+
+def warn(settings: Settings) -> None:
+    """Log what works and is still unwise. Call it after the logs are configured."""
+    for setting, secret in settings.secrets():
+        if secret.is_exposed:
+            _log.warning("settings.file_exposed", setting=setting, file=secret.reference.removeprefix("file:"))
+
+
+def _validated(data: dict[str, Any], reader: SecretReader) -> tuple[Settings | None, ValidationError | None]:
+    try:
+        return Settings.model_validate(data, context=reader), None
+    except ValidationError as fault:
+        return None, fault
+
+
+def _is_within(setting: str, places: tuple[str, ...]) -> bool:
+    return any(setting == place or setting.startswith(f"{place}.") for place in places)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    fault: Fault
+    try:
+        if path.is_file():
+            return dict(TomlConfigSettingsSource(_Sources, toml_file=path).toml_data)
+        fault = Fault(f"the file {path}", "does not exist", "copy receipted.example.toml there and edit it")
+    except OSError as found:
+        fault = Fault(f"the file {path}", f"cannot be read ({found.strerror})", "make it readable for this process")
+    except ValueError as found:  # not TOML, or not UTF-8
+        fault = Fault(f"the file {path}", f"is not TOML: {found}", "mend it at the place named")
+    raise ConfigurationError([fault])
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Fault]]:
+    """What the environment overrides, and what is wrong with it."""
+    faults = _unknown_variables(environ)
+    left = dict(environ)
+    while True:
+        try:
+            return dict(_Environment(left)()), faults
+        except SettingsError as fault:
+            # only the field's name is used: the error's cause repeats the value
+            found = _FIELD.search(str(fault))
+            field = found[1] if found else ""
+            faults.append(
+                Fault(field or "the environment", "is given in a variable as something other than JSON", _JSON)
+            )
+            smaller = {name: value for name, value in left.items() if not _overrides(name, field)}
+        if len(smaller) == len(left):
+            return {}, faults
+        left = smaller
+
+
+def _overrides(variable: str, section: str) -> bool:
+    return variable.lower().startswith(f"{PREFIX.lower()}{section}")
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[Fault]:
+    """Variables that override nothing.
+
+    Those with one underscore are somebody else's: Kubernetes sets RECEIPTED_SERVICE_HOST for a service of this name,
+    and a secret's variable may well be named RECEIPTED_TOKEN_KEY.
+    """
+    faults = []
+    for name in environ:
+        section, delimiter, _ = name.upper().removeprefix(PREFIX).partition("__")
+        if name.upper().startswith(PREFIX) and delimiter and section.lower() not in Settings.model_fields:
+            remedy = did_you_mean(section.lower(), Settings.model_fields)
+            faults.append(Fault(f"the variable {name}", "overrides no setting", remedy))
+    return faults
+
+
+def _overlay(data: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for name, value in over.items():
+        under = data.get(name)
+        if isinstance(under, dict) and isinstance(value, Mapping):
+            _overlay(under, value)
+        else:
+            data[name] = value

@@ -1,0 +1,181 @@
+"""The settings as a model: every name, default, bound and one line about each."""
+
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, PlainSerializer, PlainValidator, field_serializer, field_validator
+
+from receipted.secrets import Secret
+from receipted.settings_accounts import REQUIRED, AccountSettings, Section, TokenKey
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        if isinstance(value, str):
+            return ip_network(value)
+    except ValueError:
+        pass  # one message for everything that is none
+    raise ValueError("Input should be a network such as 10.0.0.0/8, with no bits beyond its length") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), PlainSerializer(str, return_type=str)]
+
+
+class ServiceSettings(Section):
+    """The web process, and what all processes share."""
+
+    database: str = Field("sqlite:///var/receipted.db", description="URL of the SQLite file or PostgreSQL database")
+    public_url: str = Field(
+        "", description="the https:// URL at which providers and payers reach this service", json_schema_extra=REQUIRED
+    )
+    listen_host: str = Field("127.0.0.1", min_length=1, description="the address to listen at")
+    listen_port: int = Field(8000, ge=0, le=65535, description="the port to listen at; 0 takes a free one")
+    development: bool = Field(
+        False, description="permits plain HTTP on loopback and plain: secrets; never in production"
+    )
+    trusted_proxies: tuple[Network, ...] = Field((), description="networks of proxies whose X-Forwarded-Proto counts")
+    body_limit_bytes: int = Field(262_144, ge=1024, description="the largest body that a delivery may have")
+    body_timeout_seconds: float = Field(10, gt=0, description="how long a body may take to arrive")
+    unverified_per_minute: int = Field(
+        60, ge=1, description="deliveries a minute that may fail verification, per client and account"
+    )
+    quarantine_per_account: int = Field(1000, ge=1, description="how many rejected deliveries are kept per account")
+    intake_queue: int = Field(10_000, ge=1, description="how many requests may wait for the database at once")
+    token_keys: tuple[TokenKey, ...] = Field(
+        (), description="keys of callback and return tokens: the first signs, all verify", json_schema_extra=REQUIRED
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_serializer("database")
+    def _masked_database(self, value: str) -> str:
+        return masked_url(value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked_url(value) if name == "database" else value
+
+    def token_secrets(self) -> tuple[tuple[str, str], ...]:
+        """Id and secret of each token key: the first signs, all verify."""
+        return tuple((key.id, key.secret.reveal()) for key in self.token_keys)
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe level that is logged: debug, info, warning or error"
+    )
+    format: Literal["json", "console"] = Field("json", description="json for machines, console for people")
+
+
+class PollerSettings(Section):
+    """When a silent payment is asked about."""
+
+    first_after_seconds: float = Field(60, gt=0, description="silence before a payment is first asked about")
+    growth: float = Field(1.5, ge=1, description="by how much each wait is longer than the one before")
+    longest_seconds: float = Field(3600, gt=0, description="the longest wait between two questions")
+    paid_every_seconds: float = Field(
+        21_600, gt=0, description="the wait for a payment that is paid and may still be settled or refunded"
+    )
+    give_up_after_seconds: float = Field(
+        2_592_000, ge=0, description="age at which asking ends and a person must look; 0 for never"
+    )
+    hint_asks: int = Field(50, ge=1, description="how many payments one hint about a whole account asks about")
+    create_grace_seconds: float = Field(
+        120, gt=0, description="how long a create call may be without an answer before its payment needs review"
+    )
+    concurrency: int = Field(4, ge=1, description="how many questions are under way at once")
+
+
+class WorkerSettings(Section):
+    """How the inbox is worked through."""
+
+    batch: int = Field(200, ge=1, description="how many messages are claimed at once")
+    lease_seconds: float = Field(60, gt=0, description="how long a claim lasts before others may take over")
+    max_attempts: int = Field(12, ge=1, description="attempts after which a message is dead")
+    retry_first_seconds: float = Field(1, gt=0, description="the wait after the first failed attempt")
+    retry_longest_seconds: float = Field(3600, gt=0, description="the longest wait between attempts")
+    tick_seconds: float = Field(1, gt=0, description="how often an idle worker looks for work")
+
+
+class FulfilmentSettings(Section):
+    """How effects are delivered to sinks."""
+
+    schedule_seconds: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (5, 300, 1800, 7200, 18_000, 36_000, 36_000, 36_000, 36_000),
+        description="the wait before each further attempt; after the last the effect is dead",
+    )
+    timeout_seconds: float = Field(15, gt=0, description="how long a sink may take to answer")
+    concurrency: int = Field(16, ge=1, description="how many effects are under way at once")
+    allowed_networks: tuple[Network, ...] = Field((), description="private networks that an HTTP sink may live in")
+
+
+class SinkSettings(Section):
+    """Where effects go."""
+
+    name: str = Field("", description="names the sink", json_schema_extra=REQUIRED)
+    kind: Literal["http", "python"] = Field("http", description="http for a signed webhook, python for a callable")
+    url: str | None = Field(None, description="of an http sink: the https:// URL that effects are sent to")
+    secrets: tuple[Secret, ...] = Field(
+        (), description="of an http sink: whsec_ keys as env:NAME or file:path; the first signs first"
+    )
+    handler: str | None = Field(None, description="of a python sink: an entry point's name, or module:function")
+
+
+class Settings(Section):
+    """Everything that an operator decides. Made by load() or parse(), which refuse what cannot work."""
+
+    service: ServiceSettings = Field(default_factory=ServiceSettings, description="the web process, and what is shared")
+    log: LogSettings = Field(default_factory=LogSettings, description="what is logged, and how")
+    poller: PollerSettings = Field(default_factory=PollerSettings, description="when a silent payment is asked about")
+    worker: WorkerSettings = Field(default_factory=WorkerSettings, description="how the inbox is worked through")
+    fulfilment: FulfilmentSettings = Field(default_factory=FulfilmentSettings, description="how effects are delivered")
+    sinks: tuple[SinkSettings, ...] = Field((), description="where effects go", json_schema_extra=REQUIRED)
+    accounts: dict[str, AccountSettings] = Field(
+        default_factory=dict, description="the provider accounts, by name", json_schema_extra=REQUIRED
+    )
+
+    def secrets(self) -> Iterator[tuple[str, Secret]]:
+        """Every secret with the full name of its setting."""
+        for at, token_key in enumerate(self.service.token_keys):
+            yield f"service.token_keys.{at}.secret", token_key.secret
+        for at, sink in enumerate(self.sinks):
+            yield from _numbered(f"sinks.{at}.secrets", sink.secrets)
+        for name, account in self.accounts.items():
+            for secret_name, secret in account.secrets.items():
+                yield f"accounts.{name}.secrets.{secret_name}", secret
+            yield from (
+                (f"accounts.{name}.webhook_keys.{at}.secret", key.secret) for at, key in enumerate(account.webhook_keys)
+            )
+
+    def secret_values(self) -> Iterator[str]:
+        """Every value that must never be shown, for redaction.register_secrets()."""
+        yield from (secret.reveal() for _, secret in self.secrets())
+        password = urlsplit(self.service.database).password
+        if password:
+            yield password
+
+
+def _numbered(setting: str, secrets: Sequence[Secret]) -> Iterator[tuple[str, Secret]]:
+    return ((f"{setting}.{at}", secret) for at, secret in enumerate(secrets))
+
+
+def masked_url(url: str) -> str:
+    """The URL without the credentials and query values that it may carry."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    host = parts.netloc.rpartition("@")
+    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
+    masked = f"***@{host[2]}" if host[1] else parts.netloc
+    start, rest = url.partition(":")[0], f"{parts.path}{'?' + query if query else ''}"
+    return f"{start}://{masked}{rest}" if "://" in url else f"{start}:***"
