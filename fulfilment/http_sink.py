@@ -94,7 +94,8 @@ class HttpSink:
         addresses = checked(found, self._allowed, only_allowed=not self._is_secure)[:_MAX_ADDRESSES]
         for number, address in enumerate(addresses, start=1):
             try:
-                return await self._post(address, owed, now, answers)
+                await self._post(address, owed, now, answers)
+                return
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 # Nothing was sent, so that the next address is still the same attempt.
                 if number == len(addresses):
