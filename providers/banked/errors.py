@@ -131,7 +131,7 @@ def created_ref(body: Mapping[str, object]) -> str | None:
     """The id of the payment that `successes` says was created, by whichever of its names."""
     found = body.get("successes")
     for item in found if isinstance(found, list) else []:
-        if isinstance(item, dict) and item.get("resource_type") in {"payment", "payment_session", "payin"}:
+        if isinstance(item, dict) and word(item.get("resource_type")) in {"payment", "payment_session", "payin"}:
             ref = word(item.get("resource_id"))
             if ref is not None:
                 return ref
