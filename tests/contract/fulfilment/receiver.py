@@ -72,9 +72,16 @@ class Receiver:
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def reset(self) -> None:
+        """As if just started: nothing received, nothing held back."""
         if self.held is not None:
             self.held.set()
+        self.held = None
+        self.received.clear()
+        self.answers.clear()
+
+    def stop(self) -> None:
+        self.reset()
         self._server.should_exit = True
         self._server.force_exit = True
         self._thread.join(10)

@@ -25,12 +25,18 @@ NOW = datetime.now(UTC)
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Receiver]:
     found = Receiver()
     found.start()
     yield found
     found.stop()
+
+
+@pytest.fixture
+def receiver(server: Receiver) -> Iterator[Receiver]:
+    yield server
+    server.reset()
 
 
 def owed(**changes: object) -> OwedEffect:

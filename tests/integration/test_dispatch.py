@@ -1,0 +1,552 @@
+"""The dispatcher on a real database file, with real HTTP to a merchant's endpoint."""
+
+import asyncio
+import json
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from starlette.responses import Response
+from structlog.testing import capture_logs
+
+from fulfilment.backoff import Backoff
+from fulfilment.contract import OwedEffect, Result, Sink
+from fulfilment.http_sink import HttpSink
+from storage import inbox, migrate, outbox, payments
+from storage.engine import Database
+from storage.errors import StorageUnavailable
+from storage.ids import new_id
+from storage.tables import DeliveryAttempt, OutboxMessage, Payment
+from tests.contract.fulfilment.receiver import KEY, Received, Receiver
+from worker.dispatch import Dispatcher
+
+LEASE = timedelta(seconds=60)
+BACKOFF = Backoff((5.0, 300.0), max_attempts=3, jitter=0.0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at that very place."""
+
+
+@dataclass
+class Shop:
+    database: Database
+    receiver: Receiver
+    clock: Clock
+
+    def payment(self) -> tuple[str, str]:
+        """A payment and the inbox message that caused its effects."""
+        now = self.clock()
+        message = inbox.new_message(
+            account="acme", source="webhook", delivery_key=new_id(), body=b"{}", received_at=now
+        )
+        payment = Payment(
+            id=new_id(),
+            account="acme",
+            kind="demo",
+            provider_ref=new_id(),
+            phase="paid",
+            created_at=now,
+            changed_at=now,
+            heard_at=now,
+        )
+        with self.database.write() as unit:
+            inbox.record(unit, [message])
+            payments.add(unit, payment)
+        return payment.id, message.id
+
+    def owe(self, payment: tuple[str, str], effect: str = "payment.paid", sink: str = "shop") -> str:
+        payment_id, cause = payment
+        with self.database.write() as unit:
+            found = outbox.owe(
+                unit,
+                payment_id=payment_id,
+                account="acme",
+                effect=effect,
+                sink=sink,
+                occurrence=0,
+                cause=cause,
+                payload=json.dumps({"type": effect, "payment": payment_id}),
+                now=self.clock(),
+            )
+        assert found is not None
+        return found
+
+    def message(self, message_id: str) -> OutboxMessage:
+        with self.database.read() as unit:
+            return outbox.get(unit, message_id)
+
+    def attempts(self, message_id: str) -> list[DeliveryAttempt]:
+        with self.database.read() as unit:
+            return outbox.attempts_of(unit, [message_id])
+
+    def http_sink(self) -> HttpSink:
+        return HttpSink("shop", self.receiver.url, [KEY], allow_loopback=True, timeout=10)
+
+    def dispatcher(self, sinks: Mapping[str, Sink], **settings: object) -> Dispatcher:
+        given = {"backoff": BACKOFF, "lease": LEASE, **settings}
+        return Dispatcher(self.database, sinks, self.clock, random.Random(7), **given)  # type: ignore[arg-type]
+
+    def run(self, scenario: Callable[[Dispatcher], Awaitable[None]]) -> None:
+        """Run a scenario with a dispatcher to the receiver, in one event loop."""
+
+        async def whole() -> None:
+            sink = self.http_sink()
+            try:
+                await scenario(self.dispatcher({"shop": sink}))
+            finally:
+                await sink.aclose()
+
+        asyncio.run(whole())
+
+    def received_ids(self) -> list[str]:
+        return [got.id.removeprefix("msg_") for got in self.receiver.received]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    database = Database(f"sqlite:///{tmp_path / 'receipted.sqlite'}")
+    migrate.upgrade(database)
+    receiver = Receiver()
+    receiver.start()
+    yield Shop(database, receiver, Clock())
+    receiver.stop()
+    database.close()
+
+
+def test_delivered(shop: Shop) -> None:
+    """What is owed arrives verifiably signed, is recorded with its attempt, and is not sent again."""
+    message_id = shop.owe(shop.payment())
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 1
+        assert await dispatcher.step() == 0
+        shop.clock.advance(86_400)
+        assert await dispatcher.step() == 0
+
+    with capture_logs() as logs:
+        shop.run(scenario)
+    [got] = shop.receiver.received
+    assert got.id == f"msg_{message_id}"
+    assert got.verify() == json.loads(shop.message(message_id).payload)
+    message, [attempt] = shop.message(message_id), shop.attempts(message_id)
+    assert (message.status, message.attempts, message.last_error) == ("delivered", 1, None)
+    assert message.delivered_at is not None
+    assert (attempt.outcome, attempt.http_status, attempt.number) == ("delivered", 204, 1)
+    [event] = [log for log in logs if log["event"].startswith("effect.")]
+    assert event == {
+        "event": "effect.delivered",
+        "log_level": "info",
+        "outbox_id": message_id,
+        "payment_id": message.payment_id,
+        "sink": "shop",
+        "effect": "payment.paid",
+        "attempt": 1,
+        "http_status": 204,
+    }
+
+
+def test_retry_then_success(shop: Shop) -> None:
+    """A failed attempt is tried again by schedule, not before, with the same id and a signature of its own."""
+    message_id = shop.owe(shop.payment())
+    shop.receiver.answers.append(Response(status_code=500))
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 1
+        assert (shop.message(message_id).status, shop.message(message_id).last_error) == ("pending", "answered 500")
+        shop.clock.advance(4.9)
+        assert await dispatcher.step() == 0
+        shop.clock.advance(0.1)
+        assert await dispatcher.step() == 1
+
+    shop.run(scenario)
+    assert shop.received_ids() == [message_id] * 2
+    assert all(got.is_signed() for got in shop.receiver.received)
+    first, second = (int(got.headers["webhook-timestamp"]) for got in shop.receiver.received)
+    assert second - first == 5
+    assert shop.message(message_id).status == "delivered"
+    assert [(a.number, a.outcome, a.http_status) for a in shop.attempts(message_id)] == [
+        (1, "failed", 500),
+        (2, "delivered", 204),
+    ]
+
+
+def test_retry_after(shop: Shop) -> None:
+    """Retry-After moves the next attempt later than the schedule would."""
+    shop.owe(shop.payment())
+    shop.receiver.answers.append(Response(status_code=503, headers={"retry-after": "40"}))
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 1
+        shop.clock.advance(39.9)
+        assert await dispatcher.step() == 0
+        shop.clock.advance(0.1)
+        assert await dispatcher.step() == 1
+
+    shop.run(scenario)
+
+
+def test_gone_is_dead_until_redriven(shop: Shop) -> None:
+    """410 is dead after one attempt and stays so until a person redrives it."""
+    message_id = shop.owe(shop.payment())
+    shop.receiver.answers.append(Response(status_code=410))
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 1
+        assert shop.message(message_id).status == "dead"
+        shop.clock.advance(86_400)
+        assert await dispatcher.step() == 0
+        with shop.database.write() as unit:
+            outbox.redrive(unit, message_id, shop.clock())
+        assert await dispatcher.step() == 1
+
+    shop.run(scenario)
+    assert shop.message(message_id).status == "delivered"
+    assert shop.received_ids() == [message_id] * 2
+    assert [a.outcome for a in shop.attempts(message_id)] == ["dead", "delivered"]
+
+
+def test_dead_after_the_last_attempt(shop: Shop) -> None:
+    """Exhausted attempts end dead, said so in the log; a redrive has the whole schedule before it again."""
+    message_id = shop.owe(shop.payment())
+    shop.receiver.rule = lambda _got: Response(status_code=500)
+
+    async def fail(dispatcher: Dispatcher) -> None:
+        for delay in (5, 300, 86_400):
+            assert await dispatcher.step() == 1
+            shop.clock.advance(delay)
+        assert await dispatcher.step() == 0
+        assert shop.message(message_id).status == "dead"
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        await fail(dispatcher)
+        with shop.database.write() as unit:
+            outbox.redrive(unit, message_id, shop.clock())
+        await fail(dispatcher)
+
+    with capture_logs() as logs:
+        shop.run(scenario)
+    assert [a.outcome for a in shop.attempts(message_id)] == ["failed", "failed", "dead"] * 2
+    assert [a.number for a in shop.attempts(message_id)] == [1, 2, 3, 4, 5, 6]
+    events = [log["event"] for log in logs if log["event"].startswith("effect.")]
+    assert events == ["effect.failed", "effect.failed", "effect.dead"] * 2
+    assert not any("payload" in log or KEY in str(log) or "shop=1" in str(log) for log in logs)
+
+
+def test_order_within_a_payment(shop: Shop) -> None:
+    """While a payment's first effect is failing its second waits, and other payments go on."""
+    slow, other = shop.payment(), shop.payment()
+    paid, settled = shop.owe(slow), shop.owe(slow, "payment.settled")
+    elsewhere = shop.owe(other)
+    is_failing = True
+
+    def rule(got: Received) -> Response:
+        return Response(status_code=500 if is_failing and got.id == f"msg_{paid}" else 200)
+
+    shop.receiver.rule = rule
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        nonlocal is_failing
+        assert await dispatcher.step() == 2
+        assert shop.message(elsewhere).status == "delivered"
+        shop.clock.advance(5)
+        assert await dispatcher.step() == 1
+        assert settled not in shop.received_ids()
+        is_failing = False
+        shop.clock.advance(300)
+        while await dispatcher.step():
+            pass
+
+    shop.run(scenario)
+    assert [found for found in shop.received_ids() if found != elsewhere] == [paid, paid, paid, settled]
+    assert shop.message(settled).status == "delivered"
+
+
+def test_order_is_kept_within_a_sink_only(shop: Shop) -> None:
+    """A payment's effects for one sink do not wait for those of another."""
+    payment = shop.payment()
+    shop.owe(payment, sink="gone")
+    here = shop.owe(payment)
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 2
+
+    shop.run(scenario)
+    assert shop.message(here).status == "delivered"
+
+
+class Wrapped:
+    """A sink that does something of the test's once the real one has answered."""
+
+    def __init__(self, sink: Sink, then: Callable[[], Awaitable[None]]) -> None:
+        self.name = sink.name
+        self._sink = sink
+        self._then = then
+
+    async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
+        result = await self._sink.deliver(owed, now)
+        await self._then()
+        return result
+
+    async def aclose(self) -> None:
+        await self._sink.aclose()
+
+
+def test_crash_before_settling(shop: Shop) -> None:
+    """A crash between delivery and record leads to a second delivery with the same id, of one and the same row."""
+    message_id = shop.owe(shop.payment())
+
+    async def die() -> None:
+        raise Killed
+
+    async def crash() -> None:
+        sink = Wrapped(shop.http_sink(), die)
+        try:
+            await shop.dispatcher({"shop": sink}).step()
+        finally:
+            await sink.aclose()
+
+    with pytest.raises(Killed):
+        asyncio.run(crash())
+    assert shop.message(message_id).status == "pending"
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 0  # the dead worker's lease still holds
+        shop.clock.advance(LEASE.total_seconds())
+        assert await dispatcher.step() == 1
+
+    shop.run(scenario)
+    assert shop.received_ids() == [message_id] * 2
+    with shop.database.read() as unit:
+        assert [message.id for message in outbox.find(unit)] == [message_id]
+    assert [a.outcome for a in shop.attempts(message_id)] == ["delivered"]
+
+
+def test_lease_lost(shop: Shop) -> None:
+    """A worker whose lease ran out does not overwrite what the next holder recorded, and its step ends well."""
+    message_id = shop.owe(shop.payment())
+
+    async def scenario() -> None:
+        sink = shop.http_sink()
+        next_holder = shop.dispatcher({"shop": sink})
+
+        async def overtake() -> None:
+            shop.clock.advance(LEASE.total_seconds())
+            assert await next_holder.step() == 1
+
+        overtaken = shop.dispatcher({"shop": Wrapped(sink, overtake)})
+        assert await overtaken.step() == 1
+        assert await overtaken.step() == 0
+        await sink.aclose()
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    assert shop.received_ids() == [message_id] * 2
+    assert [a.number for a in shop.attempts(message_id)] == [1]
+    assert shop.message(message_id).status == "delivered"
+    assert [log["outbox_id"] for log in logs if log["event"] == "effect.lease_lost"] == [message_id]
+
+
+def test_two_workers(shop: Shop) -> None:
+    """Two workers at the same time share the work: nothing is claimed by both."""
+    owed = {shop.owe(shop.payment()) for _ in range(20)}
+
+    async def scenario() -> None:
+        sink = shop.http_sink()
+        workers = [shop.dispatcher({"shop": sink}, concurrency=4) for _ in range(2)]
+        while any(await asyncio.gather(*(worker.step() for worker in workers))):
+            pass
+        await sink.aclose()
+
+    asyncio.run(scenario())
+    assert len(shop.received_ids()) == len(owed)
+    assert set(shop.received_ids()) == owed
+
+
+def test_missing_sink(shop: Shop) -> None:
+    """A message for a sink that is not configured stays pending and visible, and its tries are not used up."""
+    message_id = shop.owe(shop.payment(), sink="gone")
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        for _ in range(5):
+            assert await dispatcher.step() == 1
+            assert await dispatcher.step() == 0
+            shop.clock.advance(900)
+        assert (shop.message(message_id).status, shop.message(message_id).last_error) == (
+            "pending",
+            "the sink is not configured",
+        )
+        sink = shop.http_sink()
+        shop.receiver.answers.append(Response(status_code=500))
+        configured = shop.dispatcher({"gone": sink})
+        assert await configured.step() == 1
+        shop.clock.advance(5)
+        assert await configured.step() == 1
+        await sink.aclose()
+
+    with capture_logs() as logs:
+        shop.run(scenario)
+    assert shop.message(message_id).status == "delivered"
+    assert [log["event"] for log in logs if log.get("error") == "the sink is not configured"] == ["effect.failed"] * 5
+
+
+def test_no_sink_at_all(shop: Shop) -> None:
+    """Without any sink what is owed stays pending with its reason."""
+    message_id = shop.owe(shop.payment())
+
+    async def scenario() -> None:
+        assert await shop.dispatcher({}).step() == 1
+
+    asyncio.run(scenario())
+    assert shop.message(message_id).last_error == "the sink is not configured"
+
+
+def test_slow_sink_does_not_stop_the_others(shop: Shop) -> None:
+    """While one sink hangs, another goes on beyond its first claim, within the bound of each."""
+    for _ in range(6):
+        shop.owe(shop.payment(), sink="slow")
+        shop.owe(shop.payment(), sink="shop")
+    slow = Receiver(held=threading.Event())
+    slow.start()
+
+    def rule(_got: Received) -> Response:
+        if len(shop.receiver.received) == 6:
+            assert slow.held is not None
+            slow.held.set()
+        return Response()
+
+    shop.receiver.rule = rule
+
+    async def scenario() -> None:
+        sinks = {
+            "shop": shop.http_sink(),
+            "slow": HttpSink("slow", slow.url, [KEY], allow_loopback=True, timeout=10),
+        }
+        assert await shop.dispatcher(sinks, concurrency=4).step() >= 8
+        assert len(shop.receiver.received) == 6
+        for sink in sinks.values():
+            await sink.aclose()
+
+    asyncio.run(scenario())
+    slow.stop()
+    assert all(attempt.outcome == "delivered" for attempt in shop.attempts(shop.received_ids()[0]))
+
+
+def test_bound(shop: Shop) -> None:
+    """No more deliveries run at a time than `concurrency` says."""
+    for _ in range(9):
+        shop.owe(shop.payment())
+    running, most = 0, 0
+
+    class Counting(Wrapped):
+        async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            try:
+                return await super().deliver(owed, now)
+            finally:
+                running -= 1
+
+    async def nothing() -> None:
+        return
+
+    async def scenario() -> None:
+        sink = Counting(shop.http_sink(), nothing)
+        worker = shop.dispatcher({"shop": sink}, concurrency=3)
+        while await worker.step():
+            pass
+        await sink.aclose()
+
+    asyncio.run(scenario())
+    assert len(shop.receiver.received) == 9
+    assert most == 3
+
+
+def test_broken_sink(shop: Shop) -> None:
+    """A sink that raises, against its contract, has failed an attempt, and the message is not lost."""
+    message_id = shop.owe(shop.payment())
+
+    async def break_it() -> None:
+        raise RuntimeError("card 4111")
+
+    async def scenario() -> None:
+        sink = Wrapped(shop.http_sink(), break_it)
+        assert await shop.dispatcher({"shop": sink}).step() == 1
+        await sink.aclose()
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    assert shop.message(message_id).status == "pending"
+    assert shop.message(message_id).last_error == "the sink broke its contract (RuntimeError)"
+    assert not any("4111" in str(log) for log in logs)
+
+
+def test_sink_that_outlasts_the_lease(shop: Shop) -> None:
+    """A sink that answers after the lease has ended is abandoned, so that a step ends."""
+    message_id = shop.owe(shop.payment())
+    shop.receiver.held = threading.Event()
+
+    async def scenario() -> None:
+        sink = shop.http_sink()
+        assert await shop.dispatcher({"shop": sink}, lease=timedelta(seconds=0.2)).step() == 1
+        await sink.aclose()
+
+    asyncio.run(scenario())
+    assert shop.message(message_id).last_error == "the sink outlasted the lease"
+
+
+def test_storage_away(tmp_path: Path, shop: Shop) -> None:
+    """A database that is away is the loop's matter: StorageUnavailable leaves the step, and nothing was sent."""
+    shop.owe(shop.payment())
+    away = Database(f"sqlite:///{tmp_path / 'nowhere' / 'receipted.sqlite'}")
+
+    async def scenario() -> None:
+        sink = shop.http_sink()
+        await Dispatcher(away, {"shop": sink}, shop.clock, random.Random(7)).step()
+
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(scenario())
+    away.close()
+    assert not shop.receiver.received
+
+
+def test_storage_away_after_delivery(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one result cannot be recorded the others still are, and that one is delivered again."""
+    ids = [shop.owe(shop.payment()) for _ in range(3)]
+    settle = outbox.settle
+    lost: list[str] = []
+
+    def failing(unit: object, message: OutboxMessage, *given: object, **named: object) -> None:
+        if not lost:
+            lost.append(message.id)
+            raise StorageUnavailable
+        settle(unit, message, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outbox, "settle", failing)
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        with pytest.raises(StorageUnavailable):
+            await dispatcher.step()
+        statuses = {message_id: shop.message(message_id).status for message_id in ids}
+        assert statuses == {**dict.fromkeys(ids, "delivered"), lost[0]: "pending"}
+        shop.clock.advance(LEASE.total_seconds())
+        assert await dispatcher.step() == 1
+
+    shop.run(scenario)
+    assert sorted(shop.received_ids()) == sorted([*ids, lost[0]])
