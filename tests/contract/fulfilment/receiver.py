@@ -81,7 +81,8 @@ class Receiver:
         self.answers.clear()
 
     def stop(self) -> None:
-        self.reset()
+        if self.held is not None:
+            self.held.set()
         self._server.should_exit = True
         self._server.force_exit = True
         self._thread.join(10)
@@ -95,6 +96,7 @@ class Receiver:
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         received = Received(target, dict(request.headers), await request.body())
         self.received.append(received)
+        answer = self.answers.popleft() if self.answers else self.rule(received)
         if self.held is not None:
             await asyncio.to_thread(self.held.wait, 10)
-        return self.answers.popleft() if self.answers else self.rule(received)
+        return answer
