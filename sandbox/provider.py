@@ -133,10 +133,14 @@ class Provider:
         """Let the resource expire after `seconds` of the provider's time, if it is still open by then."""
         real = self.config.scaled(seconds)
         resource.expires_at = resource.created_at + timedelta(seconds=real)
-        delay = max(0.0, (resource.expires_at - now()).total_seconds())
-        self.stage.timers.after(delay, self._expire, resource)
+        self._expire(resource)
 
     def _expire(self, resource: Resource) -> None:
+        left = (resource.expires_at - now()).total_seconds() if resource.expires_at else 0.0
+        if left > 0:
+            # A timer may fire a little early by the wall clock; nothing expires before its hour.
+            self.stage.timers.after(left, self._expire, resource)
+            return
         moves = self.moves_for(resource, "expire")
         if moves and self.world.may(resource, moves[0]):
             self.act(resource, "expire", {})

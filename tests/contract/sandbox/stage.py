@@ -138,7 +138,9 @@ class Scene:
     def ap_token(self, **options: Any) -> str:
         return self.ap_oauth(**options).json()["access_token"]
 
-    def ap_oauth(self, user: str = AP.client_id, secret: str = AP.client_secret, grant: str = "client_credentials") -> Any:
+    def ap_oauth(
+        self, user: str = AP.client_id, secret: str = AP.client_secret, grant: str = "client_credentials"
+    ) -> Any:
         url = self.url + "/alternative-payments/oauth/token"
         return self.client.post(url, auth=(user, secret), data={"grant_type": grant})
 
@@ -175,13 +177,20 @@ class Scene:
     def bk(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx2.Response:
         headers = {"Idempotency-Key": key} if key is not None else {}
         options.setdefault("auth", (BK.key, BK.secret))
-        return self.client.request(method, f"{self.url}/banked{path}", headers=headers | options.pop("headers", {}), **options)
+        return self.client.request(
+            method, f"{self.url}/banked{path}", headers=headers | options.pop("headers", {}), **options
+        )
 
     def bk_create(self, key: str | None = None, **changes: Any) -> httpx2.Response:
         return self.bk("POST", "/v2/payment_sessions", key, json=without_none(BK_BODY | changes))
 
 
-AP_BODY = {"amount": "1250", "currency": "USD", "redirect_url": "https://shop.example/thanks", "reference_id": "order-1"}
+AP_BODY = {
+    "amount": "1250",
+    "currency": "USD",
+    "redirect_url": "https://shop.example/thanks",
+    "reference_id": "order-1",
+}
 SG_BODY = {"amount": 4.50, "currency": "usd", "merchant_id": "mer_sandbox", "ttl": 300}
 BK_BODY = {
     "reference": "order 1",
