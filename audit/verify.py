@@ -248,7 +248,7 @@ def _payment_problems(payment: Payment, chain: list[Transition]) -> Iterator[str
         payment.state_as_of,
     )
     if rebuilt != kept:
-        yield f"rebuilt from its history it is {last.to_state} at {last.number}, not {payment.state} at {payment.version}"
+        yield f"its history ends at {last.to_state}, number {last.number}; it says {payment.state}, {payment.version}"
 
 
 def _outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause: InboxMessage | None) -> Iterator[str]:

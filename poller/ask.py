@@ -32,6 +32,14 @@ class AskedAccount:
     is_terminal: Callable[[str, str | None], bool]  #: of kind and state
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What became of one question: the inbox message that keeps the answer, or the error."""
+
+    message_id: str | None = None
+    error: ProviderError | None = None
+
+
 def answer_message(
     account: str, source: Source, answer: Answer, payment_id: str | None, received_at: datetime
 ) -> InboxMessage:
@@ -79,12 +87,12 @@ class Poller:
         await asyncio.gather(*(self.ask(payment) for payment in due))
         return len(due)
 
-    async def ask(self, payment: Payment) -> ProviderError | None:
+    async def ask(self, payment: Payment) -> Asked:
         """The provider's answer is in the inbox afterwards, or the error is noted, and the next question is set."""
         asked = self._accounts[payment.account]
         ref = payment.provider_ref
         if ref is None:
-            return ProviderError("the provider has not named this payment yet")
+            return Asked(error=ProviderError("the provider has not named this payment yet"))
         try:
             answer = await asked.client.fetch(payment.kind, ref)
         except ProviderError as error:
@@ -96,9 +104,8 @@ class Poller:
                 http_status=error.http_status,
             )
             await asyncio.to_thread(self._note_failure, payment, error)
-            return error
-        await asyncio.to_thread(self._record, payment, answer)
-        return None
+            return Asked(error=error)
+        return Asked(message_id=await asyncio.to_thread(self._record, payment, answer))
 
     def _claim(self, account: str) -> list[Payment]:
         now, asked = self._clock(), self._accounts[account]
@@ -129,7 +136,7 @@ class Poller:
         inbox.record(unit, [message])
         log.warning("poll.gave_up", account=payment.account, payment_id=payment.id, review=review.value)
 
-    def _record(self, payment: Payment, answer: Answer) -> None:
+    def _record(self, payment: Payment, answer: Answer) -> str:
         now = self._clock()
         next_at = self._accounts[payment.account].schedule.next_poll(
             phase=Phase(payment.phase),
@@ -144,6 +151,7 @@ class Poller:
             inbox.record(unit, [message])
             payments.note_asked(unit, payment.id, answer.asked_at, next_at, None)
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
+        return message.id
 
     def _note_failure(self, payment: Payment, error: ProviderError) -> None:
         now = self._clock()

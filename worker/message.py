@@ -45,6 +45,8 @@ class Application:
         rules = self._accounts.get(message.account)
         if rules is None:
             self._ledger.note(None, Outcome.PARKED, f"account {message.account} is not configured")
+        elif self._is_ours() and message.variant_of is not None:
+            self._ledger.note(None, Outcome.PARKED, f"same identity as message {message.variant_of}, other content")
         elif self._is_ours():
             self._apply_ours(rules, statements.decode(message.body))
         elif message.source == Source.RETURN:

@@ -1,0 +1,116 @@
+"""The web application, alone or with the work beside it in the same process."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from receipted.loops import Wake, keep_stepping
+from receipted.wiring import Service
+from receiver.intake import Intake
+from receiver.limits import UnverifiedLimit
+from receiver.quarantine import Quarantine
+from receiver.returns import Returns
+from receiver.routes import http_error, routes, service_error, unexpected_error
+from receiver.writer import GroupWriter
+from statemachine.errors import ServiceError
+
+log = structlog.get_logger()
+
+
+def create_app(service: Service, *, with_work: bool) -> Starlette:
+    """The application of `receipted serve` (with_work) or `receipted web`."""
+    settings = service.settings.service
+    wakes: list[Wake] = []
+
+    def on_recorded() -> None:
+        for wake in wakes:
+            wake()
+
+    writer = GroupWriter(service.database, queue=settings.intake_queue, on_recorded=on_recorded)
+    intake = Intake(
+        service.receiving_accounts(),
+        service.tokens,
+        writer,
+        Quarantine(service.database, per_account=settings.quarantine_per_account),
+        UnverifiedLimit(settings.unverified_per_minute),
+        service.intake_settings(),
+        service.clock,
+    )
+    returns = Returns(
+        service.tokens,
+        writer,
+        service.database,
+        settings.trusted_proxies,
+        service.clock,
+        is_development=settings.development,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if with_work:
+                wakes.append(await stack.enter_async_context(working(service)))
+            stack.push_async_callback(writer.close)
+            log.info("service.started", accounts=sorted(service.accounts), with_work=with_work)
+            yield
+        log.info("service.stopped")
+
+    return Starlette(
+        routes=routes(intake, returns),
+        lifespan=lifespan,
+        exception_handlers={
+            ServiceError: service_error,
+            HTTPException: http_error,
+            Exception: unexpected_error,
+        },
+    )
+
+
+@asynccontextmanager
+async def working(service: Service) -> AsyncIterator[Wake]:
+    """Inbox, poller and outbox are worked on within the block; calling the Wake says that a message was recorded.
+
+    A loop that ends by a bug stops the process with SIGTERM, so that the bug is seen and the process started again.
+    """
+    tick = service.settings.worker.tick_seconds
+    inbox_worker = service.inbox_worker()
+    async with service.clients() as clients, service.dispatcher() as dispatcher:
+        poller = service.poller(clients)
+        on_inbox, on_outbox, on_poll = Wake(), Wake(), Wake()
+
+        def applied() -> None:
+            on_outbox()
+            on_poll()
+
+        async def apply() -> int:
+            return await asyncio.to_thread(inbox_worker.step)
+
+        loops = {
+            "inbox": keep_stepping("inbox", apply, on_inbox, tick, applied),
+            "outbox": keep_stepping("outbox", dispatcher.step, on_outbox, tick),
+        }
+        for name in service.accounts:
+            loops[f"poller.{name}"] = keep_stepping(name, partial(poller.step_account, name), on_poll, tick, on_inbox)
+        tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
+        for task in tasks:
+            task.add_done_callback(partial(_on_loop_end, service))
+        try:
+            yield on_inbox
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _on_loop_end(service: Service, task: asyncio.Task[None]) -> None:
+    fault = None if task.cancelled() else task.exception()
+    if fault is not None:
+        service.has_failed = True
+        log.error("service.failed", loop=task.get_name(), exc_info=fault)
+        signal.raise_signal(signal.SIGTERM)

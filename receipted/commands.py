@@ -1,0 +1,294 @@
+"""What a merchant or an operator asks for. Each command records its statement, and applies it before it returns."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import ClassVar
+
+from poller.ask import answer_message
+from providers.contract import Client, CreateRequest
+from providers.errors import ProviderError
+from receipted.wiring import Service, WiredAccount
+from receiver.tokens import About
+from statemachine import statements
+from statemachine.errors import ServiceError
+from statemachine.lifecycle import NOT_CREATED
+from statemachine.money import currency_code
+from statemachine.phases import Source
+from storage import inbox, operators, outbox, payments
+from storage.ids import new_id
+from storage.tables import InboxMessage, OutboxMessage, Payment
+from storage.types import InboxStatus
+
+#: How long a command waits for another process that is applying its message.
+_PATIENCE = timedelta(seconds=15)
+
+
+class UnknownAccountName(ServiceError):
+    """No account of this name is configured."""
+
+    type = "not_found_error"
+    code = "unknown_account"
+    status = 404
+
+
+class InvalidCommand(ServiceError):
+    """The command asks for something that makes no sense here."""
+
+    type = "invalid_request_error"
+    code = "invalid_command"
+    status = 400
+
+
+class ReferenceConflict(ServiceError):
+    """The reference was used before, for a payment with other parameters."""
+
+    type = "conflict_error"
+    code = "idempotency_key_conflict"
+    status = 409
+
+
+class CreateUnanswered(ServiceError):
+    """An earlier create call of this reference has no answer yet; it must not be sent again blindly."""
+
+    type = "conflict_error"
+    code = "create_outcome_unknown"
+    status = 409
+
+
+class StillApplying(ServiceError):
+    """The statement is recorded; another process has not applied it yet."""
+
+    code = "still_applying"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class Commands:
+    """The commands of one service, with its clients open."""
+
+    def __init__(self, service: Service, clients: Mapping[str, Client]) -> None:
+        self._service = service
+        self._clients = clients
+        self._worker = service.inbox_worker()
+        self._poller = service.poller(clients)
+
+    async def create(
+        self,
+        account: str,
+        *,
+        amount_minor: int,
+        currency: str,
+        reference: str,
+        kind: str | None = None,
+        return_url: str | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> Payment:
+        """The payment exists at the provider and here; a repeat with the same reference returns the same one.
+
+        The wish is recorded before the provider is called, and the answer after. Raises ProviderError when the
+        provider refused or did not answer (the payment is kept, needing review where the outcome is unknown),
+        ReferenceConflict, and CreateUnanswered where a repeat might pay twice.
+        """
+        kind = self._kind(account, kind)
+        currency = currency_code(currency)
+        if amount_minor <= 0 or not reference:
+            raise InvalidCommand("a payment needs a positive amount and a reference", param="amount")
+        client = self._clients[account]
+        wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
+        payment, is_new = await self._wanted(account, wanted)
+        if not is_new:
+            if payment.provider_ref is not None:
+                return payment
+            if not client.is_create_idempotent and payment.state != NOT_CREATED:
+                raise CreateUnanswered
+        try:
+            answer = await client.create(self._request(payment, extra or {}))
+        except ServiceError as error:
+            await self._record_failure(payment, Source.CREATE, error)
+            raise
+        message = answer_message(account, Source.CREATE, answer, payment.id, self._service.clock())
+        await self._apply(message)
+        return await self.get(payment.id)
+
+    async def track(self, account: str, ref: str, kind: str | None = None) -> Payment:
+        """The provider's payment is known here as the provider describes it now; raises ProviderError."""
+        kind = self._kind(account, kind)
+        answer = await self._clients[account].fetch(kind, ref)
+        message = answer_message(account, Source.POLL, answer, None, self._service.clock())
+        applied = await self._apply(message)
+        if applied.payment_id is None:
+            raise InvalidCommand(f"the provider's answer is about no payment: {applied.reason}")
+        return await self.get(applied.payment_id)
+
+    async def refresh(self, payment_id: str) -> Payment:
+        """The provider was asked just now and its answer is applied; raises ProviderError."""
+        asked = await self._poller.ask(await self.get(payment_id))
+        if asked.error is not None:
+            raise asked.error
+        if asked.message_id is not None:
+            await self._applied(asked.message_id)
+        return await self.get(payment_id)
+
+    async def cancel(self, payment_id: str) -> Payment:
+        """The provider was told to cancel and its answer is applied; where it refused, it was asked again.
+
+        Raises UnsupportedByProvider or ProviderError. A payment that was paid meanwhile is paid.
+        """
+        payment = await self.get(payment_id)
+        if payment.provider_ref is None:
+            raise InvalidCommand("the provider has not named this payment yet", param="payment")
+        try:
+            answer = await self._clients[payment.account].cancel(payment.kind, payment.provider_ref)
+        except ProviderError as error:
+            await self._record_failure(payment, Source.CANCEL, error)
+            await self.refresh(payment_id)
+            raise
+        await self._apply(answer_message(payment.account, Source.CANCEL, answer, payment.id, self._service.clock()))
+        return await self.get(payment_id)
+
+    async def resolve(self, payment_id: str, *, state: str, reason: str, by: str) -> Payment:
+        """A named person's word is recorded and applied: the state is this one, and any review is closed."""
+        payment = await self.get(payment_id)
+        lifecycle = self._account(payment.account).provider.lifecycles[payment.kind]
+        if not lifecycle.knows(state):
+            known = ", ".join(lifecycle.by_name)
+            raise InvalidCommand(f"{state!r} is not a state of {lifecycle.name}; it has: {known}", param="state")
+        if not reason.strip() or not by.strip():
+            raise InvalidCommand("a resolution needs a reason and the name of who decides", param="reason")
+        body = statements.encode(statements.Resolution(state, reason.strip(), by.strip()))
+        message = self._ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
+        await asyncio.to_thread(self._note, by, "resolve", payment.id, reason)
+        await self._apply(message)
+        return await self.get(payment_id)
+
+    async def replay(self, message_id: str, *, reason: str, by: str) -> InboxMessage:
+        """The message is applied once more, by the program as it is now; history is only added to."""
+        if not reason.strip() or not by.strip():
+            raise InvalidCommand("a replay needs a reason and the name of who asks for it", param="reason")
+        await asyncio.to_thread(self._reopen, message_id, reason, by)
+        return await self._applied(message_id)
+
+    async def redrive(self, message_id: str, *, reason: str, by: str) -> OutboxMessage:
+        """The dead effect is due again; the dispatcher delivers it."""
+        if not reason.strip() or not by.strip():
+            raise InvalidCommand("a redrive needs a reason and the name of who asks for it", param="reason")
+        return await asyncio.to_thread(self._redrive, message_id, reason, by)
+
+    async def get(self, payment_id: str) -> Payment:
+        """The payment as it is; raises NotFound."""
+        return await asyncio.to_thread(self._get, payment_id)
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _account(self, name: str) -> WiredAccount:
+        account = self._service.accounts.get(name)
+        if account is None:
+            raise UnknownAccountName(
+                f"no account {name!r}; there are: {', '.join(self._service.accounts)}", param="account"
+            )
+        return account
+
+    def _kind(self, account: str, kind: str | None) -> str:
+        provider = self._account(account).provider
+        kind = kind or provider.default_kind
+        if kind not in provider.lifecycles:
+            raise InvalidCommand(
+                f"{provider.name} has no {kind!r}; it has: {', '.join(provider.lifecycles)}", param="kind"
+            )
+        return kind
+
+    def _request(self, payment: Payment, extra: Mapping[str, object]) -> CreateRequest:
+        if payment.amount_minor is None or payment.currency is None or payment.reference is None:
+            raise InvalidCommand("the payment was not created here", param="payment")
+        about = About(payment.account, payment.kind, payment.id)
+        base, tokens = self._service.settings.service.public_url, self._service.tokens
+        return CreateRequest(
+            kind=payment.kind,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            reference=payment.reference,
+            idempotency_key=payment.id,
+            return_url=f"{base}/return/{tokens.issue('return', about)}",
+            callback_url=f"{base}/callbacks/{tokens.issue('callback', about)}",
+            extra=extra,
+        )
+
+    async def _wanted(self, account: str, wanted: statements.CreateWanted) -> tuple[Payment, bool]:
+        """The payment of this wish, and whether this call made it."""
+        message = self._ours(
+            account, Source.MERCHANT, f"create:{wanted.kind}:{wanted.reference}", statements.encode(wanted), new_id()
+        )
+        recorded = await asyncio.to_thread(self._record, message)
+        if recorded.is_variant:
+            raise ReferenceConflict(param="reference")
+        applied = await self._applied(recorded.id)
+        if applied.about is None:
+            raise StillApplying
+        return await self.get(applied.about), not recorded.is_duplicate
+
+    def _ours(self, account: str, source: Source, key: str, body: bytes, about: str) -> InboxMessage:
+        return inbox.new_message(
+            account=account,
+            source=source.value,
+            delivery_key=key,
+            body=body,
+            headers=(("content-type", statements.CONTENT_TYPE),),
+            received_at=self._service.clock(),
+            about=about,
+        )
+
+    async def _record_failure(self, payment: Payment, source: Source, error: ServiceError) -> None:
+        """Keep that a call of ours failed. An answer of 5xx does not say that nothing was done."""
+        http_status = error.http_status if isinstance(error, ProviderError) else None
+        is_ambiguous = isinstance(error, ProviderError) and (error.is_ambiguous or (http_status or 0) >= 500)
+        failed = statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
+        key = f"{source.value}:{new_id()}"
+        await self._apply(self._ours(payment.account, source, key, statements.encode(failed), payment.id))
+
+    async def _apply(self, message: InboxMessage) -> InboxMessage:
+        recorded = await asyncio.to_thread(self._record, message)
+        return await self._applied(recorded.id)
+
+    async def _applied(self, message_id: str) -> InboxMessage:
+        """The message once it is decided, by us or by a worker that was quicker; raises StillApplying."""
+        give_up_at = self._service.clock() + _PATIENCE
+        while True:
+            await asyncio.to_thread(self._worker.step, [message_id])
+            message = await asyncio.to_thread(self._message, message_id)
+            if message.status != InboxStatus.PENDING:
+                return message
+            if self._service.clock() > give_up_at:
+                raise StillApplying
+            await asyncio.sleep(0.02)
+
+    def _record(self, message: InboxMessage) -> inbox.Recorded:
+        with self._service.database.write() as unit:
+            return inbox.record(unit, [message])[0]
+
+    def _message(self, message_id: str) -> InboxMessage:
+        with self._service.database.read() as unit:
+            return inbox.get(unit, message_id)
+
+    def _get(self, payment_id: str) -> Payment:
+        with self._service.database.read() as unit:
+            return payments.get(unit, payment_id)
+
+    def _note(self, by: str, action: str, subject: str, reason: str) -> None:
+        with self._service.database.write() as unit:
+            operators.note(
+                unit, at=self._service.clock(), actor=by, action=action, subject=subject, reason=reason.strip()
+            )
+
+    def _reopen(self, message_id: str, reason: str, by: str) -> None:
+        now = self._service.clock()
+        with self._service.database.write() as unit:
+            inbox.replay(unit, message_id, now)
+            operators.note(unit, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip())
+
+    def _redrive(self, message_id: str, reason: str, by: str) -> OutboxMessage:
+        now = self._service.clock()
+        with self._service.database.write() as unit:
+            redriven = outbox.redrive(unit, message_id, now)
+            operators.note(unit, at=now, actor=by, action="redrive", subject=message_id, reason=reason.strip())
+        return redriven

@@ -1,0 +1,71 @@
+"""Ticking: a loop around a step, woken early when there is work, patient when storage is away, stopped in order."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from storage.errors import LeaseLost, StorageUnavailable
+
+log = structlog.get_logger()
+
+_LONGEST_WAIT = 30.0
+
+
+class Wake:
+    """Wakes one loop, from any thread; a wake-up while it works is not lost."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> None:
+        """There may be work."""
+        if not self._event.is_set():
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float) -> None:
+        """Return when woken, at the latest after so many seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+        self._event.clear()
+
+
+async def keep_stepping(
+    name: str, step: Callable[[], Awaitable[int]], wake: Wake, tick: float, then: Callable[[], None] = lambda: None
+) -> None:
+    """Step until cancelled. `then` is called after each step that did something.
+
+    While storage is away the waits grow to 30 s. Any other exception ends the loop, and with it the process: a bug
+    must be seen, and nothing is lost by a restart.
+    """
+    failures = 0
+    while True:
+        try:
+            done = await step()
+        except (StorageUnavailable, LeaseLost) as fault:
+            failures += 1
+            wait = min(tick * 2**failures, _LONGEST_WAIT)
+            log.warning("service.waiting", loop=name, error=fault.code, seconds=wait)
+            await asyncio.sleep(wait)
+            continue
+        failures = 0
+        if done:
+            then()
+        else:
+            await wake.wait(tick)
+
+
+@contextmanager
+def until_signalled() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, instead of ending the process."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

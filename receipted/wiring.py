@@ -1,0 +1,190 @@
+"""The application put together from its settings. The only place that reads the wall clock."""
+
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import httpx2
+
+from audit.verify import AuditedAccount
+from fulfilment.backoff import Backoff
+from fulfilment.contract import Sink
+from fulfilment.handler_sink import HandlerSink
+from fulfilment.http_sink import HttpSink
+from poller.ask import AskedAccount, Poller
+from poller.pace import DatabasePace
+from poller.policy import Schedule
+from providers.contract import Client, Provider
+from providers.http import HttpTransport
+from receipted.catalogue import account_of, budget_of, provider_of
+from receipted.settings_accounts import AccountSettings
+from receipted.settings_sections import Settings, SinkSettings
+from receiver.intake import IntakeSettings, ReceivingAccount
+from receiver.tokens import Tokens
+from storage.engine import Database
+from worker.accounts import AccountRules, ApplySettings
+from worker.dispatch import Dispatcher
+from worker.inbox_loop import InboxWorker
+
+#: Seconds for connecting to a provider, and for its whole answer.
+_PROVIDER_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+
+
+def utc_now() -> datetime:
+    """The wall clock; everything else is passed a clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class WiredAccount:
+    """One account with its provider."""
+
+    name: str
+    settings: AccountSettings
+    provider: Provider
+
+
+class Service:
+    """Everything that one process may need; each part is made when it is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = utc_now
+        self.database = Database(settings.service.database)
+        self.accounts = {
+            name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
+        }
+        self.has_failed = False  #: set when a loop ended by a bug
+        # itsdangerous signs with the last key; the settings name the signing key first.
+        self.tokens = Tokens([secret.encode() for _, secret in reversed(settings.service.token_secrets())])
+
+    def schedule(self) -> Schedule:
+        """How patiently payments are asked about."""
+        poller = self.settings.poller
+        give_up = timedelta(seconds=poller.give_up_after_seconds) if poller.give_up_after_seconds else None
+        return Schedule(
+            first_after=timedelta(seconds=poller.first_after_seconds),
+            growth=poller.growth,
+            longest=timedelta(seconds=poller.longest_seconds),
+            paid_every=timedelta(seconds=poller.paid_every_seconds),
+            give_up_after=give_up,
+        )
+
+    def inbox_worker(self) -> InboxWorker:
+        """What applies the inbox."""
+        schedule, worker = self.schedule(), self.settings.worker
+        rules = {
+            name: AccountRules(
+                provider=account.provider,
+                next_poll=schedule.next_poll,
+                policy=account.settings.conflict_policy(),
+                adopts_unknown=account.settings.unknown_payments == "adopt",
+            )
+            for name, account in self.accounts.items()
+        }
+        settings = ApplySettings(
+            sinks=tuple(sink.name for sink in self.settings.sinks),
+            batch=worker.batch,
+            lease=timedelta(seconds=worker.lease_seconds),
+            max_attempts=worker.max_attempts,
+            retry_first=timedelta(seconds=worker.retry_first_seconds),
+            retry_longest=timedelta(seconds=worker.retry_longest_seconds),
+            hint_asks=self.settings.poller.hint_asks,
+            create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
+        )
+        return InboxWorker(self.database, rules, settings, self.clock)
+
+    def receiving_accounts(self) -> dict[str, ReceivingAccount]:
+        """The accounts as the way in knows them."""
+        return {
+            name: ReceivingAccount(name, account.provider, account.settings.keyring(), account.settings.window())
+            for name, account in self.accounts.items()
+        }
+
+    def intake_settings(self) -> IntakeSettings:
+        """The bounds of the way in."""
+        service = self.settings.service
+        return IntakeSettings(
+            body_limit=service.body_limit_bytes,
+            body_seconds=service.body_timeout_seconds,
+            trusted_proxies=service.trusted_proxies,
+            is_development=service.development,
+        )
+
+    def audited_accounts(self) -> dict[str, AuditedAccount]:
+        """The accounts as the audit needs them, with keys that have ended too."""
+        return {
+            name: AuditedAccount(
+                account.provider, {key.id: key for key in account.settings.keyring().keys}, account.settings.window()
+            )
+            for name, account in self.accounts.items()
+        }
+
+    @asynccontextmanager
+    async def clients(self) -> AsyncIterator[dict[str, Client]]:
+        """A client for each account, each within its budget."""
+        limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
+        async with httpx2.AsyncClient(timeout=_PROVIDER_TIMEOUT, limits=limits, follow_redirects=False) as http:
+            yield {name: self._client(account, http) for name, account in self.accounts.items()}
+
+    def _client(self, account: WiredAccount, http: httpx2.AsyncClient) -> Client:
+        pace = DatabasePace(self.database, account.name, budget_of(account.settings), self.clock)
+        transport = HttpTransport(http, pace, self.clock, allow_loopback_http=self.settings.service.development)
+        return account.provider.client(account_of(account.name, account.settings), transport, self.clock)
+
+    def poller(self, clients: Mapping[str, Client]) -> Poller:
+        """What asks the providers."""
+        schedule = self.schedule()
+        asked = {
+            name: AskedAccount(clients[name], schedule, partial(_is_terminal, account.provider))
+            for name, account in self.accounts.items()
+        }
+        return Poller(
+            self.database,
+            asked,
+            self.clock,
+            concurrency=self.settings.poller.concurrency,
+            create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
+        )
+
+    @asynccontextmanager
+    async def dispatcher(self) -> AsyncIterator[Dispatcher]:
+        """What hands effects to the sinks."""
+        settings = self.settings.fulfilment
+        sinks = {sink.name: self._sink(sink) for sink in self.settings.sinks}
+        try:
+            yield Dispatcher(
+                self.database,
+                sinks,
+                self.clock,
+                random.Random(),  # noqa: S311 - jitter, not a secret
+                backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
+                concurrency=settings.concurrency,
+            )
+        finally:
+            for sink in sinks.values():
+                await sink.aclose()
+
+    def _sink(self, sink: SinkSettings) -> Sink:
+        settings = self.settings.fulfilment
+        if sink.kind == "python":
+            return HandlerSink(sink.name, sink.handler or "", timeout=settings.timeout_seconds)
+        return HttpSink(
+            sink.name,
+            sink.url or "",
+            [secret.reveal() for secret in sink.secrets],
+            allowed_networks=settings.allowed_networks,
+            allow_loopback=self.settings.service.development,
+            timeout=settings.timeout_seconds,
+        )
+
+    def close(self) -> None:
+        """Give the database's connections back."""
+        self.database.close()
+
+
+def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:
+    return provider.lifecycles[kind].is_terminal(state)
