@@ -10,6 +10,8 @@ from typing import Any, Final, NoReturn, Self, final
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from receipted.redaction_text import Registered, redact_text
+
 #: What every key that signs or verifies must have: 128 bits, were it random.
 MIN_KEY_BYTES: Final = 16
 
@@ -122,7 +124,7 @@ class SecretReader:
         return Secret(reference="a literal value", problem="is a literal value", remedy=HOW)
 
     def _variable(self, name: str) -> Secret:
-        if not _VARIABLE.fullmatch(name):
+        if not _VARIABLE.fullmatch(name) or redact_text(name, Registered()) != name:  # it may be the secret itself
             return Secret(
                 reference="env:***",
                 problem="has no name of an environment variable behind env:",

@@ -1,0 +1,204 @@
+"""Log lines: one JSON object each, from structlog, logging, uvicorn and warnings alike, redacted last."""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, Processor
+
+from receipted.redaction import redact_event
+
+Format = Literal["json", "console"]
+
+#: The words that names of events are made of: those of docs/glossary.md, and plain verbs. A test holds this.
+GLOSSARY: Final = frozenset(
+    {
+        # things
+        *("account", "answer", "budget", "callback", "chain", "claim", "clock", "conflict", "create", "database"),
+        *(
+            "decision",
+            "delivery",
+            "effect",
+            "hint",
+            "history",
+            "inbox",
+            "key",
+            "lease",
+            "log",
+            "message",
+            "observation",
+        ),
+        *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "reconciliation", "request"),
+        *("return", "review", "sandbox", "schema", "service", "settings", "sink", "storage", "transition", "warning"),
+        *("webhook", "worker", "file", "line", "queue", "audit", "migration", "silence", "connection"),
+        # what became of them
+        *(
+            "abandoned",
+            "advanced",
+            "answered",
+            "applied",
+            "asked",
+            "broken",
+            "cancelled",
+            "checked",
+            "claimed",
+            "closed",
+        ),
+        *("conflicting", "created", "dead", "decided", "delivered", "done", "dropped", "exposed", "expired", "failed"),
+        *("found", "full", "gave", "up", "late", "lost", "migrated", "missing", "opened", "parked", "paused", "read"),
+        *("ready", "recorded", "redeemed", "redelivered", "redriven", "refused", "registered", "rejected", "released"),
+        *("replayed", "rescued", "resolved", "resumed", "retried", "sent", "skipped", "started", "stale", "stopped"),
+        *("stopping", "swept", "unavailable", "unreadable", "unrenderable", "unstorable", "unknown", "verified"),
+        *("waiting", "withheld", "silent"),
+    }
+)
+
+_FRAMES: Final = 30
+_CHAIN: Final = 8
+_FIRST: Final = ("timestamp", "level", "event")
+
+#: Talkative at info, with URLs: what matters of a call to a provider or a sink is an event of its own.
+_QUIET: Final = ("httpx2", "httpcore2", "httpx", "httpcore", "asyncio")
+_UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+def configure(level: str = "info", format: Format = "json", stream: TextIO | None = None) -> None:  # noqa: A002 - the setting's name
+    """From now on every log line of this process goes to the stream (stderr), redacted, one per line.
+
+    That holds for structlog, for logging and what uses it (uvicorn with `log_config=None`), and for warnings.
+    A repeat call replaces what the one before did.
+    """
+    out = stream if stream is not None else sys.stderr
+    severity = logging.getLevelNamesMapping()[level.upper()]
+    first: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    last: list[Processor] = [
+        exceptions_as_data,
+        redact_event,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _as_json if format == "json" else _console(out),
+    ]
+    structlog.configure(
+        processors=[*first, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(severity),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        # a cached logger would keep the stream and level of an earlier call
+        cache_logger_on_first_use=False,
+    )
+    handler = _Handler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*first, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            keep_exc_info=False,
+            keep_stack_info=False,
+        )
+    )
+    root = logging.getLogger()
+    for other in [found for found in root.handlers if isinstance(found, _Handler)]:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(severity)
+    for name in _UVICORN:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(severity, logging.WARNING))
+    logging.captureWarnings(True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines; one that cannot be made is replaced, since the usual report repeats its arguments unmasked."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        line = {"level": "error", "event": "log.unrenderable", "logger": record.name, "line": record.lineno}
+        try:
+            self.stream.write(json.dumps(line) + self.terminator)
+        except (OSError, ValueError):
+            return  # the stream itself is gone; there is nowhere left to say so
+
+
+def exceptions_as_data(logger: object, method: str, event: EventDict) -> EventDict:
+    """`exc_info` as type, message and frames, with its causes. Local variables and source lines are left out."""
+    given = event.pop("exc_info", None)
+    event.pop("stack_info", None)  # source lines
+    found = _found(given)
+    if found is not None:
+        event["exception"] = _exception(found, _CHAIN)
+    return event
+
+
+def _found(given: ExcInfo | BaseException | bool | None) -> BaseException | None:
+    if isinstance(given, BaseException):
+        return given
+    if isinstance(given, tuple):
+        return given[1]
+    return sys.exc_info()[1] if given else None
+
+
+def _exception(fault: BaseException, left: int) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "type": type(fault).__qualname__,
+        "message": _text(fault),
+        "frames": _frames(fault.__traceback__),
+    }
+    notes = getattr(fault, "__notes__", None)
+    if notes:
+        data["notes"] = [_text(note) for note in notes]
+    if left <= 0:
+        return data
+    if isinstance(fault, BaseExceptionGroup):
+        data["exceptions"] = [_exception(inner, left - 1) for inner in fault.exceptions[:_CHAIN]]
+    if fault.__cause__ is not None:
+        data["cause"] = _exception(fault.__cause__, left - 1)
+    elif fault.__context__ is not None and not fault.__suppress_context__:
+        data["context"] = _exception(fault.__context__, left - 1)
+    return data
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - another's __str__ must not cost the line
+        return "[unprintable]"
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    """Innermost last, as file:line function."""
+    found = [(frame.f_code, line) for frame, line in traceback.walk_tb(trace)][-_FRAMES:]
+    return [
+        f"{code.co_filename}:{line} {code.co_qualname if hasattr(code, 'co_qualname') else code.co_name}"
+        for code, line in found
+    ]
+
+
+def _as_json(logger: object, method: str, event: EventDict) -> str:
+    line = {name: event[name] for name in _FIRST if name in event}
+    line.update(event)
+    # ASCII only: a lone surrogate could not be written
+    return json.dumps(line)
+
+
+def _console(stream: TextIO) -> Processor:
+    renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        fault = event.pop("exception", None)
+        line = renderer(logger, method, event)
+        return f"{line}\n{_told(fault)}" if isinstance(fault, Mapping) else line
+
+    return render
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    lines = [f"  {frame}" for frame in fault.get("frames", ())]
+    lines.append(f"  {fault.get('type')}: {fault.get('message')}")
+    for name in ("cause", "context"):
+        if isinstance(fault.get(name), Mapping):
+            lines += [f"  {name}:", _told(fault[name])]
+    return "\n".join(lines)
