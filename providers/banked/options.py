@@ -22,6 +22,9 @@ class BankedOptions(ProviderOptions):
     deleted_state: Literal["deleted", "failed"] = Field(
         "deleted", description="what a session is after a DELETE that left nothing to read"
     )
+    live: bool | None = Field(
+        None, description="what bodies must say in `live`; those of the other environment are then not applied"
+    )
     allow_loopback_urls: bool = Field(False, description="for development: our URLs may be http:// on loopback")
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from typing import Final
 
 from providers.banked import v2, v3
 from providers.banked.errors import created_ref, error_items
+from providers.banked.options import BankedOptions
 from providers.contract import Reading, Statement
 from providers.decoding import Unreadable, json_object
 from providers.masking import masked_words
@@ -14,29 +15,39 @@ from statemachine.phases import ANSWERS, Source
 _NOTES: Final = {"mandate": "a mandate event; mandates are not tracked", "batch": "a batch event; see its sessions"}
 
 
-def parse(statement: Statement, deleted_state: str, *, allow_loopback: bool = False) -> Reading:
+def parse(statement: Statement, options: BankedOptions) -> Reading:
     """What the statement means; total on any bytes, and amounts are whole minor units or the body is unreadable.
 
     Read are v3 envelopes, v2 bodies in all their spellings, the resource that a call of ours answers with, an answer
     that failed in part, and the empty answer to a DELETE. Source: https://docs.banked.com/merchant/webhooks
     """
     if statement.source is Source.CANCEL and statement.ref and not statement.body.strip():
-        return Reading(observations=(_deleted(statement, deleted_state),))
+        return Reading(observations=(_deleted(statement, options.deleted_state),))
     try:
         body = json_object(statement.body)
+        if _is_of_other_environment(body, options.live):
+            return Reading(note="test and live are kept apart: this is of the other environment")
         if statement.source in ANSWERS:
-            return Reading(observations=(_answer(body, statement, allow_loopback),))
+            return Reading(observations=(_answer(body, statement, options.allow_loopback_urls),))
         data = v3.data_of(body)
         kind = v3.kind_of(body) if data is not None else v2.kind_of(body, statement.kind)
         if kind is None:
             return Reading(note="an event of a kind that we do not use")
         if kind in _NOTES:
             return Reading(note=_NOTES[kind])
+        is_dev = options.allow_loopback_urls
         if data is not None:
-            return Reading(observations=(v3.observation(body, data, statement, kind, allow_loopback=allow_loopback),))
-        return Reading(observations=(v2.observation(body, statement, kind, allow_loopback=allow_loopback),))
+            return Reading(observations=(v3.observation(body, data, statement, kind, allow_loopback=is_dev),))
+        return Reading(observations=(v2.observation(body, statement, kind, allow_loopback=is_dev),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
+
+
+def _is_of_other_environment(body: Mapping[str, object], live: bool | None) -> bool:
+    """One signature key may serve both environments, and one order number may exist in both."""
+    data = body.get("data")
+    told = data.get("live") if isinstance(data, dict) and "live" not in body else body.get("live")
+    return live is not None and isinstance(told, bool) and told is not live
 
 
 def _answer(body: Mapping[str, object], statement: Statement, allow_loopback: bool) -> Observation:

@@ -35,7 +35,7 @@ class Banked(Provider):
 
     def parse(self, statement: Statement) -> Reading:
         """What an authentic statement means; total on any bytes."""
-        return parse.parse(statement, self.options.deleted_state, allow_loopback=self.options.allow_loopback_urls)
+        return parse.parse(statement, self.options)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
         """A client for one account; opens nothing until it is used."""

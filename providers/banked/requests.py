@@ -27,6 +27,9 @@ def events_of(options: BankedOptions) -> tuple[str, ...]:
 
 def body_of(request: CreateRequest, *, allow_loopback: bool = False) -> bytes:
     """The body of a create call; raises InvalidCreate, or InsecureUrl for a URL of ours that is not HTTPS."""
+    for name in ("reference", "amount", "currency"):
+        if name in request.extra:
+            raise InvalidCreate(f"{name} is not one of the further fields", param=name)
     if request.return_url is not None:
         require_https(request.return_url, allow_loopback=allow_loopback)
     return msgspec.json.encode(BODIES[request.kind](request))
@@ -42,8 +45,6 @@ def _session(request: CreateRequest) -> dict[str, object]:
             raise InvalidCreate(f"Banked requires {name}", param=name)
     if "line_items" in fields:
         _check_line_items(fields["line_items"], request)
-        fields.pop("amount", None)
-        fields.pop("currency", None)
         return fields
     return fields | {"amount": request.amount_minor, "currency": request.currency}
 

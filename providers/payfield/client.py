@@ -27,7 +27,8 @@ _REQUIRED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("old", "payout"): ("card_number",),
 }
 
-_OURS: Final = frozenset({"external_id", "amount", "currency", "callback_url"})
+#: Said by the request or by the account, so that `extra` cannot say it otherwise.
+_OURS: Final = ("external_id", "amount", "currency", "callback_url", "shop_code")
 
 #: How often a create call may be sent: the merchant's id makes each repeat the same operation.
 _CREATE_ATTEMPTS: Final = 4
@@ -82,18 +83,21 @@ class PayfieldClient(Client):
 
     def _body(self, request: CreateRequest) -> bytes:
         dialect = self._options.dialect
+        for name in _OURS:
+            if name in request.extra:
+                raise InvalidCreate(f"{name} is not one of the further fields", param=name)
         for name in _REQUIRED.get((dialect, request.kind), ()):
             if not request.extra.get(name):
                 raise InvalidCreate(f"Payfield requires {name} for a {request.kind}", param=name)
         amount = from_minor(request.amount_minor, request.currency)
-        fields: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _OURS}
-        fields |= {
+        fields: dict[str, object] = {
+            **request.extra,
             "external_id": request.reference,
             "amount": amount if dialect == "new" else Decimal(amount),
             "currency": request.currency,
         }
         if self._options.shop_code:
-            fields.setdefault("shop_code", self._options.shop_code)
+            fields["shop_code"] = self._options.shop_code
         if request.callback_url:
             fields["callback_url"] = require_https(
                 request.callback_url, allow_loopback=self._options.allow_loopback_urls

@@ -60,7 +60,7 @@ class Desk:
         """The result of `work(client)`, an async function."""
 
         async def asked():
-            async with httpx2.AsyncClient(timeout=10) as http:
+            async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
                 transport = Recording(HttpTransport(http, self.pace, now, allow_loopback_http=True), self.change)
                 self.sent = transport.sent
                 account = Account("test", self.base_url, self.secrets)

@@ -234,3 +234,13 @@ def test_an_answer_is_about_what_was_asked():
     assert reading(SESSION, source=Source.POLL, kind="payment_session", ref="another").unreadable
     it = seen(without("id", "webhook_event"), source=Source.POLL, kind="payment_session", ref=ID)
     assert (it.provider_ref, it.status, it.as_of) == (ID, "sent", AT)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_test_and_live_are_kept_apart_where_the_account_says_which(live):
+    for body in (SESSION | {"live": live}, envelope("payment_sent", PAYIN | {"live": live})):
+        assert seen(body, live=live).status
+        assert seen(body).status
+        assert reading(body, live=not live).note
+        assert not reading(body, live=not live).observations
+    assert seen(without("live"), live=live).status == "sent"
