@@ -7,6 +7,9 @@ from statemachine.phases import Phase
 
 _UNPAID = frozenset({Phase.OPEN, Phase.PROCESSING})
 
+#: Ends without money after which money may come all the same.
+_MAY_BE_LATE = frozenset({Phase.EXPIRED, Phase.CANCELLED, Phase.FAILED})
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -17,6 +20,7 @@ class Schedule:
     longest: timedelta = timedelta(hours=1)
     paid_every: timedelta = timedelta(hours=6)  #: a paid payment that may still settle or be refunded
     give_up_after: timedelta | None = timedelta(days=30)  #: without a change; None: never
+    late_checks: tuple[timedelta, ...] = (timedelta(hours=1), timedelta(days=1))  #: after an end without money
     after_expiry: timedelta = timedelta(seconds=5)  #: ask so long after an expiry that the provider announced
 
     def next_poll(
@@ -30,7 +34,10 @@ class Schedule:
         now: datetime,
     ) -> datetime | None:
         """The instant of the next question; None where nothing more can happen or asking has gone on long enough."""
-        if is_terminal or self.has_given_up(changed_at, now):
+        if is_terminal:
+            is_checked = phase in _MAY_BE_LATE and polls < len(self.late_checks)
+            return max(now, changed_at + self.late_checks[polls]) if is_checked else None
+        if self.has_given_up(changed_at, now):
             return None
         if phase not in _UNPAID:
             return now + self.paid_every

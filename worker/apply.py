@@ -138,21 +138,22 @@ class Ledger:
                 setattr(payment, name, max(said, known or 0))  # totals: a late smaller one is an old one
 
     def _next_poll(self, rules: AccountRules, payment: Payment, decision: Decision) -> datetime | None:
-        is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
+        """At once where the decision asks; anew where the payment moved; else as the poller has set it."""
         if payment.provider_ref is None:
             return None
         if decision.ask:
             return self._now
-        if decision.outcome is Outcome.ADVANCED or (payment.next_poll_at is None and not is_terminal):
-            return rules.next_poll(
-                phase=Phase(payment.phase),
-                is_terminal=is_terminal,
-                polls=payment.polls,
-                changed_at=payment.changed_at,
-                expires_at=payment.expires_at,
-                now=self._now,
-            )
-        return None if is_terminal else payment.next_poll_at
+        is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
+        if decision.outcome is not Outcome.ADVANCED and (payment.next_poll_at is not None or is_terminal):
+            return payment.next_poll_at
+        return rules.next_poll(
+            phase=Phase(payment.phase),
+            is_terminal=is_terminal,
+            polls=payment.polls,
+            changed_at=payment.changed_at,
+            expires_at=payment.expires_at,
+            now=self._now,
+        )
 
     def _keep(
         self, payment: Payment, decision: Decision, observation: Observation, *, next_poll_at: datetime | None

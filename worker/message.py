@@ -121,8 +121,8 @@ class Application:
         for hint in reading.hints:
             found = payments.find_by_ref(self._unit, account, kinds, hint)
             found = found or payments.find_by_reference(self._unit, account, kinds, hint)
-            if found is not None and not rules.provider.lifecycles[found.kind].is_terminal(found.state):
-                named.append(found)
+            if found is not None:
+                named.append(found)  # an ended one too: the hint may be of money that came late
         for payment in named:
             payments.ask_at(self._unit, [payment.id], self._now)
             self._ledger.note(payment, Outcome.NOTED, "a hint; the provider is asked")
