@@ -219,7 +219,8 @@ class Deliveries:
                 )
                 status = answer.status_code
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                log.info("sandbox webhook unreachable", provider=message.provider, error=type(error).__name__)
+                # Counted as unreachable and kept in the journal; a log line each would drown everything else.
+                fault = fault or type(error).__name__
         if fault in {"corrupted", "stale", "forged"} and status is not None and 200 <= status < 300:
             self._counts.outcome(message.provider, f"{fault}_accepted")
         self._note(message, attempt, fault, status)
