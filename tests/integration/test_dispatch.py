@@ -337,9 +337,11 @@ def test_crash_before_settling(shop: Shop) -> None:
     assert [a.outcome for a in shop.attempts(message_id)] == ["delivered"]
 
 
-def test_lease_lost(shop: Shop) -> None:
+@pytest.mark.parametrize(("status", "expected"), [(200, "delivered"), (500, "pending"), (410, "dead")])
+def test_lease_lost(shop: Shop, status: int, expected: str) -> None:
     """A worker whose lease ran out does not overwrite what the next holder recorded, and its step ends well."""
     message_id = shop.owe(shop.payment())
+    shop.receiver.answers.extend([Response(), Response(status_code=status)])
 
     async def scenario() -> None:
         sink = shop.http_sink()
@@ -357,8 +359,8 @@ def test_lease_lost(shop: Shop) -> None:
     with capture_logs() as logs:
         asyncio.run(scenario())
     assert shop.received_ids() == [message_id] * 2
-    assert [a.number for a in shop.attempts(message_id)] == [1]
-    assert shop.message(message_id).status == "delivered"
+    assert [(a.number, a.http_status) for a in shop.attempts(message_id)] == [(1, status)]
+    assert shop.message(message_id).status == expected
     assert [log["outbox_id"] for log in logs if log["event"] == "effect.lease_lost"] == [message_id]
 
 
@@ -509,6 +511,29 @@ def test_sink_that_outlasts_the_lease(shop: Shop) -> None:
 
     asyncio.run(scenario())
     assert shop.message(message_id).last_error == "the sink outlasted the lease"
+
+
+def test_cancelled(shop: Shop) -> None:
+    """A step that is cancelled ends at once; what was under way is delivered again when its lease has run out."""
+    message_id = shop.owe(shop.payment())
+    shop.receiver.held = threading.Event()
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        step = asyncio.create_task(dispatcher.step())
+        async with asyncio.timeout(10):
+            while not shop.receiver.received:  # noqa: ASYNC110 - the receiver lives in another thread
+                await asyncio.sleep(0)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert (shop.message(message_id).status, shop.attempts(message_id)) == ("pending", [])
+        assert shop.receiver.held is not None
+        shop.receiver.held.set()
+        shop.clock.advance(LEASE.total_seconds())
+        assert await dispatcher.step() == 1
+
+    shop.run(scenario)
+    assert shop.received_ids() == [message_id] * 2
 
 
 def test_storage_away(tmp_path: Path, shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -230,7 +231,7 @@ def test_one_bad_address_condemns_all(receiver: Receiver, extra: str) -> None:
     assert not receiver.received
 
 
-def test_rebinding(receiver: Receiver) -> None:
+def test_rebinding(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that was public when checked and private a moment later never leads to the private address."""
     asked: list[str] = []
     answers = resolver_of(["192.0.2.1"], ["127.0.0.1"])
@@ -239,12 +240,22 @@ def test_rebinding(receiver: Receiver) -> None:
         asked.append(host)
         return await answers(host, port)  # type: ignore[misc,no-any-return]
 
+    system = socket.getaddrinfo
+    looked_up: list[object] = []
+
+    def rebound(host: object, *given: object, **named: object) -> object:
+        """The system's resolver has the private address already: whoever asks it again is led there."""
+        looked_up.append(host)
+        return system("127.0.0.1" if "rebinding" in str(host) else host, *given, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
     # 192.0.2.0/24 leads nowhere (RFC 5737) and stands for the public address.
     allowed = [ipaddress.ip_network("192.0.2.0/24")]
     url = f"https://rebinding.example:{receiver.port}/"
     sink = HttpSink("shop", url, [KEY], allowed_networks=allowed, resolver=resolve, timeout=0.3)
     first, second = deliver(sink, owed(), owed())
     assert asked == ["rebinding.example"] * 2
+    assert not any("rebinding" in str(host) for host in looked_up)
     assert isinstance(first, Failed)
     assert first.error.startswith("no answer")
     assert second == Failed("the host has an address that is neither public nor allowed")

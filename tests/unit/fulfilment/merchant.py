@@ -55,8 +55,8 @@ def answers(_fulfilment):
 
 
 def hangs(_fulfilment):
-    gate.wait(10)
     calls.append((None, threading.current_thread()))
+    gate.wait(10)
 
 
 def exits(_fulfilment):
