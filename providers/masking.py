@@ -6,7 +6,7 @@ from typing import Final
 from providers.decoding import own_words
 
 #: Six or more digits, however grouped: a card, an account, a sort code, a telephone.
-_NUMBER: Final = re.compile(r"\d(?:[ .\-]?\d){5,}")
+_NUMBER: Final = re.compile(r"\d(?:[ \-]?\d){5,}")
 
 #: A credential by its look: a known prefix, or a long run of letters with digits in it.
 _CREDENTIAL: Final = re.compile(r"\b(?:sk|pk|bk|whsec)_\w+|(?=[^\s\d]*\d)[\w+/=\-]{24,}", re.ASCII)

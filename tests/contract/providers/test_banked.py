@@ -114,3 +114,11 @@ def test_delivery_key_of_v3_is_the_event_id_alone():
 
     assert keys[0] == keys[1]
     assert keys[0] != keys[2]
+
+
+def test_delivery_key_tells_the_redacted_twin_of_an_event():
+    """An account that takes an event in full and redacted gets two deliveries, not one with two contents."""
+    provider, body = Banked(BankedOptions()), vector("v2_payment_sent")
+    twin = body.replace(b'"webook_type"', b'"webhook_type"')
+
+    assert provider.delivery_key(Delivery(body, ())) != provider.delivery_key(Delivery(twin, ()))
