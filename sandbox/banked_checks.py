@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from sandbox.config import Banked
@@ -130,15 +129,6 @@ def total(body: dict[str, Any]) -> tuple[int, str]:
         return int(body.get("amount") or body["amount_cents"]), str(body["currency"])
     amount = sum(int(item.get("amount", item.get("amount_cents"))) * int(item.get("quantity", 1)) for item in items)
     return amount, str(items[0].get("currency", body.get("currency")))
-
-
-def plain(value: Any) -> Any:
-    """The value with every Decimal as a float, so that it can be written as JSON again."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_text(value: object, most: int) -> bool:

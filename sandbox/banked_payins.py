@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sandbox.banked_checks import is_amount, plain
+from sandbox.banked_checks import is_amount
 from sandbox.banked_errors import refuse
+from sandbox.provider import plain
 from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Resource

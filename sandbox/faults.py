@@ -8,7 +8,7 @@ from typing import Literal
 
 from sandbox.config import Faults
 
-type_of_trouble = Literal["429", "500", "502", "503", "504", "timeout", "slow"]
+Trouble = Literal["429", "500", "502", "503", "504", "timeout", "slow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class EventPlan:
 class CallPlan:
     """What will go wrong with one API call."""
 
-    trouble: type_of_trouble | None
+    trouble: Trouble | None
     is_processed: bool
 
 
@@ -80,7 +80,7 @@ class Dice:
         self._calls[name] += 1
         rng = self.draw("call", name, self._calls[name])
         rolls = [rng.random() for _ in range(5)]
-        gateway: type_of_trouble = rng.choice(("502", "503", "504"))
+        gateway: Trouble = rng.choice(("502", "503", "504"))
         half = rng.random() < 0.5
         if rolls[0] < faults.api_429:
             return CallPlan("429", is_processed=False)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sandbox.config import PayfieldShop
 from sandbox.deliver import Message, Policy
 from sandbox.payfield_requests import ERRORS, Requests
-from sandbox.provider import Provider, Stage, magic_code
+from sandbox.provider import Provider, Stage, magic_code, plain
 from sandbox.signing import payfield
 from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply, to_json
@@ -65,7 +65,7 @@ class Payfield(Provider):
         amount = self._requests.check(body, kind)
         resource = self.world.find(self.name, kind, body["external_id"])
         if resource is not None:
-            if self._shop.on_conflict == "refuse" and resource.data["body"] != body:
+            if self._shop.on_conflict == "refuse" and resource.data["body"] != plain(body):
                 raise self._requests.refuse("external_id_conflict")
             return json_reply(200, self.shown(resource, is_full=True))
         if kind == "payout" and round(amount * 100) > self._available():
@@ -83,7 +83,7 @@ class Payfield(Provider):
             name=name,
             created_at=at,
             updated_at=at,
-            data={"body": body, "amount": f"{amount:.2f}"},
+            data={"body": plain(body), "amount": f"{amount:.2f}"},
         )
         self.expires(resource, self._shop.ttl_seconds)
         self.world.add(resource)

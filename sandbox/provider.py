@@ -169,9 +169,19 @@ def read_json(call: Call, refusal: Reply) -> dict[str, Any]:
         value = json.loads(call.body, parse_float=Decimal)
     except (ValueError, RecursionError):
         raise ApiError(refusal) from None
+    try:
+        plain(value)
+    except (UnicodeEncodeError, RecursionError):
+        # Half a surrogate pair is valid JSON, but it could never be sent back.
+        raise ApiError(refusal) from None
     if not isinstance(value, dict):
         raise ApiError(refusal)
     return value
+
+
+def plain(value: Any) -> Any:
+    """The value with every Decimal as a float, so that it can be written as JSON again."""
+    return json.loads(json.dumps(value, default=float, ensure_ascii=False).encode())
 
 
 def whole(text: str | None, default: int, most: int) -> int:

@@ -1,9 +1,10 @@
 """A running sandbox on a free port of this machine, for tests and for the demonstration."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,17 +22,24 @@ class Running(NamedTuple):
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers, or that it will not."""
+    """Says when it answers, or that it will not, and stops at once instead of at its next tick."""
 
-    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, ready: threading.Event, closing: asyncio.Event) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._closing = ready, closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets)
         finally:
             self._ready.set()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), 0.1)
 
 
 @contextmanager
@@ -49,17 +57,17 @@ def running(config: SandboxConfig | None = None, port: int = 0) -> Iterator[Runn
             app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5, ws="none"
         )
         ready = threading.Event()
-        server = _Server(settings, ready)
+        sandbox: Sandbox = app.state.sandbox
+        server = _Server(settings, ready, sandbox.closing)
         thread = threading.Thread(target=server.run, args=([listener],), name="sandbox", daemon=True)
         thread.start()
         if not ready.wait(30) or not server.started:
             msg = "the sandbox did not start"
             raise RuntimeError(msg)
-        sandbox: Sandbox = app.state.sandbox
         try:
             yield Running(url, sandbox)
         finally:
-            # Withheld answers would hold the shutdown up.
-            server.servers[0].get_loop().call_soon_threadsafe(sandbox.closing.set)
             server.should_exit = True
+            # Withheld answers would hold the shutdown up, so they are let go first.
+            server.servers[0].get_loop().call_soon_threadsafe(sandbox.closing.set)
             thread.join(30)

@@ -98,7 +98,7 @@ def test_create_errors(quiet, changes, status, field):
     assert field in answer.json()["validation_errors"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b'{"amount":"\\ud800"}', b"[" * 100_000])
 def test_create_needs_json(quiet, body):
     """What is no JSON object is 400."""
     assert quiet.ap("POST", "/payment/request", content=body).status_code == 400

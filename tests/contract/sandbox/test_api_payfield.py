@@ -155,6 +155,12 @@ def test_old_amounts_are_numbers(quiet, amount):
     assert_error(answer, 422, "amount must be a positive number", old=True, field="amount")
 
 
+def test_old_takes_any_user(quiet):
+    """A fraction where OLD checks nothing is echoed and does no harm."""
+    made = quiet.pf_create(old=True, external_id="user-2", merchant_user_id=1.5, amount=10.25)
+    assert (made.status_code, made.json()["merchant_user_id"], made.json()["amount"]) == (201, 1.5, "10.25")
+
+
 def test_old_needs_no_user(quiet):
     """In OLD the merchant_user fields are optional."""
     made = quiet.pf_create(old=True, external_id="nouser", merchant_user_id=None, merchant_user_ip=None)
