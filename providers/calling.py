@@ -1,5 +1,6 @@
 """Calls to a provider's API: authorise, send, refresh a token once on 401, name the error, repeat what is harmless."""
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -13,6 +14,9 @@ from providers.errors import ProviderError
 
 #: Ask for a new token this long before the old one ends, for clocks that differ.
 _TOKEN_MARGIN: Final = timedelta(seconds=30)
+
+#: Seconds after which a token is renewed whatever the provider says of it.
+_LONGEST_TOKEN: Final = 86_400
 
 #: Seconds to keep everybody quiet after a 429 that does not say how long.
 _PAUSE_ON_429: Final = 1.0
@@ -111,6 +115,7 @@ class ClientCredentials:
         self._form = b"grant_type=client_credentials" + (f"&scope={scope}".encode() if scope else b"")
         self._token = ""
         self._ends_at: datetime | None = None
+        self._fetching = asyncio.Lock()  # whoever comes while a token is fetched waits for that one
 
     def forget(self) -> None:
         """The token was refused: the next call fetches another."""
@@ -118,8 +123,9 @@ class ClientCredentials:
 
     async def header(self, _method: str, _path: str, _body: bytes) -> Headers:
         """The Authorization header with a token that is valid now; raises ProviderError where none is to be had."""
-        if self._ends_at is None or self._clock() >= self._ends_at:
-            await self._fetch()
+        async with self._fetching:
+            if self._ends_at is None or self._clock() >= self._ends_at:
+                await self._fetch()
         return {"authorization": f"Bearer {self._token}"}
 
     async def _fetch(self) -> None:
@@ -130,12 +136,15 @@ class ClientCredentials:
             content=self._form,
         )
         if answer.status != 200:
-            raise self._name_error(answer)
+            error = self._name_error(answer)
+            if answer.status == 429:
+                await self._transport.pause(error.retry_after or _PAUSE_ON_429)
+            raise error
         try:
             granted = msgspec.json.decode(answer.body, type=_Granted)
-        except msgspec.MsgspecError as fault:
+        except (ValueError, RecursionError) as fault:  # broken UTF-8 and deep nesting are no MsgspecError
             raise ProviderError("the provider's token answer is unreadable") from fault
-        lifetime = timedelta(seconds=granted.expires_in)
+        lifetime = timedelta(seconds=min(max(granted.expires_in, 0), _LONGEST_TOKEN))
         self._token = granted.access_token
         self._ends_at = answer.sent_at + max(lifetime - _TOKEN_MARGIN, lifetime / 2)
 

@@ -13,11 +13,12 @@ _MIN_REGISTERED: Final = 8
 _LONGEST: Final = 8192
 _SEAM: Final = 256  #: cut off as well, since the cut may go through the middle of what a pass would have masked
 
-#: Words joined by dots and underscores, and UUIDs: most values of most lines, done with at once.
+#: UUIDs, and words joined by dots and underscores: most values of most lines, done with at once.
 _HARMLESS: Final = re.compile(
-    r"(?!.*(?:whsec|sk|pk|rk|bk)_)[a-z]{1,24}(?:[._][a-z]{1,24})*"
-    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?P<words>[a-z]{1,24}(?:[._][a-z]{1,24})*)"
 )
+_PREFIX: Final = re.compile(r"(?:whsec|sk|pk|rk|bk)_")
+_SHORTEST: Final = 8  #: a sort code; nothing shorter is masked but the value of a pair
 
 _UUID: Final = (
     r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])"
@@ -96,7 +97,10 @@ def redact_text(text: str, registered: Registered, *, keep_digests: bool = False
     """The text with everything secret in it masked. `keep_digests` spares hexadecimal digests."""
     if registered.pattern is not None and len(text) >= registered.shortest:
         text = registered.pattern.sub(MASK, text)
-    if _HARMLESS.fullmatch(text):
+    if len(text) < _SHORTEST and "=" not in text and ":" not in text:
+        return text
+    harmless = _HARMLESS.fullmatch(text)
+    if harmless and not (harmless["words"] and "_" in text and _PREFIX.search(text)):
         return text
     if len(text) > _LONGEST + _SEAM:
         return _redacted(text[: _LONGEST + _SEAM], keep_digests)[:-_SEAM] + " [cut]"

@@ -65,7 +65,7 @@ class BankedClient(Client):
         path = self._path(request.kind)
         if request.kind not in requests.BODIES:
             raise UnsupportedByProvider(f"Banked documents no call to create a {request.kind}")
-        content = requests.body_of(request, allow_loopback=self._options.allow_loopback_urls)
+        content = requests.body_of(request, allow_loopback=self._options.allow_loopback_http)
         key = str(uuid5(_KEYS, request.idempotency_key))
         try:
             answer = await self._send("POST", path, content, key)
@@ -102,7 +102,7 @@ class BankedClient(Client):
 
         `details` may carry `signature_key`, the key that Banked is to sign with. At most 5 webhooks per event.
         """
-        require_https(url, allow_loopback=self._options.allow_loopback_urls)
+        require_https(url, allow_loopback=self._options.allow_loopback_http)
         fields: dict[str, object] = {"target_url": url, "events": requests.events_of(self._options)}
         if details.get("signature_key"):
             fields[self._options.signature_key_field] = details["signature_key"]

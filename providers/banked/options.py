@@ -25,7 +25,7 @@ class BankedOptions(ProviderOptions):
     live: bool | None = Field(
         None, description="what bodies must say in `live`; those of the other environment are then not applied"
     )
-    allow_loopback_urls: bool = Field(False, description="for development: our URLs may be http:// on loopback")
+    allow_loopback_http: bool = Field(False, description="for development: our URLs may be http:// on loopback")
 
     @model_validator(mode="after")
     def _has_scope(self) -> Self:

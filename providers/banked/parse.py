@@ -28,14 +28,14 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
         if _is_of_other_environment(body, options.live):
             return Reading(note="test and live are kept apart: this is of the other environment")
         if statement.source in ANSWERS:
-            return Reading(observations=(_answer(body, statement, options.allow_loopback_urls),))
+            return Reading(observations=(_answer(body, statement, options.allow_loopback_http),))
         data = v3.data_of(body)
         kind = v3.kind_of(body) if data is not None else v2.kind_of(body, statement.kind)
         if kind is None:
             return Reading(note="an event of a kind that we do not use")
         if kind in _NOTES:
             return Reading(note=_NOTES[kind])
-        is_dev = options.allow_loopback_urls
+        is_dev = options.allow_loopback_http
         if data is not None:
             return Reading(observations=(v3.observation(body, data, statement, kind, allow_loopback=is_dev),))
         return Reading(observations=(v2.observation(body, statement, kind, allow_loopback=is_dev),))

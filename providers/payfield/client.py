@@ -100,7 +100,7 @@ class PayfieldClient(Client):
             fields["shop_code"] = self._options.shop_code
         if request.callback_url:
             fields["callback_url"] = require_https(
-                request.callback_url, allow_loopback=self._options.allow_loopback_urls
+                request.callback_url, allow_loopback=self._options.allow_loopback_http
             )
         return _encoder.encode(fields)
 

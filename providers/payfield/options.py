@@ -22,4 +22,4 @@ class PayfieldOptions(ProviderOptions):
     shop_code: str | None = Field(
         None, min_length=1, description="the shop to create in and to search; the provider's default shop when absent"
     )
-    allow_loopback_urls: bool = Field(False, description="for development: callback URLs may be http:// on loopback")
+    allow_loopback_http: bool = Field(False, description="for development: callback URLs may be http:// on loopback")

@@ -45,7 +45,7 @@ class Payfield(Provider):
 
     def parse(self, statement: Statement) -> Reading:
         """What an authentic statement means; total on any bytes."""
-        return parse.parse(statement, self.options.default_kind, allow_loopback=self.options.allow_loopback_urls)
+        return parse.parse(statement, self.options.default_kind, allow_loopback=self.options.allow_loopback_http)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
         """A client for one shop; opens nothing until it is used."""

@@ -165,15 +165,11 @@ ROWS = [
 ]
 
 
-def failure(at, call):
+async def failure(call):
     """The ProviderError that a call raises."""
-
-    async def failing():
-        with pytest.raises(ProviderError) as caught:
-            await call
-        return caught.value
-
-    return failing()
+    with pytest.raises(ProviderError) as caught:
+        await call
+    return caught.value
 
 
 @pytest.mark.parametrize(("status", "kind", "may_repeat"), ROWS)
@@ -181,7 +177,7 @@ def test_each_error_of_create_is_named_and_create_is_sent_once(sandbox_url, stat
     """Every documented error of create has its type; none leads to a second creation, a doubtful one least of all."""
 
     async def conversation(at):
-        error = await failure(at, at.client.create(order(f"sandbox:{status}")))
+        error = await failure(at.client.create(order(f"sandbox:{status}")))
         return error, at.sent
 
     error, sent = talk(sandbox_url, conversation)
@@ -197,7 +193,7 @@ def test_both_error_shapes_are_read_over_the_wire(shape):
     with running(SandboxConfig(alternative_payments=SandboxAccount(error_shape=shape))) as place:
 
         async def conversation(at):
-            return await failure(at, at.client.create(order("wrong", currency="EUR")))
+            return await failure(at.client.create(order("wrong", currency="EUR")))
 
         error = talk(place.base_url, conversation)
     assert (error.http_status, error.type, error.param) == (422, "invalid_request_error", "currency")
@@ -209,7 +205,7 @@ def test_each_error_of_fetch_is_named(sandbox_url, status, kind, may_retry):
     """Every documented error of fetch has its type, and says whether to ask again."""
 
     async def conversation(at):
-        return await failure(at, at.client.fetch("payment_request", f"sandbox:{status}"))
+        return await failure(at.client.fetch("payment_request", f"sandbox:{status}"))
 
     error = talk(sandbox_url, conversation)
     assert (error.http_status, error.type, error.may_retry) == (status, kind, may_retry)
@@ -219,8 +215,8 @@ def test_an_unknown_id_is_not_found_and_a_strange_one_stays_in_its_path(sandbox_
     """An id is one segment of a path, whatever characters it has."""
 
     async def conversation(at):
-        unknown = await failure(at, at.client.fetch("payment_request", "00000000-0000-4000-8000-000000000000"))
-        strange = await failure(at, at.client.fetch("payment_request", "../../payments?x=#"))
+        unknown = await failure(at.client.fetch("payment_request", "00000000-0000-4000-8000-000000000000"))
+        strange = await failure(at.client.fetch("payment_request", "../../payments?x=#"))
         return unknown.http_status, strange.http_status
 
     assert talk(sandbox_url, conversation) == (404, 400)
@@ -230,7 +226,7 @@ def test_wrong_credentials_are_refused_once(sandbox_url):
     """A 403 from the token call is an authentication error, never repeated, and leaves nothing in doubt."""
 
     async def conversation(at):
-        error = await failure(at, at.client.create(order("credentials")))
+        error = await failure(at.client.create(order("credentials")))
         return error, at.sent.sent
 
     error, sent = talk(sandbox_url, conversation, secrets={**SECRETS, "client_secret": "guessed-by-somebody"})
@@ -268,7 +264,7 @@ def test_a_token_that_is_never_good_is_not_fetched_for_ever():
     with running(SandboxConfig(alternative_payments=SandboxAccount(token_seconds=0))) as place:
 
         async def conversation(at):
-            error = await failure(at, at.client.fetch("payment_request", "x"))
+            error = await failure(at.client.fetch("payment_request", "x"))
             return error.http_status, len(at.sent.sent)
 
         assert talk(place.base_url, conversation) == (401, 4)
@@ -279,23 +275,44 @@ def test_the_sixth_call_in_a_second_pauses_the_account():
     with running(SandboxConfig()) as place:
 
         async def conversation(at):
-            await failure(at, at.client.fetch("payment_request", "x"))
-            errors = await asyncio.gather(*(failure(at, at.client.fetch("payment_request", "x")) for _ in range(6)))
+            errors = await asyncio.gather(*(failure(at.client.fetch("payment_request", "x")) for _ in range(7)))
             return sorted(error.http_status for error in errors), at.sent.paused
 
         statuses, paused = talk(place.base_url, conversation)
     assert statuses[-1] == 429
-    assert len(paused) == statuses.count(429)
+    assert paused == [1.0] * statuses.count(429)
+
+
+def test_calls_at_once_share_one_token(sandbox_url):
+    """Whoever needs a token while one is fetched waits for that one."""
+
+    async def conversation(at):
+        await asyncio.gather(*(failure(at.client.fetch("payment_request", "sandbox:404")) for _ in range(20)))
+        return at.sent.statuses("POST", "/oauth/token")
+
+    assert talk(sandbox_url, conversation) == [200]
+
+
+def test_a_token_call_over_the_limit_pauses_the_account_too():
+    """The limit counts token calls; a 429 there pauses, may be repeated, and leaves nothing in doubt."""
+    with running(SandboxConfig(alternative_payments=SandboxAccount(requests_per_second=0))) as place:
+
+        async def conversation(at):
+            return await failure(at.client.create(order("limited"))), at.sent.paused
+
+        error, paused = talk(place.base_url, conversation)
+    assert (error.http_status, error.type) == (429, "rate_limit_error")
+    assert (error.may_retry, error.is_ambiguous, paused) == (True, False, [1.0])
 
 
 def test_a_create_without_an_answer_is_in_doubt_and_not_repeated(sandbox_url):
     """The provider created what we were not told of: one call, reported as ambiguous and not to be repeated."""
 
     async def conversation(at):
-        await failure(at, at.client.fetch("payment_request", "sandbox:404"))  # fetches the token
+        await failure(at.client.fetch("payment_request", "sandbox:404"))  # fetches the token
         control(sandbox_url, "PUT", "faults", {"api_timeout": 1.0})
         try:
-            return await failure(at, at.client.create(order("silence"))), at.sent
+            return await failure(at.client.create(order("silence"))), at.sent
         finally:
             control(sandbox_url, "PUT", "faults", {"api_timeout": 0.0})
 
@@ -312,7 +329,7 @@ def test_a_token_without_an_answer_leaves_no_doubt(sandbox_url):
     async def conversation(at):
         control(sandbox_url, "PUT", "faults", {"api_timeout": 1.0})
         try:
-            return await failure(at, at.client.create(order("no-token")))
+            return await failure(at.client.create(order("no-token")))
         finally:
             control(sandbox_url, "PUT", "faults", {"api_timeout": 0.0})
 

@@ -40,7 +40,7 @@ def kind(request):
 
 
 def desk_for(root, *, secrets=None, change=None, **options):
-    provider = Banked(BankedOptions(allow_loopback_urls=True, **options))
+    provider = Banked(BankedOptions(allow_loopback_http=True, **options))
     return Desk(provider, root + "/banked", SECRETS | (secrets or {}), change=change)
 
 

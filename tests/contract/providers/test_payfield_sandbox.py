@@ -41,7 +41,7 @@ def dialect(request):
 
 
 def desk_for(root, dialect, *, secrets=None, clock=now, change=None, **options):
-    provider = Payfield(PayfieldOptions(dialect=dialect, allow_loopback_urls=True, **options))
+    provider = Payfield(PayfieldOptions(dialect=dialect, allow_loopback_http=True, **options))
     return Desk(provider, root + PATHS[dialect], SECRETS[dialect] | (secrets or {}), clock=clock, change=change)
 
 
