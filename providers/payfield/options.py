@@ -16,8 +16,10 @@ class PayfieldOptions(ProviderOptions):
     )
     digest_encoding: Encoding = Field("hex", description="how signatures are written; the pages do not say")
     timestamp_format: Literal["iso", "unix"] = Field("iso", description="how our requests write X-Timestamp")
-    default_kind: Literal["payin", "payout"] = Field(
-        "payin", description="what a callback is about when neither its body nor its URL says"
+    default_kind: Literal["payin", "payout", "ask"] = Field(
+        "payin",
+        description="what a callback is about when neither its body nor its URL says; `ask` believes no more than that"
+        " something changed, for a shop whose payins and payouts may have the same ids and come to one URL",
     )
     shop_code: str | None = Field(
         None, min_length=1, description="the shop to create in and to search; the provider's default shop when absent"

@@ -15,6 +15,9 @@ from statemachine.phases import ANSWERS
 
 _KINDS: Final = frozenset({"payin", "payout"})
 
+#: In place of a kind: a payout's success must not be taken for that of a payin with the same id.
+ASK: Final = "ask"
+
 #: What a decimal string may look like; Python's own reading of decimals takes far more.
 _DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 
@@ -32,6 +35,8 @@ def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = Fal
         kind = _kind(body, statement, default_kind)
         if kind is None:
             return Reading(note="a transaction_type that we do not use")
+        if kind == ASK:
+            return Reading(hints=(_ref(body, statement),))
         return Reading(observations=(_observation(body, statement, kind, _facts(body, allow_loopback)),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))

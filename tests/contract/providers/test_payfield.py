@@ -63,7 +63,7 @@ CASES = {
         bodies=vectors("payfield"),
     ),
     "unix timestamps, base64": Case(
-        provider=Payfield(PayfieldOptions(digest_encoding="base64")),
+        provider=Payfield(PayfieldOptions(digest_encoding="base64", default_kind="ask")),
         sign=sign_base64,
         body=vector("callback_payin_success"),
         other_body=vector("callback_payin_success").replace(b'"success"', b'"refunded"'),
