@@ -26,7 +26,7 @@ class TokenKey(Section):
     id: str = Field("", description="names the key; may be shown", json_schema_extra=REQUIRED)
     secret: Secret = Field(
         default_factory=Secret.missing,
-        description="env:NAME or file:path of at least 16 bytes",
+        description="a reference, env:NAME or file:path, to at least 16 bytes",
         json_schema_extra=REQUIRED,
     )
 
@@ -60,8 +60,10 @@ class AccountSettings(Section):
     webhook_keys: tuple[WebhookKey, ...] = Field(
         (), description="the keys that verify deliveries; several while a key is rotated", json_schema_extra=REQUIRED
     )
-    window_past_seconds: float = Field(300, ge=0, description="how old a delivery's signed time may be")
-    window_future_seconds: float = Field(300, ge=0, description="how far ahead a delivery's signed time may be")
+    window_past_seconds: float = Field(300, ge=0, description="how many seconds old a delivery's signed time may be")
+    window_future_seconds: float = Field(
+        300, ge=0, description="how many seconds ahead a delivery's signed time may be"
+    )
     budget: BudgetSettings | None = Field(
         None, description="requests in seconds that may be sent, when not the provider's documented limit"
     )

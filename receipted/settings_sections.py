@@ -39,7 +39,7 @@ class ServiceSettings(Section):
     )
     trusted_proxies: tuple[Network, ...] = Field((), description="networks of proxies whose X-Forwarded-Proto counts")
     body_limit_bytes: int = Field(262_144, ge=1024, description="the largest body that a delivery may have")
-    body_timeout_seconds: float = Field(10, gt=0, description="how long a body may take to arrive")
+    body_timeout_seconds: float = Field(10, gt=0, description="seconds that a body may take to arrive")
     unverified_per_minute: int = Field(
         60, ge=1, description="deliveries a minute that may fail verification, per client and account"
     )
@@ -73,24 +73,26 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least severe level that is logged: debug, info, warning or error"
     )
-    format: Literal["json", "console"] = Field("json", description="json for machines, console for people")
+    format: Literal["json", "console"] = Field("json", description="lines for machines (json) or for people (console)")
 
 
 class PollerSettings(Section):
     """When a silent payment is asked about."""
 
-    first_after_seconds: float = Field(60, gt=0, description="silence before a payment is first asked about")
+    first_after_seconds: float = Field(60, gt=0, description="seconds of silence before a payment is first asked about")
     growth: float = Field(1.5, ge=1, description="by how much each wait is longer than the one before")
-    longest_seconds: float = Field(3600, gt=0, description="the longest wait between two questions")
+    longest_seconds: float = Field(3600, gt=0, description="the longest wait between two questions, in seconds")
     paid_every_seconds: float = Field(
-        21_600, gt=0, description="the wait for a payment that is paid and may still be settled or refunded"
+        21_600,
+        gt=0,
+        description="seconds between questions about a payment that is paid and may still be settled or refunded",
     )
     give_up_after_seconds: float = Field(
-        2_592_000, ge=0, description="age at which asking ends and a person must look; 0 for never"
+        2_592_000, ge=0, description="age in seconds at which asking ends and a person must look; 0 for never"
     )
     hint_asks: int = Field(50, ge=1, description="how many payments one hint about a whole account asks about")
     create_grace_seconds: float = Field(
-        120, gt=0, description="how long a create call may be without an answer before its payment needs review"
+        120, gt=0, description="seconds that a create call may be without an answer before its payment needs review"
     )
     concurrency: int = Field(4, ge=1, description="how many questions are under way at once")
 
@@ -99,11 +101,11 @@ class WorkerSettings(Section):
     """How the inbox is worked through."""
 
     batch: int = Field(200, ge=1, description="how many messages are claimed at once")
-    lease_seconds: float = Field(60, gt=0, description="how long a claim lasts before others may take over")
+    lease_seconds: float = Field(60, gt=0, description="seconds that a claim lasts before others may take over")
     max_attempts: int = Field(12, ge=1, description="attempts after which a message is dead")
-    retry_first_seconds: float = Field(1, gt=0, description="the wait after the first failed attempt")
-    retry_longest_seconds: float = Field(3600, gt=0, description="the longest wait between attempts")
-    tick_seconds: float = Field(1, gt=0, description="how often an idle worker looks for work")
+    retry_first_seconds: float = Field(1, gt=0, description="the wait after the first failed attempt, in seconds")
+    retry_longest_seconds: float = Field(3600, gt=0, description="the longest wait between attempts, in seconds")
+    tick_seconds: float = Field(1, gt=0, description="seconds after which an idle worker looks for work again")
 
 
 class FulfilmentSettings(Section):
@@ -111,9 +113,9 @@ class FulfilmentSettings(Section):
 
     schedule_seconds: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 36_000, 36_000, 36_000),
-        description="the wait before each further attempt; after the last the effect is dead",
+        description="seconds before each further attempt; after the last the effect is dead",
     )
-    timeout_seconds: float = Field(15, gt=0, description="how long a sink may take to answer")
+    timeout_seconds: float = Field(15, gt=0, description="seconds that a sink may take to answer")
     concurrency: int = Field(16, ge=1, description="how many effects are under way at once")
     allowed_networks: tuple[Network, ...] = Field((), description="private networks that an HTTP sink may live in")
 
@@ -122,7 +124,7 @@ class SinkSettings(Section):
     """Where effects go."""
 
     name: str = Field("", description="names the sink", json_schema_extra=REQUIRED)
-    kind: Literal["http", "python"] = Field("http", description="http for a signed webhook, python for a callable")
+    kind: Literal["http", "python"] = Field("http", description="a signed webhook (http) or a callable (python)")
     url: str | None = Field(None, description="of an http sink: the https:// URL that effects are sent to")
     secrets: tuple[Secret, ...] = Field(
         (), description="of an http sink: whsec_ keys as env:NAME or file:path; the first signs first"
