@@ -366,7 +366,7 @@ def test_a_webhook_is_registered_over_https_with_a_secret_only(sandbox_url):
             "https://shop.example/webhooks", topic="payout_paid", secret_key="s" * 20
         )
         refused = await failure(
-            at, at.client.register_webhook("https://shop.example/webhooks", topic="no_topic", secret_key="s" * 20)
+            at.client.register_webhook("https://shop.example/webhooks", topic="no_topic", secret_key="s" * 20)
         )
         return made.status, refused.http_status, refused.param
 
