@@ -22,13 +22,13 @@ from sandbox.world import IllegalMove, Lifecycle, Resource
 SESSION = Lifecycle(
     initial="awaiting_provider",
     moves={
-        "awaiting_provider": ("awaiting_payment_consent", "failed"),
-        "awaiting_payment_consent": ("initiated", "pending", "sent", "failed"),
+        "awaiting_provider": ("awaiting_payment_consent", "failed", "deleted"),
+        "awaiting_payment_consent": ("initiated", "pending", "sent", "failed", "deleted"),
         "initiated": ("pending", "sent", "failed"),
         "pending": ("sent", "failed"),
     },
     paid=frozenset({"sent"}),
-    unpaid_ends=frozenset({"failed"}),
+    unpaid_ends=frozenset({"failed", "deleted"}),
 )
 PAYIN = Lifecycle(
     initial="CREATED",
@@ -161,7 +161,7 @@ class BankedProvider(Provider):
         """The resource of the path, or the error of the provider."""
         self.provoke(call, call.params["id"])
         resource = self.world.find(self.name, kind, call.params["id"])
-        if resource is None or resource.data.get("is_removed"):
+        if resource is None or resource.state == "deleted":
             raise refuse(call, [(missing, "id")])
         return resource
 

@@ -96,7 +96,7 @@ class Sessions:
     def list_all(self, call: Call) -> Reply:
         """Every session, newest first; the provider documents no such call, so the shape is ours."""
         rows = reversed(self._owner.world.all(self._owner.name, KIND))
-        return json_reply(200, [self.shown(item) for item in rows if not item.data.get("is_removed")])
+        return json_reply(200, [self.shown(item) for item in rows if item.state != "deleted"])
 
     def delete(self, call: Call) -> Reply:
         """204; only before the payer is at the bank, else `invalid_action`. What remains is configured."""
@@ -105,8 +105,9 @@ class Sessions:
         if not owner.moves_for(resource, "cancel"):
             raise refuse(call, [("invalid_action", "id")])
         if owner.own.delete_result == "removed":
-            resource.data["is_removed"] = True
-        owner.act(resource, "cancel", {})
+            owner.act(resource, "move", {"state": "deleted"})
+        else:
+            owner.act(resource, "cancel", {})
         return Reply(204)
 
     def providers(self, call: Call) -> Reply:

@@ -80,6 +80,8 @@ def test_delete_can_remove():
         path = f"/v2/payment_sessions/{stage.bk_create().json()['id']}"
         assert stage.bk("DELETE", path).status_code == 204
         assert (stage.bk("GET", path).status_code, codes(stage.bk("GET", path))) == (404, ["session_not_found"])
+        assert stage.bk("GET", "/v2/payment_sessions").json() == []
+        assert [row["state"] for row in stage.truth()] == ["deleted"]
 
 
 def test_delete_is_forbidden_at_the_bank(quiet):
@@ -377,7 +379,7 @@ def test_webhook_registration(quiet, version):
 
 def test_expiry():
     """An expiration in the near future ends the session as failed, but never once the bank has it."""
-    with scene(SandboxConfig(speed=2_000)) as stage:
+    with scene(SandboxConfig(speed=5_000)) as stage:
         idle, busy = stage.bk_create().json()["id"], stage.bk_create().json()["id"]
         for _ in range(2):
             stage.act("banked", "payment_session", busy, "step")

@@ -123,7 +123,7 @@ LEGAL = {
 
 def test_payers():
     """Simulated payers walk legally, end everything, and their outcomes follow the configured weights."""
-    config = SandboxConfig(speed=1000, payers=Payers(pay=0.5, decline=0.2, cancel=0.2, expire=0.1, skip=0.5))
+    config = SandboxConfig(speed=2000, payers=Payers(pay=0.5, decline=0.2, cancel=0.2, expire=0.1, skip=0.5))
     config = replace(
         config,
         alternative_payments=AlternativePayments(requests_per_second=10_000, ttl_seconds=600),
@@ -186,7 +186,7 @@ def test_a_storm_ends(endpoint):
         replay_other_content=0.2,
         late_money=0.3,
     )
-    config = SandboxConfig(seed=5, speed=2000, faults=faults, payers=Payers())
+    config = SandboxConfig(seed=5, speed=4000, faults=faults, payers=Payers())
     config = replace(config, stable_genius=StableGenius(test_requests_per_minute=100_000))
     with scene(config) as stage:
         for provider in ("stable_genius", "payfield", "banked"):

@@ -277,7 +277,7 @@ def test_gone_is_final_for_banked_only(endpoint):
 
 def test_unreachable_is_retried(endpoint):
     """An endpoint that nobody answers at is tried again."""
-    with scene(SandboxConfig(speed=10_000)) as stage:
+    with scene(replace(SandboxConfig(speed=100_000), payfield=replace(PF, ttl_seconds=1e9))) as stage:
         make(stage, "payfield", callback_url="http://127.0.0.1:1/")
         stage.act("payfield", "payin", "r1", "pay")
         stage.settled()

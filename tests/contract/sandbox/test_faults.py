@@ -231,7 +231,7 @@ def test_api_slow():
 def story(seed, order):
     """What was delivered and what became of everything, for payments created in this order."""
     faults = Faults(lose=0.2, duplicate=0.2, corrupt_signature=0.2, forge=0.2, replay_other_content=0.2)
-    config = SandboxConfig(seed=seed, speed=2000, faults=faults, payers=Payers(sigma=0.1))
+    config = SandboxConfig(seed=seed, speed=2000, faults=faults, payers=Payers(sigma=0.1, expire=0))
     config = replace(config, alternative_payments=AlternativePayments(requests_per_second=10_000))
     with scene(config) as stage:
         for provider in ("stable_genius", "banked"):
