@@ -90,6 +90,9 @@ class PollerSettings(Section):
     give_up_after_seconds: float = Field(
         2_592_000, ge=0, description="age in seconds at which asking ends and a person must look; 0 for never"
     )
+    late_checks_seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (3600, 86_400), description="ages at which a payment that ended without money is asked about: it may come late"
+    )
     hint_asks: int = Field(50, ge=1, description="how many payments one hint about a whole account asks about")
     create_grace_seconds: float = Field(
         120, gt=0, description="seconds that a create call may be without an answer before its payment needs review"

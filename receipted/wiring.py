@@ -70,6 +70,7 @@ class Service:
             growth=poller.growth,
             longest=timedelta(seconds=poller.longest_seconds),
             paid_every=timedelta(seconds=poller.paid_every_seconds),
+            late_checks=tuple(timedelta(seconds=age) for age in poller.late_checks_seconds),
             give_up_after=give_up,
         )
 
