@@ -157,7 +157,7 @@ class Subscriptions:
                     url=row["endpoint_url"],
                     body=to_json(body),
                     sign=alternative_payments(self._secrets[row["id"]]),
-                    missign=alternative_payments("not_the_secret_of_anybody"),
+                    sign_wrongly=alternative_payments("not_the_secret_of_anybody"),
                     policy=POLICY,
                     forged=to_json(body | {"topic": "payment_succeeded", "data": payment | {"status": "succeeded"}}),
                     altered=to_json(body | {"data": dearer}),

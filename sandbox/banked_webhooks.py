@@ -169,7 +169,7 @@ class Webhooks:
                     url=hook.url,
                     body=to_json(body),
                     sign=banked(hook.key),
-                    missign=banked("not_the_key_of_anybody"),
+                    sign_wrongly=banked("not_the_key_of_anybody"),
                     policy=POLICY,
                     forged=to_json(forged),
                     altered=to_json(altered),

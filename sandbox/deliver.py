@@ -38,7 +38,7 @@ class Message:
     url: str
     body: bytes
     sign: Signer
-    missign: Signer  #: the same scheme with a key that nobody has
+    sign_wrongly: Signer  #: the same scheme with a key that nobody has
     policy: Policy
     forged: bytes  #: what an attacker would send to look paid
     altered: bytes  #: the same identity with another amount
@@ -181,7 +181,7 @@ class Deliveries:
     async def _attempt(self, message: Message, plan: EventPlan, attempt: int) -> int | None:
         sign, at, fault = message.sign, now(), ""
         if attempt == 1 and plan.corrupt:
-            sign, fault = message.missign, "corrupted"
+            sign, fault = message.sign_wrongly, "corrupted"
         elif attempt == 1 and plan.stale_seconds and message.has_timestamp:
             at, fault = at + timedelta(seconds=plan.stale_seconds), "stale"
         status = await self._send(message, attempt, fault, message.body, sign(message.body, at))
@@ -196,7 +196,7 @@ class Deliveries:
             await self._send(message, 0, "duplicate", message.body, message.sign(message.body, now()))
         if plan.forge:
             self._counts.outcome(message.provider, "forged")
-            headers = message.missign(message.forged, now()) if plan.forge == "missigned" else {}
+            headers = message.sign_wrongly(message.forged, now()) if plan.forge == "missigned" else {}
             await self._send(message, 0, "forged", message.forged, headers)
         if plan.replay_other_content:
             self._counts.outcome(message.provider, "replayed_other_content")

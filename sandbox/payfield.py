@@ -184,7 +184,7 @@ class Payfield(Provider):
                 url=url,
                 body=to_json(body),
                 sign=payfield(secret, self._shop.digest),
-                missign=payfield("not_the_secret_of_anybody", self._shop.digest),
+                sign_wrongly=payfield("not_the_secret_of_anybody", self._shop.digest),
                 policy=POLICY,
                 forged=to_json(body | {"status": "success"}),
                 altered=to_json(body | {"amount": f"{Decimal(resource.data['amount']) + 1:.2f}"}),

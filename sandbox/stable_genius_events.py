@@ -123,7 +123,7 @@ class Events:
                     url=url,
                     body=to_json(envelope),
                     sign=stable_genius(secret),
-                    missign=stable_genius("not_the_secret_of_anybody"),
+                    sign_wrongly=stable_genius("not_the_secret_of_anybody"),
                     policy=POLICY,
                     forged=to_json(forged),
                     altered=to_json(altered),
