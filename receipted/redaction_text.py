@@ -20,10 +20,11 @@ _HARMLESS: Final = re.compile(
 _PREFIX: Final = re.compile(r"(?:whsec|sk|pk|rk|bk)_")
 _SHORTEST: Final = 8  #: a sort code; nothing shorter is masked but the value of a pair
 
-_UUID: Final = (
-    r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])"
+#: In a group of its own: split() keeps it, between the parts that may hold numbers of cards and accounts.
+_UUID: Final = re.compile(
+    r"((?<![0-9A-Za-z])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![0-9A-Za-z]))"
 )
-_CARD: Final = re.compile(rf"(?P<uuid>{_UUID})|\d(?:[ \-]?\d){{12,}}")
+_CARD: Final = re.compile(r"\d(?:[ \-]?\d){12,}")
 _DIGITS: Final = re.compile(r"\d+")
 _IBAN_START: Final = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}\d{2}(?=[ \-]?[0-9A-Za-z])")
 _IBAN_REST: Final = re.compile(r"(?:[ \-]?[0-9A-Za-z]){11,30}", re.ASCII)
@@ -116,9 +117,10 @@ def _redacted(text: str, keep_digests: bool) -> str:
         text = _LINK.sub(rf"\1{MASK}", text)
         text = _QUERY.sub(rf"\1{MASK}", text)
     if has_digits:
-        text = _BANK.sub(MASK, text)
-        text = _CARD.sub(_without_cards, text)
-        text = _without_ibans(text)
+        text = "".join(
+            part if at % 2 else _without_ibans(_CARD.sub(_without_cards, _BANK.sub(MASK, part)))
+            for at, part in enumerate(_UUID.split(text))
+        )
     text = _SCHEME.sub(rf"\1 {MASK}", text)
     text = _TOKEN.sub(MASK, text)
     if not keep_digests:
@@ -138,8 +140,6 @@ def _is_digest(text: str) -> bool:
 def _without_cards(match: re.Match[str]) -> str:
     """The digits unchanged unless some of them, from one group's start to another's end, are a card number."""
     text = match[0]
-    if match["uuid"]:
-        return text
     groups = [(group.start(), group.end()) for group in _DIGITS.finditer(text)]
     for first, (start, _) in enumerate(groups):
         for _, end in groups[first:]:

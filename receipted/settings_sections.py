@@ -91,7 +91,8 @@ class PollerSettings(Section):
         2_592_000, ge=0, description="age in seconds at which asking ends and a person must look; 0 for never"
     )
     late_checks_seconds: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (3600, 86_400), description="ages at which a payment that ended without money is asked about: it may come late"
+        (3600, 86_400),
+        description="ages in seconds at which a payment that ended without money is asked about again",
     )
     hint_asks: int = Field(50, ge=1, description="how many payments one hint about a whole account asks about")
     create_grace_seconds: float = Field(
