@@ -30,10 +30,15 @@ def outside(config: SandboxConfig, shop_secret: str, *, shop_failures: float) ->
     process = context.Process(target=_run, args=(config, shop_secret, shop_failures, theirs), daemon=True)
     process.start()
     try:
-        if not ours.poll(60):
+        theirs.close()  # so that the end of the process is seen as the end of the pipe
+        try:
+            urls = ours.recv() if ours.poll(60) else None
+        except EOFError:
+            urls = None
+        if urls is None:
             msg = "the sandbox did not start"
             raise RuntimeError(msg)
-        yield Outside(*ours.recv())
+        yield Outside(*urls)
     finally:
         ours.close()  # the other side takes that as the sign to stop
         process.join(20)

@@ -1,0 +1,122 @@
+"""`receipted demo`: shows the run live, then the table, then the proof."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from audit.verify import Report
+from receipted import logs
+from receipted.demo.compare import Wrong
+from receipted.demo.plan import SHOP_SECRET, orders, sandbox_config
+from receipted.demo.run import Demonstration
+from receipted.demo.view import Figures, table
+from receipted.loops import until_signalled
+from sandbox.outside import outside
+
+#: The shop's own share of failures.
+_SHOP_FAILURES = 0.1
+
+
+def demo(
+    payments: Annotated[int, typer.Option(min=1, help="How many payments to order.")] = 400,
+    seed: Annotated[int | None, typer.Option(help="Repeats a run's faults and payers; printed at the start.")] = None,
+    speed: Annotated[float, typer.Option(min=1, help="How much faster the providers' time runs.")] = 100.0,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Go on until Ctrl-C, for you to click.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where the database and its settings are left.")] = Path("var/demo"),
+    patience: Annotated[float, typer.Option(min=1, help="Seconds until what is not right counts as wrong.")] = 50.0,
+) -> None:
+    """Order payments at four misbehaving providers, and prove that all ended right.
+
+    Exit code 0 only if every payment equals its provider's own record, every paid one was fulfilled exactly once as
+    the shop counts it, and the audit finds no fault.
+
+    Example: receipted demo --payments 400 --seed 7
+    """
+    chosen = int(time.time()) if seed is None else seed
+    logs.configure("error", "console")
+    console = Console()
+    config = sandbox_config(chosen, speed, has_payers=True)
+    console.print(f"[bold]Receipted demo[/]: {payments} payments, seed {chosen}, the providers' time runs {speed:g}x")
+    with outside(config, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
+        run = Demonstration(config, world, folder.absolute())
+        is_right = asyncio.run(_run(run, console, payments, chosen, patience, keep_running=keep_running))
+    raise typer.Exit(0 if is_right else 1)
+
+
+async def _run(
+    run: Demonstration, console: Console, count: int, seed: int, patience: float, *, keep_running: bool
+) -> bool:
+    started = time.monotonic()
+    async with run.running() as commands:
+        with Live(console=console, refresh_per_second=4) as live:
+            showing = asyncio.create_task(_show(run, live, started))
+            await run.order(commands, orders(count, seed))
+            wrong = await run.settle(commands, started + patience)
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+            figures = await run.figures(wrong)
+            live.update(table(figures, _title(started), is_final=True))
+        report = await run.audit()
+        _conclude(run, console, figures, wrong, report, await run.outcomes())
+        if keep_running:
+            await _keep_running(run, console)
+    return not wrong and not report.faults
+
+
+async def _show(run: Demonstration, live: Live, started: float) -> None:
+    while True:
+        live.update(table(await run.figures([]), _title(started), is_final=False))
+        await asyncio.sleep(0.5)
+
+
+def _title(started: float) -> str:
+    return f"after {time.monotonic() - started:.1f} s"
+
+
+def _conclude(
+    run: Demonstration,
+    console: Console,
+    figures: Figures,
+    wrong: list[Wrong],
+    report: Report,
+    outcomes: dict[str, dict[str, int]],
+) -> None:
+    done: dict[str, int] = {}
+    for counts in outcomes.values():
+        for name, number in counts.items():
+            done[name] = done.get(name, 0) + number
+    console.print("The providers: " + ", ".join(f"{number} {name}" for name, number in sorted(done.items())) + ".")
+    reviews = ", ".join(f"{number} {review}" for review, number in sorted(run.resolved.items())) or "none"
+    console.print(f"Reviews that an operator resolved, with a reason: {reviews}.")
+    for fault in wrong[:20]:
+        console.print(f"[red]wrong[/]: {fault.account} {fault.payment}: {fault.problem}")
+    if report.first is not None:
+        console.print(f"[red]audit[/]: {report.first.table} {report.first.row}: {report.first.problem}")
+    verdict = "[green]right[/]" if not wrong and not report.faults else "[red]WRONG[/]"
+    console.print(
+        f"Audit: {report.payments} payments, {report.transitions} transitions, {report.messages} messages, "
+        f"{report.signatures} signatures verified again, {len(report.faults)} faults."
+    )
+    console.print(
+        f"Everything is {verdict}: {len(wrong)} of {sum(c.phases.total() for c in figures.counts.values())} wrong."
+    )
+    console.print(f"Look around: receipted --config {_short(run.settings_file)} payments list")
+
+
+def _short(path: Path) -> str:
+    cwd = Path.cwd()
+    return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
+
+
+async def _keep_running(run: Demonstration, console: Console) -> None:
+    console.print(f"\nReceipted      http://127.0.0.1:{run.port}/webhooks/genius")
+    console.print(f"The providers  {run.outside.sandbox_url}/checkout")
+    console.print(f"The shop       {run.outside.shop_url}/orders")
+    console.print("Ctrl-C ends it.")
+    with until_signalled() as stop:
+        await stop.wait()

@@ -1,0 +1,255 @@
+"""Runs the demonstration: the outside world in one process, the service in this one, and a merchant between them."""
+
+import asyncio
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from audit.verify import Audit, Report
+from providers.errors import ProviderError, UnsupportedByProvider
+from receipted.app import create_app
+from receipted.commands import Commands, CreateUnanswered, StillApplying
+from receipted.demo.compare import Key, Wrong, compare, truth_by_key
+from receipted.demo.plan import ACCOUNTS, Order, settings_data
+from receipted.demo.view import Figures
+from receipted.settings import parse
+from receipted.wiring import Service
+from sandbox.config import SandboxConfig
+from sandbox.outside import Outside
+from statemachine.phases import Phase, Review
+from storage import migrate, payments, statistics
+from storage.tables import Payment
+
+#: How many create calls the shop has under way at once.
+_CUSTOMERS = 16
+_TRIES = 6
+_OPERATOR = "operator of the demonstration"
+_MOVING = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
+
+
+class Demonstration:
+    """One run: its service, its outside world and its merchant."""
+
+    def __init__(self, config: SandboxConfig, outside: Outside, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        database = folder / "receipted.db"
+        for leftover in folder.glob("receipted.db*"):
+            leftover.unlink()
+        self.port = _free_port()
+        self.outside = outside
+        data = settings_data(
+            config, database=database, sandbox_url=outside.sandbox_url, shop_url=outside.shop_url, port=self.port
+        )
+        self.settings_file = folder / "receipted.toml"
+        self.settings_file.write_text(_toml(data))
+        self.service = Service(parse(data))
+        migrate.upgrade(self.service.database)
+        self.resolved: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Commands]:
+        """The service runs within the block as `receipted serve` does; the commands are a merchant's or an operator's."""
+        app = create_app(self.service, with_work=True)
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=self.port, log_config=None, access_log=False, lifespan="on", proxy_headers=False)
+        )
+        serving = asyncio.create_task(server.serve())
+        try:
+            async with self.service.clients() as clients, httpx2.AsyncClient(timeout=10) as self.http:
+                while not server.started:
+                    if serving.done():
+                        raise RuntimeError("the service did not start")
+                    await asyncio.sleep(0.02)
+                commands = Commands(self.service, clients)
+                for account in ACCOUNTS:
+                    await self._register(account.name, account.sandbox, clients)
+                yield commands
+        finally:
+            server.should_exit = True
+            await serving
+            self.service.close()
+
+    async def _register(self, account: str, sandbox: str, clients: Mapping[str, Any]) -> None:
+        """Make our URL known: by the provider's call where it has one, else as a person would in its dashboard."""
+        url = f"http://127.0.0.1:{self.port}/webhooks/{account}"
+        key = self.service.settings.accounts[account].webhook_keys[0].secret.reveal()
+        details = {"signature_key": key}
+        if sandbox == "alternative_payments":
+            details = {"topic": "payment_succeeded", "secret_key": key}
+        for _ in range(_TRIES):
+            try:
+                await clients[account].register_webhook(url, **details)
+            except UnsupportedByProvider:
+                if not sandbox.startswith("payfield"):  # its payments carry callback URLs of their own
+                    body = {"provider": sandbox, "url": url, "secret": key}
+                    answer = await self.http.put(f"{self.outside.sandbox_url}/_control/webhook", json=body)
+                    answer.raise_for_status()
+                return
+            except ProviderError as error:
+                if not error.may_retry:
+                    raise
+            else:
+                return
+        raise RuntimeError(f"{sandbox} did not take our webhook URL")
+
+    async def order(self, commands: Commands, orders: list[Order]) -> None:
+        """Every order's payment exists at its provider, or needs review because nobody knows."""
+        queue = list(reversed(orders))
+
+        async def customer() -> None:
+            while queue:
+                await self._create(commands, queue.pop())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CUSTOMERS):
+                group.create_task(customer())
+
+    async def _create(self, commands: Commands, order: Order) -> None:
+        """As a merchant's program would: try again while that is harmless."""
+        for attempt in range(_TRIES):
+            try:
+                await commands.create(
+                    order.account,
+                    kind=order.kind,
+                    amount_minor=order.amount_minor,
+                    currency=order.currency,
+                    reference=order.reference,
+                    return_url=f"{self.outside.shop_url}/thanks",
+                    extra=order.extra,
+                )
+            except (CreateUnanswered, StillApplying):
+                return
+            except ProviderError as error:
+                if not error.may_retry or attempt == _TRIES - 1:
+                    return
+                await asyncio.sleep(0.05 * 2**attempt)
+            else:
+                return
+
+    async def settle(self, commands: Commands, deadline: float) -> list[Wrong]:
+        """Wait until all is as it must be, with an operator who resolves what needs review; what is wrong if not."""
+        wrong: list[Wrong] = []
+        while True:
+            idle = await self._get(f"{self.outside.sandbox_url}/_control/idle")
+            quiet = not idle["pending_deliveries"] and not idle["pending_payers"] and await self._is_drained()
+            if quiet:
+                truth = await self.truth()
+                await self._review(commands, truth)
+                wrong = await self.wrong(truth)
+                if not wrong:
+                    return []
+            if time.monotonic() > deadline:
+                return wrong or [Wrong("-", "-", f"time is up: {idle}")]
+            await asyncio.sleep(0.2)
+
+    async def _is_drained(self) -> bool:
+        counts = await asyncio.to_thread(self._counts)
+        return not any(
+            c.statuses["pending"] or c.owed["pending"] or any(c.phases[phase] for phase in _MOVING if not c.reviews)
+            for c in counts.values()
+        )
+
+    async def _review(self, commands: Commands, truth: Mapping[Key, Mapping[str, Any]]) -> None:
+        """What an operator does: look into the provider's own dashboard, and say with a reason what is true."""
+        by_reference = {(i["provider"], i["kind"], i["reference"]): i for i in truth.values()}
+        sandbox = {account.name: account.sandbox for account in ACCOUNTS}
+        for payment in await asyncio.to_thread(self._in_review):
+            self.resolved[str(payment.review)] += 1
+            true = by_reference.get((sandbox[payment.account], payment.kind, payment.reference))
+            if payment.provider_ref is None and true is not None:
+                payment = await self._patiently(lambda p=payment, t=true: commands.track(p.account, t["ref"], p.kind))
+            state = "not_created" if true is None else str(true["state"])
+            words = "is not there" if true is None else f"shows {state}"
+            if payment.review == Review.AMOUNT_MISMATCH:
+                words += " and the amount that was asked for"
+            await commands.resolve(payment.id, state=state, reason=f"the provider's dashboard {words}", by=_OPERATOR)
+
+    async def _patiently(self, call: Any) -> Payment:
+        for _ in range(_TRIES):
+            try:
+                return await call()  # type: ignore[no-any-return]
+            except ProviderError as error:
+                if not error.may_retry:
+                    raise
+        return await call()  # type: ignore[no-any-return]
+
+    async def wrong(self, truth: Mapping[Key, Mapping[str, Any]]) -> list[Wrong]:
+        """What differs between the service, the providers and the shop now."""
+        orders = await self._get(f"{self.outside.shop_url}/orders")
+        return compare(await asyncio.to_thread(self._payments), truth, orders["fulfilled"])
+
+    async def truth(self) -> dict[Key, Mapping[str, Any]]:
+        """What the providers hold."""
+        return truth_by_key(await self._get(f"{self.outside.sandbox_url}/_control/truth"))
+
+    async def figures(self, wrong: list[Wrong]) -> Figures:
+        """The counts as they are now."""
+        orders = await self._get(f"{self.outside.shop_url}/orders")
+        account_of = {payment.id: payment.account for payment in await asyncio.to_thread(self._payments)}
+        fulfilled: Counter[str] = Counter()
+        for payment_id, times in orders["fulfilled"].items():
+            fulfilled[account_of.get(payment_id, "-")] += times
+        return Figures(await asyncio.to_thread(self._counts), fulfilled, wrong)
+
+    async def audit(self) -> Report:
+        """The whole history, proved."""
+        return await asyncio.to_thread(Audit(self.service.database, self.service.audited_accounts()).run)
+
+    async def outcomes(self) -> dict[str, dict[str, int]]:
+        """What the sandbox did to us, by provider."""
+        counts = await self._get(f"{self.outside.sandbox_url}/_control/counts")
+        return dict(counts["outcomes"])
+
+    async def _get(self, url: str) -> Any:
+        answer = await self.http.get(url)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _counts(self) -> dict[str, statistics.AccountCounts]:
+        with self.service.database.read() as unit:
+            return statistics.by_account(unit)
+
+    def _payments(self) -> list[Payment]:
+        with self.service.database.read() as unit:
+            return payments.find(unit, limit=1_000_000)
+
+    def _in_review(self) -> list[Payment]:
+        with self.service.database.read() as unit:
+            return payments.find(unit, in_review=True, limit=1_000_000)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _toml(data: Mapping[str, Any]) -> str:
+    """The settings as a file, so that the command line can be tried on what the demonstration leaves behind."""
+    lines = ["# Written by `receipted demo`. Try: receipted --config THIS_FILE payments list"]
+    lines += _table("", data)
+    return "\n".join(lines) + "\n"
+
+
+def _table(name: str, data: Mapping[str, Any]) -> list[str]:
+    lines = [f"[{name}]"] if name else []
+    inner: list[str] = []
+    for key, value in data.items():
+        path = f"{name}.{key}" if name else key
+        if isinstance(value, Mapping):
+            inner += ["", *_table(path, value)]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for item in value:
+                inner += ["", f"[[{path}]]", *(f"{k} = {json.dumps(v)}" for k, v in item.items())]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return lines + inner
