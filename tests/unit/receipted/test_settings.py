@@ -111,7 +111,7 @@ EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
         ([("service.database", "mysql://h/d")], "service.database", "no database", "postgresql://"),
         ([("service.listen_port", 70_000)], "service.listen_port", "65535", "port to listen at"),
         ([("service.listen_prot", 1)], "service.listen_prot", "not a setting", "'listen_port'"),
-        ([("servcie", {})], "servcie", "not a setting", "'service'"),
+        ([("servic", {})], "servic", "not a setting", "'service'"),
         ([("service.trusted_proxies", ["10.0.0.1/8"])], "service.trusted_proxies.0", "network", "proxies"),
         ([("service.trusted_proxies", [7])], "service.trusted_proxies.0", "network", "proxies"),
         ([("service.token_keys", [])], "service.token_keys", "missing", "token_urlsafe"),
