@@ -1,6 +1,6 @@
 """Money is a whole number of minor units and an ISO 4217 currency; never a float."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 
 from statemachine.errors import InvalidAmount
 
@@ -16,6 +16,9 @@ _EXPONENTS = {
 
 #: Larger amounts are a unit mistake or an attack; SQLite and PostgreSQL hold them with room to spare.
 MAX_MINOR = 10**15
+
+#: Python's default context would round away what lies beyond 28 digits.
+_EXACT = Context(prec=60, traps=[InvalidOperation, Overflow, Inexact])
 
 
 def currency_code(value: str) -> str:
@@ -38,8 +41,8 @@ def to_minor(amount: str | int | Decimal, currency: str) -> int:
     a remainder is never rounded away.
     """
     try:
-        scaled = Decimal(amount).scaleb(exponent(currency))
-    except (InvalidOperation, ValueError, TypeError) as fault:
+        scaled = Decimal(amount).scaleb(exponent(currency), _EXACT)
+    except (ArithmeticError, ValueError, TypeError) as fault:
         raise InvalidAmount("amount must be a decimal number", param="amount") from fault
     if not scaled.is_finite() or abs(scaled) > MAX_MINOR:
         raise InvalidAmount("amount is out of range", param="amount")

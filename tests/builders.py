@@ -1,0 +1,116 @@
+"""Things that tests are about, with sensible defaults that keywords override."""
+
+from datetime import datetime
+from typing import Any
+
+from providers.alternative_payments.options import AlternativePaymentsOptions
+from providers.alternative_payments.provider import AlternativePayments
+from providers.banked.options import BankedOptions
+from providers.banked.provider import Banked
+from providers.contract import Provider
+from providers.payfield.options import PayfieldOptions
+from providers.payfield.provider import Payfield
+from providers.stable_genius.options import StableGeniusOptions
+from providers.stable_genius.provider import StableGenius
+from statemachine import statements
+from statemachine.lifecycle import Lifecycle, State
+from statemachine.observation import Observation
+from statemachine.observation import Payment as View
+from statemachine.phases import Phase, Source
+from storage import inbox
+from storage.ids import new_id
+from storage.tables import InboxMessage, Payment
+from tests.fakes.clock import START
+
+PROVIDERS: dict[str, Provider] = {
+    "alternative_payments": AlternativePayments(AlternativePaymentsOptions()),
+    "stable_genius": StableGenius(StableGeniusOptions()),
+    "payfield": Payfield(PayfieldOptions()),
+    "banked": Banked(BankedOptions()),
+}
+
+LIFECYCLES: list[Lifecycle] = [life for p in PROVIDERS.values() for life in p.lifecycles.values()]
+
+
+def a_lifecycle(**changes: Any) -> Lifecycle:
+    """open -> (paid -> settled | failed), unless told otherwise."""
+    defaults: dict[str, Any] = {
+        "name": "test.payment",
+        "initial": ("new",),
+        "states": (
+            State("new", Phase.OPEN),
+            State("paid", Phase.PAID),
+            State("settled", Phase.SETTLED, terminal=True),
+            State("failed", Phase.FAILED, terminal=True),
+        ),
+        "moves": {"new": ("paid", "failed"), "paid": ("settled",)},
+    }
+    return Lifecycle(**(defaults | changes))
+
+
+def a_view(**changes: Any) -> View:
+    """A payment as the rules see it, of 4.50 US dollars and without a state."""
+    return View(**({"amount_minor": 450, "currency": "USD"} | changes))
+
+
+def an_observation(status: str | None = None, **changes: Any) -> Observation:
+    """What a webhook says: a status and nothing else."""
+    return Observation(**({"source": Source.WEBHOOK, "status": status} | changes))
+
+
+def a_message(**changes: Any) -> InboxMessage:
+    """A webhook's message with an identity of its own, sealed."""
+    return inbox.new_message(
+        **(
+            {
+                "account": "acme",
+                "source": "webhook",
+                "delivery_key": new_id(),
+                "body": b"{}",
+                "received_at": START,
+            }
+            | changes
+        )
+    )
+
+
+def our_message(statement: statements.Statement, *, about: str | None, at: datetime = START, **kw: Any) -> InboxMessage:
+    """The message of a statement of our own."""
+    source = {
+        statements.CreateWanted: Source.MERCHANT,
+        statements.CallFailed: Source.CREATE,
+        statements.Resolution: Source.OPERATOR,
+        statements.GaveUp: Source.POLLER,
+    }[type(statement)]
+    return a_message(
+        **(
+            {
+                "source": source.value,
+                "body": statements.encode(statement),
+                "headers": (("content-type", statements.CONTENT_TYPE),),
+                "received_at": at,
+                "about": about,
+            }
+            | kw
+        )
+    )
+
+
+def a_payment(**changes: Any) -> Payment:
+    """A kept payment without a state, known to the provider."""
+    now = changes.get("created_at", START)
+    return Payment(
+        **(
+            {
+                "id": new_id(),
+                "account": "acme",
+                "kind": "payment_intent",
+                "provider_ref": f"pi_{new_id()[-12:]}",
+                "phase": "open",
+                "created_at": now,
+                "changed_at": now,
+                "heard_at": now,
+            }
+            | changes
+        )
+    )
