@@ -61,7 +61,7 @@ def create_app(service: Service, *, with_work: bool) -> Starlette:
             yield
         log.info("service.stopped")
 
-    return Starlette(
+    app = Starlette(
         routes=routes(intake, returns),
         lifespan=lifespan,
         exception_handlers={
@@ -70,6 +70,8 @@ def create_app(service: Service, *, with_work: bool) -> Starlette:
             Exception: unexpected_error,
         },
     )
+    app.router.redirect_slashes = False  # never a 3xx on the way in: providers do not follow it, or lose the body
+    return app
 
 
 @asynccontextmanager
@@ -82,11 +84,12 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     inbox_worker = service.inbox_worker()
     async with service.clients() as clients, service.dispatcher() as dispatcher:
         poller = service.poller(clients)
-        on_inbox, on_outbox, on_poll = Wake(), Wake(), Wake()
+        on_inbox, on_outbox = Wake(), Wake()
+        on_poll = {name: Wake() for name in service.accounts}  # a Wake wakes one loop
 
         def applied() -> None:
-            on_outbox()
-            on_poll()
+            for wake in (on_outbox, *on_poll.values()):
+                wake()
 
         async def apply() -> int:
             return await asyncio.to_thread(inbox_worker.step)
@@ -95,8 +98,8 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             "inbox": keep_stepping("inbox", apply, on_inbox, tick, applied),
             "outbox": keep_stepping("outbox", dispatcher.step, on_outbox, tick),
         }
-        for name in service.accounts:
-            loops[f"poller.{name}"] = keep_stepping(name, partial(poller.step_account, name), on_poll, tick, on_inbox)
+        for name, wake in on_poll.items():
+            loops[f"poller.{name}"] = keep_stepping(name, partial(poller.step_account, name), wake, tick, on_inbox)
         tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))

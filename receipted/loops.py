@@ -12,6 +12,7 @@ from storage.errors import LeaseLost, StorageUnavailable
 log = structlog.get_logger()
 
 _LONGEST_WAIT = 30.0
+_DOUBLINGS = 16  #: more would overflow a float before an outage of nine hours ends
 
 
 class Wake:
@@ -47,7 +48,7 @@ async def keep_stepping(
             done = await step()
         except (StorageUnavailable, LeaseLost) as fault:
             failures += 1
-            wait = min(tick * 2**failures, _LONGEST_WAIT)
+            wait = min(tick * 2 ** min(failures, _DOUBLINGS), _LONGEST_WAIT)
             log.warning("service.waiting", loop=name, error=fault.code, seconds=wait)
             await asyncio.sleep(wait)
             continue

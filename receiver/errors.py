@@ -45,6 +45,14 @@ class BodyTooSlow(ServiceError):
     status = 408
 
 
+class HeadersTooLarge(ServiceError):
+    """The headers are more or larger than this service takes."""
+
+    type = "invalid_request_error"
+    code = "headers_too_large"
+    status = 431
+
+
 class TooManyUnverified(ServiceError):
     """Too many deliveries of this client were not authentic."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from urllib.parse import parse_qs
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -13,7 +14,7 @@ from providers.errors import DeliveryRejected
 from providers.signing import KeyRing, Window
 from receiver.answers import send_error, send_json
 from receiver.body import read_body
-from receiver.errors import ClientGone, NotHttps, TooManyUnverified, UnknownAccount
+from receiver.errors import ClientGone, HeadersTooLarge, NotHttps, TooManyUnverified, UnknownAccount
 from receiver.limits import UnverifiedLimit
 from receiver.peer import Network, Peer, peer_of
 from receiver.quarantine import Quarantine
@@ -29,7 +30,9 @@ log = structlog.get_logger()
 
 #: Credentials among the headers; only their digest is kept.
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
+#: Every header is kept, since it may be what was signed; so there must not be many.
 _MAX_HEADERS = 100
+_MAX_HEADER_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +106,14 @@ class Intake:
             raise UnknownAccount
         if about is not None:
             return account, about, about.kind
-        query = scope.get("query_string", b"").decode("latin-1")
-        kind = query.removeprefix("kind=") if query.startswith("kind=") else None
-        return account, None, kind if kind in account.provider.lifecycles else None
+        return account, None, _kind_in(scope.get("query_string", b""), account.provider)
 
     async def _read(self, scope: Scope, receive: Receive) -> Delivery:
-        settings = self._settings
+        settings, raw = self._settings, scope["headers"]
+        if len(raw) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > _MAX_HEADER_BYTES:
+            raise HeadersTooLarge
         body = await read_body(scope, receive, at_most=settings.body_limit, seconds=settings.body_seconds)
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
         return Delivery(body, headers)
 
     async def _record(
@@ -172,6 +175,11 @@ class Intake:
         )
 
 
+def _kind_in(query: bytes, provider: Provider) -> str | None:
+    kind = parse_qs(query.decode("latin-1")).get("kind", [""])[0] if query else ""
+    return kind if kind in provider.lifecycles else None
+
+
 def verified_message(
     account: ReceivingAccount, about: About | None, kind: str | None, delivery: Delivery, now: datetime
 ) -> InboxMessage:
@@ -195,5 +203,5 @@ def kept_headers(delivery: Delivery) -> tuple[tuple[str, str], ...]:
     """The headers as received, with a digest in place of each credential."""
     return tuple(
         (name, f"sha256={sha256(value.encode('latin-1')).hexdigest()}" if name in _CREDENTIALS else value)
-        for name, value in delivery.headers[:_MAX_HEADERS]
+        for name, value in delivery.headers
     )

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from starlette.types import Scope
 
@@ -34,27 +34,38 @@ def peer_of(scope: Scope, trusted: Sequence[Network], *, is_development: bool) -
 
 def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:
     """The last address that a proxy of ours saw; what stands before it was written by the client."""
-    for hop in reversed([part.strip() for part in forwarded_for.split(",") if part.strip()]):
+    for hop in reversed([_without_port(part.strip()) for part in forwarded_for.split(",") if part.strip()]):
         if not _lies_in(hop, trusted):
             return hop[:64]
     return ""
 
 
+def _without_port(hop: str) -> str:
+    """Some proxies write 192.0.2.1:4711 and [2001:db8::1]:4711; a port would make every connection a new client."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
 def _lies_in(address: str, networks: Sequence[Network]) -> bool:
     if not networks:
         return False
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def _is_loopback(address: str) -> bool:
+    parsed = _parsed(address)
+    return parsed is not None and parsed.is_loopback
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        parsed = ipaddress.ip_address(address)
     except ValueError:
-        return False
+        return None
+    # a socket that takes both IPv4 and IPv6 shows 192.0.2.1 as ::ffff:192.0.2.1
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from receiver.errors import IntakeFull
-from storage import inbox
+from storage import inbox, migrate
 from storage.engine import Database
-from storage.errors import StorageUnavailable
+from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
 from storage.tables import InboxMessage
 
@@ -29,13 +29,14 @@ class GroupWriter:
         self._on_recorded = on_recorded
         self._waiting: deque[tuple[InboxMessage, asyncio.Future[Recorded]]] = deque()
         self._draining: asyncio.Task[None] | None = None
+        self._is_schema_checked = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
 
     async def record(self, message: InboxMessage) -> Recorded:
         """The message is committed durably when this returns.
 
-        Raises StorageUnavailable (nothing of it was kept) or IntakeFull. A caller that is cancelled leaves its
-        batch alone: the message may be recorded all the same, which a redelivery then finds.
+        Raises StorageUnavailable, SchemaOutdated (nothing of it was kept) or IntakeFull. A caller that is cancelled
+        leaves its batch alone: the message may be recorded all the same, which a redelivery then finds.
         """
         if len(self._waiting) >= self._queue:
             raise IntakeFull
@@ -53,27 +54,32 @@ class GroupWriter:
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
-            results = await loop.run_in_executor(self._thread, self._commit, [message for message, _ in batch])
-            for (_, waiter), result in zip(batch, results, strict=True):
-                if waiter.done():
-                    continue  # its request was cancelled
-                if isinstance(result, Exception):
-                    waiter.set_exception(result)
-                else:
-                    waiter.set_result(result)
-            self._on_recorded()
-        self._draining = None
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+                results = await loop.run_in_executor(self._thread, self._commit, [message for message, _ in batch])
+                for (_, waiter), result in zip(batch, results, strict=True):
+                    if waiter.done():
+                        continue  # its request was cancelled
+                    if isinstance(result, Exception):
+                        waiter.set_exception(result)
+                    else:
+                        waiter.set_result(result)
+                self._on_recorded()
+        finally:
+            self._draining = None
 
     def _commit(self, messages: Sequence[InboxMessage]) -> list[Recorded | Exception]:
         """One result for each message; a message that cannot be stored fails alone."""
         try:
+            if not self._is_schema_checked:
+                migrate.check(self._database)
+                self._is_schema_checked = True
             with self._database.write() as unit:
                 return list(inbox.record(unit, messages))
-        except StorageUnavailable as fault:
+        except (StorageUnavailable, SchemaOutdated) as fault:
             log.error("storage.unavailable", messages=len(messages), error=fault.message)
-            return [StorageUnavailable() for _ in messages]
+            return [type(fault)() for _ in messages]
         except Exception as fault:  # noqa: BLE001 - a poison message must not fail its neighbours
             if len(messages) == 1:
                 log.error("delivery.unstorable", error=type(fault).__name__)

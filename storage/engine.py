@@ -69,7 +69,7 @@ class Database:
         if lock is not None:
             lock.acquire()
         try:
-            with _translated(), self.engine.connect() as connection:
+            with translated(), self.engine.connect() as connection:
                 connection = connection.execution_options(receipted_write=True)
                 with connection.begin():
                     yield Unit(connection)
@@ -80,7 +80,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Unit]:
         """A unit of work that sees one consistent snapshot and must not write."""
-        with _translated(), self.engine.connect() as connection, connection.begin():
+        with translated(), self.engine.connect() as connection, connection.begin():
             yield Unit(connection)
 
     def close(self) -> None:
@@ -89,7 +89,8 @@ class Database:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Whatever the driver says of a database that cannot be used is StorageUnavailable outside the block."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError):

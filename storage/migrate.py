@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import make_url
 
-from storage.engine import Database
+from storage.engine import Database, translated
 from storage.errors import SchemaOutdated
 from storage.tables import metadata
 
@@ -29,8 +29,8 @@ def newest() -> str:
 
 
 def current(database: Database) -> str | None:
-    """The revision of the database; None where it is empty."""
-    with database.engine.connect() as connection:
+    """The revision of the database; None where it is empty. Raises StorageUnavailable."""
+    with translated(), database.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 

@@ -1,0 +1,239 @@
+"""How much, how slowly and how strangely a request may arrive."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from receipted.app import create_app
+from tests.integration.receiver.deliveries import Signed, event, sign
+from tests.integration.receiver.serving import Served, eventually, listening, read_answer, serving, settings
+
+LIMIT = 8 * 1024
+
+
+class Counting:
+    """Counts what the application takes of bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.chunks: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                self.chunks.append(len(message.get("body", b"")))
+            return message
+
+        await self._app(scope, counted, send)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Served]:
+    """Small bodies only, and quickly."""
+    with serving(settings(tmp_path, body_limit_bytes=LIMIT, body_timeout_seconds=0.3)) as running:
+        yield running
+
+
+@contextmanager
+def counted(served: Served) -> Iterator[tuple[Served, Counting]]:
+    app = Counting(create_app(served.service, with_work=False))
+    with listening(app) as port:
+        yield Served(port, served.service), app
+
+
+def head(signed: Signed, *more: str) -> bytes:
+    lines = [f"POST {signed.path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in signed.headers), *more]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def whole(signed: Signed) -> bytes:
+    return head(signed, f"Content-Length: {len(signed.body)}") + signed.body
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def test_a_body_of_exactly_the_limit_is_taken(small: Served) -> None:
+    """The limit is the largest that is allowed."""
+    assert small.post(sign("sg", b"x" * LIMIT)).status == 200
+
+
+def test_a_body_whose_length_says_too_much_is_refused_before_it_is_read(small: Served) -> None:
+    """413 without one byte of the body."""
+    with counted(small) as (running, app), running.raw() as sock:
+        sock.sendall(head(event("sg"), f"Content-Length: {LIMIT + 1}"))
+        answer = read_answer(sock)
+        assert (
+            answer.status,
+            answer.error["type"],
+            answer.error["code"],
+        ) == (413, "invalid_request_error", "body_too_large")
+        assert answer.headers["connection"] == "close"
+        assert app.chunks == []
+        assert sock.recv(1) == b""
+
+
+def test_a_chunked_body_is_cut_off_while_it_is_read(small: Served) -> None:
+    """An endless body costs the limit and one chunk; then the connection is closed."""
+    with counted(small) as (running, app), running.raw() as sock:
+        sock.sendall(head(event("sg"), "Transfer-Encoding: chunked"))
+        stop = threading.Event()
+
+        def send_for_ever() -> None:
+            try:
+                while not stop.is_set():
+                    sock.sendall(chunk(b"x" * 1000))
+            except OSError:
+                stop.set()  # the server has closed the connection
+
+        sender = threading.Thread(target=send_for_ever)
+        sender.start()
+        answer = read_answer(sock)
+        sender.join(10)
+        assert not sender.is_alive()
+        assert (answer.status, answer.error["code"]) == (413, "body_too_large")
+        assert sum(app.chunks) <= LIMIT + max(app.chunks)
+        assert running.rows() == []
+
+
+def test_a_chunked_body_within_the_limit_is_recorded_byte_for_byte(small: Served) -> None:
+    """How a body is cut into pieces is no part of it."""
+    delivery = sign("sg", bytes(range(256)) * 20)
+    with small.raw() as sock:
+        pieces = [delivery.body[at : at + 700] for at in range(0, len(delivery.body), 700)]
+        sock.sendall(head(delivery, "Transfer-Encoding: chunked") + b"".join(map(chunk, pieces)) + b"0\r\n\r\n")
+        assert read_answer(sock).status == 200
+    assert [delivery.body] == [row.body for row in small.rows()]
+
+
+@pytest.mark.parametrize("sent", [b"", b"the beginning"])
+def test_a_slow_body_is_answered_408(small: Served, sent: bytes) -> None:
+    """A body that does not come is given up and its connection closed."""
+    with small.raw() as sock:
+        sock.sendall(head(event("sg"), "Content-Length: 100") + sent)
+        answer = read_answer(sock)
+        assert (
+            answer.status,
+            answer.error["type"],
+            answer.error["code"],
+        ) == (408, "invalid_request_error", "body_too_slow")
+        assert sock.recv(1) == b""
+    assert small.rows() == []
+
+
+def test_a_body_that_trickles_is_slow_as_a_whole(small: Served) -> None:
+    """Single bytes do not buy time."""
+    with small.raw() as sock:
+        sock.sendall(head(event("sg"), "Content-Length: 1000"))
+        done = threading.Event()
+
+        def trickle() -> None:
+            try:
+                while not done.wait(0.02):
+                    sock.sendall(b"x")
+            except OSError:
+                return
+
+        sender = threading.Thread(target=trickle)
+        sender.start()
+        assert read_answer(sock).status == 408
+        done.set()
+        sender.join(10)
+
+
+def test_a_client_that_leaves_amid_its_body_is_no_bug(served: Served) -> None:
+    """Nothing is recorded, nothing is logged as an error, and the next request is served."""
+    with capture_logs() as logged:
+        with served.raw() as sock:
+            sock.sendall(head(event("sg"), "Content-Length: 100") + b"some")
+        eventually(lambda: [entry for entry in logged if entry["event"] == "delivery.abandoned"])
+        assert served.post(event("sg")).status == 200
+    assert len(served.rows()) == 1
+    assert [entry for entry in logged if entry["log_level"] in ("error", "critical")] == []
+
+
+def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+    """One connection, many deliveries sent at once, one answer for each."""
+    deliveries = [event("sg") for _ in range(20)]
+    with served.raw() as sock:
+        sock.sendall(b"".join(map(whole, deliveries)))
+        reader = sock.makefile("rb")
+        ids = []
+        for _ in deliveries:
+            assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = 0
+            while (line := reader.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            ids.append(reader.read(length).split(b'"id":"')[1].rstrip(b'"}').decode())
+        reader.close()
+    rows = {row.id: row.body for row in served.rows()}
+    assert [delivery.body for delivery in deliveries] == [rows[found] for found in ids]
+
+
+def test_a_connection_is_used_again_after_a_refusal(served: Served) -> None:
+    """A 401 ends the request, not the connection."""
+    with served.raw() as sock:
+        for delivery, status in ((sign("sg", b"x", secret="wrong-key-wrong-key"), 401), (event("sg"), 200)):
+            sock.sendall(whole(delivery))
+            assert status == read_answer(sock).status
+
+
+def test_headers_of_any_bytes_are_kept_as_they_came(served: Served) -> None:
+    """Values that are no ASCII are authentic bytes too."""
+    delivery = event("sg")
+    extra = b"X-Strange: caf\xc3\xa9 \xff\xfe\r\nX-Latin: \xe9\r\nX-Empty:\r\nX-Twice: 1\r\nX-Twice: 2\r\n"
+    with served.raw() as sock:
+        request = whole(delivery)
+        at = request.index(b"Host: x\r\n")
+        sock.sendall(request[:at] + extra + request[at:])
+        assert read_answer(sock).status == 200
+    (row,) = served.rows()
+    kept = [[name, value.encode("latin-1")] for name, value in row.headers if name.startswith("x-")]
+    assert kept[:5] == [
+        ["x-strange", b"caf\xc3\xa9 \xff\xfe"],
+        ["x-latin", b"\xe9"],
+        ["x-empty", b""],
+        ["x-twice", b"1"],
+        ["x-twice", b"2"],
+    ]
+
+
+def test_a_signature_given_twice_with_two_values_is_none(served: Served) -> None:
+    """Which of them a proxy believed is not for us to guess."""
+    delivery = event("sg")
+    answer = served.post(delivery, headers=[("X-StableGenius-Signature", "sha256=" + "0" * 64)])
+    assert (answer.status, answer.error["code"]) == (401, "signature_missing")
+
+
+@pytest.mark.parametrize(
+    "extra", [[("X-Big", "x" * 40_000)], [(f"X-Many-{number}", "x") for number in range(200)]], ids=["large", "many"]
+)
+def test_headers_beyond_their_bounds_are_refused(served: Served, extra: list[tuple[str, str]]) -> None:
+    """Every header of an authentic delivery is kept as evidence; so there must not be too much of them."""
+    answer = served.post(event("sg"), headers=extra)
+    assert (
+        answer.status,
+        answer.error["type"],
+        answer.error["code"],
+    ) == (431, "invalid_request_error", "headers_too_large")
+    assert served.rows() == []
+
+
+def test_credentials_among_the_headers_are_kept_as_digests(served: Served) -> None:
+    """A row shows which credential it was, and not the credential."""
+    credentials = [("Cookie", "session=1"), ("X-Api-Key", "k"), ("Proxy-Authorization", "Basic eA==")]
+    assert served.post(event("ap"), headers=credentials).status == 200
+    (row,) = served.rows()
+    for name, value in row.headers:
+        if name in ("authorization", "cookie", "x-api-key", "proxy-authorization"):
+            assert value.startswith("sha256=")
+            assert len(value) == 71
+    assert {"authorization", "cookie", "x-api-key", "proxy-authorization"} <= {name for name, _ in row.headers}
