@@ -37,7 +37,7 @@ def compare(
     seen: Counter[Key] = Counter()
     for payment in payments:
         key = (_SANDBOX_OF[payment.account], payment.kind, payment.provider_ref or "")
-        seen[key] += 1
+        seen[key] += 1 if payment.provider_ref is not None else 0
         found += (
             Wrong(payment.account, payment.id, problem)
             for problem in _problems(payment, truth.get(key), fulfilled.get(payment.id, 0))

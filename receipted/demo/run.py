@@ -56,7 +56,7 @@ class Demonstration:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Commands]:
-        """The service runs within the block as `receipted serve` does; the commands are a merchant's or an operator's."""
+        """The service runs within the block as `receipted serve` does; the commands are a merchant's or operator's."""
         app = create_app(self.service, with_work=True)
         server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_config=None, access_log=False, lifespan="on", proxy_headers=False)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from receipted.demo.compare import Wrong
@@ -17,19 +18,20 @@ _NAMES = {
     "banked": "Banked",
 }
 _PAID = ("paid", "settled")
-_COLUMNS = (
-    "payments",
-    "deliveries",
-    "duplicates",
-    "rejected",
-    "stale",
-    "parked",
-    "conflicts",
-    "polls",
-    "paid",
-    "fulfilled",
-    "wrong",
-)
+#: Columns with their headings, broken so that a row fits into 80 characters.
+_COLUMNS = {
+    "payments": "pay-\nments",
+    "deliveries": "deliv-\neries",
+    "duplicates": "dupli-\ncates",
+    "rejected": "re-\njected",
+    "stale": "\nstale",
+    "parked": "\nparked",
+    "conflicts": "con-\nflicts",
+    "polls": "\npolls",
+    "paid": "\npaid",
+    "fulfilled": "ful-\nfilled",
+    "wrong": "\nwrong",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,16 @@ class Figures:
 
 def table(figures: Figures, title: str, *, is_final: bool) -> Table:
     """One row a provider and a total; `wrong` is known only at the end."""
-    made = Table(title=title, title_justify="left", pad_edge=False, show_footer=True)
+    made = Table(title=title, title_justify="left", pad_edge=False, padding=0, box=SIMPLE_HEAD, show_footer=True)
     rows = [(name, _row(provider, figures)) for provider, name in _NAMES.items()]
     total: Counter[str] = Counter()
     for _, row in rows:
         total.update(row)
-    made.add_column("provider", footer="all", no_wrap=True)
-    for column in _COLUMNS:
+    made.add_column("\nprovider", footer="all", no_wrap=True)
+    for column, heading in _COLUMNS.items():
         is_bad = column == "wrong" and total[column] > 0
         shown = str(total[column]) if is_final or column != "wrong" else "-"
-        made.add_column(column, footer=shown, justify="right", style="red" if is_bad else "")
+        made.add_column(heading, footer=shown, justify="right", style="red" if is_bad else "")
     for name, row in rows:
         made.add_row(name, *(str(row[column]) if is_final or column != "wrong" else "-" for column in _COLUMNS))
     return made
