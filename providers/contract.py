@@ -53,6 +53,7 @@ class Reading:
 
     observations: tuple[Observation, ...] = ()
     hints: tuple[str, ...] = ()  #: texts that may be a provider_ref or a reference: ask about those payments
+    hints_money: bool = False  #: the hints are of money that came: on an ended payment a person must look at it
     hints_account: bool = False  #: something changed somewhere in this account: ask about what is open
     note: str = ""  #: why there is nothing to decide, such as a kind that we do not use
     unreadable: str = ""  #: why an authentic body has no meaning to us; it is parked

@@ -20,6 +20,7 @@ class Observation:
     kind: str | None = None  #: lifecycle kind; None where only the payment's own record can tell
     provider_ref: str | None = None  #: the id under which the provider's API returns it
     reference: str | None = None  #: the merchant's own id, as the provider echoes it
+    alias: str | None = None  #: another name that the provider's hints may use, such as an address on a chain
     status: str | None = None  #: the provider's word for the state
     amount_minor: int | None = None
     currency: str | None = None

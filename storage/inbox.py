@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.seals import body_digest, decision_digest, envelope_digest
-from storage.tables import InboxMessage
+from storage.tables import InboxMessage, Transition
 from storage.types import InboxStatus
 
 _table = InboxMessage.__table__  # type: ignore[attr-defined]
+_transitions = Transition.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,16 @@ def of_payment(unit: Unit, payment_id: str) -> list[InboxMessage]:
     return unit.all(InboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
 
 
+def concerning(unit: Unit, payment_id: str) -> list[InboxMessage]:
+    """Every message that was decided about the payment, changed it, or waits and names it; in order of arrival."""
+    ids = (
+        select(_table.c.id).where(_table.c.payment_id == payment_id),
+        select(_table.c.id).where(_table.c.about == payment_id, _table.c.status == InboxStatus.PENDING),
+        select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
+    )
+    return unit.all(InboxMessage, select(_table).where(_table.c.id.in_(union(*ids))).order_by(_table.c.id))
+
+
 def find(
     unit: Unit,
     *,
@@ -229,7 +240,9 @@ def find(
     limit: int = 100,
 ) -> list[InboxMessage]:
     """Messages in order of arrival after a given id."""
-    query = select(_table).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
+    query = select(_table).order_by(_table.c.id).limit(limit)
+    if after:
+        query = query.where(_table.c.id > after)
     for column, wanted in ((_table.c.account, account), (_table.c.status, status), (_table.c.source, source)):
         if wanted is not None:
             query = query.where(column == wanted)

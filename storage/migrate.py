@@ -35,16 +35,26 @@ def current(database: Database) -> str | None:
 
 
 def upgrade(database: Database) -> str:
-    """The database has the newest schema afterwards; a repeat changes nothing. Returns the revision."""
-    url = make_url(database.url)
-    if url.drivername.startswith("sqlite") and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    """The database has the newest schema afterwards; a repeat changes nothing. Returns the revision.
+
+    Raises StorageUnavailable.
+    """
+    path = _file(database)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     config = _config()
-    with database.engine.connect().execution_options(receipted_write=True) as connection:
+    with translated(), database.engine.connect().execution_options(receipted_write=True) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
     return newest()
+
+
+def _file(database: Database) -> Path | None:
+    """Where a SQLite database is kept; None for one in memory or on a server."""
+    url = make_url(database.url)
+    is_file = url.drivername.startswith("sqlite") and url.database and url.database != ":memory:"
+    return Path(url.database) if is_file and url.database else None
 
 
 def check(database: Database) -> None:

@@ -1,5 +1,6 @@
 """What named people did."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import insert, select
@@ -20,3 +21,8 @@ def note(unit: Unit, *, at: datetime, actor: str, action: str, subject: str, rea
 def of_subject(unit: Unit, subject: str) -> list[OperatorAction]:
     """What was done to one payment or message, in order."""
     return unit.all(OperatorAction, select(_table).where(_table.c.subject == subject).order_by(_table.c.id))
+
+
+def of_subjects(unit: Unit, subjects: Sequence[str]) -> list[OperatorAction]:
+    """What was done to any of these, in order."""
+    return unit.all(OperatorAction, select(_table).where(_table.c.subject.in_(subjects)).order_by(_table.c.id))

@@ -166,7 +166,9 @@ def find(
     unit: Unit, *, status: str | None = None, sink: str | None = None, after: str = "", limit: int = 100
 ) -> list[OutboxMessage]:
     """Messages in order of creation after a given id."""
-    query = select(_table).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
+    query = select(_table).order_by(_table.c.id).limit(limit)
+    if after:
+        query = query.where(_table.c.id > after)
     wanted: tuple[tuple[Any, str | None], ...] = ((_table.c.status, status), (_table.c.sink, sink))
     for column, value in wanted:
         if value is not None:

@@ -38,6 +38,11 @@ def find_by_reference(unit: Unit, account: str, kinds: Sequence[str], reference:
     return _first_of(unit, account, kinds, _table.c.reference == reference)
 
 
+def find_by_alias(unit: Unit, account: str, kinds: Sequence[str], alias: str) -> Payment | None:
+    """The newest payment that the provider also calls so; locked."""
+    return _first_of(unit, account, kinds, _table.c.alias == alias)
+
+
 def _first_of(unit: Unit, account: str, kinds: Sequence[str], *conditions: ColumnElement[bool]) -> Payment | None:
     for kind in kinds:
         query = (
@@ -165,7 +170,9 @@ def find(
     limit: int = 100,
 ) -> list[Payment]:
     """Payments in order of creation after a given id."""
-    query = select(_table).where(_table.c.id > after).order_by(_table.c.id).limit(limit)
+    query = select(_table).order_by(_table.c.id).limit(limit)
+    if after:
+        query = query.where(_table.c.id > after)
     wanted: tuple[tuple[Any, Any], ...] = (
         (_table.c.account, account),
         (_table.c.phase, phase),

@@ -26,9 +26,13 @@ def keep(unit: Unit, rejected: RejectedDelivery, *, at_most: int) -> None:
     unit.execute(delete(_table).where(_table.c.account == rejected.account, _table.c.id < oldest_kept))
 
 
-def find(unit: Unit, account: str, *, since: datetime | None = None, limit: int = 100) -> list[RejectedDelivery]:
-    """The account's rejected deliveries, oldest first."""
+def find(
+    unit: Unit, account: str, *, since: datetime | None = None, after: str = "", limit: int = 100
+) -> list[RejectedDelivery]:
+    """The account's rejected deliveries after a given id, oldest first."""
     query = select(_table).where(_table.c.account == account).order_by(_table.c.id).limit(limit)
+    if after:
+        query = query.where(_table.c.id > after)
     if since is not None:
         query = query.where(_table.c.received_at >= since)
     return unit.all(RejectedDelivery, query)

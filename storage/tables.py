@@ -133,6 +133,13 @@ class Payment(SQLModel, table=True):
         UniqueConstraint("account", "kind", "provider_ref"),
         Index("ix_payment_reference", "account", "kind", "reference"),
         Index(
+            "ix_payment_alias",
+            "account",
+            "alias",
+            sqlite_where=text("alias IS NOT NULL"),
+            postgresql_where=text("alias IS NOT NULL"),
+        ),
+        Index(
             "ix_payment_next_poll_at",
             "next_poll_at",
             sqlite_where=text("next_poll_at IS NOT NULL"),
@@ -152,6 +159,7 @@ class Payment(SQLModel, table=True):
         "kind",
         "provider_ref",
         "reference",
+        "alias",
         "amount_minor",
         "currency",
         "captured_minor",
@@ -178,6 +186,7 @@ class Payment(SQLModel, table=True):
     kind: str = Field(max_length=32)  #: lifecycle kind
     provider_ref: str | None = Field(default=None, max_length=255)  #: None until the provider has named it
     reference: str | None = Field(default=None, max_length=255)  #: the merchant's own id
+    alias: str | None = Field(default=None, max_length=255)  #: another name that the provider's hints may use
     amount_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
     currency: str | None = Field(default=None, max_length=3)
     captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative

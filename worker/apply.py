@@ -1,8 +1,9 @@
 """Changes payments: the only code that does (rule R1). Every change rests on one inbox message."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from statemachine.decide import decide
 from statemachine.observation import Decision, Observation
@@ -13,6 +14,12 @@ from storage.engine import Unit
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
 from worker.effects import payload
+
+
+#: The fact that a transfer was announced, with the instant of the announcement.
+_TRANSFER: Final = "transfer_seen_at"
+
+_ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Phase.EXPIRED.value})
 
 
 class Ledger:
@@ -42,6 +49,8 @@ class Ledger:
         decision = decide(lifecycle, view, observation, self._now)
         if decision.to_state is not None:
             self._move(payment, decision, observation, decision.to_state, lifecycle.phase(decision.to_state))
+            if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
+                decision = _doubting(decision, f"{decision.reason}; yet a transfer was seen")
         self._learn(payment, decision, observation)
         self._keep(payment, decision, observation, next_poll_at=self._next_poll(rules, payment, decision))
 
@@ -52,6 +61,15 @@ class Ledger:
             effects = (Effect.REVIEW_REQUIRED,)
         decision = Decision(Outcome.NOTED, reason, effects=effects, review=review if effects else None)
         self._keep(payment, decision, Observation(Source(self._message.source)), next_poll_at=None)
+
+    def see_transfer(self, payment: Payment) -> None:
+        """Money came to the payment's address: on one that ended, or ends, without money a person must look."""
+        payment.facts = {**payment.facts, _TRANSFER: self._now.isoformat()}
+        decision = Decision(Outcome.NOTED, "a transfer has reached the payment's address; the provider is asked")
+        if payment.phase in _ENDED_UNPAID and payment.review is None:
+            decision = _doubting(decision, f"a transfer has come after the payment was {payment.state}")
+        observation = Observation(Source(self._message.source))
+        self._keep(payment, decision, observation, next_poll_at=payment.next_poll_at)
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """A payment without a state, not kept yet."""
@@ -126,6 +144,7 @@ class Ledger:
             payment.amount_minor, payment.currency = observation.amount_minor, observation.currency
         if payment.reference is None:
             payment.reference = observation.reference
+        payment.alias = payment.alias or observation.alias
         if decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
             return
         facts = {**payment.facts, **observation.facts}
@@ -186,3 +205,9 @@ class Ledger:
             for sink in self._sinks
         ]
         return any(owed)
+
+
+def _doubting(decision: Decision, reason: str) -> Decision:
+    """The same decision with a review of money that has no legal place."""
+    effects = (*decision.effects, Effect.REVIEW_REQUIRED)
+    return replace(decision, reason=reason, review=Review.CONFLICT, effects=effects)

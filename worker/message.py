@@ -121,11 +121,15 @@ class Application:
         for hint in reading.hints:
             found = payments.find_by_ref(self._unit, account, kinds, hint)
             found = found or payments.find_by_reference(self._unit, account, kinds, hint)
+            found = found or payments.find_by_alias(self._unit, account, kinds, hint)
             if found is not None:
                 named.append(found)  # an ended one too: the hint may be of money that came late
         for payment in named:
+            if reading.hints_money:
+                self._ledger.see_transfer(payment)
+            else:
+                self._ledger.note(payment, Outcome.NOTED, "a hint; the provider is asked")
             payments.ask_at(self._unit, [payment.id], self._now)
-            self._ledger.note(payment, Outcome.NOTED, "a hint; the provider is asked")
         if not named:
             count = 0
             if reading.hints_account:

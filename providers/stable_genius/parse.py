@@ -62,7 +62,7 @@ def _event(told: Mapping[str, object], statement: Statement, reference_key: str)
         # A settlement names no intents in the documentation, and settles many: ask about all that are open.
         return Reading(hints=_related(data), hints_account=True)
     if name == "transaction.created":
-        return Reading(hints=_related(data), note="a transfer has reached an address; it says nothing about a state")
+        return Reading(hints=_related(data), hints_money=True)
     return Reading(note=f"events of type {name} are not used")
 
 
@@ -89,6 +89,7 @@ def _intent(
         source=statement.source,
         kind=PAYMENT_INTENT,
         provider_ref=ref,
+        alias=word(data.get("payment_address")),
         reference=word(metadata.get(reference_key)) if isinstance(metadata, dict) else None,
         status=status,
         amount_minor=None if amount is None else exact_minor(amount, currency or _CURRENCY),

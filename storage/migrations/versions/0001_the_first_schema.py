@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("provider_ref", sa.String(length=255), nullable=True),
         sa.Column("reference", sa.String(length=255), nullable=True),
+        sa.Column("alias", sa.String(length=255), nullable=True),
         sa.Column("amount_minor", sa.BigInteger(), nullable=True),
         sa.Column("currency", sa.String(length=3), nullable=True),
         sa.Column("captured_minor", sa.BigInteger(), nullable=True),
@@ -143,6 +144,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("next_poll_at IS NOT NULL"),
         postgresql_where=sa.text("next_poll_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_payment_alias",
+        "payment",
+        ["account", "alias"],
+        unique=False,
+        sqlite_where=sa.text("alias IS NOT NULL"),
+        postgresql_where=sa.text("alias IS NOT NULL"),
     )
     op.create_index("ix_payment_reference", "payment", ["account", "kind", "reference"], unique=False)
     op.create_index(

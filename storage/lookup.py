@@ -1,0 +1,23 @@
+"""Finds records by a part of their id, as people copy it."""
+
+from sqlalchemy import String, cast, func, or_, select
+
+from storage.engine import Unit
+from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+
+Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery
+
+_WHOLE = 32  #: hexadecimal digits of a UUID
+
+
+def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[str]:
+    """Up to `limit` ids, in order, that are, begin with or end with these lower-case hexadecimal digits, no dashes."""
+    column = model.__table__.c.id  # type: ignore[union-attr]
+    if len(part) == _WHOLE:
+        query = select(column).where(column == part)
+    else:
+        digits = func.replace(cast(column, String), "-", "")
+        query = select(column).where(
+            or_(digits.startswith(part, autoescape=True), digits.endswith(part, autoescape=True))
+        )
+    return list(unit.execute(query.order_by(column).limit(limit)).scalars())
