@@ -192,6 +192,10 @@ class Application:
             self._ledger.note(None, Outcome.PARKED, "a statement about no payment")
             return
         if isinstance(statement, statements.CreateWanted):
+            if payments.existing(self._unit, [about]):  # a replay
+                payment = payments.get(self._unit, about, lock=True)
+                self._ledger.note(payment, Outcome.NOTED, "the payment is here already")
+                return
             payment = self._ledger.begin(about, statement.kind, statement.reference)
             payment.amount_minor, payment.currency = statement.amount_minor, statement.currency
             payment.return_url = statement.return_url

@@ -1,0 +1,1 @@
+"""The command line: what an operator types. Reads and prints; what changes anything is in receipted/commands.py."""

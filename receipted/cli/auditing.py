@@ -1,0 +1,120 @@
+"""`receipted audit`: proves the history from what is kept, and exports it for others to check."""
+
+import json as json_module
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audit.export import export as exported
+from audit.verify import Audit, Report
+from receipted.cli import output
+from receipted.cli.context import AsJson, example, opened, subcommands
+from receipted.cli.exits import Exit
+from receipted.cli.lookup import find_id
+from receipted.cli.progress import bar
+from receipted.wiring import Service
+from storage import inbox, outbox, payments
+from storage.tables import Payment
+
+app = subcommands("Proves the history from what is kept, and exports it for others to check.")
+
+
+@app.command(epilog=example("receipted audit verify", "receipted audit verify --json"))
+def verify(context: typer.Context, json: AsJson = False) -> None:
+    """Recompute every digest, signature, chain and payment; name the first row that is wrong and exit 4."""
+    with opened(context) as service:
+        report = _verified(service)
+    first = asdict(report.first) if report.first else None
+    if json:
+        output.as_json({"ok": first is None, "first": first, **asdict(report)})
+    else:
+        _tell(report)
+    if first is not None:
+        raise typer.Exit(Exit.AUDIT)
+
+
+@app.command(epilog=example("receipted audit export --output history.jsonl"))
+def export(
+    context: typer.Context,
+    payment: Annotated[str | None, typer.Option("--payment", metavar="ID", help="Only this payment's rows.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write here instead of to stdout.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Export the history with its digests and bytes, one JSON object a line; it holds personal data.
+
+    With --json, stdout has one JSON list instead, or what was written to FILE.
+    """
+    with opened(context) as service:
+        payment_id = None
+        if payment is not None:
+            with service.database.read() as unit:
+                payment_id = find_id(unit, Payment, payment)
+        with closing(_lines(service, payment_id)) as lines:
+            if target is not None:
+                _to_file(lines, target, as_json=json)
+            elif json:
+                output.as_json([json_module.loads(line) for line in lines])
+            else:
+                for line in lines:
+                    output.say(line)
+
+
+def _lines(service: Service, payment_id: str | None) -> Generator[str]:
+    yield from exported(service.database, payment_id)
+
+
+def _to_file(lines: Iterator[str], target: Path, *, as_json: bool) -> None:
+    """The file is whole or as it was: it is written beside its place first."""
+    beside = target.with_name(f"{target.name}.part")
+    count = 0
+    with beside.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(f"{line}\n")
+            count += 1
+    beside.replace(target)
+    if as_json:
+        output.as_json({"output": target, "lines": count})
+    else:
+        output.say(f"{count} lines are in {target}")
+
+
+def _verified(service: Service) -> Report:
+    with bar() as progress:
+        task = progress.add_task("Verifying", total=_rows(service))
+
+        def on_progress(report: Report) -> None:
+            progress.update(task, completed=report.messages + report.payments + report.outbox)
+
+        return Audit(service.database, service.audited_accounts(), on_progress=on_progress).run()
+
+
+def _rows(service: Service) -> int:
+    with service.database.read() as unit:
+        counts = (inbox.depth(unit), payments.count_by_phase(unit), outbox.depth(unit))
+        return sum(sum(count.values()) for count in counts)
+
+
+def _tell(report: Report) -> None:
+    output.fields(
+        {
+            "messages": f"{report.messages} ({report.signatures} signatures verified again)",
+            "payments": f"{report.payments} ({report.transitions} transitions)",
+            "owed effects": report.outbox,
+        }
+    )
+    if report.unverifiable:
+        output.say(f"{report.unverifiable} signatures cannot be verified again: their key is not configured any more")
+    if report.first is None:
+        output.say("everything holds")
+        return
+    output.say("")
+    output.say(f"FAULT: the first row that is wrong is {report.first.table} {report.first.row}:")
+    output.say(f"  {output.shown(report.first.problem)}")
+    if len(report.faults) > 1:
+        output.say(f"{len(report.faults)} faults in all; --json lists them")

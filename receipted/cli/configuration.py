@@ -1,0 +1,71 @@
+"""`receipted config check`: whether the settings can work, and what they come to, without any secret."""
+
+import typer
+
+from receipted import settings
+from receipted.catalogue import PROVIDERS
+from receipted.cli import output
+from receipted.cli.context import AsJson, configured, example, subcommands
+from receipted.settings_accounts import AccountSettings
+from receipted.settings_sections import Settings, masked_url
+from receipted.wiring import utc_now
+
+app = subcommands("The settings.")
+
+
+@app.callback()
+def group() -> None:
+    """The settings."""
+
+
+@app.command(epilog=example("receipted --config receipted.toml config check"))
+def check(context: typer.Context, json: AsJson = False) -> None:
+    """Report everything that is wrong with the settings at once (exit 2), or what they come to, secrets masked."""
+    found = configured(context)
+    settings.warn(found)
+    silent = [name for name, account in found.accounts.items() if not account.has_active_key(utc_now())]
+    if json:
+        output.as_json({"ok": True, "accounts_without_active_key": silent, "settings": settings.describe(found)})
+        return
+    _summary(found)
+    for name in silent:
+        output.note(f"warning: no webhook key of {name} is valid now: its deliveries are all refused")
+    output.say("the settings can work")
+
+
+def _summary(found: Settings) -> None:
+    service = found.service
+    output.fields(
+        {
+            "database": masked_url(service.database),
+            "listens at": f"{service.listen_host}:{service.listen_port}",
+            "public URL": service.public_url,
+            "development": service.development,
+            "token keys": ", ".join(key.id for key in service.token_keys),
+        }
+    )
+    output.say("")
+    output.table(
+        ("Account", "Provider", "Called at", "Webhook keys", "Conflicts", "Webhook URL"),
+        (
+            (
+                name,
+                account.provider,
+                _called_at(account),
+                ", ".join(key.id for key in account.webhook_keys),
+                account.conflicts,
+                f"{service.public_url}/webhooks/{name}",
+            )
+            for name, account in found.accounts.items()
+        ),
+    )
+    output.say("")
+    output.table(
+        ("Sink", "Kind", "Goes to"),
+        ((sink.name, sink.kind, masked_url(sink.url) if sink.url else sink.handler) for sink in found.sinks),
+    )
+    output.say("")
+
+
+def _called_at(account: AccountSettings) -> str:
+    return account.base_url or PROVIDERS[account.provider].default_base_url

@@ -1,0 +1,111 @@
+"""Exit codes that mean something, and the one place where a failure becomes one line and a code."""
+
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Final
+
+import structlog
+import typer
+from typer.core import TyperGroup
+
+from providers.errors import ProviderError, UnsupportedByProvider
+from receipted.cli import output
+from receipted.commands import UnknownAccountName
+from receipted.errors import ConfigurationError
+from statemachine.errors import ServiceError
+from storage.errors import NotFound, SchemaOutdated
+
+log = structlog.get_logger()
+
+
+class Exit(IntEnum):
+    """What a command's end says; a test holds the list in `receipted --help` to this."""
+
+    DONE = 0  #: what was asked for is done
+    FAILED = 1  #: the provider refused, storage is away, a process ended by a bug
+    USAGE = 2  #: wrong usage or wrong settings; nothing was done
+    SCHEMA = 3  #: the database needs `receipted migrate`
+    AUDIT = 4  #: `receipted audit verify` found a row that is wrong
+    NOT_FOUND = 5  #: no such payment, message or account
+    BUG = 70  #: an unexpected exception; the log on stderr has it
+    INTERRUPTED = 130  #: Ctrl-C before the command was done
+
+
+#: For `receipted --help`.
+EXIT_CODES: Final = """\b
+Exit codes:
+  0    done
+  1    failed: the provider refused, storage is away, a process ended by a bug
+  2    wrong usage or wrong settings; nothing was done
+  3    the database's schema is outdated: run receipted migrate
+  4    receipted audit verify found a row that is wrong
+  5    no such payment, message or account
+  70   an unexpected error; the log on stderr tells it
+  130  interrupted before the command was done"""
+
+
+class InvalidInput(ServiceError):
+    """What was typed makes no sense here."""
+
+    type = "invalid_request_error"
+    code = "invalid_input"
+    status = 400
+
+
+def exit_code(error: ServiceError) -> Exit:
+    """What a named failure ends the process with."""
+    if isinstance(error, SchemaOutdated):
+        return Exit.SCHEMA
+    if isinstance(error, NotFound | UnknownAccountName):
+        return Exit.NOT_FOUND
+    if isinstance(error, ConfigurationError):
+        return Exit.USAGE
+    if isinstance(error, ProviderError | UnsupportedByProvider):
+        return Exit.FAILED
+    return Exit.USAGE if error.type == "invalid_request_error" else Exit.FAILED
+
+
+class ReceiptedGroup(TyperGroup):
+    """The root command: whatever happens below ends in an exit code and, where it failed, a clear message.
+
+    Named failures are one line on stderr, or with --json the JSON error shape on stdout. Anything else is a bug: its
+    traceback goes through the log's redaction.
+    """
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run one command and leave the process with its code."""
+        given = list(sys.argv[1:] if args is None else args)
+        options["standalone_mode"] = False
+        sys.exit(self._run(given, rest, options, as_json="--json" in given))
+
+    def _run(self, args: list[str], rest: tuple[Any, ...], options: dict[str, Any], *, as_json: bool) -> int:
+        try:
+            code = super().main(args, *rest, **options)
+            return code if isinstance(code, int) else Exit.DONE
+        except ServiceError as error:
+            output.failure(error, as_json=as_json)
+            return exit_code(error)
+        except typer.TyperException as error:
+            return _usage(error, as_json=as_json)
+        except (typer.Abort, KeyboardInterrupt):
+            output.note("interrupted")
+            return Exit.INTERRUPTED
+        except Exception:
+            log.exception("service.failed")
+            output.failure(ServiceError("an unexpected error; the log on stderr tells it"), as_json=as_json)
+            return Exit.BUG
+
+
+def _usage(error: typer.TyperException, *, as_json: bool) -> int:
+    """Wrong usage as the parser words it; it also says which --help to read."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is not None and not message:
+        output.note(context.get_help())
+    elif context is not None and not as_json:
+        output.note(context.get_usage())
+        output.note(f"Try '{context.command_path} --help' for an example.")
+    if message:
+        output.failure(InvalidInput(message, code="usage"), as_json=as_json)
+    return Exit.USAGE

@@ -1,0 +1,135 @@
+"""`receipted inbox`: authentic statements, verbatim, and what was decided about them."""
+
+from typing import Annotated
+
+import typer
+
+from receipted.cli import output, timeline
+from receipted.cli.context import (
+    ID_HELP,
+    After,
+    AsJson,
+    By,
+    Limit,
+    Reason,
+    command,
+    example,
+    known_account,
+    opened,
+    subcommands,
+)
+from receipted.cli.lookup import find_id
+from receipted.cli.progress import tracked
+from receipted.commands import Commands
+from statemachine.phases import Source
+from storage import inbox
+from storage.tables import InboxMessage
+from storage.types import InboxStatus
+
+app = subcommands("Authentic statements, verbatim, and what was decided about them.")
+
+_COLUMNS = ("ID", "Received", "Account", "Source", "Bytes", "Status", "Decision", "Payment", "Reason")
+
+
+@app.command("list", epilog=example("receipted inbox list --status parked --account shop"))
+def list_(
+    context: typer.Context,
+    account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
+    status: Annotated[InboxStatus | None, typer.Option("--status", help="Only in this status.")] = None,
+    source: Annotated[Source | None, typer.Option("--source", help="Only from this source.")] = None,
+    limit: Limit = 50,
+    after: After = None,
+    json: AsJson = False,
+) -> None:
+    """List inbox messages in order of arrival, without their bodies."""
+    with opened(context) as service, service.database.read() as unit:
+        found = inbox.find(
+            unit,
+            account=account,
+            status=status.value if status else None,
+            source=source.value if source else None,
+            after=find_id(unit, InboxMessage, after) if after else "",
+            limit=limit,
+        )
+        if not found:
+            known_account(service, account)
+    if json:
+        output.as_json([timeline.message_data(message) for message in found])
+        return
+    output.table(
+        _COLUMNS,
+        (
+            (
+                output.short(message.id),
+                message.received_at,
+                message.account,
+                message.source,
+                len(message.body),
+                message.status,
+                message.decision,
+                output.short(message.payment_id),
+                message.reason or message.last_error,
+            )
+            for message in found
+        ),
+    )
+    output.more(found, limit, "receipted inbox list")
+
+
+@app.command(epilog=example("receipted inbox show 77c1d2aa90fe --body"))
+def show(
+    context: typer.Context,
+    message_id: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)],
+    body: Annotated[bool, typer.Option("--body", help="Also its headers and bytes: personal data.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show a message and its decision; its headers and bytes only with --body."""
+    with opened(context) as service, service.database.read() as unit:
+        message = inbox.get(unit, find_id(unit, InboxMessage, message_id))
+    if json:
+        private = {"headers": message.headers, "body": _text(message)} if body else {}
+        output.as_json({**timeline.message_data(message), **private})
+        return
+    data = timeline.message_data(message)
+    outcomes = data.pop("outcomes")
+    output.fields(data)
+    for entry in outcomes:
+        output.say(f"decided: {output.shown(entry.get('outcome'))}: {output.shown(entry.get('reason'))}")
+    if body:
+        output.note(f"what follows came by {message.source} for account {message.account}; it may be personal data")
+        output.say("")
+        for name, value in message.headers:
+            output.say(f"{output.shown(name)}: {output.shown(value)}")
+        output.say("")
+        output.say(output.shown(_text(message), keep="\n\t"))
+
+
+@app.command(epilog=example('receipted inbox replay 77c1d2aa90fe --reason "parser mended in 0.2" --by "Ada L."'))
+def replay(
+    context: typer.Context,
+    message_ids: Annotated[list[str], typer.Argument(metavar="ID...", help=ID_HELP, show_default=False)],
+    reason: Reason,
+    by: By,
+    json: AsJson = False,
+) -> None:
+    """Apply messages once more, by the program as it is now; history is only added to."""
+    with opened(context) as service:
+        with service.database.read() as unit:
+            found = [find_id(unit, InboxMessage, text) for text in message_ids]
+
+        async def work(commands: Commands) -> list[InboxMessage]:
+            return [
+                await commands.replay(message_id, reason=reason, by=by) for message_id in tracked(found, "Replaying")
+            ]
+
+        replayed = command(service, work)
+    if json:
+        output.as_json([timeline.message_data(message) for message in replayed])
+        return
+    for message in replayed:
+        output.say(f"{message.id}  {message.status}, {message.decision}: {output.shown(message.reason)}")
+
+
+def _text(message: InboxMessage) -> str:
+    """The body as text; bytes that are none are written as escapes."""
+    return message.body.decode("utf-8", "backslashreplace")

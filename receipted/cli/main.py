@@ -1,0 +1,67 @@
+"""The command `receipted`: every command in one tree, with one way to fail."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from receipted.cli import (
+    asking,
+    auditing,
+    configuration,
+    inbox,
+    lifecycles,
+    outbox,
+    payments,
+    playing,
+    processes,
+    rejected,
+    webhooks,
+)
+from receipted.cli.context import example
+from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
+
+app = typer.Typer(
+    cls=ReceiptedGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(epilog=f"{example('receipted --config receipted.toml serve --migrate')}\n\n{EXIT_CODES}")
+def receipted(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="PATH",
+            help="The settings; else the file that RECEIPTED_CONFIG names, else receipted.toml.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Receipted tells a merchant, for certain and with proof, when it has been paid."""
+
+
+app.command(epilog=example("receipted serve --migrate"))(processes.serve)
+app.command(epilog=example("receipted --config receipted.toml web"))(processes.web)
+app.command(epilog=example("receipted --config receipted.toml worker"))(processes.worker)
+app.command(epilog=example("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers"))(playing.sandbox)
+# `demo` goes here.
+app.command(epilog=example("receipted migrate", "receipted migrate --check"))(processes.migrate)
+payments.app.add_typer(asking.app)
+app.add_typer(payments.app, name="payments", epilog=example("receipted payments list --review"))
+app.add_typer(inbox.app, name="inbox", epilog=example("receipted inbox list --status parked"))
+app.add_typer(outbox.app, name="outbox", epilog=example("receipted outbox list --status dead"))
+app.add_typer(rejected.app, name="rejected", epilog=example("receipted rejected list shop"))
+app.add_typer(webhooks.app, name="webhooks", epilog=example("receipted webhooks register shop"))
+app.add_typer(auditing.app, name="audit", epilog=example("receipted audit verify"))
+app.command(epilog=example("receipted lifecycles banked --mermaid"))(lifecycles.lifecycles)
+app.add_typer(configuration.app, name="config", epilog=example("receipted config check"))
+
+
+def main() -> None:
+    """Run the command that was typed; leaves the process with its exit code."""
+    app()

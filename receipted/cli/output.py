@@ -1,0 +1,128 @@
+"""What commands print: tables for people, JSON for machines, and failures. Nothing here decides anything."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from receipted.errors import ConfigurationError
+from statemachine.errors import InvalidAmount, ServiceError
+from statemachine.money import from_minor
+from storage.engine import values
+from storage.ids import new_id
+
+#: Columns of a table where the output is no terminal: wide enough that nothing is cut.
+_WIDE: Final = 240
+
+
+def say(line: str) -> None:
+    """One line of the answer, on stdout."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """One line beside the answer, on stderr."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def as_json(data: Any) -> None:
+    """The answer as JSON, and nothing else, on stdout; instants are ISO 8601 with Z."""
+    say(json.dumps(data, default=_plain, indent=2))
+
+
+def failure(error: ServiceError, *, as_json: bool) -> None:
+    """A named failure: `error: message (code)` on stderr, or the JSON error shape on stdout."""
+    if not as_json:
+        message = shown(error.message, keep="\n")  # settings have one line for each fault
+        note(f"error: {message} ({shown(error.code)})")
+        return
+    data: dict[str, Any] = dict(error.as_json(new_id()))
+    if isinstance(error, ConfigurationError):
+        data["faults"] = [
+            {"setting": fault.setting, "problem": fault.problem, "remedy": fault.remedy} for fault in error.faults
+        ]
+    say(json.dumps(data, indent=2))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on stdout. Values are text, never markup, and cannot steer the terminal."""
+    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(shown(value)) for value in row))
+    console().print(made)
+
+
+def fields(pairs: Mapping[str, Any]) -> None:
+    """Name and value, one pair a line; what has no value is left out."""
+    given = {name: value for name, value in pairs.items() if value is not None and value != ""}
+    width = max(map(len, given), default=0)
+    for name, value in given.items():
+        say(f"{name:<{width}}  {shown(value)}")
+
+
+def console(*, on_stderr: bool = False) -> Console:
+    """A console on stdout or stderr as it is now; without markup, highlights and, off a terminal, colours."""
+    stream = sys.stderr if on_stderr else sys.stdout
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def shown(value: Any, *, keep: str = "") -> str:
+    """A value as a person reads it; control characters are replaced, since a provider's text may hold any."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        value = value.value
+    return "".join(c if c in keep or unicodedata.category(c)[0] != "C" else "�" for c in str(value))
+
+
+def short(record_id: str | None) -> str | None:
+    """The end of an id, which tells rows apart; every command takes it for the whole id."""
+    return None if record_id is None else record_id[-12:]
+
+
+def amount(minor: int | None, currency: str | None) -> str | None:
+    """Decimal major units with their currency; minor units where there is no currency to tell the places."""
+    if minor is None:
+        return None
+    if currency is None:
+        return f"{minor} minor units"
+    try:
+        return f"{from_minor(minor, currency)} {currency}"
+    except InvalidAmount:
+        return f"{minor} minor units of {currency}"
+
+
+def row_of(record: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The record's columns by name, but for some."""
+    return {name: value for name, value in values(record).items() if name not in without}
+
+
+def more(rows: Sequence[Any], limit: int, command: str) -> None:
+    """Say how to go on where a list was cut at its limit."""
+    if len(rows) == limit:
+        note(f"there may be more: {command} --after {rows[-1].id}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Path | Enum):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON here")

@@ -1,0 +1,87 @@
+"""Verifies quarantined deliveries again; each that is authentic now is recorded and removed in one commit."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from providers.contract import Delivery
+from providers.errors import DeliveryRejected
+from providers.signing import Key
+from receipted.wiring import Service
+from receiver.intake import ReceivingAccount, verified_message
+from receiver.tokens import About
+from storage import inbox, operators, quarantine
+from storage.tables import InboxMessage, RejectedDelivery
+
+log = structlog.get_logger()
+
+_PAGE: Final = 200
+
+
+@dataclass(slots=True)
+class Redeemed:
+    """What became of an account's quarantine."""
+
+    redeemed: list[str] = field(default_factory=list)  #: ids of inbox messages
+    duplicates: int = 0  #: of those, how many were in the inbox already
+    rejected: Counter[str] = field(default_factory=Counter)  #: by reason: still not authentic
+
+
+def redeem_all(service: Service, account: str, *, by: str, reason: str) -> Redeemed:
+    """Everything in the account's quarantine that verifies as of when it was received is in the inbox afterwards.
+
+    A worker applies it from there. A crash in between leaves each delivery in exactly one of the two places.
+    """
+    receiving = service.receiving_accounts()[account]
+    result = Redeemed()
+    after = ""
+    while page := _page(service, account, after):
+        for rejected in page:
+            try:
+                message = _verified(receiving, rejected)
+            except DeliveryRejected as again:
+                result.rejected[again.reason] += 1
+                continue
+            _record(service, rejected, message, result, by=by, reason=reason)
+        after = page[-1].id
+    log.info("quarantine.redeemed", account=account, redeemed=len(result.redeemed), rejected=result.rejected.total())
+    return result
+
+
+def _page(service: Service, account: str, after: str) -> list[RejectedDelivery]:
+    with service.database.read() as unit:
+        return quarantine.find(unit, account, after=after, limit=_PAGE)
+
+
+def _verified(account: ReceivingAccount, rejected: RejectedDelivery) -> InboxMessage:
+    about = About(account.name, rejected.kind or "", rejected.about) if rejected.about else None
+    headers = tuple((name, _restored(value, account.keys.keys)) for name, value in rejected.headers)
+    delivery = Delivery(rejected.body, headers)
+    return verified_message(account, about, rejected.kind, delivery, rejected.received_at)
+
+
+def _restored(value: str, keys: tuple[Key, ...]) -> str:
+    """A kept header as it was received: a credential's digest stands for the credential that has that digest."""
+    for bearer in _bearers(keys):
+        if value == f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}":
+            return bearer
+    return value
+
+
+def _bearers(keys: tuple[Key, ...]) -> Iterator[str]:
+    return (f"Bearer {key.secret.decode('latin-1')}" for key in keys)
+
+
+def _record(
+    service: Service, rejected: RejectedDelivery, message: InboxMessage, result: Redeemed, *, by: str, reason: str
+) -> None:
+    with service.database.write() as unit:
+        recorded = inbox.record(unit, [message])[0]
+        quarantine.remove(unit, rejected.id)
+        operators.note(unit, at=service.clock(), actor=by, action="redeem", subject=recorded.id, reason=reason.strip())
+    result.redeemed.append(recorded.id)
+    result.duplicates += recorded.is_duplicate

@@ -1,0 +1,87 @@
+"""`receipted webhooks register`: tells a provider where to deliver."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+import typer
+
+from providers.contract import Answer
+from receipted.cli import output
+from receipted.cli.context import AccountName, AsJson, example, known_account, opened, subcommands
+from receipted.cli.exits import InvalidInput
+from receipted.cli.extra import words_of
+from receipted.cli.processes import webhook_url
+from receipted.wiring import Service, WiredAccount
+
+app = subcommands("Where providers deliver.")
+
+#: What a provider's call names the key that it is to sign or authenticate with, where it takes one.
+_KEY_DETAIL: Final[Mapping[str, str]] = {"alternative_payments": "secret_key", "banked": "signature_key"}
+
+
+@app.callback()
+def group() -> None:
+    """Where providers deliver."""
+
+
+@app.command(
+    epilog=example(
+        "receipted webhooks register shop",
+        "receipted webhooks register shop --detail topic=payment_refunded",
+    )
+)
+def register(
+    context: typer.Context,
+    account: AccountName,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Deliver this kind to a URL of its own, where bodies do not tell it.")
+    ] = None,
+    detail: Annotated[
+        list[str] | None,
+        typer.Option("--detail", metavar="KEY=VALUE", help="What else the provider's call takes; may be repeated."),
+    ] = None,
+    show_answer: Annotated[
+        bool, typer.Option("--show-answer", help="Print the provider's answer, which may hold a new signing key.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Register our public URL for an account with its provider; a repeat may make a second subscription.
+
+    Where the provider takes the key to sign with, it is sent the account's first webhook key that is valid now.
+    """
+    details = words_of(detail or [], option="detail")
+    with opened(context) as service:
+        known_account(service, account)
+        wired = service.accounts[account]
+        url = _url(service, wired, kind)
+        answer = asyncio.run(_register(service, wired, url, {**_key(service, wired), **details}))
+    body = {"answer": answer.body.decode("utf-8", "backslashreplace")} if show_answer else {}
+    if json:
+        output.as_json({"account": account, "url": url, "http_status": answer.status, **body})
+        return
+    output.say(f"{url} is registered for {account} (the provider answered {answer.status})")
+    if show_answer:
+        output.say(output.shown(body["answer"], keep="\n\t"))
+
+
+def _url(service: Service, account: WiredAccount, kind: str | None) -> str:
+    url = webhook_url(service, account.name)
+    if kind is None:
+        return url
+    if kind not in account.provider.lifecycles:
+        known = ", ".join(account.provider.lifecycles)
+        raise InvalidInput(f"{account.provider.name} has no {kind!r}; it has: {known}", param="kind")
+    return f"{url}?{urlencode({'kind': kind})}"
+
+
+def _key(service: Service, account: WiredAccount) -> dict[str, str]:
+    name = _KEY_DETAIL.get(account.provider.name)
+    active = next(iter(account.settings.keyring().active(service.clock())), None)
+    return {name: active.secret.decode()} if name is not None and active is not None else {}
+
+
+async def _register(service: Service, account: WiredAccount, url: str, details: Mapping[str, str]) -> Answer:
+    async with service.clients() as clients:
+        return await clients[account.name].register_webhook(url, **details)
