@@ -77,6 +77,7 @@ class Caller:
         raise error
 
     async def _send(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:
+        await self._transport.turn()
         try:
             authorization = await self._authorize(method, path, content)
         except ProviderError as error:
@@ -129,6 +130,7 @@ class ClientCredentials:
         return {"authorization": f"Bearer {self._token}"}
 
     async def _fetch(self) -> None:
+        await self._transport.turn()
         answer = await self._transport.send(
             "POST",
             self._token_url,

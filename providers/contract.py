@@ -99,7 +99,10 @@ class Answer:
 
 
 class Transport(Protocol):
-    """Sends one HTTP request within the account's budget. Implemented by providers/http.py."""
+    """Sends HTTP requests within the account's budget: wait for the turn, sign, send. See providers/http.py."""
+
+    async def turn(self) -> None:
+        """Wait until the account may send one more request. What is signed with the time is signed afterwards."""
 
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> "HttpAnswer":
         """The answer, whatever its status; raises ProviderError where there is none."""

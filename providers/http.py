@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
 
 
 class HttpTransport:
-    """Sends through one httpx2 client; each request waits for its turn in the account's budget."""
+    """Sends through one httpx2 client, within the account's budget for callers that wait for their turn."""
 
     def __init__(
         self,
@@ -54,13 +54,16 @@ class HttpTransport:
         self._clock = clock
         self._allow_loopback_http = allow_loopback_http
 
+    async def turn(self) -> None:
+        """Wait until the account may send one more request."""
+        await self._pace.turn()
+
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
         """The answer, whatever its status; raises ProviderError where there is none.
 
         A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous.
         """
         require_https(url, allow_loopback=self._allow_loopback_http)
-        await self._pace.turn()
         sent_at = self._clock()
         body = bytearray()
         try:

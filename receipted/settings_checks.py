@@ -195,6 +195,9 @@ def _account(
         yield Fault(f"{setting}.provider", problem, remedy)
         return
     yield from _provider_secrets(f"{setting}.secrets", account, provider)
+    if account.options.get("allow_loopback_http") and not development:
+        problem = "permits plain HTTP, which is for development only"
+        yield Fault(f"{setting}.options.allow_loopback_http", problem, "remove it, or set service.development to true")
     try:
         provider.options_type.model_validate(account.options)
     except ValidationError as fault:

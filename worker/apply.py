@@ -15,7 +15,6 @@ from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
 from worker.effects import payload
 
-
 #: The fact that a transfer was announced, with the instant of the announcement.
 _TRANSFER: Final = "transfer_seen_at"
 

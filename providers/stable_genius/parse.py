@@ -62,7 +62,10 @@ def _event(told: Mapping[str, object], statement: Statement, reference_key: str)
         # A settlement names no intents in the documentation, and settles many: ask about all that are open.
         return Reading(hints=_related(data), hints_account=True)
     if name == "transaction.created":
-        return Reading(hints=_related(data), hints_money=True)
+        related = _related(data)
+        if not related:
+            return Reading(note="a transfer that names neither an intent nor an address")
+        return Reading(hints=related, hints_money=True)
     return Reading(note=f"events of type {name} are not used")
 
 

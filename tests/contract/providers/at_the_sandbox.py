@@ -37,6 +37,9 @@ class Recording:
         self._inner, self._change = inner, change
         self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
 
+    async def turn(self):
+        await self._inner.turn()
+
     async def send(self, method, url, *, headers, content=b""):
         if self._change is not None:
             headers, content = self._change(len(self.sent), dict(headers), content)

@@ -191,6 +191,9 @@ class Granting:
     def __init__(self, body):
         self.body, self.calls = body, 0
 
+    async def turn(self):
+        """At once."""
+
     async def send(self, method, url, *, headers, content=b""):
         self.calls += 1
         return HttpAnswer(200, {}, self.body, AT)

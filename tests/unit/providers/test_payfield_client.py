@@ -21,6 +21,9 @@ class Kept:
     def __init__(self) -> None:
         self.sent = []
 
+    async def turn(self):
+        """At once."""
+
     async def send(self, method, url, *, headers, content=b""):
         self.sent.append((method, url, dict(headers), content))
         return HttpAnswer(201, {}, b"{}", AT)

@@ -95,7 +95,7 @@ def test_a_transfer_hints_at_the_intent_and_the_address_it_names():
     reading = read("event_transaction")
     assert set(reading.hints) == {"pi_c9f0f895", "0x52908400098527886E0F7030069857D2E4169EE7"}
     assert not reading.hints_account
-    assert reading.note
+    assert reading.hints_money
     assert not reading.observations
 
 
