@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from receiver.errors import IntakeFull
+from receiver.errors import IntakeFull, Unstorable
+from statemachine.errors import ServiceError
 from storage import inbox, migrate
 from storage.engine import Database
 from storage.errors import SchemaOutdated, StorageUnavailable
@@ -35,8 +36,8 @@ class GroupWriter:
     async def record(self, message: InboxMessage) -> Recorded:
         """The message is committed durably when this returns.
 
-        Raises StorageUnavailable, SchemaOutdated (nothing of it was kept) or IntakeFull. A caller that is cancelled
-        leaves its batch alone: the message may be recorded all the same, which a redelivery then finds.
+        Raises StorageUnavailable, SchemaOutdated, Unstorable or IntakeFull: nothing of it was kept. A caller that is
+        cancelled leaves its batch alone: the message may be recorded all the same, which a redelivery then finds.
         """
         if len(self._waiting) >= self._queue:
             raise IntakeFull
@@ -61,7 +62,7 @@ class GroupWriter:
                 for (_, waiter), result in zip(batch, results, strict=True):
                     if waiter.done():
                         continue  # its request was cancelled
-                    if isinstance(result, Exception):
+                    if isinstance(result, ServiceError):
                         waiter.set_exception(result)
                     else:
                         waiter.set_result(result)
@@ -69,7 +70,7 @@ class GroupWriter:
         finally:
             self._draining = None
 
-    def _commit(self, messages: Sequence[InboxMessage]) -> list[Recorded | Exception]:
+    def _commit(self, messages: Sequence[InboxMessage]) -> list[Recorded | ServiceError]:
         """One result for each message; a message that cannot be stored fails alone."""
         try:
             if not self._is_schema_checked:
@@ -82,7 +83,13 @@ class GroupWriter:
             return [type(fault)() for _ in messages]
         except Exception as fault:  # noqa: BLE001 - a poison message must not fail its neighbours
             if len(messages) == 1:
-                log.error("delivery.unstorable", error=type(fault).__name__)
-                return [fault]
-            half = len(messages) // 2
-            return self._commit(messages[:half]) + self._commit(messages[half:])
+                # a database's words repeat what it was given, so only their kind is logged
+                log.error(
+                    "delivery.unstorable",
+                    account=messages[0].account,
+                    message_id=messages[0].id,
+                    error=type(fault).__name__,
+                )
+                return [Unstorable()]
+        half = len(messages) // 2
+        return self._commit(messages[:half]) + self._commit(messages[half:])

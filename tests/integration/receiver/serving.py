@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from sqlalchemy import event
+from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from receipted.app import create_app
 from receipted.settings import Settings, parse
 from receipted.wiring import Service
+from receiver.intake import Intake
 from receiver.tokens import About
 from storage import inbox, migrate, payments, quarantine
 from storage.engine import Database
@@ -98,6 +101,7 @@ class Served:
 
     port: int
     service: Service
+    app: Starlette | None = None
     commits: list[str] = field(default_factory=list)  #: one entry for each write transaction that committed
 
     @property
@@ -135,6 +139,12 @@ class Served:
         """The delivery, delivered."""
         extra = tuple(more.pop("headers", ()))
         return self.request("POST", path or signed.path, signed.body, (*signed.headers, *extra), **more)
+
+    def until_waiting(self, number: int) -> None:
+        """Return when so many deliveries wait behind the commit that is under way."""
+        assert self.app is not None
+        intake = cast("Intake", cast("Route", self.app.routes[0]).endpoint)
+        eventually(lambda: len(intake._writer._waiting) == number)
 
     def raw(self) -> socket.socket:
         """A connection."""
@@ -233,7 +243,8 @@ def serving(with_settings: Settings, *, migrated: bool = True, with_work: bool =
             served.commits.append("commit")
 
     try:
-        with listening(create_app(service, with_work=with_work)) as served.port:
+        served.app = create_app(service, with_work=with_work)
+        with listening(served.app) as served.port:
             yield served
     finally:
         service.close()
