@@ -1,0 +1,333 @@
+"""One legal provider history under loss, repetition, reordering, crashes, stalls and clock jumps."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+
+from providers.contract import Answer
+from providers.errors import ProviderError
+from receiver.intake import verified_message
+from receiver.tokens import About
+from statemachine import statements
+from statemachine.phases import Effect, Review, Source
+from storage import history, inbox, outbox, payments
+from storage.engine import Unit
+from storage.errors import LeaseLost
+from storage.ids import new_id
+from storage.tables import InboxMessage, OutboxMessage, Payment
+from tests.builders import our_message
+from tests.property.pipeline_voices import Telling, Voice
+from tests.property.pipeline_world import SINKS, SimulatedCrash, World
+from tests.unit.statemachine.oracle import EFFECTS, is_walk, next_of
+from worker.message import Application
+
+ASKED_MINOR = 450
+
+
+class History:
+    """A provider's payment and everything that is said of it here."""
+
+    def __init__(self, world: World, voice: Voice, seed: int) -> None:
+        self.rng = rng = random.Random(f"{voice.name}.{voice.kind}/{seed}")
+        self.world, self.voice = world, voice
+        self.walk = self._legal_walk()
+        self.account = f"{voice.kind[:8]}-{len(world.members)}"
+        self.is_ours = rng.random() < 0.7  #: created here; else by somebody else with the same account
+        self.echoes = voice.is_ref_ours or rng.random() < 0.6  #: the provider gives the merchant's reference back
+        self.member = world.join(self.account, voice.provider, adopts=rng.random() < 0.6)
+        self.member.client.present = self._present
+        self.reference = f"order-{seed}-{len(world.members)}"
+        self.ref = self.reference if voice.is_ref_ours else f"pi_{new_id()[-12:]}{seed}"
+        self.is_doubtful = self.is_ours and self.echoes and rng.random() < 0.12
+        self.minor = ASKED_MINOR + (1 if self.is_doubtful else 0)
+        self.payment_id = new_id()
+        self.step = -1  #: where the provider is on its walk
+        self.moved_at = world.clock()
+        self.air: list[bytes] = []  #: webhooks under way
+        self.sent: list[bytes] = []
+        self.held: list[Callable[[], InboxMessage]] = []  #: answers of ours under way
+        self.stalled: list[InboxMessage] = []
+        self.is_wanted = False
+        self.trail: list[str] = []
+
+    def _legal_walk(self) -> list[str]:
+        life, walk = self.voice.lifecycle, []
+        state: str | None = None
+        while len(walk) < 9:
+            targets = life.initial if state is None else life.moves.get(state, ())
+            if not targets or (walk and self.rng.random() < 0.15):
+                break
+            state = self.rng.choice(targets)
+            walk.append(state)
+        return walk
+
+    # -- the provider -------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        return self.walk[self.step]
+
+    def _told(self, serial: str = "") -> Telling:
+        reference = self.reference if self.echoes else None
+        return Telling(self.ref, reference, self.state, self.minor, self.moved_at, serial)
+
+    def _answer(self, ref: str | None) -> Answer:
+        return Answer(200, self.voice.answer(self._told()), self.world.clock(), self.voice.kind, ref)
+
+    def _present(self, _kind: str, ref: str) -> Answer:
+        if self.step < 0 or self.rng.random() < 0.1:
+            raise ProviderError("try later", http_status=503, may_retry=True)
+        return self._answer(ref)
+
+    def move(self) -> None:
+        """The provider moves on, and sends word of it."""
+        if self.step + 1 == len(self.walk):
+            return
+        self.step, self.moved_at = self.step + 1, self.world.clock()
+        body = self.voice.webhook(self._told(serial=new_id()))
+        if body is not None and self.rng.random() < 0.75:
+            self.air.append(body)
+        if self.step == 0 and self.is_ours:
+            self._hold_create_answer()
+
+    def _hold_create_answer(self) -> None:
+        if self.rng.random() < 0.25:
+            return  # nobody was left to hear it
+        if self.rng.random() < 0.15:
+            failed = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
+            self.held.append(lambda: our_message(failed, about=self.payment_id, at=self.now, account=self.account))
+        else:
+            answer = self._answer(None)
+            self.held.append(lambda: self.world.answered(self.account, Source.CREATE, answer, self.payment_id))
+
+    # -- what may happen here -----------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> datetime:
+        return self.world.clock()
+
+    def _crash_at(self) -> int | None:
+        return self.rng.randint(1, 14) if self.rng.random() < 0.3 else None
+
+    def want(self) -> None:
+        """The merchant's wish is recorded, and applied as `create` does; a crash makes the merchant repeat it."""
+        wanted = statements.CreateWanted(self.voice.kind, self.reference, ASKED_MINOR, self.voice.currency)
+        message = our_message(
+            wanted, about=self.payment_id, at=self.now, account=self.account, delivery_key=f"create:{self.reference}"
+        )
+        while not self.is_wanted:
+            with self.world.crashing(self._crash_at()):
+                recorded = self.world.record(message)[0]
+                self.world.worker().step([recorded.id])
+            with self.world.database.read() as unit:
+                self.is_wanted = self.payment_id in payments.existing(unit, [self.payment_id])
+            if not self.is_wanted:
+                self.world.clock.advance(61)
+
+    def deliver(self) -> None:
+        """A webhook arrives, in any order; a crash before its commit leaves it under way."""
+        if not self.air:
+            return
+        body = self.air[self.rng.randrange(len(self.air))]
+        with self.world.crashing(self._crash_at()) as crashed:
+            self._receive(body)
+        if not crashed:
+            self.air.remove(body)
+            self.sent.append(body)
+
+    def redeliver(self) -> None:
+        if self.sent:
+            self._receive(self.rng.choice(self.sent))
+
+    def deliver_variant(self) -> None:
+        """The provider sends the same identity with other content."""
+        if self.voice.kind == "payment_session" and self.sent:
+            self._receive(self.rng.choice(self.sent).replace(b'"live":false', b'"live":false,"again":1'))
+
+    def _receive(self, body: bytes) -> None:
+        account, about, kind = self.member.receiving, None, None
+        if self.voice.name == "payfield":
+            kind = self.voice.kind
+            if self.is_wanted and self.rng.random() < 0.5:
+                about = About(self.account, kind, self.payment_id)
+        message = verified_message(account, about, kind, self.voice.delivery(body, self.now), self.now)
+        self.world.record(message)
+
+    def answer_arrives(self) -> None:
+        """An answer to a call of ours is recorded, however long ago it was given."""
+        if self.held:
+            make = self.held.pop(self.rng.randrange(len(self.held)))
+            self.world.record(make())
+
+    def slow_question(self) -> None:
+        """The provider is asked now, and its answer will be recorded later."""
+        if self.step >= 0:
+            answer = self._answer(self.ref)
+            self.held.append(lambda: self.world.answered(self.account, Source.POLL, answer, None))
+
+    def return_hint(self) -> None:
+        if self.is_wanted:
+            key = f"return:{self.payment_id}:{int(self.now.timestamp()) // 5}"
+            self.world.record(
+                inbox.new_message(
+                    account=self.account,
+                    source="return",
+                    delivery_key=key,
+                    body=b"",
+                    received_at=self.now,
+                    about=self.payment_id,
+                )
+            )
+
+    def work(self) -> None:
+        with self.world.crashing(self._crash_at()):
+            self.world.worker().step()
+
+    def stall(self) -> None:
+        """A worker claims and then sleeps, longer than its lease."""
+        if not self.stalled:
+            with self.world.database.write() as unit:
+                self.stalled = inbox.claim(unit, self.now, self.world.settings.lease, 3)
+
+    def wake(self) -> None:
+        """The worker that slept goes on as if nothing had happened."""
+        stalled, self.stalled = self.stalled, []
+        try:
+            with self.world.crashing(self._crash_at()), self.world.database.write() as unit:
+                for message in stalled:
+                    Application(unit, message, self.world.rules, self.world.settings, self.now).run()
+        except LeaseLost:
+            self.trail.append("(lease lost)")
+
+    def poll(self) -> None:
+        with self.world.crashing(self._crash_at()):
+            self.world.run(self.world.poller(self.account).step())
+
+    def replay(self) -> None:
+        """An operator has a message processed again."""
+        with self.world.database.write() as unit:
+            found = [m for m in inbox.find(unit, account=self.account) if m.status != "pending"]
+            if found:
+                inbox.replay(unit, self.rng.choice(found).id, self.now)
+
+    def jump(self) -> None:
+        """Time passes, or the clock is set back a little."""
+        self.world.clock.advance(self.rng.choice((0.2, 1, 2, 30, 61, 61, 130, 4000, 25_000, -5, -40)))
+
+    # -- the whole ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Everything that may happen does, in some order; then one poll. Raises AssertionError where a rule breaks."""
+        if self.is_ours:
+            self.want()
+        acts = (
+            *((self.move,) * 4),
+            *((self.deliver,) * 5),
+            *((self.work,) * 5),
+            *((self.jump,) * 3),
+            *((self.answer_arrives,) * 2),
+            *(self.redeliver, self.redeliver, self.deliver_variant, self.slow_question, self.return_hint),
+            *(self.stall, self.wake, self.poll, self.replay),
+        )
+        for _ in range(self.rng.randint(4, 28)):
+            act = self.rng.choice(acts)
+            self.trail.append(act.__name__)
+            act()
+            self.check()
+        self._come_to_rest()
+
+    def _come_to_rest(self) -> None:
+        while self.step + 1 < len(self.walk):
+            self.move()
+        for arrives in (self.deliver, self.answer_arrives):
+            if self.rng.random() < 0.5:
+                arrives()
+        self.world.clock.advance(600)  # past every lease, the create call's grace, and each step back of the clock
+        self.wake()
+        self.world.settle()
+        self.world.run(self.world.poller(self.account).step())  # finds creates that were never answered
+        self.world.settle()
+        self.check()
+        self.world.record(self.world.answered(self.account, Source.POLL, self._answer(self.ref), None))
+        self.world.settle()
+        self.check()
+        self.check_at_rest()
+
+    # -- what must hold -----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """What holds at every instant."""
+        with self.world.database.read() as unit:
+            for payment in payments.find(unit, account=self.account):
+                self._check_chain(unit, payment)
+                owed = Counter((o.effect, o.sink, o.occurrence) for o in outbox.of_payment(unit, payment.id))
+                assert all(count == 1 for count in owed.values()), f"owed twice: {owed}"
+            for message in inbox.find(unit, account=self.account):
+                assert message.status in ("pending", "decided", "parked"), f"{message.status}: {message.last_error}"
+                assert (message.status == "pending") == (message.decision is None)
+
+    def _check_chain(self, unit: Unit, payment: Payment) -> None:
+        state: str | None = None
+        life = self.voice.lifecycle
+        chain = history.of_payment(unit, payment.id)
+        assert list(range(1, len(chain) + 1)) == [link.number for link in chain], "numbers have gaps"
+        for link in chain:
+            assert state is None or next_of(life, state), f"left the terminal state {state}"
+            assert state == link.from_state, f"{link.from_state} does not follow {state}"
+            assert is_walk(life, state, (*link.via, link.to_state)), f"{state} -> {link.via} -> {link.to_state}"
+            assert not link.forced
+            assert self._has_been(link.to_state), f"{link.to_state} is not what the provider ever said"
+            state = link.to_state
+        assert (state, len(chain)) == (payment.state, payment.version), "the state is not what the history adds up to"
+
+    def _has_been(self, state: str) -> bool:
+        return state in self.walk[: self.step + 1]
+
+    def check_at_rest(self) -> None:
+        """What holds after everything was said and the provider was asked once more."""
+        with self.world.database.read() as unit:
+            kept = payments.find(unit, account=self.account)
+            messages = inbox.find(unit, account=self.account)
+            named = [payment for payment in kept if payment.provider_ref == self.ref]
+            assert len(named) == 1, f"{len(named)} payments are called {self.ref}"
+            owed = outbox.of_payment(unit, named[0].id)
+        payment = named[0]
+        assert self.state == payment.state, f"the provider is at {self.state}, we at {payment.state}"
+        for other in kept:
+            if other is not payment:
+                assert (other.provider_ref, other.state, other.review) == (None, None, Review.CREATE_UNKNOWN)
+                assert not self.echoes, "the provider's echo was not heard"
+        for message in messages:
+            assert message.status == "decided" or message.variant_of is not None, f"{message.status}: {message.reason}"
+        self._check_effects(payment, owed)
+
+    def _check_effects(self, payment: Payment, owed: list[OutboxMessage]) -> None:
+        life = self.voice.lifecycle
+        is_withheld = self.is_doubtful and payment.id == self.payment_id
+        reviews = {Review.AMOUNT_MISMATCH} if is_withheld else {None, Review.CREATE_UNKNOWN}
+        assert payment.review in reviews, f"review {payment.review}: {payment.review_note}"
+        effects = {o.effect for o in owed}
+        required = {e.value for e in EFFECTS[life.phase(self.state)]}
+        allowed = {e.value for state in self.walk for e in EFFECTS[life.phase(state)]}
+        if is_withheld:
+            goods = {Effect.PAID.value, Effect.SETTLED.value}
+            required, allowed = required - goods, allowed - goods
+        assert required <= effects, f"{required - effects} is not owed"
+        assert effects <= allowed | {Effect.REVIEW_REQUIRED.value}, f"{effects - allowed} is owed without reason"
+        for effect in effects - {Effect.REVIEW_REQUIRED.value}:
+            assert sorted(SINKS) == sorted(o.sink for o in owed if o.effect == effect), f"{effect} for whom?"
+        told = [o for o in owed if o.effect == Effect.REVIEW_REQUIRED]
+        assert len(SINKS) * payment.reviews == len(told), "each review is told once"
+
+
+def run_history(world: World, voice: Voice, seed: int) -> History:
+    """One history; an AssertionError names the seed and what had happened."""
+    story = History(world, voice, seed)
+    try:
+        story.run()
+    except (AssertionError, Exception, SimulatedCrash) as fault:
+        words = f"history {voice.name}.{voice.kind} seed {seed}, walk {story.walk}, ours {story.is_ours}, "
+        words += f"echoes {story.echoes}, adopts {world.rules[story.account].adopts_unknown}: {story.trail}"
+        raise AssertionError(f"{words}\n{type(fault).__name__}: {fault}") from fault
+    return story

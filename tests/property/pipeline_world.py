@@ -1,0 +1,184 @@
+"""A real database file with a worker, a poller and the way in, that can be crashed between any two writes."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from audit.verify import Audit, AuditedAccount, Report
+from poller.ask import AskedAccount, Poller, answer_message
+from poller.policy import Schedule
+from providers.contract import Answer, Client, Provider
+from providers.errors import ProviderError
+from providers.signing import Key, KeyRing, Window
+from receiver.intake import ReceivingAccount
+from statemachine.phases import ConflictPolicy, Source
+from storage import inbox
+from storage.engine import Database
+from storage.inbox import Recorded
+from storage.tables import InboxMessage
+from tests.fakes.clock import FakeClock
+from tests.fakes.databases import copy_of
+from tests.property.pipeline_voices import SECRET
+from worker.accounts import AccountRules, ApplySettings
+from worker.inbox_loop import InboxWorker
+
+SINKS = ("shop", "ledger")
+KEY = Key("k1", SECRET)
+
+
+class SimulatedCrash(BaseException):
+    """The process ends here; no `except Exception` can swallow it."""
+
+
+class Crashes:
+    """Raises SimulatedCrash at the n-th write, BEGIN or COMMIT after it was armed."""
+
+    def __init__(self, database: Database) -> None:
+        self._left: int | None = None
+        event.listen(database.engine, "before_cursor_execute", self._on_statement)
+        event.listen(database.engine, "commit", self._on_commit)
+
+    def arm(self, at: int) -> None:
+        """The at-th write from now on does not happen."""
+        self._left = at
+
+    def disarm(self) -> None:
+        self._left = None
+
+    def _on_statement(self, _conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith(("INSERT", "UPDATE", "DELETE", "BEGIN IMMEDIATE")):
+            self._count()
+
+    def _on_commit(self, _conn: Any) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self._left = None
+                raise SimulatedCrash
+
+
+class ScriptedClient(Client):
+    """Answers a GET with what the test says that the provider has now."""
+
+    def __init__(self) -> None:
+        self.present: Any = None  #: (kind, ref) -> Answer; may raise ProviderError
+        self.asked: list[tuple[str, str]] = []
+
+    async def fetch(self, kind: str, ref: str) -> Answer:
+        self.asked.append((kind, ref))
+        if self.present is None:
+            raise ProviderError("not there", http_status=404)
+        found = self.present(kind, ref)
+        assert isinstance(found, Answer)
+        return found
+
+    async def create(self, request: Any) -> Answer:
+        raise NotImplementedError
+
+    async def cancel(self, kind: str, ref: str) -> Answer:
+        raise NotImplementedError
+
+    async def register_webhook(self, url: str, **details: str) -> Answer:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One account of the world."""
+
+    name: str
+    provider: Provider
+    client: ScriptedClient
+    receiving: ReceivingAccount
+
+
+class World:
+    """One database file, shared by histories that each have an account of their own."""
+
+    def __init__(self, template: Path, path: Path) -> None:
+        self.database = copy_of(template, path)
+        self.clock = FakeClock()
+        self.crashes = Crashes(self.database)
+        self.runner = asyncio.Runner()
+        self.rules: dict[str, AccountRules] = {}
+        self.members: dict[str, Member] = {}
+        self.settings = ApplySettings(sinks=SINKS, batch=5)
+        self.schedule = Schedule()
+
+    def close(self) -> None:
+        self.crashes.disarm()
+        self.runner.close()
+        self.database.close()
+
+    def join(
+        self, name: str, provider: Provider, *, adopts: bool = True, policy: ConflictPolicy = ConflictPolicy.REVIEW
+    ) -> Member:
+        """An account of its own."""
+        self.rules[name] = AccountRules(provider, self.schedule.next_poll, policy, adopts)
+        receiving = ReceivingAccount(name, provider, KeyRing((KEY,)), Window())
+        self.members[name] = Member(name, provider, ScriptedClient(), receiving)
+        return self.members[name]
+
+    def worker(self) -> InboxWorker:
+        """A worker that remembers nothing, as after a restart."""
+        return InboxWorker(self.database, self.rules, self.settings, self.clock)
+
+    def poller(self, name: str) -> Poller:
+        """A poller of one account that remembers nothing."""
+        member = self.members[name]
+
+        def is_terminal(kind: str, state: str | None) -> bool:
+            return member.provider.lifecycles[kind].is_terminal(state)
+
+        asked = AskedAccount(member.client, self.schedule, is_terminal)
+        return Poller(self.database, {name: asked}, self.clock)
+
+    def run(self, coroutine: Any) -> Any:
+        return self.runner.run(coroutine)
+
+    def record(self, *messages: InboxMessage) -> list[Recorded]:
+        """Record as the writer of the way in does."""
+        with self.database.write() as unit:
+            return inbox.record(unit, messages)
+
+    def answered(self, name: str, source: Source, answer: Answer, payment_id: str | None) -> InboxMessage:
+        return answer_message(name, source, answer, payment_id, self.clock())
+
+    @contextmanager
+    def crashing(self, at: int | None) -> Iterator[list[bool]]:
+        """The block may end early by a crash at that write; the list says afterwards whether it did."""
+        crashed: list[bool] = []
+        if at is not None:
+            self.crashes.arm(at)
+        try:
+            yield crashed
+        except SimulatedCrash:
+            crashed.append(True)
+        finally:
+            self.crashes.disarm()
+
+    def settle(self) -> None:
+        """Leases run out, and workers work until nothing is pending."""
+        for _ in range(60):
+            while self.worker().step():
+                pass
+            with self.database.read() as unit:
+                if not inbox.depth(unit).get("pending"):
+                    return
+            self.clock.advance(61)
+        raise AssertionError("messages stay pending for ever")
+
+    def audit(self, providers: Mapping[str, Provider] | None = None) -> Report:
+        """The audit's report on the whole file."""
+        accounts = {
+            name: AuditedAccount(member.provider, {KEY.id: KEY}, Window()) for name, member in self.members.items()
+        }
+        return Audit(self.database, accounts).run()
