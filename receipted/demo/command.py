@@ -12,14 +12,19 @@ from rich.live import Live
 from audit.verify import Report
 from receipted import logs
 from receipted.demo.compare import Wrong
+from receipted.demo.interactive import keep_running as keep_running_until_stopped
 from receipted.demo.plan import SHOP_SECRET, orders, sandbox_config
 from receipted.demo.run import Demonstration
 from receipted.demo.view import Figures, table
-from receipted.loops import until_signalled
 from sandbox.outside import outside
 
 #: The shop's own share of failures.
 _SHOP_FAILURES = 0.1
+
+#: With --keep-running: how many payments wait for a click, and how fast time runs for the providers and for asking.
+_CLICKS = 12
+_CLICKING_SPEED = 1.0
+_ASKING_SPEED = 12.0
 
 #: Characters that the table needs in full.
 _WIDTH = 100
@@ -29,7 +34,9 @@ def demo(
     payments: Annotated[int, typer.Option(min=1, help="How many payments to order.")] = 400,
     seed: Annotated[int, typer.Option(help="Which faults and payers; 0 takes a new one, and prints it.")] = 20,
     speed: Annotated[float, typer.Option(min=1, help="How much faster the providers' time runs.")] = 100.0,
-    keep_running: Annotated[bool, typer.Option("--keep-running", help="Go on until Ctrl-C, for you to click.")] = False,
+    keep_running: Annotated[
+        bool, typer.Option("--keep-running", help="No simulated payers: you click, until Ctrl-C.")
+    ] = False,
     folder: Annotated[Path, typer.Option(help="Where the database and its settings are left.")] = Path("var/demo"),
     patience: Annotated[float, typer.Option(min=1, help="Seconds until what is not right counts as wrong.")] = 55.0,
 ) -> None:
@@ -45,17 +52,21 @@ def demo(
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)  # a file or pipe has no width of its own
+    if keep_running:
+        slow = sandbox_config(chosen, _CLICKING_SPEED, has_payers=False)
+        with outside(slow, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
+            run = Demonstration(slow, world, folder.absolute(), patience_speed=_ASKING_SPEED)
+            asyncio.run(_click(run, console, chosen))
+        return
     config = sandbox_config(chosen, speed, has_payers=True)
     console.print(f"[bold]Receipted demo[/]: {payments} payments, seed {chosen}, the providers' time runs {speed:g}x")
     with outside(config, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
         run = Demonstration(config, world, folder.absolute())
-        is_right = asyncio.run(_run(run, console, payments, chosen, patience, keep_running=keep_running))
+        is_right = asyncio.run(_run(run, console, payments, chosen, patience))
     raise typer.Exit(0 if is_right else 1)
 
 
-async def _run(
-    run: Demonstration, console: Console, count: int, seed: int, patience: float, *, keep_running: bool
-) -> bool:
+async def _run(run: Demonstration, console: Console, count: int, seed: int, patience: float) -> bool:
     started = time.monotonic()
     async with run.running() as commands:
         with Live(console=console, refresh_per_second=4) as live:
@@ -68,9 +79,12 @@ async def _run(
             live.update(table(figures, _title(started), is_final=True))
         report = await run.audit()
         _conclude(run, console, figures, wrong, report, await run.outcomes())
-        if keep_running:
-            await _keep_running(run, console)
     return not wrong and not report.faults
+
+
+async def _click(run: Demonstration, console: Console, seed: int) -> None:
+    async with run.running() as commands:
+        await keep_running_until_stopped(run, commands, orders(_CLICKS, seed), console)
 
 
 async def _show(run: Demonstration, live: Live, started: float) -> None:
@@ -110,18 +124,4 @@ def _conclude(
     console.print(
         f"Everything is {verdict}: {len(wrong)} of {sum(c.phases.total() for c in figures.counts.values())} wrong."
     )
-    console.print(f"Look around: receipted --config {_short(run.settings_file)} payments list")
-
-
-def _short(path: Path) -> str:
-    cwd = Path.cwd()
-    return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
-
-
-async def _keep_running(run: Demonstration, console: Console) -> None:
-    console.print(f"\nReceipted      http://127.0.0.1:{run.port}/webhooks/genius")
-    console.print(f"The providers  {run.outside.sandbox_url}/checkout")
-    console.print(f"The shop       {run.outside.shop_url}/orders")
-    console.print("Ctrl-C ends it.")
-    with until_signalled() as stop:
-        await stop.wait()
+    console.print(f"Look around: receipted --config {run.shown_settings_file} payments list")

@@ -120,10 +120,10 @@ def sandbox_config(seed: int, speed: float, *, has_payers: bool) -> SandboxConfi
 
 
 def settings_data(
-    config: SandboxConfig, *, database: Path, sandbox_url: str, shop_url: str, port: int
+    config: SandboxConfig, *, database: Path, sandbox_url: str, shop_url: str, port: int, patience_speed: float
 ) -> dict[str, Any]:
-    """The settings as receipted.toml would have them. Waits are those of the defaults, divided by the speed."""
-    speed = config.speed
+    """The settings as receipted.toml would have them; the poller's waits are divided by `patience_speed`."""
+    speed = patience_speed
     return {
         "service": {
             "database": f"sqlite:///{database}",

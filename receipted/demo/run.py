@@ -38,7 +38,9 @@ _MOVING = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 class Demonstration:
     """One run: its service, its outside world and its merchant."""
 
-    def __init__(self, config: SandboxConfig, outside: Outside, folder: Path) -> None:
+    def __init__(
+        self, config: SandboxConfig, outside: Outside, folder: Path, *, patience_speed: float | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         database = folder / "receipted.db"
         for leftover in folder.glob("receipted.db*"):
@@ -46,13 +48,25 @@ class Demonstration:
         self.port = _free_port()
         self.outside = outside
         data = settings_data(
-            config, database=database, sandbox_url=outside.sandbox_url, shop_url=outside.shop_url, port=self.port
+            config,
+            database=database,
+            sandbox_url=outside.sandbox_url,
+            shop_url=outside.shop_url,
+            port=self.port,
+            patience_speed=patience_speed or config.speed,
         )
         self.settings_file = folder / "receipted.toml"
         self.settings_file.write_text(_toml(data))
         self.service = Service(parse(data))
         migrate.upgrade(self.service.database)
         self.resolved: Counter[str] = Counter()
+
+    @property
+    def shown_settings_file(self) -> str:
+        """The settings' path as a person would type it here."""
+        here = Path.cwd()
+        file = self.settings_file
+        return str(file.relative_to(here)) if file.is_relative_to(here) else str(file)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Commands]:
@@ -183,8 +197,7 @@ class Demonstration:
 
     async def wrong(self, truth: Mapping[Key, Mapping[str, Any]]) -> list[Wrong]:
         """What differs between the service, the providers and the shop now."""
-        orders = await self._get(f"{self.outside.shop_url}/orders")
-        return compare(await asyncio.to_thread(self._payments), truth, orders["fulfilled"])
+        return compare(await self.payments(), truth, await self.fulfilled())
 
     async def truth(self) -> dict[Key, Mapping[str, Any]]:
         """What the providers hold."""
@@ -192,12 +205,20 @@ class Demonstration:
 
     async def figures(self, wrong: list[Wrong]) -> Figures:
         """The counts as they are now."""
-        orders = await self._get(f"{self.outside.shop_url}/orders")
-        account_of = {payment.id: payment.account for payment in await asyncio.to_thread(self._payments)}
+        account_of = {payment.id: payment.account for payment in await self.payments()}
         fulfilled: Counter[str] = Counter()
-        for payment_id, times in orders["fulfilled"].items():
+        for payment_id, times in (await self.fulfilled()).items():
             fulfilled[account_of.get(payment_id, "-")] += times
         return Figures(await asyncio.to_thread(self._counts), fulfilled, wrong)
+
+    async def payments(self) -> list[Payment]:
+        """Every payment, in order of creation."""
+        return await asyncio.to_thread(self._payments)
+
+    async def fulfilled(self) -> dict[str, int]:
+        """How often the shop fulfilled each payment."""
+        orders = await self._get(f"{self.outside.shop_url}/orders")
+        return dict(orders["fulfilled"])
 
     async def audit(self) -> Report:
         """The whole history, proved."""
