@@ -157,8 +157,8 @@ class Commands:
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a resolution needs a reason and the name of who decides", param="reason")
         body = statements.encode(statements.Resolution(state, reason.strip(), by.strip()))
-        message = self._ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
         await asyncio.to_thread(self._note, by, "resolve", payment.id, reason)
+        message = self._ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
         await self._apply(message)
         return await self.get(payment_id)
 

@@ -162,6 +162,8 @@ class Service:
                 sinks,
                 self.clock,
                 random.Random(),  # noqa: S311 - jitter, not a secret
+                # longer than any delivery, and no longer than needed: what was under way at a crash waits for its end
+                lease=timedelta(seconds=2 * settings.timeout_seconds + 5),
                 backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
                 concurrency=settings.concurrency,
             )

@@ -13,6 +13,7 @@ from receipted.commands import Commands, UnknownAccountName
 from receipted.settings_sections import Settings
 from receipted.wiring import Service
 from storage import migrate
+from storage.errors import SchemaOutdated
 
 Result = TypeVar("Result")
 
@@ -57,10 +58,20 @@ def opened(context: typer.Context, *, is_process: bool = False, checks_schema: b
         if is_process:
             settings.warn(service.settings)
         if checks_schema:
-            migrate.check(service.database)
+            check_schema(service)
         yield service
     finally:
         service.close()
+
+
+def check_schema(service: Service) -> None:
+    """Return when the database has the newest schema; raises SchemaOutdated, and creates no file in order to find out.
+
+    Raises StorageUnavailable where it cannot be read.
+    """
+    if migrate.is_absent(service.database):
+        raise SchemaOutdated("there is no database yet: run receipted migrate")
+    migrate.check(service.database)
 
 
 def command(service: Service, do: Callable[[Commands], Awaitable[Result]]) -> Result:

@@ -20,6 +20,7 @@ from receipted.cli import (
 )
 from receipted.cli.context import example
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
+from receipted.demo.command import demo
 
 app = typer.Typer(
     cls=ReceiptedGroup,
@@ -49,7 +50,7 @@ app.command(epilog=example("receipted serve --migrate"))(processes.serve)
 app.command(epilog=example("receipted --config receipted.toml web"))(processes.web)
 app.command(epilog=example("receipted --config receipted.toml worker"))(processes.worker)
 app.command(epilog=example("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers"))(playing.sandbox)
-# `demo` goes here.
+app.command(epilog=example("receipted demo --payments 400 --seed 7"))(demo)
 app.command(epilog=example("receipted migrate", "receipted migrate --check"))(processes.migrate)
 payments.app.add_typer(asking.app)
 app.add_typer(payments.app, name="payments", epilog=example("receipted payments list --review"))

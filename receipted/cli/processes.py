@@ -8,7 +8,7 @@ import typer
 
 from receipted.app import create_app, working
 from receipted.cli import output, server
-from receipted.cli.context import AsJson, opened
+from receipted.cli.context import AsJson, check_schema, opened
 from receipted.loops import until_signalled
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
@@ -69,9 +69,9 @@ def migrate(
     A repeat changes nothing.
     """
     with opened(context, checks_schema=False) as service:
-        before = schema.current(service.database)
         if check:
-            schema.check(service.database)
+            check_schema(service)
+        before = None if schema.is_absent(service.database) else schema.current(service.database)
         now = before if check else schema.upgrade(service.database)
     if json:
         output.as_json({"before": before, "revision": now, "changed": before != now})

@@ -44,8 +44,6 @@ def demo(
 
     Exit code 0 only if every payment equals its provider's own record, every paid one was fulfilled exactly once as
     the shop counts it, and the audit finds no fault.
-
-    Example: receipted demo --payments 400 --seed 7
     """
     chosen = seed or int(time.time())
     logs.configure("error", "console")
