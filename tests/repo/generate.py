@@ -1,0 +1,181 @@
+"""Writes what the documents take from the code: `python -m tests.repo.generate`. A test compares them.
+
+docs/lifecycles.md is written whole; docs/errors.md has its tables between marks.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from providers.alternative_payments import errors as alternative_payments
+from providers.banked import errors as banked
+from providers.payfield import errors as payfield
+from providers.stable_genius import errors as stable_genius
+from receipted.catalogue import PROVIDERS
+from receipted.cli.lifecycles import diagram
+from statemachine.errors import ServiceError
+from statemachine.lifecycle import NOT_CREATED, Lifecycle
+
+ROOT = Path(__file__).parents[2]
+LIFECYCLES = ROOT / "docs" / "lifecycles.md"
+ERRORS = ROOT / "docs" / "errors.md"
+
+#: From the bottom up; also the order of the table of errors.
+PACKAGES = (
+    *("statemachine", "storage", "providers", "fulfilment", "receiver", "worker", "poller", "audit", "sandbox"),
+    "receipted",
+)
+
+_MARK = "<!-- generated: {} -->"
+_END = "<!-- end -->"
+
+_HEAD = f"""# Lifecycles
+
+This page is generated from the code, by `python -m tests.repo.generate`; a test compares them.
+`receipted lifecycles` prints the same, with `--mermaid` or `--json` for other uses.
+
+States are in the provider's own words; the phase is what a state means to you.
+A payment begins at one of the states marked so, or, since events are lost, is first heard of in any that follows.
+Each lifecycle has one state more, which is ours: `{NOT_CREATED}`, in phase `failed`.
+It is entered when the provider refuses a create call, and left for a beginning when a later one succeeds: [ADR 0013](adr/0013-not-created.md).
+"""
+
+
+def lifecycles_page() -> str:
+    """docs/lifecycles.md as it should be."""
+    sections = (
+        _section(kind, lifecycle, is_default=kind == provider.default_kind)
+        for provider in PROVIDERS.values()
+        for kind, lifecycle in provider.lifecycles.items()
+    )
+    return "\n".join([_HEAD, *sections])
+
+
+def errors_page(present: str) -> str:
+    """docs/errors.md as it should be, with the words between its tables as they are."""
+    return re.sub(
+        r"<!-- generated: (\w+) -->\n.*?<!-- end -->",
+        lambda found: f"{_MARK.format(found[1])}\n{_TABLES[found[1]]()}\n{_END}",
+        present,
+        flags=re.DOTALL,
+    )
+
+
+def service_errors() -> list[type[ServiceError]]:
+    """Every named failure of ours."""
+    for package in PACKAGES:
+        for _ in _modules(package):
+            pass
+    found = [ServiceError, *_below(ServiceError)]
+    ours = [error for error in dict.fromkeys(found) if error.__module__.partition(".")[0] in PACKAGES]
+    return sorted(ours, key=lambda e: (PACKAGES.index(e.__module__.partition(".")[0]), e.__module__, e.__name__))
+
+
+def _modules(package: str) -> Iterator[object]:
+    found = importlib.import_module(package)
+    for module in pkgutil.walk_packages(found.__path__, f"{package}."):
+        if ".migrations" not in module.name:
+            yield importlib.import_module(module.name)
+
+
+def _below(error: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    for child in error.__subclasses__():
+        yield child
+        yield from _below(child)
+
+
+def _section(kind: str, lifecycle: Lifecycle, *, is_default: bool) -> str:
+    default = f"\n`{kind}` is the kind of `receipted payments create` where none is given.\n" if is_default else ""
+    rows = table(
+        ("State", "Phase", "Begins", "Ends", "May become"),
+        (
+            (
+                f"`{state.name}`",
+                state.phase.value,
+                _yes(state.name in lifecycle.initial),
+                _yes(state.terminal),
+                ", ".join(f"`{target}`" for target in lifecycle.moves.get(state.name, ())),
+            )
+            for state in lifecycle.states
+        ),
+    )
+    return (
+        f"## {lifecycle.name}\n{default}\n{rows}\n\n"
+        f"Source: {lifecycle.source}\n\n```mermaid\n{diagram(lifecycle)}\n```\n"
+    )
+
+
+def _codes() -> str:
+    return table(
+        ("Code", "HTTP status", "Type", "Retry", "Meaning", "Where"),
+        (
+            (
+                f"`{error.code}`",
+                error.status,
+                f"`{error.type}`",
+                _yes(error.retryable),
+                (error.__doc__ or "").strip().splitlines()[0],
+                f"`{error.__name__}` in `{error.__module__.replace('.', '/')}.py`",
+            )
+            for error in service_errors()
+        ),
+    )
+
+
+def _alternative_payments() -> str:
+    rows = ((status, f"`{row.type}`", _yes(row.may_retry)) for status, row in alternative_payments.TABLE.items())
+    return table(("HTTP status", "Type", "Retry"), rows)
+
+
+def _stable_genius() -> str:
+    rows = (
+        (f"`{code}`", row.status, f"`{row.type}`", _yes(row.status in stable_genius.RETRYABLE))
+        for code, row in stable_genius.TABLE.items()
+    )
+    return table(("Code", "HTTP status", "Type", "Retry"), rows)
+
+
+def _payfield() -> str:
+    by_message = (
+        (
+            row.message + ("..." if row.is_prefix else ""),
+            f"`{row.type}`",
+            f"`{row.param}`" if row.param else "",
+            _yes(row.may_retry),
+        )
+        for row in payfield.MESSAGES
+    )
+    by_code = ((f"code `{code}`, any other message", f"`{kind}`", "", "") for code, kind in payfield.CODES.items())
+    return table(("Message", "Type", "Param", "Retry"), (*by_message, *by_code))
+
+
+def _banked() -> str:
+    rows = ((f"`{code}`", f"`{row.type}`", _yes(row.may_retry)) for code, row in banked.CODES.items())
+    return table(("Code", "Type", "Retry"), rows)
+
+
+_TABLES = {
+    "codes": _codes,
+    "alternative_payments": _alternative_payments,
+    "stable_genius": _stable_genius,
+    "payfield": _payfield,
+    "banked": _banked,
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += (f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
+    return "\n".join(lines)
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else ""
+
+
+if __name__ == "__main__":
+    LIFECYCLES.write_text(lifecycles_page(), encoding="utf-8")
+    ERRORS.write_text(errors_page(ERRORS.read_text(encoding="utf-8")), encoding="utf-8")
