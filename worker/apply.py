@@ -32,8 +32,8 @@ class Ledger:
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
         self.payment_id: str | None = None  #: the first payment that the message was about
 
-    def decide(self, rules: AccountRules, payment: Payment, observation: Observation) -> None:
-        """The payment is as the rules say, with its transition, effects, review and next question."""
+    def decide(self, rules: AccountRules, payment: Payment, observation: Observation, *, ask: bool = False) -> None:
+        """The payment is as the rules say, with its transition, effects, review and next question (`ask`: at once)."""
         lifecycle = rules.provider.lifecycles[payment.kind]
         if not self._bind(payment, observation):
             return
@@ -46,6 +46,8 @@ class Ledger:
             policy=ConflictPolicy(rules.policy),
         )
         decision = decide(lifecycle, view, observation, self._now)
+        if ask:
+            decision = replace(decision, ask=True)
         if decision.to_state is not None:
             self._move(payment, decision, observation, decision.to_state, lifecycle.phase(decision.to_state))
             if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
@@ -140,7 +142,9 @@ class Ledger:
     def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
         """Take over what the statement says besides the state, unless the payment has moved on since."""
         if payment.amount_minor is None and observation.amount_minor is not None:
-            payment.amount_minor, payment.currency = observation.amount_minor, observation.currency
+            payment.amount_minor = observation.amount_minor
+        if payment.currency is None:
+            payment.currency = observation.currency
         if payment.reference is None:
             payment.reference = observation.reference
         payment.alias = payment.alias or observation.alias
@@ -148,7 +152,8 @@ class Ledger:
             return
         facts = {**payment.facts, **observation.facts}
         payment.facts = {name: value for name, value in facts.items() if value is not None}
-        payment.failure_reason = observation.failure_reason or payment.failure_reason
+        known = payment.failure_reason if payment.phase in _ENDED_UNPAID else None
+        payment.failure_reason = observation.failure_reason or known
         payment.expires_at = observation.expires_at or payment.expires_at
         for name in ("captured_minor", "refunded_minor"):
             said, known = getattr(observation, name), getattr(payment, name)
