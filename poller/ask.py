@@ -9,7 +9,7 @@ import structlog
 
 from poller.policy import Schedule
 from providers.contract import Answer, Client
-from providers.errors import ProviderError
+from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
 from storage import inbox, payments
@@ -95,6 +95,10 @@ class Poller:
             return Asked(error=ProviderError("the provider has not named this payment yet"))
         try:
             answer = await asked.client.fetch(payment.kind, ref)
+        except UnsupportedByProvider as unsupported:  # heard of by webhook, of a kind that cannot be asked about
+            error = ProviderError(unsupported.message, provider_code=unsupported.code)
+            await asyncio.to_thread(self._note_failure, payment, error)
+            return Asked(error=error)
         except ProviderError as error:
             log.warning(
                 "poll.failed",
@@ -119,7 +123,8 @@ class Poller:
                     self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as we go on asking", now)
                     payments.set_next_poll(unit, payment.id, None)
                     continue
-                payments.set_next_poll(unit, payment.id, now + _LEASE)
+                payment.next_poll_at = now + _LEASE
+                payments.set_next_poll(unit, payment.id, payment.next_poll_at)
                 due.append(payment)
         return due
 
@@ -149,7 +154,7 @@ class Poller:
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
         with self._database.write() as unit:
             inbox.record(unit, [message])
-            payments.note_asked(unit, payment.id, answer.asked_at, next_at, None)
+            payments.note_asked(unit, payment, answer.asked_at, next_at, None)
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
         return message.id
 
@@ -158,4 +163,4 @@ class Poller:
         schedule = self._accounts[payment.account].schedule
         next_at = schedule.after_failure(payment.polls, error.retry_after, error.may_retry, now)
         with self._database.write() as unit:
-            payments.note_asked(unit, payment.id, now, next_at, f"{error.code}: {error.message}")
+            payments.note_asked(unit, payment, now, next_at, f"{error.code}: {error.message}")

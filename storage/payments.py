@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, case, func, insert, or_, select, update
 
 from storage.engine import Unit, values
 from storage.errors import NotFound
@@ -133,12 +133,21 @@ def set_next_poll(unit: Unit, payment_id: str, at: datetime | None) -> None:
     unit.execute(update(_table).where(_table.c.id == payment_id).values(next_poll_at=at))
 
 
-def note_asked(unit: Unit, payment_id: str, asked_at: datetime, next_at: datetime | None, error: str | None) -> None:
-    """The question is counted, with its error if it failed, and the next one set."""
+def note_asked(unit: Unit, asked: Payment, asked_at: datetime, next_at: datetime | None, error: str | None) -> None:
+    """The question is counted, with its error if it failed, and the next one set.
+
+    A time that was set since `asked` was read stands: somebody has heard more meanwhile, or wants to know at once.
+    """
+    is_as_read = _table.c.next_poll_at.is_not_distinct_from(asked.next_poll_at)
     unit.execute(
         update(_table)
-        .where(_table.c.id == payment_id)
-        .values(asked_at=asked_at, next_poll_at=next_at, polls=_table.c.polls + 1, poll_error=error)
+        .where(_table.c.id == asked.id)
+        .values(
+            asked_at=asked_at,
+            next_poll_at=case((is_as_read, next_at), else_=_table.c.next_poll_at),
+            polls=_table.c.polls + 1,
+            poll_error=error,
+        )
     )
 
 

@@ -6,7 +6,7 @@ import structlog
 
 from statemachine.phases import Outcome
 from storage import inbox
-from storage.engine import Database
+from storage.engine import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
@@ -39,33 +39,35 @@ class InboxWorker:
             with self._database.write() as unit:
                 for message in claimed:
                     Application(unit, message, self._accounts, settings, self._clock()).run()
-        except (StorageUnavailable, LeaseLost):
+        except StorageUnavailable:
             raise
-        except Exception as fault:  # noqa: BLE001 - one poison message must not fail its neighbours
+        except Exception as fault:  # noqa: BLE001 - one poison message, or lost lease, must not fail its neighbours
             log.warning("message.retried", batch=len(claimed), error=type(fault).__name__)
-            for message_id in [message.id for message in claimed]:
-                self._apply_alone(message_id)
+            for message in claimed:
+                self._apply_alone(message.id, message.claim_token)
         return len(claimed)
 
-    def _apply_alone(self, message_id: str) -> None:
-        now = self._clock()
-        with self._database.read() as unit:
-            message = inbox.get(unit, message_id)
+    def _apply_alone(self, message_id: str, token: int) -> None:
         try:
             with self._database.write() as unit:
-                Application(unit, message, self._accounts, self._settings, now).run()
+                message = _still_ours(unit, message_id, token)
+                Application(unit, message, self._accounts, self._settings, self._clock()).run()
         except StorageUnavailable:
             raise
         except LeaseLost:
-            log.warning("message.lease_lost", message_id=message.id)
+            log.warning("message.lease_lost", message_id=message_id)
         except Exception as fault:
-            log.exception("message.failed", message_id=message.id, account=message.account)
-            self._put_off(message_id, f"{type(fault).__name__}: {fault}"[:500])
+            log.exception("message.failed", message_id=message_id)
+            self._put_off(message_id, token, f"{type(fault).__name__}: {fault}"[:500])
 
-    def _put_off(self, message_id: str, error: str) -> None:
+    def _put_off(self, message_id: str, token: int, error: str) -> None:
         now, settings = self._clock(), self._settings
         with self._database.write() as unit:
-            message: InboxMessage = inbox.get(unit, message_id)
+            try:
+                message = _still_ours(unit, message_id, token)
+            except LeaseLost:
+                log.warning("message.lease_lost", message_id=message_id)
+                return
             if message.attempts + 1 < settings.max_attempts:
                 delay = min(settings.retry_first * 2**message.attempts, settings.retry_longest)
                 inbox.retry(unit, message, now + delay, error, counts=True)
@@ -75,3 +77,11 @@ class InboxWorker:
             message.reason, message.decided_at = f"attempts exhausted: {error}", now
             inbox.finish(unit, message)
         log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)
+
+
+def _still_ours(unit: Unit, message_id: str, token: int) -> InboxMessage:
+    """The message as it is kept; raises LeaseLost where the claim of this token has ended."""
+    message = inbox.get(unit, message_id)
+    if (message.claim_token, message.status) != (token, InboxStatus.PENDING):
+        raise LeaseLost
+    return message

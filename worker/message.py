@@ -8,7 +8,7 @@ from providers.contract import Reading, Statement
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
-from statemachine.phases import Outcome, Phase, Review, Source
+from statemachine.phases import ANSWERS, Outcome, Phase, Review, Source
 from storage import inbox, payments
 from storage.engine import Unit
 from storage.ids import new_id
@@ -62,12 +62,14 @@ class Application:
         return ["content-type", statements.CONTENT_TYPE] in self._message.headers
 
     def _read(self, rules: AccountRules) -> Reading:
-        message = self._message
+        message, source = self._message, Source(self._message.source)
+        # An answer is true of the instant at which we asked; a slow one must not look newer than a later question's.
+        asked_at = message.provider_time if source in ANSWERS else None
         return rules.provider.parse(
             Statement(
-                source=Source(message.source),
+                source=source,
                 body=message.body,
-                received_at=message.received_at,
+                received_at=asked_at or message.received_at,
                 kind=message.kind,
                 ref=message.ref,
                 http_status=message.http_status,
@@ -82,14 +84,15 @@ class Application:
         if self._message.variant_of is not None:
             self._doubt_variant(rules, reading)
             return True
+        if any(self._must_wait(rules, observation) for observation in reading.observations):
+            return False  # before anything is decided, so that all of the message is put off
         for observation in reading.observations:
-            payment = self._find(rules, observation)
-            if payment is None and rules.adopts_unknown and self._may_be_under_way(rules, observation):
-                return False
+            payment, is_new = self._find(rules, observation), False
             if payment is None:
                 payment = self._adopt_or_park(rules, observation)
+                is_new = payment is not None and self._message.source != Source.POLL
             if payment is not None:
-                self._ledger.decide(rules, payment, observation)
+                self._ledger.decide(rules, payment, observation, ask=is_new)
         if reading.hints or reading.hints_account:
             self._ask_about_hints(rules, reading)
         elif not reading.observations:
@@ -163,6 +166,13 @@ class Application:
             return payments.find_unbound(unit, account, kinds, observation.reference)
         return None
 
+    def _must_wait(self, rules: AccountRules, observation: Observation) -> bool:
+        return (
+            rules.adopts_unknown
+            and self._find(rules, observation) is None
+            and self._may_be_under_way(rules, observation)
+        )
+
     def _may_be_under_way(self, rules: AccountRules, observation: Observation) -> bool:
         """Whether a create call without an answer yet may turn out to have made this very payment."""
         since = self._now - self._settings.create_grace
@@ -181,7 +191,6 @@ class Application:
             return None
         payment = self._ledger.begin(new_id(), kind, observation.reference)
         payment.provider_ref = ref
-        payment.next_poll_at = self._now if self._message.source != Source.POLL else None
         payments.add(self._unit, payment)
         inbox.reopen_awaiting(self._unit, payment.account, f"{kind}:{ref}", self._now)
         return payment
@@ -209,15 +218,27 @@ class Application:
             )
             self._ledger.decide(rules, payment, resolved)
         elif isinstance(statement, statements.GaveUp):
-            self._ledger.review(payment, Review(statement.review), statement.reason)
+            self._apply_gave_up(payment, statement)
         else:
             self._apply_failed_call(rules, payment, statement)
+
+    def _apply_gave_up(self, payment: Payment, gave_up: statements.GaveUp) -> None:
+        """A review, unless what was missed has come meanwhile: the poller cannot see what waits in the inbox."""
+        is_answered = payment.provider_ref is not None or payment.state is not None
+        has_changed = payment.changed_at > self._message.received_at
+        if is_answered if gave_up.review == Review.CREATE_UNKNOWN else has_changed:
+            self._ledger.note(payment, Outcome.NOTED, f"overtaken: {gave_up.reason}")
+            return
+        self._ledger.review(payment, Review(gave_up.review), gave_up.reason)
 
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
             payments.ask_at(self._unit, [payment.id], self._now)
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
+        elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
+            payments.ask_at(self._unit, [payment.id], self._now)
+            self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
         elif failed.is_ambiguous:
             self._ledger.review(
                 payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
