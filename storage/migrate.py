@@ -57,6 +57,12 @@ def _file(database: Database) -> Path | None:
     return Path(url.database) if is_file and url.database else None
 
 
+def is_absent(database: Database) -> bool:
+    """Whether the database is a SQLite file that is not there; asking anything else would make an empty one."""
+    path = _file(database)
+    return path is not None and not path.exists()
+
+
 def check(database: Database) -> None:
     """Return when the database has the schema that this program needs; raises SchemaOutdated otherwise."""
     found, needed = current(database), newest()

@@ -44,7 +44,7 @@ def redeem_all(service: Service, account: str, *, by: str, reason: str) -> Redee
             try:
                 message = _verified(receiving, rejected)
             except DeliveryRejected as again:
-                result.rejected[again.reason] += 1
+                result.rejected[_told(rejected, again)] += 1
                 continue
             _record(service, rejected, message, result, by=by, reason=reason)
         after = page[-1].id
@@ -62,6 +62,11 @@ def _verified(account: ReceivingAccount, rejected: RejectedDelivery) -> InboxMes
     headers = tuple((name, _restored(value, account.keys.keys)) for name, value in rejected.headers)
     delivery = Delivery(rejected.body, headers)
     return verified_message(account, about, rejected.kind, delivery, rejected.received_at)
+
+
+def _told(rejected: RejectedDelivery, again: DeliveryRejected) -> str:
+    """Why it is still not authentic; of a credential that is kept as a digest, only the first verdict says that."""
+    return rejected.reason if any(name == "authorization" for name, _ in rejected.headers) else again.reason
 
 
 def _restored(value: str, keys: tuple[Key, ...]) -> str:

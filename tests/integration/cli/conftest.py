@@ -1,0 +1,97 @@
+"""A shell to type commands in, against a migrated SQLite file."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from receipted import logs, redaction, settings
+from receipted.cli.main import app
+from receipted.wiring import Service
+from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
+from sandbox.server import running
+
+from .settings import write_settings
+
+
+def forget_logs() -> None:
+    """Give the process's logs back: a command set them up for streams that are closed now."""
+    logging.captureWarnings(capture=False)
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, logs._Handler):
+            logging.getLogger().removeHandler(handler)
+    logging.getLogger().setLevel(logging.WARNING)
+    structlog.reset_defaults()
+    redaction.forget_secrets()
+
+
+class Typed(NamedTuple):
+    """What one command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON value and nothing else."""
+        return json.loads(self.out)
+
+
+class Shell:
+    """Types commands against one settings file."""
+
+    def __init__(self, config: Path | None) -> None:
+        self.config = config
+
+    def __call__(self, *args: str, code: int | None = 0) -> Typed:
+        """Run a command and expect its exit code; None for any."""
+        given = ["--config", str(self.config), *args] if self.config else list(args)
+        try:
+            result = CliRunner().invoke(app, given)
+        finally:
+            forget_logs()
+        typed = Typed(result.exit_code, result.stdout, result.stderr)
+        assert code is None or typed.code == code, typed
+        return typed
+
+    def service(self) -> Service:
+        """The application behind the settings, to look inside."""
+        return Service(settings.load(self.config, {}))
+
+
+@pytest.fixture(scope="session")
+def sandbox_url() -> Iterator[str]:
+    """A sandbox without faults or payers, and without limits that tests could reach."""
+    config = SandboxConfig(
+        alternative_payments=AlternativePayments(requests_per_second=10_000),
+        stable_genius=StableGenius(test_requests_per_minute=10_000),
+    )
+    with running(config) as found:
+        yield found.base_url
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Shell:
+    """Settings whose database does not exist yet."""
+    return Shell(write_settings(tmp_path))
+
+
+@pytest.fixture
+def shell(empty: Shell) -> Shell:
+    """Settings with a migrated database, and providers that cannot be reached."""
+    empty("migrate")
+    return empty
+
+
+@pytest.fixture
+def at_sandbox(tmp_path: Path, sandbox_url: str) -> Shell:
+    """Settings with a migrated database and an account at each provider of the sandbox."""
+    made = Shell(write_settings(tmp_path, sandbox_url))
+    made("migrate")
+    return made

@@ -1,0 +1,66 @@
+"""Proving and exporting the history."""
+
+import json
+
+import pytest
+from sqlalchemy import text
+
+from receipted.cli.exits import Exit
+
+from .test_inbox_outbox import refused_create
+
+
+def tamper(shell, statement, **values):
+    service = shell.service()
+    with service.database.write() as unit:
+        unit.execute(text(statement), values)
+    service.close()
+
+
+def test_an_untouched_history_holds(shell):
+    """A clean history ends with 0 and says what was checked."""
+    refused_create(shell)
+
+    assert "everything holds" in shell("audit", "verify").out
+    report = shell("audit", "verify", "--json").json
+    assert (report["ok"], report["first"], report["faults"]) == (True, None, [])
+    assert (report["messages"], report["payments"], report["transitions"], report["outbox"]) == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "problem"),
+    [
+        ("UPDATE payment SET amount_minor = 1", "payment", "what is kept of the payment has changed"),
+        ("UPDATE inbox_message SET body = x'00'", "inbox_message", "the body is not the one that was received"),
+        ("UPDATE outbox_message SET payload = '{}'", "outbox_message", "what is owed has changed"),
+    ],
+)
+def test_the_first_row_that_is_wrong_is_named(shell, statement, table, problem):
+    """A changed row ends the audit with 4, naming table, id and problem; JSON has every fault."""
+    refused_create(shell)
+    tamper(shell, statement)
+
+    report = shell("audit", "verify", "--json", code=Exit.AUDIT).json
+    said = shell("audit", "verify", code=Exit.AUDIT).out
+
+    assert report["first"] == report["faults"][0]
+    assert (report["ok"], report["first"]["table"], report["first"]["problem"]) == (False, table, problem)
+    assert f"FAULT: the first row that is wrong is {table} {report['first']['row']}" in said
+    assert problem in said
+
+
+def test_the_history_is_exported_as_lines(shell, tmp_path):
+    """Every line is one row, for one payment or all, to stdout or to a file that is whole."""
+    payment = refused_create(shell, "order 1")
+    refused_create(shell, "order 2")
+    target = tmp_path / "history.jsonl"
+
+    lines = [json.loads(line) for line in shell("audit", "export").out.splitlines()]
+    one = shell("audit", "export", "--payment", payment["id"][-12:], "--json").json
+    written = shell("audit", "export", "--output", str(target), "--json").json
+
+    assert {line["table"] for line in lines} == {"payment", "inbox_message", "transition", "outbox_message"}
+    assert [row["id"] for row in one if row["table"] == "payment"] == [payment["id"]]
+    assert written == {"output": str(target), "lines": len(lines)}
+    assert [json.loads(line) for line in target.read_text().splitlines()] == lines
+    assert list(tmp_path.glob("*.part")) == []

@@ -1,0 +1,236 @@
+"""Payments at the four providers, as an operator types them."""
+
+import itertools
+
+import httpx2
+import pytest
+
+from receipted.cli.exits import Exit
+from tests.contract.providers.at_the_sandbox import act
+
+numbers = itertools.count(1)
+PERSON = ("--extra", "merchant_user_id=17", "--extra", '{"merchant_user_ip": "192.0.2.1"}')
+
+#: By account: the sandbox's name of the provider, currency, first state, paid state, further options.
+PROVIDERS = {
+    "alternative": ("alternative_payments", "USD", "pending", "paid", ()),
+    "stable": ("stable_genius", "USD", "awaiting_payment", "confirmed", ()),
+    "payfield": ("payfield", "BDT", "pending", "success", PERSON),
+    "payfield-old": ("payfield_old", "INR", "pending", "success", ()),
+    "banked": ("banked", "GBP", "awaiting_provider", "sent", ()),
+}
+CANCELLING = {"stable": "cancelled", "banked": "failed"}
+
+
+@pytest.fixture(params=PROVIDERS)
+def account(request):
+    return request.param
+
+
+def create(shell, account, *more, reference=None, code=0):
+    _, currency, _, _, extra = PROVIDERS[account]
+    reference = reference or f"order {next(numbers)}"
+    args = ("--amount", "10.00", "--currency", currency, "--reference", reference, *extra, *more)
+    return shell("payments", "create", account, *args, code=code)
+
+
+def pay(sandbox_url, account, payment):
+    act(sandbox_url, PROVIDERS[account][0], payment["kind"], payment["provider_ref"], "pay")
+
+
+def test_a_payment_is_created_once_and_says_where_to_pay(at_sandbox, account):
+    """The same reference gives the same payment, in its first state, with the page where its payer pays."""
+    _, currency, first, _, _ = PROVIDERS[account]
+
+    payment = create(at_sandbox, account, "--json", reference="order 0").json
+    again = create(at_sandbox, account, "--json", reference="order 0").json
+
+    assert (payment["state"], payment["phase"], payment["amount"]) == (first, "open", "10.00")
+    assert (payment["amount_minor"], payment["currency"], payment["reference"]) == (1000, currency, "order 0")
+    assert payment["created_at"].endswith("Z")
+    assert again["id"] == payment["id"]
+    if account == "stable":
+        assert payment["facts"]["payment_address"]
+    else:
+        assert httpx2.get(payment["checkout_url"]).status_code == 200
+
+
+def test_refreshing_learns_that_it_was_paid(at_sandbox, sandbox_url, account):
+    """Asking the provider brings the paid state, and its effect is owed."""
+    payment = create(at_sandbox, account, "--json").json
+    pay(sandbox_url, account, payment)
+
+    refreshed = at_sandbox("payments", "refresh", payment["id"], "--json").json
+
+    assert (refreshed["state"], refreshed["phase"]) == (PROVIDERS[account][3], "paid")
+    owed = at_sandbox("outbox", "list", "--json").json
+    assert [(one["effect"], one["payment_id"]) for one in owed] == [("payment.paid", payment["id"])]
+    assert "payload" not in owed[0]
+
+
+def test_a_payment_made_elsewhere_is_tracked(at_sandbox, sandbox_url, account, tmp_path_factory):
+    """A payment that another installation created is known here once it is tracked, as it is now."""
+    payment = create(at_sandbox, account, "--json").json
+    pay(sandbox_url, account, payment)
+    from .conftest import Shell
+    from .settings import write_settings
+
+    other = Shell(write_settings(tmp_path_factory.mktemp("other"), sandbox_url))
+    other("migrate")
+
+    tracked = other("payments", "track", account, payment["provider_ref"], "--json").json
+
+    assert tracked["id"] != payment["id"]
+    assert (tracked["provider_ref"], tracked["phase"]) == (payment["provider_ref"], "paid")
+
+
+def test_cancelling_is_the_providers_word(at_sandbox, account):
+    """Where the provider cancels, the payment is as it says; where it has no such call, that is said."""
+    payment = create(at_sandbox, account, "--json").json
+
+    if account not in CANCELLING:
+        typed = at_sandbox("payments", "cancel", payment["id"], code=Exit.FAILED)
+        assert "(unsupported_by_provider)" in typed.err
+        return
+    cancelled = at_sandbox("payments", "cancel", payment["id"], "--json").json
+    assert cancelled["state"] == CANCELLING[account]
+
+
+def test_a_provider_that_refuses_is_quoted(at_sandbox, sandbox_url):
+    """A cancellation that comes too late fails with the provider's own code, and the payment is paid."""
+    payment = create(at_sandbox, "stable", "--json").json
+    pay(sandbox_url, "stable", payment)
+
+    typed = at_sandbox("payments", "cancel", payment["id"], code=Exit.FAILED)
+
+    assert "(intent_not_cancellable)" in typed.err
+    assert at_sandbox("payments", "list", "--phase", "paid", "--json").json[0]["id"] == payment["id"]
+
+
+def test_resolving_names_who_and_why(at_sandbox, account):
+    """An operator's word is a transition with a name and a reason, and the history still proves."""
+    payment = create(at_sandbox, account, "--json").json
+    paid = PROVIDERS[account][3]
+    args = ("--state", paid, "--reason", "seen in the bank", "--by", "Ada L.")
+
+    resolved = at_sandbox("payments", "resolve", payment["id"], *args, "--json").json
+    story = at_sandbox("payments", "show", payment["id"], "--json").json
+
+    assert (resolved["state"], resolved["review"]) == (paid, None)
+    assert (story["transitions"][-1]["actor"], story["transitions"][-1]["source"]) == ("Ada L.", "operator")
+    assert [action["reason"] for action in story["operator_actions"]] == ["seen in the bank"]
+    at_sandbox("audit", "verify")
+
+
+def test_a_state_that_does_not_exist_is_refused(at_sandbox):
+    """A resolution to an unknown state is wrong usage that names the states there are."""
+    payment = create(at_sandbox, "stable", "--json").json
+
+    args = ("--state", "paid", "--reason", "r", "--by", "b")
+    typed = at_sandbox("payments", "resolve", payment["id"], *args, code=Exit.USAGE)
+
+    assert "it has: awaiting_payment, confirmed" in typed.err
+
+
+def test_another_amount_under_the_same_reference_is_a_conflict(at_sandbox):
+    """A reference stands for one payment; other parameters are refused."""
+    create(at_sandbox, "stable", reference="order 0")
+
+    typed = create(at_sandbox, "stable", "--return-url", "https://shop.example/", reference="order 0", code=Exit.FAILED)
+
+    assert "(idempotency_key_conflict)" in typed.err
+
+
+def test_the_timeline_tells_what_came_and_what_was_sent(at_sandbox, sandbox_url):
+    """Shown in order: the wish, the answer, the transitions with their cause, the effect owed, and who did what."""
+    payment = create(at_sandbox, "stable", "--json").json
+    pay(sandbox_url, "stable", payment)
+    at_sandbox("payments", "refresh", payment["id"])
+    args = ("--state", "expired", "--reason", "a test", "--by", "Ada L.")
+    at_sandbox("payments", "resolve", payment["id"], *args)
+
+    shown = at_sandbox("payments", "show", payment["id"][-12:]).out
+
+    expected = [
+        "amount                10.00 USD",
+        "Timeline",
+        "merchant ",
+        "decided: noted: the merchant wants a payment_intent",
+        "create ",
+        "answered 201",
+        "transition 1: new -> awaiting_payment, phase open",
+        "poll ",
+        "transition 2: awaiting_payment -> confirmed, phase paid",
+        "owed: payment.paid to shop",
+        "Ada L.: resolve",
+        "reason: a test",
+        "operator ",
+        "transition 3: confirmed -> expired, FORCED, by Ada L., phase expired",
+    ]
+    at = [shown.find(words) for words in expected]
+    assert -1 not in at, expected[at.index(-1)]
+    assert at == sorted(at)
+
+
+def test_neither_bodies_nor_headers_are_in_what_is_shown(at_sandbox):
+    """What may hold personal data is left out of every list and timeline."""
+    payment = create(at_sandbox, "stable", "--json").json
+
+    story = at_sandbox("payments", "show", payment["id"], "--json").json
+    listed = at_sandbox("inbox", "list", "--json").json
+
+    for message in [*story["inbox_messages"], *listed]:
+        assert not {"body", "headers"} & set(message)
+        assert message["size_bytes"] > 0
+
+
+def test_an_id_may_be_given_in_part(at_sandbox):
+    """The whole id, with or without dashes, its end or its beginning name a payment, unless several fit."""
+    first, second = (create(at_sandbox, "stable", "--json").json["id"] for _ in range(2))
+
+    for part in (first, first.replace("-", ""), first.upper(), first[-8:], first[:30]):
+        assert at_sandbox("payments", "show", part, "--json").json["payment"]["id"] == first
+    shared = at_sandbox("payments", "show", first[:8], "--json", code=None)
+    if second.startswith(first[:8]):
+        assert (shared.code, shared.json["error"]["code"]) == (Exit.USAGE, "ambiguous_id")
+        assert first in shared.json["error"]["message"]
+        assert second in shared.json["error"]["message"]
+
+
+def test_a_list_goes_on_where_it_was_cut(at_sandbox):
+    """Pages are in order of creation, and the note beside a cut list says how to go on."""
+    made = [create(at_sandbox, "stable", "--json").json["id"] for _ in range(3)]
+
+    page = at_sandbox("payments", "list", "--limit", "2")
+    rest = at_sandbox("payments", "list", "--after", made[1], "--json").json
+
+    assert f"--after {made[1]}" in page.err
+    assert [one["id"] for one in rest] == made[2:]
+
+
+def test_filters_narrow_a_list(at_sandbox, sandbox_url):
+    """Account, phase, state, reference and review each leave what they name."""
+    paid = create(at_sandbox, "stable", "--json", reference="order A").json
+    create(at_sandbox, "banked", reference="order B")
+    pay(sandbox_url, "stable", paid)
+    at_sandbox("payments", "refresh", paid["id"])
+
+    for args in (["--account", "stable"], ["--phase", "paid"], ["--state", "confirmed"], ["--reference", "order A"]):
+        assert [one["id"] for one in at_sandbox("payments", "list", *args, "--json").json] == [paid["id"]]
+    assert at_sandbox("payments", "list", "--review", "--json").json == []
+
+
+def test_a_providers_text_cannot_steer_the_terminal(at_sandbox):
+    """Control characters in a reference reach no terminal."""
+    create(at_sandbox, "stable", reference="order \x1b[2Jx")
+
+    for args in (["payments", "list"], ["inbox", "list"]):
+        assert "\x1b" not in at_sandbox(*args).out
+
+
+def test_a_provider_that_cannot_be_reached_leaves_a_payment_that_was_not_created(shell):
+    """A create call that cannot have arrived fails, and the payment says so."""
+    typed = create(shell, "alternative", code=Exit.FAILED)
+
+    assert "cannot be reached" in typed.err
+    assert shell("payments", "list", "--json").json[0]["state"] == "not_created"
