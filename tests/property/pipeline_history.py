@@ -116,14 +116,16 @@ class History:
         message = our_message(
             wanted, about=self.payment_id, at=self.now, account=self.account, delivery_key=f"create:{self.reference}"
         )
-        while not self.is_wanted:
+        for _ in range(20):
             with self.world.crashing(self._crash_at()):
                 recorded = self.world.record(message)[0]
                 self.world.worker().step([recorded.id])
             with self.world.database.read() as unit:
                 self.is_wanted = self.payment_id in payments.existing(unit, [self.payment_id])
-            if not self.is_wanted:
-                self.world.clock.advance(61)
+            if self.is_wanted:
+                return
+            self.world.clock.advance(61)
+        raise AssertionError("the merchant's wish was lost")
 
     def deliver(self) -> None:
         """A webhook arrives, in any order; a crash before its commit leaves it under way."""
