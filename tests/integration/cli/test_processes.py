@@ -9,6 +9,7 @@ import pytest
 
 from receipted import settings
 from receipted.cli.exits import Exit
+from worker.inbox_loop import InboxWorker
 
 from .conftest import Shell
 from .processes import finished, started
@@ -111,3 +112,18 @@ def test_migrating_twice_changes_nothing(empty):
     assert (first["before"], first["changed"]) == (None, True)
     assert (second["before"], second["changed"]) == (first["revision"], False)
     assert empty("migrate", "--check", "--json").json["revision"] == first["revision"]
+
+
+@pytest.mark.parametrize("process", ["serve", "worker"])
+def test_a_loop_that_ends_by_a_bug_ends_the_process_with_1(shell, monkeypatch, process):
+    """A bug in a loop stops the process in order, is logged, and is no clean exit."""
+
+    def break_down(_worker, _only=None):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(InboxWorker, "step", break_down)
+
+    typed = shell(process, code=Exit.FAILED)
+
+    assert "(loop_failed)" in typed.err
+    assert '"event": "service.failed"' in typed.err
