@@ -219,7 +219,7 @@ class Commands:
         message = self._ours(
             account, Source.MERCHANT, f"create:{wanted.kind}:{wanted.reference}", statements.encode(wanted), new_id()
         )
-        recorded = await asyncio.to_thread(self._record, message)
+        recorded = await asyncio.to_thread(self._worker.take, message)
         if recorded.is_variant:
             raise ReferenceConflict(param="reference")
         applied = await self._applied(recorded.id)
@@ -247,24 +247,20 @@ class Commands:
         await self._apply(self._ours(payment.account, source, key, statements.encode(failed), payment.id))
 
     async def _apply(self, message: InboxMessage) -> InboxMessage:
-        recorded = await asyncio.to_thread(self._record, message)
+        recorded = await asyncio.to_thread(self._worker.take, message)
         return await self._applied(recorded.id)
 
     async def _applied(self, message_id: str) -> InboxMessage:
         """The message once it is decided, by us or by a worker that was quicker; raises StillApplying."""
         give_up_at = self._service.clock() + _PATIENCE
         while True:
-            await asyncio.to_thread(self._worker.step, [message_id])
             message = await asyncio.to_thread(self._message, message_id)
             if message.status != InboxStatus.PENDING:
                 return message
+            await asyncio.to_thread(self._worker.step, [message_id])
             if self._service.clock() > give_up_at:
                 raise StillApplying
             await asyncio.sleep(0.02)
-
-    def _record(self, message: InboxMessage) -> inbox.Recorded:
-        with self._service.database.write() as unit:
-            return inbox.record(unit, [message])[0]
 
     def _message(self, message_id: str) -> InboxMessage:
         with self._service.database.read() as unit:

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from providers.contract import Budget
 from providers.signing import Key, KeyRing, Window
@@ -11,7 +11,7 @@ from receipted.secrets import Secret
 from statemachine.phases import ConflictPolicy
 
 #: Marks a setting that has no default. The model lets it be absent so that the checks can report it with all the rest.
-REQUIRED: Final = {"required": True}
+REQUIRED: Final[dict[str, JsonValue]] = {"required": True}
 
 
 class Section(BaseModel):

@@ -19,6 +19,12 @@ def reserve(unit: Unit, account: str, now: datetime, interval: timedelta) -> dat
     return slot
 
 
+def paused_until(unit: Unit, account: str) -> datetime | None:
+    """Until when the provider wants no request; may lie in the past. None where it never said so."""
+    found: datetime | None = unit.execute(select(_table.c.paused_until).where(_table.c.account == account)).scalar()
+    return found
+
+
 def pause(unit: Unit, account: str, now: datetime, until: datetime) -> None:
     """No request is granted before that instant; a longer pause that stands already is kept."""
     kept = _row(unit, account, now)

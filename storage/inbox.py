@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage.engine import Unit, values
+from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.seals import body_digest, decision_digest, envelope_digest
@@ -44,23 +44,30 @@ def new_message(
     about: str | None = None,
 ) -> InboxMessage:
     """A sealed message, ready to be recorded."""
-    message = InboxMessage(
-        id=new_id(),
-        account=account,
-        source=source,
-        delivery_key=delivery_key,
-        body=body,
-        headers=[list(pair) for pair in headers],
-        digest=body_digest(body),
-        key_id=key_id,
-        received_at=received_at,
-        provider_time=provider_time,
-        kind=kind,
-        ref=ref,
-        http_status=http_status,
-        about=about,
-        available_at=received_at,
-        envelope_digest="",
+    message = made(
+        InboxMessage,
+        {
+            "id": new_id(),
+            "account": account,
+            "source": source,
+            "delivery_key": delivery_key,
+            "body": body,
+            "headers": [list(pair) for pair in headers],
+            "digest": body_digest(body),
+            "key_id": key_id,
+            "received_at": received_at,
+            "provider_time": provider_time,
+            "kind": kind,
+            "ref": ref,
+            "http_status": http_status,
+            "about": about,
+            "available_at": received_at,
+            "status": InboxStatus.PENDING.value,
+            "attempts": 0,
+            "claim_token": 0,
+            "outcomes": [],
+            "redeliveries": 0,
+        },
     )
     message.envelope_digest = envelope_digest(message)
     return message
@@ -89,7 +96,7 @@ def _again(unit: Unit, message: InboxMessage) -> Recorded:
         key = f"{message.delivery_key[:200]}#{message.digest[:32]}"
         variant = _by_key(unit, message.account, key)
         if variant is None:
-            kept = InboxMessage(**{**values(message), "delivery_key": key, "variant_of": first.id})
+            kept = made(InboxMessage, {**values(message), "delivery_key": key, "variant_of": first.id})
             kept.envelope_digest = envelope_digest(kept)
             unit.execute(insert(_table), values(kept))
             return Recorded(message.id, is_variant=True)

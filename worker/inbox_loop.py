@@ -1,4 +1,4 @@
-"""One step of the inbox: claim a batch, apply it in one commit; what fails is retried alone and ends dead, visibly."""
+"""One step of the inbox: a batch is applied in one commit; what fails is retried alone and ends dead, visibly."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from statemachine.phases import Outcome
 from storage import inbox
 from storage.engine import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
+from storage.inbox import Recorded
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 from worker.accounts import Accounts, ApplySettings, Clock
@@ -26,25 +27,47 @@ class InboxWorker:
         self._clock = clock
 
     def step(self, only: Sequence[str] | None = None) -> int:
-        """Apply up to a batch of due messages; returns how many were claimed. Raises StorageUnavailable.
+        """Apply up to a batch of due messages in one commit; returns how many were claimed. Raises StorageUnavailable.
 
-        A crash at any point leaves each message either applied and decided, or to be claimed again.
+        A crash at any point leaves each message either applied and decided, or to be claimed again. Where one of the
+        batch fails, each is claimed under a lease and applied alone.
         """
+        try:
+            with self._database.write() as unit:
+                return self._apply_claimed(unit, only)
+        except StorageUnavailable:
+            raise
+        except Exception as fault:  # noqa: BLE001 - one poison message must not fail its neighbours
+            log.warning("message.retried", error=type(fault).__name__)
         settings = self._settings
         with self._database.write() as unit:
             claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only)
-        if not claimed:
-            return 0
+        for message in claimed:
+            self._apply_alone(message.id, message.claim_token)
+        return len(claimed)
+
+    def take(self, message: InboxMessage) -> Recorded:
+        """The message is recorded, and applied in the same commit unless that fails, or it was there already.
+
+        Then it is recorded all the same, and applied later. Raises StorageUnavailable: nothing was kept.
+        """
         try:
             with self._database.write() as unit:
-                for message in claimed:
-                    Application(unit, message, self._accounts, settings, self._clock()).run()
+                recorded = inbox.record(unit, [message])[0]
+                self._apply_claimed(unit, [recorded.id])
+                return recorded
         except StorageUnavailable:
             raise
-        except Exception as fault:  # noqa: BLE001 - one poison message, or lost lease, must not fail its neighbours
-            log.warning("message.retried", batch=len(claimed), error=type(fault).__name__)
-            for message in claimed:
-                self._apply_alone(message.id, message.claim_token)
+        except Exception as fault:  # noqa: BLE001 - what cannot be applied must be kept and seen all the same
+            log.warning("message.retried", message_id=message.id, error=type(fault).__name__)
+        with self._database.write() as unit:
+            return inbox.record(unit, [message])[0]
+
+    def _apply_claimed(self, unit: Unit, only: Sequence[str] | None) -> int:
+        settings = self._settings
+        claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only)
+        for message in claimed:
+            Application(unit, message, self._accounts, settings, self._clock()).run()
         return len(claimed)
 
     def _apply_alone(self, message_id: str, token: int) -> None:

@@ -58,7 +58,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table on stdout. Values are text, never markup, and cannot steer the terminal."""
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column == "ID")  # an id is copied in one piece
     for row in rows:
         made.add_row(*(Text(shown(value)) for value in row))
     console().print(made)
