@@ -94,6 +94,17 @@ def test_an_unexpected_error_is_a_bug_and_its_secrets_stay_secret(shell, monkeyp
     assert typed.err.splitlines()[-1] == "error: an unexpected error; the log on stderr tells it (internal)"
 
 
+def test_an_interruption_is_its_own_code(shell, monkeypatch):
+    """Ctrl-C before a command is done ends with 130, without a traceback."""
+
+    def interrupt(_database):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "check", interrupt)
+
+    assert "Traceback" not in shell("payments", "list", code=Exit.INTERRUPTED).err
+
+
 def test_storage_that_is_away_is_said_so(shell):
     """A database that cannot be read is a failure that may pass, not a bug."""
     database = shell.config.parent / "receipted.db"
