@@ -139,11 +139,11 @@ class SinkSettings(Section):
 class Settings(Section):
     """Everything that an operator decides. Made by load() or parse(), which refuse what cannot work."""
 
-    service: ServiceSettings = Field(default_factory=ServiceSettings, description="the web process, and what is shared")
-    log: LogSettings = Field(default_factory=LogSettings, description="what is logged, and how")
-    poller: PollerSettings = Field(default_factory=PollerSettings, description="when a silent payment is asked about")
-    worker: WorkerSettings = Field(default_factory=WorkerSettings, description="how the inbox is worked through")
-    fulfilment: FulfilmentSettings = Field(default_factory=FulfilmentSettings, description="how effects are delivered")
+    service: ServiceSettings = Field(ServiceSettings(), description="the web process, and what is shared")
+    log: LogSettings = Field(LogSettings(), description="what is logged, and how")
+    poller: PollerSettings = Field(PollerSettings(), description="when a silent payment is asked about")
+    worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
+    fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")
     sinks: tuple[SinkSettings, ...] = Field((), description="where effects go", json_schema_extra=REQUIRED)
     accounts: dict[str, AccountSettings] = Field(
         default_factory=dict, description="the provider accounts, by name", json_schema_extra=REQUIRED
