@@ -39,7 +39,8 @@ This page is generated from the code, by `python -m tests.repo.generate`; a test
 States are in the provider's own words; the phase is what a state means to you.
 A payment begins at one of the states marked so, or, since events are lost, is first heard of in any that follows.
 Each lifecycle has one state more, which is ours: `{NOT_CREATED}`, in phase `failed`.
-It is entered when the provider refuses a create call, and left for a beginning when a later one succeeds: [ADR 0013](adr/0013-not-created.md).
+It is entered when the provider refuses a create call, and left for a beginning when a later one succeeds.
+Why is in [ADR 0013](adr/0013-not-created.md).
 """
 
 
