@@ -160,6 +160,7 @@ class Provider(ABC):
     lifecycles: ClassVar[Mapping[str, Lifecycle]]  #: by kind
     options_type: ClassVar[type[ProviderOptions]] = ProviderOptions
     secret_names: ClassVar[tuple[str, ...]] = ()  #: what the client needs
+    webhook_key_detail: ClassVar[str | None] = None  #: what register_webhook() calls the key that it passes on
     budget: ClassVar[Budget | None] = None  #: documented; an account may configure another
     default_base_url: ClassVar[str] = ""
     default_kind: ClassVar[str]  #: of `payments create`

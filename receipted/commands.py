@@ -16,6 +16,7 @@ from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
 from statemachine.phases import Source
 from storage import inbox, operators, outbox, payments
+from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
 from storage.types import InboxStatus
@@ -104,6 +105,8 @@ class Commands:
                 raise CreateUnanswered
         try:
             answer = await client.create(self._request(payment, extra or {}))
+        except StorageUnavailable:
+            raise  # the account's turn could not be had, so nothing was sent, and nothing can be recorded
         except ServiceError as error:
             await self._record_failure(payment, Source.CREATE, error)
             raise
@@ -163,9 +166,15 @@ class Commands:
         return await self.get(payment_id)
 
     async def replay(self, message_id: str, *, reason: str, by: str) -> InboxMessage:
-        """The message is applied once more, by the program as it is now; history is only added to."""
+        """The message is applied once more, by the program as it is now; history is only added to.
+
+        Raises InvalidCommand for what a person or our poller once said: that may be said anew, not repeated.
+        """
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a replay needs a reason and the name of who asks for it", param="reason")
+        message = await asyncio.to_thread(self._message, message_id)
+        if message.source in (Source.OPERATOR, Source.POLLER):
+            raise InvalidCommand(f"a statement of source {message.source} is not replayed; resolve the payment anew")
         await asyncio.to_thread(self._reopen, message_id, reason, by)
         return await self._applied(message_id)
 

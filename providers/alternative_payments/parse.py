@@ -16,7 +16,7 @@ AmountUnit = Literal["minor", "major"]
 #: The only currency that payment requests have; it gives an amount its minor unit where none is named.
 _CURRENCY: Final = "USD"
 
-_FACTS: Final = ("url", "redirect_url", "created_at", "paid_at", "expired_at", "cancelled_at")
+_FACTS: Final = ("url", "created_at", "paid_at", "expired_at", "cancelled_at")
 
 
 def parse(statement: Statement, amount_unit: AmountUnit) -> Reading:

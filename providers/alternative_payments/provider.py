@@ -20,6 +20,7 @@ class AlternativePayments(Provider):
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {PAYMENT_REQUEST: LIFECYCLE}
     options_type = AlternativePaymentsOptions
     secret_names: ClassVar[tuple[str, ...]] = ("client_id", "client_secret")
+    webhook_key_detail: ClassVar[str | None] = "secret_key"
     budget: ClassVar[Budget | None] = Budget(5, 1)
     default_base_url: ClassVar[str] = "https://public-api.alternativepayments.io"
     default_kind: ClassVar[str] = PAYMENT_REQUEST

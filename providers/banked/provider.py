@@ -17,6 +17,7 @@ class Banked(Provider):
     lifecycles = lifecycle.LIFECYCLES
     options_type = BankedOptions
     secret_names = ("api_key", "api_secret")
+    webhook_key_detail = "signature_key"
     default_base_url = "https://api.banked.com"
     default_kind = "payment_session"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
@@ -16,9 +16,6 @@ from receipted.cli.processes import webhook_url
 from receipted.wiring import Service, WiredAccount
 
 app = subcommands("Where providers deliver.")
-
-#: What a provider's call names the key that it is to sign or authenticate with, where it takes one.
-_KEY_DETAIL: Final[Mapping[str, str]] = {"alternative_payments": "secret_key", "banked": "signature_key"}
 
 
 @app.callback()
@@ -77,7 +74,7 @@ def _url(service: Service, account: WiredAccount, kind: str | None) -> str:
 
 
 def _key(service: Service, account: WiredAccount) -> dict[str, str]:
-    name = _KEY_DETAIL.get(account.provider.name)
+    name = account.provider.webhook_key_detail
     active = next(iter(account.settings.keyring().active(service.clock())), None)
     return {name: active.secret.decode()} if name is not None and active is not None else {}
 

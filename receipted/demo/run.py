@@ -95,9 +95,8 @@ class Demonstration:
         """Make our URL known: by the provider's call where it has one, else as a person would in its dashboard."""
         url = f"http://127.0.0.1:{self.port}/webhooks/{account}"
         key = self.service.settings.accounts[account].webhook_keys[0].secret.reveal()
-        details = {"signature_key": key}
-        if sandbox == "alternative_payments":
-            details = {"topic": "payment_succeeded", "secret_key": key}
+        name = self.service.accounts[account].provider.webhook_key_detail
+        details = {name: key} if name is not None else {}
         for _ in range(_TRIES):
             try:
                 await clients[account].register_webhook(url, **details)
