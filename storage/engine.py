@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, create_engine, event
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, RowMapping, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.orm import configure_mappers
 from sqlalchemy.orm.attributes import manager_of_class
 from sqlmodel import SQLModel
 
@@ -47,12 +48,12 @@ def load(model: type[Record], row: Row[*tuple[Any, ...]]) -> Record:
     return made(model, row._mapping)  # noqa: SLF001 - the documented way to a row's names, underscore and all
 
 
-def made(model: type[Record], columns: Mapping[str, Any]) -> Record:
+def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record:
     """A detached record of these columns; others are None.
 
     What the constructor does besides would cost 0.1 ms and more for each row, and a table's records are not validated.
     """
-    record: Record = manager_of_class(model).new_instance()
+    record: Record = _manager(model).new_instance()
     record.__dict__.update(columns)
     return record
 
@@ -62,6 +63,12 @@ def values(record: SQLModel, columns: Iterable[str] | None = None) -> dict[str, 
     names = columns if columns is not None else _columns(record.__class__)
     kept = record.__dict__  # no record belongs to a session, so that nothing is left to be loaded
     return {name: kept.get(name) for name in names}
+
+
+@cache
+def _manager(model: type[SQLModel]) -> Any:
+    configure_mappers()  # otherwise done by the first constructor
+    return manager_of_class(model)
 
 
 @cache
