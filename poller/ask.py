@@ -14,6 +14,7 @@ from statemachine import statements
 from statemachine.phases import Phase, Review, Source
 from storage import inbox, payments
 from storage.engine import Database, Unit
+from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
 
@@ -95,11 +96,12 @@ class Poller:
             return Asked(error=ProviderError("the provider has not named this payment yet"))
         try:
             answer = await asked.client.fetch(payment.kind, ref)
+        except StorageUnavailable:
+            raise  # the account's turn could not be had: nothing was asked
         except UnsupportedByProvider as unsupported:  # heard of by webhook, of a kind that cannot be asked about
             error = ProviderError(unsupported.message, provider_code=unsupported.code)
-            await asyncio.to_thread(self._note_failure, payment, error)
-            return Asked(error=error)
-        except ProviderError as error:
+        except ProviderError as failed:
+            error = failed
             log.warning(
                 "poll.failed",
                 account=payment.account,
@@ -107,9 +109,13 @@ class Poller:
                 code=error.code,
                 http_status=error.http_status,
             )
-            await asyncio.to_thread(self._note_failure, payment, error)
-            return Asked(error=error)
-        return Asked(message_id=await asyncio.to_thread(self._record, payment, answer))
+        except Exception as fault:  # a bug met by one payment must not end the questions about all others
+            error = ProviderError(f"asking failed here: {type(fault).__name__}", provider_code="internal")
+            log.exception("poll.failed", account=payment.account, payment_id=payment.id)
+        else:
+            return Asked(message_id=await asyncio.to_thread(self._record, payment, answer))
+        await asyncio.to_thread(self._note_failure, payment, error)
+        return Asked(error=error)
 
     def _claim(self, account: str) -> list[Payment]:
         now, asked = self._clock(), self._accounts[account]
