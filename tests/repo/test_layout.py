@@ -1,0 +1,154 @@
+"""The tree is what it is said to be: packages, imports, sizes, the wheel."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.repo.tree import PACKAGES, PYPROJECT, ROOT, dotted, files, imports, name, parsed, production
+
+LARGEST = 500
+LARGE = 300
+#: How many files are larger than LARGE. Lower it when one is split; never raise it.
+LARGE_FILES = 1
+
+#: Who may read the wall clock, and why.
+CLOCKS = {
+    "receipted/wiring.py": "the service's one clock, passed to everything",
+    "receipted/demo/command.py": "takes a new seed",
+    "sandbox/times.py": "the other side of the wire has a clock of its own",
+    "sandbox/shop.py": "the other side of the wire checks the age of signatures",
+}
+_CLOCK = re.compile(r"(.*\.)?(datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns))")
+
+
+def test_the_list_is_the_tree():
+    tree = {folder.name for folder in ROOT.iterdir() if (folder / "__init__.py").is_file()} - {"tests"}
+
+    assert set(PACKAGES) == tree
+    assert len(PACKAGES) == len(tree)
+
+
+def test_every_tool_has_the_same_list():
+    tools = PYPROJECT["tool"]
+
+    assert set(PACKAGES) == set(tools["importlinter"]["root_packages"])
+    assert set(PACKAGES) == set(tools["mypy"]["packages"])
+
+
+def test_import_linter_keeps_every_provider_apart():
+    (apart,) = (c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "independence")
+    providers = {f"providers.{path.parent.name}" for path in ROOT.glob("providers/*/provider.py")}
+
+    assert set(apart["modules"]) == providers
+
+
+def test_nobody_else_owns_our_names():
+    owners = importlib.metadata.packages_distributions()
+
+    assert {owner for package in PACKAGES for owner in owners.get(package, ())} <= {"receipted"}
+
+
+def test_no_name_of_ours_is_the_standard_librarys():
+    assert not set(PACKAGES) & sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", [path for path in production() if path.name == "__init__.py"], ids=name)
+def test_an_init_is_a_docstring_and_nothing_else(path):
+    body = parsed(path).body
+
+    assert len(body) == 1
+    assert isinstance(body[0], ast.Expr)
+    assert isinstance(body[0].value, ast.Constant)
+    assert isinstance(body[0].value.value, str)
+
+
+def test_every_module_says_what_it_is():
+    silent = [
+        name(path) for path in production() if "/versions/" not in name(path) and not ast.get_docstring(parsed(path))
+    ]
+
+    assert silent == []
+
+
+def test_files_stay_small():
+    sizes = {name(path): len(path.read_text().splitlines()) for path in production()}
+    large = {path: size for path, size in sizes.items() if size > LARGE}
+
+    assert {path: size for path, size in sizes.items() if size > LARGEST} == {}
+    assert len(large) <= LARGE_FILES, f"split what has grown: {large}"
+
+
+def test_one_file_reads_the_environment():
+    of_os = {"os.environ", "os.environb", "os.getenv", "os.getenvb"}
+    readers = {
+        name(path)
+        for path in production()
+        if of_os
+        & {*imports(tree := parsed(path)), *(dotted(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute))}
+    }
+
+    assert readers == {"receipted/settings.py"}
+
+
+def test_one_file_knows_the_transitions_library():
+    users = {
+        name(path)
+        for path in production()
+        if any(module.partition(".")[0] == "transitions" for module in imports(parsed(path)))
+    }
+
+    assert users == {"statemachine/machine.py"}
+
+
+def test_only_storage_knows_sql():
+    users = {
+        name(path).partition("/")[0]
+        for path in production()
+        if {"sqlalchemy", "sqlmodel", "alembic"} & {module.partition(".")[0] for module in imports(parsed(path))}
+    }
+
+    assert users == {"storage"}
+
+
+def test_the_wall_clock_is_read_where_it_may_be():
+    readers = {
+        name(path)
+        for path in production()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and _CLOCK.fullmatch(dotted(node.func))
+    }
+
+    assert readers == set(CLOCKS)
+
+
+def test_the_wheel_holds_exactly_our_packages(tmp_path):
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", tmp_path, ROOT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("receipted-*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    ours = {path for path in map(name, files()) if path.partition("/")[0] in PACKAGES}
+
+    assert {path for path in inside if ".dist-info/" not in path} == ours
+    assert "storage/migrations/script.py.mako" in inside
+    assert any(path.startswith("storage/migrations/versions/0001") for path in inside)
+    assert any(path.endswith(".dist-info/licenses/LICENSE") for path in inside)
+
+
+def test_the_command_is_installed():
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="receipted")
+
+    assert callable(command.load())
+
+
+def test_it_is_never_uploaded():
+    assert "Private :: Do Not Upload" in PYPROJECT["project"]["classifiers"]
