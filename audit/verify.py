@@ -1,9 +1,11 @@
 """Proves the history: every digest, signature, chain and payment recomputed from what is kept, first fault first."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
@@ -18,6 +20,14 @@ from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
 from storage.types import InboxStatus, OutboxStatus
 
 _PAGE = 500
+
+#: Where an outbox message may stand after a last try with this outcome; a redrive takes it from dead to pending.
+_STATUSES_AFTER = {
+    "": (OutboxStatus.PENDING,),
+    "failed": (OutboxStatus.PENDING,),
+    "delivered": (OutboxStatus.DELIVERED,),
+    "dead": (OutboxStatus.DEAD, OutboxStatus.PENDING),
+}
 _SIGNED = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
 
@@ -74,9 +84,17 @@ class Audit:
         self._accounts = accounts
         self._on_progress = on_progress
         self._report = Report()
+        self._told: Counter[str] = Counter()  #: how many outcomes name each payment
 
     def run(self) -> Report:
         """The report; everything holds exactly when it has no faults. Raises StorageUnavailable."""
+        try:
+            self._walk()
+        except (ValueError, TypeError, LookupError) as broken:
+            self._fault("-", "-", f"rows cannot be read: {type(broken).__name__}")
+        return self._report
+
+    def _walk(self) -> None:
         with self._database.read() as unit:  # one snapshot, so that a running service does not confuse the walk
             for messages in self._pages(lambda after: inbox.find(unit, after=after, limit=_PAGE)):
                 self._check_messages(unit, messages)
@@ -87,7 +105,6 @@ class Audit:
             kept = history.count(unit)
             if kept != self._report.transitions:
                 self._fault("transition", "-", f"{kept} are kept, {self._report.transitions} belong to payments")
-        return self._report
 
     def _pages(self, read: Callable[[str], list[Row]]) -> Iterator[list[Row]]:
         after = ""
@@ -102,16 +119,18 @@ class Audit:
     # -- messages -----------------------------------------------------------------------------------------------
 
     def _check_messages(self, unit: Unit, messages: list[InboxMessage]) -> None:
-        named = {str(entry["payment"]) for m in messages for entry in m.outcomes if "payment" in entry}
+        named = {str(entry["payment"]) for m in messages for entry in _entries(m) if "payment" in entry}
         existing = payments.existing(unit, list(named))
         owed = outbox.caused_by(unit, [m.id for m in messages])
+        moved = history.caused_by(unit, [m.id for m in messages])
         for message in messages:
             self._report.messages += 1
             for problem in (
                 *self._message_problems(message),
-                *self._outcome_problems(message, existing, owed),
+                *_outcome_problems(message, existing, owed, moved),
             ):
                 self._fault("inbox_message", message.id, problem)
+            self._told.update(str(entry["payment"]) for entry in _entries(message) if "payment" in entry)
 
     def _message_problems(self, message: InboxMessage) -> Iterator[str]:
         if seals.body_digest(message.body) != message.digest:
@@ -142,17 +161,6 @@ class Audit:
         else:
             self._report.signatures += 1
 
-    def _outcome_problems(
-        self, message: InboxMessage, existing: set[str], owed: set[tuple[str, str, str]]
-    ) -> Iterator[str]:
-        for entry in message.outcomes:
-            payment = entry.get("payment")
-            if payment is not None and payment not in existing:
-                yield f"payment {payment}, which it was decided about, is gone"
-            for effect in entry.get("effects", ()):
-                if (message.id, str(payment), effect) not in owed:
-                    yield f"{effect}, which it made owed, is gone from the outbox"
-
     # -- payments -----------------------------------------------------------------------------------------------
 
     def _check_payments(self, unit: Unit, found: list[Payment]) -> None:
@@ -171,6 +179,9 @@ class Audit:
                 before = link
             for problem in _payment_problems(payment, chain):
                 self._fault("payment", payment.id, problem)
+            if self._told[payment.id] != payment.statements:
+                told = f"{payment.statements} outcomes named it, {self._told[payment.id]} are kept"
+                self._fault("payment", payment.id, told)
 
     # -- outbox -------------------------------------------------------------------------------------------------
 
@@ -185,10 +196,35 @@ class Audit:
                 self._fault("outbox_message", message.id, problem)
 
 
+def _entries(message: InboxMessage) -> list[dict[str, Any]]:
+    """The message's outcomes, as far as they have the form of outcomes: a tampered row must not end the walk."""
+    return [entry for entry in message.outcomes if isinstance(entry, dict)]
+
+
+def _texts(entry: dict[str, Any], name: str) -> list[str]:
+    found = entry.get(name)
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
 def _shown(value: str, key: Key) -> str:
     """A kept header as it was received: a credential's digest stands for the credential that has that digest."""
     bearer = f"Bearer {key.secret.decode('latin-1')}"
     return bearer if value == f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}" else value
+
+
+def _outcome_problems(
+    message: InboxMessage, existing: set[str], owed: set[tuple[str, str]], moved: set[tuple[str, str, int]]
+) -> Iterator[str]:
+    numbered = {(cause, payment, str(number)) for cause, payment, number in moved}
+    for entry in _entries(message):
+        payment, number = entry.get("payment"), entry.get("transition")
+        if payment is not None and payment not in existing:
+            yield f"payment {payment}, which it was decided about, is gone"
+        if number is not None and (message.id, str(payment), str(number)) not in numbered:
+            yield f"transition {number} of payment {payment}, which it was decided to be, is gone"
+        for owed_id in _texts(entry, "outbox"):
+            if (message.id, owed_id) not in owed:
+                yield f"{owed_id}, which it made owed, is gone from the outbox"
 
 
 def _link_problems(
@@ -210,7 +246,7 @@ def _link_problems(
         yield f"the evidence of transition {link.number} is gone"
     elif (link.evidence, link.source, payment.account) != (cause.envelope_digest, cause.source, cause.account):
         yield f"transition {link.number} does not rest on message {cause.id} as it is kept"
-    elif not any(e.get("payment") == payment.id and e.get("transition") == link.number for e in cause.outcomes):
+    elif not any(e.get("payment") == payment.id and e.get("transition") == link.number for e in _entries(cause)):
         yield f"message {cause.id} was not decided to be transition {link.number}"
     if lifecycle is not None:
         yield from _walk_problems(link, lifecycle)
@@ -224,7 +260,7 @@ def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
         return
     state = link.from_state
     try:
-        for target in (*link.via, link.to_state):
+        for target in (*(str(passed) for passed in link.via), link.to_state):
             state = moves_of(lifecycle).fire(state, target)
     except IllegalMove as illegal:
         yield f"transition {link.number} is no legal walk: {illegal.message}"
@@ -255,12 +291,21 @@ def _outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause
     if seals.outbox_seal(message) != message.seal:
         yield "what is owed has changed"
     if cause is None or not any(
-        entry.get("payment") == message.payment_id and message.effect in entry.get("effects", ())
-        for entry in cause.outcomes
+        entry.get("payment") == message.payment_id
+        and message.effect in _texts(entry, "effects")
+        and message.id in _texts(entry, "outbox")
+        for entry in _entries(cause)
     ):
         yield "no decision made it owed"
+    tries = sorted(tries, key=lambda attempt: attempt.number)
     if [attempt.number for attempt in tries] != list(range(1, message.attempts + 1)):
         yield f"{len(tries)} tries are kept of {message.attempts}"
-    was_delivered = any(attempt.outcome == OutboxStatus.DELIVERED for attempt in tries)
-    if was_delivered != (message.status == OutboxStatus.DELIVERED):
+        return
+    last = tries[-1] if tries else None
+    if message.status not in _STATUSES_AFTER.get(last.outcome if last else "", ()):
         yield f"its status {message.status} is not what its tries say"
+    if message.last_error != (last.error if last else None):
+        yield "its last error is not that of its last try"
+    ended_at = last.started_at + timedelta(milliseconds=last.duration_ms) if last else None
+    if message.delivered_at != (ended_at if message.status == OutboxStatus.DELIVERED else None):
+        yield f"it was not delivered at {message.delivered_at}"

@@ -71,6 +71,14 @@ def of_payments(unit: Unit, payment_ids: Sequence[str]) -> dict[str, list[Transi
     return found
 
 
+def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str, int]]:
+    """(cause, payment, number) of every transition that rests on these inbox messages."""
+    rows = unit.execute(
+        select(_table.c.cause, _table.c.payment_id, _table.c.number).where(_table.c.cause.in_(message_ids))
+    )
+    return {(cause, payment_id, number) for cause, payment_id, number in rows}
+
+
 def count(unit: Unit) -> int:
     """How many transitions there are."""
     return int(unit.execute(select(func.count()).select_from(_table)).scalar_one())

@@ -148,12 +148,10 @@ def of_payment(unit: Unit, payment_id: str) -> list[OutboxMessage]:
     return unit.all(OutboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
 
 
-def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str, str]]:
-    """(cause, payment, effect) of everything that these inbox messages made owed."""
-    rows = unit.execute(
-        select(_table.c.cause, _table.c.payment_id, _table.c.effect).where(_table.c.cause.in_(message_ids))
-    )
-    return {(cause, payment_id, effect) for cause, payment_id, effect in rows}
+def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """(cause, id) of everything that these inbox messages made owed."""
+    rows = unit.execute(select(_table.c.cause, _table.c.id).where(_table.c.cause.in_(message_ids)))
+    return {(cause, owed_id) for cause, owed_id in rows}
 
 
 def attempts_of(unit: Unit, message_ids: Sequence[str]) -> list[DeliveryAttempt]:

@@ -85,6 +85,7 @@ class InboxMessage(SQLModel, table=True):
     DECIDED: ClassVar[tuple[str, ...]] = (
         "id",
         "status",
+        "awaits",
         "payment_id",
         "decision",
         "reason",
@@ -174,6 +175,7 @@ class Payment(SQLModel, table=True):
         "reviews",
         "review_opened_at",
         "facts",
+        "statements",
         "failure_reason",
         "expires_at",
         "return_url",
@@ -200,6 +202,7 @@ class Payment(SQLModel, table=True):
     review_note: str | None = None  #: in words
     review_opened_at: datetime | None = Field(default=None, sa_column=_at())
     reviews: int = 0  #: how many reviews were ever opened
+    statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
     facts: dict[str, str] = Field(default_factory=dict, sa_column=_json())  #: latest_error, checkout url, ...
     failure_reason: str | None = None
     expires_at: datetime | None = Field(default=None, sa_column=_at())  #: by the provider's word; decides nothing

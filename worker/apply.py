@@ -1,14 +1,15 @@
 """Changes payments: the only code that does (rule R1). Every change rests on one inbox message."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from statemachine.decide import decide
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
-from statemachine.phases import ConflictPolicy, Effect, Outcome, Phase, Review, Source
+from statemachine.phases import ConflictPolicy, Effect, Outcome, Phase, Review
 from storage import history, inbox, outbox, payments
 from storage.engine import Unit
 from storage.tables import InboxMessage, Payment
@@ -53,7 +54,7 @@ class Ledger:
             if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
                 decision = _doubting(decision, f"{decision.reason}; yet a transfer was seen")
         self._learn(payment, decision, observation)
-        self._keep(payment, decision, observation, next_poll_at=self._next_poll(rules, payment, decision))
+        self._keep(payment, decision, next_poll_at=self._next_poll(rules, payment, decision))
 
     def review(self, payment: Payment, review: Review, reason: str) -> None:
         """Open a review that no observation asked for; one that stands already is kept."""
@@ -61,7 +62,7 @@ class Ledger:
         if payment.review is None:
             effects = (Effect.REVIEW_REQUIRED,)
         decision = Decision(Outcome.NOTED, reason, effects=effects, review=review if effects else None)
-        self._keep(payment, decision, Observation(Source(self._message.source)), next_poll_at=None)
+        self._keep(payment, decision, next_poll_at=None)
 
     def see_transfer(self, payment: Payment) -> None:
         """Money came to the payment's address: on one that ended, or ends, without money a person must look."""
@@ -69,8 +70,7 @@ class Ledger:
         decision = Decision(Outcome.NOTED, "a transfer has reached the payment's address; the provider is asked")
         if payment.phase in _ENDED_UNPAID and payment.review is None:
             decision = _doubting(decision, f"a transfer has come after the payment was {payment.state}")
-        observation = Observation(Source(self._message.source))
-        self._keep(payment, decision, observation, next_poll_at=payment.next_poll_at)
+        self._keep(payment, decision, next_poll_at=payment.next_poll_at)
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """A payment without a state, not kept yet."""
@@ -92,10 +92,12 @@ class Ledger:
         reason: str,
         *,
         decision: Decision | None = None,
-        source: Source | None = None,
-        owed: Sequence[str] = (),
+        owed: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
-        """Keep for the timeline what this message was decided to mean."""
+        """Keep for the timeline what this message was decided to mean; the payment is kept as it is now.
+
+        `owed` are the ids of what was made owed, by effect.
+        """
         entry: dict[str, Any] = {"outcome": outcome.value, "reason": reason, "at": self._now.isoformat()}
         if payment is not None:
             entry["payment"] = payment.id
@@ -106,7 +108,11 @@ class Ledger:
             entry["review"] = decision.review.value
         if owed:
             entry["effects"] = list(owed)
+            entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
         self.outcomes.append(entry)
+        if payment is not None:
+            payment.statements += 1
+            payments.save(self._unit, payment)
 
     def _bind(self, payment: Payment, observation: Observation) -> bool:
         """Learn the provider's name of the payment; False where the name is another payment's."""
@@ -178,20 +184,20 @@ class Ledger:
             now=self._now,
         )
 
-    def _keep(
-        self, payment: Payment, decision: Decision, observation: Observation, *, next_poll_at: datetime | None
-    ) -> None:
+    def _keep(self, payment: Payment, decision: Decision, *, next_poll_at: datetime | None) -> None:
         if decision.review is not None:
             payment.review, payment.review_note = decision.review.value, decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
         elif decision.closes_review:
             payment.review = payment.review_note = payment.review_opened_at = None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
-        payments.save(self._unit, payment)
-        owed = [effect.value for effect in decision.effects if self._owe(payment, effect, decision.reason)]
-        self.note(payment, decision.outcome, decision.reason, decision=decision, source=observation.source, owed=owed)
+        owed = {
+            effect.value: ids for effect in decision.effects if (ids := self._owe(payment, effect, decision.reason))
+        }
+        self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed)
 
-    def _owe(self, payment: Payment, effect: Effect, reason: str) -> bool:
+    def _owe(self, payment: Payment, effect: Effect, reason: str) -> list[str]:
+        """Ids of what is owed for the first time."""
         occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else 0
         text = payload(effect, payment, reason, self._now)
         owed = [
@@ -208,7 +214,7 @@ class Ledger:
             )
             for sink in self._sinks
         ]
-        return any(owed)
+        return [owed_id for owed_id in owed if owed_id is not None]
 
 
 def _doubting(decision: Decision, reason: str) -> Decision:

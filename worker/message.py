@@ -101,11 +101,12 @@ class Application:
 
     def _doubt_variant(self, rules: AccountRules, reading: Reading) -> None:
         """The provider gave one identity to two contents: believe neither, ask."""
-        asked = [payment for o in reading.observations if (payment := self._find(rules, o)) is not None]
-        payments.ask_at(self._unit, [payment.id for payment in asked], self._now)
+        found = [payment for o in reading.observations if (payment := self._find(rules, o)) is not None]
+        asked = {payment.id: payment for payment in found}.values()
         reason = f"same delivery key as message {self._message.variant_of}, other content"
         for payment in asked:
             self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
+        payments.ask_at(self._unit, [payment.id for payment in asked], self._now)
         if not asked:
             self._ledger.note(None, Outcome.PARKED, reason)
 
@@ -113,21 +114,21 @@ class Application:
         about = self._message.about
         if about is not None:
             payment = payments.get(self._unit, about, lock=True)
-            payments.ask_at(self._unit, [payment.id], self._now)
             self._ledger.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
+            payments.ask_at(self._unit, [payment.id], self._now)
         else:
             self._ledger.note(None, Outcome.PARKED, "a return without a payment")
 
     def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
         account, kinds = self._message.account, list(rules.provider.lifecycles)
-        named = []
+        named: dict[str, Payment] = {}
         for hint in reading.hints:
             found = payments.find_by_ref(self._unit, account, kinds, hint)
             found = found or payments.find_by_reference(self._unit, account, kinds, hint)
             found = found or payments.find_by_alias(self._unit, account, kinds, hint)
             if found is not None:
-                named.append(found)  # an ended one too: the hint may be of money that came late
-        for payment in named:
+                named[found.id] = found  # an ended one too: the hint may be of money that came late
+        for payment in named.values():
             if reading.hints_money:
                 self._ledger.see_transfer(payment)
             else:
@@ -234,11 +235,11 @@ class Application:
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
-            payments.ask_at(self._unit, [payment.id], self._now)
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
-        elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
             payments.ask_at(self._unit, [payment.id], self._now)
+        elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
+            payments.ask_at(self._unit, [payment.id], self._now)
         elif failed.is_ambiguous:
             self._ledger.review(
                 payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"

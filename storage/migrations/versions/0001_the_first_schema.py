@@ -122,6 +122,7 @@ def upgrade() -> None:
         sa.Column("review_note", sa.String(), nullable=True),
         sa.Column("review_opened_at", storage.types.UtcDateTime(timezone=True), nullable=True),
         sa.Column("reviews", sa.Integer(), nullable=False),
+        sa.Column("statements", sa.Integer(), nullable=False),
         sa.Column("facts", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("failure_reason", sa.String(), nullable=True),
         sa.Column("expires_at", storage.types.UtcDateTime(timezone=True), nullable=True),
