@@ -8,12 +8,12 @@ from tests.repo.tree import name, parsed, production
 
 _NAME = re.compile(r"[a-z]+\.[a-z_]+")
 _LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
-_WORST = ("error", "warning", "info", "debug")
+_SEVERITY = ("debug", "info", "warning", "error")
 
 
 @cache
 def events() -> dict[str, str]:
-    """Each event of the service with its level, the worst where there are several; the sandbox logs for itself."""
+    """Each event of the service with its level, or levels, the least first; the sandbox logs for itself."""
     found: dict[str, set[str]] = {}
     for path in production():
         if name(path).startswith("sandbox/"):
@@ -23,7 +23,7 @@ def events() -> dict[str, str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_log(node.func):
                 for event in _names(node.args[0], tree):
                     found.setdefault(event, set()).add(_LEVELS[node.func.attr])
-    return {event: min(levels, key=_WORST.index) for event, levels in found.items()}
+    return {event: " or ".join(sorted(levels, key=_SEVERITY.index)) for event, levels in found.items()}
 
 
 def _is_log(function: ast.Attribute) -> bool:

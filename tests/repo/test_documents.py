@@ -266,7 +266,7 @@ def test_every_provider_is_told_how_to_register():
 
 
 def test_the_log_events_are_those_of_the_code():
-    rows = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| (\w+) \|", OPERATIONS.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| ([\w ]+) \|", OPERATIONS.read_text(), re.MULTILINE)
 
     assert dict(rows) == events()
 
