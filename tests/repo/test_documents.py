@@ -271,6 +271,16 @@ def test_the_log_events_are_those_of_the_code():
     assert dict(rows) == events()
 
 
+def test_what_the_audit_says_is_explained():
+    text = OPERATIONS.read_text()
+    rows = text[text.index("| A fault says |") :].partition("\n\n")[0].splitlines()[2:]
+    code = (ROOT / "audit" / "verify.py").read_text()
+    parts = [part.strip(" .") for row in rows for part in re.split(r"\.\.\.|, ", row.split("|")[1])]
+
+    assert len(rows) > 10
+    assert [part for part in parts if part and part not in code] == []
+
+
 # generated
 
 
