@@ -7,6 +7,7 @@ from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
 from statemachine.observation import Decision, Observation, Payment
 from statemachine.phases import (
+    ANSWERED_BY_A_MOVE,
     ANSWERS,
     EFFECT_OF_PHASE,
     FULFILMENT_EFFECTS,
@@ -82,7 +83,8 @@ def _advanced(lifecycle: Lifecycle, payment: Payment, walk: tuple[str, ...], dou
     effects = effects_of(phases[-1], phases[1:-1]) if phases[-1] is not phases[0] else ()
     via = walk[:-1]
     words = f"{payment.state or 'new'} -> {walk[-1]}" + (f" (skipping {', '.join(via)})" if via else "")
-    decision = Decision(Outcome.ADVANCED, words, to_state=walk[-1], via=via, effects=effects)
+    closes = payment.review in ANSWERED_BY_A_MOVE
+    decision = Decision(Outcome.ADVANCED, words, to_state=walk[-1], via=via, effects=effects, closes_review=closes)
     return _with_doubt(decision, payment, doubt)
 
 

@@ -86,6 +86,10 @@ class Review(StrEnum):
 WITHHOLDING = frozenset({Review.AMOUNT_MISMATCH, Review.CURRENCY_MISMATCH})
 
 
+#: Reviews that the provider's next word on the state answers: it closes them.
+ANSWERED_BY_A_MOVE = frozenset({Review.UNKNOWN_STATUS, Review.GAVE_UP, Review.CREATE_UNKNOWN})
+
+
 class ConflictPolicy(StrEnum):
     """What an account does when the provider, asked, confirms a conflict."""
 
