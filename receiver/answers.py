@@ -1,8 +1,8 @@
 """What the way in answers: small JSON, one error shape, never a redirect."""
 
-import json
 from collections.abc import Mapping
 
+import msgspec
 from starlette.types import Send
 
 from statemachine.errors import ServiceError
@@ -12,7 +12,7 @@ _RETRY_AFTER = {429: b"60", 503: b"5"}
 
 async def send_json(send: Send, status: int, content: Mapping[str, object], *, is_head: bool = False) -> None:
     """One complete JSON answer."""
-    body = json.dumps(content, separators=(",", ":")).encode()
+    body = msgspec.json.encode(content)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from starlette.types import Scope
@@ -59,6 +60,7 @@ def _is_loopback(address: str) -> bool:
     return parsed is not None and parsed.is_loopback
 
 
+@lru_cache(1024)  # the same proxies and providers ask again and again
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ipaddress.ip_address(address)

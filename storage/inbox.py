@@ -73,6 +73,18 @@ def new_message(
     return message
 
 
+#: What a message has when it is recorded; the rest is NULL until it is decided or sent again.
+_RECORDED = tuple(
+    name
+    for name in _table.columns.keys()  # noqa: SIM118 - not a dict
+    if name
+    not in {
+        *("last_error", "awaits", "payment_id", "decision", "reason", "decided_at", "decision_digest"),
+        "last_redelivered_at",
+    }
+)
+
+
 def record(unit: Unit, messages: Sequence[InboxMessage]) -> list[Recorded]:
     """Each message is in the inbox exactly once afterwards, in the given order.
 
@@ -81,7 +93,8 @@ def record(unit: Unit, messages: Sequence[InboxMessage]) -> list[Recorded]:
     """
     if not messages:
         return []
-    inserted = set(unit.execute(_insert_or_skip(unit).returning(_table.c.id), [values(m) for m in messages]).scalars())
+    rows = [values(message, _RECORDED) for message in messages]
+    inserted = set(unit.execute(_insert_or_skip(unit).returning(_table.c.id), rows).scalars())
     return [Recorded(m.id) if m.id in inserted else _again(unit, m) for m in messages]
 
 

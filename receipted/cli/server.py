@@ -1,5 +1,6 @@
 """Serves one application over HTTP until SIGTERM or Ctrl-C, in order."""
 
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -38,6 +39,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
+            # What is there now stays: looking through it again and again tripled the 99th percentile of the way in.
+            gc.collect()
+            gc.freeze()
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
