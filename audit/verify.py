@@ -198,7 +198,8 @@ class Audit:
 
 def _entries(message: InboxMessage) -> list[dict[str, Any]]:
     """The message's outcomes, as far as they have the form of outcomes: a tampered row must not end the walk."""
-    return [entry for entry in message.outcomes if isinstance(entry, dict)]
+    kept: list[Any] = list(message.outcomes)
+    return [entry for entry in kept if isinstance(entry, dict)]
 
 
 def _texts(entry: dict[str, Any], name: str) -> list[str]:

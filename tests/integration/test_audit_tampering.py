@@ -176,7 +176,7 @@ def test_every_column_is_classified():
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS, ids=lambda part: part)
 def test_a_changed_column_is_found(shop, copied, table, column):
-    """Another value in any column is found in the first, a middle and the last row, and the fault names the row or one that rests on it."""
+    """Another value in any column is found, in whatever row, and the fault names that row or one that rests on it."""
     described = TABLES[table].__table__.columns[column]
     every = ids(copied, table)
     for row_id in {every[0], every[len(every) // 2], every[-1]}:

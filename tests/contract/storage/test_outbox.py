@@ -1,0 +1,130 @@
+"""The outbox on every database: owed once, in order, under a lease."""
+
+from datetime import timedelta
+
+import pytest
+
+from storage import inbox, outbox, payments
+from storage.errors import LeaseLost, NotFound
+from storage.tables import DeliveryAttempt
+from storage.types import OutboxStatus
+from tests.builders import a_message, a_payment
+from tests.fakes.clock import START
+
+LEASE = timedelta(seconds=60)
+
+
+@pytest.fixture
+def cause(database):
+    message = a_message()
+    with database.write() as unit:
+        inbox.record(unit, [message])
+    return message.id
+
+
+@pytest.fixture
+def payment(database):
+    return a_kept_payment(database)
+
+
+def a_kept_payment(database):
+    kept = a_payment()
+    with database.write() as unit:
+        payments.add(unit, kept)
+    return kept.id
+
+
+def owe(database, payment, cause, **changes):
+    defaults = {"account": "acme", "effect": "payment.paid", "sink": "shop", "occurrence": 0, "payload": "{}"}
+    with database.write() as unit:
+        return outbox.owe(unit, payment_id=payment, cause=cause, now=START, **(defaults | changes))
+
+
+def claim(database, now=START, limit=10, **kw):
+    with database.write() as unit:
+        return [m.id for m in outbox.claim(unit, now, LEASE, limit, **kw)]
+
+
+def settle(database, message, status, at=START):
+    attempt = DeliveryAttempt(
+        id="", outbox_id="", number=0, started_at=START, duration_ms=5, outcome=status.value, error=None
+    )
+    with database.write() as unit:
+        outbox.settle(unit, message, attempt, status=status, next_attempt_at=at)
+
+
+def claimed(database, now=START):
+    with database.write() as unit:
+        return outbox.claim(unit, now, LEASE, 1)[0]
+
+
+def test_an_effect_is_owed_once_to_each_sink(database, payment, cause):
+    """However often it is owed, there is one row; another sink, effect, review or payment has its own."""
+    assert owe(database, payment, cause) is not None
+    assert owe(database, payment, cause) is None
+    others = [{"sink": "ledger"}, {"effect": "payment.settled"}, {"occurrence": 1}]
+    assert all(owe(database, payment, cause, **other) for other in others)
+    assert owe(database, a_kept_payment(database), cause) is not None
+
+    with database.read() as unit:
+        assert len(outbox.of_payment(unit, payment)) == 4
+
+
+def test_per_payment_and_sink_in_order(database, payment, cause):
+    """A later effect waits for the earlier one to the same sink; other payments and sinks do not."""
+    paid = owe(database, payment, cause)
+    settled = owe(database, payment, cause, effect="payment.settled")
+    elsewhere = owe(database, payment, cause, sink="ledger")
+    other = owe(database, a_kept_payment(database), cause)
+
+    assert claim(database) == [paid, elsewhere, other]
+    assert claim(database) == []
+    message = claimed(database, START + LEASE)
+    settle(database, message, OutboxStatus.DELIVERED)
+    assert settled in claim(database, START + LEASE)
+
+
+def test_a_dead_effect_does_not_hold_back_the_next(database, payment, cause):
+    """What was given up, visibly, no longer blocks the payment's later effects."""
+    owe(database, payment, cause)
+    settled = owe(database, payment, cause, effect="payment.settled")
+    settle(database, claimed(database), OutboxStatus.DEAD)
+
+    assert claim(database) == [settled]
+
+
+def test_busy_sinks_are_left_alone(database, payment, cause):
+    """A sink without room is not claimed for."""
+    owe(database, payment, cause)
+    ledger = owe(database, payment, cause, sink="ledger")
+
+    assert claim(database, busy=["shop"]) == [ledger]
+
+
+def test_an_expired_lease_returns_and_the_old_token_is_refused(database, payment, cause):
+    """Whoever was too slow cannot record an attempt."""
+    owe(database, payment, cause)
+    late = claimed(database)
+    assert claim(database) == []
+    new = claimed(database, START + LEASE)
+
+    with pytest.raises(LeaseLost):
+        settle(database, late, OutboxStatus.DELIVERED)
+    settle(database, new, OutboxStatus.DELIVERED)
+    with pytest.raises(LeaseLost):
+        settle(database, new, OutboxStatus.DELIVERED)
+    with database.read() as unit:
+        found = outbox.get(unit, new.id)
+        assert (found.status, found.attempts, len(outbox.attempts_of(unit, [new.id]))) == ("delivered", 1, 1)
+
+
+def test_only_a_dead_effect_is_redriven(database, payment, cause):
+    """A redrive makes it due again, with its tries kept; anything else is refused."""
+    owed = owe(database, payment, cause)
+    with pytest.raises(NotFound), database.write() as unit:
+        outbox.redrive(unit, owed, START)
+    settle(database, claimed(database), OutboxStatus.DEAD)
+    with database.write() as unit:
+        assert outbox.redrive(unit, owed, START).status == "pending"
+
+    assert claimed(database).attempts == 1
