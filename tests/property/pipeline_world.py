@@ -1,7 +1,7 @@
 """A real database file with a worker, a poller and the way in, that can be crashed between any two writes."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,7 @@ class World:
             self.clock.advance(61)
         raise AssertionError("messages stay pending for ever")
 
-    def audit(self, providers: Mapping[str, Provider] | None = None) -> Report:
+    def audit(self) -> Report:
         """The audit's report on the whole file."""
         accounts = {
             name: AuditedAccount(member.provider, {KEY.id: KEY}, Window()) for name, member in self.members.items()
