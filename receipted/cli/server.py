@@ -10,6 +10,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from receipted.protocol import BoundedProtocol
 from statemachine.errors import ServiceError
 
 #: Seconds that requests under way have to end.
@@ -75,7 +76,7 @@ def serve(
     config = uvicorn.Config(
         app,
         loop="auto",
-        http="auto",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

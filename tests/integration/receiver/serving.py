@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from receipted.app import create_app
+from receipted.protocol import BoundedProtocol
 from receipted.settings import Settings, parse
 from receipted.wiring import Service
 from receiver.intake import Intake
@@ -213,7 +214,13 @@ def listening(app: ASGIApp) -> Iterator[int]:
     """The app behind uvicorn, configured as `receipted serve` does; yields the port."""
     server = _Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, proxy_headers=False, lifespan="on", timeout_graceful_shutdown=5
+            app,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            http=BoundedProtocol,
+            lifespan="on",
+            timeout_graceful_shutdown=5,
         )
     )
     with socket.socket() as listener:

@@ -1,5 +1,6 @@
 """How much, how slowly and how strangely a request may arrive."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -237,3 +238,42 @@ def test_credentials_among_the_headers_are_kept_as_digests(served: Served) -> No
             assert value.startswith("sha256=")
             assert len(value) == 71
     assert {"authorization", "cookie", "x-api-key", "proxy-authorization"} <= {name for name, _ in row.headers}
+
+
+def send_for_ever(sock: socket.socket, beginning: bytes, endless: bytes) -> None:
+    sock.sendall(beginning)
+    for _ in range(100_000):
+        sock.sendall(endless)
+
+
+@pytest.mark.parametrize("endless", [b"X-Endless: " + b"x" * 1000, b"x" * 1000], ids=["a header", "the request line"])
+def test_a_head_that_does_not_end_is_cut_off(served: Served, endless: bytes) -> None:
+    """It costs a bounded amount of memory, whoever sends it; other connections go on."""
+    beginning = b"POST /webhooks/sg" if endless.startswith(b"x") else b"POST /webhooks/sg HTTP/1.1\r\nHost: x\r\n"
+    with served.raw() as sock, pytest.raises(ConnectionError):
+        send_for_ever(sock, beginning, endless)
+    assert served.post(event("sg")).status == 200
+
+
+def test_many_small_requests_on_one_connection_are_no_large_head(served: Served) -> None:
+    """The bound is for each request."""
+    padding = "X-Padding: " + "x" * 4000
+    with served.raw() as sock:
+        for _ in range(40):
+            delivery = event("sg")
+            sock.sendall(head(delivery, padding, f"Content-Length: {len(delivery.body)}") + delivery.body)
+            assert read_answer(sock).status == 200
+
+
+def test_many_requests_that_arrive_at_once_are_no_large_head(served: Served) -> None:
+    """A beginning of one that comes with the end of many others is as short as it is."""
+    deliveries = [event("sg") for _ in range(300)]
+    everything = b"".join(map(whole, deliveries))
+    with served.raw() as sock:
+        reader = threading.Thread(target=lambda: sock.makefile("rb").read())
+        reader.start()
+        sock.sendall(everything[:-900])
+        sock.sendall(everything[-900:])
+        eventually(lambda: len(served.rows()) == 300)
+        sock.shutdown(socket.SHUT_RDWR)
+        reader.join(10)
