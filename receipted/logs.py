@@ -85,7 +85,8 @@ def configure(level: str = "info", format: Format = "json", stream: TextIO | Non
     for name in _UVICORN:
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+        logger.propagate, logger.disabled = True, False
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(severity, logging.WARNING))
     logging.captureWarnings(True)
