@@ -46,19 +46,19 @@ class Watched:
 class Process(Watched):
     """One running process; its output is kept as it comes."""
 
-    def __init__(self, command: str, settings: Path | None = None) -> None:
+    def __init__(self, command: str, settings: Path | None = None, *, folder: Path | None = None) -> None:
         super().__init__()
         self.command = command
         self.lines: list[str] = []
         self.errors: list[str] = []
         self._ended = 0
         self._process = subprocess.Popen(
-            _arguments(command),
+            arguments(command),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=_environment(settings),
-            cwd=settings.parent if settings else ROOT,
+            cwd=folder or (settings.parent if settings else ROOT),
         )
         streams = ((self._process.stdout, self.lines), (self._process.stderr, self.errors))
         self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams]
@@ -77,6 +77,12 @@ class Process(Watched):
         """Return when the process has printed the text; AssertionError when it ends before, or says it too late."""
         self.wait_for(lambda: self._has(text) or self._ended == len(self._readers), f"{self.command} says {text!r}")
         assert self._has(text), f"{self.command} ended: {self.errors[-5:]}"
+
+    def logs(self, event: str, *, times: int = 1) -> None:
+        """Return when the process has logged the event so often."""
+        self.wait_for(
+            lambda: sum(f'"{event}"' in line for line in self.errors) >= times, f"{self.command} logs {event} {times}x"
+        )
 
     def _has(self, text: str) -> bool:
         return any(text in line for line in self.lines)
@@ -147,7 +153,7 @@ class Shop(Watched):
 def receipted(settings: Path, line: str, *, code: int = 0) -> Any:
     """What `receipted LINE --json` answers; AssertionError for another exit code."""
     done = subprocess.run(
-        [*_arguments(f"receipted {line}"), "--json"],
+        [*arguments(f"receipted {line}"), "--json"],
         capture_output=True,
         text=True,
         env=_environment(settings),
@@ -171,7 +177,8 @@ def free_port() -> int:
         return port
 
 
-def _arguments(command: str) -> list[str]:
+def arguments(command: str) -> list[str]:
+    """The command's words, the program being that of this environment."""
     program, *rest = shlex.split(command)
     return [str(Path(sys.executable).with_name(program)), *rest]
 

@@ -68,6 +68,21 @@ def test_every_command_in_a_sentence_exists(path):
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "receipted payment list",
+        "receipted payments",
+        "receipted payments show",
+        "receipted payments list --nothing",
+        "receipted payments resolve 5b0c2f7e91aa --state paid",
+        "receipted migrate now",
+    ],
+)
+def test_a_command_that_does_not_work_is_found(line):
+    assert problem(line, is_whole=True)
+
+
 def test_every_module_to_run_exists():
     named = [found[1] for _, found in code_of(re.compile(r"python -m ([\w.]+).*"))]
 
