@@ -71,7 +71,10 @@ Row = TypeVar("Row", InboxMessage, Payment, OutboxMessage)
 
 
 class Audit:
-    """One walk over everything that is kept. Reads only."""
+    """One walk over everything that is kept. Reads only.
+
+    A message that was about no payment, or was not decided yet, can be taken away unseen: nothing rests on it.
+    """
 
     def __init__(
         self,

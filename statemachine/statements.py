@@ -76,5 +76,5 @@ def decode(body: bytes) -> Statement:
     try:
         content = json.loads(body)
         return _BY_NAME[content.pop("statement")](**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise UnreadableStatement from fault

@@ -200,11 +200,11 @@ _PENDING_AGAIN: dict[str, Any] = {
 }
 
 
-def reopen_awaiting(unit: Unit, account: str, awaited: str, now: datetime) -> int:
-    """Messages parked for a payment that is known now are pending again; returns how many."""
+def reopen_awaiting(unit: Unit, account: str, awaited: Sequence[str], now: datetime) -> int:
+    """Messages parked for a payment that is known now, by any of these names, are pending again; returns how many."""
     done = unit.execute(
         update(_table)
-        .where(_table.c.account == account, _table.c.awaits == awaited, _table.c.status == InboxStatus.PARKED)
+        .where(_table.c.account == account, _table.c.awaits.in_(awaited), _table.c.status == InboxStatus.PARKED)
         .values(**_PENDING_AGAIN, available_at=now)
     )
     return done.rowcount

@@ -36,7 +36,7 @@ class Ledger:
     def decide(self, rules: AccountRules, payment: Payment, observation: Observation, *, ask: bool = False) -> None:
         """The payment is as the rules say, with its transition, effects, review and next question (`ask`: at once)."""
         lifecycle = rules.provider.lifecycles[payment.kind]
-        if not self._bind(payment, observation):
+        if not self._bind(rules, payment, observation):
             return
         view = View(
             state=payment.state,
@@ -114,7 +114,7 @@ class Ledger:
             payment.statements += 1
             payments.save(self._unit, payment)
 
-    def _bind(self, payment: Payment, observation: Observation) -> bool:
+    def _bind(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
         """Learn the provider's name of the payment; False where the name is another payment's."""
         ref = observation.provider_ref
         if payment.provider_ref is not None or ref is None:
@@ -124,8 +124,13 @@ class Ledger:
             self.review(payment, Review.CREATE_UNKNOWN, f"the provider's id is that of payment {other.id}")
             return False
         payment.provider_ref = ref
-        inbox.reopen_awaiting(self._unit, payment.account, f"{payment.kind}:{ref}", self._now)
+        self.reopen(rules, ref)
         return True
+
+    def reopen(self, rules: AccountRules, ref: str) -> None:
+        """What waits for the payment of that name is decided again; a message may have guessed its kind wrongly."""
+        awaited = [f"{kind}:{ref}" for kind in rules.provider.lifecycles]
+        inbox.reopen_awaiting(self._unit, self._message.account, awaited, self._now)
 
     def _move(
         self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase

@@ -22,6 +22,9 @@ log = structlog.get_logger()
 #: The decision of a message with several observations is the weightiest of theirs.
 _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)
 
+#: Where statements of our own come from; what comes in from outside is never one.
+_OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL})
+
 _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 
 
@@ -59,7 +62,8 @@ class Application:
         self._finish()
 
     def _is_ours(self) -> bool:
-        return ["content-type", statements.CONTENT_TYPE] in self._message.headers
+        is_named = ["content-type", statements.CONTENT_TYPE] in self._message.headers
+        return is_named and self._message.source in _OUR_SOURCES  # a sender may write any header it likes
 
     def _read(self, rules: AccountRules) -> Reading:
         message, source = self._message, Source(self._message.source)
@@ -193,7 +197,7 @@ class Application:
         payment = self._ledger.begin(new_id(), kind, observation.reference)
         payment.provider_ref = ref
         payments.add(self._unit, payment)
-        inbox.reopen_awaiting(self._unit, payment.account, f"{kind}:{ref}", self._now)
+        self._ledger.reopen(rules, ref)
         return payment
 
     def _apply_ours(self, rules: AccountRules, statement: statements.Statement) -> None:

@@ -188,7 +188,7 @@ def test_reopening_frees_exactly_what_awaits(database):
         message.awaits = awaits
         decide(database, message, status="decided" if message.id == messages[3].id else "parked")
     with database.write() as unit:
-        assert inbox.reopen_awaiting(unit, "acme", "payin:1", START) == 1
+        assert inbox.reopen_awaiting(unit, "acme", ["payout:1", "payin:1"], START) == 1
 
     assert [get(database, m.id).status for m in messages] == ["pending", "parked", "parked", "decided"]
 

@@ -22,7 +22,7 @@ def test_a_move_closes_a_review_that_it_answers(review):
     """Nobody has to close by hand what the provider has answered."""
     decision = moved(review)
 
-    assert (Outcome.ADVANCED, True) == (decision.outcome, decision.closes_review)
+    assert (decision.outcome, decision.closes_review) == (Outcome.ADVANCED, True)
 
 
 @pytest.mark.parametrize("review", [Review.AMOUNT_MISMATCH, Review.CURRENCY_MISMATCH, Review.CONFLICT, None])
@@ -30,4 +30,4 @@ def test_a_move_leaves_a_review_of_money_to_a_person(review):
     """Doubt about money ends by a person's word alone."""
     decision = moved(review)
 
-    assert (Outcome.ADVANCED, False) == (decision.outcome, decision.closes_review)
+    assert (decision.outcome, decision.closes_review) == (Outcome.ADVANCED, False)

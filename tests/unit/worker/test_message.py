@@ -12,6 +12,7 @@ from statemachine.phases import ConflictPolicy, Review, Source
 from storage import inbox, payments
 from storage.ids import new_id
 from tests.builders import PROVIDERS, a_message
+from tests.fakes.clock import START
 
 TIMEOUT = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
 REFUSED = statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
@@ -72,6 +73,28 @@ def test_park_lets_an_operator_s_question_track(desk):
 
     assert desk.payment().state == "confirmed"
     assert desk.message(early.id).status == "decided"
+
+
+def test_what_waits_under_a_guessed_kind_is_freed_too(desk):
+    """A callback that does not say its kind is parked by the account's default, and freed by the payment's own."""
+    desk.world.join("shop", PROVIDERS["payfield"], adopts=False)
+    body = b'{"id":1,"external_id":"OUT-1","status":"success","amount":"4.50","currency":"INR","updated_at":"%s"}'
+    stamped = body % desk.clock().isoformat().encode()
+    early = desk.keep(a_message(account="shop", body=stamped, received_at=desk.clock()))
+    desk.work()
+    assert desk.message(early).awaits == "payin:OUT-1"
+
+    tracked = stamped.replace(b"success", b"pending")
+    desk.keep(
+        a_message(
+            account="shop", source="poll", kind="payout", ref="OUT-1", body=tracked, http_status=200, received_at=START
+        )
+    )
+    desk.work()
+    desk.work()
+
+    assert desk.message(early).status == "decided"
+    assert (desk.payment("OUT-1").kind, desk.payment("OUT-1").state) == ("payout", "success")
 
 
 def test_the_reference_binds_before_the_create_call_is_answered(desk):
@@ -386,6 +409,19 @@ def test_an_account_that_is_not_configured_parks(desk):
         desk.message(message_id).status,
         desk.message(message_id).reason,
     ) == ("parked", "account gone is not configured")
+
+
+@pytest.mark.parametrize("source", ["webhook", "callback", "return", "poll"])
+def test_nobody_outside_speaks_in_our_name(desk, source):
+    """A delivery with our own content type and a resolution for a body resolves nothing."""
+    desk.told("awaiting_payment")
+    forged = statements.Resolution("settled", "trust me", "mallory")
+    message_id = desk.say(forged, desk.payment().id, source=source)
+    desk.work()
+
+    assert (desk.payment().state, desk.payment().version) == ("awaiting_payment", 1)
+    assert desk.message(message_id).status in ("parked", "decided")
+    assert desk.message(message_id).decision in ("parked", "noted")
 
 
 # questions
