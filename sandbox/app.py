@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from sandbox.alternative_payments import AlternativePayments
-from sandbox.banked import BankedProvider
+from sandbox.alternative_payments.api import AlternativePayments
+from sandbox.banked.api import BankedProvider
 from sandbox.checkout import Checkout
 from sandbox.config import SandboxConfig
 from sandbox.control import Control
@@ -16,9 +16,9 @@ from sandbox.counts import Counts
 from sandbox.deliver import Deliveries
 from sandbox.faults import Dice
 from sandbox.payers import PayerSimulation
-from sandbox.payfield import Payfield, PayfieldOld
+from sandbox.payfield.api import Payfield, PayfieldOld
 from sandbox.provider import Provider, Stage, Timers
-from sandbox.stable_genius import StableGenius
+from sandbox.stable_genius.api import StableGenius
 from sandbox.web import ProviderApp
 from sandbox.world import Resource, World
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from sandbox.config import PayfieldShop
 from sandbox.deliver import Message, Policy
-from sandbox.payfield_requests import ERRORS, Requests
+from sandbox.payfield.requests import ERRORS, Requests
 from sandbox.provider import Provider, Stage, magic_code, plain
 from sandbox.signing import payfield
 from sandbox.times import iso, now

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
-from sandbox.alternative_payments_webhooks import Subscriptions, paged
+from sandbox.alternative_payments.webhooks import Subscriptions, paged
 from sandbox.limits import SlidingWindow, scaled_window
 from sandbox.provider import Provider, Stage, magic_code, read_json
 from sandbox.times import iso, now

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from sandbox.limits import FixedWindow, scaled_window
 from sandbox.provider import Provider, Stage, magic_code, read_json, whole
-from sandbox.stable_genius_errors import ERRORS, refuse
-from sandbox.stable_genius_events import Events
+from sandbox.stable_genius.errors import ERRORS, refuse
+from sandbox.stable_genius.events import Events
 from sandbox.times import iso, now, parsed
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Lifecycle, Resource

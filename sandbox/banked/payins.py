@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sandbox.banked_checks import is_amount
-from sandbox.banked_errors import refuse
+from sandbox.banked.checks import is_amount
+from sandbox.banked.errors import refuse
 from sandbox.provider import plain
 from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Resource
 
 if TYPE_CHECKING:
-    from sandbox.banked import BankedProvider
+    from sandbox.banked.api import BankedProvider
 
 KIND = "payin"
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from sandbox.deliver import Message, Policy
 from sandbox.provider import Stage
 from sandbox.signing import stable_genius
-from sandbox.stable_genius_errors import refuse
+from sandbox.stable_genius.errors import refuse
 from sandbox.times import iso, now
 from sandbox.web import Call, Reply, json_reply, to_json
 from sandbox.world import Resource
 
 if TYPE_CHECKING:
-    from sandbox.stable_genius import StableGenius
+    from sandbox.stable_genius.api import StableGenius
 
 API_VERSION = "2026-04-01"
 

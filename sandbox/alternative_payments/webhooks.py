@@ -11,7 +11,7 @@ from sandbox.web import Call, Handler, Reply, json_reply, to_json
 from sandbox.world import Resource
 
 if TYPE_CHECKING:
-    from sandbox.alternative_payments import AlternativePayments
+    from sandbox.alternative_payments.api import AlternativePayments
 
 TOPICS = frozenset(
     {

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
-from sandbox.banked_errors import refuse, row_of
-from sandbox.banked_idempotency import Idempotency
-from sandbox.banked_payins import Payins
-from sandbox.banked_refunds import Refunds
-from sandbox.banked_sessions import Sessions
-from sandbox.banked_webhooks import Webhooks
+from sandbox.banked.errors import refuse, row_of
+from sandbox.banked.idempotency import Idempotency
+from sandbox.banked.payins import Payins
+from sandbox.banked.refunds import Refunds
+from sandbox.banked.sessions import Sessions
+from sandbox.banked.webhooks import Webhooks
 from sandbox.provider import Provider, Stage, magic_code, read_json
 from sandbox.times import now
 from sandbox.web import Call, Handler, Reply, json_reply

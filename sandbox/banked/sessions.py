@@ -3,15 +3,15 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sandbox.banked_checks import SessionChecks, total
-from sandbox.banked_errors import refuse
+from sandbox.banked.checks import SessionChecks, total
+from sandbox.banked.errors import refuse
 from sandbox.provider import magic_code, plain
 from sandbox.times import banked_time, now, parsed
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Resource
 
 if TYPE_CHECKING:
-    from sandbox.banked import BankedProvider
+    from sandbox.banked.api import BankedProvider
 
 KIND = "payment_session"
 

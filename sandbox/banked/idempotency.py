@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sandbox.banked_errors import refuse
+from sandbox.banked.errors import refuse
 from sandbox.times import now
 from sandbox.web import Call, Reply
 

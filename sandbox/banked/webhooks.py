@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from sandbox.banked_errors import refuse
+from sandbox.banked.errors import refuse
 from sandbox.deliver import Message, Policy
 from sandbox.provider import Stage
 from sandbox.signing import banked
@@ -12,7 +12,7 @@ from sandbox.web import Call, Handler, Reply, json_reply, to_json
 from sandbox.world import Resource
 
 if TYPE_CHECKING:
-    from sandbox.banked import BankedProvider
+    from sandbox.banked.api import BankedProvider
 
 #: 25 retries over about 20 days; the formula is inferred. 410 ends it.
 POLICY = Policy(delays=tuple(n**4 + 15.0 for n in range(25)), is_gone_final=True)
