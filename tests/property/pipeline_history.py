@@ -303,6 +303,20 @@ class History:
         for message in messages:
             assert message.status == "decided" or message.variant_of is not None, f"{message.status}: {message.reason}"
         self._check_effects(payment, owed)
+        if payment.review == Review.AMOUNT_MISMATCH:
+            self._release(payment)
+
+    def _release(self, payment: Payment) -> None:
+        """A person says that the money is right: what was withheld is owed now, once."""
+        resolved = statements.Resolution(self.state, "it is right", "ada")
+        for _ in range(2):
+            self.world.record(our_message(resolved, about=payment.id, at=self.now, account=self.account))
+        self.world.settle()
+        self.check()
+        with self.world.database.read() as unit:
+            released, owed = payments.get(unit, payment.id), outbox.of_payment(unit, payment.id)
+        self.is_doubtful = False
+        self._check_effects(released, owed)
 
     def _check_effects(self, payment: Payment, owed: list[OutboxMessage]) -> None:
         life = self.voice.lifecycle
