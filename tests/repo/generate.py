@@ -71,7 +71,9 @@ def service_errors() -> list[type[ServiceError]]:
             pass
     found = [ServiceError, *_below(ServiceError)]
     ours = [error for error in dict.fromkeys(found) if error.__module__.partition(".")[0] in PACKAGES]
-    return sorted(ours, key=lambda e: (PACKAGES.index(e.__module__.partition(".")[0]), e.__module__, e.__name__))
+    return sorted(
+        ours, key=lambda error: (PACKAGES.index(error.__module__.partition(".")[0]), error.code, error.__name__)
+    )
 
 
 def _modules(package: str) -> Iterator[object]:
@@ -110,7 +112,7 @@ def _section(kind: str, lifecycle: Lifecycle, *, is_default: bool) -> str:
 
 def _codes() -> str:
     return table(
-        ("Code", "HTTP status", "Type", "Retry", "Meaning", "Where"),
+        ("Code", "HTTP status", "Type", "Retry", "Meaning", "Class"),
         (
             (
                 f"`{error.code}`",
@@ -118,7 +120,7 @@ def _codes() -> str:
                 f"`{error.type}`",
                 _yes(error.retryable),
                 (error.__doc__ or "").strip().splitlines()[0],
-                f"`{error.__name__}` in `{error.__module__.replace('.', '/')}.py`",
+                f"`{error.__name__}`",
             )
             for error in service_errors()
         ),

@@ -307,7 +307,7 @@ def test_the_errors_page_is_as_generated():
     present = generate.ERRORS.read_text()
 
     assert present == generate.errors_page(present), "run python -m tests.repo.generate"
-    assert [error.__name__ for error in generate.service_errors() if f"`{error.__name__}` in" not in present] == []
+    assert [error.__name__ for error in generate.service_errors() if f"| `{error.__name__}` |" not in present] == []
 
 
 def test_the_changelog_begins_with_what_is_unreleased():
