@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import ClassVar
 
 from poller.ask import answer_message
 from providers.contract import Client, CreateRequest
 from providers.errors import ProviderError
+from receipted.errors import CreateUnanswered, InvalidCommand, ReferenceConflict, StillApplying, UnknownAccountName
 from receipted.wiring import Service, WiredAccount
 from receiver.tokens import About
 from statemachine import statements
@@ -24,45 +24,8 @@ from storage.types import InboxStatus
 #: How long a command waits for another process that is applying its message.
 _PATIENCE = timedelta(seconds=15)
 
-
-class UnknownAccountName(ServiceError):
-    """No account of this name is configured."""
-
-    type = "not_found_error"
-    code = "unknown_account"
-    status = 404
-
-
-class InvalidCommand(ServiceError):
-    """The command asks for something that makes no sense here."""
-
-    type = "invalid_request_error"
-    code = "invalid_command"
-    status = 400
-
-
-class ReferenceConflict(ServiceError):
-    """The reference was used before, for a payment with other parameters."""
-
-    type = "conflict_error"
-    code = "idempotency_key_conflict"
-    status = 409
-
-
-class CreateUnanswered(ServiceError):
-    """An earlier create call of this reference has no answer yet; it must not be sent again blindly."""
-
-    type = "conflict_error"
-    code = "create_outcome_unknown"
-    status = 409
-
-
-class StillApplying(ServiceError):
-    """The statement is recorded; another process has not applied it yet."""
-
-    code = "still_applying"
-    status = 503
-    retryable: ClassVar[bool] = True
+#: Answers of 4xx that do not say that nothing was done: a gateway gave up waiting; our idempotency key was used before.
+_NO_REFUSAL = frozenset({408, 409})
 
 
 class Commands:
@@ -98,17 +61,18 @@ class Commands:
         client = self._clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)
-        if not is_new:
-            if payment.provider_ref is not None:
-                return payment
-            if not client.is_create_idempotent and payment.state != NOT_CREATED:
-                raise CreateUnanswered
+        if payment.provider_ref is not None or payment.state not in (None, NOT_CREATED):
+            return payment  # named by the provider, or a person has said what became of it
+        is_unanswered = not is_new and payment.state is None
+        if is_unanswered and not self._may_repeat(client, payment):
+            raise CreateUnanswered
         try:
             answer = await client.create(self._request(payment, extra or {}))
         except StorageUnavailable:
             raise  # the account's turn could not be had, so nothing was sent, and nothing can be recorded
         except ServiceError as error:
-            await self._record_failure(payment, Source.CREATE, error)
+            # A refused repeat says nothing about an earlier call that has left no answer.
+            await self._record_failure(payment, Source.CREATE, error, is_in_doubt=is_unanswered)
             raise
         message = answer_message(account, Source.CREATE, answer, payment.id, self._service.clock())
         await self._apply(message)
@@ -217,7 +181,7 @@ class Commands:
             amount_minor=payment.amount_minor,
             currency=payment.currency,
             reference=payment.reference,
-            idempotency_key=payment.id,
+            idempotency_key=_idempotency_key(payment),
             return_url=f"{base}/return/{tokens.issue('return', about)}",
             callback_url=f"{base}/callbacks/{tokens.issue('callback', about)}",
             extra=extra,
@@ -247,10 +211,20 @@ class Commands:
             about=about,
         )
 
-    async def _record_failure(self, payment: Payment, source: Source, error: ServiceError) -> None:
-        """Keep that a call of ours failed. An answer of 5xx does not say that nothing was done."""
+    def _may_repeat(self, client: Client, payment: Payment) -> bool:
+        """Whether the provider still takes a repeat of an unanswered create call for the same call."""
+        remembers = client.create_is_remembered_for
+        return client.is_create_idempotent and (
+            remembers is None or self._service.clock() - payment.created_at < remembers
+        )
+
+    async def _record_failure(
+        self, payment: Payment, source: Source, error: ServiceError, *, is_in_doubt: bool = False
+    ) -> None:
+        """Keep that a call of ours failed. Nothing but a refusal, or no sending, says that nothing was done."""
         http_status = error.http_status if isinstance(error, ProviderError) else None
-        is_ambiguous = isinstance(error, ProviderError) and (error.is_ambiguous or (http_status or 0) >= 500)
+        is_refusal = http_status is None or (400 <= http_status < 500 and http_status not in _NO_REFUSAL)
+        is_ambiguous = is_in_doubt or not is_refusal or (isinstance(error, ProviderError) and error.is_ambiguous)
         failed = statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
         key = f"{source.value}:{new_id()}"
         await self._apply(self._ours(payment.account, source, key, statements.encode(failed), payment.id))
@@ -297,3 +271,12 @@ class Commands:
             redriven = outbox.redrive(unit, message_id, now)
             operators.note(unit, at=now, actor=by, action="redrive", subject=message_id, reason=reason.strip())
         return redriven
+
+
+def _idempotency_key(payment: Payment) -> str:
+    """The same for every repeat, and another after a refusal, since a provider may repeat its refusal for the old one.
+
+    A person's word that nothing was created has no failure's name, and keeps the key: it might be mistaken.
+    """
+    is_refused = payment.state == NOT_CREATED and payment.failure_reason is not None
+    return f"{payment.id}.{payment.version}" if is_refused else payment.id

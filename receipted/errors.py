@@ -1,7 +1,8 @@
-"""What can be wrong with a configuration."""
+"""What can be wrong with a configuration, and with what a merchant or an operator asks for."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from statemachine.errors import ServiceError
 
@@ -27,3 +28,43 @@ class ConfigurationError(ServiceError):
         self.faults = tuple(faults)
         number = f"{len(self.faults)} faults" if len(self.faults) != 1 else "1 fault"
         super().__init__("\n".join([f"the settings have {number}:", *(f"- {fault}" for fault in self.faults)]))
+
+
+class UnknownAccountName(ServiceError):
+    """No account of this name is configured."""
+
+    type = "not_found_error"
+    code = "unknown_account"
+    status = 404
+
+
+class InvalidCommand(ServiceError):
+    """The command asks for something that makes no sense here."""
+
+    type = "invalid_request_error"
+    code = "invalid_command"
+    status = 400
+
+
+class ReferenceConflict(ServiceError):
+    """The reference was used before, for a payment with other parameters."""
+
+    type = "conflict_error"
+    code = "idempotency_key_conflict"
+    status = 409
+
+
+class CreateUnanswered(ServiceError):
+    """An earlier create call of this reference has no answer yet; it must not be sent again blindly."""
+
+    type = "conflict_error"
+    code = "create_outcome_unknown"
+    status = 409
+
+
+class StillApplying(ServiceError):
+    """The statement is recorded; another process has not applied it yet."""
+
+    code = "still_applying"
+    status = 503
+    retryable: ClassVar[bool] = True

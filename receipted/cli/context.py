@@ -9,7 +9,8 @@ from typing import Annotated, Final, TypeVar
 import typer
 
 from receipted import logs, redaction, settings
-from receipted.commands import Commands, UnknownAccountName
+from receipted.commands import Commands
+from receipted.errors import UnknownAccountName
 from receipted.settings_sections import Settings
 from receipted.wiring import Service
 from storage import migrate

@@ -11,8 +11,7 @@ from typer.core import TyperGroup
 
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.cli import output
-from receipted.commands import UnknownAccountName
-from receipted.errors import ConfigurationError
+from receipted.errors import ConfigurationError, UnknownAccountName
 from statemachine.errors import ServiceError
 from storage.errors import NotFound, SchemaOutdated
 

@@ -16,10 +16,11 @@ import uvicorn
 from audit.verify import Audit, Report
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.app import create_app
-from receipted.commands import Commands, CreateUnanswered, StillApplying
+from receipted.commands import Commands
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
 from receipted.demo.view import Figures
+from receipted.errors import CreateUnanswered, StillApplying
 from receipted.settings import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig

@@ -241,7 +241,8 @@ def test_retries_until_given_up(endpoint, provider, speed, attempts):
 
 def test_documented_delays():
     """Banked's and Payfield's schedules are those of the dossiers."""
-    from sandbox import banked_webhooks, payfield
+    from sandbox.banked import webhooks as banked_webhooks
+    from sandbox.payfield import api as payfield
 
     assert sum(banked_webhooks.POLICY.delays) == 1_763_395
     assert len(banked_webhooks.POLICY.delays) == 25

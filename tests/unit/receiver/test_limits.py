@@ -45,3 +45,12 @@ def test_the_memory_of_clients_is_bounded(monkeypatch):
     assert len(limit._buckets) == 3
     assert not limit.allows("a", "shop", 0.0)
     assert limit.allows("b", "shop", 0.0)
+
+
+def test_addresses_of_one_ipv6_network_are_one_client():
+    """A client that has a /64 cannot get round its limit by changing addresses within it."""
+    limit = UnverifiedLimit(1)
+
+    assert limit.allows("2001:db8:0:7::1", "acme", 0)
+    assert not limit.allows("2001:db8:0:7::2", "acme", 0)
+    assert limit.allows("2001:db8:0:8::1", "acme", 0)
