@@ -55,13 +55,19 @@ class Caller:
 
         With `attempts` above 1 the very same request is repeated after retryable errors, waiting as long as the
         provider says, else with exponential back-off and jitter. Allow that only where a repeat is harmless.
-        A 429 pauses everybody who sends for this account.
+        A 429 pauses everybody who sends for this account. The error is ambiguous where any of the attempts was.
         """
+        is_in_doubt = False
         async for attempt in stamina.retry_context(
             on=_retry_after, attempts=attempts, timeout=60, wait_initial=0.2, wait_max=8
         ):
             with attempt:
-                return await self._once(method, path, content, headers or {})
+                try:
+                    return await self._once(method, path, content, headers or {})
+                except ProviderError as error:
+                    # A later refusal does not say that an earlier attempt without an answer did nothing.
+                    is_in_doubt = error.is_ambiguous = error.is_ambiguous or is_in_doubt
+                    raise
         raise AssertionError("unreachable: stamina re-raises the last error")
 
     async def _once(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -135,6 +135,10 @@ class Client(ABC):
 
     #: Whether create() may be sent again with the same CreateRequest after an ambiguous outcome.
     is_create_idempotent: ClassVar[bool] = True
+
+    #: How long after the first call a repeat still counts as the same one; None for ever. Shorter than documented, so
+    #: that a slow repeat is not too late.
+    create_is_remembered_for: ClassVar[timedelta | None] = None
 
     @abstractmethod
     async def create(self, request: CreateRequest) -> Answer:

@@ -1,8 +1,8 @@
 """Calls to Banked: Basic or OAuth, and an Idempotency-Key on whatever is not a GET."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
@@ -35,6 +35,8 @@ class BankedClient(Client):
 
     Source: https://docs.banked.com/merchant/api-reference/authentication-merchant and the idempotency page beside it.
     """
+
+    create_is_remembered_for: ClassVar[timedelta | None] = timedelta(days=29)  #: documented: 30 days
 
     def __init__(
         self, options: BankedOptions, account: Account, transport: Transport, clock: Callable[[], datetime]

@@ -1,9 +1,10 @@
 """Calls to Stable Genius: a bearer key, idempotent creation, exact decimals."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import quote
 
 import msgspec
@@ -26,6 +27,8 @@ _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 class StableGeniusClient(Client):
     """Calls to one account. Source: docs.stablegenius.co/api-reference/overview."""
+
+    create_is_remembered_for: ClassVar[timedelta | None] = timedelta(hours=23)  #: documented: 24 hours
 
     def __init__(self, account: Account, transport: Transport, options: StableGeniusOptions) -> None:
         self._options = options
