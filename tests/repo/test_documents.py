@@ -174,7 +174,7 @@ def test_prose_has_one_sentence_a_line():
         fenced = False
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             fenced ^= line.startswith("```")
-            is_prose = not fenced and line[:1].isalpha() and not line.startswith("|")
+            is_prose = not fenced and re.match(r"\w|- | {2,3}\w", line) and "|" not in line
             if is_prose and re.search(r"[a-z`)]\. [A-Z]", line):
                 wrong.append(f"{name(path)}:{number}")
 
