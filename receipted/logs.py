@@ -42,7 +42,7 @@ _CHAIN: Final = 8
 _FIRST: Final = ("timestamp", "level", "event")
 
 #: Talkative at info, with URLs: what matters of a call to a provider or a sink is an event of its own.
-_QUIET: Final = ("httpx2", "httpcore2", "httpx", "httpcore", "asyncio")
+_QUIET: Final = ("httpx2", "httpcore2", "httpx", "httpcore", "asyncio", "transitions", "alembic")
 _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 

@@ -93,6 +93,7 @@ class Intake:
         except ClientGone:
             log.info("delivery.abandoned", request_id=request_id)
         except ServiceError as error:
+            log.info("delivery.refused", request_id=request_id, code=error.code, status=error.status)
             await send_error(send, error, request_id, is_head=is_head)
         else:
             await send_json(send, 200, {"received": True, "id": message_id})

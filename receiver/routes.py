@@ -1,5 +1,6 @@
 """The way in as routes, with one error shape for everything that goes wrong on them."""
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +10,8 @@ from receiver.intake import Intake
 from receiver.returns import Returns
 from statemachine.errors import ServiceError, type_for_status
 from storage.ids import new_id
+
+log = structlog.get_logger()
 
 
 def routes(intake: Intake, returns: Returns) -> list[BaseRoute]:
@@ -25,7 +28,7 @@ async def service_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
     headers = {"retry-after": "5"} if error.status == 503 else None
-    return JSONResponse(error.as_json(new_id()), error.status, headers=headers)
+    return JSONResponse(error.as_json(_noted(error)), error.status, headers=headers)
 
 
 async def http_error(_request: Request, error: Exception) -> Response:
@@ -34,9 +37,17 @@ async def http_error(_request: Request, error: Exception) -> Response:
         raise error
     named = ServiceError(error.detail, code=error.detail.lower().replace(" ", "_"))
     named.type, named.status = type_for_status(error.status_code), error.status_code
-    return JSONResponse(named.as_json(new_id()), error.status_code, headers=error.headers)
+    return JSONResponse(named.as_json(_noted(named)), error.status_code, headers=error.headers)
 
 
 async def unexpected_error(_request: Request, _error: Exception) -> Response:
     """A bug, in the error shape, without a word of what it was; the log has it."""
-    return JSONResponse(ServiceError("an internal error; it is logged").as_json(new_id()), 500)
+    error = ServiceError("an internal error; it is logged")
+    return JSONResponse(error.as_json(_noted(error)), 500)
+
+
+def _noted(error: ServiceError) -> str:
+    """A new request id, logged with what was answered, so that a caller who quotes it can be helped."""
+    request_id = new_id()
+    log.info("request.refused", request_id=request_id, code=error.code, status=error.status)
+    return request_id

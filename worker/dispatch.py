@@ -133,8 +133,11 @@ class Dispatcher:
         if status is OutboxStatus.DELIVERED:
             _log.info("effect.delivered", **_about(message), http_status=attempt.http_status)
             return
-        event = "effect.dead" if status is OutboxStatus.DEAD else "effect.failed"
-        _log.warning(event, **_about(message), http_status=attempt.http_status, error=attempt.error)
+        about = {**_about(message), "http_status": attempt.http_status, "error": attempt.error}
+        if status is OutboxStatus.DEAD:
+            _log.error("effect.dead", **about)
+        else:
+            _log.warning("effect.failed", **about)
 
     async def _deliver(self, sink: Sink, message: OutboxMessage, now: datetime) -> Result:
         owed = OwedEffect(

@@ -79,6 +79,7 @@ class InvalidCreate(ProviderError):
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message, type="invalid_request_error", param=param)
+        self.code = "invalid_create"  # ours: the provider was not asked
 
 
 class PartialSuccess(ProviderError):

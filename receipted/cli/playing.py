@@ -106,7 +106,7 @@ def accounts(url: str, config: SandboxConfig) -> list[PlayedAccount]:
             f"{url}/stable-genius/v1",
             {"api_key": sg.test_key},
             sg.signing_secret,
-            {"merchant_id": sg.merchants[0], "webhook_path": "/webhooks"},
+            {"merchant_id": sg.merchants[0]},  # its webhook is registered in the dashboard, as below
         ),
         _payfield("payfield", f"{url}/payfield", config.payfield),
         _payfield("payfield-old", f"{url}/payfield-old", config.payfield_old),

@@ -75,6 +75,8 @@ async def _run(run: Demonstration, console: Console, count: int, seed: int, pati
             await asyncio.gather(showing, return_exceptions=True)
             figures = await run.figures(wrong)
             live.update(table(figures, _title(started), is_final=True))
+        if not console.is_terminal:
+            console.print()  # rich ends a live display without a newline there
         report = await run.audit()
         _conclude(run, console, figures, wrong, report, await run.outcomes())
     return not wrong and not report.faults
