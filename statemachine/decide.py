@@ -58,6 +58,8 @@ def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now
         return _with_doubt(
             Decision(Outcome.STALE, f"the payment has passed {status} and is {payment.state}"), payment, doubt
         )
+    if _is_overtaken(payment, observation, now):
+        return Decision(Outcome.STALE, f"{status} was asked for before the payment was {payment.state}", ask=True)
     return _conflict(lifecycle, payment, observation, doubt)
 
 
@@ -159,3 +161,13 @@ def _is_newer(payment: Payment, observation: Observation, now: datetime) -> bool
     if observation.as_of is None:
         return False
     return payment.state_as_of is None or min(observation.as_of, now) > payment.state_as_of
+
+
+def _is_overtaken(payment: Payment, observation: Observation, now: datetime) -> bool:
+    """Whether the payment has moved since the question was sent, so that the answer cannot contradict the move.
+
+    A move in the future is one of a clock that was put back, and proves nothing.
+    """
+    if observation.asked_at is None or payment.changed_at is None:
+        return False
+    return observation.asked_at < payment.changed_at <= now

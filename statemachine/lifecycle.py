@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from statemachine.errors import InvalidLifecycle
-from statemachine.phases import Phase
+from statemachine.phases import Effect, Phase
 
 #: Ours, in every lifecycle: the provider refused the create call, so there is nothing at the provider.
 #: Left when a later create with the same identity succeeds.
@@ -36,6 +36,7 @@ class Lifecycle:
     states: tuple[State, ...]
     moves: Mapping[str, tuple[str, ...]]  #: source -> targets, in the order in which a walk prefers them
     source: str = ""  #: where the provider says so
+    subject: str = "payment"  #: what its effects are named after; "payment" only where money comes in (ADR 0014)
     by_name: Mapping[str, State] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +73,10 @@ class Lifecycle:
     def is_terminal(self, state: str | None) -> bool:
         """Whether nothing legal follows, so that asking may end."""
         return state is not None and (state == NOT_CREATED or self.by_name[state].terminal)
+
+    def effect_name(self, effect: Effect) -> str:
+        """What the effect is called where it is handed over, such as "payment.paid" or "payout.paid"."""
+        return f"{self.subject}.{effect.value.partition('.')[2]}"
 
     def knows(self, state: str) -> bool:
         """Whether the provider's word is in this lifecycle."""

@@ -27,6 +27,7 @@ class Observation:
     captured_minor: int | None = None  #: cumulative, never a delta
     refunded_minor: int | None = None  #: cumulative, never a delta
     as_of: datetime | None = None
+    asked_at: datetime | None = None  #: for an answer to our own call: when it was sent, by our clock
     failure_reason: str | None = None
     expires_at: datetime | None = None
     facts: Mapping[str, str | None] = field(default_factory=dict)  #: replaces facts of the same name; None removes
@@ -42,6 +43,7 @@ class Payment:
     amount_minor: int | None = None
     currency: str | None = None
     state_as_of: datetime | None = None  #: as_of of the statement that the state rests on
+    changed_at: datetime | None = None  #: when the last move was recorded, by our clock
     review: Review | None = None  #: the open review, if any
     policy: ConflictPolicy = ConflictPolicy.REVIEW
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from statemachine.decide import decide
+from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
 from statemachine.phases import ConflictPolicy, Effect, Outcome, Phase, Review
@@ -36,6 +37,7 @@ class Ledger:
     def decide(self, rules: AccountRules, payment: Payment, observation: Observation, *, ask: bool = False) -> None:
         """The payment is as the rules say, with its transition, effects, review and next question (`ask`: at once)."""
         lifecycle = rules.provider.lifecycles[payment.kind]
+        is_unnamed = payment.provider_ref is None
         if not self._bind(rules, payment, observation):
             return
         view = View(
@@ -43,6 +45,7 @@ class Ledger:
             amount_minor=payment.amount_minor,
             currency=payment.currency,
             state_as_of=payment.state_as_of,
+            changed_at=payment.changed_at,
             review=Review(payment.review) if payment.review else None,
             policy=ConflictPolicy(rules.policy),
         )
@@ -53,24 +56,29 @@ class Ledger:
             self._move(payment, decision, observation, decision.to_state, lifecycle.phase(decision.to_state))
             if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
                 decision = _doubting(decision, f"{decision.reason}; yet a transfer was seen")
+        is_named_now = is_unnamed and payment.provider_ref is not None
+        if is_named_now and payment.review == Review.CREATE_UNKNOWN and decision.review is None:
+            decision = replace(decision, closes_review=True)  # what became of the create call is known now
         self._learn(payment, decision, observation)
-        self._keep(payment, decision, next_poll_at=self._next_poll(rules, payment, decision))
+        self._keep(lifecycle, payment, decision, next_poll_at=self._next_poll(rules, payment, decision))
 
-    def review(self, payment: Payment, review: Review, reason: str) -> None:
+    def review(self, rules: AccountRules, payment: Payment, review: Review, reason: str) -> None:
         """Open a review that no observation asked for; one that stands already is kept."""
         effects: tuple[Effect, ...] = ()
         if payment.review is None:
             effects = (Effect.REVIEW_REQUIRED,)
         decision = Decision(Outcome.NOTED, reason, effects=effects, review=review if effects else None)
-        self._keep(payment, decision, next_poll_at=None)
+        lifecycle = rules.provider.lifecycles[payment.kind]
+        self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
-    def see_transfer(self, payment: Payment) -> None:
+    def see_transfer(self, rules: AccountRules, payment: Payment) -> None:
         """Money came to the payment's address: on one that ended, or ends, without money a person must look."""
         payment.facts = {**payment.facts, _TRANSFER: self._now.isoformat()}
         decision = Decision(Outcome.NOTED, "a transfer has reached the payment's address; the provider is asked")
         if payment.phase in _ENDED_UNPAID and payment.review is None:
             decision = _doubting(decision, f"a transfer has come after the payment was {payment.state}")
-        self._keep(payment, decision, next_poll_at=payment.next_poll_at)
+        lifecycle = rules.provider.lifecycles[payment.kind]
+        self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """A payment without a state, not kept yet."""
@@ -121,7 +129,7 @@ class Ledger:
             return True
         other = payments.find_by_ref(self._unit, payment.account, [payment.kind], ref)
         if other is not None and other.id != payment.id:
-            self.review(payment, Review.CREATE_UNKNOWN, f"the provider's id is that of payment {other.id}")
+            self.review(rules, payment, Review.CREATE_UNKNOWN, f"the provider's id is that of payment {other.id}")
             return False
         payment.provider_ref = ref
         self.reopen(rules, ref)
@@ -189,7 +197,9 @@ class Ledger:
             now=self._now,
         )
 
-    def _keep(self, payment: Payment, decision: Decision, *, next_poll_at: datetime | None) -> None:
+    def _keep(
+        self, lifecycle: Lifecycle, payment: Payment, decision: Decision, *, next_poll_at: datetime | None
+    ) -> None:
         if decision.review is not None:
             payment.review, payment.review_note = decision.review.value, decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
@@ -197,20 +207,22 @@ class Ledger:
             payment.review = payment.review_note = payment.review_opened_at = None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
         owed = {
-            effect.value: ids for effect in decision.effects if (ids := self._owe(payment, effect, decision.reason))
+            name: ids
+            for effect in decision.effects
+            if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason))
         }
         self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed)
 
-    def _owe(self, payment: Payment, effect: Effect, reason: str) -> list[str]:
-        """Ids of what is owed for the first time."""
-        occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else 0
-        text = payload(effect, payment, reason, self._now)
+    def _owe(self, payment: Payment, effect: Effect, name: str, reason: str) -> list[str]:
+        """Ids of what is owed for the first time. A refused create may be followed by a true failure of its own."""
+        occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else int(payment.state == NOT_CREATED)
+        text = payload(name, payment, reason, self._now)
         owed = [
             outbox.owe(
                 self._unit,
                 payment_id=payment.id,
                 account=payment.account,
-                effect=effect.value,
+                effect=name,
                 sink=sink,
                 occurrence=occurrence,
                 cause=self._message.id,

@@ -4,18 +4,17 @@ import json
 from datetime import datetime
 
 from statemachine.money import from_minor
-from statemachine.phases import Effect
 from storage.tables import Payment
 
 
-def payload(effect: Effect, payment: Payment, reason: str, now: datetime) -> str:
+def payload(effect: str, payment: Payment, reason: str, now: datetime) -> str:
     """The JSON text of an effect; the same for every attempt and sink."""
     amount = None
     if payment.amount_minor is not None and payment.currency is not None:
         amount = from_minor(payment.amount_minor, payment.currency)
     return json.dumps(
         {
-            "type": effect.value,
+            "type": effect,
             "timestamp": now.isoformat(),
             "data": {
                 "payment": payment.id,

@@ -1,5 +1,6 @@
 """Applies one inbox message: reads it, finds whose payment it is about, and has the ledger decide (worker/apply.py)."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -85,34 +86,64 @@ class Application:
         if reading.unreadable:
             self._ledger.note(None, Outcome.PARKED, f"unreadable: {reading.unreadable}")
             return True
-        if self._message.variant_of is not None:
-            self._doubt_variant(rules, reading)
-            return True
         if any(self._must_wait(rules, observation) for observation in reading.observations):
             return False  # before anything is decided, so that all of the message is put off
         for observation in reading.observations:
-            payment, is_new = self._find(rules, observation), False
-            if payment is None:
-                payment = self._adopt_or_park(rules, observation)
-                is_new = payment is not None and self._message.source != Source.POLL
-            if payment is not None:
-                self._ledger.decide(rules, payment, observation, ask=is_new)
+            if self._message.variant_of is not None:
+                self._doubt_variant(rules, observation)
+            else:
+                self._apply_observation(rules, observation)
         if reading.hints or reading.hints_account:
             self._ask_about_hints(rules, reading)
         elif not reading.observations:
             self._ledger.note(None, Outcome.NOTED, reading.note or "nothing to decide")
         return True
 
-    def _doubt_variant(self, rules: AccountRules, reading: Reading) -> None:
+    def _apply_observation(self, rules: AccountRules, observation: Observation) -> None:
+        twins = self._twins(rules, observation)
+        if len(twins) > 1:
+            for twin in twins:
+                self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
+            payments.ask_at(self._unit, [twin.id for twin in twins], self._now)
+            return
+        payment, is_new = self._find(rules, observation), False
+        ref = observation.provider_ref
+        if payment is not None and payment.provider_ref is not None and ref not in (None, payment.provider_ref):
+            payment = self._other_of_same_wish(rules, payment, ref)
+        if payment is None:
+            payment = self._adopt_or_park(rules, observation)
+            is_new = payment is not None and self._message.source != Source.POLL
+        if payment is not None:
+            asked_at = self._message.provider_time if self._message.source in ANSWERS else None
+            self._ledger.decide(rules, payment, replace(observation, asked_at=asked_at), ask=is_new)
+
+    def _twins(self, rules: AccountRules, observation: Observation) -> list[Payment]:
+        """Payments of several kinds that the statement may be about, where nothing but its own words tells the kind."""
+        if self._message.kind is not None or observation.provider_ref is None or len(rules.provider.lifecycles) == 1:
+            return []
+        account, ref = self._message.account, observation.provider_ref
+        return [
+            p for kind in rules.provider.lifecycles if (p := payments.find_by_ref(self._unit, account, [kind], ref))
+        ]
+
+    def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
+        """The payment that a create call made, where its wish is another payment by now; a person must look."""
+        words = f"the create call was answered with {ref}, and the payment is {payment.provider_ref}: there may be two"
+        self._ledger.review(rules, payment, Review.CREATE_UNKNOWN, words)
+        return payments.find_by_ref(self._unit, payment.account, [payment.kind], ref)
+
+    def _doubt_variant(self, rules: AccountRules, observation: Observation) -> None:
         """The provider gave one identity to two contents: believe neither, ask."""
-        found = [payment for o in reading.observations if (payment := self._find(rules, o)) is not None]
-        asked = {payment.id: payment for payment in found}.values()
         reason = f"same delivery key as message {self._message.variant_of}, other content"
-        for payment in asked:
+        payment = self._find(rules, observation)
+        if payment is not None:
             self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
-        payments.ask_at(self._unit, [payment.id for payment in asked], self._now)
-        if not asked:
-            self._ledger.note(None, Outcome.PARKED, reason)
+            payments.ask_at(self._unit, [payment.id], self._now)
+            return
+        named = Observation(observation.source, kind=observation.kind, provider_ref=observation.provider_ref)
+        payment = self._adopt_or_park(rules, named)
+        if payment is not None:
+            self._ledger.decide(rules, payment, named, ask=True)
 
     def _ask_about_return(self) -> None:
         about = self._message.about
@@ -126,17 +157,20 @@ class Application:
     def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
         account, kinds = self._message.account, list(rules.provider.lifecycles)
         named: dict[str, Payment] = {}
+        finders = (payments.find_by_ref, payments.find_by_reference, payments.find_by_alias)
         for hint in reading.hints:
-            found = payments.find_by_ref(self._unit, account, kinds, hint)
-            found = found or payments.find_by_reference(self._unit, account, kinds, hint)
-            found = found or payments.find_by_alias(self._unit, account, kinds, hint)
-            if found is not None:
-                named[found.id] = found  # an ended one too: the hint may be of money that came late
+            for find in finders:
+                # of every kind, and an ended one too: the hint may be of money that came late
+                found = [p for kind in kinds if (p := find(self._unit, account, [kind], hint)) is not None]
+                if found:
+                    named |= {payment.id: payment for payment in found}
+                    break
         for payment in named.values():
             if reading.hints_money:
-                self._ledger.see_transfer(payment)
+                self._ledger.see_transfer(rules, payment)
             else:
-                self._ledger.note(payment, Outcome.NOTED, "a hint; the provider is asked")
+                can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
+                self._ledger.note(payment, Outcome.NOTED, f"a hint; the provider {can_ask}")
             payments.ask_at(self._unit, [payment.id], self._now)
         if not named:
             count = 0
@@ -165,7 +199,11 @@ class Application:
                 return named
         if self._message.about is not None:
             about = payments.get(unit, self._message.about, lock=True)
-            if about.account == account and (about.provider_ref is None or ref in (None, about.provider_ref)):
+            is_its_ref = about.provider_ref is None or ref in (None, about.provider_ref)
+            is_its_reference = None in (about.reference, observation.reference) or (
+                about.reference == observation.reference
+            )
+            if about.account == account and is_its_ref and (about.provider_ref is not None or is_its_reference):
                 return about
         if observation.reference is not None:
             return payments.find_unbound(unit, account, kinds, observation.reference)
@@ -190,7 +228,7 @@ class Application:
         if kind is None or ref is None:
             self._ledger.note(None, Outcome.PARKED, "says neither kind nor id of a payment that is known here")
             return None
-        if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.OPERATOR):
+        if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.CREATE):
             self._awaits = f"{kind}:{ref}"
             self._ledger.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known")
             return None
@@ -223,30 +261,32 @@ class Application:
             )
             self._ledger.decide(rules, payment, resolved)
         elif isinstance(statement, statements.GaveUp):
-            self._apply_gave_up(payment, statement)
+            self._apply_gave_up(rules, payment, statement)
         else:
             self._apply_failed_call(rules, payment, statement)
 
-    def _apply_gave_up(self, payment: Payment, gave_up: statements.GaveUp) -> None:
+    def _apply_gave_up(self, rules: AccountRules, payment: Payment, gave_up: statements.GaveUp) -> None:
         """A review, unless what was missed has come meanwhile: the poller cannot see what waits in the inbox."""
         is_answered = payment.provider_ref is not None or payment.state is not None
         has_changed = payment.changed_at > self._message.received_at
         if is_answered if gave_up.review == Review.CREATE_UNKNOWN else has_changed:
             self._ledger.note(payment, Outcome.NOTED, f"overtaken: {gave_up.reason}")
             return
-        self._ledger.review(payment, Review(gave_up.review), gave_up.reason)
+        self._ledger.review(rules, payment, Review(gave_up.review), gave_up.reason)
 
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
             payments.ask_at(self._unit, [payment.id], self._now)
+        elif payment.provider_ref is None and payment.state not in (None, NOT_CREATED):
+            self._ledger.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
         elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
             payments.ask_at(self._unit, [payment.id], self._now)
         elif failed.is_ambiguous:
             self._ledger.review(
-                payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
+                rules, payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
             )
         else:
             refused = Observation(Source.CREATE, status=NOT_CREATED, failure_reason=failed.code)

@@ -56,6 +56,7 @@ PAYIN: Final = Lifecycle(
 #: The merchant gives money back, so its completion is `refunded`, never `paid`. Accepts the words of v2 and of v3.
 REFUND: Final = Lifecycle(
     name="banked.refund",
+    subject="refund",
     initial=("awaiting_details", "awaiting_payment", "pending"),
     states=(
         State("awaiting_details", Phase.OPEN),
@@ -76,6 +77,7 @@ REFUND: Final = Lifecycle(
 
 PAYOUT: Final = Lifecycle(
     name="banked.payout",
+    subject="payout",
     initial=("pending",),
     states=(
         State("pending", Phase.PROCESSING),

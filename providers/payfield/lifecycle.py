@@ -8,9 +8,10 @@ from statemachine.phases import Phase
 _SOURCE: Final = "https://merchant-external-documentation.pages.dev/docs/02-payouts/2.2-get-payout-status"
 
 
-def _operation(kind: str, pending: Phase) -> Lifecycle:
+def _operation(kind: str, pending: Phase, subject: str) -> Lifecycle:
     return Lifecycle(
         name=f"payfield.{kind}",
+        subject=subject,
         initial=("pending",),
         states=(
             State("pending", pending),
@@ -26,9 +27,9 @@ def _operation(kind: str, pending: Phase) -> Lifecycle:
 
 
 #: The payer pays: pending waits for them.
-PAYIN: Final = _operation("payin", Phase.OPEN)
+PAYIN: Final = _operation("payin", Phase.OPEN, "payment")
 
 #: We pay: nobody has to do anything more, so pending is on its way.
-PAYOUT: Final = _operation("payout", Phase.PROCESSING)
+PAYOUT: Final = _operation("payout", Phase.PROCESSING, "payout")
 
 LIFECYCLES: Final = {"payin": PAYIN, "payout": PAYOUT}

@@ -323,17 +323,17 @@ class History:
         is_withheld = self.is_doubtful and payment.id == self.payment_id
         reviews = {Review.AMOUNT_MISMATCH} if is_withheld else {None, Review.CREATE_UNKNOWN}
         assert payment.review in reviews, f"review {payment.review}: {payment.review_note}"
-        effects = {o.effect for o in owed}
-        required = {e.value for e in EFFECTS[life.phase(self.state)]}
-        allowed = {e.value for state in self.walk for e in EFFECTS[life.phase(state)]}
+        effects, review = {o.effect for o in owed}, life.effect_name(Effect.REVIEW_REQUIRED)
+        required = {life.effect_name(e) for e in EFFECTS[life.phase(self.state)]}
+        allowed = {life.effect_name(e) for state in self.walk for e in EFFECTS[life.phase(state)]}
         if is_withheld:
-            goods = {Effect.PAID.value, Effect.SETTLED.value}
+            goods = {life.effect_name(Effect.PAID), life.effect_name(Effect.SETTLED)}
             required, allowed = required - goods, allowed - goods
         assert required <= effects, f"{required - effects} is not owed"
-        assert effects <= allowed | {Effect.REVIEW_REQUIRED.value}, f"{effects - allowed} is owed without reason"
-        for effect in effects - {Effect.REVIEW_REQUIRED.value}:
+        assert effects <= allowed | {review}, f"{effects - allowed} is owed without reason"
+        for effect in effects - {review}:
             assert sorted(SINKS) == sorted(o.sink for o in owed if o.effect == effect), f"{effect} for whom?"
-        told = [o for o in owed if o.effect == Effect.REVIEW_REQUIRED]
+        told = [o for o in owed if o.effect == review]
         assert len(SINKS) * payment.reviews == len(told), "each review is told once"
 
 
