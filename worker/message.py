@@ -1,4 +1,4 @@
-"""Applies one inbox message: reads it, finds whose payment it is about, and has the ledger decide (worker/apply.py)."""
+"""Applies one inbox message: reads it, has its payment found (worker/finder.py) and decided (worker/apply.py)."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,6 +17,7 @@ from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
 from worker.accounts import AccountRules, Accounts, ApplySettings
 from worker.apply import Ledger
+from worker.finder import Finder
 
 log = structlog.get_logger()
 
@@ -40,6 +41,7 @@ class Application:
         self._accounts = accounts
         self._settings = settings
         self._now = now
+        self._finder = Finder(unit, message)
         self._ledger = Ledger(unit, message, settings.sinks, now)
         self._awaits: str | None = None
 
@@ -100,13 +102,13 @@ class Application:
         return True
 
     def _apply_observation(self, rules: AccountRules, observation: Observation) -> None:
-        twins = self._twins(rules, observation)
+        twins = self._finder.twins(rules, observation)
         if len(twins) > 1:
             for twin in twins:
                 self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
             payments.ask_at(self._unit, [twin.id for twin in twins], self._now)
             return
-        payment, is_new = self._find(rules, observation), False
+        payment, is_new = self._finder.find(rules, observation), False
         ref = observation.provider_ref
         if payment is not None and payment.provider_ref is not None and ref not in (None, payment.provider_ref):
             payment = self._other_of_same_wish(rules, payment, ref)
@@ -117,15 +119,6 @@ class Application:
             asked_at = self._message.provider_time if self._message.source in ANSWERS else None
             self._ledger.decide(rules, payment, replace(observation, asked_at=asked_at), ask=is_new)
 
-    def _twins(self, rules: AccountRules, observation: Observation) -> list[Payment]:
-        """Payments of several kinds that the statement may be about, where nothing but its own words tells the kind."""
-        if self._message.kind is not None or observation.provider_ref is None or len(rules.provider.lifecycles) == 1:
-            return []
-        account, ref = self._message.account, observation.provider_ref
-        return [
-            p for kind in rules.provider.lifecycles if (p := payments.find_by_ref(self._unit, account, [kind], ref))
-        ]
-
     def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
         """The payment that a create call made, where its wish is another payment by now; a person must look."""
         words = f"the create call was answered with {ref}, and the payment is {payment.provider_ref}: there may be two"
@@ -135,7 +128,7 @@ class Application:
     def _doubt_variant(self, rules: AccountRules, observation: Observation) -> None:
         """The provider gave one identity to two contents: believe neither, ask."""
         reason = f"same delivery key as message {self._message.variant_of}, other content"
-        payment = self._find(rules, observation)
+        payment = self._finder.find(rules, observation)
         if payment is not None:
             self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
             payments.ask_at(self._unit, [payment.id], self._now)
@@ -155,16 +148,10 @@ class Application:
             self._ledger.note(None, Outcome.PARKED, "a return without a payment")
 
     def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
-        account, kinds = self._message.account, list(rules.provider.lifecycles)
+        account = self._message.account
         named: dict[str, Payment] = {}
-        finders = (payments.find_by_ref, payments.find_by_reference, payments.find_by_alias)
         for hint in reading.hints:
-            for find in finders:
-                # of every kind, and an ended one too: the hint may be of money that came late
-                found = [p for kind in kinds if (p := find(self._unit, account, [kind], hint)) is not None]
-                if found:
-                    named |= {payment.id: payment for payment in found}
-                    break
+            named |= {payment.id: payment for payment in self._finder.hinted(rules, hint)}
         for payment in named.values():
             if reading.hints_money:
                 self._ledger.see_transfer(rules, payment)
@@ -180,39 +167,10 @@ class Application:
                 None, Outcome.NOTED, reading.note or f"a hint; the provider is asked about {count} payments"
             )
 
-    def _kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
-        every = list(rules.provider.lifecycles)
-        if observation.kind is None:
-            return every
-        if self._message.kind is not None:
-            return [observation.kind]
-        return [observation.kind, *(kind for kind in every if kind != observation.kind)]
-
-    def _find(self, rules: AccountRules, observation: Observation) -> Payment | None:
-        unit, account, ref = self._unit, self._message.account, observation.provider_ref
-        kinds = self._kinds(rules, observation)
-        if self._message.source == Source.CREATE and self._message.about is not None:
-            return payments.get(unit, self._message.about, lock=True)
-        if ref is not None:
-            named = payments.find_by_ref(unit, account, kinds, ref)
-            if named is not None:
-                return named
-        if self._message.about is not None:
-            about = payments.get(unit, self._message.about, lock=True)
-            is_its_ref = about.provider_ref is None or ref in (None, about.provider_ref)
-            is_its_reference = None in (about.reference, observation.reference) or (
-                about.reference == observation.reference
-            )
-            if about.account == account and is_its_ref and (about.provider_ref is not None or is_its_reference):
-                return about
-        if observation.reference is not None:
-            return payments.find_unbound(unit, account, kinds, observation.reference)
-        return None
-
     def _must_wait(self, rules: AccountRules, observation: Observation) -> bool:
         return (
             rules.adopts_unknown
-            and self._find(rules, observation) is None
+            and self._finder.find(rules, observation) is None
             and self._may_be_under_way(rules, observation)
         )
 
@@ -221,7 +179,7 @@ class Application:
         since = self._now - self._settings.create_grace
         if self._message.received_at < since:
             return False
-        return payments.has_unbound(self._unit, self._message.account, self._kinds(rules, observation), since)
+        return payments.has_unbound(self._unit, self._message.account, self._finder.kinds(rules, observation), since)
 
     def _adopt_or_park(self, rules: AccountRules, observation: Observation) -> Payment | None:
         kind, ref = observation.kind, observation.provider_ref
