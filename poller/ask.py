@@ -23,6 +23,8 @@ log = structlog.get_logger()
 #: How long one poller has a payment to itself while it waits for its turn and the answer.
 _LEASE = timedelta(seconds=120)
 
+_UNPAID = (Phase.OPEN, Phase.PROCESSING)
+
 
 @dataclass(frozen=True, slots=True)
 class AskedAccount:
@@ -124,8 +126,9 @@ class Poller:
             for silent in payments.unanswered_creates(unit, account, now - self._create_grace):
                 self._give_up(unit, silent, Review.CREATE_UNKNOWN, "the create call left no answer", now)
             for payment in payments.due_for_poll(unit, account, now, self._concurrency):
-                is_open = payment.phase in (Phase.OPEN, Phase.PROCESSING)
-                if is_open and asked.schedule.has_given_up(payment.changed_at, now):
+                # Where a person is to look already, somebody has asked for this question since.
+                is_unseen = payment.phase in _UNPAID and payment.review is None
+                if is_unseen and asked.schedule.has_given_up(payment.changed_at, now):
                     self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as we go on asking", now)
                     payments.set_next_poll(unit, payment.id, None)
                     continue
@@ -138,7 +141,7 @@ class Poller:
         message = inbox.new_message(
             account=payment.account,
             source=Source.POLLER.value,
-            delivery_key=f"gave_up:{payment.id}:{review.value}:{payment.version}",
+            delivery_key=f"gave_up:{payment.id}:{review.value}:{payment.version}:{payment.reviews}",
             body=statements.encode(statements.GaveUp(review.value, reason)),
             headers=(("content-type", statements.CONTENT_TYPE),),
             received_at=now,
@@ -164,9 +167,27 @@ class Poller:
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
         return message.id
 
+    def _after_failure(self, payment: Payment, error: ProviderError, now: datetime) -> datetime | None:
+        asked = self._accounts[payment.account]
+        is_terminal = asked.is_terminal(payment.kind, payment.state)
+        has_given_up = asked.schedule.has_given_up(payment.changed_at, now)
+        if is_terminal and error.http_status in (None, 404) and not error.may_retry:
+            # Nothing there to ask about: that is no answer, and would be none every hour for ever.
+            return asked.schedule.next_poll(
+                phase=Phase(payment.phase),
+                is_terminal=True,
+                polls=payment.polls + 1,
+                changed_at=payment.changed_at,
+                expires_at=payment.expires_at,
+                now=now,
+            )
+        is_watched = payment.phase not in _UNPAID or (payment.review is not None and not error.may_retry)
+        if has_given_up and is_watched:
+            return None
+        return asked.schedule.after_failure(payment.polls, error.retry_after, error.may_retry, now)
+
     def _note_failure(self, payment: Payment, error: ProviderError) -> None:
         now = self._clock()
-        schedule = self._accounts[payment.account].schedule
-        next_at = schedule.after_failure(payment.polls, error.retry_after, error.may_retry, now)
+        next_at = self._after_failure(payment, error, now)
         with self._database.write() as unit:
             payments.note_asked(unit, payment, now, next_at, f"{error.code}: {error.message}")

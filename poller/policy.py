@@ -33,10 +33,10 @@ class Schedule:
         expires_at: datetime | None,
         now: datetime,
     ) -> datetime | None:
-        """The instant of the next question; None where nothing more can happen or asking has gone on long enough."""
-        if is_terminal:
-            is_checked = phase in _MAY_BE_LATE and polls < len(self.late_checks)
-            return max(now, changed_at + self.late_checks[polls]) if is_checked else None
+        """The instant of the next question; None where nothing more is expected or asking has gone on long enough."""
+        if is_terminal:  # by age, not by number: a question that failed, or that a hint caused, is no late check
+            checks = (changed_at + age for age in self.late_checks if phase in _MAY_BE_LATE)
+            return min((at for at in checks if at > now), default=None)
         if self.has_given_up(changed_at, now):
             return None
         if phase not in _UNPAID:

@@ -20,6 +20,7 @@ from worker.effects import payload
 #: The fact that a transfer was announced, with the instant of the announcement.
 _TRANSFER: Final = "transfer_seen_at"
 
+_UNPAID: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Phase.EXPIRED.value})
 
 
@@ -188,7 +189,7 @@ class Ledger:
         is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
         if decision.outcome is not Outcome.ADVANCED and (payment.next_poll_at is not None or is_terminal):
             return payment.next_poll_at
-        return rules.next_poll(
+        at = rules.next_poll(
             phase=Phase(payment.phase),
             is_terminal=is_terminal,
             polls=payment.polls,
@@ -196,6 +197,10 @@ class Ledger:
             expires_at=payment.expires_at,
             now=self._now,
         )
+        is_seen = decision.review is not None or (payment.review is not None and not decision.closes_review)
+        if at is None and not is_terminal and payment.phase in _UNPAID and not is_seen:
+            return self._now  # the poller gives up visibly; an open payment is asked about, or a person looks
+        return at
 
     def _keep(
         self, lifecycle: Lifecycle, payment: Payment, decision: Decision, *, next_poll_at: datetime | None

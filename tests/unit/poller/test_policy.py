@@ -73,20 +73,14 @@ def test_an_end_with_money_is_not_asked_about(phase):
 
 
 @pytest.mark.parametrize("phase", ENDED_UNPAID)
-def test_an_end_without_money_is_checked_a_few_times(phase):
-    """Money may come late: asked about as often as configured, and then not any more."""
-    checks = SCHEDULE.late_checks
-    assert [next_poll(phase=phase, is_terminal=True, polls=n) for n in range(len(checks) + 1)] == [
-        *(START + after for after in checks),
-        None,
-    ]
-
-
-def test_a_late_check_that_is_overdue_is_made_now():
-    """A check whose time passed while nobody asked is not lost."""
-    late = START + timedelta(days=3)
-
-    assert next_poll(phase=Phase.EXPIRED, is_terminal=True, now=late) == late
+@pytest.mark.parametrize("polls", [0, 7])
+def test_an_end_without_money_is_checked_at_its_ages(phase, polls):
+    """Money may come late: asked about at each configured age, however many questions failed, and then not any more."""
+    made, now = [], START
+    while (at := next_poll(phase=phase, is_terminal=True, polls=polls, now=now)) is not None:
+        made.append(at)
+        now = at
+    assert made == [START + age for age in SCHEDULE.late_checks]
 
 
 def test_a_paid_payment_that_may_settle_is_asked_about_seldom():
