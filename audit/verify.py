@@ -3,31 +3,20 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from audit.problems import entries, link_problems, outbox_problems, outcome_problems, payment_problems, shown
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
-from statemachine.errors import IllegalMove
-from statemachine.lifecycle import Lifecycle
-from statemachine.machine import moves_of
 from statemachine.phases import Source
 from storage import history, inbox, outbox, payments, seals
 from storage.engine import Database, Unit
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
-from storage.types import InboxStatus, OutboxStatus
+from storage.types import InboxStatus
 
 _PAGE = 500
 
-#: Where an outbox message may stand after a last try with this outcome; a redrive takes it from dead to pending.
-_STATUSES_AFTER = {
-    "": (OutboxStatus.PENDING,),
-    "failed": (OutboxStatus.PENDING,),
-    "delivered": (OutboxStatus.DELIVERED,),
-    "dead": (OutboxStatus.DEAD, OutboxStatus.PENDING),
-}
 _SIGNED = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
 
@@ -122,7 +111,7 @@ class Audit:
     # -- messages -----------------------------------------------------------------------------------------------
 
     def _check_messages(self, unit: Unit, messages: list[InboxMessage]) -> None:
-        named = {str(entry["payment"]) for m in messages for entry in _entries(m) if "payment" in entry}
+        named = {str(entry["payment"]) for m in messages for entry in entries(m) if "payment" in entry}
         existing = payments.existing(unit, list(named))
         owed = outbox.caused_by(unit, [m.id for m in messages])
         moved = history.caused_by(unit, [m.id for m in messages])
@@ -130,10 +119,10 @@ class Audit:
             self._report.messages += 1
             for problem in (
                 *self._message_problems(message),
-                *_outcome_problems(message, existing, owed, moved),
+                *outcome_problems(message, existing, owed, moved),
             ):
                 self._fault("inbox_message", message.id, problem)
-            self._told.update(str(entry["payment"]) for entry in _entries(message) if "payment" in entry)
+            self._told.update(str(entry["payment"]) for entry in entries(message) if "payment" in entry)
 
     def _message_problems(self, message: InboxMessage) -> Iterator[str]:
         if seals.body_digest(message.body) != message.digest:
@@ -154,7 +143,7 @@ class Audit:
         if account is None or key is None:
             self._report.unverifiable += 1
             return
-        headers = tuple((name, _shown(value, key)) for name, value in message.headers)
+        headers = tuple((name, shown(value, key)) for name, value in message.headers)
         try:
             account.provider.verify(
                 Delivery(message.body, headers), KeyRing((key,)), account.window, message.received_at
@@ -177,10 +166,10 @@ class Audit:
             before: Transition | None = None
             for link in chain:
                 self._report.transitions += 1
-                for problem in _link_problems(payment, before, link, causes.get(link.cause), lifecycle):
+                for problem in link_problems(payment, before, link, causes.get(link.cause), lifecycle):
                     self._fault("transition", link.id, problem)
                 before = link
-            for problem in _payment_problems(payment, chain):
+            for problem in payment_problems(payment, chain):
                 self._fault("payment", payment.id, problem)
             if self._told[payment.id] != payment.statements:
                 told = f"{payment.statements} outcomes named it, {self._told[payment.id]} are kept"
@@ -195,121 +184,5 @@ class Audit:
         causes = inbox.get_many(unit, [message.cause for message in owed])
         for message in owed:
             self._report.outbox += 1
-            for problem in _outbox_problems(message, tries.get(message.id, []), causes.get(message.cause)):
+            for problem in outbox_problems(message, tries.get(message.id, []), causes.get(message.cause)):
                 self._fault("outbox_message", message.id, problem)
-
-
-def _entries(message: InboxMessage) -> list[dict[str, Any]]:
-    """The message's outcomes, as far as they have the form of outcomes: a tampered row must not end the walk."""
-    kept: list[Any] = list(message.outcomes)
-    return [entry for entry in kept if isinstance(entry, dict)]
-
-
-def _texts(entry: dict[str, Any], name: str) -> list[str]:
-    found = entry.get(name)
-    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
-
-
-def _shown(value: str, key: Key) -> str:
-    """A kept header as it was received: a credential's digest stands for the credential that has that digest."""
-    bearer = f"Bearer {key.secret.decode('latin-1')}"
-    return bearer if value == f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}" else value
-
-
-def _outcome_problems(
-    message: InboxMessage, existing: set[str], owed: set[tuple[str, str]], moved: set[tuple[str, str, int]]
-) -> Iterator[str]:
-    numbered = {(cause, payment, str(number)) for cause, payment, number in moved}
-    for entry in _entries(message):
-        payment, number = entry.get("payment"), entry.get("transition")
-        if payment is not None and payment not in existing:
-            yield f"payment {payment}, which it was decided about, is gone"
-        if number is not None and (message.id, str(payment), str(number)) not in numbered:
-            yield f"transition {number} of payment {payment}, which it was decided to be, is gone"
-        for owed_id in _texts(entry, "outbox"):
-            if (message.id, owed_id) not in owed:
-                yield f"{owed_id}, which it made owed, is gone from the outbox"
-
-
-def _link_problems(
-    payment: Payment,
-    before: Transition | None,
-    link: Transition,
-    cause: InboxMessage | None,
-    lifecycle: Lifecycle | None,
-) -> Iterator[str]:
-    if seals.transition_hash(link) != link.hash:
-        yield f"transition {link.number} of payment {payment.id} has changed"
-    if link.prev_hash != (before.hash if before else ""):
-        yield f"transition {link.number} does not follow the one before"
-    if link.number != (before.number if before else 0) + 1:
-        yield f"transition {link.number} comes after {before.number if before else 0}"
-    if link.from_state != (before.to_state if before else None):
-        yield f"transition {link.number} starts at {link.from_state}, where the payment was not"
-    if cause is None:
-        yield f"the evidence of transition {link.number} is gone"
-    elif (link.evidence, link.source, payment.account) != (cause.envelope_digest, cause.source, cause.account):
-        yield f"transition {link.number} does not rest on message {cause.id} as it is kept"
-    elif not any(e.get("payment") == payment.id and e.get("transition") == link.number for e in _entries(cause)):
-        yield f"message {cause.id} was not decided to be transition {link.number}"
-    if lifecycle is not None:
-        yield from _walk_problems(link, lifecycle)
-
-
-def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
-    if not lifecycle.knows(link.to_state) or lifecycle.phase(link.to_state).value != link.phase:
-        yield f"transition {link.number} leads to no known state and phase"
-        return
-    if link.forced:
-        return
-    state = link.from_state
-    try:
-        for target in (*(str(passed) for passed in link.via), link.to_state):
-            state = moves_of(lifecycle).fire(state, target)
-    except IllegalMove as illegal:
-        yield f"transition {link.number} is no legal walk: {illegal.message}"
-
-
-def _payment_problems(payment: Payment, chain: list[Transition]) -> Iterator[str]:
-    if seals.payment_seal(payment) != payment.seal:
-        yield "what is kept of the payment has changed"
-    if not chain:
-        if (payment.version, payment.head_hash, payment.state) != (0, "", None):
-            yield "its history is gone"
-        return
-    last = chain[-1]
-    rebuilt = (last.number, last.hash, last.to_state, last.phase, last.recorded_at, last.as_of)
-    kept = (
-        payment.version,
-        payment.head_hash,
-        payment.state,
-        payment.phase,
-        payment.changed_at,
-        payment.state_as_of,
-    )
-    if rebuilt != kept:
-        yield f"its history ends at {last.to_state}, number {last.number}; it says {payment.state}, {payment.version}"
-
-
-def _outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause: InboxMessage | None) -> Iterator[str]:
-    if seals.outbox_seal(message) != message.seal:
-        yield "what is owed has changed"
-    if cause is None or not any(
-        entry.get("payment") == message.payment_id
-        and message.effect in _texts(entry, "effects")
-        and message.id in _texts(entry, "outbox")
-        for entry in _entries(cause)
-    ):
-        yield "no decision made it owed"
-    tries = sorted(tries, key=lambda attempt: attempt.number)
-    if [attempt.number for attempt in tries] != list(range(1, message.attempts + 1)):
-        yield f"{len(tries)} tries are kept of {message.attempts}"
-        return
-    last = tries[-1] if tries else None
-    if message.status not in _STATUSES_AFTER.get(last.outcome if last else "", ()):
-        yield f"its status {message.status} is not what its tries say"
-    if message.last_error != (last.error if last else None):
-        yield "its last error is not that of its last try"
-    ended_at = last.started_at + timedelta(milliseconds=last.duration_ms) if last else None
-    if message.delivered_at != (ended_at if message.status == OutboxStatus.DELIVERED else None):
-        yield f"it was not delivered at {message.delivered_at}"

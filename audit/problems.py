@@ -1,0 +1,143 @@
+"""What can be wrong with one row, told from the row, its evidence and its neighbours. Pure: reads nothing else."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+from providers.signing import Key
+from statemachine.errors import IllegalMove
+from statemachine.lifecycle import Lifecycle
+from statemachine.machine import moves_of
+from storage import seals
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
+from storage.types import OutboxStatus
+
+#: Where an outbox message may stand after a last try with this outcome; a redrive takes it from dead to pending.
+_STATUSES_AFTER = {
+    "": (OutboxStatus.PENDING,),
+    "failed": (OutboxStatus.PENDING,),
+    "delivered": (OutboxStatus.DELIVERED,),
+    "dead": (OutboxStatus.DEAD, OutboxStatus.PENDING),
+}
+
+
+def entries(message: InboxMessage) -> list[dict[str, Any]]:
+    """The message's outcomes, as far as they have the form of outcomes: a tampered row must not end the walk."""
+    kept: list[Any] = list(message.outcomes)
+    return [entry for entry in kept if isinstance(entry, dict)]
+
+
+def texts(entry: dict[str, Any], name: str) -> list[str]:
+    """Those of an outcome's values that are texts; a tampered entry may hold anything."""
+    found = entry.get(name)
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+def shown(value: str, key: Key) -> str:
+    """A kept header as it was received: a credential's digest stands for the credential that has that digest."""
+    bearer = f"Bearer {key.secret.decode('latin-1')}"
+    return bearer if value == f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}" else value
+
+
+def outcome_problems(
+    message: InboxMessage, existing: set[str], owed: set[tuple[str, str]], moved: set[tuple[str, str, int]]
+) -> Iterator[str]:
+    """What a message's outcomes name and the database does not hold."""
+    numbered = {(cause, payment, str(number)) for cause, payment, number in moved}
+    for entry in entries(message):
+        payment, number = entry.get("payment"), entry.get("transition")
+        if payment is not None and payment not in existing:
+            yield f"payment {payment}, which it was decided about, is gone"
+        if number is not None and (message.id, str(payment), str(number)) not in numbered:
+            yield f"transition {number} of payment {payment}, which it was decided to be, is gone"
+        for owed_id in texts(entry, "outbox"):
+            if (message.id, owed_id) not in owed:
+                yield f"{owed_id}, which it made owed, is gone from the outbox"
+
+
+def link_problems(
+    payment: Payment,
+    before: Transition | None,
+    link: Transition,
+    cause: InboxMessage | None,
+    lifecycle: Lifecycle | None,
+) -> Iterator[str]:
+    """What is wrong with one transition, after the one before and on its evidence."""
+    if seals.transition_hash(link) != link.hash:
+        yield f"transition {link.number} of payment {payment.id} has changed"
+    if link.prev_hash != (before.hash if before else ""):
+        yield f"transition {link.number} does not follow the one before"
+    if link.number != (before.number if before else 0) + 1:
+        yield f"transition {link.number} comes after {before.number if before else 0}"
+    if link.from_state != (before.to_state if before else None):
+        yield f"transition {link.number} starts at {link.from_state}, where the payment was not"
+    if cause is None:
+        yield f"the evidence of transition {link.number} is gone"
+    elif (link.evidence, link.source, payment.account) != (cause.envelope_digest, cause.source, cause.account):
+        yield f"transition {link.number} does not rest on message {cause.id} as it is kept"
+    elif not any(e.get("payment") == payment.id and e.get("transition") == link.number for e in entries(cause)):
+        yield f"message {cause.id} was not decided to be transition {link.number}"
+    if lifecycle is not None:
+        yield from _walk_problems(link, lifecycle)
+
+
+def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
+    if not lifecycle.knows(link.to_state) or lifecycle.phase(link.to_state).value != link.phase:
+        yield f"transition {link.number} leads to no known state and phase"
+        return
+    if link.forced:
+        return
+    state = link.from_state
+    try:
+        for target in (*(str(passed) for passed in link.via), link.to_state):
+            state = moves_of(lifecycle).fire(state, target)
+    except IllegalMove as illegal:
+        yield f"transition {link.number} is no legal walk: {illegal.message}"
+
+
+def payment_problems(payment: Payment, chain: list[Transition]) -> Iterator[str]:
+    """What is wrong with a payment, rebuilt from its history."""
+    if seals.payment_seal(payment) != payment.seal:
+        yield "what is kept of the payment has changed"
+    if not chain:
+        if (payment.version, payment.head_hash, payment.state) != (0, "", None):
+            yield "its history is gone"
+        return
+    last = chain[-1]
+    rebuilt = (last.number, last.hash, last.to_state, last.phase, last.recorded_at, last.as_of)
+    kept = (
+        payment.version,
+        payment.head_hash,
+        payment.state,
+        payment.phase,
+        payment.changed_at,
+        payment.state_as_of,
+    )
+    if rebuilt != kept:
+        yield f"its history ends at {last.to_state}, number {last.number}; it says {payment.state}, {payment.version}"
+
+
+def outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause: InboxMessage | None) -> Iterator[str]:
+    """What is wrong with what is owed, by its cause and its tries."""
+    if seals.outbox_seal(message) != message.seal:
+        yield "what is owed has changed"
+    if cause is None or not any(
+        entry.get("payment") == message.payment_id
+        and message.effect in texts(entry, "effects")
+        and message.id in texts(entry, "outbox")
+        for entry in entries(cause)
+    ):
+        yield "no decision made it owed"
+    tries = sorted(tries, key=lambda attempt: attempt.number)
+    if [attempt.number for attempt in tries] != list(range(1, message.attempts + 1)):
+        yield f"{len(tries)} tries are kept of {message.attempts}"
+        return
+    last = tries[-1] if tries else None
+    if message.status not in _STATUSES_AFTER.get(last.outcome if last else "", ()):
+        yield f"its status {message.status} is not what its tries say"
+    if message.last_error != (last.error if last else None):
+        yield "its last error is not that of its last try"
+    ended_at = last.started_at + timedelta(milliseconds=last.duration_ms) if last else None
+    if message.delivered_at != (ended_at if message.status == OutboxStatus.DELIVERED else None):
+        yield f"it was not delivered at {message.delivered_at}"
