@@ -45,7 +45,7 @@ class DatabasePace:
     def _reserve(self) -> datetime:
         if not self._interval:  # no limit is known, so only a pause can be in the way
             with self._database.read() as unit:
-                return budget.paused_until(unit, self._account) or self._clock()
+                return budget.paused_until(unit, self._account, self._clock()) or self._clock()
         with self._database.write() as unit:
             return budget.reserve(unit, self._account, self._clock(), self._interval)
 

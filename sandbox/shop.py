@@ -27,7 +27,7 @@ class Shop:
         self._failures = failures
         self._random = random.Random(seed)  # noqa: S311 - a simulation, printed and repeatable
         self._handled: set[str] = set()
-        self.fulfilled: Counter[str] = Counter()  #: by payment: distinct `payment.paid` taken
+        self.fulfilled: Counter[str] = Counter()  #: by payment: distinct `payment.paid` and `payout.paid` taken
         self.effects: Counter[str] = Counter()  #: by effect
         self.requests = 0
         self.repeats = 0  #: deliveries of an effect that was taken before
@@ -59,7 +59,7 @@ class Shop:
         self._handled.add(effect_id)
         content = json.loads(body)
         self.effects[content["type"]] += 1
-        if content["type"] == "payment.paid":
+        if content["type"] in ("payment.paid", "payout.paid"):
             self.fulfilled[content["data"]["payment"]] += 1
         if self._random.random() < self._failures / 2:
             # taken, and yet the answer is lost on the way: the effect will come again with the same id

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, union, update
+from sqlalchemy import ColumnElement, func, insert, or_, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, made, values
@@ -13,7 +13,7 @@ from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.seals import body_digest, decision_digest, envelope_digest
 from storage.tables import InboxMessage, Transition
-from storage.types import InboxStatus
+from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
 _table = InboxMessage.__table__  # type: ignore[attr-defined]
 _transitions = Transition.__table__  # type: ignore[attr-defined]
@@ -135,12 +135,7 @@ def claim(
 
     Each carries a `claim_token` that `finish` and `retry` demand.
     """
-    due = (
-        select(_table)
-        .where(_table.c.status == InboxStatus.PENDING, _table.c.available_at <= now)
-        .order_by(_table.c.id)
-        .limit(limit)
-    )
+    due = select(_table).where(_table.c.status == InboxStatus.PENDING, _is_due(now)).order_by(_table.c.id).limit(limit)
     if only is not None:
         due = due.where(_table.c.id.in_(only))
     if unit.dialect == "postgresql":
@@ -155,6 +150,12 @@ def claim(
     for message in claimed:
         message.claim_token += 1
     return claimed
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """Its time has come. What nobody has claimed yet is due whatever the clock says that recorded it."""
+    at = _table.c.available_at
+    return or_(at <= now, _table.c.claim_token == 0, at > now + CLOCK_WAS_WRONG)
 
 
 def finish(unit: Unit, message: InboxMessage) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, values
@@ -12,7 +12,7 @@ from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.seals import outbox_seal
 from storage.tables import DeliveryAttempt, OutboxMessage
-from storage.types import OutboxStatus
+from storage.types import CLOCK_WAS_WRONG, OutboxStatus
 
 _table = OutboxMessage.__table__  # type: ignore[attr-defined]
 _attempts = DeliveryAttempt.__table__  # type: ignore[attr-defined]
@@ -63,7 +63,11 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
         select(_table)
         .where(
             _table.c.status == OutboxStatus.PENDING,
-            _table.c.next_attempt_at <= now,
+            or_(
+                _table.c.next_attempt_at <= now,
+                _table.c.claim_token == 0,  # new, whatever the clock says that recorded it
+                _table.c.next_attempt_at > now + CLOCK_WAS_WRONG,
+            ),
             _table.c.sink.not_in(busy),
             ~exists(
                 select(earlier.c.id).where(

@@ -10,6 +10,7 @@ from storage.engine import Unit, values
 from storage.errors import NotFound
 from storage.seals import payment_seal
 from storage.tables import Payment
+from storage.types import CLOCK_WAS_WRONG
 
 _table = Payment.__table__  # type: ignore[attr-defined]
 
@@ -108,9 +109,10 @@ def ask_account(unit: Unit, account: str, phases: Sequence[str], when: datetime,
 
 def due_for_poll(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
     """The account's payments whose time to be asked about has come, the longest overdue first."""
+    is_due = or_(_table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG)
     query = (
         select(_table)
-        .where(_table.c.account == account, _table.c.next_poll_at <= now, _table.c.provider_ref.is_not(None))
+        .where(_table.c.account == account, is_due, _table.c.provider_ref.is_not(None))
         .order_by(_table.c.next_poll_at)
         .limit(limit)
     )

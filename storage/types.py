@@ -1,12 +1,15 @@
 """Column types and the words of a row's status."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import DateTime
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
+
+#: Nothing is put off for longer: a row that waits beyond was put off by a clock that was wrong, and is due.
+CLOCK_WAS_WRONG: Final = timedelta(days=400)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
