@@ -6,6 +6,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+import structlog
+
 from statemachine.decide import decide
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.observation import Decision, Observation
@@ -16,6 +18,8 @@ from storage.engine import Unit
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
 from worker.effects import payload
+
+log = structlog.get_logger()
 
 #: The fact that a transfer was announced, with the instant of the announcement.
 _TRANSFER: Final = "transfer_seen_at"
@@ -208,6 +212,13 @@ class Ledger:
         if decision.review is not None:
             payment.review, payment.review_note = decision.review.value, decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
+            log.warning(
+                "payment.review_opened",
+                payment_id=payment.id,
+                account=payment.account,
+                message_id=self._message.id,
+                review=decision.review.value,
+            )
         elif decision.closes_review:
             payment.review = payment.review_note = payment.review_opened_at = None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
