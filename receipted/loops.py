@@ -29,8 +29,10 @@ class Wake:
 
     async def wait(self, seconds: float) -> None:
         """Return when woken, at the latest after so many seconds."""
+        # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the event, and the loop never ends.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         self._event.clear()
 
 
