@@ -1,6 +1,8 @@
 # The same targets are the only commands in CI. `make` prints this list.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait for disks and sockets, so one worker more than there are cores.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 .DEFAULT_GOAL := help
 .PHONY: help demo run test test-all check bench e2e migrate fmt lock clean
 
@@ -21,10 +23,10 @@ run: .venv.stamp ## sandbox, Receipted and a shop until Ctrl-C, with URLs to cli
 	$(BIN)/receipted demo --keep-running
 
 test: .venv.stamp ## unit, property, contract, integration and repository tests
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-all: .venv.stamp ## everything: the long property profile, kill -9, e2e
-	$(BIN)/pytest -n 2 -m "not benchmark" --timeout 1800
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not benchmark" --timeout 1800
 
 check: .venv.stamp ## lint, format, types, import rules, spelling
 	$(BIN)/ruff check .
