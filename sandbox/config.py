@@ -52,6 +52,7 @@ class Faults:
 class Payers:
     """Simulated payers: what fraction does what, and how long they take. Times are divided by speed."""
 
+    leave: str = ""  #: merchants' references that begin so are left to people; none when empty
     pay: float = 0.80  #: weight of paying
     decline: float = 0.08  #: weight of a refused payment; becomes expire where there is no failed state
     cancel: float = 0.06  #: weight of cancelling

@@ -33,7 +33,7 @@ class PayerSimulation:
 
     def created(self, resource: Resource) -> None:
         """Plan what becomes of a new resource."""
-        if self._payers is None:
+        if self._payers is None or (self._payers.leave and resource.reference.startswith(self._payers.leave)):
             return
         plan = plan_for(self._stage, self._providers[resource.provider], resource, self._payers)
         self._open[resource] = plan

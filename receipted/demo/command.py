@@ -13,7 +13,7 @@ from audit.verify import Report
 from receipted import logs
 from receipted.demo.compare import Wrong
 from receipted.demo.interactive import keep_running as keep_running_until_stopped
-from receipted.demo.plan import SHOP_SECRET, orders, sandbox_config
+from receipted.demo.plan import CLICK, SHOP_SECRET, orders, sandbox_config
 from receipted.demo.run import Demonstration
 from receipted.demo.view import Figures, table
 from sandbox.outside import outside
@@ -24,7 +24,7 @@ _SHOP_FAILURES = 0.1
 #: With --keep-running: how many payments wait for a click, and how fast time runs for the providers and for asking.
 _CLICKS = 12
 _CLICKING_SPEED = 1.0
-_ASKING_SPEED = 12.0
+_ASKING_SPEED = 4.0
 
 #: Characters that the table needs in full.
 _WIDTH = 100
@@ -35,7 +35,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Which faults and payers; 0 takes a new one, and prints it.")] = 20,
     speed: Annotated[float, typer.Option(min=1, help="How much faster the providers' time runs.")] = 100.0,
     keep_running: Annotated[
-        bool, typer.Option("--keep-running", help="No simulated payers: you click, until Ctrl-C.")
+        bool, typer.Option("--keep-running", help="In real time, with payments for you to click, until Ctrl-C.")
     ] = False,
     folder: Annotated[Path, typer.Option(help="Where the database and its settings are left.")] = Path("var/demo"),
     patience: Annotated[float, typer.Option(min=1, help="Seconds until what is not right counts as wrong.")] = 55.0,
@@ -51,12 +51,12 @@ def demo(
     if not console.is_terminal:
         console = Console(width=_WIDTH)  # a file or pipe has no width of its own
     if keep_running:
-        slow = sandbox_config(chosen, _CLICKING_SPEED, has_payers=False)
+        slow = sandbox_config(chosen, _CLICKING_SPEED)
         with outside(slow, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
             run = Demonstration(slow, world, folder.absolute(), patience_speed=_ASKING_SPEED)
-            asyncio.run(_click(run, console, chosen))
+            asyncio.run(_click(run, console, payments, chosen))
         return
-    config = sandbox_config(chosen, speed, has_payers=True)
+    config = sandbox_config(chosen, speed)
     console.print(f"[bold]Receipted demo[/]: {payments} payments, seed {chosen}, the providers' time runs {speed:g}x")
     with outside(config, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
         run = Demonstration(config, world, folder.absolute())
@@ -82,9 +82,15 @@ async def _run(run: Demonstration, console: Console, count: int, seed: int, pati
     return not wrong and not report.faults
 
 
-async def _click(run: Demonstration, console: Console, seed: int) -> None:
+async def _click(run: Demonstration, console: Console, count: int, seed: int) -> None:
     async with run.running() as commands:
-        await keep_running_until_stopped(run, commands, orders(_CLICKS, seed), console)
+        await run.order(commands, orders(_CLICKS, seed, CLICK))
+        ordering = asyncio.create_task(run.order(commands, orders(count, seed)))
+        try:
+            await keep_running_until_stopped(run, console)
+        finally:
+            ordering.cancel()
+            await asyncio.gather(ordering, return_exceptions=True)
 
 
 async def _show(run: Demonstration, live: Live, started: float) -> None:

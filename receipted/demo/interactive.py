@@ -1,16 +1,16 @@
-"""The same world for a person: payments that wait for a click, and what becomes of them, until Ctrl-C."""
+"""The same world in real time, with payments that wait for a person's click, until Ctrl-C."""
 
 import asyncio
 import contextlib
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from receipted.commands import Commands
-from receipted.demo.plan import Order
+from receipted.demo.plan import CLICK
 from receipted.demo.run import Demonstration
+from receipted.demo.view import table
 from receipted.loops import until_signalled
 from statemachine.money import from_minor
 from storage.tables import Payment
@@ -18,18 +18,19 @@ from storage.tables import Payment
 _STYLES = {"paid": "green", "settled": "green", "open": "", "processing": "yellow"}
 
 
-async def keep_running(run: Demonstration, commands: Commands, orders: list[Order], console: Console) -> None:
-    """Show the orders with the pages at which they can be paid, and their states as they change."""
-    await run.order(commands, orders)
+async def keep_running(run: Demonstration, console: Console) -> None:
+    """Show how all payments do, and those that wait for a click with their pages, as they change."""
     console.print(f"Receipted takes webhooks at  http://127.0.0.1:{run.port}/webhooks/ACCOUNT")
     console.print(f"All open payments to click   {run.outside.sandbox_url}/checkout")
     console.print(f"What the shop fulfilled      {run.outside.shop_url}/orders")
     console.print(f"Another terminal             receipted --config {run.shown_settings_file} payments list")
-    console.print("Pay, decline or let expire; every fault is on. Ctrl-C ends it.\n")
+    console.print("Pay, decline or let expire; simulated payers see to the rest. Ctrl-C ends it.\n")
     with until_signalled() as stop, Live(console=console, refresh_per_second=4) as live:
         while not stop.is_set():
-            shown = sorted(await run.payments(), key=lambda payment: payment.reference or "")
-            live.update(_table(run, shown, await run.fulfilled()))
+            waiting = [payment for payment in await run.payments() if (payment.reference or "").startswith(CLICK)]
+            waiting.sort(key=lambda payment: payment.reference or "")
+            counts = table(await run.figures([]), "", is_final=False)
+            live.update(Group(counts, _table(run, waiting, await run.fulfilled())))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.5)
 

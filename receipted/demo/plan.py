@@ -90,31 +90,35 @@ _MIX: tuple[tuple[str, str, str, Mapping[str, object], int], ...] = (
 )
 
 
-def orders(count: int, seed: int) -> list[Order]:
+#: References of orders that wait for a person's click begin so.
+CLICK = "CLICK"
+
+
+def orders(count: int, seed: int, prefix: str = "ORD") -> list[Order]:
     """So many orders over all providers, in a mixed order."""
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    made = list(_orders(count, rng))
+    made = list(_orders(count, rng, prefix))
     rng.shuffle(made)
     return made
 
 
-def _orders(count: int, rng: random.Random) -> Iterator[Order]:
+def _orders(count: int, rng: random.Random, prefix: str) -> Iterator[Order]:
     total = sum(share for *_, share in _MIX)
     number = 0
     for position, (account, kind, currency, extra, share) in enumerate(_MIX):
         last = position == len(_MIX) - 1
         for _ in range(count - number if last else round(count * share / total)):
             number += 1
-            yield Order(account, kind, rng.randrange(500, 50_000), currency, f"ORD {number:05d}", extra)
+            yield Order(account, kind, rng.randrange(500, 50_000), currency, f"{prefix} {number:05d}", extra)
 
 
-def sandbox_config(seed: int, speed: float, *, has_payers: bool) -> SandboxConfig:
-    """The sandbox of the demonstration."""
+def sandbox_config(seed: int, speed: float) -> SandboxConfig:
+    """The sandbox of the demonstration; its simulated payers leave the orders of CLICK to people."""
     return SandboxConfig(
         seed=seed,
         speed=speed,
         faults=FAULTS,
-        payers=Payers(pay=0.72, decline=0.10, cancel=0.09, expire=0.09) if has_payers else None,
+        payers=Payers(leave=CLICK, pay=0.72, decline=0.10, cancel=0.09, expire=0.09),
         delivery_timeout_seconds=5.0,
     )
 
