@@ -27,6 +27,9 @@ _PATIENCE = timedelta(seconds=15)
 #: Answers of 4xx that do not say that nothing was done: a gateway gave up waiting; our idempotency key was used before.
 _NO_REFUSAL = frozenset({408, 409})
 
+#: The inbox's key of a wish holds the reference and the kind.
+_LONGEST_REFERENCE = 200
+
 
 class Commands:
     """The commands of one service, with its clients open."""
@@ -56,8 +59,10 @@ class Commands:
         """
         kind = self._kind(account, kind)
         currency = currency_code(currency)
-        if amount_minor <= 0 or not reference:
-            raise InvalidCommand("a payment needs a positive amount and a reference", param="amount")
+        if amount_minor <= 0:
+            raise InvalidCommand("a payment needs a positive amount", param="amount")
+        if not 0 < len(reference) <= _LONGEST_REFERENCE or not reference.isprintable():
+            raise InvalidCommand(f"a reference has 1 to {_LONGEST_REFERENCE} printable characters", param="reference")
         client = self._clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)

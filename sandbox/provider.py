@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,7 +54,7 @@ class Timers:
         self._handles.clear()
 
 
-class Provider:
+class Provider(ABC):
     """One provider on the stage; subclasses add calls, states, events and words."""
 
     name: ClassVar[str] = ""
@@ -72,25 +73,25 @@ class Provider:
             await asyncio.sleep(call.slow_seconds)
         return await answer(handler, call)
 
+    @abstractmethod
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path template and handler of every call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trouble(self, call: Call, status: int) -> Reply:
         """The provider's own words for 404, 405, 429 and 5xx."""
-        raise NotImplementedError
 
+    @abstractmethod
     def moved(self, resource: Resource, before: str) -> None:
         """Tell the merchant what changed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def register(self, url: str, kind: str, secret: str | None) -> None:
         """What a person does in the provider's dashboard: send events to `url`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def moves_for(self, resource: Resource, action: str) -> list[str] | None:
         """The states that an action walks through; None when the provider has no such action."""
-        raise NotImplementedError
 
     def payer_actions(self, resource: Resource) -> tuple[str, ...]:
         """The buttons of the checkout page, in order; empty once nothing can be done."""
@@ -125,9 +126,9 @@ class Provider:
         resource.has_late_money = True
         self.take_late_money(resource)
 
+    @abstractmethod
     def take_late_money(self, resource: Resource) -> None:
         """What the provider makes of late money."""
-        raise NotImplementedError
 
     def expires(self, resource: Resource, seconds: float) -> None:
         """Let the resource expire after `seconds` of the provider's time, if it is still open by then."""

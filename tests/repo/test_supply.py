@@ -10,7 +10,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 _FOREIGN = re.compile(
     "|".join(
         (
-            r"pypi\." + "org|" + "pythonhosted" + r"\.org",
+            r"py" + r"pi\.org|python" + r"hosted\.org",
             r"(?<![\w.])/" + r"(root|home|Users|work|tmp)/\w",
             "BEGIN [A-Z ]*PRIVATE" + " KEY",
         )

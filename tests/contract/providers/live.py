@@ -1,7 +1,6 @@
 """A provider's client against the sandbox over real HTTP, and a shop's webhook address that keeps what arrives."""
 
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -92,13 +91,13 @@ class Shop:
 
     url: str
     deliveries: list[Delivery] = field(default_factory=list)
+    came: threading.Condition = field(default_factory=threading.Condition)
 
     def wait_for(self, count: int, seconds: float = 10) -> list[Delivery]:
         """The first deliveries; AssertionError when they do not come in time."""
-        deadline = time.monotonic() + seconds
-        while len(self.deliveries) < count:
-            assert time.monotonic() < deadline, f"{len(self.deliveries)} of {count} deliveries came"
-            time.sleep(0.01)
+        with self.came:
+            self.came.wait_for(lambda: len(self.deliveries) >= count, seconds)
+        assert len(self.deliveries) >= count, f"{len(self.deliveries)} of {count} deliveries came"
         return self.deliveries[:count]
 
 
@@ -110,7 +109,9 @@ def shop() -> Iterator[Shop]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            found.deliveries.append(Delivery(body, tuple((k.lower(), v) for k, v in self.headers.items())))
+            with found.came:
+                found.deliveries.append(Delivery(body, tuple((k.lower(), v) for k, v in self.headers.items())))
+                found.came.notify_all()
             self.do_GET()
 
         def do_GET(self) -> None:
