@@ -1,6 +1,7 @@
 """Asks the provider about payments and records the answers; what they mean is the worker's to decide."""
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -69,6 +70,7 @@ class Poller:
         database: Database,
         accounts: Mapping[str, AskedAccount],
         clock: Callable[[], datetime],
+        rng: random.Random,
         *,
         concurrency: int = 4,
         create_grace: timedelta = timedelta(seconds=120),
@@ -76,6 +78,7 @@ class Poller:
         self._database = database
         self._accounts = accounts
         self._clock = clock
+        self._rng = rng
         self._concurrency = concurrency
         self._create_grace = create_grace
 
@@ -184,7 +187,7 @@ class Poller:
         is_watched = payment.phase not in _UNPAID or (payment.review is not None and not error.may_retry)
         if has_given_up and is_watched:
             return None
-        return asked.schedule.after_failure(payment.polls, error.retry_after, error.may_retry, now)
+        return asked.schedule.after_failure(payment.polls, error.retry_after, error.may_retry, now, self._rng.random())
 
     def _note_failure(self, payment: Payment, error: ProviderError) -> None:
         now = self._clock()

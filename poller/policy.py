@@ -5,6 +5,9 @@ from datetime import datetime, timedelta
 
 from statemachine.phases import Phase
 
+#: By what share of itself a wait may grow.
+_SPREAD = 0.2
+
 _UNPAID = frozenset({Phase.OPEN, Phase.PROCESSING})
 
 #: Ends without money after which money may come all the same.
@@ -51,13 +54,16 @@ class Schedule:
         """Whether the payment has been without a change for as long as we go on asking."""
         return self.give_up_after is not None and now - changed_at > self.give_up_after
 
-    def after_failure(self, polls: int, retry_after: float | None, may_retry: bool, now: datetime) -> datetime:
+    def after_failure(
+        self, polls: int, retry_after: float | None, may_retry: bool, now: datetime, jitter: float
+    ) -> datetime:
         """The instant of the next question after one without an answer: as the provider says, else ever later.
 
         An error that a repeat cannot mend is asked again at the longest interval only, so that a mended
-        configuration is noticed without flooding the provider.
+        configuration is noticed without flooding the provider. `jitter`, from 0 to 1, makes a wait up to a fifth
+        longer, so that what failed together is not asked about together; the provider's own wait is a minimum.
         """
         if not may_retry:
             return now + self.longest
         wait = min(self.first_after.total_seconds() / 4 * 2 ** min(polls, 32), self.longest.total_seconds())
-        return now + timedelta(seconds=max(wait, retry_after or 0.0))
+        return now + timedelta(seconds=max(wait, retry_after or 0.0) * (1 + _SPREAD * jitter))

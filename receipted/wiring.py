@@ -147,6 +147,7 @@ class Service:
             self.database,
             asked,
             self.clock,
+            random.Random(),  # noqa: S311 - jitter, not a secret
             concurrency=self.settings.poller.concurrency,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
         )

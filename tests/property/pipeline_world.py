@@ -1,6 +1,7 @@
 """A real database file with a worker, a poller and the way in, that can be crashed between any two writes."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class World:
             return member.provider.lifecycles[kind].is_terminal(state)
 
         asked = AskedAccount(member.client, self.schedule, is_terminal)
-        return Poller(self.database, {name: asked}, self.clock)
+        return Poller(self.database, {name: asked}, self.clock, random.Random(0))
 
     def run(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)

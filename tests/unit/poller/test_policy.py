@@ -105,14 +105,21 @@ def test_asking_ends_after_so_long_without_a_change():
     assert next_poll(Schedule(give_up_after=None), now=START + timedelta(days=4000)) is not None
 
 
-@given(st.integers(0, 10_000), st.none() | st.floats(0, 86_400), st.booleans())
-def test_after_a_failure(polls, retry_after, may_retry):
+@given(st.integers(0, 10_000), st.none() | st.floats(0, 86_400), st.booleans(), st.floats(0, 1))
+def test_after_a_failure(polls, retry_after, may_retry, jitter):
     """Later than now, no earlier than the provider says, and at the longest interval where a repeat cannot help."""
-    at = SCHEDULE.after_failure(polls, retry_after, may_retry, START)
+    at = SCHEDULE.after_failure(polls, retry_after, may_retry, START, jitter)
 
     assert at > START
     if may_retry:
         assert at >= START + timedelta(seconds=retry_after or 0)
-        assert at <= START + max(SCHEDULE.longest, timedelta(seconds=retry_after or 0))
+        assert at <= START + 1.2 * max(SCHEDULE.longest, timedelta(seconds=retry_after or 0))
     else:
         assert at == START + SCHEDULE.longest
+
+
+def test_what_failed_together_is_not_asked_about_together():
+    """Jitter spreads the next questions over a fifth of the wait."""
+    early, late = (SCHEDULE.after_failure(3, None, True, START, jitter) for jitter in (0.0, 1.0))
+
+    assert late - START == 1.2 * (early - START)
