@@ -61,8 +61,8 @@ class Commands:
         currency = currency_code(currency)
         if amount_minor <= 0:
             raise InvalidCommand("a payment needs a positive amount", param="amount")
-        if not 0 < len(reference) <= _LONGEST_REFERENCE or not reference.isprintable():
-            raise InvalidCommand(f"a reference has 1 to {_LONGEST_REFERENCE} printable characters", param="reference")
+        if not 0 < len(reference) <= _LONGEST_REFERENCE:
+            raise InvalidCommand(f"a reference has 1 to {_LONGEST_REFERENCE} characters", param="reference")
         client = self._clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)

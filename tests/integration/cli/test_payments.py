@@ -220,6 +220,14 @@ def test_filters_narrow_a_list(at_sandbox, sandbox_url):
     assert at_sandbox("payments", "list", "--review", "--json").json == []
 
 
+def test_a_reference_that_no_key_could_hold_is_refused(shell):
+    """Before anything is recorded or sent."""
+    typed = create(shell, "stable", reference="x" * 201, code=Exit.USAGE)
+
+    assert "1 to 200 characters" in typed.err
+    assert shell("payments", "list", "--json").json == []
+
+
 def test_a_providers_text_cannot_steer_the_terminal(at_sandbox):
     """Control characters in a reference reach no terminal."""
     create(at_sandbox, "stable", reference="order \x1b[2Jx")
