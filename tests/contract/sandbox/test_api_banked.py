@@ -104,7 +104,7 @@ ITEM = BK_BODY["line_items"][0]
         ({"line_items": None, "amount": 0, "currency": "GBP"}, "invalid_amount", "amount"),
         ({"line_items": None, "amount": 1.5, "currency": "GBP"}, "invalid_amount", "amount"),
         ({"line_items": None, "amount_cents": -5, "currency": "GBP"}, "invalid_amount_cents", "amount_cents"),
-        ({"line_items": None, "amount": 5, "currency": "XXX"}, "invalid_currency", "currency"),
+        ({"line_items": None, "amount": 5, "currency": "ZZZ"}, "invalid_currency", "currency"),
         ({"line_items": [ITEM | {"amount": 0}]}, "invalid_line_items.amount_cents", "line_items.amount_cents"),
         ({"line_items": "x"}, "invalid_request", "line_items"),
         ({"line_items": [ITEM | {"description": "x" * 141}]}, "invalid_description", "line_items.description"),

@@ -4,7 +4,7 @@ import pytest
 
 from storage import history, inbox, outbox, payments
 from storage.ids import new_id
-from tests.builders import a_message, a_payment
+from tests.builders import a_message, a_payment, moved_to_paid
 from tests.fakes.clock import START
 from tests.property.pipeline_world import Crashes, SimulatedCrash
 
@@ -14,19 +14,7 @@ def one_unit(database, message, payment):
     with database.write() as unit:
         inbox.record(unit, [message])
         payments.add(unit, payment)
-        history.append(
-            unit,
-            payment,
-            message,
-            to_state="paid",
-            phase="paid",
-            via=(),
-            forced=False,
-            actor=None,
-            reason="a test",
-            as_of=None,
-            recorded_at=START,
-        )
+        moved_to_paid(unit, payment, message)
         payments.save(unit, payment)
         outbox.owe(
             unit,

@@ -10,7 +10,7 @@ from storage import engine, history, inbox, migrate, payments
 from storage.engine import Database
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.tables import metadata
-from tests.builders import a_message, a_payment
+from tests.builders import a_message, a_payment, moved_to_paid
 from tests.fakes.clock import START
 
 
@@ -61,19 +61,7 @@ def test_history_is_append_only(database, change):
     with database.write() as unit:
         inbox.record(unit, [message])
         payments.add(unit, payment)
-        history.append(
-            unit,
-            payment,
-            message,
-            to_state="paid",
-            phase="paid",
-            via=(),
-            forced=False,
-            actor=None,
-            reason="a test",
-            as_of=None,
-            recorded_at=START,
-        )
+        moved_to_paid(unit, payment, message)
     with pytest.raises(IntegrityError, match="append-only"), database.write() as unit:
         unit._connection.exec_driver_sql(change)
 
@@ -90,19 +78,7 @@ def test_a_number_is_given_once(database):
 
     def append(stale):
         with database.write() as unit:
-            history.append(
-                unit,
-                stale,
-                message,
-                to_state="paid",
-                phase="paid",
-                via=(),
-                forced=False,
-                actor=None,
-                reason="a test",
-                as_of=None,
-                recorded_at=START,
-            )
+            moved_to_paid(unit, stale, message)
 
     with database.read() as unit:
         one, two = (payments.get(unit, payment.id) for _ in range(2))
