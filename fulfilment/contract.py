@@ -11,7 +11,7 @@ class OwedEffect:
 
     id: str  #: the outbox id: the idempotency key that travels
     effect: str  #: statemachine.phases.Effect, such as "payment.paid"
-    payment_id: str
+    payment_id: str | None  #: None where the effect is about an account
     attempt: int  #: 1, 2, 3, ...
     payload: str  #: the exact JSON text to send
     created_at: datetime

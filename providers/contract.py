@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from providers.errors import UnsupportedByProvider
 from providers.signing import KeyRing, Window
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Observation
@@ -98,6 +99,15 @@ class Answer:
     ref: str | None = None  #: what was asked about; None for a create
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a provider's list, to be recorded verbatim in the inbox as a message of source `list`."""
+
+    answer: Answer
+    count: int  #: how many things it names
+    next: str | None  #: where the next page begins, for list_page(); None at the end
+
+
 class Transport(Protocol):
     """Sends HTTP requests within the account's budget: wait for the turn, sign, send. See providers/http.py."""
 
@@ -151,6 +161,13 @@ class Client(ABC):
     @abstractmethod
     async def cancel(self, kind: str, ref: str) -> Answer:
         """Cancel before payment; raises UnsupportedByProvider where the provider has no such call."""
+
+    async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
+        """The page at `position` (None: the first) of what was created from `since` to before `until`.
+
+        Raises UnsupportedByProvider where the provider documents no such call. A repeat is harmless.
+        """
+        raise UnsupportedByProvider("the provider documents no call that lists payments")
 
     @abstractmethod
     async def register_webhook(self, url: str, **details: str) -> Answer:

@@ -49,6 +49,7 @@ class Source(StrEnum):
     CALLBACK = "callback"  #: the provider, at one payment's own URL
     RETURN = "return"  #: a payer came back from checkout; says nothing but "ask now"
     POLL = "poll"  #: the provider's answer to our GET
+    LIST = "list"  #: one page of the provider's list, when we walked through it
     CREATE = "create"  #: the provider's answer to our create call, or that there was none
     CANCEL = "cancel"  #: the provider's answer to our cancel call, or that there was none
     MERCHANT = "merchant"  #: the merchant asks for a payment to exist
@@ -57,7 +58,7 @@ class Source(StrEnum):
 
 
 #: Answers to our own authenticated calls: true when they were asked for.
-ANSWERS = frozenset({Source.POLL, Source.CREATE, Source.CANCEL})
+ANSWERS = frozenset({Source.POLL, Source.LIST, Source.CREATE, Source.CANCEL})
 
 
 class Outcome(StrEnum):

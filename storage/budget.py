@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit
-from storage.tables import AccountBudget
+from storage.tables_asking import AccountBudget
 
 #: No queue and no pause is longer (a provider's longest pause is a day): what lies beyond was set by a wrong clock.
 _LONGEST = timedelta(days=1, hours=1)

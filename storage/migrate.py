@@ -1,5 +1,7 @@
 """Brings a database to the newest schema, and says whether it is there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -7,11 +9,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
 
 from storage.engine import Database, translated
 from storage.errors import SchemaOutdated
-from storage.tables import metadata
+from storage.schema import metadata
 
 
 def _config() -> Config:
@@ -43,11 +45,29 @@ def upgrade(database: Database) -> str:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     config = _config()
-    with translated(), database.engine.connect().execution_options(receipted_write=True) as connection:
+    opened = database.engine.connect().execution_options(receipted_write=True)
+    with translated(), opened as connection, _keys_unenforced(connection):
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
     return newest()
+
+
+@contextmanager
+def _keys_unenforced(connection: Connection) -> Iterator[None]:
+    """SQLite alters a table by copying it, which foreign keys would forbid; they hold again after the block.
+
+    Source: sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes". Nothing on other databases.
+    """
+    driver = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite" or driver is None:
+        yield
+        return
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
 
 
 def _file(database: Database) -> Path | None:

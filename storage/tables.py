@@ -11,7 +11,6 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
-    String,
     UniqueConstraint,
     Uuid,
     text,
@@ -30,15 +29,18 @@ metadata.naming_convention = {
 }
 
 
-def _id(*, primary: bool = False, nullable: bool = False) -> Any:
+def identifier(*, primary: bool = False, nullable: bool = False) -> Any:
+    """A column of ids."""
     return Column(Uuid(as_uuid=False), primary_key=primary, nullable=nullable and not primary)
 
 
-def _at(*, nullable: bool = True) -> Any:
+def instant(*, nullable: bool = True) -> Any:
+    """A column of aware instants."""
     return Column(UtcDateTime(), nullable=nullable)
 
 
-def _json(*, nullable: bool = False) -> Any:
+def json_value(*, nullable: bool = False) -> Any:
+    """A column of JSON values; None is NULL."""
     return Column(JSON(none_as_null=True), nullable=nullable)
 
 
@@ -94,36 +96,38 @@ class InboxMessage(SQLModel, table=True):
         "envelope_digest",
     )
 
-    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
     account: str = Field(max_length=64)
     source: str = Field(max_length=16)  #: statemachine.phases.Source
     delivery_key: str = Field(max_length=255)  #: identity of what was delivered
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes
-    headers: list[list[str]] = Field(sa_column=_json())  #: as received, without credentials
+    headers: list[list[str]] = Field(sa_column=json_value())  #: as received, without credentials
     digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
     envelope_digest: str = Field(max_length=64)  #: SHA-256 over SEALED, hex; transitions rest on it
     key_id: str | None = Field(default=None, max_length=64)  #: the key that verified it
-    received_at: datetime = Field(sa_column=_at(nullable=False))
-    provider_time: datetime | None = Field(default=None, sa_column=_at())  #: signed by the provider
+    received_at: datetime = Field(sa_column=instant(nullable=False))
+    provider_time: datetime | None = Field(default=None, sa_column=instant())  #: signed by the provider
     kind: str | None = Field(default=None, max_length=32)  #: lifecycle kind, where the channel tells it
     ref: str | None = Field(default=None, max_length=255)  #: provider_ref that we asked about
     http_status: int | None = None  #: of an answer to our own call
-    about: str | None = Field(default=None, sa_column=_id(nullable=True))  #: the payment, where the channel tells it
-    variant_of: str | None = Field(default=None, sa_column=_id(nullable=True))  #: same identity, other content
+    about: str | None = Field(
+        default=None, sa_column=identifier(nullable=True)
+    )  #: the payment, where the channel tells it
+    variant_of: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: same identity, other content
     status: str = Field(default="pending", max_length=16)  #: storage.types.InboxStatus
     attempts: int = 0
-    available_at: datetime = Field(sa_column=_at(nullable=False))  #: may be claimed from then on
+    available_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
     claim_token: int = 0  #: fencing: grows with every claim
     last_error: str | None = None  #: of the last failed attempt
     awaits: str | None = Field(default=None, max_length=300)  #: "kind:ref" of the payment that it waits for
-    payment_id: str | None = Field(default=None, sa_column=_id(nullable=True))  #: the first payment it was about
+    payment_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the first payment it was about
     decision: str | None = Field(default=None, max_length=16)  #: statemachine.phases.Outcome, the weightiest
     reason: str | None = None  #: in words
-    outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=_json())  #: one per observation
-    decided_at: datetime | None = Field(default=None, sa_column=_at())
+    outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: one per observation
+    decided_at: datetime | None = Field(default=None, sa_column=instant())
     decision_digest: str | None = Field(default=None, max_length=64)  #: SHA-256 over DECIDED, hex
     redeliveries: int = 0  #: how often the provider sent the same again
-    last_redelivered_at: datetime | None = Field(default=None, sa_column=_at())
+    last_redelivered_at: datetime | None = Field(default=None, sa_column=instant())
 
 
 class Payment(SQLModel, table=True):
@@ -141,7 +145,9 @@ class Payment(SQLModel, table=True):
             postgresql_where=text("alias IS NOT NULL"),
         ),
         Index(
-            "ix_payment_next_poll_at",
+            "ix_payment_next_poll",
+            "account",
+            "poll_priority",
             "next_poll_at",
             sqlite_where=text("next_poll_at IS NOT NULL"),
             postgresql_where=text("next_poll_at IS NOT NULL"),
@@ -183,7 +189,7 @@ class Payment(SQLModel, table=True):
         "changed_at",
     )
 
-    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
     account: str = Field(max_length=64)
     kind: str = Field(max_length=32)  #: lifecycle kind
     provider_ref: str | None = Field(default=None, max_length=255)  #: None until the provider has named it
@@ -195,24 +201,25 @@ class Payment(SQLModel, table=True):
     refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
     state: str | None = Field(default=None, max_length=64)  #: the provider's word; None before its first
     phase: str = Field(max_length=16)  #: statemachine.phases.Phase
-    state_as_of: datetime | None = Field(default=None, sa_column=_at())
+    state_as_of: datetime | None = Field(default=None, sa_column=instant())
     version: int = 0  #: number of its last transition
     head_hash: str = Field(default="", max_length=64)  #: hash of its last transition
     review: str | None = Field(default=None, max_length=32)  #: statemachine.phases.Review, while one is open
     review_note: str | None = None  #: in words
-    review_opened_at: datetime | None = Field(default=None, sa_column=_at())
+    review_opened_at: datetime | None = Field(default=None, sa_column=instant())
     reviews: int = 0  #: how many reviews were ever opened
     statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
-    facts: dict[str, str] = Field(default_factory=dict, sa_column=_json())  #: latest_error, checkout url, ...
+    facts: dict[str, str] = Field(default_factory=dict, sa_column=json_value())  #: latest_error, checkout url, ...
     failure_reason: str | None = None
-    expires_at: datetime | None = Field(default=None, sa_column=_at())  #: by the provider's word; decides nothing
+    expires_at: datetime | None = Field(default=None, sa_column=instant())  #: by the provider's word; decides nothing
     return_url: str | None = None  #: the merchant's page for the returning payer
-    created_at: datetime = Field(sa_column=_at(nullable=False))
-    changed_at: datetime = Field(sa_column=_at(nullable=False))  #: last transition, else creation
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
     seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED, hex
-    heard_at: datetime = Field(sa_column=_at(nullable=False))  #: last statement of any source
-    next_poll_at: datetime | None = Field(default=None, sa_column=_at())  #: None: not asked about any more
-    asked_at: datetime | None = Field(default=None, sa_column=_at())
+    heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
+    next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
+    poll_priority: int = 3  #: storage.types.PollPriority of the next question
+    asked_at: datetime | None = Field(default=None, sa_column=instant())
     polls: int = 0  #: questions since the last change
     poll_error: str | None = None  #: of the last question, if it failed
 
@@ -247,21 +254,23 @@ class Transition(SQLModel, table=True):
         "prev_hash",
     )
 
-    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7
-    payment_id: str = Field(sa_column=_id())
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    payment_id: str = Field(sa_column=identifier())
     number: int  #: 1, 2, 3, ... without gaps
     from_state: str | None = Field(default=None, max_length=64)
     to_state: str = Field(max_length=64)
     phase: str = Field(max_length=16)  #: of to_state
-    via: list[str] = Field(default_factory=list, sa_column=_json())  #: states passed without a message of their own
+    via: list[str] = Field(
+        default_factory=list, sa_column=json_value()
+    )  #: states passed without a message of their own
     forced: bool = False  #: against the lifecycle, by an operator or by policy
-    cause: str = Field(sa_column=_id())  #: the inbox message
+    cause: str = Field(sa_column=identifier())  #: the inbox message
     evidence: str = Field(max_length=64)  #: that message's envelope_digest
     source: str = Field(max_length=16)
     actor: str | None = Field(default=None, max_length=128)  #: who, for an operator
     reason: str  #: in words
-    as_of: datetime | None = Field(default=None, sa_column=_at())  #: the provider's time
-    recorded_at: datetime = Field(sa_column=_at(nullable=False))
+    as_of: datetime | None = Field(default=None, sa_column=instant())  #: the provider's time
+    recorded_at: datetime = Field(sa_column=instant(nullable=False))
     prev_hash: str = Field(max_length=64)  #: "" for the first
     hash: str = Field(max_length=64)
 
@@ -295,21 +304,21 @@ class OutboxMessage(SQLModel, table=True):
         "created_at",
     )
 
-    id: str = Field(sa_column=_id(primary=True))  #: UUIDv7; the idempotency key that travels
-    payment_id: str = Field(sa_column=_id())
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7; the idempotency key that travels
+    payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: None where it is about an account
     account: str = Field(max_length=64)
     effect: str = Field(max_length=32)  #: statemachine.phases.Effect
     sink: str = Field(max_length=64)
     occurrence: int = 0  #: 0 where the effect is once-only; else the number of the review
-    cause: str = Field(sa_column=_id())  #: the inbox message
+    cause: str = Field(sa_column=identifier())  #: the inbox message
     payload: str  #: JSON, as it will be sent
-    created_at: datetime = Field(sa_column=_at(nullable=False))
+    created_at: datetime = Field(sa_column=instant(nullable=False))
     seal: str = Field(default="", max_length=64)
     status: str = Field(default="pending", max_length=16)  #: storage.types.OutboxStatus
     attempts: int = 0
-    next_attempt_at: datetime = Field(sa_column=_at(nullable=False))  #: may be claimed from then on
+    next_attempt_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
     claim_token: int = 0  #: fencing: grows with every claim
-    delivered_at: datetime | None = Field(default=None, sa_column=_at())
+    delivered_at: datetime | None = Field(default=None, sa_column=instant())
     last_error: str | None = None
 
 
@@ -322,10 +331,10 @@ class DeliveryAttempt(SQLModel, table=True):
         ForeignKeyConstraint(["outbox_id"], ["outbox_message.id"]),
     )
 
-    id: str = Field(sa_column=_id(primary=True))
-    outbox_id: str = Field(sa_column=_id())
+    id: str = Field(sa_column=identifier(primary=True))
+    outbox_id: str = Field(sa_column=identifier())
     number: int  #: 1, 2, 3, ...
-    started_at: datetime = Field(sa_column=_at(nullable=False))
+    started_at: datetime = Field(sa_column=instant(nullable=False))
     duration_ms: int
     http_status: int | None = None
     outcome: str = Field(max_length=16)  #: delivered, failed or dead
@@ -338,15 +347,15 @@ class RejectedDelivery(SQLModel, table=True):
     __tablename__ = "rejected_delivery"
     __table_args__ = (Index("ix_rejected_delivery_account", "account", "id"),)
 
-    id: str = Field(sa_column=_id(primary=True))
+    id: str = Field(sa_column=identifier(primary=True))
     account: str = Field(max_length=64)
-    received_at: datetime = Field(sa_column=_at(nullable=False))
+    received_at: datetime = Field(sa_column=instant(nullable=False))
     reason: str = Field(max_length=32)
     client: str = Field(max_length=64)  #: address of the peer
-    headers: list[list[str]] = Field(sa_column=_json())
+    headers: list[list[str]] = Field(sa_column=json_value())
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     kind: str | None = Field(default=None, max_length=32)
-    about: str | None = Field(default=None, sa_column=_id(nullable=True))
+    about: str | None = Field(default=None, sa_column=identifier(nullable=True))
 
 
 class OperatorAction(SQLModel, table=True):
@@ -354,19 +363,9 @@ class OperatorAction(SQLModel, table=True):
 
     __tablename__ = "operator_action"
 
-    id: str = Field(sa_column=_id(primary=True))
-    at: datetime = Field(sa_column=_at(nullable=False))
+    id: str = Field(sa_column=identifier(primary=True))
+    at: datetime = Field(sa_column=instant(nullable=False))
     actor: str = Field(max_length=128)
     action: str = Field(max_length=32)
     subject: str = Field(max_length=64)  #: id of the payment, inbox message or outbox message
     reason: str
-
-
-class AccountBudget(SQLModel, table=True):
-    """When an account may send its next request; shared by every process that sends for it."""
-
-    __tablename__ = "account_budget"
-
-    account: str = Field(sa_column=Column(String(64), primary_key=True))
-    next_free_at: datetime = Field(sa_column=_at(nullable=False))
-    paused_until: datetime | None = Field(default=None, sa_column=_at())  #: the provider said so

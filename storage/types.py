@@ -1,7 +1,7 @@
 """Column types and the words of a row's status."""
 
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from sqlalchemy import DateTime
@@ -50,3 +50,20 @@ class OutboxStatus(StrEnum):
     PENDING = "pending"  #: owed; the worker's dispatch moves it out
     DELIVERED = "delivered"  #: the sink took it; final
     DEAD = "dead"  #: attempts exhausted or refused for good; re-opened by redrive
+
+
+class PollPriority(IntEnum):
+    """Who wants the next question about a payment; the smallest goes first, and asking sets it back to SCHEDULE."""
+
+    PAYER = 0  #: a payer has just come back, and waits
+    DOUBT = 1  #: a statement that only the provider can confirm
+    PERSON = 2  #: an operator or the merchant
+    SCHEDULE = 3  #: nobody: its time has come
+
+
+class ReconciliationStatus(StrEnum):
+    """Where a reconciliation stands."""
+
+    RUNNING = "running"  #: whoever holds its lease goes on with it
+    DONE = "done"  #: final; its drift is kept
+    FAILED = "failed"  #: ended by an error that a repeat would meet again; final

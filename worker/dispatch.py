@@ -186,7 +186,7 @@ def _tries(attempts: list[DeliveryAttempt]) -> int:
     return tries
 
 
-def _about(message: OutboxMessage) -> dict[str, str | int]:
+def _about(message: OutboxMessage) -> dict[str, str | int | None]:
     return {
         "outbox_id": message.id,
         "payment_id": message.payment_id,

@@ -114,7 +114,7 @@ class Application:
             payment = self._other_of_same_wish(rules, payment, ref)
         if payment is None:
             payment = self._adopt_or_park(rules, observation)
-            is_new = payment is not None and self._message.source != Source.POLL
+            is_new = payment is not None and self._message.source not in (Source.POLL, Source.LIST)
         if payment is not None:
             asked_at = self._message.provider_time if self._message.source in ANSWERS else None
             self._ledger.decide(rules, payment, replace(observation, asked_at=asked_at), ask=is_new)

@@ -14,7 +14,7 @@ from receipted.cli.exits import EXIT_CODES, Exit
 from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, WebhookKey
 from statemachine.phases import Effect, Outcome, Phase, Review, Source
-from storage.tables import metadata
+from storage.schema import metadata
 from storage.types import InboxStatus, OutboxStatus
 from tests.repo import generate
 from tests.repo.commands_in_docs import blocks, inline, problem, shell_lines
@@ -257,7 +257,7 @@ def test_the_glossary_has_the_values_of_a_word(word, values):
 
 
 def test_columns_are_named_by_what_they_hold():
-    instants = {"as_of", "state_as_of", "provider_time", "at", "paused_until"}
+    instants = {"as_of", "state_as_of", "provider_time", "at", "paused_until", "since", "until"}
     for table in metadata.tables.values():
         for column in table.columns:
             is_instant = type(column.type).__name__ == "UtcDateTime"

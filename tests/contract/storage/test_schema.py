@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from storage import engine, history, inbox, migrate, payments
 from storage.engine import Database
 from storage.errors import SchemaOutdated, StorageUnavailable
-from storage.tables import metadata
+from storage.schema import metadata
 from tests.builders import a_message, a_payment, moved_to_paid
 from tests.fakes.clock import START
 
