@@ -14,7 +14,10 @@ _PAGE = 200
 
 
 def export(database: Database, payment_id: str | None = None) -> Iterator[str]:
-    """One JSON object a line: each payment, then its messages, transitions and what it owed. Raises NotFound."""
+    """One JSON object a line: each payment, then its messages, transitions and what it owed. Raises NotFound.
+
+    Of everything, what was owed about accounts comes last, each after the message that caused it.
+    """
     with database.read() as unit:
         if payment_id is not None:
             yield from _lines(unit, payment_id)
@@ -24,6 +27,19 @@ def export(database: Database, payment_id: str | None = None) -> Iterator[str]:
             for payment in page:
                 yield from _lines(unit, payment.id)
             after = page[-1].id
+        yield from _about_accounts(unit)
+
+
+def _about_accounts(unit: Unit) -> Iterator[str]:
+    after, told = "", ""
+    while page := outbox.of_accounts(unit, after=after, limit=_PAGE):
+        causes = inbox.get_many(unit, [owed.cause for owed in page])
+        for owed in page:
+            if owed.cause != told and owed.cause in causes:  # what one message caused stands together
+                yield _line(causes[owed.cause])
+            told = owed.cause
+            yield _line(owed)
+        after = page[-1].id
 
 
 def _lines(unit: Unit, payment_id: str) -> Iterator[str]:

@@ -129,6 +129,8 @@ def outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause:
         for entry in entries(cause)
     ):
         yield "no decision made it owed"
+    elif cause.account != message.account:
+        yield f"message {cause.id}, which made it owed, is of another account"
     tries = sorted(tries, key=lambda attempt: attempt.number)
     if [attempt.number for attempt in tries] != list(range(1, message.attempts + 1)):
         yield f"{len(tries)} tries are kept of {message.attempts}"

@@ -17,7 +17,10 @@ class Phase(StrEnum):
 
 
 class Effect(StrEnum):
-    """A consequence owed to the world; one row per payment and sink, except REVIEW_REQUIRED (one per review)."""
+    """A consequence owed to the world; one row per payment and sink, except REVIEW_REQUIRED (one per review).
+
+    What is owed about an account as a whole is named by its Alarm.
+    """
 
     PAID = "payment.paid"  #: fulfil; owed once
     SETTLED = "payment.settled"  #: owed once
@@ -26,6 +29,20 @@ class Effect(StrEnum):
     EXPIRED = "payment.expired"  #: owed once
     REFUNDED = "payment.refunded"  #: owed once
     REVIEW_REQUIRED = "payment.review_required"  #: a person must decide; owed once for each review opened
+
+
+class Alarm(StrEnum):
+    """What may be wrong with an account as a whole. Each is told once when it begins, and once when it is over."""
+
+    SILENT = "silent"  #: no verified delivery for longer than the account's own pattern makes plausible
+    PUSH_LOSS = "push_loss"  #: too many changes are found by asking, and no push ever told of them
+    UNVERIFIED = "unverified"  #: deliveries come, and every one fails verification
+    DRIFT = "drift"  #: a reconciliation found what nobody had told here; ends with itself
+
+    @property
+    def effect(self) -> str:
+        """What is owed to the world for it, such as "account.silent"."""
+        return f"account.{self.value}"
 
 
 #: The effect of entering a phase. Open and processing owe nothing to the world.
@@ -53,7 +70,7 @@ class Source(StrEnum):
     CREATE = "create"  #: the provider's answer to our create call, or that there was none
     CANCEL = "cancel"  #: the provider's answer to our cancel call, or that there was none
     MERCHANT = "merchant"  #: the merchant asks for a payment to exist
-    POLLER = "poller"  #: our poller gave up asking
+    POLLER = "poller"  #: our poller gave up asking, or an alarm of an account begins or is over
     OPERATOR = "operator"  #: a named person resolves, with a reason
 
 

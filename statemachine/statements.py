@@ -1,11 +1,12 @@
-"""Statements of our own: what a merchant wants, what became of a call without an answer, what an operator says.
+"""Statements of our own: what a merchant wants, what became of a call, what an operator says, what alarms us.
 
 They travel through the inbox like a provider's (rule R1), as canonical JSON, so that the same statement has the same
 bytes.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from statemachine.errors import ServiceError
@@ -59,9 +60,20 @@ class GaveUp:
     reason: str
 
 
-Statement = CreateWanted | CallFailed | Resolution | GaveUp
+@dataclass(frozen=True, slots=True)
+class AccountAlarm:
+    """An alarm of a whole account begins, or is over; about no payment, and decides nothing about money."""
+
+    alarm: str  #: statemachine.phases.Alarm
+    since: str  #: ISO 8601, when it began; with the alarm's name the identity of this one
+    is_over: bool
+    reason: str  #: in words, and what to do
+    details: Mapping[str, float | int | str | None] = field(default_factory=dict)  #: figures, never a payload
+
+
+Statement = CreateWanted | CallFailed | Resolution | GaveUp | AccountAlarm
 _BY_NAME: Final[dict[str, type[Statement]]] = {
-    kind.__name__: kind for kind in (CreateWanted, CallFailed, Resolution, GaveUp)
+    kind.__name__: kind for kind in (CreateWanted, CallFailed, Resolution, GaveUp, AccountAlarm)
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, values
@@ -21,7 +21,7 @@ _attempts = DeliveryAttempt.__table__  # type: ignore[attr-defined]
 def owe(
     unit: Unit,
     *,
-    payment_id: str,
+    payment_id: str | None,
     account: str,
     effect: str,
     sink: str,
@@ -30,7 +30,10 @@ def owe(
     payload: str,
     now: datetime,
 ) -> str | None:
-    """The effect is owed to the sink exactly once, however often this is called; its id, or None if it was owed."""
+    """The effect is owed to the sink exactly once, however often this is called; its id, or None if it was owed.
+
+    One that is about an account (`payment_id` is None) is owed once for each cause: an alarm may come again.
+    """
     message = OutboxMessage(
         id=new_id(),
         payment_id=payment_id,
@@ -45,9 +48,14 @@ def owe(
     )
     message.seal = outbox_seal(message)
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
-    statement = dialect.insert(_table).on_conflict_do_nothing(
-        index_elements=["payment_id", "effect", "sink", "occurrence"]
-    )
+    if payment_id is None:  # a unique constraint does not see NULL, a unique index over such rows does
+        statement = dialect.insert(_table).on_conflict_do_nothing(
+            index_elements=["cause", "effect", "sink"], index_where=_table.c.payment_id.is_(None)
+        )
+    else:
+        statement = dialect.insert(_table).on_conflict_do_nothing(
+            index_elements=["payment_id", "effect", "sink", "occurrence"]
+        )
     done = unit.execute(statement.returning(_table.c.id), values(message)).scalar()
     return None if done is None else message.id
 
@@ -55,10 +63,10 @@ def owe(
 def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequence[str] = ()) -> list[OutboxMessage]:
     """Up to `limit` pending messages that are due, nobody else's until the lease ends.
 
-    Per sink and payment in order: a message waits while an earlier one to the same sink is pending. Sinks in `busy`
-    are left alone.
+    Per sink and payment in order: a message waits while an earlier one to the same sink is pending. One about an
+    account waits for its own alarm's earlier ones only, so that its end is never told before its beginning, and a
+    sink that does not take one kind of alarm still hears of the others. Sinks in `busy` are left alone.
     """
-    earlier = _table.alias("earlier")
     due = (
         select(_table)
         .where(
@@ -69,14 +77,8 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
                 _table.c.next_attempt_at > now + CLOCK_WAS_WRONG,
             ),
             _table.c.sink.not_in(busy),
-            ~exists(
-                select(earlier.c.id).where(
-                    earlier.c.payment_id == _table.c.payment_id,
-                    earlier.c.sink == _table.c.sink,
-                    earlier.c.status == OutboxStatus.PENDING,
-                    earlier.c.id < _table.c.id,
-                )
-            ),
+            ~_waits_for("payment_id"),
+            or_(_table.c.payment_id.is_not(None), ~_waits_for("account", "effect", is_about_account=True)),
         )
         .order_by(_table.c.next_attempt_at, _table.c.id)
         .limit(limit)
@@ -93,6 +95,18 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
     for message in claimed:
         message.claim_token += 1
     return claimed
+
+
+def _waits_for(*same: str, is_about_account: bool = False) -> ColumnElement[bool]:
+    """Whether an earlier message that has the same in these columns is owed to the same sink."""
+    earlier = _table.alias("earlier")
+    query = select(earlier.c.id).where(
+        *(earlier.c[name] == _table.c[name] for name in same),
+        earlier.c.sink == _table.c.sink,
+        earlier.c.status == OutboxStatus.PENDING,
+        earlier.c.id < _table.c.id,
+    )
+    return exists(query.where(earlier.c.payment_id.is_(None)) if is_about_account else query)
 
 
 def settle(
@@ -150,6 +164,12 @@ def get(unit: Unit, message_id: str) -> OutboxMessage:
 def of_payment(unit: Unit, payment_id: str) -> list[OutboxMessage]:
     """Everything owed for the payment, in order."""
     return unit.all(OutboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
+
+
+def of_accounts(unit: Unit, *, after: str = "", limit: int = 100) -> list[OutboxMessage]:
+    """What is owed about accounts and no payment, in order of creation after a given id."""
+    query = select(_table).where(_table.c.payment_id.is_(None)).order_by(_table.c.id).limit(limit)
+    return unit.all(OutboxMessage, query.where(_table.c.id > after) if after else query)
 
 
 def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str]]:

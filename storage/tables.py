@@ -290,6 +290,15 @@ class OutboxMessage(SQLModel, table=True):
             sqlite_where=text("status = 'pending'"),
             postgresql_where=text("status = 'pending'"),
         ),
+        Index(
+            "uq_outbox_message_account",
+            "cause",
+            "effect",
+            "sink",
+            unique=True,
+            sqlite_where=text("payment_id IS NULL"),
+            postgresql_where=text("payment_id IS NULL"),
+        ),
     )
     #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
@@ -307,7 +316,7 @@ class OutboxMessage(SQLModel, table=True):
     id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7; the idempotency key that travels
     payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: None where it is about an account
     account: str = Field(max_length=64)
-    effect: str = Field(max_length=32)  #: statemachine.phases.Effect
+    effect: str = Field(max_length=32)  #: statemachine.phases.Effect, or that of an Alarm
     sink: str = Field(max_length=64)
     occurrence: int = 0  #: 0 where the effect is once-only; else the number of the review
     cause: str = Field(sa_column=identifier())  #: the inbox message

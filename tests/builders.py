@@ -81,6 +81,7 @@ def our_message(statement: statements.Statement, *, about: str | None, at: datet
         statements.CallFailed: Source.CREATE,
         statements.Resolution: Source.OPERATOR,
         statements.GaveUp: Source.POLLER,
+        statements.AccountAlarm: Source.POLLER,
     }[type(statement)]
     return a_message(
         **(

@@ -12,12 +12,13 @@ from statemachine.decide import decide
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
-from statemachine.phases import ConflictPolicy, Effect, Outcome, Phase, Review
+from statemachine.phases import Alarm, ConflictPolicy, Effect, Outcome, Phase, Review
+from statemachine.statements import AccountAlarm
 from storage import history, inbox, outbox, payments
 from storage.engine import Unit
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
-from worker.effects import payload
+from worker.effects import alarm_payload, payload
 
 log = structlog.get_logger()
 
@@ -84,6 +85,14 @@ class Ledger:
             decision = _doubting(decision, f"a transfer has come after the payment was {payment.state}")
         lifecycle = rules.provider.lifecycles[payment.kind]
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
+
+    def alarm(self, alarm: AccountAlarm) -> None:
+        """What is owed to every sink about the account as a whole; a replay of the message owes nothing more."""
+        name = Alarm(alarm.alarm).effect
+        account = self._message.account
+        owed = self._owe_row(None, account, name, 0, alarm_payload(account, alarm, self._now))
+        word = "is over" if alarm.is_over else "begins"
+        self.note(None, Outcome.NOTED, f"{name} {word}: {alarm.reason}", owed={name: owed} if owed else {})
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """A payment without a state, not kept yet."""
@@ -233,11 +242,14 @@ class Ledger:
         """Ids of what is owed for the first time. A refused create may be followed by a true failure of its own."""
         occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else int(payment.state == NOT_CREATED)
         text = payload(name, payment, reason, self._now)
+        return self._owe_row(payment.id, payment.account, name, occurrence, text)
+
+    def _owe_row(self, payment_id: str | None, account: str, name: str, occurrence: int, text: str) -> list[str]:
         owed = [
             outbox.owe(
                 self._unit,
-                payment_id=payment.id,
-                account=payment.account,
+                payment_id=payment_id,
+                account=account,
                 effect=name,
                 sink=sink,
                 occurrence=occurrence,

@@ -189,6 +189,7 @@ def _tries(attempts: list[DeliveryAttempt]) -> int:
 def _about(message: OutboxMessage) -> dict[str, str | int | None]:
     return {
         "outbox_id": message.id,
+        "account": message.account,
         "payment_id": message.payment_id,
         "sink": message.sink,
         "effect": message.effect,

@@ -1,9 +1,13 @@
-"""What travels to a sink: the payment as it stood when the effect was owed."""
+"""What travels to a sink: the payment as it stood when the effect was owed, or an account's alarm."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from statemachine.money import from_minor
+from statemachine.phases import Alarm
+from statemachine.statements import AccountAlarm
 from storage.tables import Payment
 
 
@@ -12,29 +16,49 @@ def payload(effect: str, payment: Payment, reason: str, now: datetime) -> str:
     amount = None
     if payment.amount_minor is not None and payment.currency is not None:
         amount = from_minor(payment.amount_minor, payment.currency)
-    return json.dumps(
+    return _text(
+        effect,
+        now,
         {
-            "type": effect,
-            "timestamp": now.isoformat(),
-            "data": {
-                "payment": payment.id,
-                "account": payment.account,
-                "kind": payment.kind,
-                "provider_ref": payment.provider_ref,
-                "reference": payment.reference,
-                "amount_minor": payment.amount_minor,
-                "amount": amount,
-                "currency": payment.currency,
-                "captured_minor": payment.captured_minor,
-                "refunded_minor": payment.refunded_minor,
-                "state": payment.state,
-                "phase": payment.phase,
-                "version": payment.version,
-                "failure_reason": payment.failure_reason,
-                "review": payment.review,
-                "reason": reason,
-            },
+            "payment": payment.id,
+            "account": payment.account,
+            "kind": payment.kind,
+            "provider_ref": payment.provider_ref,
+            "reference": payment.reference,
+            "amount_minor": payment.amount_minor,
+            "amount": amount,
+            "currency": payment.currency,
+            "captured_minor": payment.captured_minor,
+            "refunded_minor": payment.refunded_minor,
+            "state": payment.state,
+            "phase": payment.phase,
+            "version": payment.version,
+            "failure_reason": payment.failure_reason,
+            "review": payment.review,
+            "reason": reason,
         },
-        separators=(",", ":"),
-        ensure_ascii=False,
     )
+
+
+def alarm_payload(account: str, alarm: AccountAlarm, now: datetime) -> str:
+    """The JSON text of an effect about a whole account: which alarm, since when, whether it is over, and why.
+
+    It names no payment, and a sink that knows payments only can tell it by that. Raises ValueError for no Alarm.
+    """
+    return _text(
+        Alarm(alarm.alarm).effect,
+        now,
+        {
+            "account": account,
+            "alarm": alarm.alarm,
+            "since": alarm.since,
+            "is_over": alarm.is_over,
+            "reason": alarm.reason,
+            "details": dict(alarm.details),
+        },
+    )
+
+
+def _text(effect: str, now: datetime, data: Mapping[str, Any]) -> str:
+    content = {"type": effect, "timestamp": now.isoformat(), "data": data}
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)

@@ -198,6 +198,9 @@ class Application:
 
     def _apply_ours(self, rules: AccountRules, statement: statements.Statement) -> None:
         about = self._message.about
+        if isinstance(statement, statements.AccountAlarm):
+            self._ledger.alarm(statement)
+            return
         if about is None:
             self._ledger.note(None, Outcome.PARKED, "a statement about no payment")
             return

@@ -29,7 +29,7 @@ from storage.types import OutboxStatus
 
 app = subcommands("Effects that are owed to sinks, and how their deliveries went.")
 
-_COLUMNS = ("ID", "Created", "Effect", "Sink", "Payment", "Status", "Attempts", "Next attempt", "Last error")
+_COLUMNS = ("ID", "Created", "Effect", "Sink", "Account", "Payment", "Status", "Attempts", "Next attempt", "Last error")
 _PAGE: Final = 500
 
 
@@ -64,6 +64,7 @@ def list_(
                 message.created_at,
                 message.effect,
                 message.sink,
+                message.account,
                 output.short(message.payment_id),
                 message.status,
                 message.attempts,

@@ -4,11 +4,12 @@ import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
+from poller.alarms import alarm_message
 from providers.contract import Answer
 from receiver.intake import verified_message
 from receiver.tokens import About
 from statemachine import statements
-from statemachine.phases import Source
+from statemachine.phases import Alarm, Source
 from storage import inbox, outbox
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt
@@ -66,6 +67,14 @@ class Shop:
         self.world.record(self.world.answered("genius", source, told, payment_id))
         self.work()
 
+    def alarm(self) -> None:
+        """One of the account as a whole, which no payment is about."""
+        told = alarm_message(
+            "genius", Alarm.SILENT, since=self.clock(), is_over=False, reason="quiet", details={}, now=self.clock()
+        )
+        self.world.record(told)
+        self.work()
+
     def work(self) -> None:
         self.clock.advance(1)
         while self.world.worker().step():
@@ -111,6 +120,7 @@ class Shop:
         refused = self.wish("genius", "payment_intent", "order-3", "USD")
         self.say(statements.CallFailed("create", "amount_too_small", "no", 400, False), refused, "genius")
         self.webhook("pi_strange", "blessed")  # parked
+        self.alarm()
         self.dispatch()
 
 

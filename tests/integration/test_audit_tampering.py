@@ -138,8 +138,12 @@ def dependants(path, table, row_id):
             found = raw.execute("SELECT outcomes FROM inbox_message WHERE id = ?", (row_id,)).fetchone()
             mine = {plain(entry["payment"]) for entry in json.loads(found[0]) if "payment" in entry}
         else:
-            mine = {raw.execute(f"SELECT payment_id FROM {table} WHERE id = ?", (row_id,)).fetchone()[0]}
+            mine = {raw.execute(f"SELECT payment_id FROM {table} WHERE id = ?", (row_id,)).fetchone()[0]} - {None}
         related = {row_id, *mine, *(about if table == "payment" else ())}
+        if table == "inbox_message":  # what it caused, and whose message caused a row that is about an account
+            related |= {r[0] for r in raw.execute("SELECT id FROM outbox_message WHERE cause = ?", (row_id,))}
+        if table == "outbox_message":
+            related |= {r[0] for r in raw.execute("SELECT cause FROM outbox_message WHERE id = ?", (row_id,))}
         for payment in mine:
             for query in (
                 "SELECT id FROM transition WHERE payment_id = ?",
@@ -156,14 +160,14 @@ def test_the_history_is_clean(shop, original):
     report = audited(shop, original)
 
     assert report.faults == []
-    assert (report.messages, report.payments, report.transitions) == (15, 5, 7)
+    assert (report.messages, report.payments, report.transitions) == (16, 5, 7)
     assert report.outbox > report.transitions
     assert report.unverifiable == 0
     with edited(original) as raw:
         rows = [row[0] for row in raw.execute("SELECT source FROM inbox_message")]
         sources = set(rows)
         assert report.signatures == rows.count("webhook") + rows.count("callback")
-        assert {"webhook", "callback", "poll", "create", "operator", "merchant"} == sources
+        assert {"webhook", "callback", "poll", "create", "operator", "merchant", "poller"} == sources
         assert {"delivered", "dead", "pending"} == {r[0] for r in raw.execute("SELECT status FROM outbox_message")}
 
 
@@ -307,3 +311,31 @@ def test_unreadable_rows_do_not_end_the_audit(shop, copied):
         raw.execute("UPDATE inbox_message SET outcomes = 'no JSON'")
 
     assert audited(shop, copied).first is not None
+
+
+def test_an_effect_about_an_account_that_no_message_caused_is_found(shop, copied):
+    """A row about no payment, sealed as ours are, is no decision's: of no message, another's, or another account's."""
+    with edited(copied) as raw:
+        raw.row_factory = sqlite3.Row
+        query = "SELECT * FROM outbox_message WHERE payment_id IS NULL ORDER BY id"
+        owed = dict(raw.execute(query).fetchone())
+        other_cause = raw.execute("SELECT id FROM inbox_message WHERE source = 'webhook'").fetchone()[0]
+    for number, forged in enumerate(({"cause": other_cause}, {"sink": "elsewhere"}, {"effect": "account.drift"})):
+        row_id = f"{number:x}" * 32
+        row = owed | {"id": row_id} | forged
+        with edited(copied) as raw:
+            names = ", ".join(row)
+            raw.execute(
+                f"INSERT INTO outbox_message ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values())
+            )
+        resealed(copied, OutboxMessage, dashed(row_id))
+        found = {(fault.table, plain(fault.row)): fault.problem for fault in audited(shop, copied).faults}
+        assert found == {("outbox_message", row_id): "no decision made it owed"}
+        with edited(copied) as raw:
+            raw.execute("DELETE FROM outbox_message WHERE id = ?", (row_id,))
+
+    with edited(copied) as raw:
+        raw.execute("UPDATE outbox_message SET account = 'payfield' WHERE id = ?", (owed["id"],))
+    resealed(copied, OutboxMessage, dashed(owed["id"]))
+    (fault,) = audited(shop, copied).faults
+    assert (plain(fault.row), "of another account" in fault.problem) == (owed["id"], True)

@@ -153,6 +153,7 @@ def test_delivered(shop: Shop) -> None:
         "event": "effect.delivered",
         "log_level": "info",
         "outbox_id": message_id,
+        "account": "acme",
         "payment_id": message.payment_id,
         "sink": "shop",
         "effect": "payment.paid",

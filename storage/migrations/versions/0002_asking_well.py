@@ -116,3 +116,11 @@ def upgrade() -> None:
         postgresql_where=sa.text("next_poll_at IS NOT NULL"),
     )
     _make_payment_optional()
+    op.create_index(
+        "uq_outbox_message_account",
+        "outbox_message",
+        ["cause", "effect", "sink"],
+        unique=True,
+        sqlite_where=sa.text("payment_id IS NULL"),
+        postgresql_where=sa.text("payment_id IS NULL"),
+    )

@@ -11,6 +11,14 @@ STATEMENTS = st.one_of(
     st.builds(ours.CallFailed, st.text(), st.text(), st.text(), st.none() | st.integers(), st.booleans()),
     st.builds(ours.Resolution, st.text(), st.text(), st.text()),
     st.builds(ours.GaveUp, st.text(), st.text()),
+    st.builds(
+        ours.AccountAlarm,
+        st.text(),
+        st.text(),
+        st.booleans(),
+        st.text(),
+        st.dictionaries(st.text(), st.none() | st.integers() | st.floats(allow_nan=False) | st.text()),
+    ),
 )
 
 
