@@ -19,7 +19,7 @@ Format = Literal["json", "console"]
 GLOSSARY: Final = frozenset(
     {
         # things
-        *("account", "answer", "audit", "budget", "callback", "chain", "claim", "clock", "conflict"),
+        *("account", "answer", "audit", "breaker", "budget", "callback", "chain", "claim", "clock", "conflict"),
         *("connection", "create", "database", "decision", "delivery", "effect", "file", "handler", "hint"),
         *("history", "inbox", "key", "lease", "line", "log", "message", "migration", "observation"),
         *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "queue"),
