@@ -108,16 +108,22 @@ class Reconciliation(SQLModel, table=True):
     since: datetime = Field(sa_column=instant(nullable=False))  #: what was created from then on
     until: datetime = Field(sa_column=instant(nullable=False))  #: and before that: when it began
     asked_by: str = Field(max_length=128)  #: who wanted it; "schedule" for the daily one
+    began_at: datetime = Field(sa_column=instant(nullable=False))
     status: str = Field(default="running", max_length=16)  #: storage.types.ReconciliationStatus
     stage: str = Field(default="listing", max_length=16)  #: listing, then asking
-    position: str | None = None  #: of the stage: the provider's cursor, or the last payment asked about
-    listed: int = 0  #: payments that the provider's list named
+    position: str | None = None  #: of the stage: the provider's cursor, or the last payment that is done with
+    listed: int = 0  #: things that the provider's list named
     pages: int = 0
-    asked: int = 0  #: payments asked about one by one
-    to_ask: int = 0  #: how many there were when the asking began
-    failed: int = 0  #: questions without an answer
+    to_ask: int = 0  #: how many payments there were to ask about when the asking began
+    asked: int = 0  #: of those: answered
+    failed: int = 0  #: of those: questions without an answer
+    unasked: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: the first of them, and why
+    held_by: str = Field(max_length=128)  #: which process walks, or walked last
+    held_at: datetime = Field(sa_column=instant(nullable=False))  #: since when
     lease_ends_at: datetime = Field(sa_column=instant(nullable=False))  #: another process may go on from then
+    resume_at: datetime = Field(sa_column=instant(nullable=False))  #: the schedule goes on with it from then
     claim_token: int = 0  #: fencing: grows with every claim
     finished_at: datetime | None = Field(default=None, sa_column=instant())
     drift: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: what differed, at the end
-    last_error: str | None = None
+    counts: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: what the answers came to
+    last_error: str | None = None  #: why it failed, was put off, or could not be listed
