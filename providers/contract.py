@@ -50,7 +50,12 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a statement means. Exactly one of: observations, hints, a note, or that it is unreadable."""
+    """What a statement means. Exactly one of: observations, hints, a note, or that it is unreadable.
+
+    Of a page of a list, each thing has an observation of its own, so that one that cannot be read takes no other with
+    it: one with an id is an observation without a status, so that the provider is asked about it, and one without is an
+    observation without a provider_ref, which parks the page after the others are applied.
+    """
 
     observations: tuple[Observation, ...] = ()
     hints: tuple[str, ...] = ()  #: texts that may be a provider_ref or a reference: ask about those payments
@@ -106,6 +111,7 @@ class Page:
     answer: Answer
     count: int  #: how many things it names
     next: str | None  #: where the next page begins, for list_page(); None at the end
+    fault: str = ""  #: why the walk ends here although there may be more; the page is to be recorded all the same
 
 
 class Transport(Protocol):
@@ -162,10 +168,19 @@ class Client(ABC):
     async def cancel(self, kind: str, ref: str) -> Answer:
         """Cancel before payment; raises UnsupportedByProvider where the provider has no such call."""
 
+    def check_cancel(self, kind: str) -> None:  # noqa: B027 - most need no check of their own
+        """Return where cancel() has a call to send for this kind; raises UnsupportedByProvider, and sends nothing.
+
+        A client that does not say it here costs one question before cancel() says it.
+        """
+
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """The page at `position` (None: the first) of what was created from `since` to before `until`.
 
-        Raises UnsupportedByProvider where the provider documents no such call. A repeat is harmless.
+        All of it is on the pages; at the edges, and where the provider cannot filter, they may hold more. Asks for
+        smaller pages where one is too large. A page that cannot be read, or does not say where to go on, is returned
+        with its `fault`. Raises ProviderError where the pages lead round in a circle, and UnsupportedByProvider where
+        the provider documents no such call. A repeat is harmless.
         """
         raise UnsupportedByProvider("the provider documents no call that lists payments")
 

@@ -62,6 +62,10 @@ class ProviderError(ServiceError):
         self.created_ref = created_ref  #: the id of what was created although the call failed in part
 
 
+class AnswerTooLarge(ProviderError):
+    """The provider's answer is larger than we take; of a list, a smaller page may be asked for."""
+
+
 class UnsupportedByProvider(ServiceError):
     """The provider documents no such call."""
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from providers.contract import HttpAnswer, Pace
-from providers.errors import InsecureUrl, ProviderError
+from providers.errors import AnswerTooLarge, InsecureUrl, ProviderError
 
 MAX_ANSWER: Final = 1 << 20
 
@@ -61,7 +61,8 @@ class HttpTransport:
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
         """The answer, whatever its status; raises ProviderError where there is none.
 
-        A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous.
+        A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous. Raises
+        AnswerTooLarge where the answer is larger than 1 MiB.
         """
         require_https(url, allow_loopback=self._allow_loopback_http)
         sent_at = self._clock()
@@ -71,7 +72,7 @@ class HttpTransport:
                 async for chunk in answer.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER:
-                        raise ProviderError("the provider's answer is too large", is_ambiguous=True)
+                        raise AnswerTooLarge("the provider's answer is too large", is_ambiguous=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as fault:
             raise ProviderError(f"the provider cannot be reached ({type(fault).__name__})", may_retry=True) from fault
         except httpx2.HTTPError as fault:

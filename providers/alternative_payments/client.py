@@ -4,21 +4,26 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from providers.alternative_payments.errors import WebhookNeedsSecret, name_error, name_token_error
 from providers.alternative_payments.lifecycle import PAYMENT_REQUEST
 from providers.alternative_payments.options import AlternativePaymentsOptions
+from providers.alternative_payments.parse import page_extent
 from providers.calling import Caller, ClientCredentials
-from providers.contract import Account, Answer, Client, CreateRequest, Transport
+from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Page, Transport
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https
+from providers.listing import Lister, after, text_of
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
 
 _JSON: Final = {"content-type": "application/json"}
+
+#: The provider's own page size; a larger one is not documented.
+_LIST_LIMIT: Final = 100
 
 
 class AlternativePaymentsClient(Client):
@@ -44,6 +49,7 @@ class AlternativePaymentsClient(Client):
             name_token_error,
         )
         self._caller = Caller(account.base_url, transport, token.header, name_error, forget_token=token.forget)
+        self._lister = Lister(_LIST_LIMIT)
 
     async def create(self, request: CreateRequest) -> Answer:
         """Create a payment request, once: an error whose outcome is in doubt is ambiguous and may not be retried.
@@ -67,11 +73,32 @@ class AlternativePaymentsClient(Client):
 
     async def cancel(self, kind: str, ref: str) -> Answer:
         """Cancel where the account's options name a path; raises UnsupportedByProvider otherwise."""
-        if self._options.cancel_path is None:
-            raise UnsupportedByProvider("Alternative Payments documents no call that cancels a payment request")
-        path = self._options.cancel_path.replace("{id}", quote(ref, safe=""))
+        path = self._cancel_path().replace("{id}", quote(ref, safe=""))
         answer = await self._caller.call("POST", path, headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
+
+    def check_cancel(self, kind: str) -> None:
+        """Return where the account's options name a path; raises UnsupportedByProvider otherwise."""
+        self._cancel_path()
+
+    async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
+        """The webhook events that the provider logged from `since` to before `until`: events, not payment requests.
+
+        They hint at payments as webhooks do; payment requests themselves cannot be listed. `position` is the cursor
+        at the end of the page before. Source: docs.alternativepayments.io/webhooks.
+        """
+        options = self._options
+        path = options.events_path
+        if path is None:
+            raise UnsupportedByProvider("Alternative Payments documents no call that lists payment requests")
+        query = {options.events_created_after: after(since), options.events_created_before: text_of(until)}
+        if position is not None:
+            query["after"] = position
+
+        async def ask(size: int) -> HttpAnswer:
+            return await self._caller.call("GET", f"{path}?{urlencode({**query, 'limit': size})}")
+
+        return await self._lister.page((since, until), position, PAYMENT_REQUEST, ask, page_extent)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Subscribe our HTTPS URL to one `topic` with a `secret_key`; a repeat makes a second subscription.
@@ -85,6 +112,11 @@ class AlternativePaymentsClient(Client):
         content = msgspec.json.encode({"topic": "payment_succeeded", **details, "endpoint_url": url})
         answer = await self._caller.call("POST", "/webhooks", content=content, headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, "webhook")
+
+    def _cancel_path(self) -> str:
+        if self._options.cancel_path is None:
+            raise UnsupportedByProvider("Alternative Payments documents no call that cancels a payment request")
+        return self._options.cancel_path
 
     def _body(self, request: CreateRequest) -> dict[str, object]:
         body: dict[str, object] = {

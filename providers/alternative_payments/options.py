@@ -16,4 +16,10 @@ class AlternativePaymentsOptions(ProviderOptions):
     """The guides say `/payment/request`, the API reference `/payments/request`."""
     cancel_path: str | None = Field(default=None, pattern=r"^/[^?#]*\{id\}[^?#]*$")
     """Where to POST a cancellation, with `{id}` for the request's id; none is documented."""
+    events_path: str | None = Field(default="/webhooks/events", pattern=r"^/[^?#]*[^/?#]$")
+    """Where the log of webhook events is listed; none where the account's credentials have no `webhooks:read`."""
+    events_created_after: str = Field(default="created_after", pattern=r"^[A-Za-z_.\[\]-]+$")
+    """The query's name for the instant that events were created after; the pages describe it and do not name it."""
+    events_created_before: str = Field(default="created_before", pattern=r"^[A-Za-z_.\[\]-]+$")
+    """The query's name for the instant that events were created before; as above."""
     allow_loopback_http: bool = False  #: development only: accept http:// URLs on this machine

@@ -1,4 +1,4 @@
-"""What Alternative Payments says: payment requests as answers to our calls; webhooks are hints to ask."""
+"""What Alternative Payments says: payment requests as answers to our calls; webhooks and the log of them are hints."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -6,15 +6,19 @@ from typing import Final, Literal
 from providers.alternative_payments.lifecycle import PAYMENT_REQUEST
 from providers.contract import Reading, Statement
 from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, json_value, word, words_under
+from providers.listing import Extent, extent, things_in
 from statemachine.errors import InvalidAmount
 from statemachine.money import currency_code, exponent
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS
+from statemachine.phases import ANSWERS, Source
 
 AmountUnit = Literal["minor", "major"]
 
 #: The only currency that payment requests have; it gives an amount its minor unit where none is named.
 _CURRENCY: Final = "USD"
+
+#: More names than a page of events can have; what named more would take the worker for too long.
+_MAX_HINTS: Final = 2000
 
 _FACTS: Final = ("url", "created_at", "paid_at", "expired_at", "cancelled_at")
 
@@ -23,17 +27,43 @@ def parse(statement: Statement, amount_unit: AmountUnit) -> Reading:
     """One observation from an answer, hints from a webhook, never an observation from a webhook; total on any bytes.
 
     A webhook is not signed and has no documented body: every text in it under `id`, `reference_id` or another `*_id`
-    is a hint, and the whole account is asked about, since no topic concerns payment requests.
-    Sources: docs.alternativepayments.io/api-reference/payment-request and /getting-started/webhooks.
+    is a hint, and the whole account is asked about, since no topic concerns payment requests. A page of the log of
+    events is read as its events are, each of them for itself.
+    Sources: docs.alternativepayments.io/api-reference/payment-request, /getting-started/webhooks and /webhooks.
     """
     if statement.http_status is not None and not 200 <= statement.http_status < 300:
         return Reading(note=f"an answer with status {statement.http_status} says nothing about a state")
     try:
+        if statement.source is Source.LIST:
+            return _events(things_in(json_value(statement.body)))
         if statement.source in ANSWERS:
             return Reading(observations=(_request(json_object(statement.body), statement, amount_unit),))
         return Reading(hints=words_under(json_value(statement.body), _is_id), hints_account=True)
     except (Unreadable, InvalidAmount) as fault:
         return Reading(unreadable=str(fault))
+
+
+def page_extent(body: bytes, size: int) -> Extent:
+    """How many events a page of the log names, and the cursor to go on from; raises Unreadable.
+
+    Reads both documented envelopes: cursors beside `data`, and in an object `pagination`.
+    Sources: docs.alternativepayments.io/webhooks and /getting-started/quick-start/guides.
+    """
+    told = json_object(body)
+    inner = told.get("pagination")
+    cursors = inner if isinstance(inner, dict) else told
+    return extent(
+        len(things_in(told)), size, has_more=cursors.get("has_next_page"), cursor=word(cursors.get("end_cursor"))
+    )
+
+
+def _events(events: list[object]) -> Reading:
+    if not events:
+        return Reading(note="a page of the log without events")
+    named = dict.fromkeys(text for event in events for text in words_under(event, _is_id))
+    if len(named) > _MAX_HINTS:
+        raise Unreadable(f"the page names more than {_MAX_HINTS} things")
+    return Reading(hints=tuple(named), hints_account=True)
 
 
 def _is_id(key: str, _text: str) -> bool:

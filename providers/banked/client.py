@@ -3,18 +3,19 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import msgspec
 
-from providers.banked import requests
+from providers.banked import listing, requests
 from providers.banked.errors import PartialSuccess, name_error
 from providers.banked.options import BankedOptions
 from providers.calling import Caller, ClientCredentials, basic_auth
-from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Transport
+from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Page, Transport
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https
+from providers.listing import Extent, Lister
 
 #: Where each kind is read. The pages show the first; the others are implied by where they are created, or by the first.
 _PATHS: Final = {
@@ -42,6 +43,7 @@ class BankedClient(Client):
         self, options: BankedOptions, account: Account, transport: Transport, clock: Callable[[], datetime]
     ) -> None:
         self._options = options
+        self._lister = Lister(listing.LIMIT)
         key, secret = account.secrets["api_key"], account.secrets["api_secret"]
         if options.auth == "oauth":
             tokens = ClientCredentials(
@@ -86,8 +88,7 @@ class BankedClient(Client):
         The provider does not say which state results, so it is asked; where that fails the outcome is ambiguous.
         No other kind has such a call.
         """
-        if kind != "payment_session":
-            raise UnsupportedByProvider(f"Banked has no call to cancel a {kind}")
+        self.check_cancel(kind)
         # a new key for each call: the provider would replay an old refusal for 30 days
         path = f"{self._path(kind)}/{quote(ref, safe='')}"
         answer = await self._send("DELETE", path, b"", str(uuid4()))
@@ -98,6 +99,32 @@ class BankedClient(Client):
                 return Answer(answer.status, b"", answer.sent_at, kind, ref)
             fault.is_ambiguous = True
             raise
+
+    def check_cancel(self, kind: str) -> None:
+        """Return for a v2 session; raises UnsupportedByProvider for any other kind."""
+        if kind != "payment_session":
+            raise UnsupportedByProvider(f"Banked has no call to cancel a {kind}")
+
+    async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
+        """The resources at the account's `list_path` that were created from `since` to before `until`, newest first.
+
+        There is no cursor: `position` is the instant before which the page's resources were created. Without the name
+        of that filter a list that goes on after one page ends with a fault.
+        Source: https://developer.banked.com/reference/get_v2-payment-sessions
+        """
+        options = self._options
+        path = options.list_path
+        if path is None:
+            raise UnsupportedByProvider("no list_path says where Banked lists this account's payments")
+        query = listing.query_of(options, since, until, position)
+
+        async def ask(size: int) -> HttpAnswer:
+            return await self._caller.call("GET", f"{path}?{urlencode({**query, 'limit': size})}")
+
+        def read(body: bytes, size: int) -> Extent:
+            return listing.extent_of(options, body, size, since)
+
+        return await self._lister.page((since, until), position, options.list_kind, ask, read)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Register our HTTPS URL for the account's events; the answer carries the subscription's id.

@@ -22,6 +22,24 @@ class BankedOptions(ProviderOptions):
     deleted_state: Literal["deleted", "failed"] = Field(
         "deleted", description="what a session is after a DELETE that left nothing to read"
     )
+    list_path: str | None = Field(
+        None,
+        pattern=r"^/[^?#]*[^/?#]$",
+        description="where resources are listed, such as /v2/payment_sessions; no list is asked for without it, because"
+        " it has no cursor and no page shows the names of its time filters",
+    )
+    list_kind: Literal["payment_session", "payin", "refund", "payout"] = Field(
+        "payment_session", description="what that path lists"
+    )
+    list_after: str | None = Field(
+        None, pattern=r"^[A-Za-z_.\[\]-]+$", description="the query's name for the instant that they were created after"
+    )
+    list_before: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_.\[\]-]+$",
+        description="the query's name for the instant that they were created before; without it only the newest 100"
+        " can be listed, and a longer list ends with a fault",
+    )
     live: bool | None = Field(
         None, description="what bodies must say in `live`; those of the other environment are then not applied"
     )

@@ -7,7 +7,8 @@ from providers.banked import v2, v3
 from providers.banked.errors import created_ref, error_items
 from providers.banked.options import BankedOptions
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, json_object
+from providers.decoding import Unreadable, json_object, json_value
+from providers.listing import read_each, things_in
 from providers.masking import masked_words
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, Source
@@ -19,11 +20,14 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
     """What the statement means; total on any bytes, and amounts are whole minor units or the body is unreadable.
 
     Read are v3 envelopes, v2 bodies in all their spellings, the resource that a call of ours answers with, an answer
-    that failed in part, and the empty answer to a DELETE. Source: https://docs.banked.com/merchant/webhooks
+    that failed in part, the empty answer to a DELETE, and pages of a list, with one observation for each resource, the
+    same as a GET of it would have. Source: https://docs.banked.com/merchant/webhooks
     """
     if statement.source is Source.CANCEL and statement.ref and not statement.body.strip():
         return Reading(observations=(_deleted(statement, options.deleted_state),))
     try:
+        if statement.source is Source.LIST:
+            return _page(listed(statement.body), statement, options)
         body = json_object(statement.body)
         if _is_of_other_environment(body, options.live):
             return Reading(note="test and live are kept apart: this is of the other environment")
@@ -41,6 +45,24 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
         return Reading(observations=(v2.observation(body, statement, kind, allow_loopback=is_dev),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
+
+
+def listed(body: bytes) -> list[object]:
+    """The resources on a page: a list, bare or named `data` (no page shows which); raises Unreadable."""
+    value = json_value(body)
+    return things_in({"data": value} if isinstance(value, list) else value)
+
+
+def _page(resources: list[object], statement: Statement, options: BankedOptions) -> Reading:
+    ours = [each for each in resources if not (isinstance(each, dict) and _is_of_other_environment(each, options.live))]
+    if not ours:
+        note = "test and live are kept apart: this page is of the other environment" if resources else "an empty page"
+        return Reading(note=note)
+
+    def read(resource: Mapping[str, object]) -> Observation:
+        return _answer(resource, statement, options.allow_loopback_http)
+
+    return Reading(observations=tuple(read_each(ours, statement, statement.kind, read)))
 
 
 def _is_of_other_environment(body: Mapping[str, object], live: bool | None) -> bool:

@@ -1,25 +1,30 @@
 """Calls to Stable Genius: a bearer key, idempotent creation, exact decimals."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import ClassVar, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from providers.calling import Caller, Headers
-from providers.contract import Account, Answer, Client, CreateRequest, Transport
+from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Page, Transport
 from providers.errors import UnsupportedByProvider
 from providers.http import require_https
+from providers.listing import Lister, after, text_of
 from providers.stable_genius.errors import name_error
 from providers.stable_genius.lifecycle import PAYMENT_INTENT
 from providers.stable_genius.options import StableGeniusOptions
+from providers.stable_genius.parse import page_extent
 from statemachine.money import from_minor
 
 _INTENTS: Final = "/payment-intents"
 _JSON: Final = {"content-type": "application/json"}
+
+#: The largest page that the provider has.
+_LIST_LIMIT: Final = 100
 
 #: Writes Decimal("4.50") as the number 4.50: the provider wants numbers, and a float would not be exact.
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
@@ -38,6 +43,7 @@ class StableGeniusClient(Client):
         self._caller = Caller(
             account.base_url, transport, self._authorize, partial(name_error, reset_unit=options.reset_unit)
         )
+        self._lister = Lister(_LIST_LIMIT)
 
     async def create(self, request: CreateRequest) -> Answer:
         """Create a payment intent, or return the one that this idempotency key made before.
@@ -62,6 +68,23 @@ class StableGeniusClient(Client):
         """
         answer = await self._caller.call("POST", _one(ref) + "/cancel", headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
+
+    async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
+        """The intents of the account's `merchant_id` that were created from `since` to before `until`, newest first.
+
+        `position` is the id of the last intent before the page. Without a `merchant_id` the provider lists only for a
+        key that is scoped to one merchant. Source: docs.stablegenius.co/api-reference/list-payment-intents.
+        """
+        query = {"created_after": after(since), "created_before": text_of(until)}
+        if self._options.merchant_id is not None:
+            query["merchant_id"] = self._options.merchant_id
+        if position is not None:
+            query["starting_after"] = position
+
+        async def ask(size: int) -> HttpAnswer:
+            return await self._caller.call("GET", f"{_INTENTS}?{urlencode({**query, 'limit': size})}")
+
+        return await self._lister.page((since, until), position, PAYMENT_INTENT, ask, page_extent)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Register our HTTPS URL where the account's options say how; raises UnsupportedByProvider otherwise.

@@ -1,4 +1,4 @@
-"""What Stable Genius says: events at our webhook, and payment intents as answers to our calls."""
+"""What Stable Genius says: events at our webhook, and payment intents, alone or by the page, as answers."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,11 +7,12 @@ from typing import Final
 
 from providers.contract import Reading, Statement
 from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, word, words_under
+from providers.listing import Extent, extent, last_id, read_each, things_in
 from providers.stable_genius.lifecycle import PAYMENT_INTENT
 from statemachine.errors import InvalidAmount
 from statemachine.money import currency_code
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS
+from statemachine.phases import ANSWERS, Source
 
 #: The only currency that payment intents have; it gives an amount its minor unit where none is named.
 _CURRENCY: Final = "USD"
@@ -29,18 +30,42 @@ _RELATED: Final = pattern(r"pi_\w+|0x[0-9a-fA-F]{40}")
 def parse(statement: Statement, reference_key: str) -> Reading:
     """One observation from an intent or a `payment_intent.*` event, hints from other events; total on any bytes.
 
+    A page of the list has one for each intent, the same as a GET of that intent would have.
     `reference_key` names the metadata entry that carries the merchant's reference.
-    Sources: docs.stablegenius.co/api-reference/webhook-events and /api-reference/get-payment-intent.
+    Sources: docs.stablegenius.co/api-reference/webhook-events, /get-payment-intent and /list-payment-intents.
     """
     if statement.http_status is not None and not 200 <= statement.http_status < 300:
         return Reading(note=f"an answer with status {statement.http_status} says nothing about a state")
     try:
         told = json_object(statement.body)
+        if statement.source is Source.LIST:
+            return _page(told, statement, reference_key)
         if statement.source in ANSWERS:
             return Reading(observations=(_answer(told, statement, reference_key),))
         return _event(told, statement, reference_key)
     except (Unreadable, InvalidAmount) as fault:
         return Reading(unreadable=str(fault))
+
+
+def page_extent(body: bytes, size: int) -> Extent:
+    """How many intents a page of the list names, and the id to go on from; raises Unreadable.
+
+    Source: docs.stablegenius.co/api-reference/list-payment-intents.
+    """
+    told = json_object(body)
+    intents = things_in(told)
+    return extent(len(intents), size, has_more=told.get("has_more"), cursor=last_id(intents))
+
+
+def _page(told: Mapping[str, object], statement: Statement, reference_key: str) -> Reading:
+    intents = things_in(told)
+    if not intents:
+        return Reading(note="a page of the list without payment intents")
+
+    def read(intent: Mapping[str, object]) -> Observation:
+        return _intent(intent, statement, statement.received_at, reference_key)
+
+    return Reading(observations=tuple(read_each(intents, statement, PAYMENT_INTENT, read)))
 
 
 def _answer(told: Mapping[str, object], statement: Statement, reference_key: str) -> Observation:
