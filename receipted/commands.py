@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
 
 from poller.ask import answer_message
 from providers.contract import Client, CreateRequest
-from providers.errors import ProviderError
+from receipted.applying import Applying
+from receipted.cancelling import Cancelling
 from receipted.errors import CreateUnanswered, InvalidCommand, ReferenceConflict, StillApplying, UnknownAccountName
 from receipted.wiring import Service, WiredAccount
 from receiver.tokens import About
@@ -15,17 +15,10 @@ from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
 from statemachine.phases import Source
-from storage import inbox, operators, outbox, payments
+from storage import inbox, operators, outbox
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
-from storage.types import InboxStatus
-
-#: How long a command waits for another process that is applying its message.
-_PATIENCE = timedelta(seconds=15)
-
-#: Answers of 4xx that do not say that nothing was done: a gateway gave up waiting; our idempotency key was used before.
-_NO_REFUSAL = frozenset({408, 409})
 
 #: The inbox's key of a wish holds the reference and the kind.
 _LONGEST_REFERENCE = 200
@@ -37,8 +30,8 @@ class Commands:
     def __init__(self, service: Service, clients: Mapping[str, Client]) -> None:
         self._service = service
         self._clients = clients
-        self._worker = service.inbox_worker()
-        self._poller = service.poller(clients)
+        self._applying = Applying(service, service.poller(clients))
+        self._cancelling = Cancelling(service, clients, self._applying)
 
     async def create(
         self,
@@ -77,10 +70,10 @@ class Commands:
             raise  # the account's turn could not be had, so nothing was sent, and nothing can be recorded
         except ServiceError as error:
             # A refused repeat says nothing about an earlier call that has left no answer.
-            await self._record_failure(payment, Source.CREATE, error, is_in_doubt=is_unanswered)
+            await self._applying.call_failed(payment, Source.CREATE, error, is_in_doubt=is_unanswered)
             raise
         message = answer_message(account, Source.CREATE, answer, payment.id, self._service.clock())
-        await self._apply(message)
+        await self._applying.apply(message)
         return await self.get(payment.id)
 
     async def track(self, account: str, ref: str, kind: str | None = None) -> Payment:
@@ -88,36 +81,30 @@ class Commands:
         kind = self._kind(account, kind)
         answer = await self._clients[account].fetch(kind, ref)
         message = answer_message(account, Source.POLL, answer, None, self._service.clock())
-        applied = await self._apply(message)
+        applied = await self._applying.apply(message)
         if applied.payment_id is None:
             raise InvalidCommand(f"the provider's answer is about no payment: {applied.reason}")
         return await self.get(applied.payment_id)
 
     async def refresh(self, payment_id: str) -> Payment:
         """The provider was asked just now and its answer is applied; raises ProviderError."""
-        asked = await self._poller.ask(await self.get(payment_id))
-        if asked.error is not None:
-            raise asked.error
-        if asked.message_id is not None:
-            await self._applied(asked.message_id)
+        await self._applying.ask(payment_id)
         return await self.get(payment_id)
 
     async def cancel(self, payment_id: str) -> Payment:
-        """The provider was told to cancel and its answer is applied; where it refused, it was asked again.
+        """The payment as the provider has it after it was asked, told to cancel, and asked again where that was needed.
 
-        Raises UnsupportedByProvider or ProviderError. A payment that was paid meanwhile is paid.
+        It need not be cancelled: look at its phase. Paid, settled or refunded: it was paid first, and its effects are
+        owed as ever. Expired or failed: it had ended without money, or the provider says so of what it cancels. Open
+        or processing: the provider took or refused the cancel, and says that the payment goes on. For one that is
+        known to have ended nothing is asked or sent, so that a repeat is harmless.
+
+        Raises UnsupportedByProvider before anything is asked; CancelNotSent where the provider could not be asked
+        first; ProviderError where it refused for another reason than the payment's state; CancelUnanswered where
+        nobody knows: the payment stays as it is, and is asked about until the provider says. Nothing but the
+        provider's word makes it cancelled (rule R6).
         """
-        payment = await self.get(payment_id)
-        if payment.provider_ref is None:
-            raise InvalidCommand("the provider has not named this payment yet", param="payment")
-        try:
-            answer = await self._clients[payment.account].cancel(payment.kind, payment.provider_ref)
-        except ProviderError as error:
-            await self._record_failure(payment, Source.CANCEL, error)
-            await self.refresh(payment_id)
-            raise
-        await self._apply(answer_message(payment.account, Source.CANCEL, answer, payment.id, self._service.clock()))
-        return await self.get(payment_id)
+        return await self._cancelling.cancel(payment_id)
 
     async def resolve(self, payment_id: str, *, state: str, reason: str, by: str) -> Payment:
         """A named person's word is recorded and applied: the state is this one, and any review is closed."""
@@ -130,8 +117,8 @@ class Commands:
             raise InvalidCommand("a resolution needs a reason and the name of who decides", param="reason")
         body = statements.encode(statements.Resolution(state, reason.strip(), by.strip()))
         await asyncio.to_thread(self._note, by, "resolve", payment.id, reason)
-        message = self._ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
-        await self._apply(message)
+        message = self._applying.ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
+        await self._applying.apply(message)
         return await self.get(payment_id)
 
     async def replay(self, message_id: str, *, reason: str, by: str) -> InboxMessage:
@@ -141,11 +128,11 @@ class Commands:
         """
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a replay needs a reason and the name of who asks for it", param="reason")
-        message = await asyncio.to_thread(self._message, message_id)
+        message = await asyncio.to_thread(self._applying.message, message_id)
         if message.source in (Source.OPERATOR, Source.POLLER):
             raise InvalidCommand(f"a statement of source {message.source} is not replayed; resolve the payment anew")
         await asyncio.to_thread(self._reopen, message_id, reason, by)
-        return await self._applied(message_id)
+        return await self._applying.applied(message_id)
 
     async def redrive(self, message_id: str, *, reason: str, by: str) -> OutboxMessage:
         """The dead effect is due again; the dispatcher delivers it."""
@@ -155,7 +142,7 @@ class Commands:
 
     async def get(self, payment_id: str) -> Payment:
         """The payment as it is; raises NotFound."""
-        return await asyncio.to_thread(self._get, payment_id)
+        return await self._applying.payment(payment_id)
 
     # -- parts --------------------------------------------------------------------------------------------------
 
@@ -194,27 +181,16 @@ class Commands:
 
     async def _wanted(self, account: str, wanted: statements.CreateWanted) -> tuple[Payment, bool]:
         """The payment of this wish, and whether this call made it."""
-        message = self._ours(
+        message = self._applying.ours(
             account, Source.MERCHANT, f"create:{wanted.kind}:{wanted.reference}", statements.encode(wanted), new_id()
         )
-        recorded = await asyncio.to_thread(self._worker.take, message)
+        recorded = await self._applying.take(message)
         if recorded.is_variant:
             raise ReferenceConflict(param="reference")
-        applied = await self._applied(recorded.id)
+        applied = await self._applying.applied(recorded.id)
         if applied.about is None:
             raise StillApplying
         return await self.get(applied.about), not recorded.is_duplicate
-
-    def _ours(self, account: str, source: Source, key: str, body: bytes, about: str) -> InboxMessage:
-        return inbox.new_message(
-            account=account,
-            source=source.value,
-            delivery_key=key,
-            body=body,
-            headers=(("content-type", statements.CONTENT_TYPE),),
-            received_at=self._service.clock(),
-            about=about,
-        )
 
     def _may_repeat(self, client: Client, payment: Payment) -> bool:
         """Whether the provider still takes a repeat of an unanswered create call for the same call."""
@@ -222,41 +198,6 @@ class Commands:
         return client.is_create_idempotent and (
             remembers is None or self._service.clock() - payment.created_at < remembers
         )
-
-    async def _record_failure(
-        self, payment: Payment, source: Source, error: ServiceError, *, is_in_doubt: bool = False
-    ) -> None:
-        """Keep that a call of ours failed. Nothing but a refusal, or no sending, says that nothing was done."""
-        http_status = error.http_status if isinstance(error, ProviderError) else None
-        is_refusal = http_status is None or (400 <= http_status < 500 and http_status not in _NO_REFUSAL)
-        is_ambiguous = is_in_doubt or not is_refusal or (isinstance(error, ProviderError) and error.is_ambiguous)
-        failed = statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
-        key = f"{source.value}:{new_id()}"
-        await self._apply(self._ours(payment.account, source, key, statements.encode(failed), payment.id))
-
-    async def _apply(self, message: InboxMessage) -> InboxMessage:
-        recorded = await asyncio.to_thread(self._worker.take, message)
-        return await self._applied(recorded.id)
-
-    async def _applied(self, message_id: str) -> InboxMessage:
-        """The message once it is decided, by us or by a worker that was quicker; raises StillApplying."""
-        give_up_at = self._service.clock() + _PATIENCE
-        while True:
-            message = await asyncio.to_thread(self._message, message_id)
-            if message.status != InboxStatus.PENDING:
-                return message
-            await asyncio.to_thread(self._worker.step, [message_id])
-            if self._service.clock() > give_up_at:
-                raise StillApplying
-            await asyncio.sleep(0.02)
-
-    def _message(self, message_id: str) -> InboxMessage:
-        with self._service.database.read() as unit:
-            return inbox.get(unit, message_id)
-
-    def _get(self, payment_id: str) -> Payment:
-        with self._service.database.read() as unit:
-            return payments.get(unit, payment_id)
 
     def _note(self, by: str, action: str, subject: str, reason: str) -> None:
         with self._service.database.write() as unit:

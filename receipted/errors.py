@@ -62,6 +62,22 @@ class CreateUnanswered(ServiceError):
     status = 409
 
 
+class CancelNotSent(ServiceError):
+    """What the payment is at the provider could not be learnt first, so nothing was cancelled; call again later."""
+
+    code = "cancel_not_sent"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class CancelUnanswered(ServiceError):
+    """Nobody knows yet whether the payment is cancelled; it stays as it is, and is asked about. Call again later."""
+
+    code = "cancel_outcome_unknown"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
 class StillApplying(ServiceError):
     """The statement is recorded; another process has not applied it yet."""
 

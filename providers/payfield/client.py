@@ -33,6 +33,8 @@ _OURS: Final = ("external_id", "amount", "currency", "callback_url", "shop_code"
 #: How often a create call may be sent: the merchant's id makes each repeat the same operation.
 _CREATE_ATTEMPTS: Final = 4
 
+_NO_CANCEL: Final = "Payfield has no call to cancel an operation"
+
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -75,7 +77,11 @@ class PayfieldClient(Client):
 
     async def cancel(self, kind: str, ref: str) -> Answer:
         """Payfield documents no such call; only its payer, or the provider, cancels."""
-        raise UnsupportedByProvider("Payfield has no call to cancel an operation")
+        raise UnsupportedByProvider(_NO_CANCEL)
+
+    def check_cancel(self, kind: str) -> None:
+        """Raises UnsupportedByProvider, whatever the kind."""
+        raise UnsupportedByProvider(_NO_CANCEL)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Payfield documents no such call: each create carries `callback_url`, and the dashboard keeps a shop's URL."""

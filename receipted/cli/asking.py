@@ -1,22 +1,39 @@
 """`receipted payments create`, `track`, `refresh`, `cancel` and `resolve`: what may be asked for."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from receipted.cli import output, timeline
 from receipted.cli.context import AccountName, AsJson, By, Reason, command, example, opened, subcommands
+from receipted.cli.exits import Exit
 from receipted.cli.extra import fields_of
 from receipted.cli.lookup import find_id
 from receipted.cli.payments import Id, summary
 from receipted.commands import Commands
 from statemachine.money import currency_code, to_minor
+from statemachine.phases import Phase, Review
 from storage.tables import Payment
 
 app = subcommands("What may be asked for.")
 
 Kind = Annotated[str | None, typer.Option("--kind", help="The lifecycle's kind, where not the provider's usual one.")]
+
+#: By phase after a cancel: whether no money will come any more, and what to say.
+_AFTER_CANCELLING: Final = {
+    Phase.CANCELLED: (True, ""),
+    Phase.EXPIRED: (True, "it has expired, so there is nothing left to cancel"),
+    Phase.FAILED: (True, "it has ended without money"),
+    Phase.PAID: (False, "it is paid"),
+    Phase.SETTLED: (False, "it is paid and settled"),
+    Phase.REFUNDED: (False, "it was paid, and is refunded"),
+    Phase.OPEN: (False, "the provider says that it is still open"),
+    Phase.PROCESSING: (False, "the payer has done their part, and the provider goes on with it"),
+}
+
+#: Reviews in which a payment that has ended may hold money all the same.
+_IN_DOUBT: Final = (Review.CONFLICT, Review.UNKNOWN_STATUS)
 
 
 @app.command(epilog=example("receipted payments track shop pi_3Nq8 --kind payment_intent"))
@@ -81,8 +98,17 @@ def refresh(context: typer.Context, payment_id: Id, json: AsJson = False) -> Non
 
 @app.command(epilog=example("receipted payments cancel 5b0c2f7e91aa"))
 def cancel(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
-    """Tell the provider to cancel a payment; one that was paid meanwhile is paid."""
-    _run(context, lambda commands, found: commands.cancel(found), payment_id, as_json=json)
+    """Cancel a payment at its provider, and show what it is then: the provider is asked before, and after where needed.
+
+    Exit code 0 says that no money will come: cancelled, expired or failed. Exit code 1 says that it is paid, still goes
+    on, needs review, or that nobody knows yet; a repeat is harmless. With --json the payment is on stdout all the same.
+    """
+    payment = _run(context, lambda commands, found: commands.cancel(found), payment_id, as_json=json)
+    is_done, words = after_cancelling(payment)
+    if words:
+        output.note(f"{'note' if is_done else 'error'}: {words}")
+    if not is_done:
+        raise typer.Exit(Exit.FAILED)
 
 
 @app.command(
@@ -107,7 +133,7 @@ def resolve(
 
 def _run(
     context: typer.Context, do: Callable[[Commands, str], Awaitable[Payment]], part: str = "", *, as_json: bool
-) -> None:
+) -> Payment:
     """Do one command about the payment that `part` names, and print the payment as it is then."""
     with opened(context) as service:
         found = ""
@@ -119,3 +145,15 @@ def _run(
         output.as_json(timeline.payment_data(payment))
     else:
         summary(payment)
+    return payment
+
+
+def after_cancelling(payment: Payment) -> tuple[bool, str]:
+    """Whether no money will come any more, and what to say about that; of a plain cancellation nothing."""
+    if payment.review in _IN_DOUBT:
+        return False, f"a person must look: {payment.review}, {output.shown(payment.review_note)}"
+    is_done, words = _AFTER_CANCELLING[Phase(payment.phase)]
+    if not is_done:
+        return False, f"not cancelled: {words} (state {output.shown(payment.state)})"
+    reason = f", {output.shown(payment.failure_reason)}" if payment.failure_reason else ""
+    return True, f"{words} (state {output.shown(payment.state)}{reason})" if words else ""
