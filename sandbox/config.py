@@ -79,6 +79,9 @@ class AlternativePayments:
     ttl_seconds: float = 1800.0  #: ours: the provider documents no TTL
     amount_unit: Literal["minor", "major"] = "minor"  #: the pages contradict each other
     error_shape: Literal["flat", "nested"] = "flat"  #: OpenAPI says flat, the FAQ says error.message
+    page_shape: Literal["flat", "nested"] = (
+        "flat"  #: the reference has the cursors beside `data`, the guide in `pagination`
+    )
     links_payment_to_request: bool = True  #: ours: webhook data names the request; the link is undocumented
 
 

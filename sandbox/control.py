@@ -12,7 +12,7 @@ from starlette.routing import Route
 from sandbox.payers import PayerSimulation
 from sandbox.provider import Provider, Stage
 from sandbox.urls import is_acceptable, is_loopback
-from sandbox.world import IllegalMove
+from sandbox.world import IllegalMove, Resource
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -27,6 +27,7 @@ class Control:
         """Every control call."""
         return [
             Route("/_control/truth", self._guarded(self.truth), methods=["GET"]),
+            Route("/_control/create", self._guarded(self.create), methods=["POST"]),
             Route("/_control/act", self._guarded(self.act), methods=["POST"]),
             Route("/_control/faults", self._guarded(self.faults), methods=["GET", "PUT"]),
             Route("/_control/webhook", self._guarded(self.webhook), methods=["PUT"]),
@@ -49,6 +50,25 @@ class Control:
     async def truth(self, request: Request) -> Response:
         """Every resource with its history."""
         return JSONResponse(self._stage.world.truth())
+
+    async def create(self, request: Request) -> Response:
+        """Payments that the merchant's other systems create: no credentials, limit or fault; stops at a refused one."""
+        body = await _object(request)
+        if body is None or not isinstance(body.get("bodies"), list):
+            return _refusal(400, "send {provider, kind, bodies}")
+        provider, kind = self._providers.get(str(body.get("provider"))), str(body.get("kind"))
+        if provider is None or kind not in provider.create_paths:
+            return _refusal(404, "no such provider, or nothing of this kind is created there")
+        made: list[Resource] = []
+        self._stage.world.on_created.append(made.append)
+        try:
+            for each in body["bodies"]:
+                reply = provider.create_behind_stage(kind, each)
+                if reply.status >= 400:
+                    return _refusal(409, f"refused with {reply.status}: {reply.body.decode()}")
+        finally:
+            self._stage.world.on_created.remove(made.append)
+        return JSONResponse({"refs": [resource.ref for resource in made]})
 
     async def act(self, request: Request) -> Response:
         """Move a resource as a payer, the merchant's staff or time would."""

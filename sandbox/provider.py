@@ -9,13 +9,15 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from starlette.datastructures import Headers, QueryParams
+
 from sandbox.config import SandboxConfig
 from sandbox.counts import Counts
 from sandbox.deliver import Deliveries
 from sandbox.faults import Dice
 from sandbox.times import now
 from sandbox.urls import is_acceptable
-from sandbox.web import ApiError, Call, Handler, Reply, answer
+from sandbox.web import ApiError, Call, Handler, Reply, answer, to_json
 from sandbox.world import IllegalMove, Lifecycle, Resource, World
 
 
@@ -60,6 +62,7 @@ class Provider(ABC):
     name: ClassVar[str] = ""
     prefix: str = ""
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {}
+    create_paths: ClassVar[Mapping[str, str]] = {}  #: by kind: the path to which a create call of it is posted
     extra_actions: ClassVar[frozenset[str]] = frozenset()  #: actions that move nothing, such as `error`
 
     def __init__(self, stage: Stage) -> None:
@@ -104,6 +107,24 @@ class Provider(ABC):
     def return_url(self, resource: Resource) -> str:
         """Where the payer's browser goes after the checkout; empty when the merchant gave none."""
         return ""
+
+    def create_behind_stage(self, kind: str, body: Any) -> Reply:
+        """What the merchant's other systems do: a create call of the provider's own, without credentials or limit.
+
+        Answers as the provider does, its refusals included; KeyError for a kind that is not created by a call.
+        """
+        path = self.create_paths[kind]
+        handler = next(found for method, template, found in self.routes() if (method, template) == ("POST", path))
+        headers = Headers({"content-type": "application/json"})
+        call = Call("POST", path, headers, QueryParams(), to_json(body), is_behind_stage=True)
+        try:
+            reply = handler(call)
+        except ApiError as error:
+            return error.reply
+        if not isinstance(reply, Reply):
+            msg = f"{self.name} must create without waiting"
+            raise TypeError(msg)
+        return reply
 
     def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
         """Do what a payer, the merchant's staff or the passing of time does; IllegalMove when it cannot be."""

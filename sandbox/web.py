@@ -56,6 +56,7 @@ class Call:
     body: bytes
     is_too_large: bool = False
     slow_seconds: float = 0.0  #: how long the provider is to wait before it processes the call
+    is_behind_stage: bool = False  #: made by the control: no credentials are asked for, and no limit counts it
     params: dict[str, str] = field(default_factory=dict)
 
 

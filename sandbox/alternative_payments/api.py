@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
-from sandbox.alternative_payments.webhooks import Subscriptions, paged
+from sandbox.alternative_payments.pages import paged
+from sandbox.alternative_payments.webhooks import Subscriptions
 from sandbox.limits import SlidingWindow, scaled_window
 from sandbox.provider import Provider, Stage, magic_code, read_json
 from sandbox.times import iso, now
@@ -52,6 +53,7 @@ class AlternativePayments(Provider):
     name = "alternative_payments"
     prefix = "/alternative-payments"
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {"payment_request": REQUEST}
+    create_paths: ClassVar[Mapping[str, str]] = {"payment_request": "/payment/request"}
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -86,6 +88,8 @@ class AlternativePayments(Provider):
 
     def authorise(self, call: Call) -> None:
         """Require a living access token, then count the call against its API key."""
+        if call.is_behind_stage:
+            return
         scheme, _, value = call.headers.get("authorization", "").partition(" ")
         token = self._tokens.get(value.strip()) if scheme.lower() == "bearer" else None
         if token is None or token.ends_at <= now():
@@ -188,7 +192,7 @@ class AlternativePayments(Provider):
     def list_payments(self, call: Call) -> Reply:
         """Payments, oldest first, in the cursor envelope."""
         self.authorise(call)
-        return json_reply(200, paged(self._payments, call))
+        return json_reply(200, paged(self, self._payments, call))
 
     def moved(self, resource: Resource, before: str) -> None:
         """A paid request makes a Payment, and the Payment has a topic; the request itself has none."""

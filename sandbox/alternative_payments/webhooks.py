@@ -3,10 +3,11 @@
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from sandbox.alternative_payments.pages import instant_of, paged
 from sandbox.deliver import Message, Policy
-from sandbox.provider import Stage, read_json, whole
+from sandbox.provider import Stage, read_json
 from sandbox.signing import alternative_payments
-from sandbox.times import iso, now, parsed
+from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply, to_json
 from sandbox.world import Resource
 
@@ -96,12 +97,11 @@ class Subscriptions:
         """Subscriptions by topic and activity, in the cursor envelope."""
         self._owner.authorise(call)
         topic, active = call.query.get("topic"), call.query.get("is_active")
-        rows = [
-            row
-            for row in self._rows
-            if topic in (None, row["topic"]) and active in (None, str(row["is_active"]).lower())
-        ]
-        return json_reply(200, paged(rows, call))
+
+        def is_wanted(row: dict[str, Any]) -> bool:
+            return topic in (None, row["topic"]) and active in (None, str(row["is_active"]).lower())
+
+        return json_reply(200, paged(self._owner, self._rows, call, is_wanted))
 
     def unsubscribe(self, call: Call) -> Reply:
         """200 with the subscription, now inactive; 400 for an id that is no UUID, 404 for an unknown one."""
@@ -117,19 +117,20 @@ class Subscriptions:
         raise self._owner.refuse(404)
 
     def list_events(self, call: Call) -> Reply:
-        """The event log by topic, status and time of creation."""
-        self._owner.authorise(call)
-        query = call.query
-        since, until = parsed(query.get("created_after", "")), parsed(query.get("created_before", ""))
-        rows = [
-            row
-            for row in self._events
-            if query.get("topic") in (None, row["topic"])
-            and query.get("status") in (None, row["status"])
-            and (since is None or row["created_at"] > iso(since))
-            and (until is None or row["created_at"] < iso(until))
-        ]
-        return json_reply(200, paged(rows, call))
+        """The event log by topic, status and time of creation, oldest first."""
+        owner, query = self._owner, call.query
+        owner.authorise(call)
+        since, until = instant_of(owner, call, "created_after"), instant_of(owner, call, "created_before")
+
+        def is_wanted(row: dict[str, Any]) -> bool:
+            return (
+                query.get("topic") in (None, row["topic"])
+                and query.get("status") in (None, row["status"])
+                and (since is None or row["created_at"] > iso(since))
+                and (until is None or row["created_at"] < iso(until))
+            )
+
+        return json_reply(200, paged(owner, self._events, call, is_wanted))
 
     def tell(self, topic: str, resource: Resource, payment: dict[str, Any]) -> None:
         """Send the topic to its active subscriptions; the body's shape is ours, as none is documented."""
@@ -164,23 +165,3 @@ class Subscriptions:
                     has_timestamp=False,
                 )
             )
-
-
-def paged(rows: list[dict[str, Any]], call: Call) -> dict[str, Any]:
-    """The rows after or before a cursor, at most `limit` (100), in the provider's envelope."""
-    limit, ids = whole(call.query.get("limit"), 100, 100), [row["id"] for row in rows]
-    after, before = call.query.get("after"), call.query.get("before")
-    start, end = 0, len(rows)
-    if after in ids:
-        start = ids.index(after) + 1
-    if before in ids:
-        end = ids.index(before)
-        start = max(start, end - limit) if not after else start
-    data = rows[start : min(end, start + limit)]
-    return {
-        "data": data,
-        "start_cursor": data[0]["id"] if data else None,
-        "end_cursor": data[-1]["id"] if data else None,
-        "has_next_page": start + len(data) < len(rows),
-        "has_previous_page": start > 0,
-    }

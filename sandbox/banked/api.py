@@ -80,6 +80,12 @@ class BankedProvider(Provider):
         "refund": REFUND,
         "payout": PAYOUT,
     }
+    create_paths: ClassVar[Mapping[str, str]] = {
+        "payment_session": "/v2/payment_sessions",
+        "payin": "/v3/payins",
+        "refund": "/v2/refunds",
+        "payout": "/v2/payouts",
+    }
     extra_actions = frozenset({"error", "resolve"})
 
     def __init__(self, stage: Stage) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox.banked.checks import is_amount
 from sandbox.banked.errors import refuse
+from sandbox.banked.lists import listed
 from sandbox.provider import plain
 from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply
@@ -82,9 +83,8 @@ class Payins:
         return json_reply(200, self.shown(self._owner.found(call, KIND)))
 
     def list_all(self, call: Call) -> Reply:
-        """Every payin, newest first; the shape of the list is ours."""
-        rows = reversed(self._owner.world.all(self._owner.name, KIND))
-        return json_reply(200, {"data": [self.shown(item) for item in rows]})
+        """The newest payins, in an object; the provider shows no answer."""
+        return json_reply(200, {"data": [self.shown(item) for item in listed(self._owner, call, KIND)]})
 
     def shown(self, resource: Resource) -> dict[str, Any]:
         """The payin object."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox.banked.checks import is_amount
 from sandbox.banked.errors import refuse
+from sandbox.banked.lists import listed
 from sandbox.provider import plain
 from sandbox.times import banked_time, now
 from sandbox.web import Call, Handler, Reply, json_reply
@@ -25,22 +26,21 @@ class Refunds:
         for version in ("v2", "v3"):
             calls += [
                 ("POST", f"/{version}/refunds", self.create_refund),
-                ("GET", f"/{version}/refunds", lambda call: self._listed("refund")),
+                ("GET", f"/{version}/refunds", lambda call: self._listed(call, "refund")),
                 ("GET", f"/{version}/refunds/{{id}}", lambda call: self._fetched(call, "refund")),
             ]
         return [
             *calls,
             ("POST", "/v2/payouts", self.create_payout),
-            ("GET", "/v2/payouts", lambda call: self._listed("payout")),
+            ("GET", "/v2/payouts", lambda call: self._listed(call, "payout")),
             ("GET", "/v2/payouts/{id}", lambda call: self._fetched(call, "payout")),
         ]
 
     def _fetched(self, call: Call, kind: str) -> Reply:
         return json_reply(200, self.shown(self._owner.found(call, kind)))
 
-    def _listed(self, kind: str) -> Reply:
-        rows = reversed(self._owner.world.all(self._owner.name, kind))
-        return json_reply(200, {"data": [self.shown(item) for item in rows]})
+    def _listed(self, call: Call, kind: str) -> Reply:
+        return json_reply(200, {"data": [self.shown(item) for item in listed(self._owner, call, kind)]})
 
     def create_refund(self, call: Call) -> Reply:
         """201 with the refund; only of sent money, and in total never more than was sent."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox.banked.checks import SessionChecks, total
 from sandbox.banked.errors import refuse
+from sandbox.banked.lists import listed
 from sandbox.provider import magic_code, plain
 from sandbox.times import banked_time, now, parsed
 from sandbox.web import Call, Handler, Reply, json_reply
@@ -94,9 +95,8 @@ class Sessions:
         return json_reply(200, self.shown(self._owner.found(call, KIND, "session_not_found")))
 
     def list_all(self, call: Call) -> Reply:
-        """Every session, newest first; the provider documents no such call, so the shape is ours."""
-        rows = reversed(self._owner.world.all(self._owner.name, KIND))
-        return json_reply(200, [self.shown(item) for item in rows if item.state != "deleted"])
+        """The newest sessions, as a bare list; the provider shows no answer."""
+        return json_reply(200, [self.shown(item) for item in listed(self._owner, call, KIND)])
 
     def delete(self, call: Call) -> Reply:
         """204; only before the payer is at the bank, else `invalid_action`. What remains is configured."""

@@ -30,6 +30,7 @@ class Payfield(Provider):
     name = "payfield"
     prefix = "/payfield"
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {"payin": OPERATION, "payout": OPERATION}
+    create_paths: ClassVar[Mapping[str, str]] = {"payin": "/api/v1/payins", "payout": "/api/v1/payouts"}
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)

@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from sandbox.limits import FixedWindow, scaled_window
-from sandbox.provider import Provider, Stage, magic_code, read_json, whole
+from sandbox.provider import Provider, Stage, magic_code, read_json
 from sandbox.stable_genius.errors import ERRORS, refuse
 from sandbox.stable_genius.events import Events
-from sandbox.times import iso, now, parsed
+from sandbox.stable_genius.lists import listed
+from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Lifecycle, Resource
 
@@ -20,7 +21,6 @@ INTENT = Lifecycle(
     paid=frozenset({"confirmed", "settled"}),
     unpaid_ends=frozenset({"expired", "cancelled"}),
 )
-STATES = frozenset({"awaiting_payment", "confirmed", "expired", "cancelled", "settled"})
 FEE_RATE = Decimal("0.01")
 TOKEN_CONTRACT = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"  # noqa: S105 - USDC on Base, an address
 
@@ -31,6 +31,7 @@ class StableGenius(Provider):
     name = "stable_genius"
     prefix = "/stable-genius"
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {"payment_intent": INTENT}
+    create_paths: ClassVar[Mapping[str, str]] = {"payment_intent": "/v1/payment-intents"}
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -62,6 +63,8 @@ class StableGenius(Provider):
 
     def authorise(self, call: Call) -> bool:
         """True for the live key and False for the test key; else the documented 401, or 429 when it is used up."""
+        if call.is_behind_stage:
+            return False
         header = call.headers.get("authorization")
         if not header:
             raise refuse("missing_api_key")
@@ -197,36 +200,7 @@ class StableGenius(Provider):
 
     def list_all(self, call: Call) -> Reply:
         """Intents of one merchant, newest first, in the list envelope."""
-        is_live, query = self.authorise(call), call.query
-        merchant, status = query.get("merchant_id"), query.get("status")
-        if not merchant:
-            raise refuse("invalid_request", "merchant_id is required", "merchant_id")
-        if not merchant.startswith("mer_"):
-            raise refuse("invalid_merchant", param="merchant_id")
-        if merchant not in self._own.merchants + self._own.suspended_merchants:
-            raise refuse("merchant_not_found", param="merchant_id")
-        if status is not None and status not in STATES:
-            raise refuse("invalid_request", "no such status", "status")
-        since, until = parsed(query.get("created_after", "")), parsed(query.get("created_before", ""))
-        rows = [
-            item
-            for item in reversed(self.world.all(self.name))
-            if item.is_live == is_live
-            and item.data["merchant_id"] == merchant
-            and status in (None, item.state)
-            and (since is None or item.created_at > since)
-            and (until is None or item.created_at < until)
-        ]
-        ids, limit = [item.ref for item in rows], whole(query.get("limit"), 25, 100)
-        start, end = 0, len(rows)
-        if (after := query.get("starting_after")) in ids:
-            start = ids.index(after) + 1
-        elif (before := query.get("ending_before")) in ids:
-            end = ids.index(before)
-            start = max(0, end - limit)
-        data = [self.shown(item) for item in rows[start : min(end, start + limit)]]
-        more = start + limit < len(rows)
-        return json_reply(200, {"object": "list", "data": data, "has_more": more, "total_count": len(rows)})
+        return json_reply(200, listed(self, call, is_live=self.authorise(call)))
 
     def shown(self, resource: Resource) -> dict[str, Any]:
         """The payment_intent object, with the chain's facts once it is confirmed."""
