@@ -65,6 +65,13 @@ class InboxMessage(SQLModel, table=True):
             postgresql_where=text("awaits IS NOT NULL"),
         ),
         Index("ix_inbox_message_payment_id", "payment_id"),
+        Index(
+            "ix_inbox_message_redelivered",
+            "account",
+            "last_redelivered_at",
+            sqlite_where=text("last_redelivered_at IS NOT NULL"),
+            postgresql_where=text("last_redelivered_at IS NOT NULL"),
+        ),
     )
     #: set when it is recorded, never changed; `envelope_digest` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
@@ -218,7 +225,7 @@ class Payment(SQLModel, table=True):
     seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED, hex
     heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
     next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
-    poll_priority: int = 3  #: storage.types.PollPriority of the next question
+    poll_priority: int = 4  #: storage.types.PollPriority of the next question
     asked_at: datetime | None = Field(default=None, sa_column=instant())
     polls: int = 0  #: questions since the last change
     poll_error: str | None = None  #: of the last question, if it failed

@@ -26,7 +26,10 @@ class AccountBudget(SQLModel, table=True):
 
 
 class PollPlan(SQLModel, table=True):
-    """What one account's schedule was last planned with; made anew every minute by whoever comes first."""
+    """What one account's schedule was last planned with; made anew every minute by whoever comes first.
+
+    The row of the account "" is the planner's own: when it last planned, and how far it has learnt.
+    """
 
     __tablename__ = "poll_plan"
 
@@ -59,12 +62,17 @@ class PushWatch(SQLModel, table=True):
     __tablename__ = "push_watch"
 
     account: str = Field(sa_column=Column(String(64), primary_key=True))
-    measured_at: datetime = Field(sa_column=instant(nullable=False))
+    due_at: datetime = Field(sa_column=instant(nullable=False))  #: whoever comes then measures; a claim puts it off
+    claim_token: int = 0  #: fencing: grows with every claim
+    measured_at: datetime | None = Field(default=None, sa_column=instant())  #: when somebody last did
     message_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last message measured
     transition_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last one measured
     rejected_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last rejection measured
+    redelivered_at: datetime | None = Field(default=None, sa_column=instant())  #: redeliveries are measured up to then
     heard_at: datetime | None = Field(default=None, sa_column=instant())  #: the last verified delivery
+    resumed_at: datetime | None = Field(default=None, sa_column=instant())  #: we were away before that
     rhythm: dict[str, Any] = Field(default_factory=dict, sa_column=json_value())  #: the gaps between deliveries
+    unverified: dict[str, Any] = Field(default_factory=dict, sa_column=json_value())  #: rejections since heard_at
     alarms: dict[str, Any] = Field(default_factory=dict, sa_column=json_value())  #: those that stand, with since when
 
 
@@ -83,7 +91,7 @@ class PushQuality(SQLModel, table=True):
     deliveries: int = 0  #: verified deliveries
     duplicates: int = 0  #: deliveries of what had been delivered
     reordered: int = 0  #: deliveries of what a later one had overtaken
-    rejected: int = 0  #: deliveries that failed verification; of the whole account only
+    rejected: int = 0  #: deliveries that failed verification; of the whole account only; a lower bound
     lags: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: histogram: change to receipt
     skews: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: histogram: signed time less ours
 
@@ -126,4 +134,4 @@ class Reconciliation(SQLModel, table=True):
     finished_at: datetime | None = Field(default=None, sa_column=instant())
     drift: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: what differed, at the end
     counts: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: what the answers came to
-    last_error: str | None = None  #: why it failed, was put off, or could not be listed
+    last_error: str | None = None  #: why it failed, or was put off

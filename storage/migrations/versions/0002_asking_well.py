@@ -62,12 +62,17 @@ def upgrade() -> None:
     op.create_table(
         "push_watch",
         sa.Column("account", sa.String(length=64), nullable=False),
-        sa.Column("measured_at", storage.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("due_at", storage.types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("claim_token", sa.Integer(), nullable=False),
+        sa.Column("measured_at", storage.types.UtcDateTime(timezone=True), nullable=True),
         sa.Column("message_id", sa.Uuid(as_uuid=False), nullable=True),
         sa.Column("transition_id", sa.Uuid(as_uuid=False), nullable=True),
         sa.Column("rejected_id", sa.Uuid(as_uuid=False), nullable=True),
+        sa.Column("redelivered_at", storage.types.UtcDateTime(timezone=True), nullable=True),
         sa.Column("heard_at", storage.types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column("resumed_at", storage.types.UtcDateTime(timezone=True), nullable=True),
         sa.Column("rhythm", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("unverified", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("alarms", sa.JSON(none_as_null=True), nullable=False),
         sa.PrimaryKeyConstraint("account", name=op.f("pk_push_watch")),
     )
@@ -111,7 +116,7 @@ def upgrade() -> None:
     op.add_column("account_budget", sa.Column("failures", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("account_budget", sa.Column("broken_at", storage.types.UtcDateTime(timezone=True), nullable=True))
     op.add_column("account_budget", sa.Column("probe_at", storage.types.UtcDateTime(timezone=True), nullable=True))
-    op.add_column("payment", sa.Column("poll_priority", sa.Integer(), nullable=False, server_default="3"))
+    op.add_column("payment", sa.Column("poll_priority", sa.Integer(), nullable=False, server_default="4"))
     op.drop_index("ix_payment_next_poll_at", table_name="payment")
     op.create_index(
         "ix_payment_next_poll",
@@ -129,4 +134,12 @@ def upgrade() -> None:
         unique=True,
         sqlite_where=sa.text("payment_id IS NULL"),
         postgresql_where=sa.text("payment_id IS NULL"),
+    )
+    op.create_index(
+        "ix_inbox_message_redelivered",
+        "inbox_message",
+        ["account", "last_redelivered_at"],
+        unique=False,
+        sqlite_where=sa.text("last_redelivered_at IS NOT NULL"),
+        postgresql_where=sa.text("last_redelivered_at IS NOT NULL"),
     )
