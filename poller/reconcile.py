@@ -1,0 +1,203 @@
+"""Catching up with a provider: one walk per account at a time, taken up where it was left, with a report at its end."""
+
+import asyncio
+import random
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from poller import pace
+from poller.alarms import alarm_message
+from poller.drift import Report, report
+from poller.errors import ReconciliationPaused, ReconciliationRunning
+from poller.questions import Questions
+from poller.walk import Told, Tools, Walk, WalkedAccount
+from statemachine.phases import Alarm
+from storage import inbox, reconciliations
+from storage.errors import LeaseLost, StorageUnavailable
+from storage.reconciliations import Wanted
+from storage.tables_asking import Reconciliation
+from storage.types import ReconciliationStatus
+
+log = structlog.get_logger()
+
+#: Who wants the walks that nobody asked for.
+SCHEDULE: Final = "schedule"
+
+#: How long the schedule leaves a provider alone that gave no answers, where it does not say how long.
+_PAUSE: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A walk that this process has the lease of, and whether it was begun before."""
+
+    row: Reconciliation
+    is_resumed: bool
+
+
+class Reconciler:
+    """Walks accounts, one run at a time for each. `holder` names this process for whoever comes second."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        accounts: Mapping[str, WalkedAccount],
+        rng: random.Random,
+        *,
+        holder: str,
+        grace: timedelta = timedelta(minutes=5),
+    ) -> None:
+        self._tools = tools
+        self._accounts = accounts
+        self._rng = rng
+        self._holder = holder[:128]
+        self._grace = grace
+
+    def start(self, wanted: Wanted, *, anew: bool = False) -> Started:
+        """The account's unfinished walk, to go on with, else a new one; this process has its lease.
+
+        With `anew` the unfinished one is ended as failed first. Raises ReconciliationRunning while another process
+        has it, whatever is wanted. Writes to storage, so call it in a thread.
+        """
+        tools, now = self._tools, self._tools.clock()
+        with tools.database.write() as unit:
+            row = reconciliations.unfinished(unit, wanted.account)
+            if row is not None:
+                _refuse_held(row, now)
+                reconciliations.claim(unit, row, self._holder, now, tools.lease)
+            is_resumed = row is not None and not anew
+            if row is not None and anew:
+                words = f"left unfinished; {wanted.asked_by} began another"
+                reconciliations.finish(unit, row, now, ReconciliationStatus.FAILED, last_error=words)
+            if not is_resumed:
+                row = reconciliations.begin(unit, wanted, self._holder, now, tools.lease)
+        if row is None:
+            raise ReconciliationRunning("another process has just begun one")
+        about = {"account": row.account, "reconciliation_id": row.id, "asked_by": row.asked_by}
+        if is_resumed:
+            log.info("reconcile.resumed", **about, stage=row.stage, asked=row.asked, pages=row.pages)
+        else:
+            log.info("reconcile.started", **about, since=row.since.isoformat(), until=row.until.isoformat())
+        return Started(row, is_resumed)
+
+    async def walk(self, row: Reconciliation, told: Told = lambda _: None) -> Reconciliation:
+        """The walk is done and its report kept; `told` is called with the row whenever it is further.
+
+        Everything was asked within the account's budget, behind whatever is more urgent. Raises ReconciliationPaused
+        where the provider is away, LeaseLost and StorageUnavailable. However this ends, a kill included, another run
+        goes on from there: at once, or after a kill when the lease has run out.
+        """
+        walk = Walk(self._tools, self._accounts[row.account], row, Questions(self._tools.sleep, self._rng), told)
+        try:
+            with pace.patiently():
+                found = await self._holding(row, self._run(walk, row))
+            await asyncio.to_thread(self._finish, row, found)
+        except ReconciliationPaused as paused:
+            wait = timedelta(seconds=paused.wait) if paused.wait else _PAUSE
+            log.warning("reconcile.paused", **_about(row), seconds=wait.total_seconds())
+            await asyncio.to_thread(self._release, row, wait, paused.message)
+            raise
+        except LeaseLost:
+            raise
+        except asyncio.CancelledError:
+            self._give_back(row)  # at once: who cancels us is about to end the process
+            raise
+        except Exception:
+            await asyncio.to_thread(self._give_back, row)
+            raise
+        return row
+
+    async def _run(self, walk: Walk, row: Reconciliation) -> Report:
+        await walk.run()
+        return await asyncio.to_thread(self._report, row)
+
+    def _report(self, row: Reconciliation) -> Report:
+        with self._tools.database.read() as unit:
+            return report(unit, row, self._grace)
+
+    async def _holding(self, row: Reconciliation, work: Coroutine[Any, Any, Report]) -> Report:
+        """What comes of the work; the lease is held meanwhile. Raises LeaseLost, and ends the work, where it is lost."""
+        working, renewing = asyncio.ensure_future(work), asyncio.ensure_future(self._renew(row))
+        try:
+            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                renewing.result()
+            return working.result()
+        finally:
+            working.cancel()
+            renewing.cancel()
+            await asyncio.gather(working, renewing, return_exceptions=True)
+
+    async def _renew(self, row: Reconciliation) -> None:
+        """The lease never runs out while this runs: a question may wait long for its turn."""
+        while True:
+            await asyncio.sleep(self._tools.lease.total_seconds() / 3)
+            await asyncio.to_thread(self._keep, row)
+
+    def _keep(self, row: Reconciliation) -> None:
+        with self._tools.database.write() as unit:
+            reconciliations.keep(unit, row, self._tools.clock(), self._tools.lease)
+
+    def _release(self, row: Reconciliation, wait: timedelta, error: str | None) -> None:
+        now = self._tools.clock()
+        with self._tools.database.write() as unit:
+            reconciliations.release(unit, row, now, resume_at=now + wait, error=error)
+
+    def _give_back(self, row: Reconciliation) -> None:
+        """The lease is given back, or runs out by itself where that cannot be written."""
+        try:
+            self._release(row, timedelta(0), None)
+        except (LeaseLost, StorageUnavailable) as fault:
+            log.warning("reconcile.lease_lost", **_about(row), error=fault.code)
+
+    def _finish(self, row: Reconciliation, found: Report) -> None:
+        """The report is kept, the alarm recorded where there is one, and the walk at its end, in one commit."""
+        tools = self._tools
+        is_alarming = row.asked_by == SCHEDULE and found.alarms
+        with tools.database.write() as unit:
+            now = tools.clock()
+            reconciliations.finish(unit, row, now, ReconciliationStatus.DONE, drift=found.drift, counts=found.counts)
+            if is_alarming:
+                reason, details = _in_words(row, found)
+                message = alarm_message(
+                    row.account,
+                    Alarm.DRIFT,
+                    since=row.began_at,
+                    is_over=False,
+                    reason=reason,
+                    details=details,
+                    now=now,
+                )
+                inbox.record(unit, [message])
+        figures = {name: found.counts[name] for name in ("drift", "fresh", "adopted", "effects", "reviews")}
+        log.info("reconcile.done", **_about(row), asked=row.asked, failed=row.failed, pages=row.pages, **figures)
+        if is_alarming:
+            log.warning("reconcile.drift", **_about(row), **figures)
+
+
+def _in_words(row: Reconciliation, found: Report) -> tuple[str, dict[str, float | int | str | None]]:
+    """Why there is an alarm, and its figures."""
+    counts = found.counts
+    one = counts["drift"] == 1
+    reason = (
+        f"{counts['drift']} payment{' was' if one else 's were'} not as known here, and nobody had told: "
+        f"receipted reconciliations show {row.id}"
+    )
+    names = ("drift", "fresh", "adopted", "effects", "reviews")
+    return reason, {"reconciliation": row.id, "failed": row.failed, **{name: counts[name] for name in names}}
+
+
+def _refuse_held(row: Reconciliation, now: datetime) -> None:
+    if reconciliations.is_held(row, now):
+        raise ReconciliationRunning(
+            f"{row.held_by} has been walking {row.account} since {row.held_at:%Y-%m-%d %H:%M:%SZ}; if that process is "
+            f"dead, its lease ends at {row.lease_ends_at:%H:%M:%SZ}"
+        )
+
+
+def _about(row: Reconciliation) -> dict[str, str]:
+    return {"account": row.account, "reconciliation_id": row.id}
