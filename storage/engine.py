@@ -1,23 +1,25 @@
-"""The database and its units of work. On SQLite: WAL, synchronous=FULL, one writer at a time."""
+"""The database and its units of work. On SQLite one writer at a time, on PostgreSQL row locks."""
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, RowMapping, create_engine, event
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy import Connection, CursorResult, Executable, Row, RowMapping
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.orm.attributes import manager_of_class
 from sqlmodel import SQLModel
 
+from storage.connections import connected
 from storage.errors import StorageUnavailable
 
 Record = TypeVar("Record", bound=SQLModel)
 
-#: Seconds that another process may hold the write lock of a SQLite file before we answer "unavailable".
-_BUSY_SECONDS = 5.0
+#: A reader sees one instant on PostgreSQL too; a writer sees what is committed, and locks the rows that it decides by.
+_SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Unit:
@@ -77,18 +79,25 @@ def _columns(model: type[SQLModel]) -> tuple[str, ...]:
 
 
 class Database:
-    """One database. `write()` serialises writers on SQLite, so that none of this process waits in back-off."""
+    """One database. `write()` serialises writers on SQLite, so that none of this process waits in back-off.
+
+    `postgresql://…` and `sqlite:///…` are all that a URL needs to say. Raises DatabaseUnsupported for any other.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = _engine(url)
-        self._writing = threading.Lock() if self.engine.dialect.name == "sqlite" else None
+        self.engine = connected(url)
+        self._is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writing = threading.Lock() if self._is_sqlite else None
 
     @contextmanager
     def write(self) -> Iterator[Unit]:
         """A unit of work that commits at the end of the block, and rolls back on any exception.
 
-        Raises StorageUnavailable when the database is away, locked by another process, full or read-only.
+        On PostgreSQL it is READ COMMITTED: what a decision rests on is locked by whoever reads it. Raises
+        StorageUnavailable when the database is away, busy for too long, full or read-only, or has ended the unit of
+        work because of another. Where the connection is lost during the commit itself, nobody can say whether it was
+        kept: every caller's repeat must be harmless.
         """
         lock = self._writing
         if lock is not None:
@@ -104,9 +113,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Unit]:
-        """A unit of work that sees one consistent snapshot and must not write."""
-        with translated(), self.engine.connect() as connection, connection.begin():
-            yield Unit(connection)
+        """A unit of work that sees one consistent snapshot and must not write. Raises StorageUnavailable."""
+        with translated(), self.engine.connect() as connection:
+            if not self._is_sqlite:
+                connection = connection.execution_options(**_SNAPSHOT)
+            with connection.begin():
+                yield Unit(connection)
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -123,25 +135,7 @@ def translated() -> Iterator[None]:
     except DBAPIError as fault:
         # The statement and its parameters stay out of the message: they hold payloads.
         raise StorageUnavailable(f"the database refused: {type(fault.orig).__name__}: {fault.orig}") from None
-
-
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
-
-    @event.listens_for(engine, "connect")
-    def _configure(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.isolation_level = None  # we say BEGIN ourselves
-        cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        is_write = connection.get_execution_options().get("receipted_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
-
-    return engine
+    except PoolTimeout:
+        raise StorageUnavailable("every connection to the database is in use") from None
+    except PendingRollbackError:
+        raise StorageUnavailable("the connection to the database was lost") from None

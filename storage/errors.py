@@ -6,12 +6,22 @@ from statemachine.errors import ServiceError
 
 
 class StorageUnavailable(ServiceError):
-    """The database cannot be written or read now; nothing of the unit of work was kept."""
+    """The database cannot be written or read now; nothing of the unit of work was kept, save where the connection was
+    lost during the commit itself.
+    """
 
     type = "api_error"
     code = "storage_unavailable"
     status = 503
     retryable: ClassVar[bool] = True
+
+
+class DatabaseUnsupported(ServiceError):
+    """The database's URL names none that can be used here: another kind, or one whose driver is not installed."""
+
+    type = "api_error"
+    code = "database_unsupported"
+    status = 500
 
 
 class LeaseLost(ServiceError):

@@ -1,8 +1,10 @@
 """Brings a database to the newest schema, and says whether it is there."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -11,9 +13,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url
 
+from storage.connections import BUSY_SECONDS
 from storage.engine import Database, translated
 from storage.errors import SchemaOutdated
 from storage.schema import metadata
+
+#: The advisory lock of whoever migrates: the first bytes of the SHA-256 of "receipted migrate".
+_MIGRATING: Final = 0x723CDBC223EAE0F
+
+#: Seconds that a migration waits for another one.
+_PATIENCE_SECONDS: Final = 60
 
 
 def _config() -> Config:
@@ -36,21 +45,42 @@ def current(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(database: Database) -> str:
-    """The database has the newest schema afterwards; a repeat changes nothing. Returns the revision.
+def upgrade(database: Database, *, to: str = "head") -> str:
+    """The database has the newest schema afterwards, or that of `to`; a repeat changes nothing. Returns the newest.
 
-    Raises StorageUnavailable.
+    Several processes may do it at once: one migrates, the others wait for it and find nothing left to do. All
+    migrations are one transaction, so that a crash leaves the schema as it was. Raises StorageUnavailable.
     """
     path = _file(database)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     config = _config()
-    opened = database.engine.connect().execution_options(receipted_write=True)
-    with translated(), opened as connection, _keys_unenforced(connection):
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.commit()
+    with translated(), database.engine.connect() as opened:
+        connection = opened.execution_options(receipted_write=True)
+        with _keys_unenforced(connection), connection.begin():
+            _wait_for_others(connection)
+            config.attributes["connection"] = connection
+            before = _dangling(connection)
+            command.upgrade(config, to)
+            if lost := _dangling(connection) - before:
+                raise SchemaOutdated(f"nothing was migrated: rows of {', '.join(lost)} would point to nothing")
     return newest()
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Nobody else migrates until the transaction ends; SQLite's BEGIN IMMEDIATE has seen to that already."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_SECONDS}s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+        # Whoever waits for a table to change it holds up everybody who comes after.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS:.0f}s'")
+
+
+def _dangling(connection: Connection) -> Counter[str]:
+    """How many rows of each table point to a row that is not there; on PostgreSQL none ever does."""
+    if connection.dialect.name != "sqlite":
+        return Counter()
+    return Counter(str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check"))
 
 
 @contextmanager

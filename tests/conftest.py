@@ -7,7 +7,7 @@ import pytest
 
 from storage.engine import Database
 from tests.fakes.clock import FakeClock
-from tests.fakes.databases import copy_of, migrated_file
+from tests.fakes.databases import PostgreSQL, copy_of, migrated_file
 
 
 @pytest.fixture
@@ -25,3 +25,11 @@ def database(template: Path, tmp_path: Path) -> Iterator[Database]:
     opened = copy_of(template, tmp_path / "receipted.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One server for each process of tests, started by the first test that wants it."""
+    server = PostgreSQL()
+    yield server
+    server.stop()

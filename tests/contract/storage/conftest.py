@@ -1,17 +1,22 @@
-"""One fixture for every kind of database under the storage contract; a second kind is a second parameter."""
+"""One fixture for every kind of database under the storage contract; another kind is another parameter."""
 
 import pytest
 
 from tests.fakes.databases import copy_of
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def database(request, template, tmp_path):
     """An empty migrated database of the kind."""
-    assert request.param == "sqlite"
-    opened = copy_of(template, tmp_path / "contract.db")
+    if request.param == "sqlite":
+        opened = copy_of(template, tmp_path / "contract.db")
+        yield opened
+        opened.close()
+        return
+    server = request.getfixturevalue("postgresql")
+    opened = server.copy()
     yield opened
-    opened.close()
+    server.drop(opened)
 
 
 @pytest.fixture

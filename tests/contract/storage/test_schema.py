@@ -1,41 +1,117 @@
-"""Schema and failure on SQLite: migrations agree with the tables, history is append-only, trouble keeps nothing."""
+"""Schema on every database: migrations agree with the tables, keep every row, and history is append-only."""
 
-import shutil
-import sqlite3
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from storage import engine, history, inbox, migrate, payments
+from storage import history, inbox, migrate, payments
 from storage.engine import Database
-from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.errors import DatabaseUnsupported, SchemaOutdated
 from storage.schema import metadata
 from tests.builders import a_message, a_payment, moved_to_paid
 from tests.fakes.clock import START
 
 
-def path_of(database):
-    return database.engine.url.database
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request, tmp_path):
+    """A database without tables; on SQLite in a folder that is not there yet."""
+    if request.param == "sqlite":
+        opened = Database(f"sqlite:///{tmp_path}/var/new/receipted.db")
+        yield opened
+        opened.close()
+        return
+    server = request.getfixturevalue("postgresql")
+    opened = Database(server.url_of(server.empty()))
+    yield opened
+    server.drop(opened)
 
 
-def test_upgrading_twice_changes_nothing(database, tmp_path):
-    """A repeat finds the newest schema; a new file, in a folder that is not there yet, gets the same."""
-    fresh = Database(f"sqlite:///{tmp_path}/var/new/receipted.db")
-    assert migrate.upgrade(fresh) == migrate.upgrade(fresh) == migrate.newest()
-    migrate.check(fresh)
+def test_upgrading_twice_changes_nothing(empty):
+    """A repeat finds the newest schema, and the tables are what the migrations make."""
+    assert migrate.upgrade(empty) == migrate.upgrade(empty) == migrate.newest()
+    migrate.check(empty)
 
-    assert migrate.drift(fresh) == migrate.drift(database) == []
-    fresh.close()
+    assert migrate.drift(empty) == []
 
 
-def test_an_empty_file_is_outdated(tmp_path):
+def test_processes_that_migrate_at_once_do_it_once(empty):
+    """One migrates, the others wait for it: none fails, and none does anything twice."""
+    (path := migrate._file(empty)) and path.parent.mkdir(parents=True)
+    pools, gate, found = [Database(empty.url) for _ in range(4)], threading.Barrier(4), []
+
+    def start(opened):
+        gate.wait()
+        found.append(migrate.upgrade(opened))
+
+    threads = [threading.Thread(target=start, args=(opened,)) for opened in pools]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for opened in pools:
+        opened.close()
+
+    assert found == [migrate.newest()] * 4
+    assert migrate.drift(empty) == []
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(empty, monkeypatch):
+    """All migrations are one transaction: a crash in the middle is a crash before the first."""
+    migrate.upgrade(empty, to="0001")
+    kept = migrate.current(empty)
+
+    def crash(_connection):
+        raise KeyboardInterrupt
+
+    calls = iter([lambda _connection: Counter(), crash])  # before the first migration, and after the last
+
+    def dangling(connection):
+        return next(calls)(connection)
+
+    monkeypatch.setattr(migrate, "_dangling", dangling)
+    with pytest.raises(KeyboardInterrupt):
+        migrate.upgrade(empty)
+    assert migrate.current(empty) == kept
+
+    monkeypatch.undo()
+    migrate.upgrade(empty)
+    assert migrate.drift(empty) == []
+
+
+#: Each would leave a row that points to nothing, or change history.
+_AGAINST_A_KEY = (
+    "UPDATE delivery_attempt SET outbox_id = '00000000-0000-0000-0000-0000000000bb'",
+    "UPDATE outbox_message SET payment_id = '00000000-0000-0000-0000-0000000000bb'",
+    "UPDATE outbox_message SET cause = '00000000-0000-0000-0000-0000000000bb'",
+    "DELETE FROM outbox_message",
+    "DELETE FROM transition",
+)
+
+
+def test_an_upgrade_keeps_every_row_and_every_key(empty):
+    """A database of the first schema with rows everywhere has them all in the newest, and foreign keys still hold."""
+    migrate.upgrade(empty, to="0001")
+    filled = _fill(empty)
+    assert {"outbox_message", "delivery_attempt", "transition", "payment"} <= filled.keys()
+    migrate.upgrade(empty)
+
+    assert migrate.drift(empty) == []
+    assert {name: _rows(empty, name, columns=rows[0].keys()) for name, rows in filled.items()} == filled
+    for wrong in _AGAINST_A_KEY:
+        with pytest.raises(IntegrityError), empty.write() as unit:
+            unit.execute(sa.text(wrong))
+
+
+def test_an_empty_database_is_outdated(empty, tmp_path):
     """A program does not start on a database without its schema."""
-    path = tmp_path / "empty.db"
-    path.touch()
-    empty = Database(f"sqlite:///{path}")
+    (tmp_path / "var" / "new").mkdir(parents=True)
     with pytest.raises(SchemaOutdated):
         migrate.check(empty)
-    empty.close()
 
 
 def test_every_constraint_and_index_is_named(database):
@@ -43,15 +119,17 @@ def test_every_constraint_and_index_is_named(database):
     for table in metadata.sorted_tables:
         assert all(constraint.name for constraint in table.constraints), table.name
         assert all(index.name for index in table.indexes), table.name
-    with sqlite3.connect(path_of(database)) as raw:
-        names = [row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql NOT NULL")]
-        for (sql,) in raw.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'"):
-            for kind in ("PRIMARY KEY", "UNIQUE", "FOREIGN KEY"):
-                assert sql.count(f" {kind} ") == sum(
-                    line.strip().startswith("CONSTRAINT ") and f" {kind} " in line for line in sql.splitlines()
-                ), sql
-    raw.close()
-    assert names
+    found = sa.inspect(database.engine)
+    for table in metadata.sorted_tables:
+        assert found.get_pk_constraint(table.name)["name"] == table.primary_key.name
+        assert {key["name"] for key in found.get_foreign_keys(table.name)} == {
+            key.name for key in table.foreign_key_constraints
+        }
+        indexes = {key["name"] for key in (*found.get_indexes(table.name), *found.get_unique_constraints(table.name))}
+        assert indexes == {
+            *(index.name for index in table.indexes),
+            *(key.name for key in table.constraints if isinstance(key, sa.UniqueConstraint)),
+        }
 
 
 @pytest.mark.parametrize("change", ["UPDATE transition SET reason = 'x'", "DELETE FROM transition"])
@@ -87,81 +165,65 @@ def test_a_number_is_given_once(database):
         append(two)
 
 
-def kept(path):
-    with sqlite3.connect(path) as raw:
-        found = raw.execute("SELECT count(*) FROM inbox_message").fetchone()[0]
-    raw.close()
-    return found
-
-
-def test_a_read_only_file_is_unavailable_and_can_be_read(database):
-    """Nothing is half written, and reading goes on."""
-    record(database, b"{}")
-    path = path_of(database)
-    read_only = Database(f"sqlite:///file:{path}?mode=ro&uri=true")
-    with pytest.raises(StorageUnavailable):
-        record(read_only, b"{}")
-    with read_only.read() as unit:
-        assert len(inbox.find(unit)) == 1
-    read_only.close()
-
-    assert kept(path) == 1
-
-
-def test_a_locked_file_is_unavailable(template, tmp_path, monkeypatch):
-    """Another process that holds the lock for too long is answered with 503, not with a hang."""
-    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
-    path = tmp_path / "locked.db"
-    shutil.copyfile(template, path)
-    database = Database(f"sqlite:///{path}")
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StorageUnavailable) as raised:
-        record(database, b"a secret of the payer")
-    other.execute("ROLLBACK")
-    other.close()
-
-    assert "secret" not in str(raised.value)
-    assert kept(path) == 0
-    record(database, b"{}")
-    database.close()
-    assert kept(path) == 1
-
-
-def test_a_full_disk_is_unavailable_and_nothing_is_half_written(database):
-    """A unit of work that does not fit is kept in no part, and the next one that fits is kept."""
-    with database.engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-
-    def bound(connection, _record, _proxy):
-        connection.execute(f"PRAGMA max_page_count={pages + limit}")
-
-    limit = 8
-    engine.event.listen(database.engine, "checkout", bound)
-    with pytest.raises(StorageUnavailable) as raised:
-        record(database, b"small", b"x" * 200_000)
-
-    assert "full" in raised.value.message
-    assert kept(path_of(database)) == 0
-    record(database, b"small")
-    assert kept(path_of(database)) == 1
-
-
-def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
-    """A path that cannot be opened is storage that is away."""
-    nowhere = Database(f"sqlite:///{tmp_path}/not/there.db")
-    with pytest.raises(StorageUnavailable), nowhere.read() as unit:
-        inbox.find(unit)
-    nowhere.close()
-
-
 def test_times_without_a_zone_are_refused(database):
     """A naive time is a fault of the program, and is not stored."""
     with pytest.raises(Exception, match="without a zone"), database.write() as unit:
         payments.set_next_poll(unit, a_payment().id, START.replace(tzinfo=None))
 
 
-def record(database, *bodies):
+def test_an_instant_comes_back_as_it_went_in(database):
+    """To the microsecond, in UTC, whatever zone it was said in."""
+    payment = a_payment(changed_at=START + timedelta(microseconds=123_457))
     with database.write() as unit:
-        for body in bodies:
-            inbox.record(unit, [a_message(body=body)])
+        payments.add(unit, payment)
+    with database.read() as unit:
+        found = payments.get(unit, payment.id).changed_at
+
+    assert (found, found.tzinfo) == (payment.changed_at, UTC)
+
+
+@pytest.mark.parametrize("url", ["mysql://h/db", "postgresql+asyncpg://h/db", "nonsense", "sqlite+aiosqlite:///x", ""])
+def test_another_kind_of_database_is_refused(url):
+    """A URL that cannot work is refused when it is given, without repeating what it says."""
+    with pytest.raises(DatabaseUnsupported) as raised:
+        Database(url)
+    assert "://h" not in str(raised.value)
+
+
+def _reflected(database, name):
+    return sa.Table(name, sa.MetaData(), autoload_with=database.engine, resolve_fks=False)
+
+
+def _fill(database, rows=3):
+    """Three rows in each table, each with a value in every column; what they are by table, as `_rows` has it."""
+    declared = {table.name: table for table in metadata.sorted_tables}
+    present = set(sa.inspect(database.engine).get_table_names())
+    ordered = [name for name in declared if name in present]
+    with database.write() as unit:
+        for name in ordered:
+            table = _reflected(database, name)
+            for number in range(rows):
+                unit.execute(sa.insert(table), {c.name: _value(declared[name], c, number) for c in table.columns})
+    return {name: _rows(database, name) for name in ordered}
+
+
+def _value(declared, column, number):
+    """A value that fits the column: the n-th of a kind, and the n-th row's id wherever an id is meant."""
+    kind = declared.c[column.name].type if column.name in declared.c else column.type
+    if isinstance(kind, sa.Uuid):
+        return str(UUID(int=number + 1)) if column.type.python_type is UUID else UUID(int=number + 1).hex
+    if column.type.python_type is datetime:
+        return datetime(2026, 1, 1 + number, tzinfo=UTC if getattr(column.type, "timezone", False) else None)
+    if column.type.python_type is str:
+        return f"{column.name}{number}"[-(getattr(column.type, "length", None) or 99) :]
+    values = {int: number + 1, float: 0.5 + number, bool: number == 0, bytes: bytes([0, 255, number])}
+    return values.get(column.type.python_type, {"n": [number]})
+
+
+def _rows(database, name, columns=None):
+    """Every row of a table, as far as these columns go."""
+    table = _reflected(database, name)
+    wanted = sorted(columns or table.c.keys())
+    with database.read() as unit:
+        rows = unit.execute(sa.select(*(table.c[column] for column in wanted))).all()
+    return sorted((dict(zip(wanted, row, strict=True)) for row in rows), key=str)

@@ -1,0 +1,98 @@
+"""What can go wrong with a SQLite file alone: read-only, locked, full, not there. Nothing is half written by it."""
+
+import shutil
+import sqlite3
+
+import pytest
+
+from storage import connections, inbox
+from storage.engine import Database
+from storage.errors import StorageUnavailable
+from tests.builders import a_message
+from tests.fakes.databases import copy_of
+
+
+@pytest.fixture
+def database(template, tmp_path):
+    """A file of its own: other databases have no file that could be read-only, locked or full."""
+    opened = copy_of(template, tmp_path / "contract.db")
+    yield opened
+    opened.close()
+
+
+def path_of(database):
+    return database.engine.url.database
+
+
+def kept(path):
+    with sqlite3.connect(path) as raw:
+        found = raw.execute("SELECT count(*) FROM inbox_message").fetchone()[0]
+    raw.close()
+    return found
+
+
+def record(database, *bodies):
+    with database.write() as unit:
+        for body in bodies:
+            inbox.record(unit, [a_message(body=body)])
+
+
+def test_a_read_only_file_is_unavailable_and_can_be_read(database):
+    """Nothing is half written, and reading goes on."""
+    record(database, b"{}")
+    path = path_of(database)
+    read_only = Database(f"sqlite:///file:{path}?mode=ro&uri=true")
+    with pytest.raises(StorageUnavailable):
+        record(read_only, b"{}")
+    with read_only.read() as unit:
+        assert len(inbox.find(unit)) == 1
+    read_only.close()
+
+    assert kept(path) == 1
+
+
+def test_a_locked_file_is_unavailable(template, tmp_path, monkeypatch):
+    """Another process that holds the lock for too long is answered with 503, not with a hang."""
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0.05)
+    path = tmp_path / "locked.db"
+    shutil.copyfile(template, path)
+    database = Database(f"sqlite:///{path}")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageUnavailable) as raised:
+        record(database, b"a secret of the payer")
+    other.execute("ROLLBACK")
+    other.close()
+
+    assert "secret" not in str(raised.value)
+    assert kept(path) == 0
+    record(database, b"{}")
+    database.close()
+    assert kept(path) == 1
+
+
+def test_a_full_disk_is_unavailable_and_nothing_is_half_written(database):
+    """A unit of work that does not fit is kept in no part, and the next one that fits is kept."""
+    with database.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    def bound(connection, _record, _proxy):
+        connection.execute(f"PRAGMA max_page_count={pages + limit}")
+
+    limit = 8
+    connections.event.listen(database.engine, "checkout", bound)
+    with pytest.raises(StorageUnavailable) as raised:
+        record(database, b"small", b"x" * 200_000)
+
+    assert "full" in raised.value.message
+    assert kept(path_of(database)) == 0
+    record(database, b"small")
+    assert kept(path_of(database)) == 1
+
+
+def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
+    """A path that cannot be opened is storage that is away."""
+    nowhere = Database(f"sqlite:///{tmp_path}/not/there.db")
+    with pytest.raises(StorageUnavailable), nowhere.read() as unit:
+        inbox.find(unit)
+    nowhere.close()
