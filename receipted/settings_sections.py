@@ -79,14 +79,24 @@ class LogSettings(Section):
 class PollerSettings(Section):
     """When a silent payment is asked about."""
 
-    first_after_seconds: float = Field(60, gt=0, description="seconds of silence before a payment is first asked about")
-    growth: float = Field(1.5, ge=1, description="by how much each wait is longer than the one before")
-    longest_seconds: float = Field(3600, gt=0, description="the longest wait between two questions, in seconds")
-    paid_every_seconds: float = Field(
-        21_600,
+    worth_seconds: float = Field(
+        1,
         gt=0,
-        description="seconds between questions about a payment that is paid and may still be settled or refunded",
+        description="expected seconds of not knowing of a change that justify a question, where the budget has room",
     )
+    soonest_seconds: float = Field(5, gt=0, description="the shortest wait between two questions about one payment")
+    longest_seconds: float = Field(
+        43_200, gt=0, description="the longest wait between two questions about an open payment, in seconds"
+    )
+    paid_every_seconds: float = Field(
+        86_400,
+        gt=0,
+        description="likewise about a payment that is paid and may still be settled or refunded",
+    )
+    retry_first_seconds: float = Field(
+        15, gt=0, description="seconds after a question that failed until it is asked again; doubles"
+    )
+    retry_longest_seconds: float = Field(3600, gt=0, description="the longest of these waits")
     give_up_after_seconds: float = Field(
         2_592_000, ge=0, description="age in seconds at which asking ends and a person must look; 0 for never"
     )
@@ -98,7 +108,22 @@ class PollerSettings(Section):
     create_grace_seconds: float = Field(
         120, gt=0, description="seconds that a create call may be without an answer before its payment needs review"
     )
-    concurrency: int = Field(4, ge=1, description="how many questions are under way at once")
+    concurrency: int = Field(8, ge=1, description="how many questions are under way at once")
+
+
+class ReconciliationSettings(Section):
+    """When everything that a provider has is compared with what is known here."""
+
+    every_seconds: float = Field(
+        86_400, ge=0, description="seconds from one scheduled reconciliation of an account to the next; 0 for none"
+    )
+    look_back_seconds: float = Field(
+        259_200, gt=0, description="how many seconds back a reconciliation looks, where nobody says since when"
+    )
+    grace_seconds: float = Field(
+        300, ge=0, description="seconds within which a change raises no alarm: a webhook may be about to tell it"
+    )
+    concurrency: int = Field(4, ge=1, description="how many questions of a reconciliation are under way at once")
 
 
 class WorkerSettings(Section):
@@ -142,6 +167,9 @@ class Settings(Section):
     service: ServiceSettings = Field(ServiceSettings(), description="the web process, and what is shared")
     log: LogSettings = Field(LogSettings(), description="what is logged, and how")
     poller: PollerSettings = Field(PollerSettings(), description="when a silent payment is asked about")
+    reconciliation: ReconciliationSettings = Field(
+        ReconciliationSettings(), description="when everything is compared with what the provider has"
+    )
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
     fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")
     sinks: tuple[SinkSettings, ...] = Field((), description="where effects go", json_schema_extra=REQUIRED)

@@ -30,7 +30,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 _MADE = {"receipted.toml", "walk.toml", "history.jsonl", "backup.db", "receipted.db-wal", "receipted.db-shm"}
 _FILE = re.compile(r"[\w./-]+\.(py|md|toml|txt|cfg|yml|json)|[\w.-]+(/[\w.-]+)*/")
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)(?:#[^)]*)?\)")
-_SECTION = re.compile(r"(service|log|poller|worker|fulfilment)\.(\w+)")
+_SECTION = re.compile(r"(service|log|poller|reconciliation|worker|fulfilment)\.(\w+)")
 _VARIABLE = re.compile(r"RECEIPTED_(\w+?)__(\w+)(=.*)?")
 
 
