@@ -15,8 +15,11 @@ from providers.listing import Extent, after, text_of
 #: The largest page that the provider has.
 LIMIT: Final = 100
 
-#: Times of creation are whole seconds here, and a page may end within one.
+#: How exactly times of creation are told: whole seconds in v2. A page may end within one.
 _SECOND: Final = timedelta(seconds=1)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_LAST_YEAR: Final = 9999  #: beyond which nothing can be reckoned
+_DAWN: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def query_of(options: BankedOptions, since: datetime, until: datetime, position: str | None) -> dict[str, str]:
@@ -30,7 +33,7 @@ def query_of(options: BankedOptions, since: datetime, until: datetime, position:
 
 
 def extent_of(options: BankedOptions, body: bytes, size: int, since: datetime) -> Extent:
-    """Where a page leads: to what was created up to the second of its oldest resource. Raises Unreadable.
+    """Where a page leads: to what was created up to the second of its oldest resource, as told. Raises Unreadable.
 
     The resources of that second are listed again, which is harmless.
     """
@@ -44,10 +47,11 @@ def extent_of(options: BankedOptions, body: bytes, size: int, since: datetime) -
         return Extent(count, None, "more may follow, and no resource on the page says when it was created")
     if options.list_before is None:
         return Extent(count, None, "more may follow, and the account names no filter (list_before) to ask for it")
-    onward = min(known).replace(microsecond=0) + _SECOND
-    if onward >= max(known) + _SECOND:
-        return Extent(count, None, "more may follow, and a whole page was created within one second")
-    return Extent(count, text_of(onward))
+    step = _MILLISECOND if any(at.microsecond for at in known) else _SECOND
+    oldest, newest = (at - (at - _DAWN) % step for at in (min(known), max(known)))
+    if oldest == newest:
+        return Extent(count, None, "more may follow, and a whole page was created at one time")
+    return Extent(count, text_of(oldest + step))
 
 
 def _created_at(resource: object) -> datetime | None:
@@ -56,4 +60,4 @@ def _created_at(resource: object) -> datetime | None:
     if not isinstance(told, str):
         return None
     at = instant(told.removesuffix(" UTC") + "+00:00" if told.endswith(" UTC") else told)
-    return at.astimezone(UTC) if at is not None else None
+    return at if at is not None and at.year < _LAST_YEAR else None

@@ -15,14 +15,16 @@ How to use it, in `tests/contract/providers/test_<provider>.py`:
         '''The provider keeps the promise that the check's first line states.'''
         check(CASE)
 
+A provider with a list adds `page=...`, which puts things into its envelope as it documents.
+
 Each check takes a Case and raises AssertionError; `test_contract_bites.py` proves of each that it can fail. Parts of a
 scheme that do not exist are said in the Case (`signs_body`, `signs_time`), and the checks that need them pass.
 `verify` may wrap Provider.verify where a scheme needs more than a delivery, such as one of two channels.
 """
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -34,6 +36,7 @@ from providers.contract import Delivery, Provider, Reading, Statement, Verified
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
 from statemachine.lifecycle import Lifecycle
+from statemachine.observation import Observation
 from statemachine.phases import Source
 
 NOW = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
@@ -67,6 +70,10 @@ class Case:
     redelivered: bytes | None = None  #: `body` as it comes a second time, where its bytes may differ
     answers: tuple[Answered, ...] = ()
     bodies: tuple[bytes, ...] = ()  #: every documented body, for parse
+    page: Callable[[Sequence[bytes]], bytes] | None = (
+        None  #: a page of the list that holds these things, where it has one
+    )
+    lists_events: bool = False  #: the things on a page are events like `body`, and not payments like `answers`
     signs_body: bool = True  #: False where the scheme is a static token
     signs_time: bool = True  #: False where the scheme has no timestamp
     secret: bytes = SECRET
@@ -320,6 +327,49 @@ def check_answer_about_another_is_not_believed(case: Case) -> None:
         )
 
 
+def check_a_page_says_what_its_things_say(case: Case) -> None:
+    """A page of the list says of each thing what an answer to a GET says of it; of events, what a webhook hints at."""
+    if case.page is None:
+        return
+    if case.lists_events:
+        for events in ((case.body,), (case.body, case.other_body), (*case.bodies, case.body)):
+            reading = _page_of(case, events)
+            assert not reading.observations, "an event in a list was taken for a statement about a payment"
+            told = [case.provider.parse(_statement(Source.WEBHOOK, event, None, None)) for event in events]
+            missing = {hint for each in told for hint in each.hints} - set(reading.hints)
+            assert not missing, f"nobody asks about {missing}"
+            assert reading.hints_account or reading.hints, "an event leads to no question"
+        return
+    for kind in {answered.kind for answered in case.answers}:
+        asked = [answered for answered in case.answers if answered.kind == kind]
+        reading = _page_of(case, [answered.body for answered in asked], kind)
+        assert reading.observations == tuple(_as_listed(case, answered) for answered in asked), "a page says otherwise"
+
+
+def check_what_is_damaged_on_a_page_takes_nothing_with_it(case: Case) -> None:
+    """Of a page every thing is accounted for: what cannot be read has no status, and its neighbours are read."""
+    if case.page is None or case.lists_events:
+        return
+    first = case.answers[0]
+    for thing, ref in _DAMAGED:
+        seen = _page_of(case, [first.body, thing, first.body], first.kind).observations
+        assert len(seen) == 3, f"{len(seen)} of 3 things are accounted for"
+        assert seen[0] == seen[2] == _as_listed(case, first), "a neighbour was lost"
+        assert (seen[1].provider_ref, seen[1].status, seen[1].amount_minor) == (ref, None, None), "a guess"
+        assert seen[1].source is Source.LIST, "the source was changed"
+
+
+def check_a_page_of_no_known_shape_is_unreadable(case: Case) -> None:
+    """A body that is no page is unreadable, so that it is parked; an empty page is none of these."""
+    if case.page is None:
+        return
+    for body in (b"", b"[", b"null", b"{}", b'{"data":null}', b'{"data":{}}', b'{"object":"list"}', b'{"error":{}}'):
+        for kind in case.provider.lifecycles:
+            reading = case.provider.parse(_statement(Source.LIST, body, kind, None))
+            assert reading.unreadable, f"{body!r} was read as {reading}"
+    assert _page_of(case, []).note, "an empty page is nothing to park"
+
+
 def check_lifecycles_are_named(case: Case) -> None:
     """Every kind has a lifecycle named after the provider, the default kind among them, with a source."""
     provider = case.provider
@@ -381,6 +431,30 @@ def _read_everywhere(case: Case, body: bytes) -> None:
             _is_one_thing(reading)
             if source is not Source.CALLBACK:
                 assert all(seen.kind and seen.provider_ref for seen in reading.observations), "an answer about nothing"
+        pages = [body] if case.page is None else [body, case.page([body, body])]
+        for page in pages:
+            reading = _total(case.provider.parse, _statement(Source.LIST, page, kind, None))
+            _is_one_thing(reading)
+            assert all(seen.provider_ref or seen.status is None for seen in reading.observations), "a state of nothing"
+
+
+#: Things that no provider's page should hold, with the id that they show.
+_DAMAGED: tuple[tuple[bytes, str | None], ...] = (
+    *((b"null", None), (b"7", None), (b'"x"', None), (b"[]", None), (b"{}", None), (b'{"id":7}', None)),
+    (b'{"id":"","status":"paid","state":"sent"}', None),
+    (b'{"id":"damaged","status":{"paid":true},"state":[],"amount":[],"currency":7}', "damaged"),
+    (b'{"id":"damaged","status":"paid","state":"sent","amount":"1e9999","currency":"USD"}', "damaged"),
+)
+
+
+def _page_of(case: Case, things: Sequence[bytes], kind: str | None = None) -> Reading:
+    assert case.page is not None
+    return case.provider.parse(_statement(Source.LIST, case.page(things), kind or case.provider.default_kind, None))
+
+
+def _as_listed(case: Case, answered: Answered) -> Observation:
+    (seen,) = case.provider.parse(_statement(Source.POLL, answered.body, answered.kind, answered.ref)).observations
+    return replace(seen, source=Source.LIST)
 
 
 def _is_one_thing(reading: Reading) -> None:

@@ -44,6 +44,8 @@ CASE = Case(
         answered("cancelled", Source.CANCEL),
     ),
     bodies=vectors("alternative_payments"),
+    page=lambda things: b'{"data":[' + b",".join(things) + b'],"end_cursor":"gaFpxBAC+/","has_next_page":false}',
+    lists_events=True,
     signs_body=False,
     signs_time=False,
 )

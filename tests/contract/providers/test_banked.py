@@ -49,6 +49,7 @@ ANSWERS = (
 CASES = {
     "v2": Case(
         provider=Banked(BankedOptions()),
+        page=lambda things: b"[" + b",".join(things) + b"]",
         sign=sign,
         body=vector("v2_payment_sent"),
         other_body=vector("v2_payment_failed"),
@@ -57,6 +58,7 @@ CASES = {
     ),
     "v3": Case(
         provider=Banked(BankedOptions(auth="oauth", scope="app", webhook_version="v3")),
+        page=lambda things: b'{"data":[' + b",".join(things) + b"]}",
         sign=sign,
         body=vector("v3_payment_sent"),
         other_body=vector("v3_refund_sent"),

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -12,7 +13,7 @@ from providers.contract import Provider, ProviderOptions, Reading, Verified
 from providers.errors import DeliveryRejected
 from statemachine.lifecycle import Lifecycle, State
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS, Phase
+from statemachine.phases import ANSWERS, Phase, Source
 from tests.contract.providers import provider_contract
 from tests.contract.providers.provider_contract import CHECKS, Answered, Case
 
@@ -95,8 +96,33 @@ class Honest(Provider):
         if statement.source not in ANSWERS:
             return Reading(hints_account=True)
         told = self.decoded(statement.body)
+        if statement.source is Source.LIST:
+            return self.page(told.get("things"), statement)
+        return self.thing(told, statement)
+
+    def page(self, things, statement):
+        if not isinstance(things, list):
+            return Reading(unreadable="this is no page")
+        if not things:
+            return Reading(note="an empty page")
+        return Reading(tuple(seen for thing in things for seen in self.on_a_page(thing, statement)))
+
+    def on_a_page(self, thing, statement):
+        reading = self.thing(thing if isinstance(thing, dict) else {}, statement)
+        return reading.observations or (Observation(statement.source, kind="thing", provider_ref=self.name_of(thing)),)
+
+    def name_of(self, thing):
+        ref = thing.get("id") if isinstance(thing, dict) else None
+        return ref if self.is_word(ref) else None
+
+    def thing(self, told, statement):
         ref, status, amount = told.get("id"), told.get("status"), told.get("minor")
-        if not self.is_word(ref) or not self.is_word(status) or not (statement.ref is None or ref == statement.ref):
+        if (
+            "amount" in told
+            or not self.is_word(ref)
+            or not self.is_word(status)
+            or not (statement.ref is None or ref == statement.ref)
+        ):
             return Reading(unreadable="this is not what was asked for")
         return Reading(
             (
@@ -116,6 +142,14 @@ class Honest(Provider):
 
     def client(self, account, transport, clock):
         raise AssertionError("these providers are never called")
+
+
+class Hinting(Honest):
+    """Honest too, with a list of events instead of things."""
+
+    def page(self, things, statement):
+        reading = super().page(things, statement)
+        return reading if reading.unreadable or reading.note else Reading(hints_account=True)
 
 
 class AcceptsAnything(Honest):
@@ -300,6 +334,39 @@ class BelievesAnyAnswer(Honest):
         return Reading((seen,))
 
 
+class PageStopsAtDamage(Honest):
+    def page(self, things, statement):
+        reading = super().page(things, statement)
+        if any(seen.status is None for seen in reading.observations):
+            return Reading(unreadable="something on this page is damaged")
+        return reading
+
+
+class PageForgetsDamage(Honest):
+    def on_a_page(self, thing, statement):
+        return self.thing(thing if isinstance(thing, dict) else {}, statement).observations
+
+
+class PageGuesses(Honest):
+    def on_a_page(self, thing, statement):
+        return tuple(replace(seen, status=seen.status or "done") for seen in super().on_a_page(thing, statement))
+
+
+class PageLosesTheLast(Honest):
+    def page(self, things, statement):
+        return super().page(things[:-1] if isinstance(things, list) and len(things) > 1 else things, statement)
+
+
+class PageOfAnything(Honest):
+    def page(self, things, statement):
+        return super().page(things or [], statement)
+
+
+class PageOfEventsIsBelieved(Hinting):
+    def page(self, things, statement):
+        return Honest.page(self, things, statement)
+
+
 class NamesAnotherLifecycle(Honest):
     name = "somebody_else"
 
@@ -311,6 +378,8 @@ def sign(secret, body, at):
 
 def case_of(provider):
     return Case(
+        page=lambda things: b'{"things":[' + b",".join(things) + b"]}",
+        lists_events=issubclass(provider, Hinting),
         provider=provider(ProviderOptions()),
         sign=sign,
         body=b'{"id":"d1","status":"done"}',
@@ -357,14 +426,22 @@ FAULTS = [
     (ParseForgetsTheKind, "check_answers_are_read_as_documented"),
     (ParseTurnsStatesAround, "check_answers_are_read_as_documented"),
     (BelievesAnyAnswer, "check_answer_about_another_is_not_believed"),
+    (PageStopsAtDamage, "check_what_is_damaged_on_a_page_takes_nothing_with_it"),
+    (PageForgetsDamage, "check_what_is_damaged_on_a_page_takes_nothing_with_it"),
+    (PageGuesses, "check_what_is_damaged_on_a_page_takes_nothing_with_it"),
+    (PageGuesses, "check_parse_is_total"),
+    (PageLosesTheLast, "check_a_page_says_what_its_things_say"),
+    (PageOfEventsIsBelieved, "check_a_page_says_what_its_things_say"),
+    (PageOfAnything, "check_a_page_of_no_known_shape_is_unreadable"),
     (NamesAnotherLifecycle, "check_lifecycles_are_named"),
 ]
 
 
+@pytest.mark.parametrize("provider", [Honest, Hinting])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_an_honest_provider_passes(check):
+def test_an_honest_provider_passes(check, provider):
     """No check asks for more than a right implementation gives."""
-    check(case_of(Honest))
+    check(case_of(provider))
 
 
 @pytest.mark.parametrize(("provider", "check"), FAULTS, ids=lambda value: getattr(value, "__name__", value))

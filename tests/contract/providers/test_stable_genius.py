@@ -48,6 +48,7 @@ CASE = Case(
         answered("cancelled", Source.CANCEL),
     ),
     bodies=vectors("stable_genius"),
+    page=lambda things: b'{"object":"list","data":[' + b",".join(things) + b'],"has_more":false,"total_count":9}',
 )
 
 
