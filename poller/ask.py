@@ -5,35 +5,34 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 
-from poller.policy import Schedule
+from poller import breaker
+from poller.book import Book
+from poller.claim import Claims
+from poller.pace import patiently
 from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
-from statemachine import statements
-from statemachine.phases import Phase, Review, Source
+from statemachine.phases import Phase, Source
 from storage import inbox, payments
-from storage.engine import Database, Unit
+from storage.engine import Database, made, values
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
+from storage.types import PollPriority
 
 log = structlog.get_logger()
 
 #: How long one poller has a payment to itself while it waits for its turn and the answer.
-_LEASE = timedelta(seconds=120)
+LEASE: Final = timedelta(seconds=120)
 
-_UNPAID = (Phase.OPEN, Phase.PROCESSING)
+_UNPAID: Final = (Phase.OPEN, Phase.PROCESSING)
 
-
-@dataclass(frozen=True, slots=True)
-class AskedAccount:
-    """One account that is asked: its client, its patience, and which states end asking."""
-
-    client: Client
-    schedule: Schedule
-    is_terminal: Callable[[str, str | None], bool]  #: of kind and state
+#: Names of tasks: whose room a question takes.
+_URGENT: Final = "urgent"
+_PATIENT: Final = "patient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +62,84 @@ def answer_message(
 
 
 class Poller:
-    """Asks about payments whose time has come, within each account's budget."""
+    """Asks about payments whose time has come, within each account's budget.
+
+    What somebody wants to know goes before what the schedule wants, and has room of its own: a payer who has come back
+    does not wait for the answers to other questions.
+    """
 
     def __init__(
         self,
         database: Database,
-        accounts: Mapping[str, AskedAccount],
+        clients: Mapping[str, Client],
+        book: Book,
         clock: Callable[[], datetime],
         rng: random.Random,
         *,
-        concurrency: int = 4,
+        concurrency: int = 8,
         create_grace: timedelta = timedelta(seconds=120),
+        on_answer: Callable[[str], None] = lambda _account: None,
     ) -> None:
         self._database = database
-        self._accounts = accounts
+        self._clients = clients
+        self._book = book
         self._clock = clock
         self._rng = rng
-        self._concurrency = concurrency
-        self._create_grace = create_grace
+        self._on_answer = on_answer  #: called with the account after each question
+        self._claims = Claims(database, book, clock, concurrency=concurrency, create_grace=create_grace, lease=LEASE)
+        self._under_way: dict[str, set[asyncio.Task[Asked]]] = {name: set() for name in clients}
 
     async def step(self) -> int:
-        """Ask about one round of due payments of every account; returns how many were asked about."""
-        asked = await asyncio.gather(*(self.step_account(name) for name in self._accounts))
-        return sum(asked)
+        """Ask about one round of due payments of every account, to the end; returns how many were asked about."""
+        return sum(await asyncio.gather(*(self.step_account(name) for name in self._clients)))
 
     async def step_account(self, account: str) -> int:
-        """Ask about one round of the account's due payments; returns how many. Raises StorageUnavailable."""
-        due = await asyncio.to_thread(self._claim, account)
-        await asyncio.gather(*(self.ask(payment) for payment in due))
-        return len(due)
+        """Ask about one round of the account's due payments, to the end; returns how many."""
+        started = await self.start(account)
+        while self._under_way[account]:
+            await asyncio.wait(self._under_way[account])
+            self._harvest(account)
+        return started
 
-    async def ask(self, payment: Payment) -> Asked:
-        """The provider's answer is in the inbox afterwards, or the error is noted, and the next question is set."""
-        asked = self._accounts[payment.account]
-        ref = payment.provider_ref
-        if ref is None:
+    async def start(self, account: str) -> int:
+        """Questions about due payments are under way, as many as there is room for; returns how many were begun.
+
+        Does not wait for answers, so that a slow one holds up no other: `on_answer` is called after each. Raises
+        StorageUnavailable, also where a question that began earlier met it.
+        """
+        self._harvest(account)
+        under_way = self._under_way[account]
+        urgent = sum(task.get_name() == _URGENT for task in under_way)
+        claimed = await asyncio.to_thread(self._claims.take, account, urgent, len(under_way) - urgent)
+        for payment in claimed.payments:
+            is_urgent = payment.poll_priority < PollPriority.SCHEDULE
+            question = self.ask(payment, is_patient=not is_urgent, is_probe=claimed.is_probe)
+            task = asyncio.create_task(question, name=_URGENT if is_urgent else _PATIENT)
+            task.add_done_callback(lambda _task: self._on_answer(account))
+            under_way.add(task)
+        return len(claimed.payments)
+
+    async def aclose(self) -> None:
+        """Questions under way are given up; their payments are asked about again when their leases end."""
+        tasks = [task for under_way in self._under_way.values() for task in under_way]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ask(self, payment: Payment, *, is_patient: bool = False, is_probe: bool = False) -> Asked:
+        """The provider's answer is in the inbox afterwards, or the error is noted, and the next question is set.
+
+        A patient question lets all others of the account go first. Raises StorageUnavailable.
+        """
+        if payment.provider_ref is None:
             return Asked(error=ProviderError("the provider has not named this payment yet"))
         try:
-            answer = await asked.client.fetch(payment.kind, ref)
+            client = self._clients[payment.account]
+            if is_patient:
+                with patiently():
+                    answer = await client.fetch(payment.kind, payment.provider_ref)
+            else:
+                answer = await client.fetch(payment.kind, payment.provider_ref)
         except StorageUnavailable:
             raise  # the account's turn could not be had: nothing was asked
         except UnsupportedByProvider as unsupported:  # heard of by webhook, of a kind that cannot be asked about
@@ -118,79 +157,47 @@ class Poller:
             error = ProviderError(f"asking failed here: {type(fault).__name__}", provider_code="internal")
             log.exception("poll.failed", account=payment.account, payment_id=payment.id)
         else:
-            return Asked(message_id=await asyncio.to_thread(self._record, payment, answer))
-        await asyncio.to_thread(self._note_failure, payment, error)
+            return Asked(message_id=await asyncio.to_thread(self._record, payment, answer, is_probe))
+        await asyncio.to_thread(self._note_failure, payment, error, is_probe)
         return Asked(error=error)
 
-    def _claim(self, account: str) -> list[Payment]:
-        now, asked = self._clock(), self._accounts[account]
-        due: list[Payment] = []
-        with self._database.write() as unit:
-            for silent in payments.unanswered_creates(unit, account, now - self._create_grace):
-                self._give_up(unit, silent, Review.CREATE_UNKNOWN, "the create call left no answer", now)
-            for payment in payments.due_for_poll(unit, account, now, self._concurrency):
-                # Where a person is to look already, somebody has asked for this question since.
-                is_unseen = payment.phase in _UNPAID and payment.review is None
-                if is_unseen and asked.schedule.has_given_up(payment.changed_at, now):
-                    self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as we go on asking", now)
-                    payments.set_next_poll(unit, payment.id, None)
-                    continue
-                payment.next_poll_at = now + _LEASE
-                payments.set_next_poll(unit, payment.id, payment.next_poll_at)
-                due.append(payment)
-        return due
+    def _harvest(self, account: str) -> None:
+        under_way = self._under_way[account]
+        for task in [task for task in under_way if task.done()]:
+            under_way.discard(task)
+            if not task.cancelled():
+                task.result()
 
-    def _give_up(self, unit: Unit, payment: Payment, review: Review, reason: str, now: datetime) -> None:
-        message = inbox.new_message(
-            account=payment.account,
-            source=Source.POLLER.value,
-            delivery_key=f"gave_up:{payment.id}:{review.value}:{payment.version}:{payment.reviews}",
-            body=statements.encode(statements.GaveUp(review.value, reason)),
-            headers=(("content-type", statements.CONTENT_TYPE),),
-            received_at=now,
-            about=payment.id,
-        )
-        inbox.record(unit, [message])
-        log.warning("poll.gave_up", account=payment.account, payment_id=payment.id, review=review.value)
-
-    def _record(self, payment: Payment, answer: Answer) -> str:
+    def _record(self, payment: Payment, answer: Answer, is_probe: bool) -> str:
         now = self._clock()
-        next_at = self._accounts[payment.account].schedule.next_poll(
-            phase=Phase(payment.phase),
-            is_terminal=self._accounts[payment.account].is_terminal(payment.kind, payment.state),
-            polls=payment.polls + 1,
-            changed_at=payment.changed_at,
-            expires_at=payment.expires_at,
-            now=now,
-        )
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
+        seen = made(Payment, {**values(payment), "asked_at": answer.asked_at})
+        next_at = self._book.next_at(seen, now)  # as if it had not changed; where it has, the worker sets another
         with self._database.write() as unit:
             inbox.record(unit, [message])
-            payments.note_asked(unit, payment, answer.asked_at, next_at, None)
+            payments.note_asked(unit, payment, next_at, seen_at=answer.asked_at)
+            change = breaker.note(unit, payment.account, None, now, self._rng.random(), was_probe=is_probe)
+        breaker.log_change(payment.account, change)
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
         return message.id
 
     def _after_failure(self, payment: Payment, error: ProviderError, now: datetime) -> datetime | None:
-        asked = self._accounts[payment.account]
-        is_terminal = asked.is_terminal(payment.kind, payment.state)
-        has_given_up = asked.schedule.has_given_up(payment.changed_at, now)
+        schedule = self._book.schedule(payment.account)
+        is_terminal = self._book.is_terminal(payment)
         if is_terminal and error.http_status in (None, 404) and not error.may_retry:
             # Nothing there to ask about: that is no answer, and would be none every hour for ever.
-            return asked.schedule.next_poll(
-                phase=Phase(payment.phase),
-                is_terminal=True,
-                polls=payment.polls + 1,
-                changed_at=payment.changed_at,
-                expires_at=payment.expires_at,
-                now=now,
-            )
+            return self._book.next_at(payment, now)
         is_watched = payment.phase not in _UNPAID or (payment.review is not None and not error.may_retry)
-        if has_given_up and is_watched:
+        if schedule.has_given_up(payment.changed_at, now) and is_watched:
             return None
-        return asked.schedule.after_failure(payment.polls, error.retry_after, error.may_retry, now, self._rng.random())
+        return schedule.after_failure(
+            payment.poll_failures, error.retry_after, error.may_retry, now, self._rng.random()
+        )
 
-    def _note_failure(self, payment: Payment, error: ProviderError) -> None:
+    def _note_failure(self, payment: Payment, error: ProviderError, is_probe: bool) -> None:
         now = self._clock()
         next_at = self._after_failure(payment, error, now)
         with self._database.write() as unit:
-            payments.note_asked(unit, payment, now, next_at, f"{error.code}: {error.message}")
+            payments.note_asked(unit, payment, next_at, error=f"{error.code}: {error.message}")
+            change = breaker.note(unit, payment.account, error, now, self._rng.random(), was_probe=is_probe)
+        breaker.log_change(payment.account, change)

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from receipted.loops import Wake, keep_stepping
+from receipted.reconciling import scheduled_steps
 from receipted.wiring import Service
 from receiver.intake import Intake
 from receiver.limits import UnverifiedLimit
@@ -21,6 +22,12 @@ from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 
 log = structlog.get_logger()
+
+#: Seconds between two looks at whether an account's reconciliation is due.
+_SELDOM = 30.0
+
+#: Seconds after which the planner looks whether a minute has passed.
+_PLAN_TICK = 10.0
 
 
 def create_app(service: Service, *, with_work: bool) -> Starlette:
@@ -83,9 +90,15 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     tick = service.settings.worker.tick_seconds
     inbox_worker = service.inbox_worker()
     async with service.clients() as clients, service.dispatcher() as dispatcher:
-        poller = service.poller(clients)
         on_inbox, on_outbox = Wake(), Wake()
         on_poll = {name: Wake() for name in service.accounts}  # a Wake wakes one loop
+        planner = service.planner()
+
+        def answered(account: str) -> None:
+            on_inbox()
+            on_poll[account]()
+
+        poller = service.poller(clients, answered)
 
         def applied() -> None:
             for wake in (on_outbox, *on_poll.values()):
@@ -94,12 +107,18 @@ async def working(service: Service) -> AsyncIterator[Wake]:
         async def apply() -> int:
             return await asyncio.to_thread(inbox_worker.step)
 
+        async def plan() -> int:
+            return await asyncio.to_thread(planner.step)
+
         loops = {
             "inbox": keep_stepping("inbox", apply, on_inbox, tick, applied),
             "outbox": keep_stepping("outbox", dispatcher.step, on_outbox, tick),
+            "planner": keep_stepping("planner", plan, Wake(), _PLAN_TICK),
         }
         for name, wake in on_poll.items():
-            loops[f"poller.{name}"] = keep_stepping(name, partial(poller.step_account, name), wake, tick, on_inbox)
+            loops[f"poller.{name}"] = keep_stepping(name, partial(poller.start, name), wake, tick)
+        for name, step in scheduled_steps(service, clients).items():
+            loops[f"reconcile.{name}"] = keep_stepping(f"reconcile.{name}", step, Wake(), max(tick, _SELDOM), applied)
         tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))
@@ -109,6 +128,7 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await poller.aclose()
 
 
 def _on_loop_end(service: Service, task: asyncio.Task[None]) -> None:

@@ -14,6 +14,7 @@ from receipted.wiring import Service
 from statemachine.phases import Outcome, Phase, Source
 from storage import payments
 from storage.tables import Payment
+from storage.types import PollPriority
 
 #: Only from here can a payment still be cancelled, or still be paid.
 _UNDECIDED: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
@@ -108,7 +109,7 @@ class Cancelling:
 
     def _set_question(self, payment_id: str, wait: timedelta) -> None:
         with self._service.database.write() as unit:
-            payments.ask_at(unit, [payment_id], self._service.clock() + wait)
+            payments.ask_at(unit, [payment_id], self._service.clock() + wait, PollPriority.PERSON)
 
 
 def has_ended(payment: Payment) -> bool:

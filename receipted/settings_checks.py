@@ -57,9 +57,12 @@ def _service(settings: Settings) -> Iterator[Fault]:
 
 def _waits(settings: Settings) -> Iterator[Fault]:
     poller, worker = settings.poller, settings.worker
-    if poller.longest_seconds < poller.first_after_seconds:
-        remedy = f"give at least poller.first_after_seconds, which is {poller.first_after_seconds:g}"
-        yield Fault("poller.longest_seconds", "is shorter than the first wait", remedy)
+    if poller.longest_seconds < poller.soonest_seconds:
+        remedy = f"give at least poller.soonest_seconds, which is {poller.soonest_seconds:g}"
+        yield Fault("poller.longest_seconds", "is shorter than the shortest wait", remedy)
+    if poller.retry_longest_seconds < poller.retry_first_seconds:
+        remedy = f"give at least poller.retry_first_seconds, which is {poller.retry_first_seconds:g}"
+        yield Fault("poller.retry_longest_seconds", "is shorter than the first wait", remedy)
     if worker.retry_longest_seconds < worker.retry_first_seconds:
         remedy = f"give at least worker.retry_first_seconds, which is {worker.retry_first_seconds:g}"
         yield Fault("worker.retry_longest_seconds", "is shorter than the first wait", remedy)

@@ -1,11 +1,11 @@
 """The application put together from its settings. The only place that reads the wall clock."""
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 
 import httpx2
 
@@ -14,8 +14,10 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import Sink
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
-from poller.ask import AskedAccount, Poller
+from poller.ask import Poller
+from poller.book import Book, BookedAccount
 from poller.pace import DatabasePace
+from poller.plan import Planner
 from poller.policy import Schedule
 from providers.contract import Client, Provider
 from providers.http import HttpTransport
@@ -66,21 +68,41 @@ class Service:
         poller = self.settings.poller
         give_up = timedelta(seconds=poller.give_up_after_seconds) if poller.give_up_after_seconds else None
         return Schedule(
-            first_after=timedelta(seconds=poller.first_after_seconds),
-            growth=poller.growth,
+            worth=poller.worth_seconds,
+            soonest=timedelta(seconds=poller.soonest_seconds),
             longest=timedelta(seconds=poller.longest_seconds),
             paid_every=timedelta(seconds=poller.paid_every_seconds),
             late_checks=tuple(timedelta(seconds=age) for age in poller.late_checks_seconds),
             give_up_after=give_up,
+            retry_first=timedelta(seconds=poller.retry_first_seconds),
+            retry_longest=timedelta(seconds=poller.retry_longest_seconds),
         )
+
+    @cached_property
+    def book(self) -> Book:
+        """What the process knows of when to ask."""
+        return Book(self.database, self._booked_accounts(), self.clock)
+
+    def planner(self) -> Planner:
+        """What learns, and sets the accounts' prices."""
+        budgets = {name: budget_of(account.settings) for name, account in self.accounts.items()}
+        allowed = {name: budget.requests / budget.seconds if budget else None for name, budget in budgets.items()}
+        return Planner(self.database, self._booked_accounts(), allowed, self.clock)
+
+    def _booked_accounts(self) -> dict[str, BookedAccount]:
+        schedule = self.schedule()
+        return {
+            name: BookedAccount(schedule, partial(_is_terminal, account.provider), tuple(account.provider.lifecycles))
+            for name, account in self.accounts.items()
+        }
 
     def inbox_worker(self) -> InboxWorker:
         """What applies the inbox."""
-        schedule, worker = self.schedule(), self.settings.worker
+        worker = self.settings.worker
         rules = {
             name: AccountRules(
                 provider=account.provider,
-                next_poll=schedule.next_poll,
+                next_poll=self.book.next_at,
                 policy=account.settings.conflict_policy(),
                 adopts_unknown=account.settings.unknown_payments == "adopt",
             )
@@ -136,20 +158,17 @@ class Service:
         transport = HttpTransport(http, pace, self.clock, allow_loopback_http=self.settings.service.development)
         return account.provider.client(account_of(account.name, account.settings), transport, self.clock)
 
-    def poller(self, clients: Mapping[str, Client]) -> Poller:
-        """What asks the providers."""
-        schedule = self.schedule()
-        asked = {
-            name: AskedAccount(clients[name], schedule, partial(_is_terminal, account.provider))
-            for name, account in self.accounts.items()
-        }
+    def poller(self, clients: Mapping[str, Client], on_answer: Callable[[str], None] = lambda _account: None) -> Poller:
+        """What asks the providers; `on_answer` is called with the account after each question."""
         return Poller(
             self.database,
-            asked,
+            clients,
+            self.book,
             self.clock,
             random.Random(),  # noqa: S311 - jitter, not a secret
             concurrency=self.settings.poller.concurrency,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
+            on_answer=on_answer,
         )
 
     @asynccontextmanager

@@ -1,16 +1,16 @@
 """Payments: found, kept with their seal, and listed. Only worker/apply.py keeps changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, insert, or_, select, update
 
 from storage.engine import Unit, values
 from storage.errors import NotFound
 from storage.seals import payment_seal
 from storage.tables import Payment
-from storage.types import CLOCK_WAS_WRONG
+from storage.types import CLOCK_WAS_WRONG, PollPriority
 
 _table = Payment.__table__  # type: ignore[attr-defined]
 
@@ -82,16 +82,20 @@ def save(unit: Unit, payment: Payment) -> None:
     unit.execute(update(_table).where(_table.c.id == payment.id).values(**values(payment)))
 
 
-def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime) -> int:
-    """The payments are asked about at that instant, unless an earlier one was set; returns how many that moved."""
+def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime, priority: PollPriority) -> int:
+    """The payments are asked about at that instant, and no later by that priority; returns how many that moved."""
+    is_later = or_(_table.c.next_poll_at.is_(None), _table.c.next_poll_at > when)
     done = unit.execute(
         update(_table)
         .where(
             _table.c.id.in_(payment_ids),
             _table.c.provider_ref.is_not(None),
-            or_(_table.c.next_poll_at.is_(None), _table.c.next_poll_at > when),
+            or_(is_later, _table.c.poll_priority > priority),
         )
-        .values(next_poll_at=when)
+        .values(
+            next_poll_at=case((is_later, when), else_=_table.c.next_poll_at),
+            poll_priority=case((_table.c.poll_priority > priority, int(priority)), else_=_table.c.poll_priority),
+        )
     )
     return done.rowcount
 
@@ -104,28 +108,42 @@ def ask_account(unit: Unit, account: str, phases: Sequence[str], when: datetime,
         .order_by(_table.c.id.desc())
         .limit(limit)
     )
-    return ask_at(unit, list(unit.execute(newest).scalars()), when)
+    return ask_at(unit, list(unit.execute(newest).scalars()), when, PollPriority.HINT)
 
 
-def due_for_poll(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
-    """The account's payments whose time to be asked about has come, the longest overdue first."""
+def wanted(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
+    """Payments that somebody wants asked about now, by their priority, then the longest overdue; nobody else's."""
+    return _due(unit, account, now, _table.c.poll_priority < PollPriority.SCHEDULE, limit)
+
+
+def due_by_schedule(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
+    """Payments whose time to be asked about has come, the longest overdue first; nobody else's."""
+    return _due(unit, account, now, _table.c.poll_priority == PollPriority.SCHEDULE, limit)
+
+
+def _due(unit: Unit, account: str, now: datetime, whose: ColumnElement[bool], limit: int) -> list[Payment]:
     is_due = or_(_table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG)
     query = (
         select(_table)
-        .where(_table.c.account == account, is_due, _table.c.provider_ref.is_not(None))
-        .order_by(_table.c.next_poll_at)
+        .where(
+            _table.c.account == account,
+            whose,
+            _table.c.next_poll_at.is_not(None),
+            is_due,
+            _table.c.provider_ref.is_not(None),
+        )
+        .order_by(_table.c.poll_priority, _table.c.next_poll_at)
         .limit(limit)
     )
-    return unit.all(Payment, query)
+    return unit.all(Payment, query.with_for_update(skip_locked=True) if unit.dialect == "postgresql" else query)
 
 
 def next_poll_at(unit: Unit, account: str) -> datetime | None:
     """The earliest instant at which one of the account's payments is to be asked about."""
     found: datetime | None = unit.execute(
-        select(_table.c.next_poll_at)
-        .where(_table.c.account == account, _table.c.next_poll_at.is_not(None), _table.c.provider_ref.is_not(None))
-        .order_by(_table.c.next_poll_at)
-        .limit(1)
+        select(func.min(_table.c.next_poll_at)).where(
+            _table.c.account == account, _table.c.next_poll_at.is_not(None), _table.c.provider_ref.is_not(None)
+        )
     ).scalar()
     return found
 
@@ -135,8 +153,17 @@ def set_next_poll(unit: Unit, payment_id: str, at: datetime | None) -> None:
     unit.execute(update(_table).where(_table.c.id == payment_id).values(next_poll_at=at))
 
 
-def note_asked(unit: Unit, asked: Payment, asked_at: datetime, next_at: datetime | None, error: str | None) -> None:
-    """The question is counted, with its error if it failed, and the next one set.
+def set_next_polls(unit: Unit, instants: Mapping[str, datetime]) -> None:
+    """Each payment is asked about at its instant."""
+    if instants:
+        statement = update(_table).where(_table.c.id == bindparam("payment")).values(next_poll_at=bindparam("at"))
+        unit.execute(statement, [{"payment": payment_id, "at": at} for payment_id, at in instants.items()])
+
+
+def note_asked(
+    unit: Unit, asked: Payment, next_at: datetime | None, *, seen_at: datetime | None = None, error: str | None = None
+) -> None:
+    """The question is counted, and the next one set: with the instant of which its answer is true, or its error.
 
     A time that was set since `asked` was read stands: somebody has heard more meanwhile, or wants to know at once.
     """
@@ -145,10 +172,12 @@ def note_asked(unit: Unit, asked: Payment, asked_at: datetime, next_at: datetime
         update(_table)
         .where(_table.c.id == asked.id)
         .values(
-            asked_at=asked_at,
+            asked_at=_table.c.asked_at if seen_at is None else seen_at,
             next_poll_at=case((is_as_read, next_at), else_=_table.c.next_poll_at),
+            poll_priority=case((is_as_read, int(PollPriority.SCHEDULE)), else_=_table.c.poll_priority),
             polls=_table.c.polls + 1,
             poll_error=error,
+            poll_failures=0 if error is None else _table.c.poll_failures + 1,
         )
     )
 

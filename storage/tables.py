@@ -226,9 +226,10 @@ class Payment(SQLModel, table=True):
     heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
     next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
     poll_priority: int = 4  #: storage.types.PollPriority of the next question
-    asked_at: datetime | None = Field(default=None, sa_column=instant())
+    asked_at: datetime | None = Field(default=None, sa_column=instant())  #: the last answer is of then
     polls: int = 0  #: questions since the last change
     poll_error: str | None = None  #: of the last question, if it failed
+    poll_failures: int = 0  #: questions in a row that failed
 
 
 class Transition(SQLModel, table=True):

@@ -13,13 +13,16 @@ from storage.tables import identifier, instant, json_value
 
 
 class AccountBudget(SQLModel, table=True):
-    """When an account may send its next request; shared by every process that sends for it."""
+    """When an account may send its next request; shared by every process that sends for it. See storage/slots.py."""
 
     __tablename__ = "account_budget"
 
     account: str = Field(sa_column=Column(String(64), primary_key=True))
     next_free_at: datetime = Field(sa_column=instant(nullable=False))
     paused_until: datetime | None = Field(default=None, sa_column=instant())  #: the provider said so
+    patients_until: datetime | None = Field(default=None, sa_column=instant())  #: a patient caller comes by then
+    urgent_run: int = 0  #: slots that urgent callers had in a row
+    kept_slots: list[int] = Field(default_factory=list, sa_column=json_value())  #: left to patients; µs since 1970
     failures: int = 0  #: questions in a row that met an outage
     broken_at: datetime | None = Field(default=None, sa_column=instant())  #: the breaker is open
     probe_at: datetime | None = Field(default=None, sa_column=instant())  #: when one question may try again
@@ -38,7 +41,8 @@ class PollPlan(SQLModel, table=True):
     price_seconds: float  #: expected seconds of not knowing that one question costs
     watched: int = 0  #: payments that are asked about
     wanted_per_second: float = 0  #: questions that the schedule would ask at that price
-    floor_per_second: float = 0  #: questions that the longest wait alone demands
+    floor_per_second: float = 0  #: questions that the longest waits alone demand
+    stretch: float = 1  #: by what the longest waits are longer than configured, since the budget is short of them
     allowed_per_second: float | None = None  #: the budget; None where no limit is known
     learned_to: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last transition learnt
 

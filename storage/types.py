@@ -58,7 +58,8 @@ class PollPriority(IntEnum):
     PAYER = 0  #: a payer has just come back, and waits
     DOUBT = 1  #: a statement that only the provider can confirm
     PERSON = 2  #: an operator or the merchant
-    SCHEDULE = 3  #: nobody: its time has come
+    HINT = 3  #: something changed somewhere in the account
+    SCHEDULE = 4  #: nobody: its time has come
 
 
 class ReconciliationStatus(StrEnum):

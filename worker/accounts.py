@@ -3,26 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from providers.contract import Provider
-from statemachine.phases import ConflictPolicy, Phase
+from statemachine.phases import ConflictPolicy
+from storage.tables import Payment
 
-
-class NextPoll(Protocol):
-    """When a payment that has just been heard of is to be asked about; None for not at all."""
-
-    def __call__(
-        self,
-        *,
-        phase: Phase,
-        is_terminal: bool,
-        polls: int,
-        changed_at: datetime,
-        expires_at: datetime | None,
-        now: datetime,
-    ) -> datetime | None:
-        """The instant of the next question."""
+#: When a payment that has just been heard of, as it is at that instant, is to be asked about; None for not at all.
+NextPoll = Callable[[Payment, datetime], datetime | None]
 
 
 @dataclass(frozen=True, slots=True)

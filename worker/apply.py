@@ -17,6 +17,7 @@ from statemachine.statements import AccountAlarm
 from storage import history, inbox, outbox, payments
 from storage.engine import Unit
 from storage.tables import InboxMessage, Payment
+from storage.types import PollPriority
 from worker.accounts import AccountRules
 from worker.effects import alarm_payload, payload
 
@@ -198,18 +199,13 @@ class Ledger:
         if payment.provider_ref is None:
             return None
         if decision.ask:
+            payment.poll_priority = min(payment.poll_priority, PollPriority.DOUBT)
             return self._now
         is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
         if decision.outcome is not Outcome.ADVANCED and (payment.next_poll_at is not None or is_terminal):
             return payment.next_poll_at
-        at = rules.next_poll(
-            phase=Phase(payment.phase),
-            is_terminal=is_terminal,
-            polls=payment.polls,
-            changed_at=payment.changed_at,
-            expires_at=payment.expires_at,
-            now=self._now,
-        )
+        payment.poll_priority = PollPriority.SCHEDULE
+        at = rules.next_poll(payment, self._now)
         is_seen = decision.review is not None or (payment.review is not None and not decision.closes_review)
         if at is None and not is_terminal and payment.phase in _UNPAID and not is_seen:
             return self._now  # the poller gives up visibly; an open payment is asked about, or a person looks

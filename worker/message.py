@@ -14,7 +14,7 @@ from storage import inbox, payments
 from storage.engine import Unit
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
-from storage.types import InboxStatus
+from storage.types import InboxStatus, PollPriority
 from worker.accounts import AccountRules, Accounts, ApplySettings
 from worker.apply import Ledger
 from worker.finder import Finder
@@ -106,7 +106,7 @@ class Application:
         if len(twins) > 1:
             for twin in twins:
                 self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
-            payments.ask_at(self._unit, [twin.id for twin in twins], self._now)
+            payments.ask_at(self._unit, [twin.id for twin in twins], self._now, PollPriority.DOUBT)
             return
         payment, is_new = self._finder.find(rules, observation), False
         ref = observation.provider_ref
@@ -131,7 +131,7 @@ class Application:
         payment = self._finder.find(rules, observation)
         if payment is not None:
             self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
-            payments.ask_at(self._unit, [payment.id], self._now)
+            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
             return
         named = Observation(observation.source, kind=observation.kind, provider_ref=observation.provider_ref)
         payment = self._adopt_or_park(rules, named)
@@ -143,7 +143,7 @@ class Application:
         if about is not None:
             payment = payments.get(self._unit, about, lock=True)
             self._ledger.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
-            payments.ask_at(self._unit, [payment.id], self._now)
+            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.PAYER)
         else:
             self._ledger.note(None, Outcome.PARKED, "a return without a payment")
 
@@ -158,7 +158,7 @@ class Application:
             else:
                 can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
                 self._ledger.note(payment, Outcome.NOTED, f"a hint; the provider {can_ask}")
-            payments.ask_at(self._unit, [payment.id], self._now)
+            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
         if not named:
             count = 0
             if reading.hints_account:
@@ -239,12 +239,12 @@ class Application:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
-            payments.ask_at(self._unit, [payment.id], self._now)
+            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
         elif payment.provider_ref is None and payment.state not in (None, NOT_CREATED):
             self._ledger.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
         elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
-            payments.ask_at(self._unit, [payment.id], self._now)
+            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
         elif failed.is_ambiguous:
             self._ledger.review(
                 rules, payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"

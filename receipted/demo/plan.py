@@ -140,8 +140,11 @@ def settings_data(
         },
         "log": {"level": "error"},
         "poller": {
-            "first_after_seconds": 60 / speed,
+            "worth_seconds": 1 / speed,
+            "soonest_seconds": 30 / speed,
             "longest_seconds": 600 / speed,
+            "retry_first_seconds": 15 / speed,
+            "retry_longest_seconds": 600 / speed,
             "paid_every_seconds": 300 / speed,
             "late_checks_seconds": [60 / speed, 300 / speed, 900 / speed],
             "create_grace_seconds": 20,

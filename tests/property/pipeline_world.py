@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import event
 
 from audit.verify import Audit, AuditedAccount, Report
-from poller.ask import AskedAccount, Poller, answer_message
+from poller.ask import Poller, answer_message
+from poller.book import Book, BookedAccount
 from poller.policy import Schedule
 from providers.contract import Answer, Client, Provider
 from providers.errors import ProviderError
@@ -123,7 +124,7 @@ class World:
         self, name: str, provider: Provider, *, adopts: bool = True, policy: ConflictPolicy = ConflictPolicy.REVIEW
     ) -> Member:
         """An account of its own."""
-        self.rules[name] = AccountRules(provider, self.schedule.next_poll, policy, adopts)
+        self.rules[name] = AccountRules(provider, lambda payment, now: self.book(name).next_at(payment, now), policy, adopts)
         receiving = ReceivingAccount(name, provider, KeyRing((KEY,)), Window())
         self.members[name] = Member(name, provider, ScriptedClient(), receiving)
         return self.members[name]
@@ -134,13 +135,17 @@ class World:
 
     def poller(self, name: str) -> Poller:
         """A poller of one account that remembers nothing."""
-        member = self.members[name]
+        client = self.members[name].client
+        return Poller(self.database, {name: client}, self.book(name), self.clock, random.Random(0))
+
+    def book(self, name: str) -> Book:
+        """What a process that has just started knows of when to ask."""
+        provider = self.members[name].provider
 
         def is_terminal(kind: str, state: str | None) -> bool:
-            return member.provider.lifecycles[kind].is_terminal(state)
+            return provider.lifecycles[kind].is_terminal(state)
 
-        asked = AskedAccount(member.client, self.schedule, is_terminal)
-        return Poller(self.database, {name: asked}, self.clock, random.Random(0))
+        return Book(self.database, {name: BookedAccount(self.schedule, is_terminal)}, self.clock)
 
     def run(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)

@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("watched", sa.Integer(), nullable=False),
         sa.Column("wanted_per_second", sa.Float(), nullable=False),
         sa.Column("floor_per_second", sa.Float(), nullable=False),
+        sa.Column("stretch", sa.Float(), nullable=False),
         sa.Column("allowed_per_second", sa.Float(), nullable=True),
         sa.Column("learned_to", sa.Uuid(as_uuid=False), nullable=True),
         sa.PrimaryKeyConstraint("account", name=op.f("pk_poll_plan")),
@@ -113,10 +114,18 @@ def upgrade() -> None:
         sqlite_where=sa.text("status = 'running'"),
         postgresql_where=sa.text("status = 'running'"),
     )
+    op.add_column(
+        "account_budget", sa.Column("patients_until", storage.types.UtcDateTime(timezone=True), nullable=True)
+    )
+    op.add_column("account_budget", sa.Column("urgent_run", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column(
+        "account_budget", sa.Column("kept_slots", sa.JSON(none_as_null=True), nullable=False, server_default="[]")
+    )
     op.add_column("account_budget", sa.Column("failures", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("account_budget", sa.Column("broken_at", storage.types.UtcDateTime(timezone=True), nullable=True))
     op.add_column("account_budget", sa.Column("probe_at", storage.types.UtcDateTime(timezone=True), nullable=True))
     op.add_column("payment", sa.Column("poll_priority", sa.Integer(), nullable=False, server_default="4"))
+    op.add_column("payment", sa.Column("poll_failures", sa.Integer(), nullable=False, server_default="0"))
     op.drop_index("ix_payment_next_poll_at", table_name="payment")
     op.create_index(
         "ix_payment_next_poll",

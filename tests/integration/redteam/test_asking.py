@@ -12,6 +12,7 @@ from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.phases import Phase, Review
 from storage import payments
+from storage.types import PollPriority
 from tests.property.pipeline_world import World
 from tests.unit.worker.desk import Desk
 
@@ -48,7 +49,7 @@ def given_up(desk):
 
 def hint(desk):
     with desk.database.write() as unit:
-        payments.ask_at(unit, [desk.payment().id], desk.clock())
+        payments.ask_at(unit, [desk.payment().id], desk.clock(), PollPriority.DOUBT)
 
 
 def test_a_hint_after_giving_up_is_asked_about(desk):

@@ -10,6 +10,7 @@ from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.phases import Review
 from storage import inbox, payments
+from storage.types import PollPriority
 from tests.property.pipeline_world import SimulatedCrash, World
 from tests.unit.worker.desk import KIND, Desk
 
@@ -116,7 +117,7 @@ def test_an_error_that_a_repeat_cannot_mend_is_not_hammered(desk, open_one, erro
     failing(desk, error)
     assert ask(desk) == 1
 
-    assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.longest
+    assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.retry_longest
     assert desk.payment().state == "awaiting_payment"
 
 
@@ -180,7 +181,7 @@ def test_a_wish_to_ask_at_once_outlives_the_question_under_way(desk, open_one, i
 
     def keep_hint():
         with desk.database.write() as unit:
-            payments.ask_at(unit, [open_one.id], desk.clock())
+            payments.ask_at(unit, [open_one.id], desk.clock(), PollPriority.DOUBT)
 
     desk.keep_hint = keep_hint
     desk.member.client.present = overtaken
@@ -202,7 +203,8 @@ def test_an_end_that_was_told_meanwhile_is_not_put_back_on_the_open_payment_s_sc
     desk.work()
 
     assert desk.payment().state == "confirmed"
-    assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.paid_every
+    payment = desk.payment()
+    assert payment.next_poll_at == desk.world.book("acme").next_at(payment, payment.changed_at)
 
 
 def test_a_refresh_of_a_payment_without_a_name_is_refused(desk):

@@ -1,122 +1,218 @@
-"""When a payment is asked about: later and later, never in the past, and at an end never or seldom."""
+"""When a payment is asked about: as its hazard has it, within bounds, and at an end never or seldom."""
 
+import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from poller.policy import Schedule
+from poller import policy
+from poller.hazard import BINS, Curve, Learnt, prior
+from poller.policy import CHANGED, EXPIRY, FLOOR, Next, Outlook, Push, Schedule, Silent
+from poller.price import Group, price_of
 from statemachine.phases import Phase
 from tests.fakes.clock import START
 
 SCHEDULE = Schedule()
 ENDED_UNPAID = (Phase.EXPIRED, Phase.CANCELLED, Phase.FAILED)
+UNKNOWN = Outlook(Phase.OPEN, Learnt().curve(Phase.OPEN), 1.0)
 
-spans = st.timedeltas(timedelta(0), timedelta(days=60))
-schedules = st.builds(
-    Schedule,
-    first_after=st.timedeltas(timedelta(seconds=1), timedelta(hours=2)),
-    growth=st.floats(1.0, 10.0),
-    longest=st.timedeltas(timedelta(seconds=1), timedelta(days=1)),
-    give_up_after=st.none() | st.timedeltas(timedelta(hours=1), timedelta(days=30)),
+ages = st.floats(0, 5_000_000).map(lambda seconds: timedelta(seconds=seconds))
+rates = st.floats(1e-9, 1.0)
+curves = st.lists(rates, min_size=BINS, max_size=BINS).map(tuple).map(Curve)
+outlooks = st.builds(
+    Outlook,
+    st.sampled_from([Phase.OPEN, Phase.PROCESSING, Phase.PAID]),
+    curves,
+    st.floats(0.1, 1e6),
+    st.builds(Push, st.floats(0.001, 1.0), st.timedeltas(timedelta(0), timedelta(minutes=10))),
 )
 
 
-def next_poll(schedule=SCHEDULE, **changes):
-    asked = {
-        "phase": Phase.OPEN,
-        "is_terminal": False,
-        "polls": 0,
-        "changed_at": START,
-        "expires_at": None,
-        "now": START,
-    }
-    return schedule.next_poll(**(asked | changes))
+def constant(hazard, price=1.0, **changes):
+    return Outlook(Phase.OPEN, Curve((hazard,) * BINS), price, **changes)
 
 
-@given(
-    schedules,
-    st.sampled_from(list(Phase)),
-    st.booleans(),
-    st.integers(0, 10_000),
-    spans,
-    st.none() | st.timedeltas(timedelta(days=-1), timedelta(days=1)),
-)
-def test_is_never_in_the_past(schedule, phase, is_terminal, polls, age, expiry):
-    """Whatever the payment, the next question is now or later."""
-    at = next_poll(
-        schedule,
-        phase=phase,
-        is_terminal=is_terminal,
-        polls=polls,
-        changed_at=START - age,
-        expires_at=None if expiry is None else START + expiry,
-    )
-
-    assert at is None or at >= START
+def wait(outlook, age=timedelta(0), schedule=SCHEDULE, expires_at=None):
+    """How long after an answer at that age the next question is, and why."""
+    now = START + age
+    found = policy.next_question(schedule, outlook, Silent(START, now, expires_at), now)
+    assert found is not None
+    return found.at - now, found.reason
 
 
-@given(schedules, st.integers(0, 200))
-def test_waits_grow_up_to_the_longest(schedule, polls):
-    """Each further silence is at least as long as the one before, and none is longer than the longest."""
-    this, following = (next_poll(schedule, polls=n) - START for n in (polls, polls + 1))
+@given(outlooks, ages, st.none() | ages)
+def test_a_wait_is_within_its_bounds(outlook, age, expiry):
+    """Whatever was learnt: not sooner than the soonest, not later than the floor, whatever the age."""
+    assume(age < SCHEDULE.give_up_after)
+    waited, reason = wait(outlook, age, expires_at=None if expiry is None else START + expiry)
+    floor = max(SCHEDULE.floor(outlook.phase), outlook.push.lag)
+    soonest = timedelta(0) if reason == EXPIRY else SCHEDULE.soonest
 
-    assert this <= following <= schedule.longest
-    assert next_poll(schedule, polls=0) - START == min(schedule.first_after, schedule.longest)
+    assert soonest <= waited <= floor
+    assert (reason == FLOOR) == (waited == floor) or reason == EXPIRY
+
+
+@given(st.floats(1e-5, 0.01), st.floats(0.5, 100.0))
+def test_waits_follow_the_square_root_law(hazard, price):
+    """With a constant hazard h the wait is sqrt(2 price / h): four times the hazard, half the wait."""
+    schedule = Schedule(soonest=timedelta(microseconds=1), longest=timedelta(days=100))
+    waited, reason = wait(constant(hazard, price), schedule=schedule)
+
+    assert reason == CHANGED
+    assert waited.total_seconds() == pytest.approx(math.sqrt(2 * price / hazard), rel=1e-6)
+
+
+@given(curves, st.floats(0, 1e6), st.floats(0.001, 1e5), st.floats(0.001, 1.0))
+def test_the_next_age_is_where_unknowing_reaches_the_price(curve, start, price, factor):
+    """The two ways of reckoning agree, in every bin and across bins."""
+    age = curve.when_unknowing(start, price, factor)
+
+    assert age > start
+    assert curve.unknowing(start, age) * factor == pytest.approx(price, rel=1e-3, abs=1e-4)
+
+
+@given(curves, st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_a_hazard_adds_up(curve, *ages):
+    """What lies between two ages is the same whole or in two parts."""
+    low, middle, high = sorted(ages)
+    parts = curve.between(low, middle) + curve.between(middle, high)
+
+    assert curve.between(low, high) == pytest.approx(parts, rel=1e-6, abs=1e-6)
+    assert 0.0 <= curve.changed_by(middle) <= curve.changed_by(high) <= 1.0
+
+
+@given(outlooks, ages, ages)
+def test_the_more_it_costs_the_longer_the_wait(outlook, age, expiry):
+    """A dearer question is never asked sooner, and one whose changes push tells is asked no sooner either."""
+    assume(age < SCHEDULE.give_up_after)
+    dearer = Outlook(outlook.phase, outlook.curve, outlook.price * 2, outlook.push)
+    pushed = Outlook(outlook.phase, outlook.curve, outlook.price, Push(outlook.push.loss / 2, outlook.push.lag))
+
+    assert wait(outlook, age)[0] <= wait(dearer, age)[0]
+    assert wait(outlook, age)[0] <= wait(pushed, age)[0]
+
+
+def test_what_push_tells_is_awaited():
+    """Where push works, the first question and the one about an expiry come when its word is overdue, not before."""
+    lag = timedelta(seconds=90)
+    outlook = constant(0.1, push=Push(0.5, lag))
+    expiry = START + timedelta(seconds=20)
+
+    assert wait(outlook)[0] == lag
+    assert wait(constant(1e-6, push=Push(0.05, lag)), expires_at=expiry) == (timedelta(seconds=110), EXPIRY)
+
+
+def test_an_announced_expiry_is_asked_about_just_after_it():
+    """The provider's own deadline is a good time to ask, where it comes before the next question; once."""
+    quiet, expiry = constant(1e-6), START + timedelta(seconds=30)
+
+    assert wait(quiet, expires_at=expiry) == (timedelta(seconds=30) + SCHEDULE.after_expiry, EXPIRY)
+    assert wait(quiet, timedelta(seconds=36), expires_at=expiry) == wait(quiet, timedelta(seconds=36))
+
+
+def test_asking_ends_after_so_long_without_a_change():
+    """For as long as configured, the bound included; None goes on for ever."""
+
+    def asked(schedule, age):
+        return policy.next_question(schedule, UNKNOWN, Silent(START, None), START + age)
+
+    give_up = SCHEDULE.give_up_after
+    assert asked(SCHEDULE, give_up) is not None
+    assert asked(SCHEDULE, give_up + timedelta(seconds=1)) is None
+    assert asked(Schedule(give_up_after=None), timedelta(days=4000)) is not None
 
 
 @pytest.mark.parametrize("phase", [Phase.PAID, Phase.SETTLED, Phase.REFUNDED])
 def test_an_end_with_money_is_not_asked_about(phase):
     """Nothing legal follows."""
-    assert next_poll(phase=phase, is_terminal=True) is None
+    assert policy.late_check(SCHEDULE, phase, START, START) is None
 
 
 @pytest.mark.parametrize("phase", ENDED_UNPAID)
-@pytest.mark.parametrize("polls", [0, 7])
-def test_an_end_without_money_is_checked_at_its_ages(phase, polls):
+def test_an_end_without_money_is_checked_at_its_ages(phase):
     """Money may come late: asked about at each configured age, however many questions failed, and then not any more."""
     made, now = [], START
-    while (at := next_poll(phase=phase, is_terminal=True, polls=polls, now=now)) is not None:
-        made.append(at)
-        now = at
+    while (found := policy.late_check(SCHEDULE, phase, START, now)) is not None:
+        made.append(found.at)
+        now = found.at
     assert made == [START + age for age in SCHEDULE.late_checks]
 
 
-def test_a_paid_payment_that_may_settle_is_asked_about_seldom():
-    """Settlement takes days."""
-    assert next_poll(phase=Phase.PAID) == START + SCHEDULE.paid_every
+# -- when not all that is due can be asked
 
 
-def test_an_announced_expiry_is_asked_about_just_after_it():
-    """The provider's own deadline is a good time to ask, where it comes before the next question."""
-    expiry = START + timedelta(seconds=30)
+def test_the_most_urgent_go_first():
+    """Of two that were last seen at once, the one that changes sooner is asked."""
+    quick, slow = constant(0.01), constant(0.0001)
+    now = START + timedelta(seconds=600)
+    due = [("slow", slow, Silent(START, None)), ("quick", quick, Silent(START, None))]
 
-    assert next_poll(expires_at=expiry) == expiry + SCHEDULE.after_expiry
-    assert next_poll(expires_at=START + timedelta(days=1)) == START + SCHEDULE.first_after
-    assert next_poll(expires_at=START - timedelta(days=1)) == START + SCHEDULE.first_after
+    assert policy.choose(SCHEDULE, due, 1, now).now == ["quick"]
+    assert policy.choose(SCHEDULE, due, 2, now).now == ["slow", "quick"]
 
 
-def test_asking_ends_after_so_long_without_a_change():
-    """For as long as configured, the bound included; None goes on for ever."""
-    give_up = SCHEDULE.give_up_after
-    assert next_poll(now=START + give_up) is not None
-    assert next_poll(now=START + give_up + timedelta(seconds=1)) is None
-    assert next_poll(Schedule(give_up_after=None), now=START + timedelta(days=4000)) is not None
+def test_nobody_starves():
+    """At the price that the crowd makes, one that hardly ever changes is asked about within the longest wait."""
+    quick, slow = Curve((0.01,) * BINS), Curve((1e-9,) * BINS)
+    schedule = Schedule(give_up_after=None, longest=timedelta(hours=2))
+    crowd = [Group(ones(20), quick, 1.0, 5.0, 7_200.0), Group(ones(1), slow, 1.0, 5.0, 7_200.0)]
+    price = price_of(crowd, 1 / 60, 1.0).price
+    usual, outlooks = Outlook(Phase.OPEN, quick, price), {"slow": Outlook(Phase.OPEN, slow, price)}
+    now, seen = START, {f"quick {n}": START for n in range(20)} | {"slow": START}
+    longest = dict.fromkeys(seen, timedelta(0))
+    for _ in range(600):
+        now += timedelta(seconds=60)
+        due = [
+            (name, outlooks.get(name, Outlook(Phase.OPEN, quick, price)), Silent(START, at))
+            for name, at in seen.items()
+        ]
+        for name in policy.choose(schedule, due, 1, now).now:
+            longest[name] = max(longest[name], now - seen[name])
+            seen[name] = now
+    assert timedelta(hours=1.5) < longest["slow"] < timedelta(hours=2.5)
+    assert max(waited for name, waited in longest.items() if name != "slow") < timedelta(minutes=30)
+
+
+def ones(count):
+    return [count] + [0] * (BINS - 1)
+
+
+def test_who_is_no_longer_due_at_today_s_price_is_put_off():
+    """What was planned when questions were cheap does not stand in the way."""
+    dear = constant(0.0001, price=1000.0)
+    now = START + timedelta(seconds=100)
+    due = [("a", constant(0.1), Silent(START, None)), ("b", dear, Silent(START, None))]
+    chosen = policy.choose(SCHEDULE, due, 1, now)
+
+    assert chosen.now == ["a"]
+    assert chosen.later == [("b", policy.next_question(SCHEDULE, dear, Silent(START, None), now).at)]
+
+
+def test_a_late_check_takes_its_turn():
+    """A payment at its end has no hazard; it is as urgent as what is just due."""
+    now = START + timedelta(seconds=10)
+    due = [("ended", None, Silent(START, None)), ("open", constant(1e-9), Silent(START, None))]
+
+    assert policy.choose(SCHEDULE, due, 1, now).now == ["ended"]
+
+
+# -- failures, words
 
 
 @given(st.integers(0, 10_000), st.none() | st.floats(0, 86_400), st.booleans(), st.floats(0, 1))
-def test_after_a_failure(polls, retry_after, may_retry, jitter):
+def test_after_a_failure(failures, retry_after, may_retry, jitter):
     """Later than now, no earlier than the provider says, and at the longest interval where a repeat cannot help."""
-    at = SCHEDULE.after_failure(polls, retry_after, may_retry, START, jitter)
+    at = SCHEDULE.after_failure(failures, retry_after, may_retry, START, jitter)
 
     assert at > START
     if may_retry:
         assert at >= START + timedelta(seconds=retry_after or 0)
-        longest = max(SCHEDULE.longest, timedelta(seconds=retry_after or 0))
+        longest = max(SCHEDULE.retry_longest, timedelta(seconds=retry_after or 0))
         assert at <= START + 1.2 * longest + timedelta(microseconds=1)
     else:
-        assert at == START + SCHEDULE.longest
+        assert at == START + SCHEDULE.retry_longest
 
 
 def test_what_failed_together_is_not_asked_about_together():
@@ -124,3 +220,26 @@ def test_what_failed_together_is_not_asked_about_together():
     early, late = (SCHEDULE.after_failure(3, None, True, START, jitter) for jitter in (0.0, 1.0))
 
     assert late - START == 1.2 * (early - START)
+
+
+def test_the_reason_is_said_in_words():
+    """A person reads why the next question is then, with the share that this account's payments themselves show."""
+    half = constant(math.log(2) / 600)
+    at_half = Next(START + timedelta(seconds=600), CHANGED)
+    pushed = constant(math.log(2) / 600, push=Push(0.05))
+
+    words = policy.in_words(half, Silent(START, None), at_half, "awaiting_payment")
+    assert words == "50% of payments have left awaiting_payment at that age"
+    assert policy.in_words(pushed, Silent(START, None), at_half, "pending").endswith("; push tells all but 5%")
+    assert "asked about less often" in policy.in_words(half, Silent(START, None), Next(START, FLOOR), "pending")
+    assert "expires" in policy.in_words(half, Silent(START, None), Next(START, EXPIRY), "pending")
+    assert "late" in policy.in_words(None, Silent(START, None), at_half, "expired")
+
+
+def test_the_prior_is_what_the_documents_say():
+    """Of those that reach an age beyond the first minutes, about a third leave the state before twice that age."""
+    curve = Curve(prior(Phase.OPEN))
+
+    for age in (600.0, 3_600.0, 86_400.0):
+        assert 1 - math.exp(-curve.between(age, 2 * age)) == pytest.approx(0.3, abs=0.06)
+    assert curve.changed_by(10) < 0.1

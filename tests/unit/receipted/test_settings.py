@@ -132,9 +132,10 @@ EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
             "own key",
         ),
         ([("log", {"level": "loud"})], "log.level", "'debug', 'info', 'warning' or 'error'", "least severe"),
-        ([("poller", {"growth": 0.5})], "poller.growth", "greater than or equal to 1", "default: 1.5"),
-        ([("poller", {"growth": float("nan")})], "poller.growth", "finite", "default: 1.5"),
-        ([("poller", {"longest_seconds": 5})], "poller.longest_seconds", "shorter", "60"),
+        ([("poller", {"worth_seconds": 0})], "poller.worth_seconds", "greater than 0", "default: 1"),
+        ([("poller", {"worth_seconds": float("nan")})], "poller.worth_seconds", "finite", "default: 1"),
+        ([("poller", {"longest_seconds": 4})], "poller.longest_seconds", "shorter", "5"),
+        ([("poller", {"retry_longest_seconds": 9})], "poller.retry_longest_seconds", "shorter", "15"),
         ([("worker", {"retry_longest_seconds": 0.5})], "worker.retry_longest_seconds", "shorter", "is 1"),
         ([("sinks", [])], "sinks", "missing", 'secrets = ["env:SHOP_SINK_KEY"]'),
         ([("sinks", [5])], "sinks.0", "table", "where effects go"),
@@ -343,7 +344,7 @@ def test_files_of_secrets_lie_beside_the_settings(file):
 def test_the_environment_goes_before_the_file(file):
     over = {
         "RECEIPTED_SERVICE__LISTEN_PORT": "9000",
-        "receipted_poller__growth": "2.5",
+        "receipted_poller__worth_seconds": "2.5",
         "RECEIPTED_SERVICE__TRUSTED_PROXIES": '["10.0.0.0/8"]',
         "RECEIPTED_ACCOUNTS__SHOP__CONFLICTS": "trust_provider",
         "RECEIPTED_ACCOUNTS__SHOP__OPTIONS__DIALECT": "old",
@@ -352,7 +353,7 @@ def test_the_environment_goes_before_the_file(file):
     }
     settings = load(file, {**ENVIRONMENT, **over})
     account = settings.accounts["shop"]
-    assert (settings.service.listen_port, settings.poller.growth) == (9000, 2.5)
+    assert (settings.service.listen_port, settings.poller.worth_seconds) == (9000, 2.5)
     assert [str(network) for network in settings.service.trusted_proxies] == ["10.0.0.0/8"]
     assert (account.conflicts, account.options, account.webhook_keys[0].id) == (
         "trust_provider",

@@ -11,6 +11,7 @@ from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Review, Source
 from storage import inbox, payments
 from storage.ids import new_id
+from storage.types import PollPriority
 from tests.builders import PROVIDERS, a_message
 from tests.fakes.clock import START
 
@@ -524,12 +525,13 @@ def test_the_currency_is_learnt_where_the_amount_came_first(desk):
 
 
 def test_ask_at_keeps_an_earlier_question(desk):
-    """Asking later never puts off a question that is due."""
-    desk.told("awaiting_payment")
+    """Asking later never puts off a question that is due; asking more urgently is remembered."""
+    desk.a_quiet_payment()
     soon = desk.clock() + timedelta(seconds=1)
     with desk.database.write() as unit:
-        assert payments.ask_at(unit, [desk.payment().id], desk.clock()) == 0
-        payments.set_next_poll(unit, desk.payment().id, soon + timedelta(hours=1))
-        assert payments.ask_at(unit, [desk.payment().id], soon) == 1
+        assert payments.ask_at(unit, [desk.payment().id], soon, PollPriority.HINT) == 1
+        assert payments.ask_at(unit, [desk.payment().id], soon + timedelta(hours=1), PollPriority.SCHEDULE) == 0
+        assert payments.ask_at(unit, [desk.payment().id], soon + timedelta(hours=1), PollPriority.PAYER) == 1
 
+    assert desk.payment().poll_priority == PollPriority.PAYER
     assert desk.payment().next_poll_at == soon

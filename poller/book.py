@@ -1,0 +1,149 @@
+"""The plans as this process knows them: what to expect of each payment, read again from the database every while."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from poller import policy
+from poller.hazard import BINS, Learnt
+from poller.policy import Next, Outlook, Push, Schedule, Silent
+from statemachine.phases import Phase
+from storage import plans, push
+from storage.engine import Database
+from storage.plans import Place
+from storage.push import PushWorth
+from storage.tables import Payment
+from storage.tables_asking import Hazard, PollPlan
+from storage.types import PollPriority
+
+_FRESH_FOR: Final = timedelta(seconds=30)
+
+#: A plan that is so far from what would be planned now was made for another reason than today's.
+_MOVED: Final = timedelta(seconds=1)
+
+#: However good push was, it may fail from now on.
+_LEAST_LOSS: Final = 0.01
+
+_WANTED: Final = {
+    PollPriority.PAYER: "a payer has come back",
+    PollPriority.DOUBT: "a statement is to be confirmed",
+    PollPriority.PERSON: "somebody wants to know",
+    PollPriority.HINT: "something has changed in the account",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BookedAccount:
+    """How one account is asked: its patience, and which states end asking."""
+
+    schedule: Schedule
+    is_terminal: Callable[[str, str | None], bool]  #: of kind and state
+    kinds: tuple[str, ...] = ()  #: that its provider has
+
+
+class Book:
+    """Says when the next question about a payment is due. Safe to be used by any thread."""
+
+    def __init__(
+        self, database: Database, accounts: Mapping[str, BookedAccount], clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._clock = clock
+        self._reading = threading.Lock()
+        self._read_at: datetime | None = None
+        self._learnt: dict[Place, Learnt] = {}
+        self._plans: dict[str, PollPlan] = {}
+        self._pushes: dict[tuple[str, str], Push] = {}
+        self._outlooks: dict[tuple[Place, str], Outlook] = {}
+
+    def schedule(self, account: str) -> Schedule:
+        """The account's patience."""
+        return self._accounts[account].schedule
+
+    def is_terminal(self, payment: Payment) -> bool:
+        """Whether the provider expects no more of it."""
+        return self._accounts[payment.account].is_terminal(payment.kind, payment.state)
+
+    def next_question(self, payment: Payment, now: datetime) -> Next | None:
+        """The next question about the payment as it is; None where nothing more is expected or asking has ended."""
+        schedule, outlook = self.schedule(payment.account), self.outlook(payment)
+        if outlook is None:
+            return policy.late_check(schedule, Phase(payment.phase), payment.changed_at, now)
+        return policy.next_question(schedule, outlook, silent_of(payment), now)
+
+    def next_at(self, payment: Payment, now: datetime) -> datetime | None:
+        """The instant of `next_question`, and never one that has passed."""
+        found = self.next_question(payment, now)
+        return None if found is None else max(found.at, now)
+
+    def outlook(self, payment: Payment) -> Outlook | None:
+        """What is known of payments such as this one; None where the payment is at its end."""
+        if self.is_terminal(payment):
+            return None
+        self._refresh()
+        key = (Place(payment.account, payment.kind, payment.state or ""), payment.phase)
+        found = self._outlooks.get(key)
+        if found is None:
+            place, phase = key[0], Phase(payment.phase)
+            plan = self._plans.get(place.account)
+            found = self._outlooks[key] = Outlook(
+                phase,
+                self._learnt.get(place, Learnt()).curve(phase),
+                self._accounts[place.account].schedule.worth if plan is None else plan.price_seconds,
+                self._pushes.get((place.account, place.kind), Push()),
+                1.0 if plan is None else plan.stretch,
+            )
+        return found
+
+    def why(self, payment: Payment, now: datetime) -> str | None:
+        """Why the next question is when it is, in words; None where none is planned."""
+        if payment.next_poll_at is None:
+            return None
+        if payment.poll_priority != PollPriority.SCHEDULE:
+            return _WANTED[PollPriority(payment.poll_priority)]
+        found, outlook = self.next_question(payment, now), self.outlook(payment)
+        if payment.poll_error is not None:
+            return "the last question failed"
+        if found is None or abs(found.at - payment.next_poll_at) > _MOVED:
+            found = Next(payment.next_poll_at, policy.LATE if outlook is None else policy.CHANGED)
+        return policy.in_words(outlook, silent_of(payment), found, payment.state or "the first state")
+
+    def _refresh(self) -> None:
+        """What was learnt is at most half a minute old. Raises StorageUnavailable."""
+        now = self._clock()
+        if self._read_at is not None and abs(now - self._read_at) < _FRESH_FOR:
+            return
+        with self._reading:
+            with self._database.read() as unit:
+                hazards, planned = plans.hazards(unit), plans.plans(unit)
+                pushes = {
+                    (name, kind): push_of(push.worth(unit, name, kind, now))
+                    for name, account in self._accounts.items()
+                    for kind in account.kinds
+                }
+            self._learnt = {place: learnt_of(row) for place, row in hazards.items()}
+            self._plans, self._pushes = planned, pushes
+            self._outlooks = {}
+            self._read_at = now
+
+
+def learnt_of(row: Hazard) -> Learnt:
+    """What a row says; nothing where it was written for other bins than ours."""
+    if len(row.exposure) != BINS or len(row.changes) != BINS:
+        return Learnt()
+    return Learnt(tuple(row.exposure), tuple(row.changes))
+
+
+def push_of(worth: PushWorth) -> Push:
+    """What the policy may count on: some is always doubted, and where there is no push, nothing."""
+    if worth.loss is None:
+        return Push()
+    return Push(max(worth.loss, _LEAST_LOSS), worth.lag_p99 or timedelta(0))
+
+
+def silent_of(payment: Payment) -> Silent:
+    """The payment as the policy sees it."""
+    return Silent(payment.changed_at, payment.asked_at, payment.expires_at)

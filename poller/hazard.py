@@ -1,0 +1,180 @@
+"""How likely a payment is to leave its state in the next second, by its age: a curve, and how it is learnt. Pure.
+
+Ages are seconds since the payment entered the state. They are told apart in bins that grow by the square root of two,
+from one second to 97 days; within a bin the hazard is constant.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Final
+
+from statemachine.phases import Phase
+
+#: Where each bin begins; the last one has no end.
+EDGES: Final[tuple[float, ...]] = (0.0, *(2 ** (step / 2) for step in range(47)))
+
+BINS: Final = len(EDGES)
+
+_ENDS: Final = (*EDGES[1:], math.inf)
+
+#: How many changes the memory holds: what is older fades as new ones come, so that a shift is learnt in as many.
+_MEMORY: Final = 500.0
+
+#: What the prior counts for: as much as so many changes seen in every bin.
+_PRIOR_CHANGES: Final = 0.5
+
+#: Where nothing is known: of the payments that reach an age, about a third leave the state before twice that age, but
+#: for the first minute, in which few do. Money that is the merchant's already is in less of a hurry to change.
+_PRIORS: Final = {Phase.OPEN: (0.5, 60.0), Phase.PROCESSING: (0.5, 60.0)}
+_PRIOR_OF_PAID: Final = (0.2, 86_400.0)
+
+
+def bin_of(age: float) -> int:
+    """The bin that the age is in; a negative age (clocks differ) is none."""
+    return bisect_right(EDGES, age) - 1 if age > 0.0 else 0
+
+
+def prior(phase: Phase) -> tuple[float, ...]:
+    """The hazard per second of each bin before anything was seen: `share / (age + soonest)`."""
+    share, soonest = _PRIORS.get(phase, _PRIOR_OF_PAID)
+    return tuple(share / (middle(at) + soonest) for at in range(BINS))
+
+
+def middle(at: int) -> float:
+    """An age in the middle of the bin."""
+    return EDGES[at] * 1.2 if at else 0.5
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The hazard per second of each bin, ready to be asked."""
+
+    rates: tuple[float, ...]
+
+    @cached_property
+    def _cumulated(self) -> tuple[float, ...]:
+        widths = (end - start for start, end in zip(EDGES, _ENDS[:-1], strict=False))
+        return (0.0, *accumulate(rate * width for rate, width in zip(self.rates, widths, strict=False)))
+
+    def rate(self, age: float) -> float:
+        """The hazard per second at that age."""
+        return self.rates[bin_of(age)]
+
+    def between(self, start: float, end: float) -> float:
+        """The hazard summed over these ages; the chance of a change there is 1 - exp(-it)."""
+        return self._until(end) - self._until(start) if end > start else 0.0
+
+    def changed_by(self, age: float) -> float:
+        """The share of all payments that have left the state by that age."""
+        return 1.0 - math.exp(-self._until(age))
+
+    def unknowing(self, start: float, end: float) -> float:
+        """Expected seconds, at age `end`, since a change that came unseen after age `start`."""
+        total, low = 0.0, start
+        for at in range(bin_of(start), bin_of(end) + 1):
+            high = min(end, _ENDS[at])
+            total += self.rates[at] * (high - low) * (end - (low + high) / 2)
+            low = high
+        return total
+
+    def when_unknowing(self, start: float, seconds: float, factor: float = 1.0) -> float:
+        """The age at which `factor` times `unknowing(start, age)` reaches so many seconds; infinite where never.
+
+        That sum grows like hazard * wait² / 2, so that the waits follow the square-root law of optimal polling.
+        """
+        chance, total = 0.0, 0.0
+        low = max(start, 0.0)
+        for at in range(bin_of(low), BINS):
+            rate, width = self.rates[at] * factor, _ENDS[at] - low
+            reached = total + chance * width + rate * width * width / 2 if width < math.inf else math.inf
+            if reached >= seconds:
+                if rate <= 0.0:
+                    return low + (seconds - total) / chance if chance > 0.0 else math.inf
+                return low + (math.sqrt(chance * chance + 2 * rate * (seconds - total)) - chance) / rate
+            total, chance, low = reached, chance + rate * width, _ENDS[at]
+        return math.inf
+
+    def _until(self, age: float) -> float:
+        at = bin_of(age)
+        return self._cumulated[at] + self.rates[at] * max(age - EDGES[at], 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """Seconds that payments were watched in a state and changes seen, by bin of age; old ones fade."""
+
+    exposure: tuple[float, ...] = (0.0,) * BINS
+    changes: tuple[float, ...] = (0.0,) * BINS
+
+    def curve(self, phase: Phase) -> Curve:
+        """The hazard: changes by exposure, drawn towards the prior where little was seen."""
+        rates = (
+            (changes + _PRIOR_CHANGES) / (exposure + _PRIOR_CHANGES / rate)
+            for changes, exposure, rate in zip(self.changes, self.exposure, prior(phase), strict=True)
+        )
+        return Curve(tuple(rates))
+
+
+class Lesson:
+    """One round of learning on top of what was learnt before; `learnt()` is the result."""
+
+    def __init__(self, before: Learnt, curve: Curve) -> None:
+        self._exposure = list(before.exposure)
+        self._changes = list(before.changes)
+        self._curve = curve
+
+    def watched(self, counts: Sequence[int], seconds: float) -> None:
+        """So many payments stand in each bin now, and were not seen to change since the last round, `seconds` ago."""
+        for at, count in enumerate(counts):
+            if count:
+                age = middle(at)
+                self._expose(age - seconds, age, count)
+
+    def ended(self, age: float, watched_to: float) -> None:
+        """One payment left the state at that age for a cause that is no chance, such as an announced expiry."""
+        self._expose(watched_to, age, 1.0)
+
+    def changed(self, low: float, high: float, watched_to: float) -> None:
+        """One payment left the state at an age in (low, high]; it was counted as watched up to `watched_to`.
+
+        Where in that range is not known; it is laid out over it as the curve would have it.
+        """
+        low, high = max(low, 0.0), max(high, 0.0)
+        self._expose(watched_to, low, 1.0)
+        if high - low < 1e-9:
+            self._changes[bin_of(high)] += 1.0
+            return
+        whole = self._curve.between(low, high)
+        gone = 0.0  # the share that has changed by the bin's beginning
+        for at in range(bin_of(low), bin_of(high) + 1):
+            start, end = max(low, EDGES[at]), min(high, _ENDS[at])
+            if end <= start:
+                continue
+            share = self._curve.between(start, end) / whole if whole > 0.0 else (end - start) / (high - low)
+            self._changes[at] += share
+            self._exposure[at] += (end - start) * (1.0 - gone - share / 2)
+            gone += share
+
+    def _expose(self, start: float, end: float, weight: float) -> None:
+        if end < start:
+            start, end, weight = end, start, -weight
+        start = max(start, 0.0)
+        if end <= start:
+            return
+        for at in range(bin_of(start), bin_of(end) + 1):
+            low, high = max(start, EDGES[at]), min(end, _ENDS[at])
+            if high > low:
+                self._exposure[at] += (high - low) * weight
+
+    def learnt(self) -> Learnt:
+        """What is known now; beyond the memory's size everything fades alike."""
+        total = sum(self._changes)
+        keep = min(1.0, _MEMORY / total) if total > 0.0 else 1.0
+        return Learnt(
+            tuple(max(seconds, 0.0) * keep for seconds in self._exposure),
+            tuple(changes * keep for changes in self._changes),
+        )

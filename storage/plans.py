@@ -1,0 +1,174 @@
+"""What the schedule is planned with: who is open since when, what changed when, what was learnt, and the plans."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import case, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import SQLModel
+
+from storage.engine import Unit, values
+from storage.tables import InboxMessage, Payment, Transition
+from storage.tables_asking import Hazard, PollPlan
+from storage.types import CLOCK_WAS_WRONG
+
+_payments = Payment.__table__  # type: ignore[attr-defined]
+_transitions = Transition.__table__  # type: ignore[attr-defined]
+_messages = InboxMessage.__table__  # type: ignore[attr-defined]
+_plans = PollPlan.__table__  # type: ignore[attr-defined]
+_hazards = Hazard.__table__  # type: ignore[attr-defined]
+
+#: The account whose row is the planner's own.
+_PLANNER = ""
+
+#: What was recorded within it may still be joined by an earlier id that another process commits later.
+SETTLED_AFTER = timedelta(seconds=5)
+
+
+class Place(NamedTuple):
+    """Payments that are planned alike: of one account, kind and state."""
+
+    account: str
+    kind: str
+    state: str  #: "" before the provider's first word
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The payments of one place that are asked about."""
+
+    phase: str
+    counts: Sequence[int]  #: by bin of age since they entered the state
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """That one payment left its state, and what is known of when."""
+
+    place: Place
+    phase_after: str
+    source: str
+    entered_at: datetime
+    seen_at: datetime | None  #: the last question before, if there was one since it entered the state
+    asked_at: datetime | None  #: of the question that told, if one did
+    as_of: datetime | None  #: the provider's time of the change, or of the answer
+    recorded_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The right to plan until the next turn is due."""
+
+    learned_to: str | None  #: the transition up to which lessons were drawn
+
+
+def begin(unit: Unit, now: datetime, every: timedelta) -> Turn | None:
+    """The right to plan, for exactly one of all processes each time; None where the last turn is younger than that."""
+    dialect = sqlite if unit.dialect == "sqlite" else postgresql
+    first = {"account": _PLANNER, "planned_at": now - every, "price_seconds": 0.0, "watched": 0}
+    first |= {"wanted_per_second": 0.0, "floor_per_second": 0.0, "stretch": 1.0}
+    unit.execute(dialect.insert(_plans).values(first).on_conflict_do_nothing())
+    is_old = or_(_plans.c.planned_at <= now - every, _plans.c.planned_at > now + CLOCK_WAS_WRONG)
+    taken = unit.execute(
+        update(_plans).where(_plans.c.account == _PLANNER, is_old).values(planned_at=now).returning(_plans.c.learned_to)
+    ).first()
+    return None if taken is None else Turn(taken[0])
+
+
+def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[Place, Standing]:
+    """How many payments that are asked about are of an age in each bin; bins begin at these ages in seconds."""
+    at = _payments.c.changed_at
+    bins = case(
+        *((at > now - timedelta(seconds=edge), number) for number, edge in enumerate(edges[1:])), else_=len(edges) - 1
+    )
+    columns = (_payments.c.account, _payments.c.kind, _payments.c.state, _payments.c.phase, bins.label("bin"))
+    query = (
+        select(*columns, func.count())
+        .where(_payments.c.next_poll_at.is_not(None), _payments.c.provider_ref.is_not(None))
+        .group_by(*columns)
+    )
+    counts: dict[tuple[Place, str], list[int]] = defaultdict(lambda: [0] * len(edges))
+    for account, kind, state, phase, number, count in unit.execute(query):
+        counts[Place(account, kind, state or ""), phase][number] += count
+    return {place: Standing(phase, found) for (place, phase), found in counts.items()}
+
+
+def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[list[Left], str | None]:
+    """Who left a state since that transition, in order, and the transition to go on from; at most `limit`."""
+    before = _transitions.alias("before")
+    earlier = _messages.alias("earlier")
+    seen_at = (
+        select(func.max(earlier.c.provider_time))
+        .where(
+            earlier.c.payment_id == _transitions.c.payment_id,
+            earlier.c.source == "poll",
+            earlier.c.id < _transitions.c.cause,
+        )
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            _transitions.c.id,
+            _payments.c.account,
+            _payments.c.kind,
+            _transitions.c.from_state,
+            _transitions.c.phase,
+            _transitions.c.source,
+            before.c.recorded_at,
+            seen_at,
+            _messages.c.provider_time,
+            _transitions.c.as_of,
+            _transitions.c.recorded_at,
+            _payments.c.expires_at,
+        )
+        .join(_payments, _payments.c.id == _transitions.c.payment_id)
+        .join(_messages, _messages.c.id == _transitions.c.cause)
+        .outerjoin(
+            before,
+            (before.c.payment_id == _transitions.c.payment_id) & (before.c.number == _transitions.c.number - 1),
+        )
+        .where(_transitions.c.recorded_at <= now - SETTLED_AFTER)
+        .order_by(_transitions.c.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(_transitions.c.id > after)
+    found: list[Left] = []
+    for row in unit.execute(query):
+        after = row[0]
+        _, account, kind, state, phase, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at = row
+        if state is not None and entered_at is not None:
+            place = Place(account, kind, state)
+            found.append(Left(place, phase, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at))
+    return found, after
+
+
+def hazards(unit: Unit) -> dict[Place, Hazard]:
+    """What was learnt, by place."""
+    return {Place(row.account, row.kind, row.state): row for row in unit.all(Hazard, select(_hazards))}
+
+
+def plans(unit: Unit) -> dict[str, PollPlan]:
+    """The accounts' plans."""
+    found = unit.all(PollPlan, select(_plans).where(_plans.c.account != _PLANNER))
+    return {plan.account: plan for plan in found}
+
+
+def keep(unit: Unit, plans_: Iterable[PollPlan], hazards_: Iterable[Hazard], learned_to: str | None) -> None:
+    """The plans and what was learnt are kept, and lessons go on after that transition."""
+    for plan in plans_:
+        _upsert(unit, _plans, ("account",), plan)
+    for hazard in hazards_:
+        _upsert(unit, _hazards, ("account", "kind", "state"), hazard)
+    unit.execute(update(_plans).where(_plans.c.account == _PLANNER).values(learned_to=learned_to))
+
+
+def _upsert(unit: Unit, table: Any, keys: tuple[str, ...], row: SQLModel) -> None:
+    changed = values(row)
+    where = [table.c[key] == changed[key] for key in keys]
+    if unit.execute(update(table).where(*where).values(changed)).rowcount == 0:
+        unit.execute(insert(table), changed)
