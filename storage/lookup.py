@@ -4,8 +4,9 @@ from sqlalchemy import String, cast, func, or_, select
 
 from storage.engine import Unit
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables_asking import Reconciliation
 
-Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery
+Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery | Reconciliation
 
 _WHOLE = 32  #: hexadecimal digits of a UUID
 

@@ -8,6 +8,7 @@ from storage import lookup
 from storage.engine import Unit
 from storage.errors import NotFound
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables_asking import Reconciliation
 
 _SHORTEST: Final = 8
 _WHOLE: Final = 32  #: hexadecimal digits of a UUID
@@ -18,6 +19,7 @@ _NAMES: Final[dict[type[lookup.Found], str]] = {
     InboxMessage: "inbox message",
     OutboxMessage: "outbox message",
     RejectedDelivery: "rejected delivery",
+    Reconciliation: "reconciliation",
 }
 
 

@@ -15,11 +15,13 @@ from receipted.cli import (
     payments,
     playing,
     processes,
+    reconciliations,
     rejected,
     webhooks,
 )
 from receipted.cli.context import example
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
+from receipted.cli.reconcile import reconcile
 from receipted.demo.command import demo
 
 app = typer.Typer(
@@ -58,6 +60,12 @@ app.add_typer(inbox.app, name="inbox", epilog=example("receipted inbox list --st
 app.add_typer(outbox.app, name="outbox", epilog=example("receipted outbox list --status dead"))
 app.add_typer(rejected.app, name="rejected", epilog=example("receipted rejected list shop"))
 app.add_typer(webhooks.app, name="webhooks", epilog=example("receipted webhooks register shop"))
+app.command(
+    epilog=example("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv")
+)(reconcile)
+app.add_typer(
+    reconciliations.app, name="reconciliations", epilog=example("receipted reconciliations list --account shop")
+)
 app.add_typer(auditing.app, name="audit", epilog=example("receipted audit verify"))
 app.command(epilog=example("receipted lifecycles banked --mermaid"))(lifecycles.lifecycles)
 app.add_typer(configuration.app, name="config", epilog=example("receipted config check"))

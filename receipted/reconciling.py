@@ -1,0 +1,58 @@
+"""Reconciliation put together from the settings: by command, and by the schedule of the worker process."""
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+
+from poller.reconcile import Reconciler
+from poller.timetable import Timetable
+from poller.walk import Tools, WalkedAccount
+from providers.contract import Client, Provider
+from receipted.wiring import Service
+
+
+def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
+    """What walks through everything that a provider has, and has it applied as it goes.
+
+    It applies its own messages, since a command may run where no worker does; with one beside it each message is
+    applied by whoever claims it first.
+    """
+    settings, worker = service.settings.reconciliation, service.inbox_worker()
+
+    async def apply(message_ids: Sequence[str]) -> None:
+        await asyncio.to_thread(worker.step, message_ids)
+
+    accounts = {
+        name: WalkedAccount(clients[name], partial(_is_terminal, account.provider))
+        for name, account in service.accounts.items()
+    }
+    return Reconciler(
+        Tools(service.database, service.clock, apply, asyncio.sleep, concurrency=settings.concurrency),
+        accounts,
+        random.Random(),  # noqa: S311 - jitter, not a secret
+        holder=f"process {os.getpid()} on {socket.gethostname()}",
+        grace=timedelta(seconds=settings.grace_seconds),
+    )
+
+
+def scheduled_steps(service: Service, clients: Mapping[str, Client]) -> dict[str, Callable[[], Awaitable[int]]]:
+    """A step for each account that walks it when that is due; none where the settings want no schedule."""
+    settings = service.settings.reconciliation
+    if not settings.every_seconds:
+        return {}
+    timetable = Timetable(
+        service.database,
+        reconciler(service, clients),
+        service.clock,
+        every=timedelta(seconds=settings.every_seconds),
+        look_back=timedelta(seconds=settings.look_back_seconds),
+    )
+    return {name: partial(timetable.step, name) for name in service.accounts}
+
+
+def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:
+    return provider.lifecycles[kind].is_terminal(state)

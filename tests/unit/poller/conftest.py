@@ -1,0 +1,16 @@
+"""A desk at a world of its own, and reconciliations of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.property.pipeline_world import World
+from tests.unit.poller.walks import Rounds
+
+
+@pytest.fixture
+def rounds(template: Path, tmp_path: Path) -> Iterator[Rounds]:
+    world = World(template, tmp_path / "rounds.db")
+    yield Rounds(world)
+    world.close()

@@ -1,0 +1,420 @@
+"""Walking through what a provider has, on a real file, with a client that answers as scripted."""
+
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from poller.errors import ReconciliationPaused, ReconciliationRunning
+from providers.errors import ProviderError, UnsupportedByProvider
+from statemachine import statements
+from statemachine.phases import ConflictPolicy, Review
+from storage import inbox
+from storage.errors import LeaseLost
+
+HOUR = 3600
+AWAY = ProviderError("away", http_status=503, may_retry=True)
+GONE = ProviderError("no such intent", http_status=404)
+
+
+def by_ref(row):
+    return {entry["provider_ref"]: entry for entry in row.drift}
+
+
+def keys(rounds, source):
+    with rounds.database.read() as unit:
+        return [message.delivery_key for message in inbox.find(unit, source=source)]
+
+
+def test_what_was_never_heard_of_is_adopted(rounds):
+    for ref in ("pi_1", "pi_2", "pi_3"):
+        rounds.genius.has(ref, "confirmed", metadata={"reference": f"order {ref}"})
+    rounds.clock.advance(2 * HOUR)
+
+    row = rounds.walk()
+
+    assert {p.provider_ref: p.state for p in rounds.desk.payments()} == dict.fromkeys(
+        rounds.genius.intents, "confirmed"
+    )
+    assert (row.status, row.pages, row.listed, row.asked, row.counts["adopted"]) == ("done", 2, 3, 0, 3)
+    entry = by_ref(row)["pi_1"]
+    assert (entry["was"], entry["is"], entry["is_adopted"], entry["found_by"]) == (None, "confirmed", True, "list")
+    assert (entry["effects"], entry["unknown_for_seconds"], entry["is_fresh"]) == (["payment.paid"], 2 * HOUR, False)
+    assert rounds.row(row.id).drift == row.drift
+
+
+def test_pages_are_kept_verbatim_under_keys_of_the_walk(rounds):
+    rounds.genius.has("pi_1", "confirmed")
+    row = rounds.walk()
+
+    assert keys(rounds, "list") == [f"reconcile:{row.id}:page:1"]
+    with rounds.database.read() as unit:
+        (page,) = inbox.find(unit, source="list")
+    assert b'"object": "list"' in page.body
+    assert page.provider_time == rounds.clock()
+
+
+def test_what_the_list_does_not_name_is_asked_about(rounds):
+    rounds.known("pi_1", is_old=True)
+    rounds.known("pi_2")
+    rounds.clock.advance(HOUR)
+    rounds.genius.has("pi_1", "confirmed")
+    rounds.clock.advance(HOUR)
+
+    row = rounds.walk()
+
+    assert rounds.genius.asked == [("payment_intent", "pi_1")]
+    assert keys(rounds, "poll") == [f"reconcile:{row.id}:{rounds.desk.payment('pi_1').id}"]
+    assert (row.to_ask, row.asked, row.failed) == (1, 1, 0)
+    (entry,) = row.drift
+    assert (entry["provider_ref"], entry["was"], entry["is"], entry["found_by"]) == (
+        "pi_1",
+        "awaiting_payment",
+        "confirmed",
+        "fetch",
+    )
+    assert (entry["unknown_for_seconds"], entry["at_most_seconds"]) == (HOUR, HOUR)
+    assert row.counts["unchanged"] == 1
+
+
+def test_a_provider_without_a_list_is_asked_one_by_one(rounds):
+    rounds.genius.has_list = False
+    for number in range(40):
+        rounds.known(f"pi_{number}")
+    rounds.genius.has("pi_7", "expired")
+
+    row = rounds.walk()
+
+    assert sorted(rounds.genius.asked) == sorted(("payment_intent", f"pi_{n}") for n in range(40))
+    assert rounds.genius.most_under_way == rounds.concurrency
+    assert (row.pages, row.asked, [entry["is"] for entry in row.drift]) == (0, 40, ["expired"])
+    assert row.unasked == []
+
+
+@pytest.mark.parametrize(
+    ("state", "is_asked"),
+    [
+        ("awaiting_payment", True),
+        ("confirmed", True),
+        ("expired", True),
+        ("cancelled", True),
+        ("settled", False),
+    ],
+)
+def test_the_rest_is_what_can_still_differ(rounds, state, is_asked):
+    rounds.known("pi_1", state, is_old=True)
+    rounds.clock.advance(HOUR)
+    rounds.walk()
+
+    assert (rounds.genius.asked != []) is is_asked
+
+
+def test_the_range_bounds_the_rest(rounds):
+    """Neither created nor changed in it: not asked about, however open."""
+    rounds.known("pi_old", is_old=True)
+    rounds.known("pi_moved", is_old=True)
+    rounds.clock.advance(5 * 24 * HOUR)
+    rounds.desk.told("confirmed", "pi_moved")
+    rounds.clock.advance(1)
+    rounds.walk()
+
+    assert rounds.genius.asked == [("payment_intent", "pi_moved")]
+
+
+def test_what_the_list_only_names_is_asked_about_too(rounds):
+    """A status that we do not know, or none at all, tells nothing; nor does one that contradicts us."""
+    rounds.known("pi_1", "expired")
+    rounds.known("pi_2")
+    rounds.clock.advance(HOUR)
+    listed = dict(rounds.genius.intents)
+    rounds.genius.intents = {
+        "pi_1": {**listed["pi_1"], "status": "confirmed"},
+        "pi_2": {**listed["pi_2"], "status": None},
+    }
+    rounds.walk()
+
+    assert sorted(ref for _, ref in rounds.genius.asked) == ["pi_1", "pi_2"]
+
+
+def test_late_money_opens_a_review_and_is_drift_once(rounds):
+    rounds.known("pi_1", "expired")
+    rounds.clock.advance(HOUR)
+    rounds.genius.has("pi_1", "confirmed")
+
+    first, second = rounds.walk(), rounds.walk()
+
+    (entry,) = first.drift
+    assert (entry["was"], entry["is"], entry["reviews"]) == ("expired", "expired", [Review.CONFLICT])
+    assert entry["effects"] == ["payment.review_required"]
+    assert "confirmed cannot follow expired" in entry["reason"]
+    assert (second.drift, second.counts["conflict"]) == ([], 2)
+
+
+def test_an_account_that_trusts_its_provider_follows_it(rounds):
+    rounds.desk.rule(policy=ConflictPolicy.TRUST_PROVIDER)
+    rounds.known("pi_1", "expired")
+    rounds.clock.advance(HOUR)
+    rounds.genius.has("pi_1", "confirmed")
+
+    (entry,) = rounds.walk().drift
+    assert (entry["was"], entry["is"], entry["effects"]) == ("expired", "confirmed", ["payment.paid"])
+
+
+def test_where_unknown_payments_are_parked_they_stay_parked(rounds):
+    rounds.desk.rule(adopts_unknown=False)
+    rounds.genius.has("pi_1", "confirmed")
+
+    row = rounds.walk()
+
+    assert rounds.desk.payments() == []
+    assert (row.drift, row.counts["unknown_here"]) == ([], 1)
+
+
+def test_a_second_walk_finds_nothing(rounds):
+    rounds.genius.has("pi_1", "confirmed")
+    rounds.known("pi_2", is_old=True)
+    rounds.genius.has("pi_2", "confirmed")
+    rounds.walk()
+    owed = {p.id: rounds.desk.effects(p.id) for p in rounds.desk.payments()}
+
+    row = rounds.walk()
+
+    assert row.drift == []
+    assert {p.id: rounds.desk.effects(p.id) for p in rounds.desk.payments()} == owed
+    assert set(map(tuple, owed.values())) == {("payment.paid",)}
+
+
+def test_an_error_of_one_payment_is_told_and_ends_nothing(rounds):
+    for number in range(4):
+        rounds.known(f"pi_{number}", is_old=True)
+    rounds.genius.faults = {"pi_1": [GONE], "pi_2": [UnsupportedByProvider("no call for that kind")]}
+
+    with capture_logs() as logs:
+        row = rounds.walk()
+
+    assert (row.status, row.to_ask, row.asked, row.failed) == ("done", 4, 2, 2)
+    assert {entry["provider_ref"]: entry["code"] for entry in row.unasked} == {
+        "pi_1": "provider_error",
+        "pi_2": "unsupported_by_provider",
+    }
+    assert sum(entry["event"] == "reconcile.failed" for entry in logs) == 2
+
+
+def test_a_bug_that_one_payment_meets_is_counted_and_logged(rounds):
+    rounds.known("pi_1", is_old=True)
+    rounds.known("pi_2", is_old=True)
+    rounds.genius.faults = {"pi_1": [RuntimeError("oops")]}
+
+    with capture_logs() as logs:
+        row = rounds.walk()
+
+    assert (row.asked, row.failed, row.unasked[0]["code"]) == (1, 1, "internal")
+    assert [e["log_level"] for e in logs if e["event"] == "reconcile.failed"] == ["error"]
+
+
+@pytest.mark.parametrize("what", ["pi_1", "list"])
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_may_be_repeated_is_repeated(rounds, what, status):
+    rounds.known("pi_1", is_old=True)
+    rounds.genius.faults = {what: [ProviderError("no", http_status=status, may_retry=True, retry_after=7)] * 2}
+
+    row = rounds.walk()
+
+    assert (row.status, row.asked, row.failed, row.unasked) == ("done", 1, 0, [])
+    assert len(rounds.slept) == 2
+    assert min(rounds.slept) >= 7
+
+
+def test_a_create_that_left_no_answer_cannot_be_asked_about(rounds):
+    payment_id = rounds.desk.wish()
+    rounds.clock.advance(1)
+
+    row = rounds.walk()
+
+    assert [(entry["payment"], entry["code"]) for entry in row.unasked] == [(payment_id, "unnamed")]
+    assert (row.to_ask, row.failed, rounds.genius.asked) == (0, 0, [])
+
+
+def test_a_payment_whose_create_was_lost_is_bound_and_not_adopted(rounds):
+    payment_id = rounds.desk.wish("order-1")
+    rounds.clock.advance(HOUR)
+    rounds.genius.has("pi_1", "confirmed", metadata={"reference": "order-1"})
+
+    (entry,) = rounds.walk().drift
+
+    assert (entry["payment"], entry["was"], entry["is"], entry["is_adopted"]) == (payment_id, None, "confirmed", False)
+
+
+def test_what_was_never_created_is_not_asked_about(rounds):
+    payment_id = rounds.desk.wish()
+    rounds.desk.say(statements.CallFailed("create", "no", "no", 400, is_ambiguous=False), payment_id)
+    rounds.desk.work()
+    rounds.clock.advance(1)
+
+    row = rounds.walk()
+
+    assert (row.to_ask, row.unasked) == (0, [])
+
+
+# the provider is away
+
+
+def test_an_outage_pauses_the_walk_and_another_run_goes_on(rounds):
+    for number in range(30):
+        rounds.known(f"pi_{number:02}", is_old=True)
+        if number >= 20:
+            rounds.genius.faults[f"pi_{number:02}"] = [AWAY] * 3
+
+    with capture_logs() as logs, pytest.raises(ReconciliationPaused) as paused:
+        rounds.walk()
+
+    (row,) = rounds.rows()
+    assert (row.status, row.asked, row.failed) == ("running", 20, 0)
+    assert "the provider gives no answers now" in paused.value.message
+    assert row.last_error == paused.value.message
+    assert row.lease_ends_at <= rounds.clock() < row.resume_at
+    assert [entry["event"] for entry in logs if entry["event"] == "reconcile.paused"]
+
+    rounds.genius.faults.clear()
+    rounds.genius.asked.clear()
+    done = rounds.walk()
+    assert (done.id, done.status, done.asked, done.failed, done.to_ask) == (row.id, "done", 30, 0, 30)
+    assert len(rounds.genius.asked) == 10
+    assert done.last_error is None
+
+
+def test_errors_of_single_payments_are_no_outage(rounds):
+    for number in range(12):
+        rounds.known(f"pi_{number:02}", is_old=True)
+        rounds.genius.faults[f"pi_{number:02}"] = [GONE] if number % 5 else [AWAY] * 3
+
+    assert rounds.walk().failed == 12
+
+
+def test_a_list_that_is_away_pauses_the_walk_at_its_page(rounds):
+    for number in range(5):
+        rounds.genius.has(f"pi_{number}", "confirmed")
+    reconciler = rounds.reconciler()
+    started = reconciler.start(rounds.wanted())
+    rounds.genius.faults["list"] = []
+
+    def told(row):
+        if row.pages == 1 and not rounds.genius.faults["list"]:
+            rounds.genius.faults["list"] = [AWAY] * 3
+
+    with pytest.raises(ReconciliationPaused):
+        rounds.world.run(reconciler.walk(started.row, told))
+    rounds.genius.listed.clear()
+    row = rounds.walk()
+
+    assert rounds.genius.listed == ["pi_1", "pi_3"]
+    assert (row.pages, row.listed, row.counts["adopted"]) == (3, 5, 5)
+
+
+def test_a_wait_that_is_too_long_pauses_the_walk(rounds):
+    rounds.known("pi_1", is_old=True)
+    rounds.genius.faults["pi_1"] = [ProviderError("later", http_status=503, may_retry=True, retry_after=1800)]
+
+    with pytest.raises(ReconciliationPaused):
+        rounds.walk()
+
+    assert rounds.rows()[0].resume_at - rounds.clock() == timedelta(seconds=1800)
+    assert rounds.slept == []
+
+
+def test_a_list_that_is_refused_is_told_and_the_rest_is_asked(rounds):
+    rounds.known("pi_1", is_old=True)
+    rounds.genius.faults["list"] = [ProviderError("merchant_id is missing", http_status=400)]
+
+    row = rounds.walk()
+
+    assert (row.status, row.pages, row.asked) == ("done", 0, 1)
+    assert [(entry["payment"], entry["code"]) for entry in row.unasked] == [(None, "unlisted")]
+    assert "merchant_id is missing" in row.unasked[0]["reason"]
+
+
+def test_a_cursor_that_the_provider_forgot_begins_the_list_again_once(rounds):
+    for number in range(5):
+        rounds.genius.has(f"pi_{number}", "confirmed")
+    reconciler = rounds.reconciler()
+    started = reconciler.start(rounds.wanted())
+
+    def told(row):
+        if row.pages == 1 and row.position is not None:
+            rounds.genius.faults["list"] = [ProviderError("no such cursor", http_status=400)][
+                rounds.genius.listed.count("pi_1") :
+            ]
+
+    row = rounds.world.run(reconciler.walk(started.row, told))
+
+    assert rounds.genius.listed == [None, "pi_1", None, "pi_1", "pi_3"]
+    assert (row.unasked, row.counts["adopted"], len(rounds.desk.payments())) == ([], 5, 5)
+
+
+# who walks
+
+
+def test_a_second_walker_is_told_who_and_since_when(rounds):
+    rounds.reconciler("process 1 on a").start(rounds.wanted())
+    rounds.clock.advance(10)
+
+    with pytest.raises(ReconciliationRunning, match="process 1 on a has been walking acme since 2026-04-01 10:00:00Z"):
+        rounds.reconciler("process 2 on b").start(rounds.wanted())
+    with pytest.raises(ReconciliationRunning):
+        rounds.reconciler("process 2 on b").start(rounds.wanted(), anew=True)
+    assert len(rounds.rows()) == 1
+
+
+def test_a_walker_that_died_is_followed_when_its_lease_ends(rounds):
+    first = rounds.reconciler("process 1 on a").start(rounds.wanted())
+    rounds.clock.advance(61)
+    second = rounds.reconciler("process 2 on b").start(rounds.wanted())
+
+    assert second.is_resumed
+    assert (second.row.id, second.row.claim_token) == (first.row.id, first.row.claim_token + 1)
+
+
+def test_a_walker_that_was_only_slow_keeps_nothing_more(rounds):
+    """Its fencing token is out of date: neither message nor position of it is committed."""
+    rounds.genius.has("pi_1", "confirmed")
+    slow = rounds.reconciler("process 1 on a")
+    started = slow.start(rounds.wanted())
+    rounds.clock.advance(61)
+    rounds.walk()
+    before = len(keys(rounds, "list"))
+
+    with pytest.raises(LeaseLost):
+        rounds.world.run(slow.walk(started.row))
+
+    assert len(keys(rounds, "list")) == before == 1
+    assert rounds.rows()[0].status == "done"
+
+
+def test_another_one_ends_the_unfinished_one_as_failed(rounds):
+    rounds.reconciler().start(rounds.wanted())
+    rounds.clock.advance(61)
+
+    row = rounds.walk("bob", anew=True)
+
+    assert [(r.status, r.last_error) for r in rounds.rows()] == [
+        ("done", None),
+        ("failed", "left unfinished; bob began another"),
+    ]
+    assert (row.asked_by, row.id) == ("bob", rounds.rows()[0].id)
+
+
+def test_a_walk_that_is_cancelled_gives_its_lease_back(rounds):
+    import asyncio
+
+    rounds.known("pi_1", is_old=True)
+    reconciler = rounds.reconciler()
+    started = reconciler.start(rounds.wanted())
+
+    async def interrupted():
+        walking = asyncio.ensure_future(reconciler.walk(started.row, lambda _: walking.cancel()))
+        await walking
+
+    with pytest.raises(asyncio.CancelledError):
+        rounds.world.run(interrupted())
+
+    assert rounds.reconciler("process 2 on b").start(rounds.wanted()).is_resumed
