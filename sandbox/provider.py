@@ -17,7 +17,7 @@ from sandbox.deliver import Deliveries
 from sandbox.faults import Dice
 from sandbox.times import now
 from sandbox.urls import is_acceptable
-from sandbox.web import ApiError, Call, Handler, Reply, answer, to_json
+from sandbox.web import ApiError, Call, Handler, Reply, answer
 from sandbox.world import IllegalMove, Lifecycle, Resource, World
 
 
@@ -116,7 +116,7 @@ class Provider(ABC):
         path = self.create_paths[kind]
         handler = next(found for method, template, found in self.routes() if (method, template) == ("POST", path))
         headers = Headers({"content-type": "application/json"})
-        call = Call("POST", path, headers, QueryParams(), to_json(body), is_behind_stage=True)
+        call = Call("POST", path, headers, QueryParams(), json.dumps(body).encode(), is_behind_stage=True)
         try:
             reply = handler(call)
         except ApiError as error:
