@@ -227,5 +227,8 @@ class Pace(Protocol):
     async def turn(self) -> None:
         """Wait until the account may send one more request."""
 
+    async def leave(self) -> None:
+        """Return when the request may leave now: at once, if the turn that was waited for has not passed meanwhile."""
+
     async def pause(self, seconds: float) -> None:
         """Nobody may send for the account for so long: the provider said so."""

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -68,7 +68,9 @@ class HttpTransport:
         sent_at = self._clock()
         body = bytearray()
         try:
-            async with self._client.stream(method, url, headers=dict(headers), content=content) as answer:
+            async with self._client.stream(
+                method, url, headers=dict(headers), content=content, extensions={"trace": self._on_progress}
+            ) as answer:
                 async for chunk in answer.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER:
@@ -85,3 +87,8 @@ class HttpTransport:
     async def pause(self, seconds: float) -> None:
         """Nobody may send for this account for so long: the provider said so."""
         await self._pace.pause(seconds)
+
+    async def _on_progress(self, step: str, about: dict[str, Any]) -> None:
+        # Connecting has taken its time by now, and the next thing to happen is the request's first byte.
+        if step.endswith(".send_request_headers.started") and about["request"].method != b"CONNECT":
+            await self._pace.leave()

@@ -1,60 +1,102 @@
-"""An account's budget and breaker: one row says when the next request may leave, for all processes together."""
+"""An account's budget and breaker: one row says who may send when, for all processes together.
 
-from collections.abc import Callable, Iterator
+On PostgreSQL the database's clock counts, since the clocks of hosts differ; `now` is the caller's, and counts on
+SQLite, whose processes share a host. So whatever is answered is a duration.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit
+from storage.slots import LONGEST, Booked, Rate, Slot, book
 from storage.tables_asking import AccountBudget
 from storage.types import UtcDateTime
 
-#: No queue and no pause is longer (a provider's longest pause is a day): what lies beyond was set by a wrong clock.
-_LONGEST = timedelta(days=1, hours=1)
-
 _table = AccountBudget.__table__  # type: ignore[attr-defined]
 
+#: What `storage.slots` reckons with, in the order of Booked.
+_SLOTS: Final = tuple(
+    _table.c[name] for name in ("next_free_at", "paused_until", "patients_until", "urgent_run", "kept_slots")
+)
 
-def reserve(unit: Unit, account: str, now: datetime, interval: timedelta) -> datetime:
-    """The instant at which the caller may send one request; no two callers get instants closer than the interval."""
-    kept = _row(unit, account, now)
-    slot = max([now, *_believable(now, kept.next_free_at, kept.paused_until)])
-    unit.execute(update(_table).where(_table.c.account == account).values(next_free_at=slot + interval))
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def hold(unit: Unit, account: str, now: datetime) -> None:
+    """Nobody else reserves for the account until the unit of work ends: what is waited for, is waited for here."""
+    _locked(unit, account, now)
+
+
+def reserve(
+    unit: Unit,
+    account: str,
+    now: datetime,
+    rate: Rate,
+    *,
+    is_patient: bool = False,
+    extra: timedelta = timedelta(0),
+    unused: Slot | None = None,
+) -> Slot:
+    """The right to send one request within a slot, and no two slots of an account are closer than the spacing.
+
+    An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun, or learns
+    when to come again; it is then known to wait, and one slot in `rate.share` is left to it. Who has been too late for
+    a slot asks for `extra` time in the next, and names the `unused` one, which is given back where nobody has reserved
+    since. A slot that is not used otherwise is lost and harms nobody.
+    """
+    kept, now = _locked(unit, account, now)
+    booked = _booked(*(getattr(kept, column.name) for column in _SLOTS))
+    slot, after = book(booked, now, rate, is_patient=is_patient, extra=extra, unused=unused)
+    if slot.is_granted or after.patients_until != booked.patients_until:
+        _update(
+            unit,
+            account,
+            next_free_at=after.next_free_at,
+            patients_until=after.patients_until,
+            urgent_run=after.urgent_run,
+            kept_slots=[(at - _EPOCH) // _MICROSECOND for at in after.kept],
+        )
     return slot
 
 
-def paused_until(unit: Unit, account: str, now: datetime) -> datetime | None:
-    """Until when the provider wants no request; may lie in the past. None where it never said so."""
-    found: datetime | None = unit.execute(select(_table.c.paused_until).where(_table.c.account == account)).scalar()
-    return next(_believable(now, found), None)
+def worth_trying(
+    unit: Unit, account: str, now: datetime, rate: Rate, *, unused: Slot | None = None
+) -> timedelta | None:
+    """How long a patient caller has to wait before a reservation can succeed; None where it should reserve now.
 
-
-def pause(unit: Unit, account: str, now: datetime, until: datetime) -> None:
-    """No request is granted before that instant; a longer pause that stands already is kept."""
-    kept = _row(unit, account, now)
-    unit.execute(
-        update(_table)
-        .where(_table.c.account == account)
-        .values(paused_until=max([until, *_believable(now, kept.paused_until)]))
-    )
-
-
-def _believable(now: datetime, *instants: datetime | None) -> Iterator[datetime]:
-    return (at for at in instants if at is not None and at <= now + _LONGEST)
-
-
-def _row(unit: Unit, account: str, now: datetime) -> AccountBudget:
-    dialect = sqlite if unit.dialect == "sqlite" else postgresql
-    unit.execute(dialect.insert(_table).values(account=account, next_free_at=now, failures=0).on_conflict_do_nothing())
-    query = select(_table).where(_table.c.account == account)
-    found = unit.first(AccountBudget, query.with_for_update() if unit.dialect == "postgresql" else query)
+    Reads only, so that many who wake at one instant do not queue for the right to write.
+    """
+    found = unit.execute(select(*_SLOTS, _clock(unit, now)).where(_table.c.account == account)).first()
     if found is None:
-        raise LookupError(account)
-    return found
+        return None
+    *kept, now = found
+    booked = _booked(*kept)
+    slot, after = book(booked, now, rate, is_patient=True, unused=unused)
+    return None if slot.is_granted or after.patients_until != booked.patients_until else slot.wait
+
+
+def pause(unit: Unit, account: str, now: datetime, wait: timedelta) -> None:
+    """No request is granted for so long, a day and an hour at most; a longer pause that stands already is kept."""
+    kept, now = _locked(unit, account, now)
+    until = now + min(wait, LONGEST)
+    if kept.paused_until is None or not until < kept.paused_until <= now + LONGEST:
+        _update(unit, account, paused_until=until)
+
+
+def pause_left(unit: Unit, account: str, now: datetime) -> timedelta:
+    """How long the provider wants no request from now on; zero where it wants them. Reads only."""
+    found = unit.execute(select(_table.c.paused_until, _clock(unit, now)).where(_table.c.account == account)).first()
+    if found is None or found[0] is None or not found[1] < found[0] <= found[1] + LONGEST:
+        return timedelta(0)
+    left: timedelta = found[0] - found[1]
+    return left
 
 
 class Gate(Enum):
@@ -87,7 +129,7 @@ def gate(unit: Unit, account: str, now: datetime, lease: timedelta) -> Gate:
     kept, now = _locked(unit, account, now)
     if kept.broken_at is None:
         return Gate.CLOSED
-    if kept.probe_at is not None and now < kept.probe_at <= now + _LONGEST:
+    if kept.probe_at is not None and now < kept.probe_at <= now + LONGEST:
         return Gate.OPEN
     _update(unit, account, probe_at=now + lease)
     return Gate.PROBE
@@ -144,13 +186,40 @@ def breaker(unit: Unit, account: str) -> Breaker:
     return Breaker() if found is None else Breaker(*found)
 
 
+def _booked(
+    next_free_at: datetime,
+    paused_until: datetime | None,
+    patients_until: datetime | None,
+    urgent_run: int,
+    kept_slots: list[int],
+) -> Booked:
+    kept = tuple(_EPOCH + at * _MICROSECOND for at in kept_slots)
+    return Booked(next_free_at, paused_until, patients_until, urgent_run, kept)
+
+
 def _update(unit: Unit, account: str, **changes: Any) -> None:
     unit.execute(update(_table).where(_table.c.account == account).values(**changes))
 
 
 def _locked(unit: Unit, account: str, now: datetime) -> tuple[AccountBudget, datetime]:
     """The account's row, nobody else's to change until the unit ends, and the instant that counts."""
-    kept = _row(unit, account, now)
-    if unit.dialect == "postgresql":  # hosts' clocks differ; read only now, since the lock may have been waited for
-        now = unit.execute(select(func.clock_timestamp(type_=UtcDateTime()))).scalar_one()
-    return kept, now
+    query = select(_table).where(_table.c.account == account)
+    if unit.dialect == "postgresql":
+        query = query.with_for_update()
+    found = unit.first(AccountBudget, query)
+    if found is None:
+        dialect = sqlite if unit.dialect == "sqlite" else postgresql
+        row = {"account": account, "next_free_at": _EPOCH, "failures": 0, "urgent_run": 0, "kept_slots": []}
+        unit.execute(dialect.insert(_table).values(row).on_conflict_do_nothing())
+        found = unit.first(AccountBudget, query)
+    if found is None:
+        raise LookupError(account)
+    if unit.dialect == "postgresql":  # read only now, since the lock may have been waited for
+        now = unit.execute(select(_clock(unit, now))).scalar_one()
+    return found, now
+
+
+def _clock(unit: Unit, now: datetime) -> ColumnElement[datetime]:
+    if unit.dialect == "postgresql":
+        return func.clock_timestamp(type_=UtcDateTime())
+    return literal(now, UtcDateTime())

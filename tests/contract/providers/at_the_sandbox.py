@@ -26,6 +26,9 @@ class NoPace:
     async def turn(self) -> None:
         return
 
+    async def leave(self) -> None:
+        return
+
     async def pause(self, seconds: float) -> None:
         self.paused.append(seconds)
 

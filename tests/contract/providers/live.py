@@ -25,6 +25,9 @@ class Recorder:
     async def turn(self) -> None:
         """A request may leave at once."""
 
+    async def leave(self) -> None:
+        """The same."""
+
     async def pause(self, seconds: float) -> None:
         """Only kept: a test does not sleep."""
         self.paused.append(seconds)

@@ -1,0 +1,143 @@
+"""Who may send when: the arithmetic of an account's budget. Pure; `storage.budget` keeps what it reckons with."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Self
+
+#: No queue and no pause is longer (a provider's longest pause is a day): what lies beyond was set by a wrong clock.
+LONGEST: Final = timedelta(days=1, hours=1)
+
+#: Of the window, what is given up so that late senders and a network's jitter cannot make one request too many of it.
+_TOLERANCE: Final = 0.1
+_LEAST_TOLERANCE: Final = 0.02
+_MOST_TOLERANCE: Final = 0.25
+
+#: How long after its time a patient caller is still believed to come: it sleeps, and is held up by a database.
+_COMES_WITHIN: Final = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """An account's budget as slots: one request in each, no two closer than `spacing`.
+
+    Whoever has the slot at s sends within [s, s + lateness], or not at all. Of requests + 1 slots in a row the first
+    is used at s + lateness at the latest and the last at s + requests * spacing at the earliest: the budget's window
+    lies between them, and the other half of the tolerance is left to the network.
+    """
+
+    spacing: timedelta
+    lateness: timedelta
+    share: int = 5  #: one slot in so many stays the patient callers', while any of them waits
+
+    @classmethod
+    def of(cls, requests: int, seconds: float, share: int = 5) -> Self:
+        """The slots of so many requests in any window of so many seconds."""
+        tolerance = min(max(_TOLERANCE * seconds, _LEAST_TOLERANCE), _MOST_TOLERANCE)
+        return cls(timedelta(seconds=(seconds + tolerance) / requests), timedelta(seconds=tolerance / 2), share)
+
+    @property
+    def grace(self) -> timedelta:
+        """A slot may be taken so long after it began; what is left of `lateness` is for sending."""
+        return self.lateness / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The right to send one request, or when to come again."""
+
+    is_granted: bool
+    wait: timedelta  #: until it begins; where it is not granted, until it is worth trying again
+    good_for: timedelta = timedelta(0)  #: until it is too late to send
+    at: datetime | None = None  #: the slot itself, by the clock that counts; None where it cannot be given back
+    next_free_at: datetime | None = None  #: what was left to the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What is known of an account's slots."""
+
+    next_free_at: datetime  #: no slot that was given away lies at or after it
+    paused_until: datetime | None = None  #: the provider said so
+    patients_until: datetime | None = None  #: a patient caller waits, and will have come by then
+    urgent_run: int = 0  #: slots that urgent callers had in a row
+    kept: tuple[datetime, ...] = ()  #: slots before `next_free_at` that are left to patient callers, in order
+
+
+def book(
+    booked: Booked,
+    now: datetime,
+    rate: Rate,
+    *,
+    is_patient: bool,
+    extra: timedelta = timedelta(0),
+    unused: Slot | None = None,
+) -> tuple[Slot, Booked]:
+    """A slot, and what is known afterwards; no two slots that were granted are closer than the spacing.
+
+    An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun or none, and
+    is known to wait. `extra` is how much later than others the caller may send: the next slot is put off by as much.
+    `unused` is a slot that the caller was too late for: where nobody has taken one since, it is given back.
+    """
+    if unused is not None and unused.at is not None and unused.next_free_at == booked.next_free_at:
+        booked = replace(booked, next_free_at=unused.at)
+    believed = _believed(booked, now, rate)
+    return (_patient if is_patient else _urgent)(believed, now, rate, extra)
+
+
+def _urgent(booked: Booked, now: datetime, rate: Rate, extra: timedelta) -> tuple[Slot, Booked]:
+    are_waited_for = booked.patients_until is not None
+    if booked.kept and not are_waited_for and not extra:
+        return _from_kept(booked, now, rate)
+    slot = _next(booked, now, rate)
+    if are_waited_for and booked.urgent_run >= rate.share - 1:
+        booked = replace(booked, kept=(*booked.kept, slot), urgent_run=0)
+        slot += rate.spacing
+    return _from_end(replace(booked, urgent_run=booked.urgent_run + 1), slot, now, rate, extra)
+
+
+def _patient(booked: Booked, now: datetime, rate: Rate, extra: timedelta) -> tuple[Slot, Booked]:
+    if booked.kept and booked.kept[0] <= now:
+        return _from_kept(booked, now, rate)
+    slot = _next(booked, now, rate)
+    if slot <= now:
+        return _from_end(replace(booked, urgent_run=0), slot, now, rate, extra)
+    at = min((slot, *booked.kept))
+    if booked.patients_until is None or booked.patients_until < at + _COMES_WITHIN / 2:
+        booked = replace(booked, patients_until=at + _COMES_WITHIN)
+    return Slot(is_granted=False, wait=at - now), booked
+
+
+def _from_kept(booked: Booked, now: datetime, rate: Rate) -> tuple[Slot, Booked]:
+    slot, *kept = booked.kept
+    return Slot(True, max(slot - now, timedelta(0)), slot + rate.lateness - now), replace(booked, kept=tuple(kept))
+
+
+def _from_end(booked: Booked, slot: datetime, now: datetime, rate: Rate, extra: timedelta) -> tuple[Slot, Booked]:
+    next_free_at = slot + rate.spacing + extra
+    granted = Slot(True, max(slot - now, timedelta(0)), slot + rate.lateness + extra - now, slot, next_free_at)
+    return granted, replace(booked, next_free_at=next_free_at)
+
+
+def _next(booked: Booked, now: datetime, rate: Rate) -> datetime:
+    """The next slot that nobody has. One that has just begun is not lost: whoever takes it has less time to send."""
+    earliest = max(now - rate.grace, booked.paused_until or now - rate.grace)
+    if booked.next_free_at >= earliest:
+        return booked.next_free_at
+    return max(now, booked.paused_until or now)
+
+
+def _believed(booked: Booked, now: datetime, rate: Rate) -> Booked:
+    """Without what has passed, and without what only a clock that was wrong can have set."""
+    latest = now + LONGEST
+    if booked.next_free_at > latest:
+        booked = replace(booked, next_free_at=now, kept=())
+    paused = booked.paused_until
+    paused = None if paused is None or not now < paused <= latest else paused
+    waited = booked.patients_until
+    earliest = paused or now - rate.grace
+    return replace(
+        booked,
+        paused_until=paused,
+        patients_until=waited if waited is not None and now <= waited <= latest else None,
+        kept=tuple(slot for slot in booked.kept if slot >= earliest),
+    )
