@@ -1,7 +1,7 @@
 """An account's budget and quarantine on every database: shared by everybody who sends, and bounded."""
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -10,47 +10,62 @@ from hypothesis import strategies as st
 
 from storage import budget, quarantine
 from storage.ids import new_id
+from storage.slots import LONGEST, Rate
 from storage.tables import RejectedDelivery
 from tests.fakes.clock import START
 
 shared = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def reserve(database, account, now, interval):
+def reserve(database, account, now, rate, **kw):
+    """A slot, and the instant at which it begins: on PostgreSQL by the database's clock."""
     with database.write() as unit:
-        return budget.reserve(unit, account, now, interval)
+        slot = budget.reserve(unit, account, now, rate, **kw)
+        return slot, instant(database, unit, account, now) + slot.wait
+
+
+def instant(database, unit, account, now):
+    return now if database.engine.dialect.name == "sqlite" else budget._locked(unit, account, now)[1]
+
+
+def pause(database, account, now, wait):
+    with database.write() as unit:
+        budget.pause(unit, account, now, wait)
 
 
 @shared
 @given(
     st.lists(st.integers(-300, 1000), min_size=1, max_size=8),
-    st.timedeltas(timedelta(milliseconds=1), timedelta(seconds=30)),
+    st.integers(1, 40),
     st.none() | st.integers(0, 2000),
 )
-def test_no_two_slots_are_closer_than_the_interval(database, steps, interval, paused_for):
-    """Whatever the clock does, backwards too, slots lie apart, none in the past, and none within a pause."""
+def test_no_two_slots_are_closer_than_the_spacing(database, steps, requests, paused_for):
+    """Whatever the caller's clock does, backwards too, slots lie apart, and none in the past or within a pause."""
     account, now, slots = new_id(), START, []
+    rate = Rate.of(requests, 10.0)
     for at, step in enumerate(steps):
         now += timedelta(milliseconds=step)
         if at == 1 and paused_for is not None:
-            with database.write() as unit:
-                budget.pause(unit, account, now, now + timedelta(milliseconds=paused_for))
-            until = now + timedelta(milliseconds=paused_for)
-        slots.append(reserve(database, account, now, interval))
-        assert slots[-1] >= now
-        if at >= 1 and paused_for is not None:
-            assert slots[-1] >= until
+            pause(database, account, now, timedelta(milliseconds=paused_for))
+            with database.read() as unit:
+                left = budget.pause_left(unit, account, now)
+        slot, _ = reserve(database, account, now, rate)
+        slots.append(slot.at)
+        assert slot.is_granted
+        assert slot.good_for >= rate.lateness - rate.grace
+        if at == 1 and paused_for is not None and database.engine.dialect.name == "sqlite":
+            assert slot.wait >= left == timedelta(milliseconds=paused_for)
 
-    assert all(later - earlier >= interval for earlier, later in pairwise(slots))
+    assert all(later - earlier >= rate.spacing for earlier, later in pairwise(slots))
 
 
 def test_threads_of_two_processes_share_one_budget(database, again):
-    """Twenty-four requests at once leave one interval apart."""
-    interval, slots, gate = timedelta(milliseconds=200), [], threading.Barrier(4)
+    """Twenty-four requests at once leave one spacing apart."""
+    rate, slots, gate = Rate.of(5, 1.0), [], threading.Barrier(4)
 
     def send(opened):
         gate.wait()
-        slots.extend(reserve(opened, "acme", START, interval) for _ in range(6))
+        slots.extend(reserve(opened, "acme", START, rate)[0].at for _ in range(6))
 
     threads = [threading.Thread(target=send, args=(opened,)) for opened in (database, again) * 2]
     for thread in threads:
@@ -58,17 +73,66 @@ def test_threads_of_two_processes_share_one_budget(database, again):
     for thread in threads:
         thread.join()
 
-    assert sorted(slots) == [START + interval * n for n in range(24)]
+    assert sorted(slots) == [min(slots) + rate.spacing * n for n in range(24)]
 
 
 def test_a_longer_pause_stands(database):
-    """A shorter pause does not end a longer one, and accounts do not pause each other."""
+    """A shorter pause does not end a longer one, accounts do not pause each other, and no pause is for ever."""
+    rate = Rate.of(5, 1.0)
     for seconds in (60, 10):
-        with database.write() as unit:
-            budget.pause(unit, "acme", START, START + timedelta(seconds=seconds))
+        pause(database, "acme", START, timedelta(seconds=seconds))
 
-    assert reserve(database, "acme", START, timedelta(0)) == START + timedelta(seconds=60)
-    assert reserve(database, "other", START, timedelta(0)) == START
+    assert reserve(database, "acme", START, rate)[0].wait > timedelta(seconds=55)
+    assert reserve(database, "other", START, rate)[0].wait == timedelta(0)
+    pause(database, "third", START, timedelta(days=4000))
+    with database.read() as unit:
+        assert timedelta(days=1) < budget.pause_left(unit, "third", START) <= LONGEST
+
+
+def test_a_patient_caller_never_reserves_ahead(database):
+    """It gets a slot that has begun or learns when to come; urgent ones then leave one slot in five to it."""
+    rate = Rate.of(1, 60.0)
+    assert reserve(database, "acme", START, rate, is_patient=True)[0].is_granted
+    told, _ = reserve(database, "acme", START, rate, is_patient=True)
+    assert not told.is_granted
+    assert timedelta(seconds=55) < told.wait <= rate.spacing
+    with database.read() as unit:
+        again = budget.worth_trying(unit, "acme", START, rate)
+    assert again is not None
+    assert timedelta(seconds=55) < again <= rate.spacing
+
+    given_away = [reserve(database, "acme", START, rate)[0].at for _ in range(8)]
+    gaps = [later - earlier for earlier, later in pairwise(given_away)]
+    assert gaps == [rate.spacing] * 3 + [rate.spacing * 2] + [rate.spacing] * 3
+
+
+def test_a_slot_that_was_too_late_is_given_back_once(database):
+    """Who was late has another at once where nobody has reserved since; where somebody has, the end of the queue."""
+    rate = Rate.of(1, 60.0)
+    late, _ = reserve(database, "acme", START, rate)
+    assert reserve(database, "acme", START, rate, unused=late)[0].at == late.at
+    behind, _ = reserve(database, "acme", START, rate)
+    assert reserve(database, "acme", START, rate, unused=late)[0].at == behind.at + rate.spacing
+
+
+def test_who_is_given_more_time_puts_off_the_next(database):
+    """A slot with extra time is followed by so much less room, so that the window still holds no more."""
+    rate, extra = Rate.of(5, 1.0), timedelta(seconds=3)
+    slow, _ = reserve(database, "acme", START, rate, extra=extra)
+
+    assert slow.good_for > extra
+    assert reserve(database, "acme", START, rate)[0].at == slow.at + rate.spacing + extra
+
+
+def test_the_hosts_clocks_do_not_matter_on_postgresql(postgresql):
+    """Two hosts whose clocks are days apart share one queue; the wait is reckoned by the database's clock."""
+    database, rate = postgresql.copy(), Rate.of(5, 1.0)
+    hosts = (START - timedelta(days=3), START, datetime(2100, 1, 1, tzinfo=UTC))
+    slots = [reserve(database, "acme", host, rate)[0] for host in hosts * 2]
+    postgresql.drop(database)
+
+    assert [slot.at for slot in slots] == [slots[0].at + rate.spacing * n for n in range(6)]
+    assert all(slot.wait <= rate.spacing * 6 for slot in slots)
 
 
 @pytest.mark.parametrize("bound", [1, 3])

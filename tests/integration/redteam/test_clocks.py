@@ -6,6 +6,7 @@ import pytest
 
 from providers.contract import Answer
 from storage import budget, inbox, outbox, payments
+from storage.slots import Rate
 from tests.builders import a_message
 
 YEARS = timedelta(days=4000).total_seconds()
@@ -51,12 +52,11 @@ def test_leases_and_questions_of_a_wrong_century_are_taken_over(desk):
 
 def test_a_budget_of_a_wrong_century_is_not_waited_for(desk):
     """Neither the next slot nor a pause may silence an account for years."""
-    ahead = desk.clock() + timedelta(days=4000)
-    second = timedelta(seconds=1)
+    ahead, rate = desk.clock() + timedelta(days=4000), Rate.of(1, 1.0)
     with desk.database.write() as unit:
-        budget.reserve(unit, "acme", ahead, second)
-        budget.pause(unit, "acme", ahead, ahead + timedelta(hours=1))
-        assert budget.reserve(unit, "acme", desk.clock(), second) == desk.clock()
-        assert budget.paused_until(unit, "acme", desk.clock()) is None
-        budget.pause(unit, "acme", desk.clock(), desk.clock() + timedelta(hours=1))
-        assert budget.reserve(unit, "acme", desk.clock(), second) == desk.clock() + timedelta(hours=1)
+        budget.reserve(unit, "acme", ahead, rate)
+        budget.pause(unit, "acme", ahead, timedelta(hours=1))
+        assert budget.pause_left(unit, "acme", desk.clock()) == timedelta(0)
+        assert budget.reserve(unit, "acme", desk.clock(), rate).wait == timedelta(0)
+        budget.pause(unit, "acme", desk.clock(), timedelta(hours=1))
+        assert budget.reserve(unit, "acme", desk.clock(), rate).wait == timedelta(hours=1)
