@@ -68,7 +68,7 @@ class Reconciler:
             row = reconciliations.unfinished(unit, wanted.account)
             if row is not None:
                 _refuse_held(row, now)
-                reconciliations.claim(unit, row, self._holder, now, tools.lease)
+                row = reconciliations.claim(unit, row, self._holder, now, tools.lease)
             is_resumed = row is not None and not anew
             if row is not None and anew:
                 words = f"left unfinished; {wanted.asked_by} began another"
@@ -94,8 +94,8 @@ class Reconciler:
         walk = Walk(self._tools, self._accounts[row.account], row, Questions(self._tools.sleep, self._rng), told)
         try:
             with pace.patiently():
-                found = await self._holding(row, self._run(walk, row))
-            await asyncio.to_thread(self._finish, row, found)
+                found = await self._holding(row, self._run(walk))
+            return await asyncio.to_thread(self._finish, walk.row, found)
         except ReconciliationPaused as paused:
             wait = timedelta(seconds=paused.wait) if paused.wait else _PAUSE
             log.warning("reconcile.paused", **_about(row), seconds=wait.total_seconds())
@@ -109,18 +109,17 @@ class Reconciler:
         except Exception:
             await asyncio.to_thread(self._give_back, row)
             raise
-        return row
 
-    async def _run(self, walk: Walk, row: Reconciliation) -> Report:
+    async def _run(self, walk: Walk) -> Report:
         await walk.run()
-        return await asyncio.to_thread(self._report, row)
+        return await asyncio.to_thread(self._report, walk.row)
 
     def _report(self, row: Reconciliation) -> Report:
         with self._tools.database.read() as unit:
             return report(unit, row, self._grace)
 
     async def _holding(self, row: Reconciliation, work: Coroutine[Any, Any, Report]) -> Report:
-        """What comes of the work; the lease is held meanwhile. Raises LeaseLost, and ends the work, where it is lost."""
+        """What comes of the work; the lease is held meanwhile. Raises LeaseLost where it is lost, and ends the work."""
         working, renewing = asyncio.ensure_future(work), asyncio.ensure_future(self._renew(row))
         try:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,13 +153,15 @@ class Reconciler:
         except (LeaseLost, StorageUnavailable) as fault:
             log.warning("reconcile.lease_lost", **_about(row), error=fault.code)
 
-    def _finish(self, row: Reconciliation, found: Report) -> None:
+    def _finish(self, row: Reconciliation, found: Report) -> Reconciliation:
         """The report is kept, the alarm recorded where there is one, and the walk at its end, in one commit."""
         tools = self._tools
         is_alarming = row.asked_by == SCHEDULE and found.alarms
         with tools.database.write() as unit:
             now = tools.clock()
-            reconciliations.finish(unit, row, now, ReconciliationStatus.DONE, drift=found.drift, counts=found.counts)
+            done = reconciliations.finish(
+                unit, row, now, ReconciliationStatus.DONE, drift=found.drift, counts=found.counts
+            )
             if is_alarming:
                 reason, details = _in_words(row, found)
                 message = alarm_message(
@@ -177,6 +178,7 @@ class Reconciler:
         log.info("reconcile.done", **_about(row), asked=row.asked, failed=row.failed, pages=row.pages, **figures)
         if is_alarming:
             log.warning("reconcile.drift", **_about(row), **figures)
+        return done
 
 
 def _in_words(row: Reconciliation, found: Report) -> tuple[str, dict[str, float | int | str | None]]:

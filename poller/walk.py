@@ -72,7 +72,7 @@ class Walk:
     ) -> None:
         self._tools = tools
         self._account = account
-        self._row = row
+        self.row = row  #: as it was last committed
         self._questions = questions
         self._told = told
         self._writing = asyncio.Lock()  # what is counted in the row is counted by one at a time
@@ -84,7 +84,7 @@ class Walk:
         LeaseLost and StorageUnavailable; what was heard until then is kept, and another run goes on from there.
         """
         is_anew = False
-        while self._row.stage == LISTING:
+        while self.row.stage == LISTING:
             try:
                 await self._keep_page(await self._questions.put(self._page))
             except UnsupportedByProvider:
@@ -92,7 +92,7 @@ class Walk:
             except ProviderError as error:
                 if is_outage(error):
                     raise self._questions.pause(error) from error
-                if self._row.position is not None and not is_anew:  # a cursor that it has forgotten: once more
+                if self.row.position is not None and not is_anew:  # a cursor that it has forgotten: once more
                     is_anew = True
                     await self._keep(position=None)
                     continue
@@ -104,10 +104,10 @@ class Walk:
     # -- listing
 
     async def _page(self) -> Page:
-        return await self._account.client.list_page(self._row.since, self._row.until, self._row.position)
+        return await self._account.client.list_page(self.row.since, self.row.until, self.row.position)
 
     async def _keep_page(self, page: Page) -> None:
-        row, number = self._row, self._row.pages + 1
+        row, number = self.row, self.row.pages + 1
         message = self._message(Source.LIST, page.answer, f"page:{number}", None)
         changes: dict[str, Any] = {"pages": number, "listed": row.listed + page.count, "position": page.next}
         if page.next is None or page.fault:
@@ -121,17 +121,17 @@ class Walk:
 
     async def _ask_the_rest(self) -> None:
         rest, nameless = await asyncio.to_thread(self._rest)
-        row = self._row
-        if row.position is None:
+        position = self.row.position
+        if position is None:
             missing = [_unasked(found, "unnamed", "the provider has not named it") for found in nameless]
-            await self._keep(to_ask=row.asked + len(rest), unasked=self._unasked(missing))
-        left = [found for found in rest if row.position is None or found.id > row.position]
+            await self._keep(to_ask=self.row.asked + len(rest), unasked=self._unasked(missing))
+        left = [found for found in rest if position is None or found.id > position]
         for payments in _chunks(left, _ROUND * self._tools.concurrency):
             await self._ask_about(payments)
 
     def _rest(self) -> tuple[list[Candidate], list[Candidate]]:
         """What is still to be asked about, and what nobody can be asked about."""
-        row, told, named = self._row, set[str](), set[str]()
+        row, told, named = self.row, set[str](), set[str]()
         with self._tools.database.read() as unit:
             after = ""
             while page := reconciled.messages(unit, row, after=after, limit=_MANY):
@@ -162,7 +162,7 @@ class Walk:
             _unasked(found, error.code, error.message) for found in payments if (error := failures.get(found.id))
         ]
         await self._keep(
-            position=payments[-1].id, failed=self._row.failed + len(missing), unasked=self._unasked(missing)
+            position=payments[-1].id, failed=self.row.failed + len(missing), unasked=self._unasked(missing)
         )
         await self._tools.apply(heard)
 
@@ -182,15 +182,15 @@ class Walk:
             return ProviderError(f"asking failed here: {type(fault).__name__}", provider_code="internal")
 
     def _about(self, found: Candidate) -> dict[str, str]:
-        return {"account": self._row.account, "reconciliation_id": self._row.id, "payment_id": found.id}
+        return {"account": self.row.account, "reconciliation_id": self.row.id, "payment_id": found.id}
 
     # -- parts
 
     def _message(self, source: Source, answer: Answer, part: str, about: str | None) -> InboxMessage:
         return inbox.new_message(
-            account=self._row.account,
+            account=self.row.account,
             source=source.value,
-            delivery_key=reconciled.key(self._row.id, part),
+            delivery_key=reconciled.key(self.row.id, part),
             body=answer.body,
             received_at=self._tools.clock(),
             provider_time=answer.asked_at,
@@ -204,27 +204,28 @@ class Walk:
         """What was heard and how far the walk is are one commit; raises LeaseLost, and keeps neither then."""
         async with self._writing:
             work = asyncio.ensure_future(
-                asyncio.to_thread(self._write, message, {"asked": self._row.asked + asked, **changes})
+                asyncio.to_thread(self._written, message, {"asked": self.row.asked + asked, **changes})
             )
             try:
-                await asyncio.shield(work)
+                self.row = await asyncio.shield(work)
             except asyncio.CancelledError:
                 await asyncio.wait([work])  # short; the lease is given back after it, not before
                 raise
-        self._told(self._row)
+        self._told(self.row)
 
-    def _write(self, message: InboxMessage | None, changes: dict[str, Any]) -> None:
+    def _written(self, message: InboxMessage | None, changes: dict[str, Any]) -> Reconciliation:
         tools = self._tools
         with tools.database.write() as unit:
-            reconciliations.keep(unit, self._row, tools.clock(), tools.lease, **changes)
+            kept = reconciliations.keep(unit, self.row, tools.clock(), tools.lease, **changes)
             if message is not None:
                 inbox.record(unit, [message])
+        return kept
 
     def _unasked(self, missing: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """What the row says could not be asked, with these; each once, however often a run comes by."""
-        known = {(entry["payment"], entry["code"]) for entry in self._row.unasked}
+        known = {(entry["payment"], entry["code"]) for entry in self.row.unasked}
         new = [entry for entry in missing if (entry["payment"], entry["code"]) not in known]
-        return [*self._row.unasked, *new][:_TOLD]
+        return [*self.row.unasked, *new][:_TOLD]
 
     async def _settle(self) -> None:
         """Every message of the walk is applied, unless nothing becomes of some for as long as we wait for others."""
@@ -240,7 +241,7 @@ class Walk:
 
     def _waiting(self) -> list[str]:
         with self._tools.database.read() as unit:
-            return reconciled.pending(unit, self._row)
+            return reconciled.pending(unit, self.row)
 
 
 def _unasked(found: Candidate, code: str, reason: str) -> dict[str, Any]:

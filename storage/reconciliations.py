@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage.engine import Unit, values
+from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.tables_asking import Reconciliation
@@ -60,9 +60,9 @@ def is_held(row: Reconciliation, now: datetime) -> bool:
     return now < row.lease_ends_at <= now + CLOCK_WAS_WRONG
 
 
-def claim(unit: Unit, row: Reconciliation, holder: str, now: datetime, lease: timedelta) -> None:
+def claim(unit: Unit, row: Reconciliation, holder: str, now: datetime, lease: timedelta) -> Reconciliation:
     """`holder` goes on with the walk, and whoever had it no longer can; raises LeaseLost if another came first."""
-    _update(
+    return _updated(
         unit,
         row,
         held_by=holder,
@@ -73,22 +73,27 @@ def claim(unit: Unit, row: Reconciliation, holder: str, now: datetime, lease: ti
     )
 
 
-def keep(unit: Unit, row: Reconciliation, now: datetime, lease: timedelta, **changes: Any) -> None:
+def keep(unit: Unit, row: Reconciliation, now: datetime, lease: timedelta, **changes: Any) -> Reconciliation:
     """The walk is as far as these columns say, and held for another lease; raises LeaseLost when it is another's."""
-    _update(unit, row, lease_ends_at=now + lease, **changes)
+    return _updated(unit, row, lease_ends_at=now + lease, **changes)
 
 
-def release(unit: Unit, row: Reconciliation, now: datetime, *, resume_at: datetime, error: str | None = None) -> None:
+def release(
+    unit: Unit, row: Reconciliation, now: datetime, *, resume_at: datetime, error: str | None = None
+) -> Reconciliation:
     """Anybody may go on with the walk at once, and the schedule does from `resume_at` on; raises LeaseLost."""
-    _update(unit, row, lease_ends_at=now, resume_at=resume_at, last_error=error)
+    return _updated(unit, row, lease_ends_at=now, resume_at=resume_at, last_error=error)
 
 
-def finish(unit: Unit, row: Reconciliation, now: datetime, status: ReconciliationStatus, **changes: Any) -> None:
+def finish(
+    unit: Unit, row: Reconciliation, now: datetime, status: ReconciliationStatus, **changes: Any
+) -> Reconciliation:
     """The walk is at its end for good; raises LeaseLost when it is another's by now."""
-    _update(unit, row, status=status.value, lease_ends_at=now, finished_at=now, **changes)
+    return _updated(unit, row, status=status.value, lease_ends_at=now, finished_at=now, **changes)
 
 
-def _update(unit: Unit, row: Reconciliation, **changes: Any) -> None:
+def _updated(unit: Unit, row: Reconciliation, **changes: Any) -> Reconciliation:
+    """The row as it is then; the one that was given stays as it is, since the unit of work may yet fail."""
     done = unit.execute(
         update(_table)
         .where(
@@ -100,8 +105,7 @@ def _update(unit: Unit, row: Reconciliation, **changes: Any) -> None:
     )
     if done.rowcount != 1:
         raise LeaseLost("another process goes on with this reconciliation")
-    for name, value in changes.items():
-        setattr(row, name, value)
+    return made(Reconciliation, {**values(row), **changes})
 
 
 def get(unit: Unit, reconciliation_id: str) -> Reconciliation:
