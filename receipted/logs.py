@@ -24,7 +24,8 @@ GLOSSARY: Final = frozenset(
         *("history", "inbox", "key", "lease", "line", "log", "message", "migration", "observation"),
         *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "queue"),
         *("reconciliation", "request", "return", "review", "sandbox", "schema", "service", "settings"),
-        *("silence", "sink", "storage", "transition", "warning", "webhook", "worker"),
+        *("alarm", "push", "silence", "sink", "storage", "transition", "warning", "webhook", "worker"),
+        *("drift", "reconcile"),
         # what became of them
         *("abandoned", "advanced", "answered", "applied", "asked", "broken", "cancelled", "checked"),
         *("claimed", "closed", "conflicting", "created", "dead", "decided", "delivered", "done", "dropped"),
@@ -32,7 +33,7 @@ GLOSSARY: Final = frozenset(
         *("opened", "parked", "paused", "read", "ready", "recorded", "redeemed", "redelivered", "redriven"),
         *("refused", "registered", "rejected", "released", "replayed", "rescued", "resolved", "resumed"),
         *("retried", "sent", "silent", "skipped", "stale", "started", "stopped", "stopping", "swept"),
-        *("unavailable", "unknown", "unreadable", "unrenderable", "unstorable", "up", "verified"),
+        *("unavailable", "unknown", "unreadable", "unrenderable", "unstorable", "unverified", "up", "verified"),
         *("waiting", "withheld"),
     }
 )
