@@ -39,7 +39,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def _run(self, future: asyncio.Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:  # done even where nobody waits for it any more, as a thread would
             done, tell = function(*args), future.set_result
-        except BaseException as fault:
+        except BaseException as fault:  # noqa: BLE001 - as a thread hands it over, crashes included
             done, tell = fault, future.set_exception
 
         def answer() -> None:

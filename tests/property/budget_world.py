@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -62,12 +62,15 @@ class Run:
 class Fleet:
     """Processes with a database pool and a host's clock each."""
 
-    def __init__(self, databases: list[Database], budget: Budget, weather: Weather, seed: int) -> None:
+    def __init__(
+        self, databases: list[Database], budget: Budget, weather: Weather, seed: int, skews: Sequence[float] = ()
+    ) -> None:
         self.rng = random.Random(seed)
         self.weather = weather
         self.run = Run(budget)
         self.loop = SimulatedLoop(lambda: self.rng.uniform(0, weather.database))
-        self.paces = [self._pace(database) for database in databases]
+        skews = skews or [self.rng.uniform(-weather.skew, weather.skew) for _ in databases]
+        self.paces = [self._pace(database, skew) for database, skew in zip(databases, skews, strict=True)]
         for database in databases:
             event.listen(database.engine, "before_cursor_execute", self._tell_the_time, retval=True)
         self._databases = databases
@@ -108,8 +111,8 @@ class Fleet:
         self.loop.run_until_complete(everything())
         return self.run
 
-    def _pace(self, database: Database) -> DatabasePace:
-        skew = timedelta(seconds=self.rng.uniform(-self.weather.skew, self.weather.skew))
+    def _pace(self, database: Database, seconds: float) -> DatabasePace:
+        skew = timedelta(seconds=seconds)
         is_one_host = database.engine.dialect.name == "sqlite"
         return DatabasePace(
             database,
@@ -136,15 +139,14 @@ class Fleet:
 
 
 @contextmanager
-def fleet(databases: list[Database], budget: Budget, weather: Weather, seed: int) -> Iterator[Fleet]:
+def fleet(
+    databases: list[Database], budget: Budget, weather: Weather, seed: int, skews: Sequence[float] = ()
+) -> Iterator[Fleet]:
     """Processes that share the budget, begun anew."""
     with databases[0].write() as unit:
         unit._connection.exec_driver_sql("DELETE FROM account_budget")
-    made = Fleet(databases, budget, weather, seed)
+    made = Fleet(databases, budget, weather, seed, skews)
     try:
         yield made
     finally:
         made.close()
-
-
-Pools = Callable[[int], list[Database]]
