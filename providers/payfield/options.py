@@ -18,8 +18,8 @@ class PayfieldOptions(ProviderOptions):
     timestamp_format: Literal["iso", "unix"] = Field("iso", description="how our requests write X-Timestamp")
     default_kind: Literal["payin", "payout", "ask"] = Field(
         "payin",
-        description="what a callback is about when neither its body nor its URL says; `ask` believes no more than that"
-        " something changed, for a shop whose payins and payouts may have the same ids and come to one URL",
+        description="what a callback is about when neither its body nor its URL (?kind=) says; `ask` believes no more"
+        " than that something changed and asks the provider, since a payin and a payout may have the same id",
     )
     shop_code: str | None = Field(
         None, min_length=1, description="the shop to create in and to search; the provider's default shop when absent"

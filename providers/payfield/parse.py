@@ -15,8 +15,12 @@ from statemachine.phases import ANSWERS
 
 _KINDS: Final = frozenset({"payin", "payout"})
 
-#: In place of a kind: a payout's success must not be taken for that of a payin with the same id.
+#: In place of a kind: a payout's success must not be taken for that of a payin with the same id, which may be the only
+#: one of the two that is known here. Asking costs one question; believing the wrong one costs the goods.
 ASK: Final = "ask"
+
+#: What an unknown operation is tracked as, or waited for as, until the provider was asked: a guess, and so no state.
+_LIKELIEST: Final = "payin"
 
 #: What a decimal string may look like; Python's own reading of decimals takes far more.
 _DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
@@ -27,7 +31,8 @@ def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = Fal
 
     Amounts are decimal strings (NEW) or JSON numbers (OLD) of major units. A callback does not say whether it is
     about a payin or a payout: `transaction_type` does where it is there, else the URL that was used or the question
-    that was asked, else the account's default. The id is the merchant's, by which the API returns the operation.
+    that was asked, else the account's default, which may be to believe no more than that there is something to ask
+    about. The id is the merchant's, by which the API returns the operation.
     Source: https://bdt-hrs-external-documentation.pages.dev/docs/02-payouts/2.3-webhook-delivery
     """
     try:
@@ -36,7 +41,7 @@ def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = Fal
         if kind is None:
             return Reading(note="a transaction_type that we do not use")
         if kind == ASK:
-            return Reading(hints=(_ref(body, statement),))
+            return Reading(observations=(_something(statement, _ref(body, statement)),))
         return Reading(observations=(_observation(body, statement, kind, _facts(body, allow_loopback)),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
@@ -47,6 +52,11 @@ def _kind(body: Mapping[str, object], statement: Statement, default_kind: str) -
     if told is None:
         return statement.kind or default_kind
     return told if isinstance(told, str) and told in _KINDS else None
+
+
+def _something(statement: Statement, ref: str) -> Observation:
+    """There is an operation with this id: whichever of them is known here, the provider is asked about it."""
+    return Observation(source=statement.source, kind=_LIKELIEST, provider_ref=ref, reference=ref)
 
 
 def _observation(

@@ -14,7 +14,11 @@ from providers.payfield.options import PayfieldOptions
 from providers.payfield.provider import Payfield
 from providers.signing import Key, KeyRing, Window
 from statemachine.phases import Source
+from storage import payments
+from tests.builders import a_message
 from tests.contract.providers.provider_contract import CHECKS, NOW, Answered, Case, vectors
+from tests.property.pipeline_world import World
+from tests.unit.worker.desk import Desk
 
 VECTORS = Path(__file__).parent / "vectors" / "payfield"
 
@@ -150,3 +154,37 @@ def test_a_callback_takes_its_kind_from_the_body_then_the_url_then_the_account()
     assert kind(body, None, "payout") == "payout"
     assert kind(body, "payout", "payin") == "payout"
     assert kind(told, "payin", "payin") == "payout"
+
+
+@pytest.fixture
+def desk(template, tmp_path):
+    world = World(template, tmp_path / "desk.db")
+    yield Desk(world)
+    world.close()
+
+
+def test_a_payouts_callback_does_not_pay_for_a_payin_of_the_same_id(desk):
+    """At the shop's own URL nothing tells the two apart, so a payin that alone is known here is asked about first."""
+    desk.world.join("shop", Payfield(PayfieldOptions(default_kind="ask")))
+    body = vector("callback_payin_success")
+    pending = body.replace(b'"success"', b'"pending"')
+    desk.keep(a_message(account="shop", body=pending, kind="payin", received_at=desk.clock()))
+    desk.work()
+    with desk.database.write() as unit:
+        payments.set_next_poll(unit, desk.payment("PAY-BDT-001").id, None)
+    desk.keep(a_message(account="shop", body=body, delivery_key="of-the-payout", received_at=desk.clock()))
+    desk.work()
+
+    (payin,) = desk.payments()
+    assert (payin.kind, payin.state, payin.next_poll_at) == ("payin", "pending", desk.clock())
+    assert desk.effects(payin.id) == []
+
+
+def test_an_operation_that_nobody_knew_is_tracked_and_asked_about(desk):
+    """A callback at the shop's own URL about a payment made elsewhere is no less heard, and states nothing yet."""
+    desk.world.join("shop", Payfield(PayfieldOptions(default_kind="ask")))
+    desk.keep(a_message(account="shop", body=vector("callback_payin_success"), received_at=desk.clock()))
+    desk.work()
+
+    (payin,) = desk.payments()
+    assert (payin.provider_ref, payin.state, payin.next_poll_at) == ("PAY-BDT-001", None, desk.clock())
