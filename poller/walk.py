@@ -87,8 +87,8 @@ class Walk:
         while self.row.stage == LISTING:
             try:
                 await self._keep_page(await self._questions.put(self._page))
-            except UnsupportedByProvider:
-                await self._keep(stage=ASKING, position=None)
+            except UnsupportedByProvider as error:
+                await self._keep(stage=ASKING, position=None, unasked=self._unasked([_unlisted(error)]))
             except ProviderError as error:
                 if is_outage(error):
                     raise self._questions.pause(error) from error
@@ -96,7 +96,7 @@ class Walk:
                     is_anew = True
                     await self._keep(position=None)
                     continue
-                await self._keep(stage=ASKING, position=None, unasked=self._unasked([_unlisted(str(error))]))
+                await self._keep(stage=ASKING, position=None, unasked=self._unasked([_unlisted(error)]))
         await self._settle()
         await self._ask_the_rest()
         await self._settle()
@@ -113,7 +113,7 @@ class Walk:
         if page.next is None or page.fault:
             changes |= {"stage": ASKING, "position": None}
         if page.fault:
-            changes["unasked"] = self._unasked([_unlisted(page.fault)])
+            changes["unasked"] = self._unasked([_unlisted(ProviderError(page.fault))])
         await self._keep(message, **changes)
         await self._tools.apply([message.id])
 
@@ -254,9 +254,9 @@ def _unasked(found: Candidate, code: str, reason: str) -> dict[str, Any]:
     }
 
 
-def _unlisted(reason: str) -> dict[str, Any]:
-    words = f"the provider's list could not be walked through: {reason}"
-    return {"payment": None, "kind": None, "provider_ref": None, "code": "unlisted", "reason": words}
+def _unlisted(error: ServiceError) -> dict[str, Any]:
+    """Why there may be payments that nobody here has heard of."""
+    return {"payment": None, "kind": None, "provider_ref": None, "code": error.code, "reason": error.message}
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

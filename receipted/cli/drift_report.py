@@ -81,6 +81,7 @@ def _as_text(row: Reconciliation) -> None:
             "status": row.status + (f", after {lasting(took)}" if took is not None else ""),
             "held by": f"{row.held_by}, since {output.shown(row.held_at)}" if row.finished_at is None else None,
             "heard": progress_of(row),
+            "not listed": "; ".join(f"{e['reason']} ({e['code']})" for e in row.unasked if e["payment"] is None),
             "as known": counts.get("unchanged"),
             "parked": counts.get("unknown_here") and f"{counts['unknown_here']} unknown here, and to stay so",
             "not applied": counts.get("unapplied", 0) + counts.get("dead", 0) or None,
@@ -96,10 +97,12 @@ def _as_text(row: Reconciliation) -> None:
         )
     elif row.status == ReconciliationStatus.DONE:
         output.say("no drift: what was heard is what was known")
-    if row.unasked:
+    missing = [entry for entry in row.unasked if entry["payment"] is not None]
+    if missing:
         output.say("")
-        output.say(f"Not asked or not answered: {_missing(row)}")
-        output.table(("Payment", "Kind", "Provider's id", "Why"), (_why(entry) for entry in row.unasked))
+        told = f", of which {len(missing)} are" if row.failed > len(missing) else ""
+        output.say(f"Not asked or not answered: {max(row.failed, len(missing))}{told}")
+        output.table(("Payment", "Kind", "Provider's id", "Why"), (_why(entry) for entry in missing))
 
 
 def _sum(counts: Mapping[str, int]) -> str:
@@ -129,11 +132,6 @@ def _line(entry: Mapping[str, Any]) -> tuple[Any, ...]:
         ", ".join([*entry["effects"], *(f"review {review}" for review in entry["reviews"])]),
         entry["found_by"],
     )
-
-
-def _missing(row: Reconciliation) -> str:
-    told = f", the first {len(row.unasked)} of them are" if row.failed > len(row.unasked) else ""
-    return f"{max(row.failed, len(row.unasked))}{told}"
 
 
 def _why(entry: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -88,7 +88,7 @@ def test_a_provider_without_a_list_is_asked_one_by_one(rounds):
     assert sorted(rounds.genius.asked) == sorted(("payment_intent", f"pi_{n}") for n in range(40))
     assert rounds.genius.most_under_way == rounds.concurrency
     assert (row.pages, row.asked, [entry["is"] for entry in row.drift]) == (0, 40, ["expired"])
-    assert row.unasked == []
+    assert [(entry["payment"], entry["code"]) for entry in row.unasked] == [(None, "unsupported_by_provider")]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_a_list_that_is_refused_is_told_and_the_rest_is_asked(rounds):
     row = rounds.walk()
 
     assert (row.status, row.pages, row.asked) == ("done", 0, 1)
-    assert [(entry["payment"], entry["code"]) for entry in row.unasked] == [(None, "unlisted")]
+    assert [(entry["payment"], entry["code"]) for entry in row.unasked] == [(None, "provider_error")]
     assert "merchant_id is missing" in row.unasked[0]["reason"]
 
 
