@@ -1,0 +1,125 @@
+"""An account's breaker on every database: one probe among all who ask, and no write while all is well."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event
+
+from poller.breaker import wait_after
+from storage import budget
+from storage.budget import Breaker, Gate
+from tests.fakes.clock import START
+
+LEASE = timedelta(seconds=60)
+
+
+def outage(database, wait=timedelta(0), *, was_probe=False):
+    with database.write() as unit:
+        return budget.note_outage(unit, "acme", START, lambda _failures: wait, was_probe=was_probe)
+
+
+def standing(database):
+    with database.read() as unit:
+        return budget.breaker(unit, "acme")
+
+
+def gate(database):
+    with database.write() as unit:
+        return budget.gate(unit, "acme", START, LEASE)
+
+
+@pytest.fixture
+def writes(database):
+    """The statements of the database that change something."""
+    seen = []
+
+    def watch(_connection, _cursor, statement, *_):
+        if not statement.startswith(("SELECT", "BEGIN", "PRAGMA")):
+            seen.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", watch)
+    return seen
+
+
+def test_one_of_all_who_ask_gets_the_probe(database, again):
+    """However many processes ask at the same instant, exactly one probes."""
+    outage(database)
+    found, ready = [], threading.Barrier(6)
+
+    def ask(opened):
+        ready.wait()
+        found.append(gate(opened))
+
+    threads = [threading.Thread(target=ask, args=(opened,)) for opened in (database, again) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answer.value for answer in found) == ["open"] * 5 + ["probe"]
+
+
+def test_nothing_is_written_while_all_is_well(database, writes):
+    """An answer after an answer costs one look, and so does the gate."""
+    for _ in range(3):
+        with database.write() as unit:
+            assert budget.gate(unit, "acme", START, LEASE) is Gate.CLOSED
+            assert not budget.note_answer(unit, "acme")
+    assert writes == []
+
+    outage(database, None)
+    with database.write() as unit:
+        assert not budget.note_answer(unit, "acme"), "it was not open"
+    del writes[:]
+    with database.write() as unit:
+        budget.note_answer(unit, "acme")
+    assert writes == []
+    assert standing(database) == Breaker()
+
+
+def test_outages_of_many_are_all_counted(database, again):
+    """No outage is lost between processes that note theirs at the same time, and accounts do not share them."""
+
+    def note(opened):
+        for _ in range(5):
+            outage(opened, None)
+
+    threads = [threading.Thread(target=note, args=(opened,)) for opened in (database, again)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert standing(database).failures == 10
+    with database.read() as unit:
+        assert budget.breaker(unit, "other") == Breaker()
+
+
+def test_it_opens_once_and_closes_once(database, again):
+    """Of several who hear the answer, one closes it; since when it was open is kept until then."""
+    assert outage(database, timedelta(seconds=5)) == timedelta(seconds=5)
+    opened = standing(database)
+    assert outage(again, timedelta(seconds=5)) is None, "not the probe's"
+    assert outage(again, timedelta(seconds=10), was_probe=True) == timedelta(seconds=10)
+    assert standing(database).broken_at == opened.broken_at
+    assert standing(database).probe_at > opened.probe_at
+
+    with database.write() as unit:
+        assert budget.note_answer(unit, "acme")
+    with again.write() as unit:
+        assert not budget.note_answer(unit, "acme")
+    assert standing(database) == Breaker()
+
+
+def test_the_budget_and_the_breaker_leave_each_other_alone(database):
+    """They share a row: an outage moves no slot, and a slot forgets no outage."""
+    rate = budget.Rate.of(1, 60.0)
+    with database.write() as unit:
+        first = budget.reserve(unit, "acme", START, rate)
+    outage(database, wait_after(3, 0.0))
+    with database.write() as unit:
+        second = budget.reserve(unit, "acme", START, rate)
+
+    assert second.at - first.at == rate.spacing
+    assert standing(database).failures == 1
