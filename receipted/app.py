@@ -110,11 +110,17 @@ async def working(service: Service) -> AsyncIterator[Wake]:
         async def plan() -> int:
             return await asyncio.to_thread(planner.step)
 
+        push_meter, push_tick = service.push_meter(), service.settings.push.measure_every_seconds
+
+        async def measure() -> int:
+            return await asyncio.to_thread(push_meter.step)
+
         loops = {
             "inbox": keep_stepping("inbox", apply, on_inbox, tick, applied),
             "outbox": keep_stepping("outbox", dispatcher.step, on_outbox, tick),
             "planner": keep_stepping("planner", plan, Wake(), _PLAN_TICK),
         }
+        loops["push"] = keep_stepping("push", measure, Wake(), push_tick, on_inbox)
         for name, wake in on_poll.items():
             loops[f"poller.{name}"] = keep_stepping(name, partial(poller.start, name), wake, tick)
         for name, step in scheduled_steps(service, clients).items():

@@ -126,6 +126,19 @@ class ReconciliationSettings(Section):
     concurrency: int = Field(4, ge=1, description="how many questions of a reconciliation are under way at once")
 
 
+class PushSettings(Section):
+    """How it is measured what the providers' own sending is worth."""
+
+    measure_every_seconds: float = Field(60, ge=1, description="seconds between two measurements of an account")
+    grace_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="seconds after which a push counts as lost, when not twice the account's own p99, 900 to 21,600",
+    )
+    loss_alarm: float = Field(0.2, gt=0, lt=1, description="the share of lost pushes of a kind that raises an alarm")
+    loss_samples: int = Field(20, ge=5, description="how many recent changes of a kind that alarm needs at least")
+
+
 class WorkerSettings(Section):
     """How the inbox is worked through."""
 
@@ -170,6 +183,7 @@ class Settings(Section):
     reconciliation: ReconciliationSettings = Field(
         ReconciliationSettings(), description="when everything is compared with what the provider has"
     )
+    push: PushSettings = Field(PushSettings(), description="how it is measured what push is worth")
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
     fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")
     sinks: tuple[SinkSettings, ...] = Field((), description="where effects go", json_schema_extra=REQUIRED)

@@ -14,11 +14,13 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import Sink
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
+from poller.alarms import Loss
 from poller.ask import Poller
 from poller.book import Book, BookedAccount
 from poller.pace import DatabasePace
 from poller.plan import Planner
 from poller.policy import Schedule
+from poller.push import MeterSettings, PushMeter
 from providers.contract import Client, Provider
 from providers.http import HttpTransport
 from receipted.catalogue import account_of, budget_of, provider_of
@@ -170,6 +172,17 @@ class Service:
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
             on_answer=on_answer,
         )
+
+    def push_meter(self) -> PushMeter:
+        """What measures the providers' own sending, and tells an account's alarms."""
+        push = self.settings.push
+        settings = MeterSettings(
+            every=timedelta(seconds=push.measure_every_seconds),
+            grace=timedelta(seconds=push.grace_seconds) if push.grace_seconds is not None else None,
+            loss=Loss(push.loss_alarm, push.loss_samples),
+        )
+        providers = {name: account.provider for name, account in self.accounts.items()}
+        return PushMeter(self.database, providers, self.clock, settings)
 
     @asynccontextmanager
     async def dispatcher(self) -> AsyncIterator[Dispatcher]:

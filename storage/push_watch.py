@@ -5,6 +5,7 @@ doubles nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from statemachine.phases import Source
 from storage.engine import Unit, values
 from storage.errors import LeaseLost
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessage, Payment, RejectedDelivery, Transition
 from storage.tables_asking import PushQuality, PushWatch
 from storage.types import InboxStatus
 
@@ -23,6 +24,7 @@ _quality = PushQuality.__table__  # type: ignore[attr-defined]
 _inbox = InboxMessage.__table__  # type: ignore[attr-defined]
 _payment = Payment.__table__  # type: ignore[attr-defined]
 _transition = Transition.__table__  # type: ignore[attr-defined]
+_rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
 
 #: What the provider sends by itself.
 PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
@@ -39,6 +41,14 @@ SETTLES: Final = timedelta(minutes=2)
 
 #: A message that cannot be decided is measured as it is, and does not hold up those behind it for longer.
 _STUCK: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """That a delivery was rejected, and when it came."""
+
+    id: str
+    received_at: datetime
 
 
 def claim(unit: Unit, account: str, now: datetime, lease: timedelta) -> PushWatch | None:
@@ -67,28 +77,36 @@ def keep(unit: Unit, watch: PushWatch) -> None:
         raise LeaseLost
 
 
-def pushes_after(unit: Unit, account: str, after: str | None, limit: int) -> tuple[list[InboxMessage], list[str]]:
-    """The account's pushes among the next `limit` messages after a given id, and the ids of all of these.
+def pushes_after(
+    unit: Unit, account: str, after: str | None, now: datetime, limit: int
+) -> tuple[list[InboxMessage], str | None, bool]:
+    """The account's pushes among the next `limit` messages; up to which id they can be measured; whether that is all.
 
-    Every account's messages are passed over, since only so a quiet account's watermark moves on.
+    Measured can be what is decided, and so old that everything that was recorded before it can be seen. The rest is
+    found all the same, to be known of. Every account's messages are passed over, since only so a quiet account's
+    watermark moves on.
     """
-    columns = (_inbox.c.id, _inbox.c.account, _inbox.c.source)
-    query = select(*columns).order_by(_inbox.c.id).limit(limit)
+    columns = ("id", "account", "source", "status", "received_at", "decided_at")
+    query = select(*(_inbox.c[name] for name in columns)).order_by(_inbox.c.id).limit(limit)
     rows = unit.execute(query.where(_inbox.c.id > after) if after else query).all()
-    wanted = [row.id for row in rows if row.account == account and row.source in PUSHED]
+    wanted: list[str] = []
+    is_whole = True
+    for row in rows:
+        is_ours = row.account == account and row.source in PUSHED
+        is_whole = is_whole and _is_settled(row, now, must_be_decided=is_ours)
+        if is_whole:
+            after = row.id
+        if is_ours:
+            wanted.append(row.id)
     found = unit.all(InboxMessage, select(_inbox).where(_inbox.c.id.in_(wanted)).order_by(_inbox.c.id))
-    return found, [row.id for row in rows]
+    return found, after, len(rows) < limit or not is_whole
 
 
-def is_settled(message: InboxMessage, now: datetime) -> bool:
-    """Whether the message is decided and everything that was recorded before it can be seen.
-
-    One that was redeemed from quarantine is older than its id, so that its decision counts too.
-    """
-    latest = max(message.received_at, message.decided_at or message.received_at)
-    if message.status == InboxStatus.PENDING:
-        return message.received_at <= now - _STUCK
-    return latest <= now - SETTLES
+def _is_settled(row: Any, now: datetime, *, must_be_decided: bool) -> bool:
+    """One that was redeemed from quarantine is older than its id, so that its decision's time counts too."""
+    if must_be_decided and row.status == InboxStatus.PENDING:
+        return bool(row.received_at <= now - _STUCK)
+    return bool(max(row.received_at, row.decided_at or row.received_at) <= now - SETTLES)
 
 
 def pushes_about(unit: Unit, payment_ids: Sequence[str]) -> list[InboxMessage]:
@@ -99,10 +117,10 @@ def pushes_about(unit: Unit, payment_ids: Sequence[str]) -> list[InboxMessage]:
 
 def transitions_after(
     unit: Unit, account: str, after: str | None, until: datetime, limit: int
-) -> tuple[list[tuple[Transition, str]], str | None]:
+) -> tuple[list[tuple[Transition, str]], str | None, bool]:
     """The account's among the next `limit` transitions that were recorded by `until`, with their payment's kind.
 
-    Also the id of the last that was passed over, of whatever account; the given one where there is none.
+    Also the id of the last that was passed over, of whatever account, and whether that is all.
     """
     query = (
         select(_transition.c.id, _transition.c.recorded_at, _payment.c.account, _payment.c.kind)
@@ -110,35 +128,64 @@ def transitions_after(
         .order_by(_transition.c.id)
         .limit(limit)
     )
+    rows = unit.execute(query.where(_transition.c.id > after) if after else query).all()
     kinds: dict[str, str] = {}
-    for row in unit.execute(query.where(_transition.c.id > after) if after else query):
+    for row in rows:
         if row.recorded_at > until:
             break
         after = row.id
         if row.account == account:
             kinds[row.id] = row.kind
     wanted = select(_transition).where(_transition.c.id.in_(list(kinds))).order_by(_transition.c.id)
-    return [(found, kinds[found.id]) for found in unit.all(Transition, wanted)], after
+    found = [(transition, kinds[transition.id]) for transition in unit.all(Transition, wanted)]
+    return found, after, len(rows) < limit or rows[-1].id != after
 
 
-def redelivered(unit: Unit, account: str, after: datetime | None, until: datetime) -> list[InboxMessage]:
-    """The account's pushes that were last sent again after one instant and up to another."""
-    query = select(_inbox).where(
-        _inbox.c.account == account,
-        _inbox.c.source.in_(PUSHED),
-        _inbox.c.last_redelivered_at.is_not(None),
-        _inbox.c.last_redelivered_at <= until,
-    )
-    return unit.all(InboxMessage, query.where(_inbox.c.last_redelivered_at > after) if after is not None else query)
+def last_push_at(unit: Unit, account: str, after: str | None) -> datetime | None:
+    """When the last of the account's pushes with an id above this one came; one of the last few may be older."""
+    query = select(_inbox.c.received_at).where(_inbox.c.account == account, _inbox.c.source.in_(PUSHED))
+    latest = query.where(_inbox.c.id > after) if after else query
+    return max(unit.execute(latest.order_by(_inbox.c.id.desc()).limit(10)).scalars(), default=None)
+
+
+def redelivered(
+    unit: Unit, account: str, after: datetime | None, until: datetime, limit: int
+) -> tuple[list[InboxMessage], datetime]:
+    """The account's pushes that were last sent again after one instant and up to another, and up to which these are.
+
+    That is `until`, or earlier where there are more than `limit`.
+    """
+    at = _inbox.c.last_redelivered_at
+    query = select(_inbox).where(_inbox.c.account == account, _inbox.c.source.in_(PUSHED), at.is_not(None), at <= until)
+    query = query.where(at > after) if after is not None else query
+    found = unit.all(InboxMessage, query.order_by(at).limit(limit))
+    if len(found) < limit:
+        return found, until
+    last = found[-1].last_redelivered_at
+    whole = [message for message in found if message.last_redelivered_at != last]  # of that instant there may be more
+    reached = (whole or found)[-1].last_redelivered_at or until
+    return whole or found, reached
 
 
 def last_redelivered_at(unit: Unit, account: str) -> datetime | None:
     """When one of the account's messages was last sent again."""
-    query = select(_inbox.c.last_redelivered_at).where(
-        _inbox.c.account == account, _inbox.c.last_redelivered_at.is_not(None), _inbox.c.source.in_(PUSHED)
-    )
-    found: datetime | None = unit.execute(query.order_by(_inbox.c.last_redelivered_at.desc()).limit(1)).scalar()
+    at = _inbox.c.last_redelivered_at
+    query = select(at).where(_inbox.c.account == account, at.is_not(None), _inbox.c.source.in_(PUSHED))
+    found: datetime | None = unit.execute(query.order_by(at.desc()).limit(1)).scalar()
     return found
+
+
+def rejected_after(unit: Unit, account: str, after: str | None, limit: int) -> list[Rejection]:
+    """What is still in quarantine of the account's next rejections after a given id, without their bodies."""
+    query = select(_rejected.c.id, _rejected.c.received_at).where(_rejected.c.account == account)
+    rows = unit.execute((query.where(_rejected.c.id > after) if after else query).order_by(_rejected.c.id).limit(limit))
+    return [Rejection(row.id, row.received_at) for row in rows]
+
+
+def rejected_bodies(unit: Unit, rejected_ids: Sequence[str]) -> list[RejectedDelivery]:
+    """These rejected deliveries, as far as they are still in quarantine."""
+    query = select(_rejected).where(_rejected.c.id.in_(rejected_ids)).order_by(_rejected.c.id)
+    return unit.all(RejectedDelivery, query)
 
 
 def kinds_of(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
@@ -147,13 +194,15 @@ def kinds_of(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
     return {row.id: row.kind for row in rows}
 
 
-def known_by(unit: Unit, account: str, names: Sequence[str]) -> set[str]:
+def known_by(unit: Unit, account: str, kinds: Sequence[str], names: Sequence[str]) -> set[str]:
     """Ids of the account's payments that one of these names means: the provider's or the merchant's."""
-    query = select(_payment.c.id).where(
-        _payment.c.account == account,
-        or_(_payment.c.provider_ref.in_(names), _payment.c.reference.in_(names)),
-    )
-    return set(unit.execute(query).scalars())
+    if not names:
+        return set()
+    query = select(_payment.c.id).where(_payment.c.account == account, _payment.c.kind.in_(kinds))
+    found: set[str] = set()
+    for column in (_payment.c.provider_ref, _payment.c.reference):
+        found |= set(unit.execute(query.where(column.in_(names)).limit(len(names))).scalars())
+    return found
 
 
 def add(unit: Unit, account: str, rows: Mapping[tuple[Any, ...], PushQuality]) -> None:

@@ -21,6 +21,7 @@ from receipted.cli import (
 )
 from receipted.cli.context import example
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
+from receipted.cli.push import push_quality
 from receipted.cli.reconcile import reconcile
 from receipted.demo.command import demo
 
@@ -59,6 +60,9 @@ app.add_typer(payments.app, name="payments", epilog=example("receipted payments 
 app.add_typer(inbox.app, name="inbox", epilog=example("receipted inbox list --status parked"))
 app.add_typer(outbox.app, name="outbox", epilog=example("receipted outbox list --status dead"))
 app.add_typer(rejected.app, name="rejected", epilog=example("receipted rejected list shop"))
+app.command(name="push-quality", epilog=example("receipted push-quality", "receipted push-quality shop --since 30d"))(
+    push_quality
+)
 app.add_typer(webhooks.app, name="webhooks", epilog=example("receipted webhooks register shop"))
 app.command(
     epilog=example("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv")
