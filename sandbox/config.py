@@ -166,6 +166,7 @@ class SandboxConfig:
     seed: int = 0
     speed: float = 1.0
     faults: Faults = field(default_factory=Faults)
+    lose_all: tuple[str, ...] = ()  #: names of providers whose every webhook and callback is lost
     payers: Payers | None = None
     allow_loopback_http: bool = True
     delivery_timeout_seconds: float = 10.0

@@ -94,7 +94,7 @@ class Deliveries:
         """Begin to deliver; returns at once."""
         self._counts.events[message.provider] += 1
         plan = self._dice.event(message.name)
-        if plan.lose:
+        if plan.lose or message.provider in self._config.lose_all:
             self._counts.outcome(message.provider, "lost")
             self._note(message, 0, "lost", None)
             return

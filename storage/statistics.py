@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 
+from statemachine.phases import Source
 from storage.engine import Unit
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 
@@ -12,6 +13,8 @@ _inbox = InboxMessage.__table__  # type: ignore[attr-defined]
 _payment = Payment.__table__  # type: ignore[attr-defined]
 _outbox = OutboxMessage.__table__  # type: ignore[attr-defined]
 _rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
+
+_PUSHED = (Source.WEBHOOK.value, Source.CALLBACK.value)
 
 
 @dataclass(slots=True)
@@ -21,7 +24,7 @@ class AccountCounts:
     sources: Counter[str] = field(default_factory=Counter)  #: inbox messages by source
     statuses: Counter[str] = field(default_factory=Counter)  #: inbox messages by status
     decisions: Counter[str] = field(default_factory=Counter)  #: inbox messages by decision
-    redeliveries: int = 0
+    redeliveries: int = 0  #: of webhooks and callbacks; what we ourselves said twice is none
     rejected: int = 0  #: in quarantine
     phases: Counter[str] = field(default_factory=Counter)  #: payments by phase
     reviews: int = 0  #: payments that need review now
@@ -42,7 +45,7 @@ def by_account(unit: Unit) -> dict[str, AccountCounts]:
         counts.sources[source] += count
         counts.statuses[status] += count
         counts.decisions[decision or "none"] += count
-        counts.redeliveries += redeliveries
+        counts.redeliveries += redeliveries if source in _PUSHED else 0
     phases = select(_payment.c.account, _payment.c.phase, func.count(), func.count(_payment.c.review)).group_by(
         _payment.c.account, _payment.c.phase
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,13 @@ from rich.live import Live
 
 from audit.verify import Report
 from receipted import logs
+from receipted.cli.exits import InvalidInput
 from receipted.demo.compare import Wrong
+from receipted.demo.heard import heard_table
 from receipted.demo.interactive import keep_running as keep_running_until_stopped
-from receipted.demo.plan import CLICK, SHOP_SECRET, orders, sandbox_config
+from receipted.demo.plan import CLICK, PROVIDERS, SHOP_SECRET, Order, orders, sandbox_config
 from receipted.demo.run import Demonstration
-from receipted.demo.view import Figures, table
+from receipted.demo.view import NAMES, Figures, table
 from sandbox.outside import outside
 
 #: The shop's own share of failures.
@@ -37,6 +40,10 @@ def demo(
     keep_running: Annotated[
         bool, typer.Option("--keep-running", help="In real time, with payments for you to click, until Ctrl-C.")
     ] = False,
+    lose_all: Annotated[
+        list[str] | None,
+        typer.Option("--lose-all", metavar="PROVIDER", help="Lose its every webhook; may be repeated."),
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where the database and its settings are left.")] = Path("var/demo"),
     patience: Annotated[float, typer.Option(min=1, help="Seconds until what is not right counts as wrong.")] = 55.0,
 ) -> None:
@@ -45,31 +52,44 @@ def demo(
     Exit code 0 only if every payment equals its provider's own record, every paid one was fulfilled exactly once as
     the shop counts it, and the audit finds no fault.
     """
+    lost = _providers(lose_all or [])
     chosen = seed or int(time.time())
     logs.configure("error", "console")
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)  # a file or pipe has no width of its own
     if keep_running:
-        slow = sandbox_config(chosen, _CLICKING_SPEED)
+        slow = sandbox_config(chosen, _CLICKING_SPEED, lost)
         with outside(slow, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
             run = Demonstration(slow, world, folder.absolute(), patience_speed=_ASKING_SPEED)
             asyncio.run(_click(run, console, payments, chosen))
         return
-    config = sandbox_config(chosen, speed)
+    config = sandbox_config(chosen, speed, lost)
     console.print(f"[bold]Receipted demo[/]: {payments} payments, seed {chosen}, the providers' time runs {speed:g}x")
+    if lost:
+        console.print(f"Every webhook is lost of: {', '.join(NAMES[provider] for provider in lost)}")
     with outside(config, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
         run = Demonstration(config, world, folder.absolute())
-        is_right = asyncio.run(_run(run, console, payments, chosen, patience))
+        is_right = asyncio.run(_run(run, console, orders(payments, chosen), patience, lost))
     raise typer.Exit(0 if is_right else 1)
 
 
-async def _run(run: Demonstration, console: Console, count: int, seed: int, patience: float) -> bool:
+def _providers(named: list[str]) -> tuple[str, ...]:
+    """The providers of these names, each once; raises InvalidInput, naming those that there are."""
+    unknown = [name for name in named if name not in PROVIDERS]
+    if unknown:
+        raise InvalidInput(f"no provider {unknown[0]!r}; there are: {', '.join(PROVIDERS)}", param="lose-all")
+    return tuple(dict.fromkeys(named))
+
+
+async def _run(
+    run: Demonstration, console: Console, wanted: list[Order], patience: float, lost: Collection[str]
+) -> bool:
     started = time.monotonic()
     async with run.running() as commands:
         with Live(console=console, refresh_per_second=4) as live:
             showing = asyncio.create_task(_show(run, live, started))
-            await run.order(commands, orders(count, seed))
+            await run.order(commands, wanted)
             wrong = await run.settle(commands, started + patience)
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
@@ -77,6 +97,7 @@ async def _run(run: Demonstration, console: Console, count: int, seed: int, pati
             live.update(table(figures, _title(started), is_final=True))
         if not console.is_terminal:
             console.print()  # rich ends a live display without a newline there
+        console.print(heard_table(await run.heard(), lost))
         report = await run.audit()
         _conclude(run, console, figures, wrong, report, await run.outcomes())
     return not wrong and not report.faults

@@ -1,7 +1,7 @@
 """What the demonstration orders, at whom, and with which settings. Equal seeds give equal plans."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,9 @@ ACCOUNTS = (
     DemoAccount("banked-v3", "banked", "banked", "/banked"),
 )
 
+#: The providers, by the names that accounts give them.
+PROVIDERS = tuple(dict.fromkeys(account.provider for account in ACCOUNTS))
+
 _SHOPPER = {"merchant_user_id": "shopper-1", "merchant_user_ip": "192.0.2.7"}
 _PAYEE = {"name": "The Shop", "account_number": "12345678", "sort_code": "010203"}
 
@@ -112,12 +115,17 @@ def _orders(count: int, rng: random.Random, prefix: str) -> Iterator[Order]:
             yield Order(account, kind, rng.randrange(500, 50_000), currency, f"{prefix} {number:05d}", extra)
 
 
-def sandbox_config(seed: int, speed: float) -> SandboxConfig:
-    """The sandbox of the demonstration; its simulated payers leave the orders of CLICK to people."""
+def sandbox_config(seed: int, speed: float, lose_all: Collection[str] = ()) -> SandboxConfig:
+    """The sandbox of the demonstration; its simulated payers leave the orders of CLICK to people.
+
+    Of the providers in `lose_all` every webhook and callback is lost, and of the others as many as FAULTS says.
+    """
+    lost = dict.fromkeys(account.sandbox for account in ACCOUNTS if account.provider in lose_all)
     return SandboxConfig(
         seed=seed,
         speed=speed,
         faults=FAULTS,
+        lose_all=tuple(lost),
         payers=Payers(leave=CLICK, pay=0.72, decline=0.10, cancel=0.09, expire=0.09),
         delivery_timeout_seconds=5.0,
     )

@@ -26,7 +26,7 @@ from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
 from statemachine.phases import Phase, Review
-from storage import migrate, payments, statistics
+from storage import heard, migrate, payments, statistics
 from storage.tables import Payment
 
 #: How many create calls the shop has under way at once.
@@ -224,6 +224,10 @@ class Demonstration:
         """The whole history, proved."""
         return await asyncio.to_thread(Audit(self.service.database, self.service.audited_accounts()).run)
 
+    async def heard(self) -> dict[str, Counter[str]]:
+        """In which way payments were first heard of to be paid, by account."""
+        return await asyncio.to_thread(self._heard)
+
     async def outcomes(self) -> dict[str, dict[str, int]]:
         """What the sandbox did to us, by provider."""
         counts = await self._get(f"{self.outside.sandbox_url}/_control/counts")
@@ -237,6 +241,10 @@ class Demonstration:
     def _counts(self) -> dict[str, statistics.AccountCounts]:
         with self.service.database.read() as unit:
             return statistics.by_account(unit)
+
+    def _heard(self) -> dict[str, Counter[str]]:
+        with self.service.database.read() as unit:
+            return heard.first_paid(unit)
 
     def _payments(self) -> list[Payment]:
         with self.service.database.read() as unit:

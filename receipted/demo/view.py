@@ -11,7 +11,7 @@ from receipted.demo.compare import Wrong
 from receipted.demo.plan import ACCOUNTS
 from storage.statistics import AccountCounts
 
-_NAMES = {
+NAMES = {
     "alternative_payments": "Alternative Payments",
     "stable_genius": "Stable Genius",
     "payfield": "Payfield",
@@ -46,7 +46,7 @@ class Figures:
 def table(figures: Figures, title: str, *, is_final: bool) -> Table:
     """One row a provider and a total; `wrong` is known only at the end."""
     made = Table(title=title, title_justify="left", pad_edge=False, padding=0, box=SIMPLE_HEAD, show_footer=True)
-    rows = [(name, _row(provider, figures)) for provider, name in _NAMES.items()]
+    rows = [(name, _row(provider, figures)) for provider, name in NAMES.items()]
     total: Counter[str] = Counter()
     for _, row in rows:
         total.update(row)

@@ -33,6 +33,16 @@ def test_lose(endpoint):
         assert stage.outcomes("stable_genius") == {"lost": 2}
 
 
+def test_lose_all(endpoint):
+    """Of a provider that is silent nothing is ever sent; another's events come as ever."""
+    with scene(SandboxConfig(lose_all=("stable_genius",))) as stage:
+        for provider in ("stable_genius", "banked"):
+            stage.hook(provider, endpoint.url)
+            paid(stage, 1, provider)
+        assert stage.outcomes("stable_genius") == {"lost": 2}
+        assert len(endpoint.posts()) == stage.outcomes("banked")["delivered"] > 0
+
+
 def test_duplicate(endpoint):
     """A duplicated event comes two or three times with the same body, each validly signed."""
     with scene(SandboxConfig(faults=Faults(duplicate=1))) as stage:
