@@ -17,7 +17,7 @@ from sandbox.config import SandboxConfig
 from sandbox.server import running
 from statemachine.errors import InvalidAmount
 from statemachine.phases import Source
-from tests.contract.providers.live import control, line, order, shop, utc_now
+from tests.contract.providers.at_the_sandbox import control, line, now, order, seen, shop
 from tests.contract.providers.provider_contract import CHECKS, NOW, Answered, Case, vectors
 
 REF = "0b0a3c5e-4d0f-4a2f-9d5e-0f3b8f0a6c11"
@@ -77,7 +77,7 @@ def sandbox_url():
         yield place.base_url
 
 
-def talk(url, conversation, *, secrets=SECRETS, clock=None, seconds=10, **options):
+def talk(url, conversation, *, secrets=SECRETS, clock=now, seconds=10, **options):
     """Run one conversation of a client with the sandbox; the result is the conversation's."""
     provider = AlternativePayments(AlternativePaymentsOptions(**options))
 
@@ -90,10 +90,7 @@ def talk(url, conversation, *, secrets=SECRETS, clock=None, seconds=10, **option
 
 def read(answer, source):
     """The one observation of an answer, read as the worker reads it."""
-    statement = Statement(source, answer.body, answer.asked_at, answer.kind, answer.ref, answer.status)
-    reading = CASE.provider.parse(statement)
-    assert len(reading.observations) == 1, reading
-    return reading.observations[0]
+    return seen(CASE.provider, answer, source)
 
 
 @pytest.mark.parametrize("path", ["/payment/request", "/payments/request"])
@@ -105,7 +102,7 @@ def test_a_request_is_created_and_fetched_by_either_path(sandbox_url, path):
         made = read(created, Source.CREATE)
         fetched = read(await at.client.fetch("payment_request", made.provider_ref), Source.POLL)
         assert at.sent.statuses("POST", "/oauth/token") == [200], "one token serves many calls"
-        assert at.sent.sent[1][1] == "/alternative-payments" + path
+        assert at.sent.sent[1].path == "/alternative-payments" + path
         return created, made, fetched
 
     created, made, fetched = talk(sandbox_url, conversation, payment_request_path=path)
@@ -238,7 +235,7 @@ def test_wrong_credentials_are_refused_once(sandbox_url):
         False,
         False,
     )
-    assert sent == [("POST", "/alternative-payments/oauth/token", 403)]
+    assert [(each.path, each.status) for each in sent] == [("/alternative-payments/oauth/token", 403)]
     assert "guessed" not in str(error)
 
 
@@ -350,7 +347,9 @@ def test_cancel_is_unsupported_unless_a_path_is_configured(sandbox_url):
     assert talk(sandbox_url, conversation) == (UnsupportedByProvider, [])
     kind, sent = talk(sandbox_url, conversation, cancel_path="/payment/request/{id}/cancel")
     assert kind is ProviderError
-    assert [call[:2] for call in sent[1:]] == [("POST", "/alternative-payments/payment/request/a%2Fb/cancel")]
+    assert [(each.method, each.path) for each in sent[1:]] == [
+        ("POST", "/alternative-payments/payment/request/a%2Fb/cancel")
+    ]
 
 
 def test_a_webhook_is_registered_over_https_with_a_secret_only(sandbox_url):
@@ -390,10 +389,10 @@ def test_a_payment_is_hinted_at_by_webhook_and_confirmed_by_asking(sandbox_url):
 
         made, delivery, paid = talk(sandbox_url, conversation, allow_loopback_http=True)
     keys = KeyRing((Key("k1", secret.encode()),))
-    assert CASE.provider.verify(delivery, keys, Window(), utc_now()).key_id == "k1"
+    assert CASE.provider.verify(delivery, keys, Window(), now()).key_id == "k1"
     with pytest.raises(DeliveryRejected):
-        CASE.provider.verify(delivery, KeyRing((Key("k1", b"another"),)), Window(), utc_now())
-    reading = CASE.provider.parse(Statement(Source.WEBHOOK, delivery.body, utc_now()))
+        CASE.provider.verify(delivery, KeyRing((Key("k1", b"another"),)), Window(), now())
+    reading = CASE.provider.parse(Statement(Source.WEBHOOK, delivery.body, now()))
     assert reading.hints_account
     assert made.provider_ref in reading.hints
     assert (paid.status, paid.provider_ref) == ("paid", made.provider_ref)

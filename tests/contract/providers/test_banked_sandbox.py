@@ -18,7 +18,7 @@ from sandbox.config import Banked as BankedConfig
 from sandbox.config import SandboxConfig
 from sandbox.server import running
 from statemachine.phases import Source
-from tests.contract.providers.at_the_sandbox import Desk, act, ear, now
+from tests.contract.providers.at_the_sandbox import Desk, act, now, shop
 
 SECRETS = {"api_key": "bk_test_sandbox_0001", "api_secret": "sk_test_banked_sandbox_0001"}
 RETURN = "https://shop.example/return/token"
@@ -113,7 +113,7 @@ def test_a_repeated_create_is_the_same_payment(root, kind):
     first, second = desk.create(request), desk.create(request)
 
     assert first.body == second.body
-    assert UUID(desk.sent[0][2]["idempotency-key"]).version == 5
+    assert UUID(desk.sent[0].headers["idempotency-key"]).version == 5
 
 
 def test_a_reused_key_is_a_conflict(root, kind):
@@ -176,7 +176,7 @@ def test_a_deleted_session_has_the_state_that_the_provider_tells(root):
 
     answer = desk.cancel("payment_session", ref)
 
-    assert [method for method, *_ in desk.sent] == ["DELETE", "GET"]
+    assert [each.method for each in desk.sent] == ["DELETE", "GET"]
     assert desk.seen(answer, Source.CANCEL).status == "failed"
 
 
@@ -244,13 +244,13 @@ def test_an_expired_token_is_renewed_once(root):
     answer = desk.create(request_for())
 
     assert answer.status == 201
-    assert [url.rpartition("/banked")[2] for _, url, *_ in desk.sent] == [
+    assert [each.url.rpartition("/banked")[2] for each in desk.sent] == [
         "/oauth/token",
         "/v2/payment_sessions",
         "/oauth/token",
         "/v2/payment_sessions",
     ]
-    assert desk.sent[1][2]["idempotency-key"] == desk.sent[3][2]["idempotency-key"]
+    assert desk.sent[1].headers["idempotency-key"] == desk.sent[3].headers["idempotency-key"]
 
 
 @pytest.mark.parametrize("auth", AUTHS)
@@ -337,7 +337,7 @@ def test_every_error_has_its_name(root, kind, row):
     assert error.provider_code == (RENAMED_IN_V3.get(code, code) if kind == "payin" else code)
     assert error.param == "reference"
     assert error.is_ambiguous == (status >= 500 or code == "Processing")
-    assert bool(desk.pace.paused) == (status == 429), "a 429 pauses everybody"
+    assert bool(desk.paused) == (status == 429), "a 429 pauses everybody"
     assert len(desk.sent) == 1, "fetch sends one request"
 
 
@@ -347,11 +347,13 @@ def test_a_registered_webhook_is_verified_and_read(root, version):
     kind = {"v2": "payment_session", "v3": "payin"}[version]
     desk = desk_for(root, webhook_version=version)
     keys = KeyRing((Key("ours", b"a-signature-key-of-ours"),))
-    with ear() as (url, heard):
-        registered = desk.run(lambda client: client.register_webhook(url, signature_key=keys.keys[0].secret.decode()))
+    with shop() as ours:
+        registered = desk.run(
+            lambda client: client.register_webhook(ours.url, signature_key=keys.keys[0].secret.decode())
+        )
         ref = desk.seen(desk.create(request_for(kind)), Source.CREATE).provider_ref
         act(root, "banked", kind, ref, "pay")
-        deliveries = [heard.get(timeout=10) for _ in range(3)]
+        deliveries = ours.wait_for(3)
         hook = json.loads(registered.body)["id"]
         httpx2.delete(f"{root}/banked/{version}/webhooks/{hook}", auth=tuple(SECRETS.values()))
 

@@ -15,7 +15,7 @@ from providers.signing import Key, KeyRing, Window
 from sandbox.config import SandboxConfig
 from sandbox.server import running
 from statemachine.phases import Source
-from tests.contract.providers.at_the_sandbox import Desk, act, ear, now
+from tests.contract.providers.at_the_sandbox import Desk, act, now, shop
 
 SECRETS = {
     "new": {"api_key": "pf_key_sandbox_new_0001", "api_secret": "pf_api_secret_sandbox_new_0001"},
@@ -72,7 +72,7 @@ def test_the_amount_is_written_as_the_dialect_writes_it(root, dialect):
     desk = desk_for(root, dialect)
     desk.create(request_for(dialect, amount=1010))
 
-    body = desk.sent[0][3]
+    body = desk.sent[0].content
 
     assert (b'"amount":"10.10"' if dialect == "new" else b'"amount":10.10') in body
 
@@ -132,7 +132,7 @@ def test_a_late_request_is_signed_anew(root, dialect):
     answer = desk.create(request_for(dialect))
 
     assert answer.status == 201
-    stamps = [headers["x-timestamp"] for _, _, headers, _ in desk.sent]
+    stamps = [each.headers["x-timestamp"] for each in desk.sent]
     assert len(stamps) == len(set(stamps)) == 2
 
 
@@ -141,7 +141,7 @@ def test_both_notations_of_time_are_accepted(root, dialect):
     desk = desk_for(root, dialect, timestamp_format="unix")
 
     assert desk.create(request_for(dialect)).status == 201
-    assert desk.sent[0][2]["x-timestamp"].isdigit()
+    assert desk.sent[0].headers["x-timestamp"].isdigit()
 
 
 def test_a_missing_field_is_refused_before_asking(root):
@@ -221,19 +221,19 @@ def test_a_server_error_is_repeated_with_the_same_operation(root, dialect):
 
     assert caught.value.is_ambiguous
     assert len(desk.sent) == 4
-    assert len({content for _, _, _, content in desk.sent}) == 1
+    assert len({each.content for each in desk.sent}) == 1
 
 
 def test_a_callback_is_verified_and_read(root, dialect):
     """What the sandbox delivers to an operation's own URL is authentic, one event each, and moves the operation."""
     desk = desk_for(root, dialect)
     keys = KeyRing((Key("shop", f"pf_webhook_secret_sandbox_{dialect}_0001".encode()),))
-    with ear() as (url, heard):
-        request = replace(request_for(dialect), callback_url=url)
+    with shop() as ours:
+        request = replace(request_for(dialect), callback_url=ours.url)
         desk.create(request)
         act(root, NAMES[dialect], "payin", request.reference, "pay")
         act(root, NAMES[dialect], "payin", request.reference, "refund")
-        deliveries = [heard.get(timeout=10) for _ in range(2)]
+        deliveries = ours.wait_for(2)
 
     assert len({desk.provider.delivery_key(each) for each in deliveries}) == 2
     for delivery in deliveries:

@@ -19,7 +19,7 @@ from sandbox.config import SandboxConfig
 from sandbox.config import StableGenius as SandboxAccount
 from sandbox.server import running
 from statemachine.phases import Source
-from tests.contract.providers.live import control, line, order, shop, utc_now
+from tests.contract.providers.at_the_sandbox import control, line, now, order, seen, shop
 from tests.contract.providers.provider_contract import CHECKS, Answered, Case, vectors
 
 PROVIDER = StableGenius(StableGeniusOptions())
@@ -102,10 +102,7 @@ def talk(url, conversation, *, secrets=SECRETS, seconds=10, **options):
 
 def read(answer, source):
     """The one observation of an answer, read as the worker reads it."""
-    statement = Statement(source, answer.body, answer.asked_at, answer.kind, answer.ref, answer.status)
-    reading = PROVIDER.parse(statement)
-    assert len(reading.observations) == 1, reading
-    return reading.observations[0]
+    return seen(PROVIDER, answer, source)
 
 
 async def failure(call):
@@ -142,23 +139,15 @@ def test_an_intent_is_created_fetched_and_cancelled(sandbox_url):
 
 def test_what_is_sent_is_exact(sandbox_url):
     """The amount leaves as a JSON number with its cents, beside the options' fields, the key and the reference."""
-    kept = []
 
     async def conversation(at):
-        send = at.sent._transport.send
-
-        async def spy(method, url, *, headers, content=b""):
-            kept.append((headers, content))
-            return await send(method, url, headers=headers, content=content)
-
-        at.sent._transport.send = spy
         extra = {"metadata": {"table": "7"}, "merchant_id": "mer_second"}
         await at.client.create(order("exact", extra=extra))
+        return at.sent.sent
 
-    talk(sandbox_url, conversation, ttl=600, api_version="2026-04-01", reference_key="order_id")
-    ((headers, content),) = kept
-    assert b'"amount":4.50,' in content
-    told = json.loads(content, parse_float=str)
+    (sent,) = talk(sandbox_url, conversation, ttl=600, api_version="2026-04-01", reference_key="order_id")
+    assert b'"amount":4.50,' in sent.content
+    told = json.loads(sent.content, parse_float=str)
     assert told == {
         "amount": "4.50",
         "currency": "usd",
@@ -167,8 +156,8 @@ def test_what_is_sent_is_exact(sandbox_url):
         "idempotency_key": "key-exact",
         "metadata": {"table": "7", "order_id": "exact"},
     }
-    assert headers["x-api-version"] == "2026-04-01"
-    assert headers["authorization"] == "Bearer sk_test_sandbox_0001"
+    assert sent.headers["x-api-version"] == "2026-04-01"
+    assert sent.headers["authorization"] == "Bearer sk_test_sandbox_0001"
 
 
 def test_a_repeated_create_is_the_same_intent(sandbox_url):
@@ -316,7 +305,7 @@ def test_an_unknown_intent_is_not_found(sandbox_url):
 
     async def conversation(at):
         strange = await failure(at.client.fetch("payment_intent", "../webhooks?x=#"))
-        assert at.sent.sent[0][1] == "/stable-genius/v1/payment-intents/..%2Fwebhooks%3Fx%3D%23"
+        assert at.sent.sent[0].path == "/stable-genius/v1/payment-intents/..%2Fwebhooks%3Fx%3D%23"
         return await failure(at.client.fetch("payment_intent", "pi_unknown")), strange
 
     for error in talk(sandbox_url, conversation):
@@ -385,14 +374,14 @@ def test_real_events_verify_and_tell_what_asking_tells(sandbox_url):
             return registered["secret"], deliveries, polled
 
         secret, deliveries, polled = talk(sandbox_url, conversation, webhook_path="/webhooks", allow_loopback_http=True)
-    keys, now = KeyRing((Key("endpoint", secret.encode()),)), utc_now()
+    keys, at = KeyRing((Key("endpoint", secret.encode()),)), now()
     for delivery in deliveries:
-        assert PROVIDER.verify(delivery, keys, Window(), now).key_id == "endpoint"
+        assert PROVIDER.verify(delivery, keys, Window(), at).key_id == "endpoint"
         with pytest.raises(DeliveryRejected):
-            PROVIDER.verify(delivery, KeyRing((Key("other", b"another"),)), Window(), now)
+            PROVIDER.verify(delivery, KeyRing((Key("other", b"another"),)), Window(), at)
     assert len({PROVIDER.delivery_key(delivery) for delivery in deliveries}) == 4
     kinds = {
-        json.loads(each.body)["type"]: PROVIDER.parse(Statement(Source.WEBHOOK, each.body, now)) for each in deliveries
+        json.loads(each.body)["type"]: PROVIDER.parse(Statement(Source.WEBHOOK, each.body, at)) for each in deliveries
     }
     assert set(kinds) == {
         *("transaction.created", "payment_intent.confirmed", "settlement.completed", "payment_intent.cancelled"),
