@@ -4,10 +4,10 @@ BIN := .venv/bin
 # Tests wait for disks and sockets, so one worker more than there are cores.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check bench e2e migrate fmt lock clean
+.PHONY: help demo run test test-all check bench bench-poll e2e migrate fmt lock clean
 
 help: ## print this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Receipted needs Python 3.11 or newer")'
@@ -37,6 +37,9 @@ check: .venv.stamp ## lint, format, types, import rules, spelling
 
 bench: .venv.stamp ## durable deliveries per second beside the same app with storage switched off
 	$(BIN)/pytest tests/benchmarks -m benchmark -s -q --timeout 900
+
+bench-poll: .venv.stamp ## simulate the poller beside other schedules; holds its bars and writes docs/polling.md
+	$(BIN)/python -m tests.benchmarks.polling
 
 e2e: .venv.stamp ## start the Procfile's processes and drive them
 	$(BIN)/pytest tests/e2e -m e2e --timeout 600

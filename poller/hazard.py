@@ -22,7 +22,7 @@ BINS: Final = len(EDGES)
 _ENDS: Final = (*EDGES[1:], math.inf)
 
 #: How many changes the memory holds: what is older fades as new ones come, so that a shift is learnt in as many.
-_MEMORY: Final = 500.0
+_MEMORY: Final = 1000.0
 
 #: What the prior counts for: as much as so many changes seen in every bin.
 _PRIOR_CHANGES: Final = 0.5

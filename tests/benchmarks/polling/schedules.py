@@ -19,7 +19,7 @@ from tests.benchmarks.polling.workloads import Mixture, Workload
 
 _START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _PLAN_EVERY: Final = 60.0
-_WINDOW: Final = 16
+_WINDOW: Final = 32
 
 
 def _at(seconds: float) -> datetime:

@@ -99,7 +99,7 @@ def test_whatever_comes_the_hazard_stays_one(lessons, counts):
     learnt = lesson.learnt()
 
     assert min(learnt.exposure) >= 0.0
-    assert sum(learnt.changes) == pytest.approx(min(len(lessons), 500), rel=1e-6, abs=1e-6)
+    assert sum(learnt.changes) == pytest.approx(min(len(lessons), 1000), rel=1e-6, abs=1e-6)
     assert all(0.0 < rate < math.inf for rate in learnt.curve(Phase.OPEN).rates)
 
 
