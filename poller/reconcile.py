@@ -13,7 +13,6 @@ from poller import pace
 from poller.alarms import alarm_message
 from poller.drift import Report, report
 from poller.errors import ReconciliationPaused, ReconciliationRunning
-from poller.questions import Questions
 from poller.walk import Told, Tools, Walk, WalkedAccount
 from statemachine.phases import Alarm
 from storage import inbox, reconciliations
@@ -91,7 +90,7 @@ class Reconciler:
         where the provider is away, LeaseLost and StorageUnavailable. However this ends, a kill included, another run
         goes on from there: at once, or after a kill when the lease has run out.
         """
-        walk = Walk(self._tools, self._accounts[row.account], row, Questions(self._tools.sleep, self._rng), told)
+        walk = Walk(self._tools, self._accounts[row.account], row, self._rng, told)
         try:
             with pace.patiently():
                 found = await self._holding(row, self._run(walk))

@@ -5,6 +5,7 @@ leaves a walk that goes on without a hole, and nothing that was counted twice.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from poller import breaker
 from poller.questions import Questions, Sleep, all_of, is_outage
 from poller.rest import IsTerminal, rest_of, tells, unnamed
 from providers.contract import Answer, Client, Page
@@ -68,12 +70,12 @@ class Walk:
     """One run of a walk, by whoever has claimed its row."""
 
     def __init__(
-        self, tools: Tools, account: WalkedAccount, row: Reconciliation, questions: Questions, told: Told
+        self, tools: Tools, account: WalkedAccount, row: Reconciliation, rng: random.Random, told: Told
     ) -> None:
         self._tools = tools
         self._account = account
         self.row = row  #: as it was last committed
-        self._questions = questions
+        self._questions = Questions(tools.database, row.account, tools.clock, tools.sleep, rng)
         self._told = told
         self._writing = asyncio.Lock()  # what is counted in the row is counted by one at a time
 
@@ -85,6 +87,7 @@ class Walk:
         """
         is_anew = False
         while self.row.stage == LISTING:
+            await self._questions.wait_until_there()
             try:
                 await self._keep_page(await self._questions.put(self._page))
             except UnsupportedByProvider as error:
@@ -126,8 +129,11 @@ class Walk:
             missing = [_unasked(found, "unnamed", "the provider has not named it") for found in nameless]
             await self._keep(to_ask=self.row.asked + len(rest), unasked=self._unasked(missing))
         left = [found for found in rest if position is None or found.id > position]
-        for payments in _chunks(left, _ROUND * self._tools.concurrency):
-            await self._ask_about(payments)
+        while left:
+            await self._questions.wait_until_there()
+            count = 1 if self._questions.is_probe else _ROUND * self._tools.concurrency
+            await self._ask_about(left[:count])
+            left = left[count:]
 
     def _rest(self) -> tuple[list[Candidate], list[Candidate]]:
         """What is still to be asked about, and what nobody can be asked about."""
@@ -216,9 +222,14 @@ class Walk:
     def _written(self, message: InboxMessage | None, changes: dict[str, Any]) -> Reconciliation:
         tools = self._tools
         with tools.database.write() as unit:
+            change = None
             kept = reconciliations.keep(unit, self.row, tools.clock(), tools.lease, **changes)
             if message is not None:
                 inbox.record(unit, [message])
+                change = self._questions.note_answer(unit)
+            if message is not None and message.about is not None and message.provider_time is not None:
+                reconciled.note_answered(unit, message.about, message.provider_time)
+        breaker.log_change(self.row.account, change)
         return kept
 
     def _unasked(self, missing: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from statemachine.phases import Source
 from storage.engine import Unit
@@ -108,6 +108,12 @@ def last_answered(unit: Unit, payment_id: str, before: str) -> datetime | None:
     )
     found: datetime | None = unit.execute(query).scalar()
     return found
+
+
+def note_answered(unit: Unit, payment_id: str, asked_at: datetime) -> None:
+    """The payment's schedule knows of the answer, so that it does not ask for the same again at once."""
+    is_later = or_(_payment.c.asked_at.is_(None), _payment.c.asked_at < asked_at)
+    unit.execute(update(_payment).where(_payment.c.id == payment_id, is_later).values(asked_at=asked_at))
 
 
 def candidates(unit: Unit, row: Reconciliation) -> list[Candidate]:

@@ -5,6 +5,8 @@ import csv
 import io
 import itertools
 import json
+import signal
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -12,7 +14,8 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from poller import questions
+from poller import breaker, questions
+from providers import calling
 from receipted.cli.drift_report import COLUMNS
 from receipted.cli.exits import Exit
 from receipted.reconciling import reconciler, scheduled_steps
@@ -23,6 +26,7 @@ from storage.reconciliations import Wanted
 from tests.contract.providers.at_the_sandbox import act
 
 from .conftest import Shell
+from .processes import started
 from .settings import write_settings
 from .test_payments import PROVIDERS, create, pay
 
@@ -53,6 +57,13 @@ def elsewhere(url, provider, kind, *bodies):
 
 def faults(url, **changed):
     assert httpx2.put(f"{url}/_control/faults", json=changed).status_code == 200
+
+
+def quick(monkeypatch):
+    """Waits are too short to be waited for."""
+    monkeypatch.setattr(questions, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(breaker, "_FIRST", timedelta(milliseconds=10))
+    monkeypatch.setattr(calling, "_PAUSE_ON_429", 0.01)
 
 
 def rows_of(shell):
@@ -154,8 +165,7 @@ def test_what_could_not_be_asked_is_told(played):
 @pytest.mark.parametrize("fault", ["api_429", "api_500", "api_502_503_504"])
 def test_errors_in_the_middle_lose_nothing(played, fault, monkeypatch):
     """A third of the calls fail: the report is the same as without."""
-    monkeypatch.setattr(questions, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr("providers.calling._PAUSE_ON_429", 0.01)
+    quick(monkeypatch)
     refs = elsewhere(played.url, "stable_genius", "payment_intent", *[INTENT] * 110)
     own = [create(played.shell, "payfield-old", "--json").json for _ in range(3)]
     for payment in own[:2]:
@@ -185,7 +195,7 @@ def walk_to_the_end(shell, account):
 
 def test_a_provider_that_is_away_leaves_it_unfinished(played, monkeypatch):
     """The command fails with a clear word and the command to go on with; that one says where it goes on."""
-    monkeypatch.setattr(questions, "_FIRST_WAIT", 0.01)
+    quick(monkeypatch)
     payment = create(played.shell, "payfield", "--json").json
     for _ in range(7):
         create(played.shell, "payfield")
@@ -206,7 +216,7 @@ def test_a_provider_that_is_away_leaves_it_unfinished(played, monkeypatch):
 
 
 def test_another_one_is_begun_when_that_is_wanted(played, monkeypatch):
-    monkeypatch.setattr(questions, "_FIRST_WAIT", 0.01)
+    quick(monkeypatch)
     for _ in range(6):
         create(played.shell, "payfield")
     faults(played.url, api_500=1.0)
@@ -317,3 +327,59 @@ def test_a_walk_says_how_far_it_is(played):
     asyncio.run(walked())
     service.close()
     assert seen == [("asking", 0, 0), ("asking", 0, 1), ("asking", 1, 1), ("asking", 1, 1)]
+
+
+def until(condition, seconds=30):
+    """What the condition gives as soon as it is true."""
+    give_up_at = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < give_up_at, "it did not come to that"
+        time.sleep(0.02)
+    return found
+
+
+def asked_so_far(shell):
+    return next((row for row in rows_of(shell) if row.asked), None)
+
+
+def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
+    """The lease is given back at once, and the next run asks only what was not answered."""
+    for _ in range(8):
+        create(played.shell, "payfield")
+    faults(played.url, api_slow=1.0, api_slow_seconds=0.3)
+    errors = tmp_path / "errors.txt"
+
+    with started("--config", str(played.shell.config), "reconcile", "payfield", errors=errors) as process:
+        until(lambda: asked_so_far(played.shell))
+        assert process.stop(signal.SIGINT) == Exit.INTERRUPTED
+    said = errors.read_text()
+    assert "go on with: receipted reconcile payfield" in said
+    assert "Traceback" not in said
+    (row,) = rows_of(played.shell)
+    assert row.status == "running"
+    assert 0 < row.asked < 8
+
+    faults(played.url, api_slow=0.0)
+    resumed = played.shell("reconcile", "payfield", "--json")
+    assert "going on with" in resumed.err
+    assert (resumed.json["id"], resumed.json["asked"]) == (row.id, 8)
+
+
+def test_after_a_kill_the_lease_protects_what_may_still_run(played, tmp_path):
+    """kill -9 gives nothing back: the next is told who had it, until the lease ends."""
+    for _ in range(4):
+        create(played.shell, "payfield")
+    faults(played.url, api_slow=1.0, api_slow_seconds=0.3)
+
+    with started("--config", str(played.shell.config), "reconcile", "payfield", errors=tmp_path / "e.txt") as process:
+        until(lambda: asked_so_far(played.shell))
+        process.stop(signal.SIGKILL)
+    faults(played.url, api_slow=0.0)
+    typed = played.shell("reconcile", "payfield", code=Exit.FAILED)
+    assert f"process {process.child.pid} on" in typed.err
+
+    service = played.shell.service()
+    with service.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE reconciliation SET lease_ends_at = held_at")
+    service.close()
+    assert played.shell("reconcile", "payfield", "--json").json["asked"] == 4

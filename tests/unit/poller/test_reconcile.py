@@ -9,7 +9,7 @@ from poller.errors import ReconciliationPaused, ReconciliationRunning
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.phases import ConflictPolicy, Review
-from storage import inbox
+from storage import budget, inbox
 from storage.errors import LeaseLost
 
 HOUR = 3600
@@ -349,6 +349,60 @@ def test_a_cursor_that_the_provider_forgot_begins_the_list_again_once(rounds):
 
     assert rounds.genius.listed == [None, "pi_1", None, "pi_1", "pi_3"]
     assert (row.unasked, row.counts["adopted"], len(rounds.desk.payments())) == ([], 5, 5)
+
+
+def breaker(rounds):
+    with rounds.database.read() as unit:
+        return budget.breaker(unit, "acme")
+
+
+def broken(rounds, since, probe_in):
+    with rounds.database.write() as unit:
+        budget.note_outage(unit, "acme", rounds.clock(), lambda _: timedelta(seconds=since + probe_in))
+    rounds.clock.advance(since)
+
+
+def test_a_breaker_that_is_open_is_waited_for_and_probed_with_one_question(rounds):
+    """A list that the provider does not have tells nothing: the probe is still to be made."""
+    for number in range(4):
+        rounds.known(f"pi_{number}", is_old=True)
+    rounds.genius.has_list = False
+    broken(rounds, since=10, probe_in=7)
+
+    row = rounds.walk()
+
+    assert (row.asked, rounds.slept) == (4, [7])
+    assert breaker(rounds).broken_at is None
+
+
+def test_a_provider_that_has_been_away_for_long_is_not_asked(rounds):
+    rounds.known("pi_1", is_old=True)
+    broken(rounds, since=61, probe_in=100)
+
+    with pytest.raises(ReconciliationPaused, match="it has been away since 2026-04-01 10:00:01Z"):
+        rounds.walk()
+
+    assert (rounds.genius.asked, rounds.genius.listed, rounds.slept) == ([], [], [])
+
+
+def test_an_outage_opens_the_breaker_for_everybody(rounds):
+    for number in range(6):
+        rounds.known(f"pi_{number}", is_old=True)
+        rounds.genius.faults[f"pi_{number}"] = [AWAY] * 3
+
+    with pytest.raises(ReconciliationPaused):
+        rounds.walk()
+
+    assert breaker(rounds).broken_at is not None
+
+
+def test_the_schedule_knows_of_the_answers(rounds):
+    rounds.known("pi_1", is_old=True)
+    rounds.clock.advance(HOUR)
+    rounds.walk()
+
+    assert rounds.desk.payment("pi_1").asked_at == rounds.clock()
+    assert rounds.world.audit().faults == []
 
 
 # who walks
