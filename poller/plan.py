@@ -182,11 +182,11 @@ def _tell(plan: PollPlan, before: PollPlan | None) -> None:
     was_short = before is not None and is_short(before)
     if is_short(plan) and not was_short:
         log.warning(
-            "poll.budget_short",
+            "budget.short",
             account=plan.account,
             watched=plan.watched,
             needed_per_second=round(plan.floor_per_second, 3),
             allowed_per_second=plan.allowed_per_second,
         )
     elif was_short and not is_short(plan):
-        log.info("poll.budget_enough", account=plan.account, watched=plan.watched)
+        log.info("budget.sufficed", account=plan.account, watched=plan.watched)

@@ -32,7 +32,7 @@ GLOSSARY: Final = frozenset(
         *("expired", "exposed", "failed", "found", "full", "gave", "late", "lost", "migrated", "missing"),
         *("opened", "parked", "paused", "read", "ready", "recorded", "redeemed", "redelivered", "redriven"),
         *("refused", "registered", "rejected", "released", "replayed", "rescued", "resolved", "resumed"),
-        *("retried", "sent", "silent", "skipped", "stale", "started", "stopped", "stopping", "swept"),
+        *("retried", "sent", "short", "silent", "skipped", "sufficed", "stale", "started", "stopped", "stopping", "swept"),
         *("unavailable", "unknown", "unreadable", "unrenderable", "unstorable", "unverified", "up", "verified"),
         *("waiting", "withheld"),
     }

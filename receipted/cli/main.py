@@ -19,6 +19,7 @@ from receipted.cli import (
     rejected,
     webhooks,
 )
+from receipted.cli.accounts import accounts
 from receipted.cli.context import example
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
 from receipted.cli.push import push_quality
@@ -60,6 +61,7 @@ app.add_typer(payments.app, name="payments", epilog=example("receipted payments 
 app.add_typer(inbox.app, name="inbox", epilog=example("receipted inbox list --status parked"))
 app.add_typer(outbox.app, name="outbox", epilog=example("receipted outbox list --status dead"))
 app.add_typer(rejected.app, name="rejected", epilog=example("receipted rejected list shop"))
+app.command(epilog=example("receipted accounts"))(accounts)
 app.command(name="push-quality", epilog=example("receipted push-quality", "receipted push-quality shop --since 30d"))(
     push_quality
 )

@@ -72,10 +72,11 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     """Show a payment and its timeline: what came, from where, what was decided and why, what was sent."""
     with opened(context) as service, service.database.read() as unit:
         story = timeline.read(unit, find_id(unit, Payment, payment_id))
+        why = service.book.why(story.payment, service.clock())
     if json:
-        output.as_json(timeline.as_data(story))
+        output.as_json(timeline.as_data(story, why_next_poll=why))
         return
-    summary(story.payment)
+    summary(story.payment, why)
     output.say("")
     output.say("Timeline")
     for entry in timeline.entries(story):
@@ -84,8 +85,9 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
             output.say(f"{'':22}{output.shown(detail)}")
 
 
-def summary(payment: Payment) -> None:
+def summary(payment: Payment, why_next_poll: str | None = None) -> None:
     """The payment as it is now, one fact a line."""
+    asked_next = output.shown(payment.next_poll_at) if payment.next_poll_at is not None else None
     output.fields(
         {
             "payment": payment.id,
@@ -109,7 +111,7 @@ def summary(payment: Payment) -> None:
             "asked_at": payment.asked_at,
             "polls": payment.polls or None,
             "poll_error": payment.poll_error,
-            "next_poll_at": payment.next_poll_at,
+            "asked next": f"{asked_next}: {why_next_poll}" if asked_next and why_next_poll else asked_next,
             **{f"fact {name}": value for name, value in payment.facts.items()},
         }
     )

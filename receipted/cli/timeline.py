@@ -60,13 +60,13 @@ def entries(story: Story) -> list[Entry]:
     return sorted([*_actions(story), *_messages(story), *_owed(story), *_attempts(story)])
 
 
-def as_data(story: Story) -> dict[str, Any]:
+def as_data(story: Story, *, why_next_poll: str | None) -> dict[str, Any]:
     """The story as JSON values, by table; bodies and headers are left out."""
     by_outbox: dict[str, list[dict[str, Any]]] = {}
     for attempt in story.attempts:
         by_outbox.setdefault(attempt.outbox_id, []).append(output.row_of(attempt))
     return {
-        "payment": payment_data(story.payment),
+        "payment": {**payment_data(story.payment), "why_next_poll": why_next_poll},
         "inbox_messages": [message_data(message) for message in story.messages],
         "transitions": [output.row_of(transition) for transition in story.transitions],
         "outbox_messages": [

@@ -1,0 +1,91 @@
+"""`receipted accounts`: how each provider account is asked now, and whether anything is in its way."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import typer
+
+from poller.plan import is_short
+from receipted.catalogue import budget_of
+from receipted.cli import output
+from receipted.cli.context import AsJson, opened
+from receipted.wiring import Service
+from storage import budget, plans, push
+from storage.budget import Breaker
+from storage.engine import Unit
+from storage.tables_asking import PollPlan
+
+_COLUMNS = ("Account", "Provider", "May ask", "Watched", "Would ask", "Price", "Asks now", "Planned", "Alarms")
+
+
+def accounts(context: typer.Context, json: AsJson = False) -> None:
+    """Show how each account is asked: its budget, how much it has to ask, and whether the provider is away.
+
+    The price is the expected seconds of not knowing that one more question must save: the dearer, the fewer.
+    """
+    with opened(context) as service, service.database.read() as unit:
+        found = [_account(service, unit, name) for name in service.accounts]
+    if json:
+        output.as_json(found)
+        return
+    output.table(_COLUMNS, (_row(account) for account in found))
+    for account in found:
+        if account["is_budget_short"]:
+            output.say(
+                f"{account['account']}: the budget is too small to ask about {account['watched']} payments as often as "
+                f"poller.longest_seconds wants; each waits up to {account['stretch']:.1f} times as long"
+            )
+
+
+def _account(service: Service, unit: Unit, name: str) -> dict[str, Any]:
+    wired, now = service.accounts[name], service.clock()
+    allowed, plan, breaker = budget_of(wired.settings), plans.plans(unit).get(name), budget.breaker(unit, name)
+    return {
+        "account": name,
+        "provider": wired.provider.name,
+        "budget": None if allowed is None else {"requests": allowed.requests, "seconds": allowed.seconds},
+        **_plan(plan),
+        "breaker": "closed" if breaker.broken_at is None else "open",
+        "broken_at": breaker.broken_at,
+        "probe_at": breaker.probe_at if breaker.broken_at is not None else None,
+        "paused_for_seconds": budget.pause_left(unit, name, now).total_seconds(),
+        "asks_now": _asks(breaker, budget.pause_left(unit, name, now), now),
+        "alarms": sorted(push.standing(unit).get(name, {})),
+    }
+
+
+def _plan(plan: PollPlan | None) -> dict[str, Any]:
+    if plan is None:
+        return dict.fromkeys(("planned_at", "watched", "wanted_per_second", "price_seconds", "stretch")) | {
+            "is_budget_short": False
+        }
+    return {
+        "planned_at": plan.planned_at,
+        "watched": plan.watched,
+        "wanted_per_second": plan.wanted_per_second,
+        "price_seconds": plan.price_seconds,
+        "stretch": plan.stretch,
+        "is_budget_short": is_short(plan),
+    }
+
+
+def _asks(breaker: Breaker, pause: timedelta, now: datetime) -> str:
+    if breaker.broken_at is not None:
+        wait = breaker.probe_at - now if breaker.probe_at is not None and breaker.probe_at > now else timedelta(0)
+        return f"no: away, tried again in {wait.total_seconds():.0f} s"
+    return f"no: paused for {pause.total_seconds():.0f} s" if pause else "yes"
+
+
+def _row(account: dict[str, Any]) -> tuple[Any, ...]:
+    allowed, wanted, price = account["budget"], account["wanted_per_second"], account["price_seconds"]
+    return (
+        account["account"],
+        account["provider"],
+        "no known limit" if allowed is None else f"{allowed['requests']} in {allowed['seconds']:g} s",
+        account["watched"],
+        None if wanted is None else f"{wanted * 60:.1f} a minute",
+        None if price is None else f"{price:.3g} s",
+        account["asks_now"],
+        account["planned_at"] or "not yet",
+        ", ".join(account["alarms"]) or None,
+    )

@@ -1,0 +1,174 @@
+"""What the schedule is planned with, on every database: who stands where, who left when, whose turn it is."""
+
+from datetime import timedelta
+
+from storage import history, inbox, payments, plans
+from storage.plans import Place
+from storage.tables_asking import Hazard, PollPlan
+from storage.types import PollPriority
+from tests.builders import a_message, a_payment
+from tests.fakes.clock import START
+
+MINUTE = timedelta(minutes=1)
+EDGES = (0.0, 10.0, 100.0, 1000.0)
+
+
+def seconds(count):
+    return timedelta(seconds=count)
+
+
+def kept(database, *found):
+    with database.write() as unit:
+        for payment in found:
+            payments.add(unit, payment)
+    return found
+
+
+def standing_since(at, **changes):
+    return a_payment(state="pending", changed_at=at, next_poll_at=START, **changes)
+
+
+def test_one_of_all_processes_plans_each_minute(database, again):
+    """Who comes second in the same minute has nothing to do."""
+    with database.write() as unit:
+        assert plans.begin(unit, START, MINUTE) == plans.Turn(None)
+    with again.write() as unit:
+        assert plans.begin(unit, START + seconds(59), MINUTE) is None
+        assert plans.begin(unit, START + seconds(60), MINUTE) is not None
+
+
+def test_a_planner_of_a_wrong_century_is_taken_over(database):
+    """A clock that was far ahead does not end planning."""
+    with database.write() as unit:
+        assert plans.begin(unit, START + timedelta(days=4000), MINUTE) is not None
+        assert plans.begin(unit, START, MINUTE) is not None
+
+
+def test_payments_are_counted_by_the_age_of_their_state(database):
+    """Those that are asked about, by place and bin; a bin begins at its edge."""
+    kept(
+        database,
+        standing_since(START),
+        standing_since(START - seconds(9.5)),
+        standing_since(START - seconds(10)),
+        standing_since(START - seconds(5000)),
+        standing_since(START - seconds(50), account="other"),
+        a_payment(state="pending", changed_at=START),  # not asked about
+        a_payment(provider_ref=None, next_poll_at=START),  # not named yet
+        a_payment(state=None, changed_at=START, next_poll_at=START),
+    )
+    with database.read() as unit:
+        found = plans.standing(unit, START, EDGES)
+
+    assert found[Place("acme", "payment_intent", "pending")] == plans.Standing("open", [2, 1, 0, 1])
+    assert found[Place("other", "payment_intent", "pending")] == plans.Standing("open", [0, 1, 0, 0])
+    assert found[Place("acme", "payment_intent", "")] == plans.Standing("open", [1, 0, 0, 0])
+    assert len(found) == 3
+
+
+def test_who_left_a_state_is_told_once_and_in_order(database):
+    """With when it entered, was last seen there, and who told; not first words, nor what was just recorded."""
+    (payment,) = kept(database, a_payment(expires_at=START + timedelta(hours=1)))
+    asked = {"source": "poll", "about": payment.id}
+
+    def move(unit, message, state, at, as_of=None):
+        inbox.record(unit, [message])
+        message.payment_id, message.status = payment.id, "decided"
+        history.append(
+            unit, payment, message, to_state=state, phase="open", via=(), forced=False, actor=None, reason="a test",
+            as_of=as_of, recorded_at=at,
+        )  # fmt: skip
+        payments.save(unit, payment)
+
+    with database.write() as unit:
+        move(unit, a_message(), "pending", START)
+        early = a_message(provider_time=START + seconds(30), **asked)
+        inbox.record(unit, [early])
+        claimed = inbox.claim(unit, START, MINUTE, 10, only=[early.id])[0]
+        claimed.payment_id, claimed.status = payment.id, "decided"
+        inbox.finish(unit, claimed)
+        told = a_message(provider_time=START + seconds(90), **asked)
+        move(unit, told, "sent", START + seconds(91), as_of=START + seconds(90))
+        move(unit, a_message(), "paid", START + seconds(200))
+    with database.read() as unit:
+        found, last = plans.lessons(unit, START + seconds(100), None, 10)
+        rest, _ = plans.lessons(unit, START + seconds(300), last, 10)
+
+    (left,) = found
+    assert (left.place.state, left.entered_at, left.recorded_at) == ("pending", START, START + seconds(91))
+    assert (left.seen_at, left.asked_at) == (START + seconds(30), START + seconds(90))
+    assert (left.source, left.expires_at) == ("poll", START + timedelta(hours=1))
+    assert [one.place.state for one in rest] == ["sent"]
+
+
+def test_plans_and_lessons_are_kept(database, again):
+    """What is kept replaces what was before, for every process."""
+    place = Place("acme", "payment_intent", "pending")
+
+    def hazard(changes):
+        return Hazard(**place._asdict(), exposure=[1.5, 2.0], changes=changes, learned_at=START)
+
+    def plan(price):
+        return PollPlan(account="acme", planned_at=START, price_seconds=price)
+
+    with database.write() as unit:
+        plans.begin(unit, START, MINUTE)
+        plans.keep(unit, [plan(1.0)], [hazard([0.0, 1.0])], None)
+    with again.write() as unit:
+        plans.keep(unit, [plan(2.5)], [hazard([0.25, 1.0])], a_payment().id)
+    with database.read() as unit:
+        assert plans.hazards(unit)[place].changes == [0.25, 1.0]
+        assert {name: kept.price_seconds for name, kept in plans.plans(unit).items()} == {"acme": 2.5}
+    with database.write() as unit:
+        assert plans.begin(unit, START + MINUTE, MINUTE).learned_to is not None
+
+
+# -- whose question goes first
+
+
+def test_what_somebody_wants_is_taken_before_the_schedule(database):
+    """By priority, then the longest overdue; the schedule has a list of its own."""
+
+    def due(priority, late):
+        return a_payment(next_poll_at=START - seconds(late), poll_priority=priority)
+
+    hint, person, payer, doubt = (
+        due(priority, 1)
+        for priority in (PollPriority.HINT, PollPriority.PERSON, PollPriority.PAYER, PollPriority.DOUBT)
+    )
+    late, later = due(PollPriority.SCHEDULE, 500), due(PollPriority.SCHEDULE, 400)
+    future = a_payment(next_poll_at=START + seconds(1), poll_priority=PollPriority.PAYER)
+    kept(database, hint, person, payer, doubt, later, late, future)
+    with database.write() as unit:
+        wanted = [found.id for found in payments.wanted(unit, "acme", START, 10)]
+        scheduled = [found.id for found in payments.due_by_schedule(unit, "acme", START, 10)]
+
+    assert wanted == [payer.id, doubt.id, person.id, hint.id]
+    assert scheduled == [late.id, later.id]
+
+
+def test_a_question_that_was_asked_sets_the_priority_back(database):
+    """Unless somebody has wanted it anew meanwhile."""
+    (one, other) = kept(database, *(a_payment(next_poll_at=START, poll_priority=PollPriority.PAYER) for _ in range(2)))
+    with database.write() as unit:
+        payments.ask_at(unit, [other.id], START - seconds(1), PollPriority.DOUBT)
+        for payment in (one, other):
+            payments.note_asked(unit, payment, START + MINUTE, seen_at=START)
+    with database.read() as unit:
+        one, other = (payments.get(unit, payment.id) for payment in (one, other))
+
+    assert (one.poll_priority, one.next_poll_at, one.asked_at) == (PollPriority.SCHEDULE, START + MINUTE, START)
+    assert (other.poll_priority, other.next_poll_at) == (PollPriority.PAYER, START - seconds(1))
+
+
+def test_failures_in_a_row_are_counted(database):
+    """An answer forgets them, and a failure does not say that the payment was seen."""
+    (payment,) = kept(database, a_payment(next_poll_at=START))
+    counts = []
+    with database.write() as unit:
+        for error in ("away", "away", None, "away"):
+            payments.note_asked(unit, payment, START, seen_at=None if error else START, error=error)
+            found = payments.get(unit, payment.id)
+            counts.append((found.poll_failures, found.poll_error, found.asked_at))
+
+    assert counts == [(1, "away", None), (2, "away", None), (0, None, START), (1, "away", START)]
