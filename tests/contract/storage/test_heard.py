@@ -1,0 +1,41 @@
+"""How payments were first heard of to be paid is counted alike on every database."""
+
+from datetime import timedelta
+
+import pytest
+
+from storage import heard, inbox, payments
+from tests.builders import a_message, a_payment, moved_to_paid
+from tests.fakes.clock import START
+
+
+@pytest.mark.parametrize(
+    ("before", "source", "way"),
+    [
+        (None, "webhook", "pushed"),
+        (None, "poll", "asked"),
+        ("callback", "poll", "hinted"),
+        ("return", "poll", "returned"),
+        ("return", "webhook", "pushed"),
+    ],
+)
+def test_the_way_is_that_of_the_first_word(database, before, source, way):
+    """What moved the payment, and where that was an answer, what it was asked for."""
+    with database.write() as unit:
+        for number in range(3):
+            payment = a_payment()
+            payments.add(unit, payment)
+            messages = [a_message(source=source, received_at=START)]
+            if before is not None:
+                at = START - timedelta(seconds=1 + number)
+                messages.insert(0, a_message(source=before, received_at=at))
+            inbox.record(unit, messages)
+            for message in messages:
+                message.payment_id, message.status, message.decision = payment.id, "decided", "noted"
+                message.reason, message.decided_at = "a test", START
+                inbox.finish(unit, message)
+            moved_to_paid(unit, payment, messages[-1])
+            payments.save(unit, payment)
+
+    with database.read() as unit:
+        assert heard.first_paid(unit) == {"acme": {way: 3}}
