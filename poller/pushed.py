@@ -157,9 +157,12 @@ def count_changes(
 def verdict(
     found: Transition, state: str, chain: Sequence[Transition], pushes: Sequence[Push], grace: timedelta
 ) -> Verdict:
-    """Whether a push had told of the state when the transition was recorded, did within the grace, or did not."""
+    """Whether a push had told of the state when the transition was recorded, did within the grace, or did not.
+
+    A hint tells of what changed after the statement that the payment's state before rests on.
+    """
     visits = [t.recorded_at for t in chain if t.number < found.number and t.to_state == state]
-    before = [t.recorded_at for t in chain if t.number < found.number]
+    before = [t.as_of or t.recorded_at for t in chain if t.number < found.number]
     after_visit, after_change = max(visits, default=None), max(before, default=None)
     told = [p.received_at for p in pushes if p.state == state and not p.is_variant and _is_after(p, after_visit)]
     told += [p.received_at for p in pushes if p.is_hint and not p.is_variant and _is_after(p, after_change)]

@@ -1,0 +1,166 @@
+"""What is measured over the real pipeline is what the sandbox says that it did: sent, lost, repeated, reordered."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from poller.push import MeterSettings, PushMeter
+from receipted.demo.plan import SHOP_SECRET, orders
+from receipted.demo.run import Demonstration
+from receipted.wiring import utc_now
+from sandbox.config import Faults, Payers, SandboxConfig
+from sandbox.outside import outside
+from storage import outbox, push_report
+from storage.push_report import AccountFigures, Pushing
+
+PAYMENTS = 100
+CONFIG = SandboxConfig(
+    seed=5,
+    speed=100.0,
+    faults=Faults(lose=0.2, duplicate=0.2, delay=0.1, delay_seconds=60.0, reorder=0.1, corrupt_signature=0.1),
+    payers=Payers(pay=0.8, decline=0.08, cancel=0.06, expire=0.06),
+    delivery_timeout_seconds=5.0,
+)
+
+
+class Measured(NamedTuple):
+    """What the sandbox did, and what was made of it."""
+
+    journal: list[dict[str, Any]]
+    figures: dict[str, AccountFigures]
+    again: dict[str, AccountFigures]  #: measured once more
+    alarms: list[str]
+    wrong: list[Any]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Measured:
+    folder: Path = tmp_path_factory.mktemp("measured")
+    with outside(CONFIG, SHOP_SECRET, shop_failures=0.0) as world:
+        return asyncio.run(_run(Demonstration(CONFIG, world, folder)))
+
+
+async def _run(run: Demonstration) -> Measured:
+    async with run.running() as commands:
+        await run.order(commands, orders(PAYMENTS, 3))
+        wrong = await run.settle(commands, time.monotonic() + 60)
+        journal = await run._get(f"{run.outside.sandbox_url}/_control/deliveries")
+        later = utc_now() + timedelta(hours=2)
+        first = await asyncio.to_thread(_measure, run, later)
+        again = await asyncio.to_thread(_measure, run, later + timedelta(hours=1))
+        with run.service.database.read() as unit:
+            alarms = [owed.effect for owed in outbox.of_accounts(unit)]
+    return Measured(journal, first, again, alarms, wrong)
+
+
+def _measure(run, now):
+    providers = {name: account.provider for name, account in run.service.accounts.items()}
+    meter = PushMeter(run.service.database, providers, lambda: now, MeterSettings(grace=timedelta(minutes=30)))
+    while meter.step():
+        pass
+    with run.service.database.read() as unit:
+        found = push_report.figures(unit, None, now.date() - timedelta(days=2), now.date())
+    return {figures.account: figures for figures in found}
+
+
+def sandbox_did(measured, provider):
+    """Deliveries that were taken, those of them that were repeats, and events that were never sent, by event."""
+    taken, repeats, lost = Counter[str](), Counter[str](), Counter[str]()
+    for entry in measured.journal:
+        if entry["provider"] != provider:
+            continue
+        if entry["fault"] == "lost":
+            lost[entry["event"]] += 1
+        elif entry["status"] == 200:
+            taken[entry["event"]] += 1
+            repeats[entry["event"]] += entry["fault"] == "duplicate"
+    return taken, repeats, lost
+
+
+def total(figures, name, *events):
+    return sum(getattr(event, name) for event in figures.events if not events or event.event in events)
+
+
+def test_the_payments_end_right(measured):
+    assert measured.wrong == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "accounts"),
+    [
+        ("payfield", ["payfield"]),
+        ("payfield_old", ["payfield-old"]),
+        ("stable_genius", ["genius"]),
+        ("banked", ["banked", "banked-v3"]),
+        ("alternative_payments", ["alternative"]),
+    ],
+)
+def test_every_delivery_and_repeat_is_counted(measured, provider, accounts):
+    """Exactly: what the sandbox sent and we took, and of these what it sent again."""
+    taken, repeats, _ = sandbox_did(measured, provider)
+    found = [measured.figures[account] for account in accounts]
+
+    assert sum(figures.deliveries for figures in found) == taken.total()
+    assert sum(total(figures, "duplicates") for figures in found) == repeats.total()
+
+
+@pytest.mark.parametrize(("provider", "account"), [("payfield", "payfield"), ("payfield_old", "payfield-old")])
+def test_what_was_lost_is_what_the_sandbox_never_sent(measured, provider, account):
+    """Where each change is one callback, exactly."""
+    taken, repeats, lost = sandbox_did(measured, provider)
+    figures = measured.figures[account]
+
+    assert total(figures, "lost") == lost.total()
+    came = total(figures, "pushed") + total(figures, "late")
+    assert 0 <= taken.total() - repeats.total() - came <= 2  # one may be quicker than the create call's own answer
+
+
+def test_a_change_that_two_pushes_tell_of_is_lost_with_both(measured):
+    """A confirmed intent is told by its event, and by a transfer's that is a hint: within three standard deviations."""
+    confirmed = next(e for e in measured.figures["genius"].events if e.event == "confirmed")
+    spread = math.sqrt(confirmed.changes * 0.04 * 0.96)
+
+    assert confirmed.changes > 10
+    assert abs(confirmed.lost - 0.04 * confirmed.changes) <= 3 * spread + 1
+
+
+def test_what_the_provider_does_not_push_is_not_called_lost(measured):
+    """Of payment requests, ended or not, nothing but the money's arrival is told."""
+    events = {event.event: event for event in measured.figures["alternative"].events}
+
+    assert events["paid"].pushing is Pushing.YES
+    assert all(events[name].loss is None for name in ("expired", "cancelled") if name in events)
+
+
+def test_rejections_and_clocks_are_measured(measured):
+    """Every wrong signature was counted, and on one machine the clocks agree."""
+    corrupted = sum(e["fault"] == "corrupted" for e in measured.journal)
+
+    assert sum(figures.rejected for figures in measured.figures.values()) == corrupted > 0
+    for name in ("genius", "payfield", "banked"):
+        assert abs(measured.figures[name].skew) < timedelta(seconds=2)
+
+
+def test_the_lag_is_that_of_the_sandbox(measured):
+    """Most pushes come at once; those that were delayed or retried make the p99."""
+    for name, event in (("genius", "confirmed"), ("payfield", "success")):
+        found = next(e for e in measured.figures[name].events if e.event == event)
+        assert found.lag_p50 < timedelta(seconds=1)
+        assert found.lag_p50 <= found.lag_p99 < timedelta(seconds=30)
+
+
+def test_measured_again_nothing_is_added(measured):
+    for name, figures in measured.figures.items():
+        assert measured.again[name].events == figures.events
+        assert measured.again[name].rejected == figures.rejected
+
+
+def test_strangers_and_faults_raise_no_alarm_of_a_whole_account(measured):
+    """A tenth of first attempts is signed wrongly, and the account is neither unverified nor silent for that."""
+    assert {"account.silent", "account.unverified"}.isdisjoint(measured.alarms)

@@ -1,0 +1,49 @@
+"""A histogram's quantile is within its error of the sample's own, and parts may be merged in any order."""
+
+import math
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage import histogram
+
+DURATIONS = st.timedeltas(min_value=timedelta(days=-60), max_value=timedelta(days=300))
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def counted(durations):
+    counts = {}
+    for duration in durations:
+        histogram.add(counts, duration)
+    return counts
+
+
+@given(st.lists(DURATIONS, min_size=1, max_size=60), st.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]))
+def test_a_quantile_is_right_within_the_error(durations, share):
+    """Of either sign, and to a millisecond near zero."""
+    exact = sorted(durations)[max(math.ceil(share * len(durations) - 1e-9) - 1, 0)]
+    found = histogram.quantile(counted(durations), share)
+
+    assert found is not None
+    assert abs(found - exact) <= histogram.ERROR * abs(exact) * (1 + 1e-9) + MILLISECOND
+
+
+@given(st.lists(st.lists(DURATIONS, max_size=20), max_size=5))
+def test_parts_are_merged_without_loss(parts):
+    """One histogram of all is the sum of those of the parts."""
+    merged = histogram.merged((counted(part), 1.0) for part in parts)
+
+    assert merged == counted([duration for part in parts for duration in part])
+
+
+@given(DURATIONS)
+def test_a_value_stands_for_its_bin(duration):
+    """The value of a bin is in that bin, or shorter than a millisecond."""
+    name = histogram.bin_of(duration)
+
+    assert histogram.bin_of(histogram.value_of(name)) == name
+
+
+def test_of_nothing_there_is_no_quantile():
+    assert histogram.quantile({}, 0.5) is None
