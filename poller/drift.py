@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from poller.rest import tells
 from providers.decoding import instant
-from statemachine.phases import Outcome, Source
+from statemachine.phases import Outcome, Phase, Source
 from storage import reconciled
 from storage.engine import Unit
 from storage.reconciled import Heard
@@ -31,8 +31,8 @@ class Report:
 
     @property
     def alarms(self) -> bool:
-        """Whether something differed that no webhook was about to tell."""
-        return len(self.drift) > self.counts["fresh"]
+        """Whether anything differed that somebody should have told."""
+        return self.counts["alarming"] > 0
 
 
 @dataclass(slots=True)
@@ -52,8 +52,9 @@ def report(unit: Unit, row: Reconciliation, grace: timedelta) -> Report:
     """The walk's report; the same whenever and however often it is made, as long as its messages are not replayed.
 
     A payment differs where a message of the walk moved it, opened a review of it, made an effect owed, or is how we
-    first heard of it. All else is counted only. What changed less than `grace` before we found it counts as fresh: a
-    webhook may have been about to tell it.
+    first heard of it. All else is counted only. What changed less than `grace` before we found it is fresh: a webhook
+    may have been about to tell it. That alarms nobody, and nor does an open payment that was created elsewhere, of
+    which nothing has happened yet that anybody would have told.
     """
     counts: Counter[str] = Counter()
     drafts: dict[str, _Draft] = {}
@@ -65,7 +66,7 @@ def report(unit: Unit, row: Reconciliation, grace: timedelta) -> Report:
             _count(counts, heard)
             _collect(drafts, heard, moved.get(heard.id, []))
     drift = [entry for ids in _chunks(list(drafts)) for entry in _entries(unit, drafts, ids, grace)]
-    for name in ("is_adopted", "is_fresh"):
+    for name in ("is_adopted", "is_fresh", "is_alarming"):
         counts[name.removeprefix("is_")] = sum(entry[name] for entry in drift)
     counts["effects"] = sum(len(entry["effects"]) for entry in drift)
     counts["reviews"] = sum(len(entry["reviews"]) for entry in drift)
@@ -132,6 +133,9 @@ def _entry(unit: Unit, draft: _Draft, payment: Payment, *, is_adopted: bool, gra
     found_at = last.recorded_at if last else datetime.fromisoformat(draft.decided_at[-1])
     since = _since(draft.last, last, payment) if last else None
     known_until = since or _known_until(unit, draft, first, payment, is_adopted=is_adopted)
+    phase = last.phase if last else payment.phase
+    is_fresh = known_until is not None and found_at - known_until < grace
+    is_new_and_open = is_adopted and phase == Phase.OPEN and not draft.reviews
     return {
         "payment": payment.id,
         "kind": payment.kind,
@@ -139,13 +143,14 @@ def _entry(unit: Unit, draft: _Draft, payment: Payment, *, is_adopted: bool, gra
         "reference": payment.reference,
         "was": first.from_state if first else payment.state,
         "is": last.to_state if last else payment.state,
-        "phase": last.phase if last else payment.phase,
+        "phase": phase,
         "is_adopted": is_adopted,
         "since": since.isoformat() if since else None,
         "found_at": found_at.isoformat(),
         "unknown_for_seconds": _seconds(since, found_at),
         "at_most_seconds": _seconds(known_until, found_at),
-        "is_fresh": known_until is not None and found_at - known_until < grace,
+        "is_fresh": is_fresh,
+        "is_alarming": not is_fresh and not is_new_and_open,
         "effects": list(dict.fromkeys(draft.effects)),
         "reviews": list(dict.fromkeys(draft.reviews)),
         "found_by": _CALLS.get(draft.last.source, draft.last.source),

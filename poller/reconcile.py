@@ -30,6 +30,10 @@ SCHEDULE: Final = "schedule"
 _PAUSE: Final = timedelta(minutes=10)
 
 
+#: What is told of a report in a log line and an alarm.
+_FIGURES: Final = ("drift", "alarming", "fresh", "adopted", "effects", "reviews")
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """A walk that this process has the lease of, and whether it was begun before."""
@@ -173,7 +177,7 @@ class Reconciler:
                     now=now,
                 )
                 inbox.record(unit, [message])
-        figures = {name: found.counts[name] for name in ("drift", "fresh", "adopted", "effects", "reviews")}
+        figures = {name: found.counts[name] for name in _FIGURES}
         log.info("reconcile.done", **_about(row), asked=row.asked, failed=row.failed, pages=row.pages, **figures)
         if is_alarming:
             log.warning("reconcile.drift", **_about(row), **figures)
@@ -183,13 +187,12 @@ class Reconciler:
 def _in_words(row: Reconciliation, found: Report) -> tuple[str, dict[str, float | int | str | None]]:
     """Why there is an alarm, and its figures."""
     counts = found.counts
-    one = counts["drift"] == 1
+    were = " was" if counts["alarming"] == 1 else "s were"
     reason = (
-        f"{counts['drift']} payment{' was' if one else 's were'} not as known here, and nobody had told: "
+        f"{counts['alarming']} payment{were} not as known here, and nobody had told: "
         f"receipted reconciliations show {row.id}"
     )
-    names = ("drift", "fresh", "adopted", "effects", "reviews")
-    return reason, {"reconciliation": row.id, "failed": row.failed, **{name: counts[name] for name in names}}
+    return reason, {"reconciliation": row.id, "failed": row.failed, **{name: counts[name] for name in _FIGURES}}
 
 
 def _refuse_held(row: Reconciliation, now: datetime) -> None:

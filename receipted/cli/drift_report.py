@@ -24,7 +24,17 @@ class Format(StrEnum):
 #: The columns of CSV, in this order: the keys of an entry.
 COLUMNS: Final = (
     *("payment", "kind", "provider_ref", "reference", "was", "is", "phase", "is_adopted", "since", "found_at"),
-    *("unknown_for_seconds", "at_most_seconds", "is_fresh", "effects", "reviews", "found_by", "message", "reason"),
+    *(
+        "unknown_for_seconds",
+        "at_most_seconds",
+        "is_fresh",
+        "is_alarming",
+        "effects",
+        "reviews",
+        "found_by",
+        "message",
+        "reason",
+    ),
 )
 
 #: A spreadsheet would reckon with a cell that begins so; the provider may have sent it.
@@ -53,7 +63,7 @@ def as_data(row: Reconciliation, *, is_whole: bool = True) -> dict[str, Any]:
 def progress_of(row: Reconciliation) -> str:
     """How far the walk is, in words."""
     done = row.asked + row.failed
-    return f"listed {row.listed} on {row.pages} pages, asked about {done} of {max(row.to_ask, done)}"
+    return f"listed {row.listed} on {_many(row.pages, 'page')}, asked about {done} of {max(row.to_ask, done)}"
 
 
 def _as_csv(row: Reconciliation) -> None:
@@ -82,8 +92,8 @@ def _as_text(row: Reconciliation) -> None:
             "held by": f"{row.held_by}, since {output.shown(row.held_at)}" if row.finished_at is None else None,
             "heard": progress_of(row),
             "not listed": "; ".join(f"{e['reason']} ({e['code']})" for e in row.unasked if e["payment"] is None),
-            "as known": counts.get("unchanged"),
-            "parked": counts.get("unknown_here") and f"{counts['unknown_here']} unknown here, and to stay so",
+            "unchanged": counts.get("unchanged"),
+            "parked": counts.get("unknown_here"),
             "not applied": counts.get("unapplied", 0) + counts.get("dead", 0) or None,
             "error": row.last_error,
         }
@@ -92,7 +102,7 @@ def _as_text(row: Reconciliation) -> None:
         output.say("")
         output.say(f"Drift: {_sum(counts)}")
         output.table(
-            ("Payment", "Reference", "Was", "Is", "Since", "Unknown for", "Changed", "Found by"),
+            ("Payment", "Reference or id", "Was", "Is", "Since", "Unknown for", "Changed", "Found by"),
             (_line(entry) for entry in row.drift),
         )
     elif row.status == ReconciliationStatus.DONE:
@@ -106,17 +116,18 @@ def _as_text(row: Reconciliation) -> None:
 
 
 def _sum(counts: Mapping[str, int]) -> str:
-    parts = [f"{counts['drift']} payments"]
-    parts += [f"{counts[name]} {word}" for name, word in _WORDS.items() if counts.get(name)]
-    return ", ".join(parts)
+    parts = {
+        "drift": _many(counts["drift"], "payment"),
+        "adopted": f"{counts['adopted']} never heard of before",
+        "fresh": f"{counts['fresh']} so young that a webhook may have been on its way",
+        "effects": f"{_many(counts['effects'], 'effect')} owed",
+        "reviews": f"{_many(counts['reviews'], 'review')} opened",
+    }
+    return ", ".join(words for name, words in parts.items() if counts[name])
 
 
-_WORDS: Final = {
-    "adopted": "never heard of before",
-    "fresh": "so young that a webhook may have been on its way",
-    "effects": "effects owed",
-    "reviews": "reviews opened",
-}
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _line(entry: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -211,7 +211,7 @@ def test_a_provider_that_is_away_leaves_it_unfinished(played, monkeypatch):
     resumed = played.shell("reconcile", "payfield", "--since", "5h")
     assert "going on with what Ada L. began at" in resumed.err
     assert "--new" in resumed.err
-    assert "Drift: 1 payments" in resumed.out
+    assert "Drift: 1 payment," in resumed.out
     assert [row.status for row in rows_of(played.shell)] == ["done"]
 
 

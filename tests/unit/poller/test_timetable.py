@@ -161,6 +161,18 @@ def test_where_no_time_is_told_the_last_answer_bounds_it(rounds, table, answered
     assert entry["is_fresh"] is (answered_before == 30)
 
 
+@pytest.mark.parametrize(("state", "is_alarming"), [("awaiting_payment", False), ("confirmed", True)])
+def test_an_open_payment_made_elsewhere_alarms_nobody(rounds, table, state, is_alarming):
+    """Nothing has happened that a webhook would have told; of money somebody should have told."""
+    rounds.genius.has("pi_1", state)
+    to_the_next_slot(rounds)
+    step(rounds, table)
+
+    (entry,) = rounds.rows()[0].drift
+    assert (entry["is_adopted"], entry["is_alarming"]) == (True, is_alarming)
+    assert (alarms(rounds) != []) is is_alarming
+
+
 def test_what_a_person_asked_for_alarms_nobody_else(rounds):
     rounds.known("pi_1")
     rounds.genius.has("pi_1", "confirmed")
