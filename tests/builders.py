@@ -25,7 +25,7 @@ from tests.fakes.clock import START
 PROVIDERS: dict[str, Provider] = {
     "alternative_payments": AlternativePayments(AlternativePaymentsOptions()),
     "stable_genius": StableGenius(StableGeniusOptions()),
-    "payfield": Payfield(PayfieldOptions()),
+    "payfield": Payfield(PayfieldOptions(default_kind="payin")),
     "banked": Banked(BankedOptions()),
 }
 

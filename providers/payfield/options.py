@@ -17,7 +17,7 @@ class PayfieldOptions(ProviderOptions):
     digest_encoding: Encoding = Field("hex", description="how signatures are written; the pages do not say")
     timestamp_format: Literal["iso", "unix"] = Field("iso", description="how our requests write X-Timestamp")
     default_kind: Literal["payin", "payout", "ask"] = Field(
-        "payin",
+        "ask",
         description="what a callback is about when neither its body nor its URL (?kind=) says; `ask` believes no more"
         " than that something changed and asks the provider, since a payin and a payout may have the same id",
     )

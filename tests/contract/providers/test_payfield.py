@@ -59,7 +59,7 @@ ANSWERS = (
 
 CASES = {
     "iso timestamps, hex": Case(
-        provider=Payfield(PayfieldOptions()),
+        provider=Payfield(PayfieldOptions(default_kind="payin")),
         sign=sign_hex,
         body=vector("callback_payin_success"),
         other_body=vector("callback_payout_failed"),

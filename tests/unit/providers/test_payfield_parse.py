@@ -21,6 +21,7 @@ CALLBACK = {
 
 
 def reading(body, *, source=Source.WEBHOOK, kind=None, ref=None, **options):
+    options = {"default_kind": "payin"} | options
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Payfield(PayfieldOptions(**options)).parse(Statement(source, raw, AT, kind, ref))
 
