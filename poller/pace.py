@@ -1,6 +1,7 @@
 """An account's right to send, granted by one row in the database to every process that sends for it."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -14,16 +15,29 @@ import structlog
 from providers.contract import Budget
 from storage import budget
 from storage.engine import Database
-from storage.slots import Rate, Slot
+from storage.slots import LONGEST, Rate, Slot, Wish
 
 log = structlog.get_logger()
 
 #: Whether what is being done may wait until everybody else of the account has been served.
 patient: ContextVar[bool] = ContextVar("patient", default=False)
 
-#: The most extra time for sending that somebody asks for who was too late, in windows and in seconds.
-_MOST_EXTRA_WINDOWS: Final = 1.0
-_MOST_EXTRA_SECONDS: Final = 1.0
+#: The most extra seconds for sending that somebody asks for who was too late again and again; a window at least.
+_MOST_EXTRA: Final = 1.0
+
+
+#: Seconds by which a reservation may be asked for before its slot begins, since it takes as long to arrive.
+_MOST_LEAD: Final = 0.25
+_FADING: Final = 0.8
+
+_LONGEST_PAUSE: Final = LONGEST.total_seconds()
+
+#: Seconds of waiting after which a pause may have been said that the reservation did not know of.
+_LONG_WAIT: Final = 0.5
+
+#: How long a reservation takes where the database has much to do.
+_COMMIT: Final = timedelta(milliseconds=50)
+_MOST_TRIES: Final = 8
 
 
 @contextmanager
@@ -45,6 +59,38 @@ class _Turn:
     ends: float  #: it is too late to send from then on
     slot: Slot | None = None
     is_used: bool = False
+
+
+def _tries_at_once(rate: Rate | None) -> int:
+    """How many patient callers of a process try for a slot at once: one, where slots are further apart than a commit
+    takes, so that those who wait cost the database nothing.
+    """
+    return min(math.ceil(_COMMIT / rate.spacing), _MOST_TRIES) if rate else 1
+
+
+class _Lateness:
+    """Of one who waits for a turn: the slot that it was too late for, and how much more time it asks for in the next.
+
+    A slot that was missed costs one spacing, and extra time costs as much as it is: it is asked for sparingly at
+    first, and without bound by the spacing after a few misses, so that even a process that is always late gets its
+    turn.
+    """
+
+    def __init__(self, rate: Rate, most: float, unused: Slot | None) -> None:
+        self.unused = unused
+        self.extra = 0.0
+        self._bound = rate.spacing.total_seconds()
+        self._most = most
+
+    def allows(self, turn: _Turn, now: float) -> bool:
+        """Whether the turn may be used."""
+        late = now - turn.ends
+        if late <= 0:
+            return True
+        self._bound = min(2 * self._bound, self._most)
+        self.extra = min(max(2 * late, 2 * self.extra), self._bound)
+        self.unused = turn.slot
+        return False
 
 
 #: The turn that this task waited for last.
@@ -73,12 +119,16 @@ class DatabasePace:
         self._database = database
         self._account = account
         self._rate = Rate.of(allowed.requests, allowed.seconds, patient_share) if allowed else None
-        self._most_extra = max(_MOST_EXTRA_WINDOWS * allowed.seconds if allowed else 0.0, _MOST_EXTRA_SECONDS)
+        self._most_extra = max(allowed.seconds if allowed else 0.0, _MOST_EXTRA)
         self._clock = clock
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._patients = asyncio.Lock()  # of this process one patient caller at a time tries for a slot
-        self._extra = 0.0  #: seconds that senders of this process are given on top, since they were late
+        self._patients = asyncio.Semaphore(_tries_at_once(self._rate))
+        self._waiting = 0  #: patient callers of this process
+        self._is_contended = False  #: another process had the slot that a patient caller of this one came for
+        self._free_at = 0.0  #: by the event loop's clock: when the slot after that of the last patient caller begins
+        self._paused_until = 0.0  #: by the event loop's clock: as this process was told
+        self._lead = 0.0  #: seconds that a reservation takes to arrive, of late
 
     async def turn(self) -> None:
         """Wait until the account may send one more request. Raises StorageUnavailable.
@@ -105,6 +155,7 @@ class DatabasePace:
     async def pause(self, seconds: float) -> None:
         """Nobody may send for the account for so long, turns that are waited for included: the provider said so."""
         log.warning("budget.paused", account=self._account, seconds=round(seconds, 3))
+        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + min(seconds, _LONGEST_PAUSE))
         await asyncio.to_thread(self._pause, seconds)
 
     async def _next_turn(self, unused: Slot | None = None) -> _Turn:
@@ -113,66 +164,84 @@ class DatabasePace:
             return _Turn(self, 0.0, float("inf"))
         if not patient.get():
             return await self._urgent_turn(self._rate, unused)
-        async with self._patients:
-            return await self._patient_turn(self._rate, unused)
+        self._waiting += 1
+        try:
+            async with self._patients:
+                return await self._patient_turn(self._rate, unused)
+        finally:
+            self._waiting -= 1
 
     async def _urgent_turn(self, rate: Rate, unused: Slot | None) -> _Turn:
-        time = asyncio.get_running_loop().time
+        time, late = asyncio.get_running_loop().time, _Lateness(rate, self._most_extra, unused)
         while True:
-            turn, _ = await asyncio.to_thread(self._reserve, rate, time, unused, is_patient=False)
-            wait = turn.begins - time()
-            if wait > 0:
-                await self._sleep(wait)
-                if await asyncio.to_thread(self._pause_left):
-                    continue  # said meanwhile: the slot lies within the pause, and the next one does not
-            if self._is_in_time(turn, time()):
+            turn, _ = await self._reserved(rate, late, is_patient=False)
+            if await self._is_paused_before(turn.begins):
+                continue  # said since: the slot lies within the pause, and the next one does not
+            if late.allows(turn, time()):
                 return turn
-            unused = turn.slot
 
     async def _patient_turn(self, rate: Rate, unused: Slot | None) -> _Turn:
-        time = asyncio.get_running_loop().time
+        time, late = asyncio.get_running_loop().time, _Lateness(rate, self._most_extra, unused)
         jitter = rate.grace.total_seconds() / 2
         while True:
-            wait = await asyncio.to_thread(self._worth_trying, rate, unused)
-            if wait is None:
-                turn, wait = await asyncio.to_thread(self._reserve, rate, time, unused, is_patient=True)
-                if wait is None:
-                    if self._is_in_time(turn, time()):
+            wait = self._free_at - self._lead - time()
+            if wait <= 0 and self._is_contended:
+                wait = await asyncio.to_thread(self._worth_trying, rate, late)
+            if wait <= 0:
+                turn, wait = await self._reserved(rate, late, is_patient=True)
+                self._is_contended = wait > 0
+                if wait <= 0:
+                    if await self._is_paused_before(turn.begins):
+                        continue
+                    if late.allows(turn, time()):
                         return turn
-                    unused = turn.slot
                     continue
             # Processes that wait for the same slot try for it one after the other, well before it is too late.
             await self._sleep(wait + self._rng.uniform(0, jitter))
 
-    def _is_in_time(self, turn: _Turn, now: float) -> bool:
-        """Whether the slot may be used; whoever was too late is given more time in the next, so that nobody starves."""
-        late = now - turn.ends
-        if late <= 0:
-            self._extra = self._extra / 2 if self._extra > 0.001 else 0.0
-            return True
-        self._extra = min(max(2 * late, 2 * self._extra), self._most_extra)
-        return False
+    async def _reserved(self, rate: Rate, late: "_Lateness", *, is_patient: bool) -> tuple[_Turn, float]:
+        """A turn, and 0 where it is granted; else the seconds until it is worth trying again."""
+        time, wish = asyncio.get_running_loop().time, self._wish(late, is_patient=is_patient)
+        slot, before, after = await asyncio.to_thread(self._reserve, rate, time, wish)
+        self._lead = min(max(time() - before, _FADING * self._lead), _MOST_LEAD)
+        wait = slot.wait.total_seconds()
+        if not slot.is_granted:
+            return _Turn(self, 0.0, 0.0), wait
+        if is_patient:
+            self._free_at = before + wait + rate.spacing.total_seconds()
+        return _Turn(self, after + wait, before + slot.good_for.total_seconds(), slot), 0.0
 
-    def _reserve(
-        self, rate: Rate, time: Callable[[], float], unused: Slot | None, *, is_patient: bool
-    ) -> tuple[_Turn, float | None]:
-        """A turn, and None where it is granted; else the seconds until it is worth trying again."""
-        extra = timedelta(seconds=self._extra)
+    def _reserve(self, rate: Rate, time: Callable[[], float], wish: Wish) -> tuple[Slot, float, float]:
+        """A slot, which was reckoned from an instant between these two: of both the safer one counts."""
         with self._database.write() as unit:
             budget.hold(unit, self._account, self._clock())
-            before = time()  # the slot's instant was reckoned between these two, and is taken to be the safer one
-            slot = budget.reserve(
-                unit, self._account, self._clock(), rate, is_patient=is_patient, extra=extra, unused=unused
-            )
-            after = time()
-        wait = slot.wait.total_seconds()
-        turn = _Turn(self, after + wait if wait > 0 else before, before + slot.good_for.total_seconds(), slot)
-        return turn, None if slot.is_granted else wait
+            before = time()
+            slot = budget.reserve(unit, self._account, self._clock(), rate, wish)
+            return slot, before, time()
 
-    def _worth_trying(self, rate: Rate, unused: Slot | None) -> float | None:
+    def _wish(self, late: "_Lateness", *, is_patient: bool) -> Wish:
+        lead, extra = timedelta(seconds=self._lead), timedelta(seconds=late.extra)
+        return Wish(is_patient, is_patient and self._waiting > 1, lead, extra, late.unused)
+
+    async def _is_paused_before(self, begins: float) -> bool:
+        """Wait until then, or until a pause is over that was said meanwhile, by any process; True for that."""
+        time = asyncio.get_running_loop().time
+        if begins - time() > _LONG_WAIT:  # what was reserved a moment ago knows of every pause
+            await self._sleep(begins - time() - _LONG_WAIT / 2)
+            if await asyncio.to_thread(self._pause_left):
+                return True  # the next reservation is told for how long
+        if begins > time():
+            await self._sleep(begins - time())
+        if time() >= self._paused_until:
+            return False
+        await self._sleep(self._paused_until - time())
+        return True
+
+    def _worth_trying(self, rate: Rate, late: "_Lateness") -> float:
+        wish = self._wish(late, is_patient=True)
         with self._database.read() as unit:
-            wait = budget.worth_trying(unit, self._account, self._clock(), rate, unused=unused)
-        return None if wait is None else wait.total_seconds()
+            wait = budget.worth_trying(unit, self._account, self._clock(), rate, wish)
+        return 0.0 if wait is None else wait.total_seconds()
 
     async def _wait_out_a_pause(self) -> None:
         while left := await asyncio.to_thread(self._pause_left):

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit
-from storage.slots import LONGEST, Booked, Rate, Slot, book
+from storage.slots import LONGEST, Booked, Rate, Slot, Wish, book
 from storage.tables_asking import AccountBudget
 from storage.types import UtcDateTime
 
@@ -25,6 +25,7 @@ _SLOTS: Final = tuple(
     _table.c[name] for name in ("next_free_at", "paused_until", "patients_until", "urgent_run", "kept_slots")
 )
 
+_URGENT: Final = Wish()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -34,26 +35,16 @@ def hold(unit: Unit, account: str, now: datetime) -> None:
     _locked(unit, account, now)
 
 
-def reserve(
-    unit: Unit,
-    account: str,
-    now: datetime,
-    rate: Rate,
-    *,
-    is_patient: bool = False,
-    extra: timedelta = timedelta(0),
-    unused: Slot | None = None,
-) -> Slot:
+def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish = _URGENT) -> Slot:
     """The right to send one request within a slot, and no two slots of an account are closer than the spacing.
 
     An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun, or learns
-    when to come again; it is then known to wait, and one slot in `rate.share` is left to it. Who has been too late for
-    a slot asks for `extra` time in the next, and names the `unused` one, which is given back where nobody has reserved
-    since. A slot that is not used otherwise is lost and harms nobody.
+    when to come again; it is then known to wait, and one slot in `rate.share` is left to it. A slot that is not used
+    is lost and harms nobody.
     """
     kept, now = _locked(unit, account, now)
     booked = _booked(*(getattr(kept, column.name) for column in _SLOTS))
-    slot, after = book(booked, now, rate, is_patient=is_patient, extra=extra, unused=unused)
+    slot, after = book(booked, now, rate, wish)
     if slot.is_granted or after.patients_until != booked.patients_until:
         _update(
             unit,
@@ -66,9 +57,7 @@ def reserve(
     return slot
 
 
-def worth_trying(
-    unit: Unit, account: str, now: datetime, rate: Rate, *, unused: Slot | None = None
-) -> timedelta | None:
+def worth_trying(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish) -> timedelta | None:
     """How long a patient caller has to wait before a reservation can succeed; None where it should reserve now.
 
     Reads only, so that many who wake at one instant do not queue for the right to write.
@@ -78,7 +67,7 @@ def worth_trying(
         return None
     *kept, now = found
     booked = _booked(*kept)
-    slot, after = book(booked, now, rate, is_patient=True, unused=unused)
+    slot, after = book(booked, now, rate, wish)
     return None if slot.is_granted or after.patients_until != booked.patients_until else slot.wait
 
 

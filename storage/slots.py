@@ -46,10 +46,21 @@ class Slot:
     """The right to send one request, or when to come again."""
 
     is_granted: bool
-    wait: timedelta  #: until it begins; where it is not granted, until it is worth trying again
+    wait: timedelta  #: until it begins, less than nothing where it has; not granted: until it is worth trying again
     good_for: timedelta = timedelta(0)  #: until it is too late to send
-    at: datetime | None = None  #: the slot itself, by the clock that counts; None where it cannot be given back
-    next_free_at: datetime | None = None  #: what was left to the next one
+    at: datetime | None = None  #: the slot itself, by the clock that counts
+    next_free_at: datetime | None = None  #: what was left to the next one; None where it cannot be given back
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How somebody wants a slot."""
+
+    is_patient: bool = False  #: only one that has begun, and behind all who are not
+    are_more: bool = False  #: others wait patiently behind this one
+    lead: timedelta = timedelta(0)  #: how long the answer takes to arrive, so that it is not too late already
+    extra: timedelta = timedelta(0)  #: how much later than others it may send; the next slot is put off by as much
+    unused: Slot | None = None  #: that it was too late for: given back, where nobody has taken one since
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,59 +74,64 @@ class Booked:
     kept: tuple[datetime, ...] = ()  #: slots before `next_free_at` that are left to patient callers, in order
 
 
-def book(
-    booked: Booked,
-    now: datetime,
-    rate: Rate,
-    *,
-    is_patient: bool,
-    extra: timedelta = timedelta(0),
-    unused: Slot | None = None,
-) -> tuple[Slot, Booked]:
+def book(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> tuple[Slot, Booked]:
     """A slot, and what is known afterwards; no two slots that were granted are closer than the spacing.
 
-    An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun or none, and
-    is known to wait. `extra` is how much later than others the caller may send: the next slot is put off by as much.
-    `unused` is a slot that the caller was too late for: where nobody has taken one since, it is given back.
+    An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun when the
+    answer arrives or none, and is known to wait.
     """
-    if unused is not None and unused.at is not None and unused.next_free_at == booked.next_free_at:
-        booked = replace(booked, next_free_at=unused.at)
-    believed = _believed(booked, now, rate)
-    return (_patient if is_patient else _urgent)(believed, now, rate, extra)
+    if wish.unused is not None and wish.unused.next_free_at == booked.next_free_at:
+        booked = replace(booked, next_free_at=wish.unused.at or booked.next_free_at)
+    then = now + wish.lead
+    believed = _believed(booked, then, rate)
+    chosen = (_patient if wish.is_patient else _urgent)(believed, then, rate, wish)
+    if isinstance(chosen, datetime):
+        return _wait_until(chosen, believed, then)
+    slot, next_free_at, after = chosen
+    good_for = slot + rate.lateness - now + (timedelta(0) if next_free_at is None else wish.extra)
+    return Slot(True, slot - now, good_for, slot, next_free_at), after
 
 
-def _urgent(booked: Booked, now: datetime, rate: Rate, extra: timedelta) -> tuple[Slot, Booked]:
+_Chosen = tuple[datetime, datetime | None, Booked]
+
+
+def _urgent(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen:
     are_waited_for = booked.patients_until is not None
-    if booked.kept and not are_waited_for and not extra:
-        return _from_kept(booked, now, rate)
+    if booked.kept and not are_waited_for and not wish.extra:
+        return _from_kept(booked)
     slot = _next(booked, now, rate)
     if are_waited_for and booked.urgent_run >= rate.share - 1:
         booked = replace(booked, kept=(*booked.kept, slot), urgent_run=0)
         slot += rate.spacing
-    return _from_end(replace(booked, urgent_run=booked.urgent_run + 1), slot, now, rate, extra)
+    return _from_end(replace(booked, urgent_run=booked.urgent_run + 1), slot, rate, wish)
 
 
-def _patient(booked: Booked, now: datetime, rate: Rate, extra: timedelta) -> tuple[Slot, Booked]:
-    if booked.kept and booked.kept[0] <= now:
-        return _from_kept(booked, now, rate)
+def _patient(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen | datetime:
+    """A slot, or when one may be had."""
     slot = _next(booked, now, rate)
+    if wish.are_more:
+        booked = replace(booked, patients_until=max(slot, now) + rate.spacing + _COMES_WITHIN)
+    if booked.kept and booked.kept[0] <= now:
+        return _from_kept(booked)
     if slot <= now:
-        return _from_end(replace(booked, urgent_run=0), slot, now, rate, extra)
-    at = min((slot, *booked.kept))
+        return _from_end(replace(booked, urgent_run=0), slot, rate, wish)
+    return min((slot, *booked.kept))
+
+
+def _wait_until(at: datetime, booked: Booked, now: datetime) -> tuple[Slot, Booked]:
     if booked.patients_until is None or booked.patients_until < at + _COMES_WITHIN / 2:
         booked = replace(booked, patients_until=at + _COMES_WITHIN)
     return Slot(is_granted=False, wait=at - now), booked
 
 
-def _from_kept(booked: Booked, now: datetime, rate: Rate) -> tuple[Slot, Booked]:
+def _from_kept(booked: Booked) -> _Chosen:
     slot, *kept = booked.kept
-    return Slot(True, max(slot - now, timedelta(0)), slot + rate.lateness - now), replace(booked, kept=tuple(kept))
+    return slot, None, replace(booked, kept=tuple(kept))
 
 
-def _from_end(booked: Booked, slot: datetime, now: datetime, rate: Rate, extra: timedelta) -> tuple[Slot, Booked]:
-    next_free_at = slot + rate.spacing + extra
-    granted = Slot(True, max(slot - now, timedelta(0)), slot + rate.lateness + extra - now, slot, next_free_at)
-    return granted, replace(booked, next_free_at=next_free_at)
+def _from_end(booked: Booked, slot: datetime, rate: Rate, wish: Wish) -> _Chosen:
+    next_free_at = slot + rate.spacing + wish.extra
+    return slot, next_free_at, replace(booked, next_free_at=next_free_at)
 
 
 def _next(booked: Booked, now: datetime, rate: Rate) -> datetime:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.config import Faults, Payers, SandboxConfig
+from sandbox.limits import scaled_window
 
 #: Every fault of the sandbox, each often enough to be seen many times in 400 payments.
 FAULTS = Faults(
@@ -181,12 +182,17 @@ def _account(account: DemoAccount, config: SandboxConfig, sandbox_url: str) -> d
         "webhook_keys": [{"id": "demo", "secret": f"plain:{webhook_key}"}],
         "options": options,
     }
-    # the sandbox's limits run faster with its time; a little below them, since clocks and queues are not exact
+    # the sandbox's limits run faster with its time
     if account.provider == "alternative_payments":
-        data["budget"] = {"requests": 48, "seconds": 10 / config.speed}
+        data["budget"] = _budget(5, 1.0, config.speed)
     if account.provider == "stable_genius":
-        data["budget"] = {"requests": 96, "seconds": 60 / config.speed}
+        data["budget"] = _budget(100, 60.0, config.speed)
     return data
+
+
+def _budget(requests: int, seconds: float, speed: float) -> dict[str, float]:
+    limit, window = scaled_window(requests, seconds, speed)
+    return {"requests": limit, "seconds": window}
 
 
 def _credentials(account: DemoAccount, config: SandboxConfig) -> tuple[dict[str, str], str]:

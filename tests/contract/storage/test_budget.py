@@ -10,22 +10,16 @@ from hypothesis import strategies as st
 
 from storage import budget, quarantine
 from storage.ids import new_id
-from storage.slots import LONGEST, Rate
+from storage.slots import LONGEST, Rate, Wish
 from storage.tables import RejectedDelivery
 from tests.fakes.clock import START
 
 shared = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def reserve(database, account, now, rate, **kw):
-    """A slot, and the instant at which it begins: on PostgreSQL by the database's clock."""
+def reserve(database, account, now, rate, **wish):
     with database.write() as unit:
-        slot = budget.reserve(unit, account, now, rate, **kw)
-        return slot, instant(database, unit, account, now) + slot.wait
-
-
-def instant(database, unit, account, now):
-    return now if database.engine.dialect.name == "sqlite" else budget._locked(unit, account, now)[1]
+        return budget.reserve(unit, account, now, rate, Wish(**wish))
 
 
 def pause(database, account, now, wait):
@@ -49,7 +43,7 @@ def test_no_two_slots_are_closer_than_the_spacing(database, steps, requests, pau
             pause(database, account, now, timedelta(milliseconds=paused_for))
             with database.read() as unit:
                 left = budget.pause_left(unit, account, now)
-        slot, _ = reserve(database, account, now, rate)
+        slot = reserve(database, account, now, rate)
         slots.append(slot.at)
         assert slot.is_granted
         assert slot.good_for >= rate.lateness - rate.grace
@@ -65,7 +59,7 @@ def test_threads_of_two_processes_share_one_budget(database, again):
 
     def send(opened):
         gate.wait()
-        slots.extend(reserve(opened, "acme", START, rate)[0].at for _ in range(6))
+        slots.extend(reserve(opened, "acme", START, rate).at for _ in range(6))
 
     threads = [threading.Thread(target=send, args=(opened,)) for opened in (database, again) * 2]
     for thread in threads:
@@ -82,8 +76,8 @@ def test_a_longer_pause_stands(database):
     for seconds in (60, 10):
         pause(database, "acme", START, timedelta(seconds=seconds))
 
-    assert reserve(database, "acme", START, rate)[0].wait > timedelta(seconds=55)
-    assert reserve(database, "other", START, rate)[0].wait == timedelta(0)
+    assert reserve(database, "acme", START, rate).wait > timedelta(seconds=55)
+    assert reserve(database, "other", START, rate).wait <= timedelta(0)
     pause(database, "third", START, timedelta(days=4000))
     with database.read() as unit:
         assert timedelta(days=1) < budget.pause_left(unit, "third", START) <= LONGEST
@@ -92,16 +86,16 @@ def test_a_longer_pause_stands(database):
 def test_a_patient_caller_never_reserves_ahead(database):
     """It gets a slot that has begun or learns when to come; urgent ones then leave one slot in five to it."""
     rate = Rate.of(1, 60.0)
-    assert reserve(database, "acme", START, rate, is_patient=True)[0].is_granted
-    told, _ = reserve(database, "acme", START, rate, is_patient=True)
+    assert reserve(database, "acme", START, rate, is_patient=True).is_granted
+    told = reserve(database, "acme", START, rate, is_patient=True)
     assert not told.is_granted
     assert timedelta(seconds=55) < told.wait <= rate.spacing
     with database.read() as unit:
-        again = budget.worth_trying(unit, "acme", START, rate)
+        again = budget.worth_trying(unit, "acme", START, rate, Wish(is_patient=True))
     assert again is not None
     assert timedelta(seconds=55) < again <= rate.spacing
 
-    given_away = [reserve(database, "acme", START, rate)[0].at for _ in range(8)]
+    given_away = [reserve(database, "acme", START, rate).at for _ in range(8)]
     gaps = [later - earlier for earlier, later in pairwise(given_away)]
     assert gaps == [rate.spacing] * 3 + [rate.spacing * 2] + [rate.spacing] * 3
 
@@ -109,26 +103,38 @@ def test_a_patient_caller_never_reserves_ahead(database):
 def test_a_slot_that_was_too_late_is_given_back_once(database):
     """Who was late has another at once where nobody has reserved since; where somebody has, the end of the queue."""
     rate = Rate.of(1, 60.0)
-    late, _ = reserve(database, "acme", START, rate)
-    assert reserve(database, "acme", START, rate, unused=late)[0].at == late.at
-    behind, _ = reserve(database, "acme", START, rate)
-    assert reserve(database, "acme", START, rate, unused=late)[0].at == behind.at + rate.spacing
+    late = reserve(database, "acme", START, rate)
+    assert reserve(database, "acme", START, rate, unused=late).at == late.at
+    behind = reserve(database, "acme", START, rate)
+    assert reserve(database, "acme", START, rate, unused=late).at == behind.at + rate.spacing
 
 
 def test_who_is_given_more_time_puts_off_the_next(database):
     """A slot with extra time is followed by so much less room, so that the window still holds no more."""
     rate, extra = Rate.of(5, 1.0), timedelta(seconds=3)
-    slow, _ = reserve(database, "acme", START, rate, extra=extra)
+    slow = reserve(database, "acme", START, rate, extra=extra)
 
     assert slow.good_for > extra
-    assert reserve(database, "acme", START, rate)[0].at == slow.at + rate.spacing + extra
+    assert reserve(database, "acme", START, rate).at == slow.at + rate.spacing + extra
+
+
+def test_an_answer_that_takes_time_is_reckoned_with(database):
+    """A slot begins when the answer arrives, for patient callers too, and those who wait behind one are known."""
+    rate, lead = Rate.of(1, 60.0), timedelta(milliseconds=200)
+    slot = reserve(database, "acme", START, rate, is_patient=True, lead=lead, are_more=True)
+    assert slot.is_granted
+    assert slot.wait == lead
+    assert slot.good_for == lead + rate.lateness
+
+    ahead = [reserve(database, "acme", START, rate).at for _ in range(5)]
+    assert ahead[4] - ahead[3] == 2 * rate.spacing, "one slot in five is left to those behind it"
 
 
 def test_the_hosts_clocks_do_not_matter_on_postgresql(postgresql):
     """Two hosts whose clocks are days apart share one queue; the wait is reckoned by the database's clock."""
     database, rate = postgresql.copy(), Rate.of(5, 1.0)
     hosts = (START - timedelta(days=3), START, datetime(2100, 1, 1, tzinfo=UTC))
-    slots = [reserve(database, "acme", host, rate)[0] for host in hosts * 2]
+    slots = [reserve(database, "acme", host, rate) for host in hosts * 2]
     postgresql.drop(database)
 
     assert [slot.at for slot in slots] == [slots[0].at + rate.spacing * n for n in range(6)]
