@@ -45,7 +45,9 @@ def demo(
         typer.Option("--lose-all", metavar="PROVIDER", help="Lose its every webhook; may be repeated."),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where the database and its settings are left.")] = Path("var/demo"),
-    patience: Annotated[float, typer.Option(min=1, help="Seconds until what is not right counts as wrong.")] = 55.0,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds after the last order until what is not right counts as wrong.")
+    ] = 55.0,
 ) -> None:
     """Order payments at four misbehaving providers, and prove that all ended right.
 
@@ -90,7 +92,7 @@ async def _run(
         with Live(console=console, refresh_per_second=4) as live:
             showing = asyncio.create_task(_show(run, live, started))
             await run.order(commands, wanted)
-            wrong = await run.settle(commands, started + patience)
+            wrong = await run.settle(commands, time.monotonic() + patience)
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
             figures = await run.figures(wrong)
