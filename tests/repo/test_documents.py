@@ -13,7 +13,7 @@ from receipted.catalogue import PROVIDERS
 from receipted.cli.exits import EXIT_CODES, Exit
 from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, WebhookKey
-from statemachine.phases import Effect, Outcome, Phase, Review, Source
+from statemachine.phases import Alarm, Effect, Outcome, Phase, Review, Source
 from storage.schema import metadata
 from storage.types import InboxStatus, OutboxStatus
 from tests.repo import generate
@@ -271,7 +271,9 @@ def test_every_review_is_told_what_to_do_about():
 
 
 def test_every_effect_is_told():
-    assert [effect.value for effect in Effect if f"`{effect.value}`" not in README.read_text()] == []
+    effects = [*(effect.value for effect in Effect), *(alarm.effect for alarm in Alarm)]
+
+    assert [effect for effect in effects if f"`{effect}`" not in README.read_text()] == []
 
 
 def test_every_provider_is_told_how_to_register():
