@@ -103,13 +103,17 @@ def _shown_on(bar: Progress) -> Callable[[Reconciliation], None]:
     """What shows the row's progress: one task for each stage, from where it was when this run came to it."""
     tasks: dict[str, TaskID] = {}
 
+    def put(stage: str, words: str, total: int | None, done: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(words, total=total, completed=done)
+        bar.update(tasks[stage], description=words, total=total, completed=done)
+
     def show(row: Reconciliation) -> None:
         if row.stage == LISTING:
-            words, total, done = f"listing, page {row.pages}", None, row.listed
-        else:
-            words, total, done = "asking", row.to_ask, row.asked + row.failed
-        if row.stage not in tasks:
-            tasks[row.stage] = bar.add_task(words, total=total, completed=done)
-        bar.update(tasks[row.stage], description=words, total=total, completed=done)
+            put(LISTING, f"listing, page {row.pages}", None, row.listed)
+            return
+        if LISTING in tasks:
+            put(LISTING, "listed", row.listed, row.listed)
+        put(row.stage, "asking", row.to_ask or None, row.asked + row.failed)
 
     return show

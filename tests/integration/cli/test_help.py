@@ -30,6 +30,8 @@ def test_every_command_of_the_issue_is_there():
         *(("outbox", name) for name in ("list", "redrive")),
         *(("audit", name) for name in ("verify", "export")),
         *(("rejected", name) for name in ("list", "redeem")),
+        *(("reconciliations", name) for name in ("list", "show")),
+        ("reconcile",),
         ("webhooks", "register"),
     } <= set(LEAVES)
 

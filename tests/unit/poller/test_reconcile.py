@@ -1,5 +1,6 @@
 """Walking through what a provider has, on a real file, with a client that answers as scripted."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from poller.errors import ReconciliationPaused, ReconciliationRunning
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.phases import ConflictPolicy, Review
-from storage import budget, inbox
+from storage import budget, inbox, reconciliations
 from storage.errors import LeaseLost
 
 HOUR = 3600
@@ -444,6 +445,39 @@ def test_a_walker_that_was_only_slow_keeps_nothing_more(rounds):
     assert rounds.rows()[0].status == "done"
 
 
+def test_the_lease_is_renewed_while_a_question_waits_for_its_turn(rounds):
+    rounds.known("pi_1", is_old=True)
+    walker = rounds.reconciler(lease=timedelta(seconds=0.06))
+    started = walker.start(rounds.wanted())
+
+    async def wait_long(*_):
+        rounds.clock.advance(HOUR)
+        async with asyncio.timeout(10):
+            while not reconciliations.is_held(rounds.row(started.row.id), rounds.clock()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return rounds.genius.present("payment_intent", "pi_1")
+
+    rounds.genius.fetch = wait_long
+    assert rounds.world.run(walker.walk(started.row)).status == "done"
+
+
+def test_a_walk_whose_lease_is_lost_ends_in_the_middle_of_a_question(rounds):
+    rounds.known("pi_1", is_old=True)
+    walker = rounds.reconciler(lease=timedelta(seconds=0.06))
+    started = walker.start(rounds.wanted())
+
+    async def taken_over(*_):
+        with rounds.database.write() as unit:
+            row = reconciliations.unfinished(unit, "acme")
+            reconciliations.claim(unit, row, "process 2 on b", rounds.clock(), timedelta(minutes=1))
+        await asyncio.Event().wait()
+
+    rounds.genius.fetch = taken_over
+    with pytest.raises(LeaseLost):
+        rounds.world.run(walker.walk(started.row))
+    assert rounds.rows()[0].held_by == "process 2 on b"
+
+
 def test_another_one_ends_the_unfinished_one_as_failed(rounds):
     rounds.reconciler().start(rounds.wanted())
     rounds.clock.advance(61)
@@ -458,8 +492,6 @@ def test_another_one_ends_the_unfinished_one_as_failed(rounds):
 
 
 def test_a_walk_that_is_cancelled_gives_its_lease_back(rounds):
-    import asyncio
-
     rounds.known("pi_1", is_old=True)
     reconciler = rounds.reconciler()
     started = reconciler.start(rounds.wanted())

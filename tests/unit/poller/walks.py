@@ -94,16 +94,16 @@ class Rounds:
     async def _apply(self, ids: Any) -> None:
         await asyncio.to_thread(self.world.worker().step, ids)
 
-    def reconciler(self, holder: str = "process 1 on test", *, grace: timedelta = timedelta(minutes=5)) -> Reconciler:
+    def reconciler(self, holder: str = "process 1 on test", *, lease: timedelta = LEASE) -> Reconciler:
         """A process that remembers nothing."""
         provider = self.desk.member.provider
 
         def is_terminal(kind: str, state: str | None) -> bool:
             return provider.lifecycles[kind].is_terminal(state)
 
-        tools = Tools(self.database, self.clock, self._apply, self._sleep, concurrency=self.concurrency, lease=LEASE)
+        tools = Tools(self.database, self.clock, self._apply, self._sleep, concurrency=self.concurrency, lease=lease)
         accounts = {"acme": WalkedAccount(self.genius, is_terminal)}
-        return Reconciler(tools, accounts, random.Random(0), holder=holder, grace=grace)
+        return Reconciler(tools, accounts, random.Random(0), holder=holder)
 
     def wanted(self, by: str = "ada", back: timedelta = 3 * DAY) -> Wanted:
         return Wanted("acme", self.clock() - back, self.clock(), by)
