@@ -50,7 +50,7 @@ def wait_after(failures: int, jitter: float) -> timedelta | None:
     """
     if failures < OPENS_AFTER:
         return None
-    wait = _FIRST * 2 ** min(failures - OPENS_AFTER, 16)
+    wait = _FIRST * (1 << min(failures - OPENS_AFTER, 16))
     return min(wait * (1 + _SPREAD * jitter), _LONGEST)
 
 

@@ -153,7 +153,11 @@ class DatabasePace:
         _turn.set(turn)
 
     async def pause(self, seconds: float) -> None:
-        """Nobody may send for the account for so long, turns that are waited for included: the provider said so."""
+        """Nobody may send for the account for so long: the provider said so. Raises StorageUnavailable.
+
+        Turns that are waited for are put off too; in other processes, those that begin in less than half a second may
+        still be used.
+        """
         log.warning("budget.paused", account=self._account, seconds=round(seconds, 3))
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + min(seconds, _LONGEST_PAUSE))
         await asyncio.to_thread(self._pause, seconds)
@@ -183,6 +187,8 @@ class DatabasePace:
     async def _patient_turn(self, rate: Rate, unused: Slot | None) -> _Turn:
         time, late = asyncio.get_running_loop().time, _Lateness(rate, self._most_extra, unused)
         jitter = rate.grace.total_seconds() / 2
+        if unused is not None:
+            self._free_at = 0.0  # it may be had back at once
         while True:
             wait = self._free_at - self._lead - time()
             if wait <= 0 and self._is_contended:
@@ -195,6 +201,7 @@ class DatabasePace:
                         continue
                     if late.allows(turn, time()):
                         return turn
+                    self._free_at = 0.0
                     continue
             # Processes that wait for the same slot try for it one after the other, well before it is too late.
             await self._sleep(wait + self._rng.uniform(0, jitter))

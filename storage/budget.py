@@ -22,7 +22,7 @@ _table = AccountBudget.__table__  # type: ignore[attr-defined]
 
 #: What `storage.slots` reckons with, in the order of Booked.
 _SLOTS: Final = tuple(
-    _table.c[name] for name in ("next_free_at", "paused_until", "patients_until", "urgent_run", "kept_slots")
+    _table.c[name] for name in ("next_free_at", "paused_until", "patient_at", "urgent_run", "kept_slots")
 )
 
 _URGENT: Final = Wish()
@@ -45,12 +45,12 @@ def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish = _U
     kept, now = _locked(unit, account, now)
     booked = _booked(*(getattr(kept, column.name) for column in _SLOTS))
     slot, after = book(booked, now, rate, wish)
-    if slot.is_granted or after.patients_until != booked.patients_until:
+    if slot.is_granted or after.patient_at != booked.patient_at:
         _update(
             unit,
             account,
             next_free_at=after.next_free_at,
-            patients_until=after.patients_until,
+            patient_at=after.patient_at,
             urgent_run=after.urgent_run,
             kept_slots=[(at - _EPOCH) // _MICROSECOND for at in after.kept],
         )
@@ -68,7 +68,7 @@ def worth_trying(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish
     *kept, now = found
     booked = _booked(*kept)
     slot, after = book(booked, now, rate, wish)
-    return None if slot.is_granted or after.patients_until != booked.patients_until else slot.wait
+    return None if slot.is_granted or after.patient_at != booked.patient_at else slot.wait
 
 
 def pause(unit: Unit, account: str, now: datetime, wait: timedelta) -> None:
@@ -178,12 +178,12 @@ def breaker(unit: Unit, account: str) -> Breaker:
 def _booked(
     next_free_at: datetime,
     paused_until: datetime | None,
-    patients_until: datetime | None,
+    patient_at: datetime | None,
     urgent_run: int,
     kept_slots: list[int],
 ) -> Booked:
     kept = tuple(_EPOCH + at * _MICROSECOND for at in kept_slots)
-    return Booked(next_free_at, paused_until, patients_until, urgent_run, kept)
+    return Booked(next_free_at, paused_until, patient_at, urgent_run, kept)
 
 
 def _update(unit: Unit, account: str, **changes: Any) -> None:

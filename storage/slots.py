@@ -69,7 +69,7 @@ class Booked:
 
     next_free_at: datetime  #: no slot that was given away lies at or after it
     paused_until: datetime | None = None  #: the provider said so
-    patients_until: datetime | None = None  #: a patient caller waits, and will have come by then
+    patient_at: datetime | None = None  #: a patient caller waits, and will have come by then
     urgent_run: int = 0  #: slots that urgent callers had in a row
     kept: tuple[datetime, ...] = ()  #: slots before `next_free_at` that are left to patient callers, in order
 
@@ -96,7 +96,7 @@ _Chosen = tuple[datetime, datetime | None, Booked]
 
 
 def _urgent(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen:
-    are_waited_for = booked.patients_until is not None
+    are_waited_for = booked.patient_at is not None
     if booked.kept and not are_waited_for and not wish.extra:
         return _from_kept(booked)
     slot = _next(booked, now, rate)
@@ -110,7 +110,7 @@ def _patient(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen |
     """A slot, or when one may be had."""
     slot = _next(booked, now, rate)
     if wish.are_more:
-        booked = replace(booked, patients_until=max(slot, now) + rate.spacing + _COMES_WITHIN)
+        booked = replace(booked, patient_at=max(slot, now) + rate.spacing + _COMES_WITHIN)
     if booked.kept and booked.kept[0] <= now:
         return _from_kept(booked)
     if slot <= now:
@@ -119,8 +119,8 @@ def _patient(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen |
 
 
 def _wait_until(at: datetime, booked: Booked, now: datetime) -> tuple[Slot, Booked]:
-    if booked.patients_until is None or booked.patients_until < at + _COMES_WITHIN / 2:
-        booked = replace(booked, patients_until=at + _COMES_WITHIN)
+    if booked.patient_at is None or booked.patient_at < at + _COMES_WITHIN / 2:
+        booked = replace(booked, patient_at=at + _COMES_WITHIN)
     return Slot(is_granted=False, wait=at - now), booked
 
 
@@ -149,11 +149,11 @@ def _believed(booked: Booked, now: datetime, rate: Rate) -> Booked:
         booked = replace(booked, next_free_at=now, kept=())
     paused = booked.paused_until
     paused = None if paused is None or not now < paused <= latest else paused
-    waited = booked.patients_until
+    waited = booked.patient_at
     earliest = paused or now - rate.grace
     return replace(
         booked,
         paused_until=paused,
-        patients_until=waited if waited is not None and now <= waited <= latest else None,
+        patient_at=waited if waited is not None and now <= waited <= latest else None,
         kept=tuple(slot for slot in booked.kept if slot >= earliest),
     )

@@ -20,7 +20,7 @@ class AccountBudget(SQLModel, table=True):
     account: str = Field(sa_column=Column(String(64), primary_key=True))
     next_free_at: datetime = Field(sa_column=instant(nullable=False))
     paused_until: datetime | None = Field(default=None, sa_column=instant())  #: the provider said so
-    patients_until: datetime | None = Field(default=None, sa_column=instant())  #: a patient caller comes by then
+    patient_at: datetime | None = Field(default=None, sa_column=instant())  #: a patient caller comes by then
     urgent_run: int = 0  #: slots that urgent callers had in a row
     kept_slots: list[int] = Field(default_factory=list, sa_column=json_value())  #: left to patients; µs since 1970
     failures: int = 0  #: questions in a row that met an outage

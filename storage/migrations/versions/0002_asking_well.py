@@ -114,9 +114,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("status = 'running'"),
         postgresql_where=sa.text("status = 'running'"),
     )
-    op.add_column(
-        "account_budget", sa.Column("patients_until", storage.types.UtcDateTime(timezone=True), nullable=True)
-    )
+    op.add_column("account_budget", sa.Column("patient_at", storage.types.UtcDateTime(timezone=True), nullable=True))
     op.add_column("account_budget", sa.Column("urgent_run", sa.Integer(), nullable=False, server_default="0"))
     op.add_column(
         "account_budget", sa.Column("kept_slots", sa.JSON(none_as_null=True), nullable=False, server_default="[]")
