@@ -40,9 +40,6 @@ _ROUND: Final = 8
 #: Of so many payments that could not be asked about the row says why; of the others how many they are.
 _TOLD: Final = 1000
 
-#: How long to wait for another process that applies our messages, while nothing becomes of them.
-_PATIENCE: Final = timedelta(seconds=30)
-
 _MANY: Final = 500
 
 
@@ -64,6 +61,9 @@ class Tools:
     sleep: Sleep
     concurrency: int = 4  #: questions under way at once
     lease: timedelta = timedelta(seconds=60)
+    #: How long to wait for messages that are not applied, while nothing becomes of any. Longer than a page may be put
+    #: off because a create call is under way, or what it tells would be missing in the report.
+    patience: timedelta = timedelta(seconds=180)
 
 
 class Walk:
@@ -240,10 +240,11 @@ class Walk:
 
     async def _settle(self) -> None:
         """Every message of the walk is applied, unless nothing becomes of some for as long as we wait for others."""
-        tools, before, give_up_at = self._tools, list[str](), self._tools.clock() + _PATIENCE
+        tools, before = self._tools, list[str]()
+        give_up_at = tools.clock() + tools.patience
         while waiting := await asyncio.to_thread(self._waiting):
             if waiting != before:
-                before, give_up_at = waiting, tools.clock() + _PATIENCE
+                before, give_up_at = waiting, tools.clock() + tools.patience
             elif tools.clock() >= give_up_at:
                 return  # the report counts them
             else:

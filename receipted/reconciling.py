@@ -30,8 +30,16 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
         name: WalkedAccount(clients[name], partial(_is_terminal, account.provider))
         for name, account in service.accounts.items()
     }
+    patience = timedelta(seconds=service.settings.poller.create_grace_seconds + 60)
     return Reconciler(
-        Tools(service.database, service.clock, apply, asyncio.sleep, concurrency=settings.concurrency),
+        Tools(
+            service.database,
+            service.clock,
+            apply,
+            asyncio.sleep,
+            concurrency=settings.concurrency,
+            patience=patience,
+        ),
         accounts,
         random.Random(),  # noqa: S311 - jitter, not a secret
         holder=f"process {os.getpid()} on {socket.gethostname()}",

@@ -67,4 +67,4 @@ class ReconciliationStatus(StrEnum):
 
     RUNNING = "running"  #: whoever holds its lease goes on with it
     DONE = "done"  #: final; its drift is kept
-    FAILED = "failed"  #: ended by an error that a repeat would meet again; final
+    FAILED = "failed"  #: left unfinished when another was begun; final
