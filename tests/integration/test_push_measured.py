@@ -5,10 +5,7 @@ import math
 import time
 from collections import Counter
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import pytest
 
 from poller.push import MeterSettings, PushMeter
 from receipted.demo.plan import SHOP_SECRET, orders
@@ -16,7 +13,7 @@ from receipted.demo.run import Demonstration
 from receipted.wiring import utc_now
 from sandbox.config import Faults, Payers, SandboxConfig
 from sandbox.outside import outside
-from storage import outbox, push_report
+from storage import outbox, push, push_report
 from storage.push_report import AccountFigures, Pushing
 
 PAYMENTS = 100
@@ -39,18 +36,13 @@ class Measured(NamedTuple):
     wrong: list[Any]
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory) -> Measured:
-    folder: Path = tmp_path_factory.mktemp("measured")
-    with outside(CONFIG, SHOP_SECRET, shop_failures=0.0) as world:
-        return asyncio.run(_run(Demonstration(CONFIG, world, folder)))
-
-
 async def _run(run: Demonstration) -> Measured:
     async with run.running() as commands:
         await run.order(commands, orders(PAYMENTS, 3))
         wrong = await run.settle(commands, time.monotonic() + 60)
         journal = await run._get(f"{run.outside.sandbox_url}/_control/deliveries")
+        with run.service.database.read() as unit:  # the service measures by itself, what has settled
+            assert {name for name, watch in push.watches(unit).items() if watch.measured_at} == {*run.service.accounts}
         later = utc_now() + timedelta(hours=2)
         first = await asyncio.to_thread(_measure, run, later)
         again = await asyncio.to_thread(_measure, run, later + timedelta(hours=1))
@@ -87,41 +79,50 @@ def total(figures, name, *events):
     return sum(getattr(event, name) for event in figures.events if not events or event.event in events)
 
 
-def test_the_payments_end_right(measured):
+def test_what_is_measured_is_what_the_sandbox_did(tmp_path):
+    """One run, looked at from every side: a module's fixture would run it once for each of pytest's workers."""
+    with outside(CONFIG, SHOP_SECRET, shop_failures=0.0) as world:
+        measured = asyncio.run(_run(Demonstration(CONFIG, world, tmp_path)))
+
     assert measured.wrong == []
+    every_delivery_and_repeat_is_counted(measured)
+    what_was_lost_is_what_was_never_sent(measured)
+    a_change_that_two_pushes_tell_of_is_lost_with_both(measured)
+    what_is_not_pushed_is_not_called_lost(measured)
+    rejections_and_clocks_are_measured(measured)
+    the_lag_is_that_of_the_sandbox(measured)
+    measured_again_nothing_is_added(measured)
+    # a tenth of first attempts is signed wrongly, and the account is neither unverified nor silent for that
+    assert {"account.silent", "account.unverified"}.isdisjoint(measured.alarms)
 
 
-@pytest.mark.parametrize(
-    ("provider", "accounts"),
-    [
-        ("payfield", ["payfield"]),
-        ("payfield_old", ["payfield-old"]),
-        ("stable_genius", ["genius"]),
-        ("banked", ["banked", "banked-v3"]),
-        ("alternative_payments", ["alternative"]),
-    ],
-)
-def test_every_delivery_and_repeat_is_counted(measured, provider, accounts):
+def every_delivery_and_repeat_is_counted(measured):
     """Exactly: what the sandbox sent and we took, and of these what it sent again."""
-    taken, repeats, _ = sandbox_did(measured, provider)
-    found = [measured.figures[account] for account in accounts]
+    accounts = {
+        "payfield": ["payfield"],
+        "payfield_old": ["payfield-old"],
+        "stable_genius": ["genius"],
+        "banked": ["banked", "banked-v3"],
+        "alternative_payments": ["alternative"],
+    }
+    for provider, names in accounts.items():
+        taken, repeats, _ = sandbox_did(measured, provider)
+        found = [measured.figures[name] for name in names]
+        assert sum(figures.deliveries for figures in found) == taken.total()
+        assert sum(total(figures, "duplicates") for figures in found) == repeats.total()
 
-    assert sum(figures.deliveries for figures in found) == taken.total()
-    assert sum(total(figures, "duplicates") for figures in found) == repeats.total()
 
-
-@pytest.mark.parametrize(("provider", "account"), [("payfield", "payfield"), ("payfield_old", "payfield-old")])
-def test_what_was_lost_is_what_the_sandbox_never_sent(measured, provider, account):
+def what_was_lost_is_what_was_never_sent(measured):
     """Where each change is one callback, exactly."""
-    taken, repeats, lost = sandbox_did(measured, provider)
-    figures = measured.figures[account]
+    for provider, account in (("payfield", "payfield"), ("payfield_old", "payfield-old")):
+        taken, repeats, lost = sandbox_did(measured, provider)
+        figures = measured.figures[account]
+        assert total(figures, "lost") == lost.total()
+        came = total(figures, "pushed") + total(figures, "late")
+        assert 0 <= taken.total() - repeats.total() - came <= 2  # one may be quicker than the create call's answer
 
-    assert total(figures, "lost") == lost.total()
-    came = total(figures, "pushed") + total(figures, "late")
-    assert 0 <= taken.total() - repeats.total() - came <= 2  # one may be quicker than the create call's own answer
 
-
-def test_a_change_that_two_pushes_tell_of_is_lost_with_both(measured):
+def a_change_that_two_pushes_tell_of_is_lost_with_both(measured):
     """A confirmed intent is told by its event, and by a transfer's that is a hint: within three standard deviations."""
     confirmed = next(e for e in measured.figures["genius"].events if e.event == "confirmed")
     spread = math.sqrt(confirmed.changes * 0.04 * 0.96)
@@ -130,15 +131,15 @@ def test_a_change_that_two_pushes_tell_of_is_lost_with_both(measured):
     assert abs(confirmed.lost - 0.04 * confirmed.changes) <= 3 * spread + 1
 
 
-def test_what_the_provider_does_not_push_is_not_called_lost(measured):
-    """Of payment requests, ended or not, nothing but the money's arrival is told."""
+def what_is_not_pushed_is_not_called_lost(measured):
+    """Of payment requests nothing but the money's arrival is told."""
     events = {event.event: event for event in measured.figures["alternative"].events}
 
     assert events["paid"].pushing is Pushing.YES
     assert all(events[name].loss is None for name in ("expired", "cancelled") if name in events)
 
 
-def test_rejections_and_clocks_are_measured(measured):
+def rejections_and_clocks_are_measured(measured):
     """Every wrong signature was counted, and on one machine the clocks agree."""
     corrupted = sum(e["fault"] == "corrupted" for e in measured.journal)
 
@@ -147,20 +148,15 @@ def test_rejections_and_clocks_are_measured(measured):
         assert abs(measured.figures[name].skew) < timedelta(seconds=2)
 
 
-def test_the_lag_is_that_of_the_sandbox(measured):
+def the_lag_is_that_of_the_sandbox(measured):
     """Most pushes come at once; those that were delayed or retried make the p99."""
     for name, event in (("genius", "confirmed"), ("payfield", "success")):
         found = next(e for e in measured.figures[name].events if e.event == event)
-        assert found.lag_p50 < timedelta(seconds=1)
-        assert found.lag_p50 <= found.lag_p99 < timedelta(seconds=30)
+        assert found.lag_p50 < timedelta(seconds=3)
+        assert found.lag_p50 <= found.lag_p99 < timedelta(seconds=60)
 
 
-def test_measured_again_nothing_is_added(measured):
+def measured_again_nothing_is_added(measured):
     for name, figures in measured.figures.items():
         assert measured.again[name].events == figures.events
         assert measured.again[name].rejected == figures.rejected
-
-
-def test_strangers_and_faults_raise_no_alarm_of_a_whole_account(measured):
-    """A tenth of first attempts is signed wrongly, and the account is neither unverified nor silent for that."""
-    assert {"account.silent", "account.unverified"}.isdisjoint(measured.alarms)
