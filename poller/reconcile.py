@@ -68,7 +68,7 @@ class Reconciler:
         """
         tools, now = self._tools, self._tools.clock()
         with tools.database.write() as unit:
-            row = reconciliations.unfinished(unit, wanted.account)
+            row = reconciliations.unfinished(unit, wanted.account, lock=True)
             if row is not None:
                 _refuse_held(row, now)
                 row = reconciliations.claim(unit, row, self._holder, now, tools.lease)

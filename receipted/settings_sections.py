@@ -115,13 +115,22 @@ class ReconciliationSettings(Section):
     """When everything that a provider has is compared with what is known here."""
 
     every_seconds: float = Field(
-        86_400, ge=0, description="seconds from one scheduled reconciliation of an account to the next; 0 for none"
+        86_400,
+        ge=0,
+        le=31_536_000,
+        description="seconds from one scheduled reconciliation of an account to the next; 0 for none",
     )
     look_back_seconds: float = Field(
-        259_200, gt=0, description="how many seconds back a reconciliation looks, where nobody says since when"
+        259_200,
+        gt=0,
+        le=31_536_000,
+        description="how many seconds back a reconciliation looks, where nobody says since when",
     )
     grace_seconds: float = Field(
-        300, ge=0, description="seconds within which a change raises no alarm: a webhook may be about to tell it"
+        300,
+        ge=0,
+        le=31_536_000,
+        description="seconds within which a change raises no alarm: a webhook may be about to tell it",
     )
     concurrency: int = Field(4, ge=1, description="how many questions of a reconciliation are under way at once")
 

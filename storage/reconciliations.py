@@ -49,10 +49,13 @@ def begin(unit: Unit, wanted: Wanted, holder: str, now: datetime, lease: timedel
     return None if done is None else row
 
 
-def unfinished(unit: Unit, account: str) -> Reconciliation | None:
-    """The account's walk that is neither done nor failed; nobody else may claim it until the unit of work ends."""
+def unfinished(unit: Unit, account: str, *, lock: bool = False) -> Reconciliation | None:
+    """The account's walk that is neither done nor failed.
+
+    With `lock`, nobody else may claim it until the unit of work ends.
+    """
     query = select(_table).where(_table.c.account == account, _table.c.status == ReconciliationStatus.RUNNING)
-    return unit.first(Reconciliation, query.with_for_update() if unit.dialect == "postgresql" else query)
+    return unit.first(Reconciliation, query.with_for_update() if lock and unit.dialect == "postgresql" else query)
 
 
 def is_held(row: Reconciliation, now: datetime) -> bool:

@@ -76,7 +76,7 @@ def _before(end: datetime, back: timedelta) -> datetime:
     try:
         return end - back
     except OverflowError:
-        raise InvalidInput("reconciliation.look_back_seconds reaches back too far", param="since") from None
+        raise InvalidInput("--until lies too far back", param="until") from None
 
 
 async def _walk(service: Service, wanted: Wanted, *, anew: bool, is_range_given: bool) -> Reconciliation:

@@ -25,7 +25,7 @@ def begin(database, account="acme", by="ada", now=START):
 
 def claim(database, now):
     with database.write() as unit:
-        row = reconciliations.unfinished(unit, "acme")
+        row = reconciliations.unfinished(unit, "acme", lock=True)
         return reconciliations.claim(unit, row, "process 2", now, LEASE)
 
 

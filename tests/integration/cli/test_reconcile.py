@@ -248,6 +248,7 @@ def test_a_second_walker_is_told_who_and_since_when(played):
         (("stable", "--since", "yesterday"), Exit.USAGE, "--since takes a moment such as 2026-11-01"),
         (("stable", "--since", "2030-01-01"), Exit.USAGE, "--since must lie before --until"),
         (("stable", "--since", "1d", "--until", "2d"), Exit.USAGE, "--since must lie before --until"),
+        (("stable", "--until", "0001-01-01"), Exit.USAGE, "--until lies too far back"),
         (("stable", "--since", "999999w"), Exit.USAGE, "--since takes a moment"),
         (("stable", "--format", "xml"), Exit.USAGE, "Invalid value for '--format'"),
     ],
