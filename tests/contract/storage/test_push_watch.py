@@ -112,6 +112,7 @@ def test_only_what_is_decided_and_settled_is_measured(database):
 
 
 def test_one_that_cannot_be_decided_holds_up_nobody_for_ever(database):
+    """What is pending for an hour is measured as it is, and what is behind it too."""
     stuck, behind = record(database, a_message(), a_message())
     decided(database, behind)
 
@@ -174,6 +175,7 @@ def test_redeliveries_are_found_by_when_they_came(database):
 
 
 def test_payments_are_known_by_either_name(database):
+    """The provider's or the merchant's, of the account and of these kinds."""
     named, referred = a_payment(provider_ref="pi_1"), a_payment(provider_ref="pi_2", reference="order-2")
     with database.write() as unit:
         for payment in (named, referred, a_payment(provider_ref="pi_1", account="other")):
