@@ -36,10 +36,11 @@ check: .venv.stamp ## lint, format, types, import rules, spelling
 	$(BIN)/codespell
 
 bench: .venv.stamp ## durable deliveries per second beside the same app with storage switched off
-	$(BIN)/pytest tests/benchmarks -m benchmark -s -q --timeout 900
+	$(BIN)/pytest tests/benchmarks/test_intake.py -m benchmark -s -q --timeout 900
 
 bench-poll: .venv.stamp ## simulate the poller beside other schedules; holds its bars and writes docs/polling.md
 	$(BIN)/python -m tests.benchmarks.polling
+	$(BIN)/pytest tests/benchmarks/test_asking.py -m benchmark -s -q --timeout 900
 
 e2e: .venv.stamp ## start the Procfile's processes and drive them
 	$(BIN)/pytest tests/e2e -m e2e --timeout 600

@@ -139,7 +139,7 @@ def next_question(schedule: Schedule, outlook: Outlook, silent: Silent, now: dat
     found = Next(seen_at + floor, FLOOR)
     if age - seen < floor.total_seconds():
         found = Next(max(silent.changed_at + timedelta(seconds=age), seen_at + wait), CHANGED)
-    if silent.expires_at is not None:
+    if silent.expires_at is not None and outlook.phase in UNPAID:
         over = silent.expires_at + max(schedule.after_expiry, outlook.push.lag)
         if seen_at < over < found.at:
             found = Next(over, EXPIRY)
@@ -167,7 +167,7 @@ def urgency(schedule: Schedule, outlook: Outlook, silent: Silent, now: datetime)
         return 0.0
     waited = (age - seen) / (schedule.floor(outlook.phase).total_seconds() * outlook.stretch)
     worth = outlook.curve.unknowing(seen, age) * outlook.weight / outlook.price
-    if silent.expires_at is not None and seen_at < silent.expires_at <= now:
+    if silent.expires_at is not None and outlook.phase in UNPAID and seen_at < silent.expires_at <= now:
         worth += 1.0 + (now - silent.expires_at).total_seconds() / outlook.price
     return max(worth, waited * waited)
 
