@@ -29,6 +29,9 @@ SCHEDULE: Final = "schedule"
 #: How long the schedule leaves a provider alone that gave no answers, where it does not say how long.
 _PAUSE: Final = timedelta(minutes=10)
 
+#: How long it leaves a walk alone that met a bug of ours.
+_AFTER_A_BUG: Final = timedelta(hours=1)
+
 
 #: What is told of a report in a log line and an alarm.
 _FIGURES: Final = ("drift", "alarming", "fresh", "adopted", "effects", "reviews")
@@ -109,8 +112,12 @@ class Reconciler:
         except asyncio.CancelledError:
             self._give_back(row)  # at once: who cancels us is about to end the process
             raise
-        except Exception:
+        except StorageUnavailable:
             await asyncio.to_thread(self._give_back, row)
+            raise
+        except Exception as fault:
+            words = f"walking failed here: {type(fault).__name__}"
+            await asyncio.to_thread(self._release, row, _AFTER_A_BUG, words)
             raise
 
     async def _run(self, walk: Walk) -> Report:

@@ -7,12 +7,17 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
+import structlog
+
 from poller.errors import ReconciliationPaused, ReconciliationRunning
 from poller.reconcile import SCHEDULE, Reconciler
+from statemachine.errors import ServiceError
 from storage import reconciliations
 from storage.engine import Database
 from storage.reconciliations import Wanted
 from storage.types import CLOCK_WAS_WRONG
+
+log = structlog.get_logger()
 
 #: After a long absence the range grows so far, so that there is no hole since the last reconciliation.
 _LONGEST: Final = 10
@@ -64,6 +69,11 @@ class Timetable:
             await self._reconciler.walk(started.row)
         except (ReconciliationPaused, ReconciliationRunning):
             return 0  # told in the log; another process goes on, or a later step does
+        except ServiceError:
+            raise
+        except Exception:  # a bug must be seen, and must not stop the process that payments are applied by
+            log.exception("reconcile.failed", account=account)
+            return 0
         return 1
 
     def _due(self, account: str) -> Wanted | None:

@@ -107,7 +107,13 @@ class Walk:
     # -- listing
 
     async def _page(self) -> Page:
-        return await self._account.client.list_page(self.row.since, self.row.until, self.row.position)
+        try:
+            return await self._account.client.list_page(self.row.since, self.row.until, self.row.position)
+        except ServiceError:
+            raise
+        except Exception as fault:  # a bug met by the list must not keep the rest from being asked about
+            log.exception("reconcile.failed", account=self.row.account, reconciliation_id=self.row.id)
+            raise ProviderError(f"listing failed here: {type(fault).__name__}", provider_code="internal") from fault
 
     async def _keep_page(self, page: Page) -> None:
         row, number = self.row, self.row.pages + 1

@@ -259,6 +259,17 @@ def test_a_bug_that_one_payment_meets_is_counted_and_logged(rounds):
     assert [e["log_level"] for e in logs if e["event"] == "reconcile.failed"] == ["error"]
 
 
+def test_a_bug_that_the_list_meets_keeps_nobody_from_being_asked(rounds):
+    rounds.known("pi_1", is_old=True)
+    rounds.genius.faults = {"list": [RuntimeError("oops")]}
+
+    with capture_logs() as logs:
+        row = rounds.walk()
+
+    assert (row.status, row.asked, row.unasked[0]["code"]) == ("done", 1, "internal")
+    assert [e["log_level"] for e in logs if e["event"] == "reconcile.failed"] == ["error"]
+
+
 @pytest.mark.parametrize("what", ["pi_1", "list"])
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_may_be_repeated_is_repeated(rounds, what, status):

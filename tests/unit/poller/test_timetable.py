@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
+from poller import reconcile
 from poller.timetable import Timetable, slot
 from providers.errors import ProviderError
 from storage import outbox
@@ -222,6 +223,23 @@ def test_a_provider_that_is_away_is_left_alone_for_a_while(rounds, table):
     rounds.clock.advance(601)
     assert step(rounds, table)[0] == 1
     assert rounds.rows()[0].asked == 6
+
+
+def test_a_bug_is_seen_and_stops_neither_the_process_nor_the_next_try(rounds, table, monkeypatch):
+    rounds.known("pi_1")
+    to_the_next_slot(rounds)
+
+    def broken(*_):
+        raise RuntimeError("oops")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "report", broken)
+        done, logs = step(rounds, table)
+        assert (done, logs[-1]["event"], logs[-1]["log_level"]) == (0, "reconcile.failed", "error")
+        assert step(rounds, table) == (0, [])
+    assert rounds.rows()[0].last_error == "walking failed here: RuntimeError"
+    rounds.clock.advance(HOUR + 1)
+    assert step(rounds, table)[0] == 1
 
 
 def test_a_clock_that_was_wrong_does_not_stop_the_schedule(rounds, table):
