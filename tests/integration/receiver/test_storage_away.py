@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event as on_event
 from structlog.testing import capture_logs
 
-from storage import engine, migrate
+from storage import connections, migrate
 from tests.integration.receiver.deliveries import event, sign
 from tests.integration.receiver.serving import Answered, Served, eventually, serving, settings, write_locked
 
@@ -20,7 +20,7 @@ from tests.integration.receiver.serving import Answered, Served, eventually, ser
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
     """The application, waiting for a lock only briefly."""
-    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0.05)
     with serving(settings(tmp_path)) as running:
         yield running
 
