@@ -159,13 +159,15 @@ def verdict(
 ) -> Verdict:
     """Whether a push had told of the state when the transition was recorded, did within the grace, or did not.
 
-    A hint tells of what changed after the statement that the payment's state before rests on.
+    A hint tells of what changed after the statement that the payment's state before rests on, and is asked about at
+    once: what is found a whole grace later it did not tell.
     """
     visits = [t.recorded_at for t in chain if t.number < found.number and t.to_state == state]
     before = [t.as_of or t.recorded_at for t in chain if t.number < found.number]
     after_visit, after_change = max(visits, default=None), max(before, default=None)
     told = [p.received_at for p in pushes if p.state == state and not p.is_variant and _is_after(p, after_visit)]
-    told += [p.received_at for p in pushes if p.is_hint and not p.is_variant and _is_after(p, after_change)]
+    hinted = [p for p in pushes if p.is_hint and not p.is_variant and _is_after(p, after_change)]
+    told += [p.received_at for p in hinted if p.received_at >= found.recorded_at - grace]
     first = min(told, default=None)
     if first is None or first > found.recorded_at + grace:
         return "lost"

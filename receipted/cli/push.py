@@ -52,7 +52,11 @@ def push_quality(
     output.say("")
     output.table(_ACCOUNTS, (_account_row(figures) for figures in found))
     output.say("")
-    output.table(_EVENTS, (_event_row(figures.account, event) for figures in found for event in figures.events))
+    events = [(figures.account, event) for figures in found for event in figures.events]
+    if events:
+        output.table(_EVENTS, (_event_row(name, event) for name, event in events))
+    else:
+        output.say("no delivery was measured since then; what came in the last minutes has to settle first")
 
 
 def _alarms(found: list[AccountFigures]) -> None:

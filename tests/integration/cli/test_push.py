@@ -67,7 +67,9 @@ def test_figures_are_read_without_knowing_the_program(measured):
 
 def test_since_when_and_of_whom_may_be_said(measured):
     assert "expired" in measured("push-quality", "--since", "30d").out
-    assert "stable" not in measured("push-quality", "banked").out
+    alone = measured("push-quality", "banked").out
+    assert "stable" not in alone
+    assert "no delivery was measured" in alone
     assert "no account" in measured("push-quality", "nobody", code=Exit.NOT_FOUND).err
     assert "--since" in measured("push-quality", "--since", "soon", code=Exit.USAGE).err
 

@@ -73,6 +73,14 @@ def test_a_hint_says_something_of_what_changed_after_the_last_statement():
         assert verdict(found, "paid", [before, found], [hint], GRACE) == says
 
 
+def test_a_hint_says_nothing_of_what_is_found_long_after_it():
+    """It was asked about at once: hours later something else has changed."""
+    found = a_transition(2, "new", "paid", at=10_000)
+
+    for at, says in ((10_000 - 899, "pushed"), (10_000 - 901, "lost")):
+        assert verdict(found, "paid", [found], [a_push("a", "", at=at, is_hint=True)], GRACE) == says
+
+
 def test_a_variant_tells_of_no_change():
     found = a_transition(2, "new", "paid", at=100)
 
