@@ -33,7 +33,7 @@ _WEIGHT_OF_PAID: Final = 0.01
 class Schedule:
     """How patiently an account is asked."""
 
-    worth: float = 1.0  #: expected seconds of not knowing that justify a question even where the budget has room
+    worth: float = 2.0  #: expected seconds of not knowing that justify a question even where the budget has room
     soonest: timedelta = timedelta(seconds=5)  #: between two questions about one payment
     longest: timedelta = timedelta(hours=12)  #: every open payment is asked about at least so often
     paid_every: timedelta = timedelta(days=1)  #: likewise, of a paid one that may still settle or be refunded

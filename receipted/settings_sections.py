@@ -80,7 +80,7 @@ class PollerSettings(Section):
     """When a silent payment is asked about."""
 
     worth_seconds: float = Field(
-        1,
+        2,
         gt=0,
         description="expected seconds of not knowing of a change that justify a question, where the budget has room",
     )

@@ -149,7 +149,7 @@ def settings_data(
         },
         "log": {"level": "error"},
         "poller": {
-            "worth_seconds": 1 / speed,
+            "worth_seconds": 2 / speed,
             "soonest_seconds": 30 / speed,
             "longest_seconds": 600 / speed,
             "retry_first_seconds": 15 / speed,
