@@ -59,6 +59,8 @@ class Claims:
         without a change for too long is given up visibly instead. Raises StorageUnavailable.
         """
         now = self._clock()
+        if not self._is_any_due(account, now):
+            return Claimed()  # mostly: so nobody waits for the right to write
         with self._database.write() as unit:
             for silent in payments.unanswered_creates(unit, account, now - self._create_grace):
                 self._give_up(unit, silent, Review.CREATE_UNKNOWN, "the create call left no answer", now)
@@ -80,6 +82,12 @@ class Claims:
         for payment in taken:
             payment.next_poll_at = now + self._lease
         return Claimed(taken, is_probe=gate is Gate.PROBE)
+
+    def _is_any_due(self, account: str, now: datetime) -> bool:
+        with self._database.read() as unit:
+            return payments.is_any_due(unit, account, now) or bool(
+                payments.unanswered_creates(unit, account, now - self._create_grace, limit=1)
+            )
 
     def _choose(self, unit: Unit, due: list[Payment], room: int, now: datetime) -> list[Payment]:
         if not due:

@@ -121,6 +121,13 @@ def due_by_schedule(unit: Unit, account: str, now: datetime, limit: int) -> list
     return _due(unit, account, now, _table.c.poll_priority == PollPriority.SCHEDULE, limit)
 
 
+def is_any_due(unit: Unit, account: str, now: datetime) -> bool:
+    """Whether somebody wants a payment asked about now, or one's time has come."""
+    is_due = or_(_table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG)
+    query = select(_table.c.id).where(_table.c.account == account, _table.c.next_poll_at.is_not(None), is_due)
+    return unit.execute(query.limit(1)).first() is not None
+
+
 def _due(unit: Unit, account: str, now: datetime, whose: ColumnElement[bool], limit: int) -> list[Payment]:
     is_due = or_(_table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG)
     query = (

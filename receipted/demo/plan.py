@@ -154,7 +154,7 @@ def settings_data(
             "longest_seconds": 600 / speed,
             "retry_first_seconds": 15 / speed,
             "retry_longest_seconds": 600 / speed,
-            "paid_every_seconds": 300 / speed,
+            "paid_every_seconds": 900 / speed,
             "late_checks_seconds": [60 / speed, 300 / speed, 900 / speed],
             "create_grace_seconds": 20,
             "concurrency": 8,

@@ -30,6 +30,7 @@ OPERATIONAL = {
         "heard_at": "a statistic of silence",
         "next_poll_at": "when to ask next: at worst the provider is asked later, or once more",
         "poll_priority": "whose question goes first: at worst the provider is asked later",
+        "poll_failures": "how long to wait after a failed question: at worst it is asked later, or sooner",
         "asked_at": "a statistic of asking",
         "polls": "a statistic of asking",
         "poll_error": "a note for operators about a question without an answer",

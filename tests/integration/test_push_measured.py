@@ -16,7 +16,7 @@ from sandbox.outside import outside
 from storage import outbox, push, push_report
 from storage.push_report import AccountFigures, Pushing
 
-PAYMENTS = 100
+PAYMENTS = 60
 CONFIG = SandboxConfig(
     seed=5,
     speed=100.0,

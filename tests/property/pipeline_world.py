@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from statemachine.phases import ConflictPolicy, Source
 from storage import inbox
 from storage.engine import Database
 from storage.inbox import Recorded
-from storage.tables import InboxMessage
+from storage.tables import InboxMessage, Payment
 from tests.fakes.clock import FakeClock
 from tests.fakes.databases import copy_of
 from tests.property.pipeline_voices import SECRET
@@ -124,7 +125,9 @@ class World:
         self, name: str, provider: Provider, *, adopts: bool = True, policy: ConflictPolicy = ConflictPolicy.REVIEW
     ) -> Member:
         """An account of its own."""
-        self.rules[name] = AccountRules(provider, lambda payment, now: self.book(name).next_at(payment, now), policy, adopts)
+        self.rules[name] = AccountRules(
+            provider, lambda payment, now: self.book(name).next_at(payment, now), policy, adopts
+        )
         receiving = ReceivingAccount(name, provider, KeyRing((KEY,)), Window())
         self.members[name] = Member(name, provider, ScriptedClient(), receiving)
         return self.members[name]

@@ -159,7 +159,8 @@ def test_nobody_starves():
     schedule = Schedule(give_up_after=None, longest=timedelta(hours=2))
     crowd = [Group(ones(20), quick, 1.0, 5.0, 7_200.0), Group(ones(1), slow, 1.0, 5.0, 7_200.0)]
     price = price_of(crowd, 1 / 60, 1.0).price
-    usual, outlooks = Outlook(Phase.OPEN, quick, price), {"slow": Outlook(Phase.OPEN, slow, price)}
+    outlooks = dict.fromkeys((f"quick {n}" for n in range(20)), Outlook(Phase.OPEN, quick, price))
+    outlooks["slow"] = Outlook(Phase.OPEN, slow, price)
     now, seen = START, {f"quick {n}": START for n in range(20)} | {"slow": START}
     longest = dict.fromkeys(seen, timedelta(0))
     for _ in range(600):
