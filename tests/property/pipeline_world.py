@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from statemachine.phases import ConflictPolicy, Source
 from storage import inbox
 from storage.engine import Database
 from storage.inbox import Recorded
-from storage.tables import InboxMessage, Payment
+from storage.tables import InboxMessage
 from tests.fakes.clock import FakeClock
 from tests.fakes.databases import copy_of
 from tests.property.pipeline_voices import SECRET
