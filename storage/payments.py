@@ -113,46 +113,46 @@ def ask_account(unit: Unit, account: str, phases: Sequence[str], when: datetime,
 
 def wanted(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
     """Payments that somebody wants asked about now, by their priority, then the longest overdue; nobody else's."""
-    return _due(unit, account, now, _table.c.poll_priority < PollPriority.SCHEDULE, limit)
+    return _due(unit, account, now, [p for p in PollPriority if p is not PollPriority.SCHEDULE], limit)
 
 
 def due_by_schedule(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
     """Payments whose time to be asked about has come, the longest overdue first; nobody else's."""
-    return _due(unit, account, now, _table.c.poll_priority == PollPriority.SCHEDULE, limit)
+    return _due(unit, account, now, [PollPriority.SCHEDULE], limit)
 
 
 def is_any_due(unit: Unit, account: str, now: datetime) -> bool:
     """Whether somebody wants a payment asked about now, or one's time has come."""
-    is_due = or_(_table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG)
-    query = select(_table.c.id).where(_table.c.account == account, _table.c.next_poll_at.is_not(None), is_due)
-    return unit.execute(query.limit(1)).first() is not None
-
-
-def _due(unit: Unit, account: str, now: datetime, whose: ColumnElement[bool], limit: int) -> list[Payment]:
-    is_due = or_(_table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG)
-    query = (
-        select(_table)
-        .where(
-            _table.c.account == account,
-            whose,
-            _table.c.next_poll_at.is_not(None),
-            is_due,
-            _table.c.provider_ref.is_not(None),
-        )
-        .order_by(_table.c.poll_priority, _table.c.next_poll_at)
-        .limit(limit)
+    return any(
+        unit.execute(select(_table.c.id).where(*_asked_by(account, list(PollPriority)), when).limit(1)).first()
+        for when in _whens(now)
     )
-    return unit.all(Payment, query.with_for_update(skip_locked=True) if unit.dialect == "postgresql" else query)
 
 
-def next_poll_at(unit: Unit, account: str) -> datetime | None:
-    """The earliest instant at which one of the account's payments is to be asked about."""
-    found: datetime | None = unit.execute(
-        select(func.min(_table.c.next_poll_at)).where(
-            _table.c.account == account, _table.c.next_poll_at.is_not(None), _table.c.provider_ref.is_not(None)
+def _due(unit: Unit, account: str, now: datetime, whose: Sequence[PollPriority], limit: int) -> list[Payment]:
+    found: list[Payment] = []
+    for when in _whens(now):
+        query = (
+            select(_table)
+            .where(*_asked_by(account, whose), when, _table.c.provider_ref.is_not(None))
+            .order_by(_table.c.poll_priority, _table.c.next_poll_at)
+            .limit(limit - len(found))
         )
-    ).scalar()
+        if limit > len(found):
+            found += unit.all(
+                Payment, query.with_for_update(skip_locked=True) if unit.dialect == "postgresql" else query
+            )
     return found
+
+
+def _asked_by(account: str, whose: Sequence[PollPriority]) -> tuple[ColumnElement[bool], ...]:
+    at = _table.c.next_poll_at
+    return (_table.c.account == account, _table.c.poll_priority.in_([int(p) for p in whose]), at.is_not(None))
+
+
+def _whens(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """What is due, and what only a clock that was wrong can have put off so long: each a range of the index."""
+    return _table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG
 
 
 def set_next_poll(unit: Unit, payment_id: str, at: datetime | None) -> None:

@@ -152,6 +152,13 @@ class Payment(SQLModel, table=True):
             postgresql_where=text("alias IS NOT NULL"),
         ),
         Index(
+            "ix_payment_unnamed",
+            "account",
+            "created_at",
+            sqlite_where=text("provider_ref IS NULL"),
+            postgresql_where=text("provider_ref IS NULL"),
+        ),
+        Index(
             "ix_payment_next_poll",
             "account",
             "poll_priority",

@@ -124,6 +124,14 @@ def upgrade() -> None:
     op.add_column("account_budget", sa.Column("probe_at", storage.types.UtcDateTime(timezone=True), nullable=True))
     op.add_column("payment", sa.Column("poll_priority", sa.Integer(), nullable=False, server_default="4"))
     op.add_column("payment", sa.Column("poll_failures", sa.Integer(), nullable=False, server_default="0"))
+    op.create_index(
+        "ix_payment_unnamed",
+        "payment",
+        ["account", "created_at"],
+        unique=False,
+        sqlite_where=sa.text("provider_ref IS NULL"),
+        postgresql_where=sa.text("provider_ref IS NULL"),
+    )
     op.drop_index("ix_payment_next_poll_at", table_name="payment")
     op.create_index(
         "ix_payment_next_poll",
