@@ -42,6 +42,9 @@ _TOLD: Final = 1000
 
 _MANY: Final = 500
 
+#: A key may be good for payments and not for the list; one that is good for nothing is found out by the next question.
+_NOT_OURS_TO_LIST: Final = 403
+
 
 @dataclass(frozen=True, slots=True)
 class WalkedAccount:
@@ -93,7 +96,7 @@ class Walk:
             except UnsupportedByProvider as error:
                 await self._keep(stage=ASKING, position=None, unasked=self._unasked([_unlisted(error)]))
             except ProviderError as error:
-                if is_outage(error):
+                if is_outage(error) and error.http_status != _NOT_OURS_TO_LIST:
                     raise self._questions.pause(error) from error
                 if self.row.position is not None and not is_anew:  # a cursor that it has forgotten: once more
                     is_anew = True

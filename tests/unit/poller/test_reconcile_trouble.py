@@ -87,9 +87,10 @@ def test_a_wait_that_is_too_long_pauses_the_walk(rounds):
     assert rounds.slept == []
 
 
-def test_a_list_that_is_refused_is_told_and_the_rest_is_asked(rounds):
+@pytest.mark.parametrize("http_status", [400, 403])
+def test_a_list_that_is_refused_is_told_and_the_rest_is_asked(rounds, http_status):
     rounds.known("pi_1", is_old=True)
-    rounds.genius.faults["list"] = [ProviderError("merchant_id is missing", http_status=400)]
+    rounds.genius.faults["list"] = [ProviderError("merchant_id is missing", http_status=http_status)]
 
     row = rounds.walk()
 
