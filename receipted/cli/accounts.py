@@ -31,8 +31,9 @@ def accounts(context: typer.Context, json: AsJson = False) -> None:
     output.table(_COLUMNS, (_row(account) for account in found))
     for account in found:
         if account["is_budget_short"]:
+            crowd = f"{account['watched']} payment{'' if account['watched'] == 1 else 's'}"
             output.say(
-                f"{account['account']}: the budget is too small to ask about {account['watched']} payments as often as "
+                f"{account['account']}: the budget is too small to ask about {crowd} as often as "
                 f"poller.longest_seconds wants; each waits up to {account['stretch']:.1f} times as long"
             )
 
