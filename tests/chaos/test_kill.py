@@ -60,6 +60,7 @@ webhook_keys = [{{ id = "k1", secret = "plain:{sg}" }}]
 provider = "payfield"
 base_url = "http://127.0.0.1:{shop}/pf"
 secrets = {{ api_key = "plain:key", api_secret = "plain:secret-of-payfield-chaos" }}
+options = {{ default_kind = "payin" }}
 webhook_keys = [{{ id = "k1", secret = "plain:{pf}" }}]
 """
 
