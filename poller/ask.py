@@ -190,9 +190,10 @@ class Poller:
         is_watched = payment.phase not in _UNPAID or (payment.review is not None and not error.may_retry)
         if schedule.has_given_up(payment.changed_at, now) and is_watched:
             return None
-        return schedule.after_failure(
-            payment.poll_failures, error.retry_after, error.may_retry, now, self._rng.random()
-        )
+        # What somebody wants to know is tried once more soon, whatever the error says of repeats.
+        may_retry = error.may_retry or payment.poll_priority < PollPriority.SCHEDULE
+        jitter = self._rng.random()
+        return schedule.after_failure(payment.poll_failures, error.retry_after, may_retry, now, jitter)
 
     def _note_failure(self, payment: Payment, error: ProviderError, is_probe: bool) -> None:
         now = self._clock()

@@ -237,7 +237,7 @@ def _settings(folder: Path, base_url: str) -> dict[str, Any]:
             "token_keys": [{"id": "t1", "secret": "plain:a-token-key-of-the-benchmark"}],
         },
         "log": {"level": "error"},
-        "poller": {"worth_seconds": 0.02, "soonest_seconds": 1},
+        "poller": {"worth_seconds": 0.001, "soonest_seconds": 0.5},
         "sinks": [{"name": "shop", "kind": "python", "handler": "tests.benchmarks.asking:take"}],
         "accounts": {
             _ACCOUNT: {

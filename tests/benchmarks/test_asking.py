@@ -24,4 +24,4 @@ def test_a_full_house_meets_no_429(tmp_path):
     found, _ = compare(Crowd(seconds=15.0, median=3.0), tmp_path)
 
     assert found.refused == 0
-    assert found.questions > 15 * 4
+    assert found.questions > 15 * 3

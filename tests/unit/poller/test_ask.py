@@ -113,8 +113,11 @@ def test_an_error_is_noted_and_waits_as_the_provider_says(desk, open_one):
     "error", [ProviderError("no such intent", http_status=404), UnsupportedByProvider("no call for that kind")]
 )
 def test_an_error_that_a_repeat_cannot_mend_is_not_hammered(desk, open_one, error):
-    """A 404, or a kind that cannot be asked about, is tried again at the longest interval only."""
+    """A 404, or a kind that cannot be asked about, is tried again once, since somebody wanted it, and then seldom."""
     failing(desk, error)
+    assert ask(desk) == 1
+    assert desk.payment().next_poll_at - desk.clock() <= 1.2 * desk.world.schedule.retry_first
+    desk.clock.advance(20)
     assert ask(desk) == 1
 
     assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.retry_longest
