@@ -1,6 +1,7 @@
 """Ours beside round robin, with five thousand open requests at an enforced five a second."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.benchmarks.asking import Crowd, compare
 
@@ -10,7 +11,8 @@ from tests.benchmarks.asking import Crowd, compare
 def test_asking(tmp_path):
     """No answer is a 429; the figures are printed, and are no gate."""
     crowd = Crowd(seconds=90.0)
-    found = compare(crowd, tmp_path)
+    with capture_logs():
+        found = compare(crowd, tmp_path)
     print(f"\n{crowd.old} open requests, {crowd.arrivals:g} more a second, 5 questions a second, {crowd.seconds:g} s:")
     for result in found:
         print(result)
@@ -21,7 +23,8 @@ def test_asking(tmp_path):
 @pytest.mark.slow
 def test_a_full_house_meets_no_429(tmp_path):
     """A short run of the same: ours asks as much as it may and is never refused."""
-    found, _ = compare(Crowd(seconds=15.0, median=3.0), tmp_path)
+    with capture_logs():
+        found, _ = compare(Crowd(seconds=15.0, median=3.0), tmp_path)
 
     assert found.refused == 0
     assert found.questions > 15 * 3
