@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import signal
+import threading
 import time
 from datetime import timedelta
 from types import SimpleNamespace
@@ -332,10 +333,10 @@ def test_a_walk_says_how_far_it_is(played):
 
 def until(condition, seconds=30):
     """What the condition gives as soon as it is true."""
-    give_up_at = time.monotonic() + seconds
+    give_up_at, pause = time.monotonic() + seconds, threading.Event()
     while not (found := condition()):
         assert time.monotonic() < give_up_at, "it did not come to that"
-        time.sleep(0.02)
+        pause.wait(0.02)  # of another process, which sets no event here
     return found
 
 
