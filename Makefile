@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests wait for disks and sockets, so one worker more than there are cores.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check bench bench-poll e2e migrate fmt lock clean
+.PHONY: help demo run test test-all check bench bench-soak bench-poll e2e migrate fmt lock clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ check: .venv.stamp ## lint, format, types, import rules, spelling
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 
-bench: .venv.stamp ## durable deliveries per second beside the same app with storage switched off
-	$(BIN)/pytest tests/benchmarks/test_intake.py -m benchmark -s -q --timeout 900
+bench: .venv.stamp ## every bar of speed beside bounds and peers (under ten minutes); writes docs/performance.md
+	$(BIN)/python -m tests.benchmarks $(if $(BENCH_ONLY),--only $(BENCH_ONLY)) $(if $(BENCH_ROUNDS),--rounds $(BENCH_ROUNDS)) $(if $(BENCH_PEERS),--peers $(BENCH_PEERS))
+
+bench-soak: .venv.stamp ## memory after five million deliveries beside that after half a million; writes docs/performance.md
+	$(BIN)/python -m tests.benchmarks.soak
 
 bench-poll: .venv.stamp ## simulate the poller beside other schedules; holds its bars and writes docs/polling.md
 	$(BIN)/python -m tests.benchmarks.polling

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from storage import history, inbox, outbox, payments
+from storage.columns import table_of
 from storage.engine import Database, Unit, values
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 
@@ -53,7 +54,7 @@ def _lines(unit: Unit, payment_id: str) -> Iterator[str]:
 
 
 def _line(record: Payment | InboxMessage | Transition | OutboxMessage) -> str:
-    table = record.__class__.__tablename__
+    table = table_of(record.__class__).name
     return json.dumps({"table": table, **values(record)}, default=_plain, ensure_ascii=False)
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
+from audit.retained import Retained
 from providers.signing import Key
 from statemachine.errors import IllegalMove
 from statemachine.lifecycle import Lifecycle
@@ -41,7 +42,11 @@ def shown(value: str, key: Key) -> str:
 
 
 def outcome_problems(
-    message: InboxMessage, existing: set[str], owed: set[tuple[str, str]], moved: set[tuple[str, str, int]]
+    message: InboxMessage,
+    existing: set[str],
+    owed: set[tuple[str, str]],
+    moved: set[tuple[str, str, int]],
+    retained: Retained,
 ) -> Iterator[str]:
     """What a message's outcomes name and the database does not hold."""
     numbered = {(cause, payment, str(number)) for cause, payment, number in moved}
@@ -49,7 +54,8 @@ def outcome_problems(
         payment, number = entry.get("payment"), entry.get("transition")
         if payment is not None and payment not in existing:
             yield f"payment {payment}, which it was decided about, is gone"
-        if number is not None and (message.id, str(payment), str(number)) not in numbered:
+        is_kept = number is not None and not retained.has_history(str(payment))
+        if is_kept and (message.id, str(payment), str(number)) not in numbered:
             yield f"transition {number} of payment {payment}, which it was decided to be, is gone"
         for owed_id in texts(entry, "outbox"):
             if (message.id, owed_id) not in owed:
@@ -62,17 +68,20 @@ def link_problems(
     link: Transition,
     cause: InboxMessage | None,
     lifecycle: Lifecycle | None,
+    retained: Retained,
 ) -> Iterator[str]:
     """What is wrong with one transition, after the one before and on its evidence."""
     if seals.transition_hash(link) != link.hash:
         yield f"transition {link.number} of payment {payment.id} has changed"
-    if link.prev_hash != (before.hash if before else ""):
-        yield f"transition {link.number} does not follow the one before"
-    if link.number != (before.number if before else 0) + 1:
-        yield f"transition {link.number} comes after {before.number if before else 0}"
-    if link.from_state != (before.to_state if before else None):
-        yield f"transition {link.number} starts at {link.from_state}, where the payment was not"
-    if cause is None:
+    if link.account != payment.account:
+        yield f"transition {link.number} is of another account than payment {payment.id}"
+    if before is None and link.number > 1 and retained.has_history(payment.id):
+        retained.missed["transitions"] += link.number - 1  # the chain goes on after a partition that has gone
+    else:
+        yield from _chain_problems(before, link)
+    if cause is None and retained.has_message(link.cause):
+        retained.missed["messages"] += 1  # the digest stays, and the link's hash covers it
+    elif cause is None:
         yield f"the evidence of transition {link.number} is gone"
     elif (link.evidence, link.source, payment.account) != (cause.envelope_digest, cause.source, cause.account):
         yield f"transition {link.number} does not rest on message {cause.id} as it is kept"
@@ -80,6 +89,15 @@ def link_problems(
         yield f"message {cause.id} was not decided to be transition {link.number}"
     if lifecycle is not None:
         yield from _walk_problems(link, lifecycle)
+
+
+def _chain_problems(before: Transition | None, link: Transition) -> Iterator[str]:
+    if link.prev_hash != (before.hash if before else ""):
+        yield f"transition {link.number} does not follow the one before"
+    if link.number != (before.number if before else 0) + 1:
+        yield f"transition {link.number} comes after {before.number if before else 0}"
+    if link.from_state != (before.to_state if before else None):
+        yield f"transition {link.number} starts at {link.from_state}, where the payment was not"
 
 
 def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
@@ -96,10 +114,13 @@ def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
         yield f"transition {link.number} is no legal walk: {illegal.message}"
 
 
-def payment_problems(payment: Payment, chain: list[Transition]) -> Iterator[str]:
+def payment_problems(payment: Payment, chain: list[Transition], retained: Retained) -> Iterator[str]:
     """What is wrong with a payment, rebuilt from its history."""
     if seals.payment_seal(payment) != payment.seal:
         yield "what is kept of the payment has changed"
+    if not chain and payment.version and retained.has_history(payment.id):
+        retained.missed["transitions"] += payment.version
+        return
     if not chain:
         if (payment.version, payment.head_hash, payment.state) != (0, "", None):
             yield "its history is gone"
@@ -118,11 +139,15 @@ def payment_problems(payment: Payment, chain: list[Transition]) -> Iterator[str]
         yield f"its history ends at {last.to_state}, number {last.number}; it says {payment.state}, {payment.version}"
 
 
-def outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause: InboxMessage | None) -> Iterator[str]:
+def outbox_problems(
+    message: OutboxMessage, tries: list[DeliveryAttempt], cause: InboxMessage | None, retained: Retained
+) -> Iterator[str]:
     """What is wrong with what is owed, by its cause and its tries."""
     if seals.outbox_seal(message) != message.seal:
         yield "what is owed has changed"
-    if cause is None or not any(
+    if cause is None and retained.has_message(message.cause):
+        retained.missed["messages"] += 1
+    elif cause is None or not any(
         entry.get("payment") == message.payment_id
         and message.effect in texts(entry, "effects")
         and message.id in texts(entry, "outbox")
@@ -132,7 +157,14 @@ def outbox_problems(message: OutboxMessage, tries: list[DeliveryAttempt], cause:
     elif cause.account != message.account:
         yield f"message {cause.id}, which made it owed, is of another account"
     tries = sorted(tries, key=lambda attempt: attempt.number)
-    if [attempt.number for attempt in tries] != list(range(1, message.attempts + 1)):
+    first = tries[0].number if tries else message.attempts + 1
+    if first > 1 and retained.has_attempts(message.id):
+        retained.missed["attempts"] += first - 1
+        if not tries:
+            return
+    else:
+        first = 1
+    if [attempt.number for attempt in tries] != list(range(first, message.attempts + 1)):
         yield f"{len(tries)} tries are kept of {message.attempts}"
         return
     last = tries[-1] if tries else None

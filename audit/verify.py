@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from audit.problems import entries, link_problems, outbox_problems, outcome_problems, payment_problems, shown
+from audit.retained import Retained
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
 from statemachine.phases import Source
-from storage import history, inbox, outbox, payments, seals
+from storage import history, inbox, outbox, payments, retention_runs, seals
 from storage.engine import Database, Unit
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import InboxStatus
@@ -48,6 +49,7 @@ class Report:
     payments: int = 0
     transitions: int = 0
     outbox: int = 0
+    retained: dict[str, int] = field(default_factory=dict)  #: what is missing by a rule of retention, and no fault
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -77,6 +79,7 @@ class Audit:
         self._on_progress = on_progress
         self._report = Report()
         self._told: Counter[str] = Counter()  #: how many outcomes name each payment
+        self._retained = Retained(())
 
     def run(self) -> Report:
         """The report; everything holds exactly when it has no faults. Raises StorageUnavailable."""
@@ -86,8 +89,28 @@ class Audit:
             self._fault("-", "-", f"rows cannot be read: {type(broken).__name__}")
         return self._report
 
+    def of_payment(self, payment_id: str) -> Report:
+        """The report about one payment: its chain, the messages that it rests on, and what it made owed.
+
+        What only a walk over everything can tell is left out: that no message was taken away which named it beside
+        other payments. Raises NotFound and StorageUnavailable.
+        """
+        with self._database.read() as unit:
+            payment = payments.get(unit, payment_id)
+            self._retained = Retained(retention_runs.every(unit))
+            try:
+                self._check_messages(unit, inbox.concerning(unit, payment_id))
+                self._told[payment_id] = payment.statements
+                self._check_payments(unit, [payment])
+                self._check_outbox(unit, outbox.of_payment(unit, payment_id))
+            except (ValueError, TypeError, LookupError) as broken:
+                self._fault("-", "-", f"rows cannot be read: {type(broken).__name__}")
+            self._report.retained = {name: count for name, count in self._retained.missed.items() if count}
+        return self._report
+
     def _walk(self) -> None:
         with self._database.read() as unit:  # one snapshot, so that a running service does not confuse the walk
+            self._retained = Retained(retention_runs.every(unit))
             for messages in self._pages(lambda after: inbox.find(unit, after=after, limit=_PAGE)):
                 self._check_messages(unit, messages)
             for found in self._pages(lambda after: payments.find(unit, after=after, limit=_PAGE)):
@@ -97,6 +120,9 @@ class Audit:
             kept = history.count(unit)
             if kept != self._report.transitions:
                 self._fault("transition", "-", f"{kept} are kept, {self._report.transitions} belong to payments")
+            for run, problem in self._retained.problems():
+                self._fault("retention_run", run, problem)
+            self._report.retained = {name: count for name, count in self._retained.missed.items() if count}
 
     def _pages(self, read: Callable[[str], list[Row]]) -> Iterator[list[Row]]:
         after = ""
@@ -119,13 +145,19 @@ class Audit:
             self._report.messages += 1
             for problem in (
                 *self._message_problems(message),
-                *outcome_problems(message, existing, owed, moved),
+                *outcome_problems(message, existing, owed, moved, self._retained),
             ):
                 self._fault("inbox_message", message.id, problem)
             self._told.update(str(entry["payment"]) for entry in entries(message) if "payment" in entry)
 
     def _message_problems(self, message: InboxMessage) -> Iterator[str]:
-        if seals.body_digest(message.body) != message.digest:
+        if message.scrubbed_at is not None:
+            self._retained.missed["bodies"] += 1
+            if message.body:
+                yield "it is said to be scrubbed, and has a body"
+            if not self._retained.has_body(message.id, message.scrubbed_at):
+                yield "its body is gone, and no run of retention took it"
+        elif seals.body_digest(message.body) != message.digest:
             yield "the body is not the one that was received"
         if seals.envelope_digest(message) != message.envelope_digest:
             yield "what was recorded with the message has changed"
@@ -134,7 +166,7 @@ class Audit:
                 yield "a decided message is pending again without a replay"
         elif seals.decision_digest(message) != message.decision_digest:
             yield "the decision has changed"
-        if message.source in _SIGNED:
+        if message.source in _SIGNED and message.scrubbed_at is None:
             yield from self._signature_problems(message)
 
     def _signature_problems(self, message: InboxMessage) -> Iterator[str]:
@@ -166,12 +198,15 @@ class Audit:
             before: Transition | None = None
             for link in chain:
                 self._report.transitions += 1
-                for problem in link_problems(payment, before, link, causes.get(link.cause), lifecycle):
+                for problem in link_problems(payment, before, link, causes.get(link.cause), lifecycle, self._retained):
                     self._fault("transition", link.id, problem)
                 before = link
-            for problem in payment_problems(payment, chain):
+            for problem in payment_problems(payment, chain, self._retained):
                 self._fault("payment", payment.id, problem)
-            if self._told[payment.id] != payment.statements:
+            untold = payment.statements - self._told[payment.id]
+            if untold > 0 and self._retained.takes_messages:
+                self._retained.missed["statements"] += untold
+            elif untold:
                 told = f"{payment.statements} outcomes named it, {self._told[payment.id]} are kept"
                 self._fault("payment", payment.id, told)
 
@@ -184,5 +219,7 @@ class Audit:
         causes = inbox.get_many(unit, [message.cause for message in owed])
         for message in owed:
             self._report.outbox += 1
-            for problem in outbox_problems(message, tries.get(message.id, []), causes.get(message.cause)):
+            for problem in outbox_problems(
+                message, tries.get(message.id, []), causes.get(message.cause), self._retained
+            ):
                 self._fault("outbox_message", message.id, problem)

@@ -19,7 +19,7 @@ class InvalidSigningKey(InvalidSink):
 
 
 class InsecureSinkUrl(InvalidSink):
-    """A sink's URL must be https:// with a host and without credentials."""
+    """A sink's URL must be https:// with a host and without credentials, or a broker's with TLS."""
 
     code = "insecure_sink_url"
 

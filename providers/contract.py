@@ -4,10 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import is_
 from typing import ClassVar, Protocol
 
+import msgspec
+from msgspec.structs import force_setattr
 from pydantic import BaseModel, ConfigDict
 
+from providers import keepable
 from providers.errors import UnsupportedByProvider
 from providers.signing import KeyRing, Window
 from statemachine.lifecycle import Lifecycle
@@ -24,8 +28,13 @@ class Delivery:
 
     def header(self, name: str) -> str | None:
         """The header's value; None where it is absent, and where it is given twice with different values."""
-        values = {value for key, value in self.headers if key == name}
-        return values.pop() if len(values) == 1 else None
+        found: str | None = None
+        for key, value in self.headers:
+            if key == name:
+                if found is not None and found != value:
+                    return None
+                found = value
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,7 @@ class Verified:
     provider_time: datetime | None = None  #: the signed timestamp, where the scheme has one
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """An authentic message as parse() sees it: the bytes that were kept, and how they came."""
 
     source: Source
@@ -48,13 +56,15 @@ class Statement:
     http_status: int | None = None  #: of an answer to our own call
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What a statement means. Exactly one of: observations, hints, a note, or that it is unreadable.
 
     Of a page of a list, each thing has an observation of its own, so that one that cannot be read takes no other with
     it: one with an id is an observation without a status, so that the provider is asked about it, and one without is an
     observation without a provider_ref, which parks the page after the others are applied.
+
+    Whatever it is made of, every database keeps what it holds (providers/keepable.py): texts are cleaned and cut, and
+    an observation whose id, state or money cannot be kept is one that cannot be read.
     """
 
     observations: tuple[Observation, ...] = ()
@@ -63,6 +73,31 @@ class Reading:
     hints_account: bool = False  #: something changed somewhere in this account: ask about what is open
     note: str = ""  #: why there is nothing to decide, such as a kind that we do not use
     unreadable: str = ""  #: why an authentic body has no meaning to us; it is parked
+
+    def __post_init__(self) -> None:
+        kept = tuple(map(keepable.observation, self.observations))
+        if len(kept) == 1 and isinstance(kept[0], str):
+            self._become(observations=(), unreadable=kept[0])
+        elif not all(map(is_, kept, self.observations)):
+            self._become(observations=tuple(map(_left, self.observations, kept)))
+        if self.hints or self.note or self.unreadable:
+            self._become(
+                hints=tuple(filter(keepable.is_name, self.hints)),
+                note=keepable.words(self.note),
+                unreadable=keepable.words(self.unreadable),
+            )
+
+    def _become(self, **values: object) -> None:
+        for name, value in values.items():
+            force_setattr(self, name, value)
+
+
+def _left(seen: Observation, kept: Observation | str) -> Observation:
+    """What is left of one of several observations: ask about it, or where it has no id, park the page."""
+    if isinstance(kept, Observation):
+        return kept
+    kind, ref = (name if keepable.is_name(name) else None for name in (seen.kind, seen.provider_ref))
+    return Observation(seen.source, kind=kind, provider_ref=ref, as_of=seen.as_of, note=f"unreadable: {kept}")
 
 
 class ProviderOptions(BaseModel):

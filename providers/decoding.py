@@ -4,18 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
+from providers.keepable import MAX_TEXT, MAX_WORD
 from statemachine.errors import InvalidAmount
 from statemachine.money import to_minor
-
-#: A longer id, status or reference is no provider's.
-MAX_WORD: Final = 200
-
-#: A longer fact is not worth keeping beside the bytes that it came from.
-MAX_FACT: Final = 2000
 
 #: A provider that asks for a longer silence than a day is misread.
 _MAX_WAIT: Final = 86_400.0
@@ -65,7 +61,7 @@ def fact(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, int | Decimal):
         value = str(value) if not isinstance(value, int) or value.bit_length() < 1024 else ""
-    if isinstance(value, str) and 0 < len(value) <= MAX_FACT and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable():
         return value
     return None
 
@@ -76,6 +72,8 @@ def instant(value: object) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(value)
+        if parsed.tzinfo is UTC:
+            return parsed
         return parsed.astimezone(UTC) if parsed.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
@@ -83,6 +81,15 @@ def instant(value: object) -> datetime | None:
 
 def exact_minor(value: object, currency: str) -> int:
     """The whole minor units of a decimal amount of major units; raises InvalidAmount where that is not exact."""
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise InvalidAmount("amount is out of range", param="amount")
+    if isinstance(value, int | Decimal | str):
+        return _exact_minor(value, currency)
+    raise InvalidAmount("amount must be a decimal number", param="amount")
+
+
+@lru_cache(maxsize=10_000, typed=True)
+def _exact_minor(value: int | Decimal | str, currency: str) -> int:
     if isinstance(value, str) and len(value) <= 40:
         try:
             value = Decimal(value)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from providers import keepable
 from statemachine.errors import ErrorType, ServiceError, type_for_status
 
 
@@ -52,9 +53,10 @@ class ProviderError(ServiceError):
         is_ambiguous: bool = False,
         created_ref: str | None = None,
     ) -> None:
-        super().__init__(message, param=param, code=provider_code or "provider_error")
+        provider_code = keepable.words(provider_code, keepable.MAX_WORD) if provider_code else None
+        super().__init__(keepable.words(message), param=param, code=provider_code or "provider_error")
         self.type = type or type_for_status(http_status or 500)
-        self.provider_code = provider_code  #: the provider's own code, unchanged; None where it has none
+        self.provider_code = provider_code  #: the provider's own code, as it can be kept; None where it has none
         self.http_status = http_status  #: None where there was no answer
         self.may_retry = may_retry  #: whether the same call may be sent again
         self.retry_after = retry_after  #: seconds to wait first, where the provider says so; None: back off

@@ -7,11 +7,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Literal
+from typing import Final, Literal
 
 from providers.errors import DeliveryRejected
 
 Encoding = Literal["hex", "base64"]
+
+
+_BLOCK: Final = 64  #: bytes that SHA-256 takes at once
+_DIGEST: Final = 32  #: bytes that it gives
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class Mac:
+    """HMAC-SHA256 with one secret (RFC 2104), whose two pads are digested once and not for every message."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes) -> None:
+        block = (secret if len(secret) <= _BLOCK else sha256(secret).digest()).ljust(_BLOCK, b"\0")
+        self._inner = sha256(block.translate(_INNER))
+        self._outer = sha256(block.translate(_OUTER))
+
+    def __call__(self, message: bytes) -> bytes:
+        """The raw HMAC of the message."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +46,14 @@ class Key:
     secret: bytes = field(repr=False)
     not_before: datetime | None = None
     not_after: datetime | None = None
+    _mac: "Mac" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_mac", Mac(self.secret))
+
+    def hmac(self, message: bytes) -> bytes:
+        """The raw HMAC-SHA256 of the message."""
+        return self._mac(message)
 
     def is_active(self, now: datetime) -> bool:
         """Whether the key may verify a delivery received at this instant."""
@@ -66,7 +98,7 @@ def decode_signature(text: str, encoding: Encoding) -> bytes:
     except (ValueError, binascii.Error):
         raise DeliveryRejected("signature_malformed") from None
     # bytes.fromhex skips white space, which is not part of a signature
-    if len(raw) != sha256().digest_size or (encoding == "hex" and len(text) != 2 * len(raw)):
+    if len(raw) != _DIGEST or (encoding == "hex" and len(text) != 2 * len(raw)):
         raise DeliveryRejected("signature_malformed")
     return raw
 
@@ -76,12 +108,14 @@ def matching_key(keys: KeyRing, now: datetime, signature: bytes, *parts: bytes) 
 
     Raises DeliveryRejected: `no_active_key` where none is active, `signature_wrong` where none matches.
     """
+    message = b"".join(parts)
     found: Key | None = None
     tried = False
-    for key in keys.active(now):
-        tried = True
-        if hmac.compare_digest(hmac_sha256(key.secret, *parts), signature) and found is None:
-            found = key
+    for key in keys.keys:
+        if key.is_active(now):
+            tried = True
+            if hmac.compare_digest(key.hmac(message), signature) and found is None:
+                found = key
     if found is None:
         raise DeliveryRejected("signature_wrong" if tried else "no_active_key")
     return found

@@ -2,16 +2,21 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
+from receipted import logs
+from receipted.keeping import housekeeping
 from receipted.loops import Wake, keep_stepping
+from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
+from receipted.rest import Rest
 from receipted.wiring import Service
 from receiver.intake import Intake
 from receiver.limits import UnverifiedLimit
@@ -20,6 +25,8 @@ from receiver.returns import Returns
 from receiver.routes import http_error, routes, service_error, unexpected_error
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
+from storage.checkpoints import checkpointing
+from storage.intake import store_for
 
 log = structlog.get_logger()
 
@@ -30,16 +37,26 @@ _SELDOM = 30.0
 _PLAN_TICK = 10.0
 
 
-def create_app(service: Service, *, with_work: bool) -> Starlette:
+class Application(Starlette):
+    """Routes, and beside them the way by which receipted.protocol hands over ordinary deliveries."""
+
+    def __init__(self, take: Takes, stop: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self.take = take
+        self.stop = stop  #: ends what would otherwise wait for as long as its client does
+
+
+def create_app(service: Service, *, with_work: bool) -> Application:
     """The application of `receipted serve` (with_work) or `receipted web`."""
     settings = service.settings.service
-    wakes: list[Wake] = []
+    wakes: list[Callable[[], None]] = []
 
     def on_recorded() -> None:
         for wake in wakes:
             wake()
 
-    writer = GroupWriter(service.database, queue=settings.intake_queue, on_recorded=on_recorded)
+    store = store_for(service.database)
+    writer = GroupWriter(store, queue=settings.intake_queue, on_recorded=on_recorded)
     intake = Intake(
         service.receiving_accounts(),
         service.tokens,
@@ -48,6 +65,7 @@ def create_app(service: Service, *, with_work: bool) -> Starlette:
         UnverifiedLimit(settings.unverified_per_minute),
         service.intake_settings(),
         service.clock,
+        logs.sample,
     )
     returns = Returns(
         service.tokens,
@@ -58,18 +76,30 @@ def create_app(service: Service, *, with_work: bool) -> Starlette:
         is_development=settings.development,
     )
 
+    rest = Rest(service)
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(rest.running())
+            stack.enter_context(checkpointing(service.database))
             if with_work:
                 wakes.append(await stack.enter_async_context(working(service)))
+            elif service.database.engine.dialect.name == "postgresql":
+                from storage.notices import Notices  # noqa: PLC0415 - its driver is an extra
+
+                notices = Notices(service.database)
+                stack.push_async_callback(notices.close)
+                wakes.append(notices)
             stack.push_async_callback(writer.close)
             log.info("service.started", accounts=sorted(service.accounts), with_work=with_work)
             yield
         log.info("service.stopped")
 
-    app = Starlette(
-        routes=routes(intake, returns),
+    app = Application(
+        intake.take,
+        rest.stop,
+        routes=[*routes(intake, returns), *rest.routes()],
         lifespan=lifespan,
         exception_handlers={
             ServiceError: service_error,
@@ -120,6 +150,7 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             "outbox": keep_stepping("outbox", dispatcher.step, on_outbox, tick),
             "planner": keep_stepping("planner", plan, Wake(), _PLAN_TICK),
         }
+        loops["housekeeping"] = keep_stepping("housekeeping", housekeeping(service).step, Wake(), _SELDOM)
         loops["push"] = keep_stepping("push", measure, Wake(), push_tick, on_inbox)
         for name, wake in on_poll.items():
             loops[f"poller.{name}"] = keep_stepping(name, partial(poller.start, name), wake, tick)
@@ -129,12 +160,22 @@ async def working(service: Service) -> AsyncIterator[Wake]:
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))
         try:
-            yield on_inbox
+            async with _told_by_others(service, on_inbox):
+                yield on_inbox
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await poller.aclose()
+
+
+def _told_by_others(service: Service, on_inbox: Wake) -> AbstractAsyncContextManager[None]:
+    """Within the block, what other processes record wakes the loop; on SQLite they leave it to the tick."""
+    if service.database.engine.dialect.name != "postgresql":
+        return nullcontext()
+    from storage.notices import listening  # noqa: PLC0415 - its driver is an extra
+
+    return listening(service.database, on_inbox)
 
 
 def _on_loop_end(service: Service, task: asyncio.Task[None]) -> None:

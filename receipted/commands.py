@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from poller.ask import answer_message
+from providers import keepable
 from providers.contract import Client, CreateRequest
 from receipted.applying import Applying
 from receipted.cancelling import Cancelling
@@ -22,6 +23,9 @@ from storage.tables import InboxMessage, OutboxMessage, Payment
 
 #: The inbox's key of a wish holds the reference and the kind.
 _LONGEST_REFERENCE = 200
+
+_LONGEST_TEXT = 2000
+_LONGEST_NAME = 128  #: of a person; as wide as the columns
 
 
 class Commands:
@@ -54,8 +58,10 @@ class Commands:
         currency = currency_code(currency)
         if amount_minor <= 0:
             raise InvalidCommand("a payment needs a positive amount", param="amount")
-        if not 0 < len(reference) <= _LONGEST_REFERENCE:
-            raise InvalidCommand(f"a reference has 1 to {_LONGEST_REFERENCE} characters", param="reference")
+        if not reference:
+            raise InvalidCommand("a payment needs a reference", param="reference")
+        _kept("reference", reference, _LONGEST_REFERENCE)
+        _kept("return_url", return_url or "", _LONGEST_TEXT)
         client = self._clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)
@@ -79,6 +85,7 @@ class Commands:
     async def track(self, account: str, ref: str, kind: str | None = None) -> Payment:
         """The provider's payment is known here as the provider describes it now; raises ProviderError."""
         kind = self._kind(account, kind)
+        _kept("ref", ref, _LONGEST_REFERENCE)
         answer = await self._clients[account].fetch(kind, ref)
         message = answer_message(account, Source.POLL, answer, None, self._service.clock())
         applied = await self._applying.apply(message)
@@ -115,8 +122,9 @@ class Commands:
             raise InvalidCommand(f"{state!r} is not a state of {lifecycle.name}; it has: {known}", param="state")
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a resolution needs a reason and the name of who decides", param="reason")
+        _said_by(reason, by)
         body = statements.encode(statements.Resolution(state, reason.strip(), by.strip()))
-        await asyncio.to_thread(self._note, by, "resolve", payment.id, reason)
+        await asyncio.to_thread(self._note, payment.account, by, "resolve", payment.id, reason)
         message = self._applying.ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
         await self._applying.apply(message)
         return await self.get(payment_id)
@@ -128,6 +136,7 @@ class Commands:
         """
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a replay needs a reason and the name of who asks for it", param="reason")
+        _said_by(reason, by)
         message = await asyncio.to_thread(self._applying.message, message_id)
         if message.source in (Source.OPERATOR, Source.POLLER):
             raise InvalidCommand(f"a statement of source {message.source} is not replayed; resolve the payment anew")
@@ -138,6 +147,7 @@ class Commands:
         """The dead effect is due again; the dispatcher delivers it."""
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a redrive needs a reason and the name of who asks for it", param="reason")
+        _said_by(reason, by)
         return await asyncio.to_thread(self._redrive, message_id, reason, by)
 
     async def get(self, payment_id: str) -> Payment:
@@ -199,24 +209,46 @@ class Commands:
             remembers is None or self._service.clock() - payment.created_at < remembers
         )
 
-    def _note(self, by: str, action: str, subject: str, reason: str) -> None:
+    def _note(self, account: str, by: str, action: str, subject: str, reason: str) -> None:
         with self._service.database.write() as unit:
             operators.note(
-                unit, at=self._service.clock(), actor=by, action=action, subject=subject, reason=reason.strip()
+                unit,
+                account=account,
+                at=self._service.clock(),
+                actor=by,
+                action=action,
+                subject=subject,
+                reason=reason.strip(),
             )
 
     def _reopen(self, message_id: str, reason: str, by: str) -> None:
         now = self._service.clock()
         with self._service.database.write() as unit:
-            inbox.replay(unit, message_id, now)
-            operators.note(unit, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip())
+            account = inbox.replay(unit, message_id, now).account
+            operators.note(
+                unit, account=account, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip()
+            )
 
     def _redrive(self, message_id: str, reason: str, by: str) -> OutboxMessage:
         now = self._service.clock()
         with self._service.database.write() as unit:
             redriven = outbox.redrive(unit, message_id, now)
-            operators.note(unit, at=now, actor=by, action="redrive", subject=message_id, reason=reason.strip())
+            account = redriven.account
+            operators.note(
+                unit, account=account, at=now, actor=by, action="redrive", subject=message_id, reason=reason.strip()
+            )
         return redriven
+
+
+def _kept(param: str, text: str, longest: int) -> None:
+    """Return for what every database keeps as it is; raises InvalidCommand."""
+    if not keepable.is_name(text, longest):
+        raise InvalidCommand(f"{param} has at most {longest} characters, and no NUL", param=param)
+
+
+def _said_by(reason: str, by: str) -> None:
+    _kept("reason", reason, _LONGEST_TEXT)
+    _kept("by", by, _LONGEST_NAME)
 
 
 def _idempotency_key(payment: Payment) -> str:

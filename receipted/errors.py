@@ -84,3 +84,11 @@ class StillApplying(ServiceError):
     code = "still_applying"
     status = 503
     retryable: ClassVar[bool] = True
+
+
+class NotRunning(ServiceError):
+    """The application is starting or stopping; call again."""
+
+    code = "not_running"
+    status = 503
+    retryable: ClassVar[bool] = True

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Mapping, MutableMapping
 from types import TracebackType
@@ -25,7 +27,7 @@ GLOSSARY: Final = frozenset(
         *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "queue"),
         *("reconciliation", "request", "return", "review", "sandbox", "schema", "service", "settings"),
         *("alarm", "push", "silence", "sink", "storage", "transition", "warning", "webhook", "worker"),
-        *("drift", "reconcile"),
+        *("drift", "partition", "reconcile", "retention"),
         # what became of them
         *("abandoned", "advanced", "answered", "applied", "asked", "broken", "cancelled", "checked"),
         *("claimed", "closed", "conflicting", "created", "dead", "decided", "delivered", "done", "dropped"),
@@ -54,17 +56,81 @@ _FRAMES: Final = 30
 _CHAIN: Final = 8
 _FIRST: Final = ("timestamp", "level", "event")
 
-#: Talkative at info, with URLs: what matters of a call to a provider or a sink is an event of its own.
-_QUIET: Final = ("httpx2", "httpcore2", "httpx", "httpcore", "asyncio", "transitions", "alembic")
+#: Talkative at info, with URLs, and brokers' at debug with whole messages: what matters of a call to a provider or a
+#: sink is an event of its own.
+_QUIET: Final = (
+    *("httpx2", "httpcore2", "httpx", "httpcore", "asyncio", "transitions", "alembic"),
+    *("faststream", "nats", "aio_pika", "aiormq", "pamqp", "aiokafka", "redis"),
+)
 _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
-def configure(level: str = "info", format: Format = "json", stream: TextIO | None = None) -> None:  # noqa: A002 - the setting's name
+#: Of ordinary work, one line for each thing done: under load a line stands for many. Anything else is always written.
+SAMPLED: Final = frozenset({"delivery.recorded", "delivery.duplicate", "message.decided"})
+
+
+class Sampler:
+    """Which lines of an event are written, and for how many each of them stands. Any thread may ask."""
+
+    def __init__(self, above: int, every: int) -> None:
+        self._above = above
+        self._every = every
+        self._states: dict[str, list[float]] = {}  # by event: the second's begin, lines in it, lines left out
+        self._lock = threading.Lock()
+
+    def __call__(self, event: str) -> int:
+        """How many lines the next one stands for; 0 where it is left out."""
+        now = time.monotonic()
+        with self._lock:
+            state = self._states.setdefault(event, [now, 0, 0])
+            if now - state[0] >= 1:
+                state[0], state[1] = now, 0
+            state[1] += 1
+            if state[1] > self._above and state[2] + 1 < self._every:
+                state[2] += 1
+                return 0
+            count = int(state[2]) + 1
+            state[2] = 0
+            return count
+
+
+_sampler = Sampler(50, 1000)
+
+
+def sample(event: str) -> int:
+    """Whether to write a line of this event that comes by the thousand, before it is made: 0 for no.
+
+    Otherwise the line is to say `sampled`: for how many it stands.
+    """
+    return _sampler(event)
+
+
+def _sampled(_logger: object, method: str, event: EventDict) -> EventDict:
+    """Lines of SAMPLED events for which nobody has asked before."""
+    if method == "info" and event.get("event") in SAMPLED and "sampled" not in event:
+        count = _sampler(event["event"])
+        if not count:
+            raise structlog.DropEvent
+        event["sampled"] = count
+    return event
+
+
+def configure(
+    level: str = "info",
+    format: Format = "json",  # noqa: A002 - the setting's name
+    stream: TextIO | None = None,
+    *,
+    sample_above: int = 50,
+    sample_every: int = 1000,
+) -> None:
     """From now on every log line of this process goes to the stream (stderr), redacted, one per line.
 
     That holds for structlog, for logging and what uses it (uvicorn with `log_config=None`), and for warnings.
-    A repeat call replaces what the one before did.
+    Of ordinary work, more than `sample_above` lines of one event in a second are one in `sample_every`. A repeat call
+    replaces what the one before did.
     """
+    global _sampler  # noqa: PLW0603 - as logging itself, there is one for the process
+    _sampler = Sampler(sample_above, sample_every)
     out = stream if stream is not None else sys.stderr
     severity = logging.getLevelNamesMapping()[level.upper()]
     first: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
@@ -75,7 +141,7 @@ def configure(level: str = "info", format: Format = "json", stream: TextIO | Non
         _as_json if format == "json" else _console(out),
     ]
     structlog.configure(
-        processors=[*first, *last],
+        processors=[_sampled, *first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=structlog.WriteLoggerFactory(out),
         # a cached logger would keep the stream and level of an earlier call

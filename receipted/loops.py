@@ -11,7 +11,7 @@ from storage.errors import LeaseLost, StorageUnavailable
 
 log = structlog.get_logger()
 
-_LONGEST_WAIT = 30.0
+_LONGEST_WAIT = 5.0
 _DOUBLINGS = 16  #: more would overflow a float before an outage of nine hours ends
 
 
@@ -41,7 +41,7 @@ async def keep_stepping(
 ) -> None:
     """Step until cancelled. `then` is called after each step that did something.
 
-    While storage is away the waits grow to 30 s. Any other exception ends the loop, and with it the process: a bug
+    While storage is away the waits grow to 5 s. Any other exception ends the loop, and with it the process: a bug
     must be seen, and nothing is lost by a restart.
     """
     failures = 0

@@ -53,6 +53,9 @@ class AccountSettings(Section):
     """One account at one provider."""
 
     provider: str = Field("", description="which provider the account is at", json_schema_extra=REQUIRED)
+    environment: Literal["live", "test"] = Field(
+        "live", description="live, or test for a provider's sandbox: which API keys reach the account"
+    )
     base_url: str | None = Field(None, description="where the provider is called, when not at its usual URL")
     secrets: dict[str, Secret] = Field(
         default_factory=dict, description="what the provider's client needs, by name", json_schema_extra=REQUIRED

@@ -1,25 +1,23 @@
 """What types cannot say about settings. Each check yields faults and stops at nothing, so that all are reported."""
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from fulfilment.broker_sink import DRIVERS
 from providers.contract import Provider
-from providers.errors import InsecureUrl
-from providers.http import require_https
 from receipted.errors import Fault
-from receipted.secrets import HOW, MIN_KEY_BYTES, Secret
+from receipted.secrets import HOW, MIN_KEY_BYTES
 from receipted.settings_accounts import AccountSettings, TokenKey, WebhookKey
-from receipted.settings_sections import Settings, SinkSettings
+from receipted.settings_sections import Settings
 from receipted.settings_shape import did_you_mean, shape_faults
+from receipted.settings_sinks import broker_sink, http_sink, https_url, python_sink
+from storage.errors import DatabaseUnsupported
+from storage.postgresql_url import is_postgresql, read_url
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
-_DATABASES: Final = ("sqlite", "postgresql")
 _RANDOM: Final = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
@@ -41,18 +39,27 @@ def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterat
 
 def _service(settings: Settings) -> Iterator[Fault]:
     service = settings.service
-    if urlsplit(service.database).scheme.partition("+")[0] not in _DATABASES:
-        remedy = 'give a URL such as "sqlite:///var/receipted.db" or "postgresql://host/receipted"'
-        yield Fault("service.database", "is no database that is supported", remedy)
+    yield from _database(service.database)
     if not service.public_url:
         remedy = 'give the https:// URL at which providers reach this service, such as "https://payments.example.com"'
         yield Fault("service.public_url", "is missing", remedy)
     else:
-        yield from _url("service.public_url", service.public_url, development=service.development)
+        yield from https_url("service.public_url", service.public_url, development=service.development)
     if not service.token_keys:
         remedy = f"add [[service.token_keys]] with an id and a secret; {_RANDOM}"
         yield Fault("service.token_keys", "is missing: callback and return URLs could not be signed", remedy)
     yield from _keys("service.token_keys", service.token_keys)
+
+
+def _database(url: str) -> Iterator[Fault]:
+    remedy = 'give a URL such as "sqlite:///var/receipted.db" or "postgresql://host/receipted"'
+    if is_postgresql(url):
+        try:
+            read_url(url)
+        except DatabaseUnsupported as fault:
+            yield Fault("service.database", f"is wrong: {fault.message}", remedy)
+    elif url.partition(":")[0].partition("+")[0] != "sqlite":
+        yield Fault("service.database", "is no database that is supported", remedy)
 
 
 def _waits(settings: Settings) -> Iterator[Fault]:
@@ -66,21 +73,6 @@ def _waits(settings: Settings) -> Iterator[Fault]:
     if worker.retry_longest_seconds < worker.retry_first_seconds:
         remedy = f"give at least worker.retry_first_seconds, which is {worker.retry_first_seconds:g}"
         yield Fault("worker.retry_longest_seconds", "is shorter than the first wait", remedy)
-
-
-def _url(setting: str, url: str, *, development: bool) -> Iterator[Fault]:
-    remedy = "give an https:// URL with a host, without credentials, query or fragment"
-    if development:
-        remedy += " (or http:// on loopback, since service.development is true)"
-    try:
-        require_https(url, allow_loopback=development)
-        parts = urlsplit(url)
-        _ = parts.port  # raises ValueError where it is no number
-    except (InsecureUrl, ValueError):
-        yield Fault(setting, "is not an HTTPS URL", remedy)
-        return
-    if parts.query or parts.fragment or parts.username:
-        yield Fault(setting, "carries more than a place", remedy)
 
 
 def _name(setting: str, name: str) -> Iterator[Fault]:
@@ -103,54 +95,12 @@ def _sinks(settings: Settings) -> Iterator[Fault]:
         if sink.name and sink.name in seen:
             yield Fault(f"sinks.{at}.name", f"is {sink.name!r} like another sink's", "give each sink its own name")
         seen.add(sink.name)
-        if sink.kind == "http":
-            yield from _http_sink(f"sinks.{at}", sink, development=settings.service.development)
+        if sink.kind in DRIVERS:
+            yield from broker_sink(f"sinks.{at}", sink, settings.fulfilment.allowed_networks)
+        elif sink.kind == "http":
+            yield from http_sink(f"sinks.{at}", sink, development=settings.service.development)
         else:
-            yield from _python_sink(f"sinks.{at}", sink)
-
-
-def _http_sink(setting: str, sink: SinkSettings, *, development: bool) -> Iterator[Fault]:
-    if not sink.url:
-        yield Fault(f"{setting}.url", "is missing", "give the https:// URL that effects are sent to")
-    elif "?" in sink.url:  # a sink's URL may select what it means to the shop
-        yield from _url(f"{setting}.url", sink.url.partition("?")[0], development=development)
-    else:
-        yield from _url(f"{setting}.url", sink.url, development=development)
-    if sink.handler is not None:
-        yield Fault(f"{setting}.handler", "has no meaning for an http sink", 'remove it, or set kind = "python"')
-    if not sink.secrets:
-        remedy = 'give a list with at least one "env:NAME" or "file:path" of a whsec_ key'
-        yield Fault(f"{setting}.secrets", "is missing: the shop could not tell our messages from forged ones", remedy)
-    seen: set[str] = set()
-    for at, secret in enumerate(sink.secrets):
-        yield from _sink_secret(f"{setting}.secrets.{at}", secret, seen)
-
-
-def _sink_secret(setting: str, secret: Secret, seen: set[str]) -> Iterator[Fault]:
-    if secret.problem:
-        yield Fault(setting, secret.problem, secret.remedy)
-        return
-    value = secret.reveal()
-    try:
-        raw = base64.b64decode(value.removeprefix("whsec_").encode("ascii"), validate=True)
-    except (ValueError, binascii.Error):
-        raw = b""
-    # 24 to 64 bytes: https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
-    if not value.startswith("whsec_") or not 24 <= len(raw) <= 64:
-        remedy = 'give "whsec_" followed by the Base64 of 24 to 64 random bytes'
-        yield Fault(setting, f"({secret.reference}) is not a key of Standard Webhooks", remedy)
-    if value in seen:
-        yield Fault(setting, f"({secret.reference}) is the same key as another of this sink", "remove one of them")
-    seen.add(value)
-
-
-def _python_sink(setting: str, sink: SinkSettings) -> Iterator[Fault]:
-    if not sink.handler:
-        yield Fault(f"{setting}.handler", "is missing", 'give an entry point\'s name, or "module:function"')
-    if sink.url is not None:
-        yield Fault(f"{setting}.url", "has no meaning for a python sink", 'remove it, or set kind = "http"')
-    if sink.secrets:
-        yield Fault(f"{setting}.secrets", "has no meaning for a python sink", 'remove it, or set kind = "http"')
+            yield from python_sink(f"sinks.{at}", sink)
 
 
 def _keys(setting: str, keys: Iterable[TokenKey]) -> Iterator[Fault]:
@@ -181,7 +131,7 @@ def _account(
 ) -> Iterator[Fault]:
     yield from _name(setting, name)
     if account.base_url is not None:
-        yield from _url(f"{setting}.base_url", account.base_url, development=development)
+        yield from https_url(f"{setting}.base_url", account.base_url, development=development)
     if not account.webhook_keys:
         remedy = f"add [[{setting}.webhook_keys]] with an id and a secret"
         yield Fault(f"{setting}.webhook_keys", "is missing: every delivery would be refused", remedy)

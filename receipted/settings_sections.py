@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, field_serializer, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_serializer, field_validator
 
-from receipted.secrets import Secret
+from fulfilment.brokers.url import secrets_in as secrets_in_url
+from receipted.secrets import Secret, SecretReader
 from receipted.settings_accounts import REQUIRED, AccountSettings, Section, TokenKey
+from receipted.settings_api import ApiSettings
+from receipted.settings_retention import RetentionSettings
+from storage.postgresql_url import secrets_in
 
 
 def _network(value: Any) -> IPv4Network | IPv6Network:
@@ -74,6 +77,10 @@ class LogSettings(Section):
         "info", description="the least severe level that is logged: debug, info, warning or error"
     )
     format: Literal["json", "console"] = Field("json", description="lines for machines (json) or for people (console)")
+    sample_above: int = Field(
+        50, ge=1, description="how many lines of ordinary work a second are all written, of each event"
+    )
+    sample_every: int = Field(1000, ge=1, description="beyond that, how many lines one line stands for")
 
 
 class PollerSettings(Section):
@@ -168,19 +175,68 @@ class FulfilmentSettings(Section):
     )
     timeout_seconds: float = Field(15, gt=0, description="seconds that a sink may take to answer")
     concurrency: int = Field(16, ge=1, description="how many effects are under way at once")
-    allowed_networks: tuple[Network, ...] = Field((), description="private networks that an HTTP sink may live in")
+    allowed_networks: tuple[Network, ...] = Field(
+        (), description="private networks that an HTTP sink may live in, and a broker without TLS"
+    )
+
+
+_REFERENCES: Final = frozenset({"env", "file", "plain"})
+
+
+def _place(value: Any, info: ValidationInfo) -> Secret:
+    """A URL as it is, or read from where a reference points, since that of a broker may hold a password."""
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("Input should be a valid string")  # noqa: TRY004 - pydantic takes no other for a fault
+    if value.partition(":")[0] not in _REFERENCES:
+        return Secret(value, reference=masked_url(value))
+    reader = info.context if isinstance(info.context, SecretReader) else SecretReader()
+    return reader.read(value)
+
+
+def _reference(secret: Secret | None) -> str | None:
+    return secret.reference if secret is not None else None
+
+
+Place = Annotated[Secret, PlainValidator(_place)]
 
 
 class SinkSettings(Section):
     """Where effects go."""
 
     name: str = Field("", description="names the sink", json_schema_extra=REQUIRED)
-    kind: Literal["http", "python"] = Field("http", description="a signed webhook (http) or a callable (python)")
-    url: str | None = Field(None, description="of an http sink: the https:// URL that effects are sent to")
+    kind: Literal["http", "python", "nats", "rabbitmq", "kafka", "redis"] = Field(
+        "http", description="a signed webhook (http), a callable (python), or a broker: nats, rabbitmq, kafka, redis"
+    )
+    url: Place | None = Field(
+        None,
+        description="the https:// URL of an http sink, or a broker's, as env:NAME or file:path where it has a password",
+    )
     secrets: tuple[Secret, ...] = Field(
-        (), description="of an http sink: whsec_ keys as env:NAME or file:path; the first signs first"
+        (), description="of any sink but python, needed by http: whsec_ keys as env:NAME or file:path; all sign"
+    )
+    destination: str | None = Field(
+        None,
+        description="of a broker: the subject's beginning (nats), exchange (rabbitmq), topic (kafka) or stream (redis)",
+    )
+    authorities: Secret | None = Field(
+        None, description="of a broker with TLS: file:path of certificates in PEM, trusted instead of the system's"
     )
     handler: str | None = Field(None, description="of a python sink: an entry point's name, or module:function")
+
+    @field_serializer("url")
+    def _shown_url(self, value: Secret | None) -> str | None:
+        return _reference(value)
+
+    @property
+    def is_url_written(self) -> bool:
+        """Whether the URL stands in the settings themselves, instead of a reference to it."""
+        return self.url is not None and self.url.reference.partition(":")[0] not in _REFERENCES
+
+    def place(self) -> str:
+        """The URL, from wherever it was read; empty where none was given."""
+        return self.url.reveal() if self.url is not None else ""
 
 
 class Settings(Section):
@@ -193,7 +249,9 @@ class Settings(Section):
         ReconciliationSettings(), description="when everything is compared with what the provider has"
     )
     push: PushSettings = Field(PushSettings(), description="how it is measured what push is worth")
+    api: ApiSettings = Field(ApiSettings(), description="the REST API for programs of yours")
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
+    retention: RetentionSettings = Field(RetentionSettings(), description="how long what is kept is kept")
     fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")
     sinks: tuple[SinkSettings, ...] = Field((), description="where effects go", json_schema_extra=REQUIRED)
     accounts: dict[str, AccountSettings] = Field(
@@ -206,6 +264,8 @@ class Settings(Section):
             yield f"service.token_keys.{at}.secret", token_key.secret
         for at, sink in enumerate(self.sinks):
             yield from _numbered(f"sinks.{at}.secrets", sink.secrets)
+            if sink.url is not None and not sink.is_url_written:
+                yield f"sinks.{at}.url", sink.url
         for name, account in self.accounts.items():
             for secret_name, secret in account.secrets.items():
                 yield f"accounts.{name}.secrets.{secret_name}", secret
@@ -216,9 +276,9 @@ class Settings(Section):
     def secret_values(self) -> Iterator[str]:
         """Every value that must never be shown, for redaction.register_secrets()."""
         yield from (secret.reveal() for _, secret in self.secrets())
-        password = urlsplit(self.service.database).password
-        if password:
-            yield password
+        yield from secrets_in(self.service.database)
+        for sink in self.sinks:
+            yield from secrets_in_url(sink.place())
 
 
 def _numbered(setting: str, secrets: Sequence[Secret]) -> Iterator[tuple[str, Secret]]:
@@ -226,13 +286,13 @@ def _numbered(setting: str, secrets: Sequence[Secret]) -> Iterator[tuple[str, Se
 
 
 def masked_url(url: str) -> str:
-    """The URL without the credentials and query values that it may carry."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "***"
-    host = parts.netloc.rpartition("@")
-    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
-    masked = f"***@{host[2]}" if host[1] else parts.netloc
-    start, rest = url.partition(":")[0], f"{parts.path}{'?' + query if query else ''}"
-    return f"{start}://{masked}{rest}" if "://" in url else f"{start}:***"
+    """The URL without the credentials and query values that it may carry; of several servers, all are shown."""
+    start, found, rest = url.partition("://")
+    if not found:
+        return f"{url.partition(':')[0]}:***"
+    before, _, query = rest.partition("?")
+    credentials, at, shown = before.rpartition("@")  # a password may hold a / or # that was not written with %
+    if not at and "@" in query:
+        return f"{start}://***"
+    names = "&".join(f"{pair.partition('=')[0]}=***" for pair in query.partition("#")[0].split("&")) if query else ""
+    return f"{start}://{'***@' if credentials else ''}{shown.partition('#')[0]}{'?' + names if names else ''}"

@@ -11,6 +11,7 @@ import httpx2
 
 from audit.verify import AuditedAccount
 from fulfilment.backoff import Backoff
+from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Sink
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
@@ -23,6 +24,7 @@ from poller.policy import Schedule
 from poller.push import MeterSettings, PushMeter
 from providers.contract import Client, Provider
 from providers.http import HttpTransport
+from receipted import logs
 from receipted.catalogue import account_of, budget_of, provider_of
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_sections import Settings, SinkSettings
@@ -120,7 +122,7 @@ class Service:
             hint_asks=self.settings.poller.hint_asks,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
         )
-        return InboxWorker(self.database, rules, settings, self.clock)
+        return InboxWorker(self.database, rules, settings, self.clock, logs.sample)
 
     def receiving_accounts(self) -> dict[str, ReceivingAccount]:
         """The accounts as the way in knows them."""
@@ -208,10 +210,22 @@ class Service:
         settings = self.settings.fulfilment
         if sink.kind == "python":
             return HandlerSink(sink.name, sink.handler or "", timeout=settings.timeout_seconds)
+        keys = [secret.reveal() for secret in sink.secrets]
+        if sink.kind != "http":
+            return BrokerSink(
+                sink.name,
+                sink.kind,
+                sink.place(),
+                sink.destination or "",
+                keys,
+                allowed_networks=settings.allowed_networks,
+                authorities=sink.authorities.reveal() if sink.authorities is not None else None,
+                timeout=settings.timeout_seconds,
+            )
         return HttpSink(
             sink.name,
-            sink.url or "",
-            [secret.reveal() for secret in sink.secrets],
+            sink.place(),
+            keys,
             allowed_networks=settings.allowed_networks,
             allow_loopback=self.settings.service.development,
             timeout=settings.timeout_seconds,

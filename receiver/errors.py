@@ -71,12 +71,6 @@ class IntakeFull(ServiceError):
     retryable: ClassVar[bool] = True
 
 
-class Unstorable(ServiceError):
-    """The database takes other deliveries and not this one; the log tells which."""
-
-    code = "unstorable"
-
-
 class ClientGone(ServiceError):
     """The client went away before its body had arrived; there is nobody to answer."""
 

@@ -1,32 +1,38 @@
 """The way in for providers: verify, record durably, answer. A plain ASGI callable, without Request objects."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from re import compile as pattern
 from urllib.parse import parse_qs
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from providers import keepable
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
 from providers.signing import KeyRing, Window
 from receiver.answers import send_error, send_json
 from receiver.body import read_body
-from receiver.errors import ClientGone, HeadersTooLarge, NotHttps, TooManyUnverified, UnknownAccount
+from receiver.errors import ClientGone, HeadersTooLarge, NotHttps, TooManyUnverified, UnknownAccount, UnknownToken
 from receiver.limits import UnverifiedLimit
-from receiver.peer import Network, Peer, peer_of
+from receiver.peer import Network, Peer, is_secure, peer_of
 from receiver.quarantine import Quarantine
+from receiver.taken import Answer, Taken
 from receiver.tokens import About, Tokens
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
-from storage import inbox
+from storage.arrivals import Arrival, arrived, message_of
 from storage.ids import new_id
+from storage.inbox import Recorded
 from storage.tables import InboxMessage
 
 log = structlog.get_logger()
+
+_WEBHOOK, _CALLBACK = Source.WEBHOOK.value, Source.CALLBACK.value
 
 #: Credentials among the headers; only their digest is kept.
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
@@ -67,6 +73,7 @@ class Intake:
         limit: UnverifiedLimit,
         settings: IntakeSettings,
         clock: Callable[[], datetime],
+        sample: Callable[[str], int] = lambda _event: 1,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
@@ -75,6 +82,48 @@ class Intake:
         self._limit = limit
         self._settings = settings
         self._clock = clock
+        self._sample = sample
+        self._places = dict(_places(accounts))
+
+    def take(
+        self,
+        target: bytes,
+        raw: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        client: str,
+        scheme: str,
+        answer: Answer,
+    ) -> bool:
+        """Whether the POST is an ordinary delivery; then it is answered as soon as its commit is known.
+
+        Otherwise nothing was done, and `__call__` answers it: that is the only place that refuses. Half of what a
+        delivery costs there is spent on requests in general, before and after all that is done here.
+        """
+        place = self._places.get(target) or self._called_back(target)
+        if place is None or len(raw) > _MAX_HEADERS or len(body) > self._settings.body_limit:
+            return False
+        account, about, kind = place
+        settings = self._settings
+        if not is_secure(client, scheme, raw, settings.trusted_proxies, is_development=settings.is_development):
+            return False
+        try:
+            arrival = verified_arrival(account, about, kind, _delivery(raw, body), self._clock())
+            if len(arrival.headers) > _MAX_HEADER_BYTES:
+                return False
+            self._writer.submit(arrival, Taken(answer, arrival, self.note))
+        except Exception:  # noqa: BLE001 - a refusal or a bug: either is met again by __call__, and told there
+            return False
+        return True
+
+    def _called_back(self, target: bytes) -> "_Place | None":
+        if not target.startswith(_CALLBACKS) or not _TOKEN.fullmatch(target, len(_CALLBACKS)):
+            return None
+        try:
+            about = self._tokens.read("callback", target[len(_CALLBACKS) :].decode("ascii"))
+        except UnknownToken:
+            return None
+        account = self._accounts.get(about.account)
+        return None if account is None else (account, about, about.kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a 2xx to a POST means that the delivery is committed durably."""
@@ -89,14 +138,29 @@ class Intake:
                 await send_json(send, 200, {"account": account.name, "ready": True}, is_head=is_head)
                 return
             delivery = await self._read(scope, receive)
-            message_id = await self._record(account, about, kind, delivery, peer, request_id)
+            recorded = await self._record(account, about, kind, delivery, peer, request_id)
         except ClientGone:
             log.info("delivery.abandoned", request_id=request_id)
         except ServiceError as error:
             log.info("delivery.refused", request_id=request_id, code=error.code, status=error.status)
             await send_error(send, error, request_id, is_head=is_head)
         else:
-            await send_json(send, 200, {"received": True, "id": message_id})
+            self.note(account.name, request_id, recorded)
+            await send_json(send, 200, {"received": True, "id": recorded.id})
+
+    def note(self, account: str, request_id: str, recorded: Recorded) -> None:
+        """Log what was recorded; under load a line stands for many."""
+        event = "delivery.duplicate" if recorded.is_duplicate else "delivery.recorded"
+        count = self._sample(event)
+        if count:
+            log.info(
+                event,
+                account=account,
+                request_id=request_id,
+                message_id=recorded.id,
+                is_variant=recorded.is_variant,
+                sampled=count,
+            )
 
     def _addressed(self, scope: Scope) -> tuple[ReceivingAccount, About | None, str | None]:
         """Whose URL this is. A query `kind=` tells kinds apart that share a body format."""
@@ -114,8 +178,7 @@ class Intake:
         if len(raw) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > _MAX_HEADER_BYTES:
             raise HeadersTooLarge
         body = await read_body(scope, receive, at_most=settings.body_limit, seconds=settings.body_seconds)
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
-        return Delivery(body, headers)
+        return _delivery(raw, body)
 
     async def _record(
         self,
@@ -125,22 +188,14 @@ class Intake:
         delivery: Delivery,
         peer: Peer,
         request_id: str,
-    ) -> str:
+    ) -> Recorded:
         now = self._clock()
         try:
-            message = verified_message(account, about, kind, delivery, now)
+            arrival = verified_arrival(account, about, kind, delivery, now, request_id)
         except DeliveryRejected as rejected:
             await self._refuse(account, about, kind, delivery, peer, rejected, now, request_id)
             raise
-        recorded = await self._writer.record(message)
-        log.info(
-            "delivery.duplicate" if recorded.is_duplicate else "delivery.recorded",
-            account=account.name,
-            request_id=request_id,
-            message_id=recorded.id,
-            is_variant=recorded.is_variant,
-        )
-        return recorded.id
+        return await self._writer.record(arrival)
 
     async def _refuse(
         self,
@@ -181,27 +236,61 @@ def _kind_in(query: bytes, provider: Provider) -> str | None:
     return kind if kind in provider.lifecycles else None
 
 
-def verified_message(
-    account: ReceivingAccount, about: About | None, kind: str | None, delivery: Delivery, now: datetime
-) -> InboxMessage:
+_Place = tuple[ReceivingAccount, About | None, str | None]
+
+_CALLBACKS = b"/callbacks/"
+_TOKEN = pattern(rb"[A-Za-z0-9_.\-]+")
+
+
+def _places(accounts: Mapping[str, ReceivingAccount]) -> Iterator[tuple[bytes, _Place]]:
+    """Every URL that an account is registered under, as it is written in a request."""
+    for name, account in accounts.items():
+        path = f"/webhooks/{name}"
+        yield path.encode(), (account, None, None)
+        for kind in account.provider.lifecycles:
+            yield f"{path}?kind={kind}".encode(), (account, None, kind)
+
+
+def _delivery(raw: Sequence[tuple[bytes, bytes]], body: bytes) -> Delivery:
+    return Delivery(body, tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]))
+
+
+def verified_arrival(
+    account: ReceivingAccount,
+    about: About | None,
+    kind: str | None,
+    delivery: Delivery,
+    now: datetime,
+    message_id: str | None = None,
+) -> Arrival:
     """The inbox message of an authentic delivery; raises DeliveryRejected and nothing else."""
     verified = account.provider.verify(delivery, account.keys, account.window, now)
-    return inbox.new_message(
+    return arrived(
+        message_id=message_id,
         account=account.name,
-        source=(Source.CALLBACK if about else Source.WEBHOOK).value,
-        delivery_key=account.provider.delivery_key(delivery),
+        source=_WEBHOOK if about is None else _CALLBACK,
+        delivery_key=keepable.key(account.provider.delivery_key(delivery)),
         body=delivery.body,
         headers=kept_headers(delivery),
         key_id=verified.key_id,
         provider_time=verified.provider_time,
         received_at=now,
         kind=kind,
-        about=about.payment_id if about else None,
+        about=None if about is None else about.payment_id,
     )
 
 
-def kept_headers(delivery: Delivery) -> tuple[tuple[str, str], ...]:
+def verified_message(
+    account: ReceivingAccount, about: About | None, kind: str | None, delivery: Delivery, now: datetime
+) -> InboxMessage:
+    """As verified_arrival, as a record."""
+    return message_of(verified_arrival(account, about, kind, delivery, now))
+
+
+def kept_headers(delivery: Delivery) -> Sequence[tuple[str, str]]:
     """The headers as received, with a digest in place of each credential."""
+    if _CREDENTIALS.isdisjoint([name for name, _ in delivery.headers]):
+        return delivery.headers
     return tuple(
         (name, f"sha256={sha256(value.encode('latin-1')).hexdigest()}" if name in _CREDENTIALS else value)
         for name, value in delivery.headers

@@ -33,6 +33,23 @@ def peer_of(scope: Scope, trusted: Sequence[Network], *, is_development: bool) -
     return Peer(address, is_secure)
 
 
+def is_secure(
+    client: str,
+    scheme: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    trusted: Sequence[Network],
+    *,
+    is_development: bool,
+) -> bool:
+    """Whether the peer of a request with these would be secure."""
+    if scheme == "https":
+        return True
+    if not trusted:
+        return is_development and _is_loopback(client)
+    scope = {"client": (client, 0) if client else None, "scheme": scheme, "headers": headers}
+    return peer_of(scope, trusted, is_development=is_development).is_secure
+
+
 def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:
     """The last address that a proxy of ours saw; what stands before it was written by the client."""
     for hop in reversed([_without_port(part.strip()) for part in forwarded_for.split(",") if part.strip()]):

@@ -13,7 +13,8 @@ from receiver.peer import Network, peer_of
 from receiver.tokens import About, Tokens
 from receiver.writer import GroupWriter
 from statemachine.phases import Source
-from storage import inbox, payments
+from storage import payments
+from storage.arrivals import arrived
 from storage.engine import Database
 from storage.tables import Payment
 
@@ -49,7 +50,7 @@ class Returns:
         payment = await asyncio.to_thread(self._payment, about)
         now = self._clock()
         await self._writer.record(
-            inbox.new_message(
+            arrived(
                 account=about.account,
                 source=Source.RETURN.value,
                 delivery_key=f"return:{about.payment_id}:{int(now.timestamp()) // _SECONDS_PER_HINT}",

@@ -1,95 +1,167 @@
-"""Group commit: one writer takes what waits and commits it in one transaction, without any artificial delay."""
+"""Group commit: what waits is committed together, without any artificial delay, and answered within a bound."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
 
 import structlog
 
-from receiver.errors import IntakeFull, Unstorable
+from receiver.errors import IntakeFull
 from statemachine.errors import ServiceError
-from storage import inbox, migrate
-from storage.engine import Database
+from storage.arrivals import Arrival
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
-from storage.tables import InboxMessage
+from storage.intake import Outcome, Store, unstorable
 
 log = structlog.get_logger()
 
 #: Messages committed at once; more wait for the next transaction.
-_BATCH = 500
+_BATCH: Final = 500
+
+#: So many wait before a second batch is begun beside the one that is under way: two small ones cost more than one.
+_CROWD: Final = 64
+
+#: Seconds after which somebody who waits is told that the database is away, whatever it does: providers wait for ten.
+_PATIENCE: Final = 8.0
+
+
+class Waiter(Protocol):
+    """Somebody who waits for an arrival to be committed."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """It is recorded, or it is not. Called in the event loop; another call after the first changes nothing."""
+
+
+_Entry = tuple[Arrival, Waiter, float]  #: with the loop's time at which it came
 
 
 class GroupWriter:
     """Records messages for every request of this process. Load makes batches; an idle service commits at once."""
 
-    def __init__(self, database: Database, *, queue: int, on_recorded: Callable[[], None]) -> None:
-        self._database = database
+    def __init__(self, store: Store, *, queue: int, on_recorded: Callable[[], None]) -> None:
+        self._store = store
         self._queue = queue
         self._on_recorded = on_recorded
-        self._waiting: deque[tuple[InboxMessage, asyncio.Future[Recorded]]] = deque()
-        self._draining: asyncio.Task[None] | None = None
+        self._waiting: deque[_Entry] = deque()
+        self._lanes: set[asyncio.Task[None] | None] = set()
+        self._under_way: dict[int, Sequence[_Entry]] = {}
+        self._is_called = False
+        self._watch: asyncio.TimerHandle | None = None
         self._is_schema_checked = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._now = 0.0  #: the loop's time of the first that came in this turn of the event loop
 
-    async def record(self, message: InboxMessage) -> Recorded:
-        """The message is committed durably when this returns.
+    def submit(self, arrival: Arrival, waiter: Waiter) -> None:
+        """The waiter is told when the arrival is committed durably, or that nothing is known to be kept of it.
 
-        Raises StorageUnavailable, SchemaOutdated, Unstorable or IntakeFull: nothing of it was kept. A caller that is
-        cancelled leaves its batch alone: the message may be recorded all the same, which a redelivery then finds.
+        A waiter that is not interested any more leaves its batch alone: the message may be recorded all the same,
+        which a redelivery then finds. Raises IntakeFull: then nothing is kept, and the waiter is told nothing.
         """
         if len(self._waiting) >= self._queue:
             raise IntakeFull
-        recorded: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-        self._waiting.append((message, recorded))
-        if self._draining is None:
-            self._draining = asyncio.create_task(self._drain())
-        return await recorded
+        if not self._is_called:
+            self._is_called = True
+            loop = asyncio.get_running_loop()
+            self._now = loop.time()
+            loop.call_soon(self._begin)
+        self._waiting.append((arrival, waiter, self._now))
+
+    async def record(self, arrival: Arrival) -> Recorded:
+        """The message is committed durably when this returns.
+
+        Raises StorageUnavailable, SchemaOutdated, Unstorable or IntakeFull: nothing is known to be kept of it.
+        """
+        waiter = _Future(asyncio.get_running_loop().create_future())
+        self.submit(arrival, waiter)
+        return await waiter.recorded
 
     async def close(self) -> None:
-        """Everything that waits is committed; then the writer's thread ends."""
-        if self._draining is not None:
-            await self._draining
-        self._thread.shutdown()
+        """Everything that waits is committed; then the store is closed."""
+        while self._lanes or self._waiting:
+            self._begin()
+            await asyncio.wait({lane for lane in self._lanes if lane is not None})
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._store.close()
+
+    def _begin(self) -> None:
+        """What came within one turn of the event loop is in one batch."""
+        self._is_called = False
+        lanes = len(self._lanes)
+        if self._waiting and (not lanes or (lanes < self._store.lanes and len(self._waiting) >= _CROWD)):
+            task = asyncio.create_task(self._drain())
+            self._lanes.add(task)
+            if self._watch is None:
+                self._watch = asyncio.get_running_loop().call_later(_PATIENCE / 8, self._look)
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
-                results = await loop.run_in_executor(self._thread, self._commit, [message for message, _ in batch])
-                for (_, waiter), result in zip(batch, results, strict=True):
-                    if waiter.done():
-                        continue  # its request was cancelled
-                    if isinstance(result, ServiceError):
-                        waiter.set_exception(result)
-                    else:
-                        waiter.set_result(result)
+                self._under_way[id(batch)] = batch
+                try:
+                    outcomes = await self._commit([arrival for arrival, _, _ in batch])
+                finally:
+                    self._under_way.pop(id(batch), None)
+                for (_, waiter, _), outcome in zip(batch, outcomes, strict=True):
+                    waiter.settle(outcome)
                 self._on_recorded()
         finally:
-            self._draining = None
+            self._lanes.discard(asyncio.current_task())
+            if self._waiting:
+                self._begin()
 
-    def _commit(self, messages: Sequence[InboxMessage]) -> list[Recorded | ServiceError]:
-        """One result for each message; a message that cannot be stored fails alone."""
+    async def _commit(self, batch: Sequence[Arrival]) -> list[Outcome]:
+        """One outcome for each message; a message that cannot be stored fails alone."""
         try:
             if not self._is_schema_checked:
-                migrate.check(self._database)
+                await self._store.check()
                 self._is_schema_checked = True
-            with self._database.write() as unit:
-                return list(inbox.record(unit, messages))
+            return await self._store.write(batch)
         except (StorageUnavailable, SchemaOutdated) as fault:
-            log.error("storage.unavailable", messages=len(messages), error=fault.message)
-            return [type(fault)() for _ in messages]
+            self._is_schema_checked = self._is_schema_checked and not isinstance(fault, SchemaOutdated)
+            log.error("storage.unavailable", messages=len(batch), error=fault.message)
+            return [type(fault)() for _ in batch]
         except Exception as fault:  # noqa: BLE001 - a poison message must not fail its neighbours
-            if len(messages) == 1:
-                # a database's words repeat what it was given, so only their kind is logged
-                log.error(
-                    "delivery.unstorable",
-                    account=messages[0].account,
-                    message_id=messages[0].id,
-                    error=type(fault).__name__,
-                )
-                return [Unstorable()]
-        half = len(messages) // 2
-        return self._commit(messages[:half]) + self._commit(messages[half:])
+            if len(batch) == 1:
+                return [unstorable(batch[0], fault)]
+        half = len(batch) // 2
+        return [*await self._commit(batch[:half]), *await self._commit(batch[half:])]
+
+    def _look(self) -> None:
+        """Whoever has waited too long is told so; what becomes of the batch is found by a redelivery."""
+        loop = asyncio.get_running_loop()
+        self._watch = None
+        since = loop.time() - _PATIENCE
+        late = 0
+        for number, batch in list(self._under_way.items()):
+            if batch[0][2] < since:
+                del self._under_way[number]
+                for _, waiter, _ in batch:
+                    waiter.settle(StorageUnavailable())
+                late += len(batch)
+        while self._waiting and self._waiting[0][2] < since:
+            self._waiting.popleft()[1].settle(StorageUnavailable())
+            late += 1
+        if late:
+            log.error("storage.unavailable", messages=late, error=f"no answer within {_PATIENCE:g} s")
+        if self._lanes or self._waiting:
+            self._watch = loop.call_later(_PATIENCE / 8, self._look)
+
+
+class _Future:
+    """A waiter that is awaited."""
+
+    __slots__ = ("recorded",)
+
+    def __init__(self, recorded: asyncio.Future[Recorded]) -> None:
+        self.recorded = recorded
+
+    def settle(self, outcome: Outcome) -> None:
+        """See Waiter."""
+        if self.recorded.done():
+            return  # its request was cancelled
+        if isinstance(outcome, ServiceError):
+            self.recorded.set_exception(outcome)
+        else:
+            self.recorded.set_result(outcome)

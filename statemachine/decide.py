@@ -1,7 +1,8 @@
 """decide(): from a payment and an observation to a decision. Pure and total."""
 
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of

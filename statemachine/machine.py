@@ -2,8 +2,8 @@
 
 Measured on 0.9.3 and hidden here: a missing arrow raises MachineError, an unknown event AttributeError or KeyError, an
 unknown state ValueError; `add_model` costs more than a trigger, and a new Machine more than both. So there is one
-Machine per lifecycle, it owns no model, and every answer that decide() needs often is asked of it once and kept in a
-table (ADR 0003).
+Machine per lifecycle, it owns no model, and every answer is asked of it once, from every state to every other, and kept
+in a table (ADR 0003).
 """
 
 from collections import deque
@@ -41,21 +41,27 @@ class Moves:
         order = dict(lifecycle.moves)
         order[_START] = (*lifecycle.initial, NOT_CREATED)
         order[NOT_CREATED] = lifecycle.initial
+        self._arrows = {
+            (start, target) for start in self._names for target in self._names if self._machine_moves(start, target)
+        }
         self._walks = {
             (start, end): walk for start in self._names for end, walk in self._walks_from(start, order).items()
         }
 
     def fire(self, state: str | None, target: str) -> str:
-        """Move one step through the Machine itself; raises IllegalMove where it has no arrow."""
-        subject = _Subject(state or _START)
+        """The target, where the Machine has moved there from this state; raises IllegalMove where it would not."""
+        if (state or _START, target) not in self._arrows:
+            raise IllegalMove(f"no legal move from {state!r} to {target!r}")
+        return target
+
+    def _machine_moves(self, start: str, target: str) -> bool:
+        """Whether the Machine itself moves one step from there to there."""
+        subject = _Subject(start)
         event = self._machine.events.get(target)
         try:
-            moved = event is not None and event.trigger(subject)
-        except (MachineError, ValueError):  # no arrow; no such state, as in a history that was tampered with
-            moved = False
-        if not moved:
-            raise IllegalMove(f"no legal move from {state!r} to {target!r}")
-        return subject.state
+            return event is not None and bool(event.trigger(subject)) and subject.state == target
+        except MachineError:  # no arrow
+            return False
 
     def walk(self, state: str | None, target: str) -> tuple[str, ...] | None:
         """The shortest legal walk to another state, its end included; None where there is none."""

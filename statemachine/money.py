@@ -1,6 +1,7 @@
 """Money is a whole number of minor units and an ISO 4217 currency; never a float."""
 
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from functools import lru_cache
 
 from statemachine.errors import InvalidAmount
 
@@ -21,6 +22,7 @@ MAX_MINOR = 10**15
 _EXACT = Context(prec=60, traps=[InvalidOperation, Overflow, Inexact])
 
 
+@lru_cache(maxsize=1000)
 def currency_code(value: str) -> str:
     """The upper-case ISO 4217 code; raises InvalidAmount for anything but three ASCII letters."""
     code = value.strip().upper()
@@ -52,6 +54,7 @@ def to_minor(amount: str | int | Decimal, currency: str) -> int:
     return minor
 
 
+@lru_cache(maxsize=10_000)
 def from_minor(minor: int, currency: str) -> str:
     """The decimal string of major units, with exactly the currency's decimal places."""
     places = exponent(currency)

@@ -1,14 +1,14 @@
 """What decide() works on: a payment as the rules see it, and what one message says about it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from statemachine.phases import ConflictPolicy, Effect, Outcome, Review, Source
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """The provider-neutral reading of one statement about one payment. Everything but the source may be unsaid.
 
     `as_of` is the instant at which the statement was true: the provider's own time where it gives one, else, for an
@@ -30,13 +30,12 @@ class Observation:
     asked_at: datetime | None = None  #: for an answer to our own call: when it was sent, by our clock
     failure_reason: str | None = None
     expires_at: datetime | None = None
-    facts: Mapping[str, str | None] = field(default_factory=dict)  #: replaces facts of the same name; None removes
+    facts: Mapping[str, str | None] = {}  #: replaces facts of the same name; None removes
     actor: str | None = None  #: who, for an operator
     note: str | None = None  #: why, for an operator
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(msgspec.Struct, frozen=True):
     """What the rules need to know about a payment. `state` is None until the provider's first word."""
 
     state: str | None = None
@@ -48,8 +47,7 @@ class Payment:
     policy: ConflictPolicy = ConflictPolicy.REVIEW
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What follows from one observation: a value, never an exception."""
 
     outcome: Outcome

@@ -2,30 +2,40 @@
 
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import QueuePool
 
 from storage.errors import DatabaseUnsupported
+from storage.postgresql_url import PostgresqlUrl, is_postgresql, read_url
 
 #: Seconds that another process may hold the write lock of a SQLite file, or a row of PostgreSQL, before we answer
 #: "unavailable": shorter than a provider waits for its answer.
 BUSY_SECONDS: Final = 5.0
 
+#: Statements that a connection to SQLite keeps prepared: those of storage/intake_sqlite.py, and room for others.
+_PREPARED: Final = 400
+
 #: Seconds that PostgreSQL lets a transaction of ours do nothing. Nothing is sent while one is open, so that its
 #: process hangs, is stopped or has lost its network, and its row locks hold up everybody else.
-_IDLE_SECONDS: Final = 60
+_IDLE_SECONDS: Final = 15
 
-#: Of every connection to PostgreSQL. A commit is on the disk, whatever the server's or the role's default is.
-_SESSION: Final = {
+#: Seconds that PostgreSQL has for one answer: to whether it is there, to what writes (longer than that may wait for a
+#: lock), and to what only reads.
+_PATIENCE: Final = {"idle": 2.0, "write": BUSY_SECONDS + 3.0, "read": 60.0}
+
+#: Of every connection to PostgreSQL. A commit is on the disk, whatever the server's or the role's default is, and on
+#: that of its synchronous standby where the server has one.
+SESSION: Final = {
     "synchronous_commit": "on",
     "lock_timeout": f"{int(BUSY_SECONDS * 1000)}ms",
     "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
     "timezone": "UTC",
 }
 
-#: Of libpq: a server that does not answer is noticed within half a minute, and not after the system's two hours.
+#: Of libpq: a server that is gone is noticed within half a minute, and not after the system's two hours.
 _NETWORK: Final = {
-    "connect_timeout": "5",
+    "connect_timeout": "3",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -33,28 +43,40 @@ _NETWORK: Final = {
     "application_name": "receipted",
 }
 
-_POSTGRESQL: Final = ("postgresql", "postgres", "postgresql+psycopg")
+#: Seconds for connecting to each of several servers: one that is away must not use up a provider's patience.
+EACH_SECONDS: Final = "2"
+
+#: PostgreSQL's "cannot execute … in a read-only transaction".
+_READ_ONLY: Final = "25006"
 
 
 def connected(url: str) -> Engine:
     """The engine of a SQLite file or a PostgreSQL database; opens nothing yet. Raises DatabaseUnsupported."""
+    if is_postgresql(url):
+        return _postgresql(read_url(url))
     try:
         parts = make_url(url)
     except ArgumentError:  # its message repeats the URL, which may hold a password
         raise DatabaseUnsupported("the database's URL cannot be read", param="database") from None
     if parts.drivername in ("sqlite", "sqlite+pysqlite"):
         return _sqlite(parts)
-    if parts.drivername in _POSTGRESQL:
-        return _postgresql(parts.set(drivername="postgresql+psycopg"))
     raise DatabaseUnsupported(
         "the database's URL begins with neither sqlite:// nor postgresql://", param="database"
     ) from None
 
 
-def _postgresql(url: URL) -> Engine:
+def libpq_words(url: PostgresqlUrl) -> dict[str, str]:
+    """What psycopg connects with: the URL's own words over ours."""
+    ours = {**_NETWORK, "connect_timeout": EACH_SECONDS} if len(url.hosts) > 1 else _NETWORK
+    return {**ours, **url.keywords()}
+
+
+def _postgresql(url: PostgresqlUrl) -> Engine:
     try:
+        from storage.psycopg_connection import BoundedConnection  # noqa: PLC0415 - the driver is an extra
+
         engine = create_engine(
-            url.set(query={**_NETWORK, **url.query}),
+            "postgresql+psycopg://",  # the dialect alone: several servers are more than SQLAlchemy's URL can say
             pool_pre_ping=True,
             pool_timeout=BUSY_SECONDS,
             hide_parameters=True,
@@ -64,19 +86,64 @@ def _postgresql(url: URL) -> Engine:
         raise DatabaseUnsupported(
             "PostgreSQL needs its driver: install receipted with the extra postgres", param="database"
         ) from None
+    words = libpq_words(url)
 
-    @event.listens_for(engine, "connect")
-    def _configure(dbapi_connection: Any, _record: Any) -> None:
-        dbapi_connection.autocommit = True
-        for name, value in _SESSION.items():
-            dbapi_connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-        dbapi_connection.autocommit = False
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> BoundedConnection:
+        connection = BoundedConnection.connect(*arguments, **{**words, **keywords})
+        connection.patience = _PATIENCE["idle"]
+        if url.is_pooled:
+            connection.prepare_threshold = None
+        return connection
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        options, driver = connection.get_execution_options(), connection.connection.driver_connection
+        is_write = options.get("receipted_write", False)
+        if driver is not None:
+            driver.patience = options.get("receipted_patience", _PATIENCE["write" if is_write else "read"])
+        if url.is_pooled:
+            _configure(connection.connection, is_local=True)
+
+    @event.listens_for(engine, "reset")
+    def _reset(dbapi_connection: Any, _record: Any, _state: Any) -> None:
+        dbapi_connection.patience = _PATIENCE["idle"]
+
+    @event.listens_for(engine, "handle_error")
+    def _moved(context: ExceptionContext) -> None:
+        """A server that was demoted is left, with every connection that was made to it: the writes go elsewhere."""
+        options = context.connection.get_execution_options() if context.connection is not None else {}
+        is_refused = getattr(context.original_exception, "sqlstate", None) == _READ_ONLY
+        if is_refused and not options.get("postgresql_readonly", False):
+            context.is_disconnect = True
+
+    if not url.is_pooled:
+
+        @event.listens_for(engine, "connect")
+        def _set_up(dbapi_connection: Any, _record: Any) -> None:
+            dbapi_connection.autocommit = True
+            _configure(dbapi_connection, is_local=False)
+            dbapi_connection.autocommit = False
 
     return engine
 
 
+def _configure(dbapi_connection: Any, *, is_local: bool) -> None:
+    """For the session, or for the transaction where the next one may be in another session."""
+    calls = ", ".join("set_config(%s, %s, %s)" for _ in SESSION)
+    with dbapi_connection.cursor() as cursor:
+        cursor.execute(f"SELECT {calls}", [each for pair in SESSION.items() for each in (*pair, is_local)])
+
+
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
+    # Whoever writes next takes the connection that wrote last: any other has forgotten the pages that it knew.
+    engine = create_engine(
+        url,
+        connect_args={"timeout": BUSY_SECONDS, "cached_statements": _PREPARED},
+        hide_parameters=True,
+        poolclass=QueuePool,
+        pool_use_lifo=True,
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(dbapi_connection: Any, _record: Any) -> None:

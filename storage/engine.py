@@ -1,20 +1,23 @@
 """The database and its units of work. On SQLite one writer at a time, on PostgreSQL row locks."""
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable, Row, RowMapping
+from sqlalchemy import Connection, CursorResult, Executable, RowMapping
+from sqlalchemy import Row as Selected
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.orm.attributes import manager_of_class
 from sqlmodel import SQLModel
 
+from storage.columns import Row
 from storage.connections import connected
 from storage.errors import StorageUnavailable
+from storage.faults import without_values, words
+from storage.locks import FairLock
 
 Record = TypeVar("Record", bound=SQLModel)
 
@@ -44,8 +47,21 @@ class Unit:
         row = self.execute(statement).first()
         return None if row is None else load(model, row)
 
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query in the driver's own words, as the driver returns them."""
+        with self._connection.exec_driver_sql(query, tuple(parameters)) as result:
+            return list(result.cursor.fetchall())
 
-def load(model: type[Record], row: Row[*tuple[Any, ...]]) -> Record:
+    def run(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        """A statement in the driver's own words; returns how many rows it changed."""
+        return self._connection.exec_driver_sql(statement, tuple(parameters)).rowcount
+
+    def run_each(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
+        """A statement in the driver's own words for each row of parameters; how many rows it changed in all."""
+        return self._connection.exec_driver_sql(statement, list(rows)).rowcount
+
+
+def load(model: type[Record], row: Selected[*tuple[Any, ...]]) -> Record:
     """A detached record of a whole row."""
     return made(model, row._mapping)  # noqa: SLF001 - the documented way to a row's names, underscore and all
 
@@ -55,14 +71,18 @@ def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record
 
     What the constructor does besides would cost 0.1 ms and more for each row, and a table's records are not validated.
     """
-    record: Record = _manager(model).new_instance()
-    record.__dict__.update(columns)
-    return record
+    if issubclass(model, Row):
+        record: Record = model.__new__(model)
+        record.__dict__ = {**_nothing(model), **columns}
+        return record
+    mapped: Record = _manager(model).new_instance()
+    mapped.__dict__.update(columns)
+    return mapped
 
 
 def values(record: SQLModel, columns: Iterable[str] | None = None) -> dict[str, Any]:
     """The record's columns by name, ready for an insert or update."""
-    names = columns if columns is not None else _columns(record.__class__)
+    names = columns if columns is not None else columns_of(record.__class__)
     kept = record.__dict__  # no record belongs to a session, so that nothing is left to be loaded
     return {name: kept.get(name) for name in names}
 
@@ -74,8 +94,14 @@ def _manager(model: type[SQLModel]) -> Any:
 
 
 @cache
-def _columns(model: type[SQLModel]) -> tuple[str, ...]:
-    return tuple(model.__table__.columns.keys())  # type: ignore[attr-defined]
+def columns_of(model: type[SQLModel]) -> tuple[str, ...]:
+    """The names of the model's columns, in order."""
+    return tuple(model.model_fields)
+
+
+@cache
+def _nothing(model: type[SQLModel]) -> Mapping[str, None]:
+    return dict.fromkeys(columns_of(model))
 
 
 class Database:
@@ -88,7 +114,8 @@ class Database:
         self.url = url
         self.engine = connected(url)
         self._is_sqlite = self.engine.dialect.name == "sqlite"
-        self._writing = threading.Lock() if self._is_sqlite else None
+        #: The turn to write, within this process: on SQLite one at a time, in the order in which they asked.
+        self.turn: AbstractContextManager[None] = FairLock() if self._is_sqlite else nullcontext()
 
     @contextmanager
     def write(self) -> Iterator[Unit]:
@@ -99,17 +126,10 @@ class Database:
         work because of another. Where the connection is lost during the commit itself, nobody can say whether it was
         kept: every caller's repeat must be harmless.
         """
-        lock = self._writing
-        if lock is not None:
-            lock.acquire()
-        try:
-            with translated(), self.engine.connect() as connection:
-                connection = connection.execution_options(receipted_write=True)
-                with connection.begin():
-                    yield Unit(connection)
-        finally:
-            if lock is not None:
-                lock.release()
+        with self.turn, translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(receipted_write=True)
+            with connection.begin():
+                yield Unit(connection)
 
     @contextmanager
     def read(self) -> Iterator[Unit]:
@@ -125,16 +145,33 @@ class Database:
         self.engine.dispose()
 
 
+def is_moved_partition(fault: BaseException | None) -> bool:
+    """Whether a row was on its way to a partition that gave up its range meanwhile; a repeat finds the right one.
+
+    PostgreSQL calls it a violated check, and names no constraint. `fault` is of either driver.
+    """
+    about = getattr(fault, "diag", fault)
+    return getattr(fault, "sqlstate", None) == "23514" and getattr(about, "constraint_name", None) is None
+
+
+#: PostgreSQL's serialization_failure and deadlock_detected.
+_RIVALRY: Final = ("40001", "40P01")
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Whatever the driver says of a database that cannot be used is StorageUnavailable outside the block."""
     try:
         yield
-    except (IntegrityError, DataError, ProgrammingError):
-        raise  # a fault of one row or of the program, not of the database
+    except (IntegrityError, DataError, ProgrammingError) as fault:
+        if is_moved_partition(fault.orig):
+            raise StorageUnavailable("a partition was made at that moment") from None
+        raise without_values(fault) from None  # a fault of one row or of the program, not of the database
     except DBAPIError as fault:
         # The statement and its parameters stay out of the message: they hold payloads.
-        raise StorageUnavailable(f"the database refused: {type(fault.orig).__name__}: {fault.orig}") from None
+        unavailable = StorageUnavailable(f"the database refused: {type(fault.orig).__name__}: {words(fault)}")
+        unavailable.is_rivalry = getattr(fault.orig, "sqlstate", None) in _RIVALRY
+        raise unavailable from None
     except PoolTimeout:
         raise StorageUnavailable("every connection to the database is in use") from None
     except PendingRollbackError:

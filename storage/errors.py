@@ -14,6 +14,7 @@ class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     status = 503
     retryable: ClassVar[bool] = True
+    is_rivalry: bool = False  #: another unit of work was let go first, in a deadlock; a repeat will do
 
 
 class DatabaseUnsupported(ServiceError):

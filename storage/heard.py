@@ -8,12 +8,12 @@ from sqlalchemy.orm import aliased
 
 from statemachine.phases import Outcome, Phase, Source
 from storage.engine import Unit
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessageTable, PaymentTable, TransitionTable
 
-_payment = Payment.__table__  # type: ignore[attr-defined]
-_move = Transition.__table__  # type: ignore[attr-defined]
-_cause = aliased(InboxMessage.__table__, name="cause")  # type: ignore[attr-defined]
-_before = aliased(InboxMessage.__table__, name="before")  # type: ignore[attr-defined]
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_move = TransitionTable.__table__  # type: ignore[attr-defined]
+_cause = aliased(InboxMessageTable.__table__, name="cause")  # type: ignore[attr-defined]
+_before = aliased(InboxMessageTable.__table__, name="before")  # type: ignore[attr-defined]
 
 #: A payment that has come here was paid, whether or not that word was heard.
 _WAS_PAID: Final = (Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED.value)

@@ -5,12 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import func, insert, select
 
-from storage.engine import Unit, values
+from storage.engine import Unit, made, values
 from storage.ids import new_id
 from storage.seals import transition_hash
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessage, Payment, Transition, TransitionTable
 
-_table = Transition.__table__  # type: ignore[attr-defined]
+_table = TransitionTable.__table__  # type: ignore[attr-defined]
 
 
 def append(
@@ -27,31 +27,51 @@ def append(
     as_of: datetime | None,
     recorded_at: datetime,
 ) -> Transition:
-    """The payment's next link, numbered, chained and resting on its cause; the payment is at the new state.
+    """The payment's next link is kept at once, as `link` makes it.
 
     The caller saves the payment in the same unit of work. IntegrityError where another worker took the number.
     """
-    transition = Transition(
-        id=new_id(),
-        payment_id=payment.id,
-        number=payment.version + 1,
-        from_state=payment.state,
-        to_state=to_state,
-        phase=phase,
-        via=list(via),
-        forced=forced,
-        cause=cause.id,
-        evidence=cause.envelope_digest,
-        source=cause.source,
-        actor=actor,
-        reason=reason,
-        as_of=as_of,
-        recorded_at=recorded_at,
-        prev_hash=payment.head_hash,
-        hash="",
+    transition = link(payment, cause, to_state, phase, via, forced, actor, reason, as_of, recorded_at)
+    unit.execute(insert(_table), values(transition))
+    return transition
+
+
+def link(
+    payment: Payment,
+    cause: InboxMessage,
+    to_state: str,
+    phase: str,
+    via: Sequence[str],
+    forced: bool,
+    actor: str | None,
+    reason: str,
+    as_of: datetime | None,
+    recorded_at: datetime,
+) -> Transition:
+    """The payment's next link, numbered, chained and resting on its cause; the payment is at the new state."""
+    transition = made(
+        Transition,
+        {
+            "id": new_id(),
+            "account": payment.account,
+            "payment_id": payment.id,
+            "number": payment.version + 1,
+            "from_state": payment.state,
+            "to_state": to_state,
+            "phase": phase,
+            "via": list(via),
+            "forced": forced,
+            "cause": cause.id,
+            "evidence": cause.envelope_digest,
+            "source": cause.source,
+            "actor": actor,
+            "reason": reason,
+            "as_of": as_of,
+            "recorded_at": recorded_at,
+            "prev_hash": payment.head_hash,
+        },
     )
     transition.hash = transition_hash(transition)
-    unit.execute(insert(_table), values(transition))
     payment.version, payment.head_hash = transition.number, transition.hash
     payment.state, payment.phase, payment.changed_at = to_state, phase, recorded_at
     return transition

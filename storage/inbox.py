@@ -1,26 +1,26 @@
 """The inbox: recorded once, claimed under a lease, decided, never lost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, func, insert, or_, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
-from storage.ids import new_id
+from storage.ids import is_id, new_id
 from storage.seals import body_digest, decision_digest, envelope_digest
-from storage.tables import InboxMessage, Transition
+from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, TransitionTable
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
-_table = InboxMessage.__table__  # type: ignore[attr-defined]
-_transitions = Transition.__table__  # type: ignore[attr-defined]
+_table = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_known = KnownDelivery.__table__  # type: ignore[attr-defined]
+_transitions = TransitionTable.__table__  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """What became of one message: its id, and whether the inbox held it already."""
 
     id: str
@@ -42,12 +42,13 @@ def new_message(
     ref: str | None = None,
     http_status: int | None = None,
     about: str | None = None,
+    message_id: str | None = None,
 ) -> InboxMessage:
-    """A sealed message, ready to be recorded."""
+    """A sealed message, ready to be recorded; under a new id, unless it has one already."""
     message = made(
         InboxMessage,
         {
-            "id": new_id(),
+            "id": message_id or new_id(),
             "account": account,
             "source": source,
             "delivery_key": delivery_key,
@@ -80,7 +81,7 @@ _RECORDED = tuple(
     if name
     not in {
         *("last_error", "awaits", "payment_id", "decision", "reason", "decided_at", "decision_digest"),
-        "last_redelivered_at",
+        *("last_redelivered_at", "scrubbed_at"),
     }
 )
 
@@ -93,39 +94,54 @@ def record(unit: Unit, messages: Sequence[InboxMessage]) -> list[Recorded]:
     """
     if not messages:
         return []
-    rows = [values(message, _RECORDED) for message in messages]
-    inserted = set(unit.execute(_insert_or_skip(unit).returning(_table.c.id), rows).scalars())
-    return [Recorded(m.id) if m.id in inserted else _again(unit, m) for m in messages]
+    keys = [_key_of(message, message.delivery_key) for message in messages]
+    new = set(unit.execute(_insert_or_skip(unit).returning(_known.c.message_id), keys).scalars())
+    if new:
+        unit.execute(insert(_table), [values(message, _RECORDED) for message in messages if message.id in new])
+    return [Recorded(m.id) if m.id in new else _again(unit, m) for m in messages]
+
+
+def _key_of(message: InboxMessage, delivery_key: str) -> dict[str, Any]:
+    return {
+        "account": message.account,
+        "delivery_key": delivery_key,
+        "message_id": message.id,
+        "digest": message.digest,
+    }
 
 
 def _insert_or_skip(unit: Unit) -> Any:
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
-    return dialect.insert(_table).on_conflict_do_nothing(index_elements=["account", "delivery_key"])
+    return dialect.insert(_known).on_conflict_do_nothing(index_elements=["account", "delivery_key"])
 
 
 def _again(unit: Unit, message: InboxMessage) -> Recorded:
-    first = _by_key(unit, message.account, message.delivery_key)
-    if first is not None and first.digest != message.digest:
+    first_id, digest = _by_key(unit, message.account, message.delivery_key) or (None, None)
+    is_variant = first_id is not None and digest != message.digest
+    if is_variant:
         key = f"{message.delivery_key[:200]}#{message.digest[:32]}"
-        variant = _by_key(unit, message.account, key)
-        if variant is None:
-            kept = made(InboxMessage, {**values(message), "delivery_key": key, "variant_of": first.id})
+        variant_id, _ = _by_key(unit, message.account, key) or (None, None)
+        if variant_id is None:
+            kept = made(InboxMessage, {**values(message), "delivery_key": key, "variant_of": first_id})
             kept.envelope_digest = envelope_digest(kept)
+            unit.execute(insert(_known), _key_of(kept, key))
             unit.execute(insert(_table), values(kept))
             return Recorded(message.id, is_variant=True)
-        first = variant
-    if first is None:
+        first_id = variant_id
+    if first_id is None:
         raise LeaseLost("the inbox skipped a message that it does not hold")
     unit.execute(
         update(_table)
-        .where(_table.c.id == first.id)
+        .where(_table.c.id == first_id)
         .values(redeliveries=_table.c.redeliveries + 1, last_redelivered_at=message.received_at)
     )
-    return Recorded(first.id, is_duplicate=True, is_variant=first.variant_of is not None)
+    return Recorded(first_id, is_duplicate=True, is_variant=is_variant)
 
 
-def _by_key(unit: Unit, account: str, key: str) -> InboxMessage | None:
-    return unit.first(InboxMessage, select(_table).where(_table.c.account == account, _table.c.delivery_key == key))
+def _by_key(unit: Unit, account: str, key: str) -> tuple[str, str] | None:
+    query = select(_known.c.message_id, _known.c.digest)
+    row = unit.execute(query.where(_known.c.account == account, _known.c.delivery_key == key)).first()
+    return None if row is None else (row[0], row[1])
 
 
 def claim(
@@ -212,19 +228,24 @@ def reopen_awaiting(unit: Unit, account: str, awaited: Sequence[str], now: datet
 
 
 def replay(unit: Unit, message_id: str, now: datetime) -> InboxMessage:
-    """The message is pending again, whatever it was; raises NotFound. History is never rewritten by that."""
+    """The message is pending again, whatever it was; raises NotFound. History is never rewritten by that.
+
+    NotFound also where retention has emptied its body: there is nothing left to be read.
+    """
     message = get(unit, message_id)
-    unit.execute(
+    done = unit.execute(
         update(_table)
-        .where(_table.c.id == message.id)
+        .where(_table.c.id == message.id, _table.c.scrubbed_at.is_(None))
         .values(**_PENDING_AGAIN, available_at=now, attempts=0, claim_token=_table.c.claim_token + 1)
     )
+    if done.rowcount != 1:
+        raise NotFound(f"the body of message {message_id} is gone by a rule of retention", param="message")
     return message
 
 
 def get(unit: Unit, message_id: str) -> InboxMessage:
     """One message; raises NotFound."""
-    found = unit.first(InboxMessage, select(_table).where(_table.c.id == message_id))
+    found = unit.first(InboxMessage, select(_table).where(_table.c.id == message_id)) if is_id(message_id) else None
     if found is None:
         raise NotFound(f"no inbox message {message_id}", param="message")
     return found

@@ -2,18 +2,20 @@
 
 from sqlalchemy import String, cast, func, or_, select
 
+from storage.columns import table_of
 from storage.engine import Unit
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
 
-Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery | Reconciliation
+Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery | Reconciliation | ApiKey
 
 _WHOLE = 32  #: hexadecimal digits of a UUID
 
 
 def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[str]:
     """Up to `limit` ids, in order, that are, begin with or end with these lower-case hexadecimal digits, no dashes."""
-    column = model.__table__.c.id  # type: ignore[union-attr]
+    column = table_of(model).c.id
     if len(part) == _WHOLE:
         query = select(column).where(column == part)
     else:

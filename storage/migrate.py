@@ -1,28 +1,31 @@
 """Brings a database to the newest schema, and says whether it is there."""
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection
 
-from storage.connections import BUSY_SECONDS
 from storage.engine import Database, translated
-from storage.errors import SchemaOutdated
+from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.partitions import NAMES
 from storage.schema import metadata
 
 #: The advisory lock of whoever migrates: the first bytes of the SHA-256 of "receipted migrate".
 _MIGRATING: Final = 0x723CDBC223EAE0F
 
-#: Seconds that a migration waits for another one.
+#: Seconds that a migration waits for another one, and after which it looks again.
 _PATIENCE_SECONDS: Final = 60
+_LOOK_SECONDS: Final = 0.1
 
 
 def _config() -> Config:
@@ -48,38 +51,72 @@ def current(database: Database) -> str | None:
 def upgrade(database: Database, *, to: str = "head") -> str:
     """The database has the newest schema afterwards, or that of `to`; a repeat changes nothing. Returns the newest.
 
-    Several processes may do it at once: one migrates, the others wait for it and find nothing left to do. All
-    migrations are one transaction, so that a crash leaves the schema as it was. Raises StorageUnavailable.
+    Several processes may do it at once: one migrates, the others wait for it and find nothing left to do. On SQLite
+    all migrations are one transaction. On PostgreSQL each is one, and one that runs beside the service is many; a
+    crash costs the last of them, and the next call goes on from there. Raises StorageUnavailable.
     """
     path = _file(database)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    config = _config()
+    if database.engine.dialect.name == "sqlite":
+        _at_once(database, to)
+    else:
+        _beside_others(database, to)
+    return newest()
+
+
+def _at_once(database: Database, to: str) -> None:
     with translated(), database.engine.connect() as opened:
+        # A large table takes as long as it takes.
         connection = opened.execution_options(receipted_write=True)
-        with _keys_unenforced(connection), connection.begin():
-            _wait_for_others(connection)
+        with _keys_unenforced(connection), connection.begin():  # BEGIN IMMEDIATE: nobody else migrates
+            config = _config()
             config.attributes["connection"] = connection
             before = _dangling(connection)
             command.upgrade(config, to)
             if lost := _dangling(connection) - before:
                 raise SchemaOutdated(f"nothing was migrated: rows of {', '.join(lost)} would point to nothing")
-    return newest()
 
 
-def _wait_for_others(connection: Connection) -> None:
-    """Nobody else migrates until the transaction ends; SQLite's BEGIN IMMEDIATE has seen to that already."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_SECONDS}s'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
-        # Whoever waits for a table to change it holds up everybody who comes after.
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_SECONDS:.0f}s'")
+def _beside_others(database: Database, to: str) -> None:
+    with translated(), _alone(database) as still_alone, database.engine.connect() as opened:
+        config = _config()
+        config.attributes["connection"] = opened.execution_options(receipted_write=True, receipted_patience=None)
+        config.attributes["still_alone"] = still_alone
+        command.upgrade(config, to)
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[Callable[[], None]]:
+    """Nobody else migrates within the block; what it is given raises where that is not sure any more.
+
+    The lock is a transaction's, so that a pooler of transactions keeps it too, and that transaction does nothing else:
+    it outlives those of the migration. Who waits asks again and again: a query that waits would hold up the building
+    of an index, which waits for every query, for ever.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    with database.engine.connect() as opened:
+        guard = opened.execution_options(receipted_write=True)
+        while True:
+            held = guard.begin()
+            if guard.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_MIGRATING})").scalar():
+                break
+            held.rollback()
+            if time.monotonic() > deadline:
+                raise StorageUnavailable("another process is migrating the database")
+            time.sleep(_LOOK_SECONDS)  # asked, and not waited for in the database: see above
+
+        def still_alone() -> None:
+            # Not a SELECT: its snapshot would last until the next statement, and building an index waits for that.
+            guard.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+        still_alone()
+        yield still_alone
+        held.rollback()
 
 
 def _dangling(connection: Connection) -> Counter[str]:
-    """How many rows of each table point to a row that is not there; on PostgreSQL none ever does."""
-    if connection.dialect.name != "sqlite":
-        return Counter()
+    """How many rows of each table of a SQLite database point to a row that is not there."""
     return Counter(str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check"))
 
 
@@ -87,12 +124,9 @@ def _dangling(connection: Connection) -> Counter[str]:
 def _keys_unenforced(connection: Connection) -> Iterator[None]:
     """SQLite alters a table by copying it, which foreign keys would forbid; they hold again after the block.
 
-    Source: sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes". Nothing on other databases.
+    Source: sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes".
     """
-    driver = connection.connection.driver_connection
-    if connection.dialect.name != "sqlite" or driver is None:
-        yield
-        return
+    driver: Any = connection.connection.driver_connection
     driver.execute("PRAGMA foreign_keys=OFF")
     try:
         yield
@@ -102,7 +136,7 @@ def _keys_unenforced(connection: Connection) -> Iterator[None]:
 
 def _file(database: Database) -> Path | None:
     """Where a SQLite database is kept; None for one in memory or on a server."""
-    url = make_url(database.url)
+    url = database.engine.url
     is_file = url.drivername.startswith("sqlite") and url.database and url.database != ":memory:"
     return Path(url.database) if is_file and url.database else None
 
@@ -122,7 +156,36 @@ def check(database: Database) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A migration that the database has not had."""
+
+    revision: str
+    says: str
+    is_online: bool  #: runs beside the program of the revision before; otherwise that one is stopped first
+
+
+def pending(database: Database) -> list[Pending]:
+    """The migrations that `upgrade` would do, in order. Raises StorageUnavailable."""
+    found = None if is_absent(database) else current(database)
+    is_server = database.engine.dialect.name == "postgresql"
+    script = ScriptDirectory.from_config(_config())
+    revisions = script.iterate_revisions("head", found or "base")
+    return [
+        Pending(each.revision, each.doc, is_server and getattr(each.module, "is_online", False))
+        for each in reversed(list(revisions))
+    ]
+
+
 def drift(database: Database) -> list[str]:
-    """What the tables declare and the migrated database lacks, or the other way round; empty where they agree."""
+    """What the tables declare and the migrated database lacks, or the other way round; empty where they agree.
+
+    Partitions are made and detached in the course of time, and are no difference.
+    """
     with database.engine.connect() as connection:
-        return [str(difference) for difference in compare_metadata(MigrationContext.configure(connection), metadata)]
+
+        def is_declared(_item: object, name: str | None, kind: str, _reflected: bool, _against: object) -> bool:
+            return kind != "table" or NAMES.fullmatch(name or "") is None
+
+        context = MigrationContext.configure(connection, opts={"include_object": is_declared})
+        return [str(difference) for difference in compare_metadata(context, metadata)]

@@ -12,10 +12,12 @@ from storage.tables import OperatorAction
 _table = OperatorAction.__table__  # type: ignore[attr-defined]
 
 
-def note(unit: Unit, *, at: datetime, actor: str, action: str, subject: str, reason: str) -> None:
-    """The action is kept with who and why."""
-    action_row = OperatorAction(id=new_id(), at=at, actor=actor, action=action, subject=subject, reason=reason)
-    unit.execute(insert(_table), values(action_row))
+def note(unit: Unit, *, account: str | None, at: datetime, actor: str, action: str, subject: str, reason: str) -> None:
+    """The action is kept with who and why; `account` is the subject's, where it has one."""
+    done = OperatorAction(
+        id=new_id(), account=account, at=at, actor=actor, action=action, subject=subject, reason=reason
+    )
+    unit.execute(insert(_table), values(done))
 
 
 def of_subject(unit: Unit, subject: str) -> list[OperatorAction]:

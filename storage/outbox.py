@@ -7,15 +7,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage.engine import Unit, values
+from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
-from storage.ids import new_id
+from storage.ids import is_id, new_id
 from storage.seals import outbox_seal
-from storage.tables import DeliveryAttempt, OutboxMessage
+from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
 
-_table = OutboxMessage.__table__  # type: ignore[attr-defined]
-_attempts = DeliveryAttempt.__table__  # type: ignore[attr-defined]
+_table = OutboxMessageTable.__table__  # type: ignore[attr-defined]
+_attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
 
 
 def owe(
@@ -34,8 +34,7 @@ def owe(
 
     One that is about an account (`payment_id` is None) is owed once for each cause: an alarm may come again.
     """
-    message = OutboxMessage(
-        id=new_id(),
+    message = new_message(
         payment_id=payment_id,
         account=account,
         effect=effect,
@@ -43,10 +42,8 @@ def owe(
         occurrence=occurrence,
         cause=cause,
         payload=payload,
-        created_at=now,
-        next_attempt_at=now,
+        now=now,
     )
-    message.seal = outbox_seal(message)
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     if payment_id is None:  # a unique constraint does not see NULL, a unique index over such rows does
         statement = dialect.insert(_table).on_conflict_do_nothing(
@@ -58,6 +55,40 @@ def owe(
         )
     done = unit.execute(statement.returning(_table.c.id), values(message)).scalar()
     return None if done is None else message.id
+
+
+def new_message(
+    *,
+    payment_id: str | None,
+    account: str,
+    effect: str,
+    sink: str,
+    occurrence: int,
+    cause: str,
+    payload: str,
+    now: datetime,
+) -> OutboxMessage:
+    """What is owed, sealed and ready to be kept."""
+    message = made(
+        OutboxMessage,
+        {
+            "id": new_id(),
+            "payment_id": payment_id,
+            "account": account,
+            "effect": effect,
+            "sink": sink,
+            "occurrence": occurrence,
+            "cause": cause,
+            "payload": payload,
+            "created_at": now,
+            "status": OutboxStatus.PENDING.value,
+            "attempts": 0,
+            "next_attempt_at": now,
+            "claim_token": 0,
+        },
+    )
+    message.seal = outbox_seal(message)
+    return message
 
 
 def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequence[str] = ()) -> list[OutboxMessage]:
@@ -119,6 +150,7 @@ def settle(
 ) -> None:
     """The attempt is kept and the message moved on; raises LeaseLost when another worker has claimed it since."""
     attempt.id, attempt.outbox_id, attempt.number = new_id(), message.id, message.attempts + 1
+    attempt.account = message.account
     done = unit.execute(
         update(_table)
         .where(
@@ -143,6 +175,7 @@ def settle(
 
 def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
     """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead."""
+    get(unit, message_id)
     done = unit.execute(
         update(_table)
         .where(_table.c.id == message_id, _table.c.status == OutboxStatus.DEAD)
@@ -155,7 +188,7 @@ def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
 
 def get(unit: Unit, message_id: str) -> OutboxMessage:
     """One message; raises NotFound."""
-    found = unit.first(OutboxMessage, select(_table).where(_table.c.id == message_id))
+    found = unit.first(OutboxMessage, select(_table).where(_table.c.id == message_id)) if is_id(message_id) else None
     if found is None:
         raise NotFound(f"no outbox message {message_id}", param="message")
     return found

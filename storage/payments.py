@@ -8,17 +8,20 @@ from sqlalchemy import ColumnElement, bindparam, case, func, insert, or_, select
 
 from storage.engine import Unit, values
 from storage.errors import NotFound
+from storage.ids import is_id
 from storage.seals import payment_seal
-from storage.tables import Payment
+from storage.tables import Payment, PaymentTable
 from storage.types import CLOCK_WAS_WRONG, PollPriority
 
-_table = Payment.__table__  # type: ignore[attr-defined]
+_table = PaymentTable.__table__  # type: ignore[attr-defined]
 
 
 def get(unit: Unit, payment_id: str, *, lock: bool = False) -> Payment:
     """One payment; raises NotFound. With `lock`, nobody else may change it until the unit of work ends."""
     query = select(_table).where(_table.c.id == payment_id)
-    found = unit.first(Payment, query.with_for_update() if lock and unit.dialect == "postgresql" else query)
+    if lock and unit.dialect == "postgresql":
+        query = query.with_for_update()
+    found = unit.first(Payment, query) if is_id(payment_id) else None
     if found is None:
         raise NotFound(f"no payment {payment_id}", param="payment")
     return found
@@ -100,15 +103,15 @@ def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime, priority: Pol
     return done.rowcount
 
 
-def ask_account(unit: Unit, account: str, phases: Sequence[str], when: datetime, limit: int) -> int:
-    """The account's newest payments of these phases that are still asked about are asked about at that instant."""
+def newest_asked(unit: Unit, account: str, phases: Sequence[str], when: datetime, limit: int) -> list[str]:
+    """Ids of the account's newest payments of these phases that are asked about later than at that instant."""
     newest = (
         select(_table.c.id)
         .where(_table.c.account == account, _table.c.phase.in_(phases), _table.c.next_poll_at > when)
         .order_by(_table.c.id.desc())
         .limit(limit)
     )
-    return ask_at(unit, list(unit.execute(newest).scalars()), when, PollPriority.HINT)
+    return list(unit.execute(newest).scalars())
 
 
 def wanted(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:

@@ -11,13 +11,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
 from storage.engine import Unit, values
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessageTable, PaymentTable, TransitionTable
 from storage.tables_asking import Hazard, PollPlan
 from storage.types import CLOCK_WAS_WRONG
 
-_payments = Payment.__table__  # type: ignore[attr-defined]
-_transitions = Transition.__table__  # type: ignore[attr-defined]
-_messages = InboxMessage.__table__  # type: ignore[attr-defined]
+_payments = PaymentTable.__table__  # type: ignore[attr-defined]
+_transitions = TransitionTable.__table__  # type: ignore[attr-defined]
+_messages = InboxMessageTable.__table__  # type: ignore[attr-defined]
 _plans = PollPlan.__table__  # type: ignore[attr-defined]
 _hazards = Hazard.__table__  # type: ignore[attr-defined]
 

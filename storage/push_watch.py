@@ -15,15 +15,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from statemachine.phases import Source
 from storage.engine import Unit, values
 from storage.errors import LeaseLost
-from storage.tables import InboxMessage, Payment, RejectedDelivery, Transition
+from storage.tables import InboxMessage, InboxMessageTable, PaymentTable, RejectedDelivery, Transition, TransitionTable
 from storage.tables_asking import PushQuality, PushWatch
 from storage.types import InboxStatus
 
 _watch = PushWatch.__table__  # type: ignore[attr-defined]
 _quality = PushQuality.__table__  # type: ignore[attr-defined]
-_inbox = InboxMessage.__table__  # type: ignore[attr-defined]
-_payment = Payment.__table__  # type: ignore[attr-defined]
-_transition = Transition.__table__  # type: ignore[attr-defined]
+_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_transition = TransitionTable.__table__  # type: ignore[attr-defined]
 _rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
 
 #: What the provider sends by itself.

@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 
 from statemachine.phases import Source
 from storage.engine import Unit
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessageTable, Payment, PaymentTable, Transition, TransitionTable
 from storage.tables_asking import Reconciliation
 from storage.types import InboxStatus
 
-_inbox = InboxMessage.__table__  # type: ignore[attr-defined]
-_payment = Payment.__table__  # type: ignore[attr-defined]
-_transition = Transition.__table__  # type: ignore[attr-defined]
+_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_transition = TransitionTable.__table__  # type: ignore[attr-defined]
 
 #: By how much the clocks of processes that take turns in one walk may differ.
 _CLOCKS_DIFFER = timedelta(days=1)

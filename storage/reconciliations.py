@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
-from storage.ids import new_id
+from storage.ids import is_id, new_id
 from storage.tables_asking import Reconciliation
 from storage.types import CLOCK_WAS_WRONG, ReconciliationStatus
 
@@ -113,7 +113,11 @@ def _updated(unit: Unit, row: Reconciliation, **changes: Any) -> Reconciliation:
 
 def get(unit: Unit, reconciliation_id: str) -> Reconciliation:
     """One reconciliation; raises NotFound."""
-    found = unit.first(Reconciliation, select(_table).where(_table.c.id == reconciliation_id))
+    found = (
+        unit.first(Reconciliation, select(_table).where(_table.c.id == reconciliation_id))
+        if is_id(reconciliation_id)
+        else None
+    )
     if found is None:
         raise NotFound(f"no reconciliation {reconciliation_id}", param="reconciliation")
     return found

@@ -4,9 +4,9 @@ from typing import Final
 
 from sqlalchemy import MetaData
 
-from storage import tables, tables_asking
+from storage import columns, tables, tables_api, tables_asking, tables_retention
 
-metadata: Final[MetaData] = tables.metadata
+metadata: Final[MetaData] = columns.metadata
 
 #: The modules that declare tables.
-DECLARED_IN: Final = (tables, tables_asking)
+DECLARED_IN: Final = (tables, tables_asking, tables_api, tables_retention)

@@ -7,11 +7,11 @@ from sqlalchemy import func, select
 
 from statemachine.phases import Source
 from storage.engine import Unit
-from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables import InboxMessageTable, OutboxMessageTable, PaymentTable, RejectedDelivery
 
-_inbox = InboxMessage.__table__  # type: ignore[attr-defined]
-_payment = Payment.__table__  # type: ignore[attr-defined]
-_outbox = OutboxMessage.__table__  # type: ignore[attr-defined]
+_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
 _rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
 
 _PUSHED = (Source.WEBHOOK.value, Source.CALLBACK.value)

@@ -1,78 +1,46 @@
-"""The tables. Every column says what it means; `SEALED` names those that the audit protects."""
+"""The tables. Every column says what it means; `SEALED` names those that the audit protects.
+
+What is read and written by the thousand is a plain record (`Row`) with a table class of its own beside it: a mapped
+object would cost more than the rest of a decision. Ids are UUIDv7, so a range of ids is a range of time: PostgreSQL
+partitions by that (ADR 0018), and no row of a table that may be detached is pointed at by a foreign key.
+"""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Column,
-    ForeignKeyConstraint,
     Index,
+    Integer,
     LargeBinary,
-    MetaData,
+    String,
     UniqueConstraint,
-    Uuid,
     text,
 )
 from sqlmodel import Field, SQLModel
 
-from storage.types import UtcDateTime
-
-metadata: MetaData = SQLModel.metadata
-metadata.naming_convention = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
+from storage.columns import Row, identifier, instant, json_value
 
 
-def identifier(*, primary: bool = False, nullable: bool = False) -> Any:
-    """A column of ids."""
-    return Column(Uuid(as_uuid=False), primary_key=primary, nullable=nullable and not primary)
+class KnownDelivery(SQLModel, table=True):
+    """Which delivery keys are known, and by which message: what makes a repeat a redelivery, for ever.
+
+    Not partitioned, so that a key is unique whenever it comes; kept when the message itself is detached.
+    """
+
+    __tablename__ = "known_delivery"
+    __table_args__: ClassVar[dict[str, Any]] = {"sqlite_with_rowid": False}
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    delivery_key: str = Field(sa_column=Column(String(255), primary_key=True))
+    message_id: str = Field(sa_column=identifier())
+    digest: str = Field(max_length=64)  #: of the body; another is a variant
 
 
-def instant(*, nullable: bool = True) -> Any:
-    """A column of aware instants."""
-    return Column(UtcDateTime(), nullable=nullable)
-
-
-def json_value(*, nullable: bool = False) -> Any:
-    """A column of JSON values; None is NULL."""
-    return Column(JSON(none_as_null=True), nullable=nullable)
-
-
-class InboxMessage(SQLModel, table=True):
+class InboxMessage(Row):
     """An authentic statement, verbatim, whatever its source; ends decided, parked or dead."""
 
-    __tablename__ = "inbox_message"
-    __table_args__ = (
-        UniqueConstraint("account", "delivery_key"),
-        Index(
-            "ix_inbox_message_pending",
-            "available_at",
-            "id",
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "ix_inbox_message_awaits",
-            "account",
-            "awaits",
-            sqlite_where=text("awaits IS NOT NULL"),
-            postgresql_where=text("awaits IS NOT NULL"),
-        ),
-        Index("ix_inbox_message_payment_id", "payment_id"),
-        Index(
-            "ix_inbox_message_redelivered",
-            "account",
-            "last_redelivered_at",
-            sqlite_where=text("last_redelivered_at IS NOT NULL"),
-            postgresql_where=text("last_redelivered_at IS NOT NULL"),
-        ),
-    )
     #: set when it is recorded, never changed; `envelope_digest` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         "id",
@@ -107,7 +75,7 @@ class InboxMessage(SQLModel, table=True):
     account: str = Field(max_length=64)
     source: str = Field(max_length=16)  #: statemachine.phases.Source
     delivery_key: str = Field(max_length=255)  #: identity of what was delivered
-    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes; none once scrubbed
     headers: list[list[str]] = Field(sa_column=json_value())  #: as received, without credentials
     digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
     envelope_digest: str = Field(max_length=64)  #: SHA-256 over SEALED, hex; transitions rest on it
@@ -135,44 +103,41 @@ class InboxMessage(SQLModel, table=True):
     decision_digest: str | None = Field(default=None, max_length=64)  #: SHA-256 over DECIDED, hex
     redeliveries: int = 0  #: how often the provider sent the same again
     last_redelivered_at: datetime | None = Field(default=None, sa_column=instant())
+    scrubbed_at: datetime | None = Field(default=None, sa_column=instant())  #: retention has emptied the body
 
 
-class Payment(SQLModel, table=True):
-    """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
+class InboxMessageTable(InboxMessage, table=True):
+    """The table of inbox messages; partitioned by time of receipt."""
 
-    __tablename__ = "payment"
+    __tablename__ = "inbox_message"
     __table_args__ = (
-        UniqueConstraint("account", "kind", "provider_ref"),
-        Index("ix_payment_reference", "account", "kind", "reference"),
         Index(
-            "ix_payment_alias",
-            "account",
-            "alias",
-            sqlite_where=text("alias IS NOT NULL"),
-            postgresql_where=text("alias IS NOT NULL"),
+            "ix_inbox_message_pending",
+            "id",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
         ),
         Index(
-            "ix_payment_unnamed",
+            "ix_inbox_message_awaits",
             "account",
-            "created_at",
-            sqlite_where=text("provider_ref IS NULL"),
-            postgresql_where=text("provider_ref IS NULL"),
+            "awaits",
+            sqlite_where=text("awaits IS NOT NULL"),
+            postgresql_where=text("awaits IS NOT NULL"),
         ),
+        Index("ix_inbox_message_payment_id", "payment_id"),
         Index(
-            "ix_payment_next_poll",
+            "ix_inbox_message_redelivered",
             "account",
-            "poll_priority",
-            "next_poll_at",
-            sqlite_where=text("next_poll_at IS NOT NULL"),
-            postgresql_where=text("next_poll_at IS NOT NULL"),
-        ),
-        Index(
-            "ix_payment_review",
-            "review",
-            sqlite_where=text("review IS NOT NULL"),
-            postgresql_where=text("review IS NOT NULL"),
+            "last_redelivered_at",
+            sqlite_where=text("last_redelivered_at IS NOT NULL"),
+            postgresql_where=text("last_redelivered_at IS NOT NULL"),
         ),
     )
+
+
+class Payment(Row):
+    """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
+
     #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         "id",
@@ -239,16 +204,48 @@ class Payment(SQLModel, table=True):
     poll_failures: int = 0  #: questions in a row that failed
 
 
-class Transition(SQLModel, table=True):
+class PaymentTable(Payment, table=True):
+    """The table of payments."""
+
+    __tablename__ = "payment"
+    __table_args__ = (
+        UniqueConstraint("account", "kind", "provider_ref"),
+        Index("ix_payment_reference", "account", "kind", "reference"),
+        Index("ix_payment_account", "account", "id"),
+        Index(
+            "ix_payment_alias",
+            "account",
+            "alias",
+            sqlite_where=text("alias IS NOT NULL"),
+            postgresql_where=text("alias IS NOT NULL"),
+        ),
+        Index(
+            "ix_payment_unnamed",
+            "account",
+            "created_at",
+            sqlite_where=text("provider_ref IS NULL"),
+            postgresql_where=text("provider_ref IS NULL"),
+        ),
+        Index(
+            "ix_payment_next_poll",
+            "account",
+            "poll_priority",
+            "next_poll_at",
+            sqlite_where=text("next_poll_at IS NOT NULL"),
+            postgresql_where=text("next_poll_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_payment_review",
+            "review",
+            sqlite_where=text("review IS NOT NULL"),
+            postgresql_where=text("review IS NOT NULL"),
+        ),
+    )
+
+
+class Transition(Row):
     """The recorded fact that a payment moved. Append-only: triggers refuse UPDATE and DELETE."""
 
-    __tablename__ = "transition"
-    __table_args__ = (
-        UniqueConstraint("payment_id", "number"),
-        ForeignKeyConstraint(["payment_id"], ["payment.id"]),
-        ForeignKeyConstraint(["cause"], ["inbox_message.id"]),
-        Index("ix_transition_cause", "cause"),
-    )
     #: `hash` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         "id",
@@ -269,9 +266,10 @@ class Transition(SQLModel, table=True):
         "prev_hash",
     )
 
-    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
-    payment_id: str = Field(sa_column=identifier())
-    number: int  #: 1, 2, 3, ... without gaps
+    payment_id: str = Field(sa_column=identifier(primary=True))
+    number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))  #: 1, 2, 3, ... without gaps
+    id: str = Field(sa_column=identifier())  #: UUIDv7; later ones were recorded later
+    account: str = Field(max_length=64)  #: the payment's
     from_state: str | None = Field(default=None, max_length=64)
     to_state: str = Field(max_length=64)
     phase: str = Field(max_length=16)  #: of to_state
@@ -290,31 +288,19 @@ class Transition(SQLModel, table=True):
     hash: str = Field(max_length=64)
 
 
-class OutboxMessage(SQLModel, table=True):
+class TransitionTable(Transition, table=True):
+    """The table of transitions; partitioned by the time at which their payment became known."""
+
+    __tablename__ = "transition"
+    __table_args__ = (
+        Index("ix_transition_id", "id"),
+        Index("ix_transition_cause", "cause"),
+    )
+
+
+class OutboxMessage(Row):
     """An effect owed to a sink; ends delivered or dead."""
 
-    __tablename__ = "outbox_message"
-    __table_args__ = (
-        UniqueConstraint("payment_id", "effect", "sink", "occurrence"),
-        ForeignKeyConstraint(["payment_id"], ["payment.id"]),
-        ForeignKeyConstraint(["cause"], ["inbox_message.id"]),
-        Index(
-            "ix_outbox_message_pending",
-            "next_attempt_at",
-            "id",
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "uq_outbox_message_account",
-            "cause",
-            "effect",
-            "sink",
-            unique=True,
-            sqlite_where=text("payment_id IS NULL"),
-            postgresql_where=text("payment_id IS NULL"),
-        ),
-    )
     #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         "id",
@@ -346,23 +332,49 @@ class OutboxMessage(SQLModel, table=True):
     last_error: str | None = None
 
 
-class DeliveryAttempt(SQLModel, table=True):
-    """One try to hand an effect to its sink."""
+class OutboxMessageTable(OutboxMessage, table=True):
+    """The table of outbox messages."""
 
-    __tablename__ = "delivery_attempt"
+    __tablename__ = "outbox_message"
     __table_args__ = (
-        UniqueConstraint("outbox_id", "number"),
-        ForeignKeyConstraint(["outbox_id"], ["outbox_message.id"]),
+        UniqueConstraint("payment_id", "effect", "sink", "occurrence"),
+        Index(
+            "ix_outbox_message_pending",
+            "next_attempt_at",
+            "id",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "uq_outbox_message_account",
+            "cause",
+            "effect",
+            "sink",
+            unique=True,
+            sqlite_where=text("payment_id IS NULL"),
+            postgresql_where=text("payment_id IS NULL"),
+        ),
     )
 
-    id: str = Field(sa_column=identifier(primary=True))
-    outbox_id: str = Field(sa_column=identifier())
-    number: int  #: 1, 2, 3, ...
+
+class DeliveryAttempt(Row):
+    """One try to hand an effect to its sink."""
+
+    outbox_id: str = Field(sa_column=identifier(primary=True))
+    number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))  #: 1, 2, 3, ...
+    id: str = Field(sa_column=identifier())  #: UUIDv7
+    account: str = Field(default="", max_length=64)  #: the outbox message's
     started_at: datetime = Field(sa_column=instant(nullable=False))
     duration_ms: int
     http_status: int | None = None
     outcome: str = Field(max_length=16)  #: delivered, failed or dead
     error: str | None = None
+
+
+class DeliveryAttemptTable(DeliveryAttempt, table=True):
+    """The table of delivery attempts; partitioned by the time at which their effect was owed."""
+
+    __tablename__ = "delivery_attempt"
 
 
 class RejectedDelivery(SQLModel, table=True):
@@ -388,6 +400,7 @@ class OperatorAction(SQLModel, table=True):
     __tablename__ = "operator_action"
 
     id: str = Field(sa_column=identifier(primary=True))
+    account: str | None = Field(default=None, max_length=64)  #: of the subject; None where it has none
     at: datetime = Field(sa_column=instant(nullable=False))
     actor: str = Field(max_length=128)
     action: str = Field(max_length=32)

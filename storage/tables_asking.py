@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Column, Date, Index, String, text
 from sqlmodel import Field, SQLModel
 
-from storage.tables import identifier, instant, json_value
+from storage.columns import identifier, instant, json_value
 
 
 class AccountBudget(SQLModel, table=True):

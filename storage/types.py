@@ -68,3 +68,24 @@ class ReconciliationStatus(StrEnum):
     RUNNING = "running"  #: whoever holds its lease goes on with it
     DONE = "done"  #: final; its drift is kept
     FAILED = "failed"  #: left unfinished when another was begun; final
+
+
+class RetentionRule(StrEnum):
+    """What retention may throw away; each has a setting of its own, and none is on unless somebody says so."""
+
+    BODIES = "bodies"  #: of messages: the bytes go, their digest stays
+    ATTEMPTS = "attempts"  #: delivery attempts
+    INBOX = "inbox"  #: whole messages, by partition
+    HISTORY = "history"  #: transitions, by partition
+    KNOWN = "known"  #: which delivery keys are known
+    REJECTED = "rejected"  #: deliveries that were not authentic
+    RECONCILIATIONS = "reconciliations"  #: the reports
+
+
+class RetentionStatus(StrEnum):
+    """Where a run of retention stands."""
+
+    RUNNING = "running"  #: the next batch goes on with it; of a partition: it is looked through, and still there
+    HELD = "held"  #: nothing went: something in the partition is not over yet; final
+    DETACHED = "detached"  #: the partition is detached, and is being counted
+    DONE = "done"  #: final

@@ -1,12 +1,12 @@
 """Changes payments: the only code that does (rule R1). Every change rests on one inbox message."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from statemachine.decide import decide
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
@@ -14,17 +14,21 @@ from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
 from statemachine.phases import Alarm, ConflictPolicy, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
-from storage import history, inbox, outbox, payments
-from storage.engine import Unit
+from storage import history, outbox
+from storage.engine import made
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
 from worker.accounts import AccountRules
+from worker.batch import Batch
 from worker.effects import alarm_payload, payload
 
 log = structlog.get_logger()
 
 #: The fact that a transfer was announced, with the instant of the announcement.
 _TRANSFER: Final = "transfer_seen_at"
+
+_WORDS: Final = {outcome: outcome.value for outcome in Outcome}
+_PHASES: Final = {phase: phase.value for phase in Phase}
 
 _UNPAID: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Phase.EXPIRED.value})
@@ -33,11 +37,11 @@ _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Pha
 class Ledger:
     """What one message does to payments, within one unit of work (rule R3)."""
 
-    def __init__(self, unit: Unit, message: InboxMessage, sinks: Sequence[str], now: datetime) -> None:
-        self._unit = unit
+    def __init__(self, batch: Batch, message: InboxMessage, sinks: Sequence[str]) -> None:
+        self._batch = batch
         self._message = message
         self._sinks = sinks
-        self._now = now
+        self._now = batch.now
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
         self.payment_id: str | None = None  #: the first payment that the message was about
 
@@ -91,21 +95,34 @@ class Ledger:
         """What is owed to every sink about the account as a whole; a replay of the message owes nothing more."""
         name = Alarm(alarm.alarm).effect
         account = self._message.account
-        owed = self._owe_row(None, account, name, 0, alarm_payload(account, alarm, self._now))
+        text = alarm_payload(account, alarm, self._now)
+        ids = [self._batch.owe_of_account(account, name, sink, self._message.id, text) for sink in self._sinks]
+        owed = [owed_id for owed_id in ids if owed_id is not None]
         word = "is over" if alarm.is_over else "begins"
         self.note(None, Outcome.NOTED, f"{name} {word}: {alarm.reason}", owed={name: owed} if owed else {})
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """A payment without a state, not kept yet."""
-        return Payment(
-            id=payment_id,
-            account=self._message.account,
-            kind=kind,
-            reference=reference,
-            phase=Phase.OPEN,
-            created_at=self._now,
-            changed_at=self._now,
-            heard_at=self._now,
+        return made(
+            Payment,
+            {
+                "id": payment_id,
+                "account": self._message.account,
+                "kind": kind,
+                "reference": reference,
+                "phase": Phase.OPEN.value,
+                "version": 0,
+                "head_hash": "",
+                "reviews": 0,
+                "statements": 0,
+                "facts": {},
+                "created_at": self._now,
+                "changed_at": self._now,
+                "heard_at": self._now,
+                "poll_priority": PollPriority.SCHEDULE.value,
+                "polls": 0,
+                "poll_failures": 0,
+            },
         )
 
     def note(
@@ -121,7 +138,7 @@ class Ledger:
 
         `owed` are the ids of what was made owed, by effect.
         """
-        entry: dict[str, Any] = {"outcome": outcome.value, "reason": reason, "at": self._now.isoformat()}
+        entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._batch.moment}
         if payment is not None:
             entry["payment"] = payment.id
             self.payment_id = self.payment_id or payment.id
@@ -135,14 +152,14 @@ class Ledger:
         self.outcomes.append(entry)
         if payment is not None:
             payment.statements += 1
-            payments.save(self._unit, payment)
+            self._batch.save(payment)
 
     def _bind(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
         """Learn the provider's name of the payment; False where the name is another payment's."""
         ref = observation.provider_ref
         if payment.provider_ref is not None or ref is None:
             return True
-        other = payments.find_by_ref(self._unit, payment.account, [payment.kind], ref)
+        other = self._batch.find_by_ref(payment.account, [payment.kind], ref)
         if other is not None and other.id != payment.id:
             self.review(rules, payment, Review.CREATE_UNKNOWN, f"the provider's id is that of payment {other.id}")
             return False
@@ -153,24 +170,24 @@ class Ledger:
     def reopen(self, rules: AccountRules, ref: str) -> None:
         """What waits for the payment of that name is decided again; a message may have guessed its kind wrongly."""
         awaited = [f"{kind}:{ref}" for kind in rules.provider.lifecycles]
-        inbox.reopen_awaiting(self._unit, self._message.account, awaited, self._now)
+        self._batch.reopen_awaiting(self._message.account, awaited)
 
     def _move(
         self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase
     ) -> None:
-        history.append(
-            self._unit,
+        transition = history.link(
             payment,
             self._message,
-            to_state=to_state,
-            phase=phase.value,
-            via=decision.via,
-            forced=decision.forced,
-            actor=observation.actor,
-            reason=decision.reason,
-            as_of=observation.as_of,
-            recorded_at=self._now,
+            to_state,
+            _PHASES[phase],
+            decision.via,
+            decision.forced,
+            observation.actor,
+            decision.reason,
+            observation.as_of,
+            self._now,
         )
+        self._batch.append(transition)
         payment.state_as_of, payment.polls = observation.as_of, 0
 
     def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
@@ -199,12 +216,12 @@ class Ledger:
         if payment.provider_ref is None:
             return None
         if decision.ask:
-            payment.poll_priority = min(payment.poll_priority, PollPriority.DOUBT)
+            payment.poll_priority = min(payment.poll_priority, PollPriority.DOUBT.value)
             return self._now
         is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
         if decision.outcome is not Outcome.ADVANCED and (payment.next_poll_at is not None or is_terminal):
             return payment.next_poll_at
-        payment.poll_priority = PollPriority.SCHEDULE
+        payment.poll_priority = PollPriority.SCHEDULE.value
         at = rules.next_poll(payment, self._now)
         is_seen = decision.review is not None or (payment.review is not None and not decision.closes_review)
         if at is None and not is_terminal and payment.phase in _UNPAID and not is_seen:
@@ -237,15 +254,13 @@ class Ledger:
     def _owe(self, payment: Payment, effect: Effect, name: str, reason: str) -> list[str]:
         """Ids of what is owed for the first time. A refused create may be followed by a true failure of its own."""
         occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else int(payment.state == NOT_CREATED)
-        text = payload(name, payment, reason, self._now)
-        return self._owe_row(payment.id, payment.account, name, occurrence, text)
-
-    def _owe_row(self, payment_id: str | None, account: str, name: str, occurrence: int, text: str) -> list[str]:
-        owed = [
-            outbox.owe(
-                self._unit,
-                payment_id=payment_id,
-                account=account,
+        sinks = [sink for sink in self._sinks if not self._batch.is_owed(payment.id, name, sink, occurrence)]
+        text = payload(name, payment, reason, self._now) if sinks else ""
+        owed: list[str] = []
+        for sink in sinks:
+            message = outbox.new_message(
+                payment_id=payment.id,
+                account=payment.account,
                 effect=name,
                 sink=sink,
                 occurrence=occurrence,
@@ -253,9 +268,9 @@ class Ledger:
                 payload=text,
                 now=self._now,
             )
-            for sink in self._sinks
-        ]
-        return [owed_id for owed_id in owed if owed_id is not None]
+            self._batch.owe(message)
+            owed.append(message.id)
+        return owed
 
 
 def _doubting(decision: Decision, reason: str) -> Decision:

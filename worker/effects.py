@@ -1,14 +1,17 @@
 """What travels to a sink: the payment as it stood when the effect was owed, or an account's alarm."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from statemachine.money import from_minor
 from statemachine.phases import Alarm
 from statemachine.statements import AccountAlarm
 from storage.tables import Payment
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def payload(effect: str, payment: Payment, reason: str, now: datetime) -> str:
@@ -61,4 +64,4 @@ def alarm_payload(account: str, alarm: AccountAlarm, now: datetime) -> str:
 
 def _text(effect: str, now: datetime, data: Mapping[str, Any]) -> str:
     content = {"type": effect, "timestamp": now.isoformat(), "data": data}
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    return _encode(content).decode()

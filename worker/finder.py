@@ -1,41 +1,45 @@
 """Finds whose payment a statement is about; locks what it finds, and changes nothing."""
 
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+
+from providers.contract import Reading
 from statemachine.observation import Observation
 from statemachine.phases import Source
-from storage import payments
-from storage.engine import Unit
+from storage.batches import Key
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
+from worker.batch import Batch
 
 
 class Finder:
     """Payments that one message may be about."""
 
-    def __init__(self, unit: Unit, message: InboxMessage) -> None:
-        self._unit = unit
+    def __init__(self, batch: Batch, message: InboxMessage) -> None:
+        self._batch = batch
         self._message = message
 
     def kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
         """The kinds that the statement may be about, the likeliest first."""
-        every = list(rules.provider.lifecycles)
-        if observation.kind is None:
-            return every
-        if self._message.kind is not None:
-            return [observation.kind]
-        return [observation.kind, *(kind for kind in every if kind != observation.kind)]
+        kind, every = observation.kind, rules.provider.lifecycles
+        if kind is None:
+            return list(every)
+        if self._message.kind is not None or (len(every) == 1 and kind in every):
+            return [kind]
+        return [kind, *(each for each in every if each != kind)]
 
     def find(self, rules: AccountRules, observation: Observation) -> Payment | None:
         """The payment that the statement is about: by the provider's name, the channel, or the merchant's reference."""
-        unit, account, ref = self._unit, self._message.account, observation.provider_ref
+        batch, account, ref = self._batch, self._message.account, observation.provider_ref
         kinds = self.kinds(rules, observation)
         if self._message.source == Source.CREATE and self._message.about is not None:
-            return payments.get(unit, self._message.about, lock=True)
+            return batch.get(self._message.about)
         if ref is not None:
-            named = payments.find_by_ref(unit, account, kinds, ref)
+            named = batch.find_by_ref(account, kinds, ref)
             if named is not None:
                 return named
         if self._message.about is not None:
-            about = payments.get(unit, self._message.about, lock=True)
+            about = batch.get(self._message.about)
             is_its_ref = about.provider_ref is None or ref in (None, about.provider_ref)
             is_its_reference = None in (about.reference, observation.reference) or (
                 about.reference == observation.reference
@@ -43,7 +47,7 @@ class Finder:
             if about.account == account and is_its_ref and (about.provider_ref is not None or is_its_reference):
                 return about
         if observation.reference is not None:
-            return payments.find_unbound(unit, account, kinds, observation.reference)
+            return batch.find_unbound(account, kinds, observation.reference)
         return None
 
     def twins(self, rules: AccountRules, observation: Observation) -> list[Payment]:
@@ -51,15 +55,43 @@ class Finder:
         if self._message.kind is not None or observation.provider_ref is None or len(rules.provider.lifecycles) == 1:
             return []
         account, ref = self._message.account, observation.provider_ref
-        return [
-            p for kind in rules.provider.lifecycles if (p := payments.find_by_ref(self._unit, account, [kind], ref))
-        ]
+        return [p for kind in rules.provider.lifecycles if (p := self._batch.find_by_ref(account, [kind], ref))]
 
     def hinted(self, rules: AccountRules, hint: str) -> list[Payment]:
         """What the hint names, of every kind, and ended ones too: it may be of money that came late."""
         account, kinds = self._message.account, list(rules.provider.lifecycles)
-        for find in (payments.find_by_ref, payments.find_by_reference, payments.find_by_alias):
-            found = [p for kind in kinds if (p := find(self._unit, account, [kind], hint)) is not None]
+        for find in (self._batch.find_by_ref, self._batch.find_by_reference, self._batch.find_by_alias):
+            found = [p for kind in kinds if (p := find(account, [kind], hint)) is not None]
             if found:
                 return found
         return []
+
+    # -- beforehand, so that what many messages name can be read together
+
+    def named(self, rules: AccountRules, reading: Reading) -> Iterator[Key]:
+        """Under which names `find` and `hinted` will look."""
+        account = self._message.account
+        for observation in reading.observations:
+            if observation.provider_ref is not None:
+                for kind in self.kinds(rules, observation):
+                    yield account, kind, observation.provider_ref
+        for hint in reading.hints:
+            for kind in rules.provider.lifecycles:
+                yield account, kind, hint
+
+    def names_one_of(self, refs: AbstractSet[tuple[str, str]], reading: Reading) -> bool:
+        """Whether the reading has one of these names, by account."""
+        account = self._message.account
+        told = (*(observation.provider_ref for observation in reading.observations), *reading.hints)
+        return any((account, ref) in refs for ref in told)
+
+    def unnamed(self, rules: AccountRules, reading: Reading) -> Iterator[Key]:
+        """Under which references `find` will look, now that the names are known."""
+        account = self._message.account
+        for observation in reading.observations:
+            reference, ref = observation.reference, observation.provider_ref
+            if reference is not None:
+                kinds = self.kinds(rules, observation)
+                if ref is None or not self._batch.knows_ref(account, kinds, ref):
+                    for kind in kinds:
+                        yield account, kind, reference

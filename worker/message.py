@@ -1,25 +1,23 @@
 """Applies one inbox message: reads it, has its payment found (worker/finder.py) and decided (worker/apply.py)."""
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Set as AbstractSet
+from datetime import timedelta
 
-import structlog
+from msgspec.structs import replace
 
 from providers.contract import Reading, Statement
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, Outcome, Phase, Review, Source
-from storage import inbox, payments
-from storage.engine import Unit
+from storage.batches import Key
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus, PollPriority
 from worker.accounts import AccountRules, Accounts, ApplySettings
 from worker.apply import Ledger
+from worker.batch import Batch
 from worker.finder import Finder
-
-log = structlog.get_logger()
 
 #: The decision of a message with several observations is the weightiest of theirs.
 _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)
@@ -33,22 +31,39 @@ _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 class Application:
     """One message applied within one unit of work. Raises for what must be tried again; then nothing is kept."""
 
-    def __init__(
-        self, unit: Unit, message: InboxMessage, accounts: Accounts, settings: ApplySettings, now: datetime
-    ) -> None:
-        self._unit = unit
+    def __init__(self, batch: Batch, message: InboxMessage, accounts: Accounts, settings: ApplySettings) -> None:
+        self._batch = batch
         self._message = message
-        self._accounts = accounts
+        self._rules = accounts.get(message.account)
         self._settings = settings
-        self._now = now
-        self._finder = Finder(unit, message)
-        self._ledger = Ledger(unit, message, settings.sinks, now)
+        self._now = batch.now
+        self._finder = Finder(batch, message)
+        self._ledger = Ledger(batch, message, settings.sinks)
         self._awaits: str | None = None
+        self._reading: Reading | None = None
+
+    def foresee(self, refs: dict[Key, None], ids: set[str]) -> None:
+        """Add the payments that the message names, so that they can be read with all others'."""
+        message, rules = self._message, self._rules
+        if rules is None:
+            return
+        if message.about is not None:
+            ids.add(message.about)
+        if not self._is_ours() and message.source != Source.RETURN:
+            refs.update(dict.fromkeys(self._finder.named(rules, self.reading(rules))))
+
+    def is_about(self, refs: AbstractSet[tuple[str, str]]) -> bool:
+        """Whether the message names one of these payments, by account and the provider's name."""
+        return self._reading is not None and self._finder.names_one_of(refs, self._reading)
+
+    def foresee_unnamed(self, references: dict[Key, None]) -> None:
+        """Add the references of payments that the message does not name by an id that is known here."""
+        if self._rules is not None and self._reading is not None and self._message.about is None:
+            references.update(dict.fromkeys(self._finder.unnamed(self._rules, self._reading)))
 
     def run(self) -> None:
         """The message is decided or parked, or put off until the create call that it may belong to is answered."""
-        message = self._message
-        rules = self._accounts.get(message.account)
+        message, rules = self._message, self._rules
         if rules is None:
             self._ledger.note(None, Outcome.PARKED, f"account {message.account} is not configured")
         elif self._is_ours() and message.variant_of is not None:
@@ -57,16 +72,21 @@ class Application:
             self._apply_ours(rules, statements.decode(message.body))
         elif message.source == Source.RETURN:
             self._ask_about_return()
-        elif not self._apply_reading(rules, self._read(rules)):
-            inbox.retry(
-                self._unit, message, self._now + timedelta(seconds=1), "a create call is under way", counts=False
-            )
+        elif not self._apply_reading(rules, self.reading(rules)):
+            self._batch.put_off(message, self._now + timedelta(seconds=1), "a create call is under way")
             return
         self._finish()
 
     def _is_ours(self) -> bool:
-        is_named = ["content-type", statements.CONTENT_TYPE] in self._message.headers
-        return is_named and self._message.source in _OUR_SOURCES  # a sender may write any header it likes
+        if self._message.source not in _OUR_SOURCES:
+            return False  # a sender may write any header it likes
+        return ["content-type", statements.CONTENT_TYPE] in self._message.headers
+
+    def reading(self, rules: AccountRules) -> Reading:
+        """What the statement means; it is read once."""
+        if self._reading is None:
+            self._reading = self._read(rules)
+        return self._reading
 
     def _read(self, rules: AccountRules) -> Reading:
         message, source = self._message, Source(self._message.source)
@@ -106,7 +126,7 @@ class Application:
         if len(twins) > 1:
             for twin in twins:
                 self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
-            payments.ask_at(self._unit, [twin.id for twin in twins], self._now, PollPriority.DOUBT)
+            self._ask(*twins)
             return
         payment, is_new = self._finder.find(rules, observation), False
         ref = observation.provider_ref
@@ -117,13 +137,15 @@ class Application:
             is_new = payment is not None and self._message.source not in (Source.POLL, Source.LIST)
         if payment is not None:
             asked_at = self._message.provider_time if self._message.source in ANSWERS else None
-            self._ledger.decide(rules, payment, replace(observation, asked_at=asked_at), ask=is_new)
+            if observation.asked_at != asked_at:
+                observation = replace(observation, asked_at=asked_at)
+            self._ledger.decide(rules, payment, observation, ask=is_new)
 
     def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
         """The payment that a create call made, where its wish is another payment by now; a person must look."""
         words = f"the create call was answered with {ref}, and the payment is {payment.provider_ref}: there may be two"
         self._ledger.review(rules, payment, Review.CREATE_UNKNOWN, words)
-        return payments.find_by_ref(self._unit, payment.account, [payment.kind], ref)
+        return self._batch.find_by_ref(payment.account, [payment.kind], ref)
 
     def _doubt_variant(self, rules: AccountRules, observation: Observation) -> None:
         """The provider gave one identity to two contents: believe neither, ask."""
@@ -131,7 +153,7 @@ class Application:
         payment = self._finder.find(rules, observation)
         if payment is not None:
             self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
-            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
+            self._ask(payment)
             return
         named = Observation(observation.source, kind=observation.kind, provider_ref=observation.provider_ref)
         payment = self._adopt_or_park(rules, named)
@@ -141,9 +163,9 @@ class Application:
     def _ask_about_return(self) -> None:
         about = self._message.about
         if about is not None:
-            payment = payments.get(self._unit, about, lock=True)
+            payment = self._batch.get(about)
             self._ledger.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
-            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.PAYER)
+            self._batch.ask_at(payment, self._now, PollPriority.PAYER)
         else:
             self._ledger.note(None, Outcome.PARKED, "a return without a payment")
 
@@ -158,11 +180,11 @@ class Application:
             else:
                 can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
                 self._ledger.note(payment, Outcome.NOTED, f"a hint; the provider {can_ask}")
-            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
+            self._ask(payment)
         if not named:
             count = 0
             if reading.hints_account:
-                count = payments.ask_account(self._unit, account, _STILL_MOVING, self._now, self._settings.hint_asks)
+                count = self._batch.ask_account(account, _STILL_MOVING, self._settings.hint_asks)
             self._ledger.note(
                 None, Outcome.NOTED, reading.note or f"a hint; the provider is asked about {count} payments"
             )
@@ -179,7 +201,7 @@ class Application:
         since = self._now - self._settings.create_grace
         if self._message.received_at < since:
             return False
-        return payments.has_unbound(self._unit, self._message.account, self._finder.kinds(rules, observation), since)
+        return self._batch.has_unbound(self._message.account, self._finder.kinds(rules, observation), since)
 
     def _adopt_or_park(self, rules: AccountRules, observation: Observation) -> Payment | None:
         kind, ref = observation.kind, observation.provider_ref
@@ -192,7 +214,7 @@ class Application:
             return None
         payment = self._ledger.begin(new_id(), kind, observation.reference)
         payment.provider_ref = ref
-        payments.add(self._unit, payment)
+        self._batch.add(payment)
         self._ledger.reopen(rules, ref)
         return payment
 
@@ -205,17 +227,17 @@ class Application:
             self._ledger.note(None, Outcome.PARKED, "a statement about no payment")
             return
         if isinstance(statement, statements.CreateWanted):
-            if payments.existing(self._unit, [about]):  # a replay
-                payment = payments.get(self._unit, about, lock=True)
-                self._ledger.note(payment, Outcome.NOTED, "the payment is here already")
+            known = self._batch.known(about)
+            if known is not None:  # a replay
+                self._ledger.note(known, Outcome.NOTED, "the payment is here already")
                 return
             payment = self._ledger.begin(about, statement.kind, statement.reference)
             payment.amount_minor, payment.currency = statement.amount_minor, statement.currency
             payment.return_url = statement.return_url
-            payments.add(self._unit, payment)
+            self._batch.add(payment)
             self._ledger.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
             return
-        payment = payments.get(self._unit, about, lock=True)
+        payment = self._batch.get(about)
         if isinstance(statement, statements.Resolution):
             resolved = Observation(
                 Source.OPERATOR, status=statement.state, actor=statement.actor, note=statement.reason
@@ -239,12 +261,12 @@ class Application:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
-            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
+            self._ask(payment)
         elif payment.provider_ref is None and payment.state not in (None, NOT_CREATED):
             self._ledger.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
         elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
             self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
-            payments.ask_at(self._unit, [payment.id], self._now, PollPriority.DOUBT)
+            self._ask(payment)
         elif failed.is_ambiguous:
             self._ledger.review(
                 rules, payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
@@ -254,22 +276,18 @@ class Application:
             self._ledger.decide(rules, payment, refused)
 
     def _finish(self) -> None:
-        message = self._message
-        outcomes = [Outcome(entry["outcome"]) for entry in self._ledger.outcomes]
-        weightiest = min(outcomes, key=_WEIGHT.index)
-        message.status = InboxStatus.PARKED if weightiest is Outcome.PARKED else InboxStatus.DECIDED
-        message.decision = weightiest.value
-        message.reason = next(e["reason"] for e in self._ledger.outcomes if e["outcome"] == weightiest.value)
-        message.outcomes = [*message.outcomes, *self._ledger.outcomes]
+        message, entries = self._message, self._ledger.outcomes
+        entry = entries[0] if len(entries) == 1 else min(entries, key=lambda each: _WEIGHT.index(each["outcome"]))
+        is_parked = entry["outcome"] == Outcome.PARKED
+        message.status = InboxStatus.PARKED.value if is_parked else InboxStatus.DECIDED.value
+        message.decision, message.reason = entry["outcome"], entry["reason"]
+        message.outcomes = [*message.outcomes, *entries]
         message.payment_id = self._ledger.payment_id or message.payment_id
         message.awaits = self._awaits
         message.decided_at = self._now
-        inbox.finish(self._unit, message)
-        log.info(
-            "message.decided",
-            message_id=message.id,
-            account=message.account,
-            source=message.source,
-            outcome=weightiest.value,
-            payment_id=message.payment_id,
-        )
+        self._batch.finish(message)
+
+    def _ask(self, *payments: Payment) -> None:
+        """The provider is to confirm what is said of them."""
+        for payment in payments:
+            self._batch.ask_at(payment, self._now, PollPriority.DOUBT)

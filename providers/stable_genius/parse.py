@@ -124,5 +124,5 @@ def _intent(
         currency=currency,
         as_of=as_of,
         expires_at=instant(data.get("expires_at")),
-        facts={name: text for name in _FACTS if (text := fact(data.get(name))) is not None},
+        facts={name: text for name in _FACTS if name in data and (text := fact(data[name])) is not None},
     )

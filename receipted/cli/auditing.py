@@ -110,6 +110,9 @@ def _tell(report: Report) -> None:
     )
     if report.unverifiable:
         output.say(f"{report.unverifiable} signatures cannot be verified again: their key is not configured any more")
+    if report.retained:
+        gone = ", ".join(f"{count} {name}" for name, count in sorted(report.retained.items()))
+        output.say(f"{gone} are gone by a rule of retention, and on record: receipted retention")
     if report.first is None:
         output.say("everything holds")
         return

@@ -62,7 +62,7 @@ def _summary(found: Settings) -> None:
     output.say("")
     output.table(
         ("Sink", "Kind", "Goes to"),
-        ((sink.name, sink.kind, masked_url(sink.url) if sink.url else sink.handler) for sink in found.sinks),
+        ((sink.name, sink.kind, sink.url.reference if sink.url else sink.handler) for sink in found.sinks),
     )
     output.say("")
 

@@ -47,7 +47,12 @@ def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
     found = settings.load(path)
     redaction.register_secrets(found.secret_values())
     level = found.log.level
-    logs.configure(level if is_process or level in _QUIET else "warning", found.log.format)
+    logs.configure(
+        level if is_process or level in _QUIET else "warning",
+        found.log.format,
+        sample_above=found.log.sample_above,
+        sample_every=found.log.sample_every,
+    )
     return found
 
 

@@ -8,6 +8,7 @@ from storage import lookup
 from storage.engine import Unit
 from storage.errors import NotFound
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
 
 _SHORTEST: Final = 8
@@ -20,6 +21,7 @@ _NAMES: Final[dict[type[lookup.Found], str]] = {
     OutboxMessage: "outbox message",
     RejectedDelivery: "rejected delivery",
     Reconciliation: "reconciliation",
+    ApiKey: "API key",
 }
 
 

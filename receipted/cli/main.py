@@ -10,6 +10,7 @@ from receipted.cli import (
     auditing,
     configuration,
     inbox,
+    keys,
     lifecycles,
     outbox,
     payments,
@@ -24,6 +25,7 @@ from receipted.cli.context import example
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
 from receipted.cli.push import push_quality
 from receipted.cli.reconcile import reconcile
+from receipted.cli.retention import retention
 from receipted.demo.command import demo
 
 app = typer.Typer(
@@ -72,8 +74,10 @@ app.command(
 app.add_typer(
     reconciliations.app, name="reconciliations", epilog=example("receipted reconciliations list --account shop")
 )
+app.command(epilog=example("receipted retention", 'receipted retention --run --by "Ada L."'))(retention)
 app.add_typer(auditing.app, name="audit", epilog=example("receipted audit verify"))
 app.command(epilog=example("receipted lifecycles banked --mermaid"))(lifecycles.lifecycles)
+app.add_typer(keys.app, name="keys", epilog=example("receipted keys list"))
 app.add_typer(configuration.app, name="config", epilog=example("receipted config check"))
 
 

@@ -27,6 +27,14 @@ def moment_of(text: str, now: datetime, *, option: str) -> datetime:
         ) from None
 
 
+def span_of(text: str, *, option: str) -> timedelta:
+    """The span that `90d` or `12h` says; raises InvalidInput for anything else."""
+    found = _AGO.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput(f"--{option} takes a span such as 90d or 12h, not {text!r}", param=option)
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def lasting(seconds: float | None) -> str:
     """How long that is, in its two largest units, such as `2h 5m`; empty for None."""
     if seconds is None:

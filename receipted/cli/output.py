@@ -2,7 +2,6 @@
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
@@ -16,11 +15,14 @@ from rich.text import Text
 from receipted.errors import ConfigurationError
 from statemachine.errors import InvalidAmount, ServiceError
 from statemachine.money import from_minor
+from storage import telling
 from storage.engine import values
 from storage.ids import new_id
 
 #: Columns of a table where the output is no terminal: wide enough that nothing is cut.
 _WIDE: Final = 240
+
+shown, short = telling.shown, telling.short
 
 
 def say(line: str) -> None:
@@ -77,24 +79,6 @@ def console(*, on_stderr: bool = False) -> Console:
     stream = sys.stderr if on_stderr else sys.stdout
     width = None if stream.isatty() else _WIDE
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
-
-
-def shown(value: Any, *, keep: str = "") -> str:
-    """A value as a person reads it; control characters are replaced, since a provider's text may hold any."""
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Enum):
-        value = value.value
-    return "".join(c if c in keep or unicodedata.category(c)[0] != "C" else "�" for c in str(value))
-
-
-def short(record_id: str | None) -> str | None:
-    """The end of an id, which tells rows apart; every command takes it for the whole id."""
-    return None if record_id is None else record_id[-12:]
 
 
 def amount(minor: int | None, currency: str | None) -> str | None:

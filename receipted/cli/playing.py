@@ -32,6 +32,7 @@ class PlayedAccount:
         return "\n".join(
             [
                 f'[accounts.{self.name}]\nprovider = "{self.provider}"\nbase_url = "{self.base_url}"',
+                'environment = "test"',
                 f"[accounts.{self.name}.secrets]\n{secrets}",
                 f'[[accounts.{self.name}.webhook_keys]]\nid = "sandbox"\nsecret = "plain:{self.webhook_key}"',
                 f"[accounts.{self.name}.options]\n{options}",
@@ -151,6 +152,7 @@ def _data(account: PlayedAccount) -> dict[str, Any]:
     return {
         "name": account.name,
         "provider": account.provider,
+        "environment": "test",
         "base_url": account.base_url,
         "secrets": account.secrets,
         "webhook_key": account.webhook_key,

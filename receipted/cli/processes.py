@@ -2,17 +2,31 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from receipted.app import create_app, working
 from receipted.cli import output, server
-from receipted.cli.context import AsJson, check_schema, opened
+from receipted.cli.context import AsJson, opened
+from receipted.cli.exits import Exit
+from receipted.cli.workers import Workers
 from receipted.loops import until_signalled
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema
+from storage import partitions
+from storage.errors import SchemaOutdated
+
+
+class OneWriter(ServiceError):
+    """Several processes would write, where only one can."""
+
+    type = "invalid_request_error"
+    code = "one_writer"
+    status = 400
 
 
 class LoopFailed(ServiceError):
@@ -40,13 +54,23 @@ def serve(
         _answer("serve", service, with_work=True, as_json=json)
 
 
-def web(context: typer.Context, json: AsJson = False) -> None:
-    """Run the way in alone.
+def web(
+    context: typer.Context,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="How many processes answer; on SQLite only one can.")
+    ] = 1,
+    json: AsJson = False,
+) -> None:
+    """Run the way in and the API alone.
 
-    Receives deliveries, callbacks and returning payers until SIGTERM or Ctrl-C; `receipted worker` does the rest.
+    Answers deliveries, callbacks, returning payers and your systems until SIGTERM or Ctrl-C; `receipted worker` does
+    the rest.
     """
     with opened(context, is_process=True) as service:
-        _answer("web", service, with_work=False, as_json=json)
+        if workers == 1:
+            _answer("web", service, with_work=False, as_json=json)
+        else:
+            _answer_together(service, workers, as_json=json)
 
 
 def worker(context: typer.Context, json: AsJson = False) -> None:
@@ -66,19 +90,38 @@ def migrate(
 ) -> None:
     """Bring the database to the newest schema.
 
-    A repeat changes nothing.
+    A repeat changes nothing, and goes on where one was broken off. On PostgreSQL it makes the coming partitions too.
     """
     with opened(context, checks_schema=False) as service:
         if check:
-            check_schema(service)
+            _check(service, as_json=json)
+            return
         before = None if schema.is_absent(service.database) else schema.current(service.database)
-        now = before if check else schema.upgrade(service.database)
+        now = schema.upgrade(service.database)
+        partitions.keep_ahead(service.database, service.clock(), service.settings.retention.period())
     if json:
         output.as_json({"before": before, "revision": now, "changed": before != now})
     elif before == now:
         output.say(f"the database has the newest schema ({now})")
     else:
         output.say(f"the database is migrated from {before or 'nothing'} to {now}")
+
+
+def _check(service: Service, *, as_json: bool) -> None:
+    """Leaves with exit code 3 where something is pending, after saying what, and whether it runs beside the service."""
+    revision = None if schema.is_absent(service.database) else schema.current(service.database)
+    waiting = schema.pending(service.database)
+    if as_json:
+        output.as_json({"revision": revision, "needed": schema.newest(), "pending": [asdict(each) for each in waiting]})
+    elif not waiting:
+        output.say(f"the database has the newest schema ({revision})")
+    for each in waiting if not as_json else ():
+        how = "runs beside the service" if each.is_online else "stop the service first"
+        output.say(f"{each.revision}: {how}. {each.says}")
+    if waiting or revision != schema.newest():
+        if not as_json:
+            output.failure(SchemaOutdated(f"{len(waiting)} to do: run receipted migrate"), as_json=False)
+        raise typer.Exit(Exit.SCHEMA)
 
 
 def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -> None:
@@ -88,8 +131,29 @@ def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -
     def ready() -> None:
         _announce(process, listener, service, as_json=as_json)
 
-    server.serve(create_app(service, with_work=with_work), listener, on_ready=ready)
+    app = create_app(service, with_work=with_work)
+    server.serve(app, listener, on_ready=ready, on_stop=app.stop)
     _raise_if_failed(service)
+
+
+def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
+    """So many processes take connections from one listening socket; the kernel gives each to whoever is free."""
+    if service.database.engine.dialect.name == "sqlite":
+        raise OneWriter("SQLite has one writer, which one process is: --workers needs PostgreSQL", param="workers")
+    settings = service.settings.service
+    listener = server.listen(settings.listen_host, settings.listen_port)
+
+    def run(on_ready: Callable[[], None]) -> None:
+        service.database.engine.dispose(close=False)  # its connections are the first process's
+        app = create_app(service, with_work=False)
+        server.serve(app, listener, on_ready=on_ready, on_stop=app.stop)
+        _raise_if_failed(service)
+
+    def ready() -> None:
+        _announce("web", listener, service, as_json=as_json)
+
+    with listener:
+        Workers(number, run).serve(ready)
 
 
 def _announce(process: str, listener: socket.socket, service: Service, *, as_json: bool) -> None:

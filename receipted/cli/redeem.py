@@ -87,6 +87,14 @@ def _record(
     with service.database.write() as unit:
         recorded = inbox.record(unit, [message])[0]
         quarantine.remove(unit, rejected.id)
-        operators.note(unit, at=service.clock(), actor=by, action="redeem", subject=recorded.id, reason=reason.strip())
+        operators.note(
+            unit,
+            account=message.account,
+            at=service.clock(),
+            actor=by,
+            action="redeem",
+            subject=recorded.id,
+            reason=reason.strip(),
+        )
     result.redeemed.append(recorded.id)
     result.duplicates += recorded.is_duplicate

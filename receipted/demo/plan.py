@@ -3,7 +3,6 @@
 import random
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sandbox.config import Faults, Payers, SandboxConfig
@@ -133,13 +132,13 @@ def sandbox_config(seed: int, speed: float, lose_all: Collection[str] = ()) -> S
 
 
 def settings_data(
-    config: SandboxConfig, *, database: Path, sandbox_url: str, shop_url: str, port: int, patience_speed: float
+    config: SandboxConfig, *, database: str, sandbox_url: str, shop_url: str, port: int, patience_speed: float
 ) -> dict[str, Any]:
     """The settings as receipted.toml would have them; the poller's waits are divided by `patience_speed`."""
     speed = patience_speed
     return {
         "service": {
-            "database": f"sqlite:///{database}",
+            "database": database,
             "public_url": f"http://127.0.0.1:{port}",
             "listen_port": port,
             "development": True,
@@ -177,6 +176,7 @@ def _account(account: DemoAccount, config: SandboxConfig, sandbox_url: str) -> d
         options |= {"webhook_version": "v3" if account.name == "banked-v3" else "v2", "deleted_state": "failed"}
     data: dict[str, Any] = {
         "provider": account.provider,
+        "environment": "test",
         "base_url": sandbox_url + account.base_path,
         "secrets": {name: f"plain:{value}" for name, value in secrets.items()},
         "webhook_keys": [{"id": "demo", "secret": f"plain:{webhook_key}"}],

@@ -37,20 +37,25 @@ _MOVING = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 
 
 class Demonstration:
-    """One run: its service, its outside world and its merchant."""
+    """One run: its service, its outside world and its merchant. In a file of its own, unless `database` is given."""
 
     def __init__(
-        self, config: SandboxConfig, outside: Outside, folder: Path, *, patience_speed: float | None = None
+        self,
+        config: SandboxConfig,
+        outside: Outside,
+        folder: Path,
+        *,
+        patience_speed: float | None = None,
+        database: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        database = folder / "receipted.db"
         for leftover in folder.glob("receipted.db*"):
             leftover.unlink()
         self.port = _free_port()
         self.outside = outside
         data = settings_data(
             config,
-            database=database,
+            database=database or f"sqlite:///{folder / 'receipted.db'}",
             sandbox_url=outside.sandbox_url,
             shop_url=outside.shop_url,
             port=self.port,

@@ -40,16 +40,20 @@ class Load:
         """One connection's worth of whole histories, until told to stop; the last is finished all the same."""
         connection = Connection(self.port)
         while not stop.is_set():
-            state, bodies, owed = self._history()
-            if self.rng.random() < 0.3:
-                self.rng.shuffle(bodies)  # providers promise no order
-            for body, account in bodies:
-                await self._until_acknowledged(connection, account, body)
-                if self.rng.random() < 0.1:
-                    await self._until_acknowledged(connection, account, body)  # nor to deliver once
-            self.states[owed[0]] = state
-            self.owed |= {(owed[0], effect) for effect in owed[1]}
+            await self.tell(connection)
         connection.close()
+
+    async def tell(self, connection: "Connection") -> None:
+        """One whole history, acknowledged in the end."""
+        state, bodies, owed = self._history()
+        if self.rng.random() < 0.3:
+            self.rng.shuffle(bodies)  # providers promise no order
+        for body, account in bodies:
+            await self._until_acknowledged(connection, account, body)
+            if self.rng.random() < 0.1:
+                await self._until_acknowledged(connection, account, body)  # nor to deliver once
+        self.states[owed[0]] = state
+        self.owed |= {(owed[0], effect) for effect in owed[1]}
 
     async def _until_acknowledged(self, connection: "Connection", account: str, body: bytes) -> None:
         while True:
@@ -100,6 +104,7 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.head = b""  #: of the last answer
         self._writer: asyncio.StreamWriter | None = None
         self._reader: asyncio.StreamReader | None = None
 
@@ -109,7 +114,7 @@ class Connection:
             if self._writer is None or self._reader is None:
                 self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
             self._writer.write(request)
-            head = await self._reader.readuntil(b"\r\n\r\n")
+            head = self.head = await self._reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             body = await self._reader.readexactly(length)
         except (OSError, asyncio.IncompleteReadError):

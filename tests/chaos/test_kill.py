@@ -6,28 +6,39 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from audit.verify import Audit
 from receipted import settings
 from receipted.wiring import Service
-from storage import migrate
+from storage import inbox, migrate
 from storage.engine import Database
-from tests.chaos.load import Load, until
+from tests.chaos.load import Connection, Load, until
 from tests.chaos.shop import Shop
+from tests.fakes import waiting
 from tests.integration.receiver.deliveries import KEYS
 
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))  # noqa: TID251 - a test's own knob
 KILLS = int(os.environ.get("CHAOS_KILLS", "50"))  # noqa: TID251 - a test's own knob
 CONNECTIONS = 12
+
+#: Effects that may be owed before the providers wait for the shop.
+AHEAD = 1000
 ROOT = Path(__file__).parents[2]
+
+STORED = "SELECT body, id FROM inbox_message WHERE source = 'webhook'"
+DOUBLED = "SELECT body FROM inbox_message WHERE source = 'webhook' GROUP BY body HAVING count(*) > 1"
+OWED = "SELECT p.provider_ref, o.effect, o.status FROM outbox_message o JOIN payment p ON p.id = o.payment_id"
+STILL_OWED = "SELECT count(*) FROM outbox_message WHERE status = 'pending'"
 
 CONFIG = """
 [service]
@@ -65,21 +76,64 @@ webhook_keys = [{{ id = "k1", secret = "plain:{pf}" }}]
 """
 
 
-class Victim:
-    """`receipted serve`, started again and again."""
+class FullLoad(Load):
+    """As fast as the machine answers; new histories wait only where far more is owed than the shop has got."""
 
-    def __init__(self, config: Path, log: Path) -> None:
-        self._config = config
-        self._log = log
+    def __init__(self, port: int, rng: random.Random, shop: Shop) -> None:
+        super().__init__(port, rng, pause=0)
+        self._shop = shop
 
-    async def start(self) -> asyncio.subprocess.Process:
-        """A process that may not listen yet."""
+    async def tell(self, connection: Connection) -> None:
+        """As the others, and not so far ahead of the worker that the end is nothing but waiting."""
+        await until(lambda: len(self.owed) - len(self._shop.ids) < AHEAD, 120, "the shop gets nothing")
+        await super().tell(connection)
+
+
+class Processes:
+    """`receipted serve`, or `web` and `worker`, each killed and started again and again."""
+
+    def __init__(self, config: Path, log: Path, commands: Sequence[str]) -> None:
+        self._config, self._log, self._commands = config, log, commands
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._unready: set[str] = set()
+
+    async def start(self) -> None:
+        """Every process runs; one that was killed may not answer yet."""
+        for command in self._commands:
+            if command not in self._running:
+                self._running[command] = await self._begun(command)
+                self._unready.add(command)
+
+    async def are_ready(self) -> None:
+        """Return when every process answers."""
+        for command in sorted(self._unready):
+            await is_ready(self._running[command])
+        self._unready.clear()
+
+    async def kill(self, command: str) -> None:
+        """One of them gets no chance to do anything more."""
+        self._unready.discard(command)
+        await kill(self._running.pop(command))
+
+    async def stop(self) -> None:
+        """All end in order."""
+        for process in self._running.values():
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+
+    async def discard(self) -> None:
+        """Whatever became of them, they are gone."""
+        for process in self._running.values():
+            if process.returncode is None:
+                await kill(process)
+
+    async def _begun(self, command: str) -> asyncio.subprocess.Process:
         with self._log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
                 "from receipted.cli.main import main; main()",
-                *("--config", str(self._config), "serve", "--json"),
+                *("--config", str(self._config), command, "--json"),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
@@ -100,30 +154,33 @@ async def kill(process: asyncio.subprocess.Process) -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(600)
-def test_no_acknowledged_delivery_is_lost_and_no_effect_doubled(tmp_path: Path) -> None:
-    """Fifty kills under load: what was answered 200 is in the inbox, every payment is in its right state, and each
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_no_acknowledged_delivery_is_lost_and_no_effect_doubled(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """Fifty kills under full load: what was answered 200 is in the inbox, every payment is in its right state, and each
     effect was owed once, whatever came twice.
     """
     print(f"\nCHAOS_SEED={SEED} CHAOS_KILLS={KILLS}")
     started = time.monotonic()
     shop = Shop(b"k" * 32)
-    load, listening = asyncio.run(_torment(tmp_path, shop))
-    file = tmp_path / "receipted.db"
-    with closing(sqlite3.connect(file)) as database:
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        stored = dict(database.execute("SELECT body, id FROM inbox_message WHERE source = 'webhook'").fetchall())
-        stored = {body: str(UUID(message_id)) for body, message_id in stored.items()}
-        doubled = database.execute(
-            "SELECT body FROM inbox_message WHERE source = 'webhook' GROUP BY body HAVING count(*) > 1"
-        ).fetchall()
-        states = dict(database.execute("SELECT provider_ref, state FROM payment").fetchall())
-        count = database.execute("SELECT count(*) FROM payment").fetchone()[0]
-        owed = database.execute(
-            "SELECT p.provider_ref, o.effect, o.status FROM outbox_message o JOIN payment p ON p.id = o.payment_id"
-        ).fetchall()
+    url, commands = f"sqlite:///{tmp_path}/receipted.db", ("serve",)
+    if kind == "postgresql":
+        with closing(request.getfixturevalue("postgresql").copy()) as copy:
+            url, commands = copy.url, ("web", "worker")
+    load, listening = asyncio.run(_torment(tmp_path, shop, url, commands))
+    with closing(Database(url)) as database, database.read() as unit:
+        if kind == "sqlite":
+            assert unit.execute(text("PRAGMA integrity_check")).all() == [("ok",)]
+        stored = {row.body: str(UUID(str(row.id))) for row in unit.execute(text(STORED))}
+        doubled = unit.execute(text(DOUBLED)).all()
+        states = dict(tuple(row) for row in unit.execute(text("SELECT provider_ref, state FROM payment")))
+        count = unit.execute(text("SELECT count(*) FROM payment")).scalar_one()
+        owed = sorted(tuple(row) for row in unit.execute(text(OWED)))
+    seconds = time.monotonic() - started
     print(
-        f"{KILLS} kills, {listening} of them while it answered, in {time.monotonic() - started:.0f} s: "
+        f"{kind}: {KILLS} kills, {listening} of them while it answered, in {seconds:.0f} s: "
         f"{load.sent} deliveries sent, {load.refused} not taken, {len(load.acknowledged)} distinct acknowledged; "
         f"{len(states)} payments, {len(owed)} effects owed, {shop.received} received by the shop"
     )
@@ -132,7 +189,7 @@ def test_no_acknowledged_delivery_is_lost_and_no_effect_doubled(tmp_path: Path) 
     assert doubled == []
     assert load.states == states
     assert count == len(states)
-    assert sorted((ref, effect, "delivered") for ref, effect in load.owed) == sorted(owed)
+    assert sorted((ref, effect, "delivered") for ref, effect in load.owed) == owed
     assert load.owed == set(shop.ids)
     assert {1} == {len(ids) for ids in shop.ids.values()}  # at least once, and always under one id
     assert {1} == {len(bodies) for bodies in shop.bodies.values()}
@@ -143,7 +200,7 @@ def test_no_acknowledged_delivery_is_lost_and_no_effect_doubled(tmp_path: Path) 
     _assert_quiet(tmp_path / "log")
 
 
-async def _torment(folder: Path, shop: Shop) -> tuple[Load, int]:
+async def _torment(folder: Path, shop: Shop, url: str, commands: Sequence[str]) -> tuple[Load, int]:
     rng = random.Random(SEED)
     server = await asyncio.start_server(shop.serve, "127.0.0.1", 0)
     with socket.socket() as probe:
@@ -151,51 +208,48 @@ async def _torment(folder: Path, shop: Shop) -> tuple[Load, int]:
         port = probe.getsockname()[1]
     config = folder / "receipted.toml"
     shop_port = server.sockets[0].getsockname()[1]
-    config.write_text(CONFIG.format(folder=folder, port=port, shop=shop_port, secret=shop.secret, **KEYS))
-    _migrate(folder)
-    victim, load, stop = Victim(config, folder / "log"), Load(port, rng, pause=0.02), asyncio.Event()
+    settled = CONFIG.format(folder=folder, port=port, shop=shop_port, secret=shop.secret, **KEYS)
+    config.write_text(settled.replace(f"sqlite:///{folder}/receipted.db", url))
+    _migrate(url)
+    processes, load, stop = Processes(config, folder / "log", commands), FullLoad(port, rng, shop), asyncio.Event()
     senders = [asyncio.create_task(load.run(stop)) for _ in range(CONNECTIONS)]
     moments = random.Random(SEED + 1)  # of their own, so that a seed gives the same kills whatever the load draws
     listening = 0
     try:
         for _ in range(KILLS):
-            process = await victim.start()
+            await processes.start()
             if moments.random() < 0.85:
-                await is_ready(process)
+                await processes.are_ready()
                 listening += 1
                 await asyncio.sleep(moments.uniform(0.0, 1.2))
             else:
                 await asyncio.sleep(moments.uniform(0.1, 1.0))
-            await kill(process)
-        process = await victim.start()
-        await is_ready(process)
+            await processes.kill(moments.choice(commands))
+        await processes.start()
+        await processes.are_ready()
         stop.set()
         await asyncio.wait_for(asyncio.gather(*senders), 60)
-        await until(lambda: load.owed <= set(shop.ids), 60, "effects that are owed did not reach the shop")
-        await until(lambda: _is_settled(folder), 60, "the inbox or the outbox did not come to rest")
-        process.terminate()
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        await until(lambda: load.owed <= set(shop.ids), 180, "effects that are owed did not reach the shop")
+        with closing(Database(url)) as database:
+            settled_now = partial(_is_settled, database)
+            await asyncio.to_thread(waiting.until, settled_now, 60, lambda: "the inbox and the outbox come to rest")
+        await processes.stop()
     finally:
         for sender in senders:
             sender.cancel()
-        if process.returncode is None:
-            await kill(process)
+        await processes.discard()
         server.close()
     return load, listening
 
 
-def _migrate(folder: Path) -> None:
-    database = Database(f"sqlite:///{folder}/receipted.db")
-    migrate.upgrade(database)
-    database.close()
+def _migrate(url: str) -> None:
+    with closing(Database(url)) as database:
+        migrate.upgrade(database)
 
 
-def _is_settled(folder: Path) -> bool:
-    with closing(sqlite3.connect(folder / "receipted.db")) as database:
-        query = "SELECT (SELECT count(*) FROM {} WHERE status = 'pending')"
-        return all(
-            database.execute(query.format(table)).fetchone() == (0,) for table in ("inbox_message", "outbox_message")
-        )
+def _is_settled(database: Database) -> bool:
+    with database.read() as unit:
+        return not inbox.depth(unit).get("pending") and not unit.execute(text(STILL_OWED)).scalar_one()
 
 
 def _assert_audited(config: Path, *, messages: int) -> None:

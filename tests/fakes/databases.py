@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, make_url
 
 from storage import migrate
 from storage.engine import Database
+from storage.schema import metadata
 
 #: What a server of tests need not do: its data dies with it. The rest is as installed.
 _HASTY = """
@@ -19,6 +20,7 @@ full_page_writes = off
 autovacuum = off
 wal_level = minimal
 max_wal_senders = 0
+deadlock_timeout = 20ms
 """
 
 
@@ -57,6 +59,7 @@ class PostgreSQL:
             settings.write(_HASTY)
         self._server.start()
         self._numbers = itertools.count()
+        self._shared: str | None = None
         self._admin = create_engine(
             make_url(self._server.get_uri()).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
         )
@@ -77,6 +80,19 @@ class PostgreSQL:
     def copy(self) -> Database:
         """A migrated database of its own."""
         return Database(self.url_of(self._create(make_url(self._template).database or "")))
+
+    def cleaned(self) -> Database:
+        """The one database that tests use one after the other, without a row; to be closed, not dropped.
+
+        That costs a hundredth of a copy. Triggers and foreign keys sleep meanwhile, since history refuses to go.
+        """
+        self._shared = self._shared or self.url_of(self._create(make_url(self._template).database or ""))
+        database = Database(self._shared)
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
+        return database
 
     def drop(self, database: Database) -> None:
         """The database is closed and gone, whoever is still connected to it."""

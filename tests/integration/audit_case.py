@@ -1,8 +1,11 @@
-"""A small history of every source and status, audited and tampered with."""
+"""A small history of every source and status on either database, audited and tampered with."""
 
-import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, select, update
 
 from poller.alarms import alarm_message
 from providers.contract import Answer
@@ -10,15 +13,27 @@ from receiver.intake import verified_message
 from receiver.tokens import About
 from statemachine import statements
 from statemachine.phases import Alarm, Source
-from storage import inbox, outbox
+from storage import inbox, outbox, seals
+from storage.columns import table_of
+from storage.engine import Database, made
 from storage.ids import new_id
-from storage.tables import DeliveryAttempt
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import OutboxStatus
 from tests.builders import PROVIDERS, our_message
 from tests.property.pipeline_voices import VOICES, Telling
 from tests.property.pipeline_world import World
 
 GENIUS, PAYIN = VOICES["stable_genius.payment_intent"], VOICES["payfield.payin"]
+
+TABLES = {table_of(model).name: model for model in (InboxMessage, Payment, Transition, OutboxMessage)}
+
+#: By table: the column of a row's own seal, and what computes it.
+SEALS = {
+    "inbox_message": ("envelope_digest", seals.envelope_digest),
+    "payment": ("seal", seals.payment_seal),
+    "transition": ("hash", seals.transition_hash),
+    "outbox_message": ("seal", seals.outbox_seal),
+}
 
 
 class Shop:
@@ -124,9 +139,66 @@ class Shop:
         self.dispatch()
 
 
-def ids(path: Path, table: str) -> list[str]:
-    """The ids of a table's rows as SQLite holds them."""
-    with sqlite3.connect(path) as raw:
-        found = [row[0] for row in raw.execute(f"SELECT id FROM {table} ORDER BY id")]  # noqa: S608
-    raw.close()
-    return found
+class Tampering:
+    """Changes rows behind the program's back, as whoever owns the file or the server can, and puts them back."""
+
+    def __init__(self, database: Database) -> None:
+        self._engine = database.engine if is_postgresql(database) else create_engine(database.url)
+        if not is_postgresql(database):
+            with self._engine.begin() as raw:
+                for name in (
+                    raw.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all()
+                ):
+                    raw.exec_driver_sql(f"DROP TRIGGER {name}")
+        self._as_written = {table: self.rows(table) for table in TABLES}
+
+    @contextmanager
+    def editing(self) -> Iterator[Connection]:
+        """Nothing of the database's own guards what is written."""
+        with self._engine.begin() as raw:
+            if raw.dialect.name == "postgresql":
+                raw.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            yield raw
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Every row, in order of its id."""
+        described = table_of(TABLES[table])
+        with self._engine.connect() as raw:
+            return [dict(row) for row in raw.execute(select(described).order_by(described.c.id)).mappings()]
+
+    def row(self, table: str, row_id: str) -> dict[str, Any]:
+        return next(row for row in self.rows(table) if row["id"] == row_id)
+
+    def change(self, table: str, row_id: str, **values: Any) -> None:
+        described = table_of(TABLES[table])
+        with self.editing() as raw:
+            changed = raw.execute(update(described).where(described.c.id == row_id).values(**values))
+        assert changed.rowcount == 1
+
+    def take_away(self, table: str, row_id: str) -> None:
+        described = table_of(TABLES[table])
+        with self.editing() as raw:
+            raw.execute(described.delete().where(described.c.id == row_id))
+
+    def add(self, table: str, row: dict[str, Any]) -> None:
+        with self.editing() as raw:
+            raw.execute(table_of(TABLES[table]).insert(), row)
+
+    def reseal(self, table: str, row_id: str) -> None:
+        """The row's own seal is right again, as by somebody who knows the program."""
+        column, compute = SEALS[table]
+        self.change(table, row_id, **{column: compute(made(TABLES[table], self.row(table, row_id)))})
+
+    def undo(self) -> None:
+        """Every row is as it was written."""
+        with self.editing() as raw:
+            for table, rows in self._as_written.items():
+                raw.execute(table_of(TABLES[table]).delete())
+                raw.execute(table_of(TABLES[table]).insert(), rows)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def is_postgresql(database: Database) -> bool:
+    return database.engine.dialect.name == "postgresql"

@@ -4,8 +4,11 @@ import asyncio
 import math
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import timedelta
 from typing import Any, NamedTuple
+
+import pytest
 
 from poller.push import MeterSettings, PushMeter
 from receipted.demo.plan import SHOP_SECRET, orders
@@ -19,7 +22,7 @@ from storage.push_report import AccountFigures, Pushing
 PAYMENTS = 60
 CONFIG = SandboxConfig(
     seed=5,
-    speed=100.0,
+    speed=500.0,
     faults=Faults(lose=0.2, duplicate=0.2, delay=0.1, delay_seconds=60.0, reorder=0.1, corrupt_signature=0.1),
     payers=Payers(pay=0.8, decline=0.08, cancel=0.06, expire=0.06),
     delivery_timeout_seconds=5.0,
@@ -79,10 +82,18 @@ def total(figures, name, *events):
     return sum(getattr(event, name) for event in figures.events if not events or event.event in events)
 
 
-def test_what_is_measured_is_what_the_sandbox_did(tmp_path):
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_is_measured_is_what_the_sandbox_did(request, tmp_path, kind):
     """One run, looked at from every side: a module's fixture would run it once for each of pytest's workers."""
+    database = None
+    if kind == "postgresql":
+        with closing(request.getfixturevalue("postgresql").cleaned()) as cleaned:
+            database = cleaned.url
     with outside(CONFIG, SHOP_SECRET, shop_failures=0.0) as world:
-        measured = asyncio.run(_run(Demonstration(CONFIG, world, tmp_path)))
+        run = Demonstration(CONFIG, world, tmp_path, database=database)
+        pool = run.service.database.engine.pool
+        measured = asyncio.run(_run(run))
+        pool.dispose()  # once more: a thread may have given its connection back after the service had closed
 
     assert measured.wrong == []
     every_delivery_and_repeat_is_counted(measured)

@@ -1,4 +1,4 @@
-"""The commands of a service on a real file, and a provider whose calls go as a test says."""
+"""The commands of a service on a real database, and a provider whose calls go as a test says."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from receipted.commands import Commands
 from receipted.wiring import Service
 from statemachine.phases import Source
 from storage import history, inbox, outbox, payments
+from storage.engine import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, Transition
 from tests.builders import a_message
@@ -137,9 +138,12 @@ def saying(body: bytes) -> Turn:
 class Till:
     """One service, its clock, its provider, and what became of its payments."""
 
-    def __init__(self, template: Path, folder: Path) -> None:
+    def __init__(self, template: Path, folder: Path, *, database: Database | None = None) -> None:
         shutil.copyfile(template, folder / "receipted.db")
         self.service = Service(settings.load(write_settings(folder), {}))
+        if database is not None:
+            self.service.database.close()
+            self.service.database = database
         self.clock = FakeClock()
         self.service.clock = self.clock
         self.genius = Genius(self.clock)

@@ -20,9 +20,16 @@ from tests.builders import our_message
 from tests.property.pipeline_voices import Telling, Voice
 from tests.property.pipeline_world import SINKS, SimulatedCrash, World
 from tests.unit.statemachine.oracle import EFFECTS, is_walk, next_of
+from worker.batch import Batch
 from worker.message import Application
 
 ASKED_MINOR = 450
+
+#: What may happen in the middle of a worker's step, where several processes share a database.
+_BESIDE = {"deliver", "redeliver", "deliver_variant", "answer_arrives", "return_hint", "wake", "replay"}
+
+#: What changes nothing here, so that there is nothing to look at.
+_UNSEEN = {"move", "slow_question", "jump"}
 
 
 class History:
@@ -30,6 +37,7 @@ class History:
 
     def __init__(self, world: World, voice: Voice, seed: int) -> None:
         self.rng = rng = random.Random(f"{voice.name}.{voice.kind}/{seed}")
+        self.races = random.Random(seed)  #: who of two goes first; of its own, so that a seed is one history everywhere
         self.world, self.voice = world, voice
         self.walk = self._legal_walk()
         self.account = f"{voice.kind[:8]}-{len(world.members)}"
@@ -184,7 +192,7 @@ class History:
 
     def work(self) -> None:
         with self.world.crashing(self._crash_at()):
-            self.world.worker().step()
+            self.world.work(self.races)
 
     def stall(self) -> None:
         """A worker claims and then sleeps, longer than its lease."""
@@ -197,8 +205,10 @@ class History:
         stalled, self.stalled = self.stalled, []
         try:
             with self.world.crashing(self._crash_at()), self.world.database.write() as unit:
+                batch = Batch(unit, self.now)
                 for message in stalled:
-                    Application(unit, message, self.world.rules, self.world.settings, self.now).run()
+                    Application(batch, message, self.world.rules, self.world.settings).run()
+                batch.flush()
         except LeaseLost:
             self.trail.append("(lease lost)")
 
@@ -235,8 +245,26 @@ class History:
         for _ in range(self.rng.randint(4, 28)):
             act = self.rng.choice(acts)
             self.trail.append(act.__name__)
-            act()
-            self.check()
+            if act.__name__ in _BESIDE:
+                self.world.beside_a_worker(self.races, act)
+            else:
+                act()
+            if act.__name__ not in _UNSEEN:
+                self.check()
+        self._come_to_rest()
+
+    def run_piled(self) -> None:
+        """Everything is said before anybody works: as much as can be is done at once, and about one payment."""
+        if self.is_ours:
+            self.want()
+        for _ in self.walk:
+            self.move()
+            self.slow_question()
+            self.world.clock.advance(1)
+        for _ in range(2 * len(self.walk) + 2):
+            self.rng.choice((self.deliver, self.deliver, self.answer_arrives, self.redeliver, self.return_hint))()
+        self.world.settle(self.races)
+        self.check()
         self._come_to_rest()
 
     def _come_to_rest(self) -> None:
@@ -247,12 +275,12 @@ class History:
                 arrives()
         self.world.clock.advance(600)  # past every lease, the create call's grace, and each step back of the clock
         self.wake()
-        self.world.settle()
+        self.world.settle(self.races)
         self.world.run(self.world.poller(self.account).step())  # finds creates that were never answered
-        self.world.settle()
+        self.world.settle(self.races)
         self.check()
         self.world.record(self.world.answered(self.account, Source.POLL, self._answer(self.ref), None))
-        self.world.settle()
+        self.world.settle(self.races)
         self.check()
         self.check_at_rest()
 
@@ -311,7 +339,7 @@ class History:
         resolved = statements.Resolution(self.state, "it is right", "ada")
         for _ in range(2):
             self.world.record(our_message(resolved, about=payment.id, at=self.now, account=self.account))
-        self.world.settle()
+        self.world.settle(self.races)
         self.check()
         with self.world.database.read() as unit:
             released, owed = payments.get(unit, payment.id), outbox.of_payment(unit, payment.id)
@@ -337,11 +365,14 @@ class History:
         assert len(SINKS) * payment.reviews == len(told), "each review is told once"
 
 
-def run_history(world: World, voice: Voice, seed: int) -> History:
+def run_history(world: World, voice: Voice, seed: int, *, is_piled: bool = False) -> History:
     """One history; an AssertionError names the seed and what had happened."""
     story = History(world, voice, seed)
     try:
-        story.run()
+        if is_piled:
+            story.run_piled()
+        else:
+            story.run()
     except (AssertionError, Exception, SimulatedCrash) as fault:
         words = f"history {voice.name}.{voice.kind} seed {seed}, walk {story.walk}, ours {story.is_ours}, "
         words += f"echoes {story.echoes}, adopts {world.rules[story.account].adopts_unknown}: {story.trail}"

@@ -1,10 +1,10 @@
-"""A real database file with a worker, a poller and the way in, that can be crashed between any two writes."""
+"""A real database with workers, a poller and the way in, that can be crashed between any two writes."""
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from receiver.intake import ReceivingAccount
 from statemachine.phases import ConflictPolicy, Source
 from storage import inbox
 from storage.engine import Database
+from storage.errors import StorageUnavailable
 from storage.inbox import Recorded
 from storage.tables import InboxMessage
 from tests.fakes.clock import FakeClock
 from tests.fakes.databases import copy_of
+from tests.property.interleaving import Interleaving
 from tests.property.pipeline_voices import SECRET
 from worker.accounts import AccountRules, ApplySettings
 from worker.inbox_loop import InboxWorker
@@ -103,10 +105,16 @@ class Member:
 
 
 class World:
-    """One database file, shared by histories that each have an account of their own."""
+    """One database, shared by histories that each have an account of their own: a file, unless another is given.
 
-    def __init__(self, template: Path, path: Path) -> None:
-        self.database = copy_of(template, path)
+    On PostgreSQL two workers work at once, and their statements interleave as the seed of a history says.
+    """
+
+    def __init__(self, template: Path, path: Path, *, database: Database | None = None) -> None:
+        self.database = database or copy_of(template, path)
+        is_shared = self.database.engine.dialect.name == "postgresql"
+        self.interleaving = Interleaving(self.database) if is_shared else None
+        self.put_off = 0  #: how often a worker ended because the database was not to be had, as in a deadlock
         self.clock = FakeClock()
         self.crashes = Crashes(self.database)
         self.runner = asyncio.Runner()
@@ -134,6 +142,40 @@ class World:
     def worker(self) -> InboxWorker:
         """A worker that remembers nothing, as after a restart."""
         return InboxWorker(self.database, self.rules, self.settings, self.clock)
+
+    def work(self, rng: random.Random) -> int:
+        """One step of a worker, or of two at once; returns how many messages were claimed."""
+        if self.interleaving is None:
+            return self.worker().step()
+        claimed: list[int] = []
+        settings = replace(self.settings, batch=rng.choice((1, 1, 2, 5)))  # small enough to leave the other something
+
+        def step() -> None:
+            claimed.append(InboxWorker(self.database, self.rules, settings, self.clock).step())
+
+        self._at_once(rng, step, step)
+        return sum(claimed)
+
+    def beside_a_worker(self, rng: random.Random, act: Callable[[], None]) -> None:
+        """Something else happens, and on PostgreSQL often while a worker works."""
+        if self.interleaving is None or rng.random() < 0.5:
+            act()
+            return
+
+        def step() -> None:
+            with suppress(SimulatedCrash):  # what is to crash may be either of the two
+                self.worker().step()
+
+        self._at_once(rng, act, step)
+
+    def _at_once(self, rng: random.Random, *works: Callable[[], object]) -> None:
+        """Each ends as it does alone, or because the database was not to be had, as in a deadlock."""
+        assert self.interleaving is not None
+        faults = [fault for fault in self.interleaving.run(rng, *works) if fault is not None]
+        self.put_off += sum(isinstance(fault, StorageUnavailable) for fault in faults)
+        for fault in faults:
+            if not isinstance(fault, StorageUnavailable):
+                raise fault
 
     def poller(self, name: str) -> Poller:
         """A poller of one account that remembers nothing."""
@@ -173,10 +215,10 @@ class World:
         finally:
             self.crashes.disarm()
 
-    def settle(self) -> None:
-        """Leases run out, and workers work until nothing is pending."""
+    def settle(self, rng: random.Random | None = None) -> None:
+        """Leases run out, and workers work until nothing is pending; two at once where there is something to draw."""
         for _ in range(60):
-            while self.worker().step():
+            while self.worker().step() if rng is None else self.work(rng):
                 pass
             with self.database.read() as unit:
                 if not inbox.depth(unit).get("pending"):
@@ -185,7 +227,7 @@ class World:
         raise AssertionError("messages stay pending for ever")
 
     def audit(self) -> Report:
-        """The audit's report on the whole file."""
+        """The audit's report on the whole database."""
         accounts = {
             name: AuditedAccount(member.provider, {KEY.id: KEY}, Window()) for name, member in self.members.items()
         }

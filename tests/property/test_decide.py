@@ -67,7 +67,7 @@ def test_total_pure_and_bounded(question):
     if decision.to_state is not None and not decision.forced:
         assert is_walk(life, payment.state, (*decision.via, decision.to_state))
     if decision.forced:
-        is_trusted = said.source in (Source.POLL, Source.CREATE, Source.CANCEL)
+        is_trusted = said.source in (Source.POLL, Source.CREATE, Source.CANCEL, Source.LIST)
         assert said.source is Source.OPERATOR or (is_trusted and payment.policy is ConflictPolicy.TRUST_PROVIDER)
     if decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
         assert set(decision.effects) <= {Effect.REVIEW_REQUIRED}

@@ -24,7 +24,7 @@ ERRORS = ROOT / "docs" / "errors.md"
 
 #: From the bottom up; also the order of the table of errors.
 PACKAGES = (
-    *("statemachine", "storage", "providers", "fulfilment", "receiver", "worker", "poller", "audit", "sandbox"),
+    *("statemachine", "storage", "providers", "fulfilment", "receiver", "worker", "poller", "audit", "api", "sandbox"),
     "receipted",
 )
 

@@ -291,7 +291,7 @@ def test_the_log_events_are_those_of_the_code():
 def test_what_the_audit_says_is_explained():
     text = OPERATIONS.read_text()
     rows = text[text.index("| A fault says |") :].partition("\n\n")[0].splitlines()[2:]
-    code = "".join((ROOT / "audit" / name).read_text() for name in ("verify.py", "problems.py"))
+    code = "".join((ROOT / "audit" / name).read_text() for name in ("verify.py", "problems.py", "retained.py"))
     parts = [part.strip(" .") for row in rows for part in re.split(r"\.\.\.|, ", row.split("|")[1])]
 
     assert len(rows) > 10

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, BudgetSettings, TokenKey, WebhookKey
+from receipted.settings_api import ApiSettings
+from receipted.settings_retention import RetentionSettings
 from receipted.settings_sections import (
     FulfilmentSettings,
     LogSettings,
@@ -31,6 +33,8 @@ MODELS = {
     "poller": PollerSettings,
     "reconciliation": ReconciliationSettings,
     "push": PushSettings,
+    "retention": RetentionSettings,
+    "api": ApiSettings,
     "worker": WorkerSettings,
     "fulfilment": FulfilmentSettings,
     "sinks": SinkSettings,

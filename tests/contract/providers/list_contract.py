@@ -6,8 +6,10 @@
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import structs
 
 from providers.contract import Client, Page, Provider, Statement
 from statemachine.observation import Observation
@@ -93,7 +95,7 @@ async def check_a_page_says_what_asking_says(listing: Listing) -> None:
         )
         (asked,) = reading.observations
         assert told.as_of is not None, "an answer is true of the instant at which it was asked for"
-        assert replace(asked, source=Source.LIST, as_of=told.as_of) == told, f"{told} is not {asked}"
+        assert structs.replace(asked, source=Source.LIST, as_of=told.as_of) == told, f"{told} is not {asked}"
 
 
 async def check_a_repeat_is_harmless(listing: Listing) -> None:

@@ -24,13 +24,14 @@ scheme that do not exist are said in the Case (`signs_body`, `signs_time`), and 
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from providers.contract import Delivery, Provider, Reading, Statement, Verified
 from providers.errors import DeliveryRejected
@@ -454,7 +455,7 @@ def _page_of(case: Case, things: Sequence[bytes], kind: str | None = None) -> Re
 
 def _as_listed(case: Case, answered: Answered) -> Observation:
     (seen,) = case.provider.parse(_statement(Source.POLL, answered.body, answered.kind, answered.ref)).observations
-    return replace(seen, source=Source.LIST)
+    return structs.replace(seen, source=Source.LIST)
 
 
 def _is_one_thing(reading: Reading) -> None:

@@ -2,12 +2,12 @@
 
 import hmac
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 
 import pytest
+from msgspec import structs
 
 from providers.contract import Provider, ProviderOptions, Reading, Verified
 from providers.errors import DeliveryRejected
@@ -299,9 +299,11 @@ class ParseSaysTwoThings(Honest):
         return Reading(reading.observations, hints_account=True, unreadable="?")
 
 
-class ParseKeepsNul(Honest):
-    def is_word(self, value):
-        return isinstance(value, str)
+class ParseForgetsTheZone(Honest):
+    def parse(self, statement):
+        reading = super().parse(statement)
+        told = tuple(structs.replace(seen, as_of=datetime(2026, 4, 1)) for seen in reading.observations)  # noqa: DTZ001
+        return structs.replace(reading, observations=told)
 
 
 class ParseForgetsTheKind(Honest):
@@ -349,7 +351,9 @@ class PageForgetsDamage(Honest):
 
 class PageGuesses(Honest):
     def on_a_page(self, thing, statement):
-        return tuple(replace(seen, status=seen.status or "done") for seen in super().on_a_page(thing, statement))
+        return tuple(
+            structs.replace(seen, status=seen.status or "done") for seen in super().on_a_page(thing, statement)
+        )
 
 
 class PageLosesTheLast(Honest):
@@ -422,7 +426,7 @@ FAULTS = [
     (ParseFloats, "check_parse_is_total"),
     (ParseSaysNothing, "check_parse_is_total"),
     (ParseSaysTwoThings, "check_parse_is_total"),
-    (ParseKeepsNul, "check_parse_is_total"),
+    (ParseForgetsTheZone, "check_parse_is_total"),
     (ParseForgetsTheKind, "check_answers_are_read_as_documented"),
     (ParseTurnsStatesAround, "check_answers_are_read_as_documented"),
     (BelievesAnyAnswer, "check_answer_about_another_is_not_believed"),

@@ -53,7 +53,7 @@ def test_every_connection_is_set_up_to_keep_what_it_commits(database, postgresql
 
     assert shown(fresh, "synchronous_commit") == "on"
     assert shown(fresh, "lock_timeout") == "5s"
-    assert shown(fresh, "idle_in_transaction_session_timeout") == "1min"
+    assert shown(fresh, "idle_in_transaction_session_timeout") == "15s"
     assert (shown(fresh, "transaction_isolation"), shown(fresh, "transaction_read_only")) == ("read committed", "off")
     assert shown(fresh, "transaction_isolation", read=True) == "repeatable read"
     assert shown(fresh, "transaction_read_only", read=True) == "on"
@@ -69,7 +69,7 @@ def test_a_reader_that_writes_is_refused(database):
 
 def test_a_row_that_is_locked_for_too_long_is_unavailable(database, account, monkeypatch):
     """Another process that holds a row is answered with 503, not with a hang."""
-    monkeypatch.setitem(connections._SESSION, "lock_timeout", "50ms")
+    monkeypatch.setitem(connections.SESSION, "lock_timeout", "50ms")
     hasty = Database(database.url)
     with database.write() as unit:
         unit.execute(sa.text("SELECT 1 FROM account_budget WHERE account = 'a' FOR UPDATE"))

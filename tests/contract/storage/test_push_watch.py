@@ -7,7 +7,7 @@ import pytest
 from statemachine.phases import Source
 from storage import history, inbox, payments, push, push_watch
 from storage.errors import LeaseLost
-from storage.tables import InboxMessage
+from storage.tables import InboxMessageTable
 from storage.tables_asking import PushQuality
 from tests.builders import a_message, a_payment, moved_to_paid
 from tests.fakes.clock import START
@@ -28,7 +28,7 @@ def record(database, *messages):
 
 
 def decided(database, message_id, status="decided", at=START):
-    table = InboxMessage.__table__
+    table = InboxMessageTable.__table__
     with database.write() as unit:
         unit.execute(table.update().where(table.c.id == message_id).values(status=status, decided_at=at))
 

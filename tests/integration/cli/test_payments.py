@@ -226,7 +226,7 @@ def test_a_reference_that_no_key_could_hold_is_refused(shell):
     """Before anything is recorded or sent."""
     typed = create(shell, "stable", reference="x" * 201, code=Exit.USAGE)
 
-    assert "1 to 200 characters" in typed.err
+    assert "at most 200 characters" in typed.err
     assert shell("payments", "list", "--json").json == []
 
 

@@ -369,9 +369,9 @@ def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
 
 def test_after_a_kill_the_lease_protects_what_may_still_run(played, tmp_path):
     """kill -9 gives nothing back: the next is told who had it, until the lease ends."""
-    for _ in range(4):
+    for _ in range(8):  # four are asked about at once, so that some are left
         create(played.shell, "payfield")
-    faults(played.url, api_slow=1.0, api_slow_seconds=0.3)
+    faults(played.url, api_slow=1.0, api_slow_seconds=0.6)
 
     with started("--config", str(played.shell.config), "reconcile", "payfield", errors=tmp_path / "e.txt") as process:
         until(lambda: asked_so_far(played.shell))
@@ -384,4 +384,4 @@ def test_after_a_kill_the_lease_protects_what_may_still_run(played, tmp_path):
     with service.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE reconciliation SET lease_ends_at = held_at")
     service.close()
-    assert played.shell("reconcile", "payfield", "--json").json["asked"] == 4
+    assert played.shell("reconcile", "payfield", "--json").json["asked"] == 8

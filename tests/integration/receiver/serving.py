@@ -5,16 +5,16 @@ import http.client
 import json
 import socket
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
-from sqlalchemy import event
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -103,7 +103,7 @@ class Served:
     port: int
     service: Service
     app: Starlette | None = None
-    commits: list[str] = field(default_factory=list)  #: one entry for each write transaction that committed
+    commits_before: int = 0  #: those of the migration
 
     @property
     def database(self) -> Database:
@@ -141,11 +141,17 @@ class Served:
         extra = tuple(more.pop("headers", ()))
         return self.request("POST", path or signed.path, signed.body, (*signed.headers, *extra), **more)
 
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed, as the write-ahead log tells; nothing may have been checkpointed."""
+        return _commits(Path(f"{self.file}-wal")) - self.commits_before
+
     def until_waiting(self, number: int) -> None:
         """Return when so many deliveries wait behind the commit that is under way."""
         assert self.app is not None
         intake = cast("Intake", cast("Route", self.app.routes[0]).endpoint)
-        eventually(lambda: len(intake._writer._waiting) == number)
+        writer = intake._writer
+        eventually(lambda: len(writer._under_way) == 1 and len(writer._waiting) == number)
 
     def raw(self) -> socket.socket:
         """A connection."""
@@ -176,6 +182,21 @@ class Served:
         with self.database.write() as unit:
             payments.add(unit, made)
         return About(account, kind, made.id)
+
+
+def _commits(log: Path) -> int:
+    """Frames that end a transaction say how large the database is then (sqlite.org/fileformat2.html, "WAL Format")."""
+    content = log.read_bytes()
+    if not content:
+        return 0
+    (page,), salt = struct.unpack(">I", content[8:12]), content[16:24]
+    frames = (content[at : at + 24] for at in range(32, len(content), 24 + page))
+    ends = 0
+    for frame in frames:
+        if frame[8:16] != salt:
+            break
+        ends += frame[4:8] != bytes(4)
+    return ends
 
 
 class _Server(uvicorn.Server):
@@ -243,12 +264,8 @@ def serving(with_settings: Settings, *, migrated: bool = True, with_work: bool =
     if migrated:
         migrate.upgrade(service.database)
     served = Served(0, service)
-
-    @event.listens_for(service.database.engine, "commit")
-    def _count(connection: Any) -> None:
-        if connection.get_execution_options().get("receipted_write"):
-            served.commits.append("commit")
-
+    if migrated and service.database.url.startswith("sqlite"):
+        served.commits_before = served.commits
     try:
         served.app = create_app(service, with_work=with_work)
         with listening(served.app) as served.port:

@@ -16,11 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receipted.app import create_app
 from receiver.writer import GroupWriter
-from storage import inbox, migrate
+from storage import migrate
+from storage.arrivals import Arrival, arrived
 from storage.engine import Database
-from storage.tables import InboxMessage
+from storage.intake import store_for
 from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, listening, serving, settings
+from tests.integration.receiver.serving import Served, listening, serving, settings, write_locked
 
 
 def test_the_commit_precedes_the_answer(tmp_path: Path) -> None:
@@ -53,24 +54,26 @@ def test_the_writer_writes_ahead_and_waits_for_the_disk(served: Served) -> None:
     """On the connection that commits deliveries: synchronous is FULL (2), journal_mode is wal."""
     found: list[tuple[Any, Any]] = []
 
-    @on_event.listens_for(served.database.engine, "commit")
-    def _look(connection: Any) -> None:
-        found.append(
-            (
-                connection.exec_driver_sql("PRAGMA synchronous").scalar(),
-                connection.exec_driver_sql("PRAGMA journal_mode").scalar(),
+    @on_event.listens_for(served.database.engine, "checkout")
+    def _look(connection: sqlite3.Connection, *_: object) -> None:
+        if threading.current_thread().name.startswith("intake"):
+            found.append(
+                (
+                    connection.execute("PRAGMA synchronous").fetchone()[0],
+                    connection.execute("PRAGMA journal_mode").fetchone()[0],
+                )
             )
-        )
 
     assert served.post(event("sg")).status == 200
-    assert (2, "wal") in found
+    assert found
+    assert set(found) == {(2, "wal")}
 
 
 def test_a_single_delivery_on_an_idle_service_is_one_commit(served: Served) -> None:
     """It waits for nobody."""
     for number in range(1, 4):
         assert served.post(event("sg")).status == 200
-        assert len(served.commits) == number
+        assert served.commits == number
 
 
 def test_two_hundred_deliveries_at_once_are_fewer_commits(served: Served) -> None:
@@ -85,29 +88,21 @@ def test_two_hundred_deliveries_at_once_are_fewer_commits(served: Served) -> Non
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(deliver, range(50))) == [[200] * 4] * 50
     assert {delivery.body for delivery in deliveries} == {row.body for row in served.rows()}
-    assert len(served.commits) < 200
+    assert served.commits < 200
 
 
 def test_what_waits_during_a_commit_is_one_transaction(served: Served) -> None:
     """While the first is committed forty wait: two commits, and not one more."""
-    reached, go_on = threading.Event(), threading.Event()
-
-    @on_event.listens_for(served.database.engine, "commit")
-    def _hold(_connection: object) -> None:
-        if not reached.is_set():
-            reached.set()
-            assert go_on.wait(10)
-
     duplicate = event("sg")
     deliveries = [event("sg") for _ in range(38)] + [duplicate, duplicate]
     with ThreadPoolExecutor(41) as pool:
-        first = pool.submit(served.post, event("sg"))
-        assert reached.wait(10)
-        others = [pool.submit(served.post, delivery) for delivery in deliveries]
-        served.until_waiting(40)
-        go_on.set()
+        with write_locked(served.file):
+            first = pool.submit(served.post, event("sg"))
+            served.until_waiting(0)
+            others = [pool.submit(served.post, delivery) for delivery in deliveries]
+            served.until_waiting(40)
         assert {200} == {answer.result().status for answer in (first, *others)}
-    assert len(served.commits) == 2
+    assert served.commits == 2
     assert len(served.rows()) == 40  # a duplicate within one batch is one too
     assert [row.redeliveries for row in served.rows() if row.body == duplicate.body] == [1]
 
@@ -125,22 +120,14 @@ def poisoned(served: Served) -> Iterator[Served]:
 
 def test_a_poison_row_fails_alone(poisoned: Served) -> None:
     """Its neighbours in the batch are recorded and answered 200; it is answered 500 in the error shape."""
-    reached, go_on = threading.Event(), threading.Event()
-
-    @on_event.listens_for(poisoned.database.engine, "commit")
-    def _hold(_connection: object) -> None:
-        if not reached.is_set():
-            reached.set()
-            assert go_on.wait(10)
-
     deliveries = [event("sg") for _ in range(10)]
     deliveries.insert(4, sign("sg", b"poison"))
     with ThreadPoolExecutor(12) as pool:
-        first = pool.submit(poisoned.post, event("sg"))
-        assert reached.wait(10)
-        others = [pool.submit(poisoned.post, delivery) for delivery in deliveries]
-        poisoned.until_waiting(11)
-        go_on.set()
+        with write_locked(poisoned.file):
+            first = pool.submit(poisoned.post, event("sg"))
+            poisoned.until_waiting(0)
+            others = [pool.submit(poisoned.post, delivery) for delivery in deliveries]
+            poisoned.until_waiting(11)
         answers = [other.result() for other in others]
     assert first.result().status == 200
     assert [answer.status for answer in answers] == [200] * 4 + [500] + [200] * 6
@@ -154,13 +141,13 @@ def test_a_request_that_is_cancelled_leaves_its_batch_alone(tmp_path: Path) -> N
     database = Database(f"sqlite:///{tmp_path / 'receipted.db'}")
     migrate.upgrade(database)
 
-    def message(number: int) -> InboxMessage:
-        return inbox.new_message(
+    def message(number: int) -> Arrival:
+        return arrived(
             account="sg", source="webhook", delivery_key=f"k{number}", body=b"x", received_at=datetime.now(UTC)
         )
 
     async def run() -> list[str]:
-        writer = GroupWriter(database, queue=100, on_recorded=lambda: None)
+        writer = GroupWriter(store_for(database), queue=100, on_recorded=lambda: None)
         tasks = [asyncio.create_task(writer.record(message(number))) for number in range(10)]
         await asyncio.sleep(0)
         tasks[0].cancel()

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -168,20 +167,13 @@ def test_an_old_schema_is_answered_503(tmp_path: Path) -> None:
 def test_a_full_intake_is_answered_503(tmp_path: Path) -> None:
     """What a process holds without having committed it is bounded; the rest stays with the providers."""
     with serving(settings(tmp_path, intake_queue=3)) as running, ThreadPoolExecutor(20) as pool:
-        reached, go_on = threading.Event(), threading.Event()
-
-        @on_event.listens_for(running.database.engine, "commit")
-        def _hold(_connection: object) -> None:
-            reached.set()
-            assert go_on.wait(10)
-
-        first = pool.submit(running.post, event("sg"))
-        assert reached.wait(10)
-        others = [pool.submit(running.post, event("sg")) for _ in range(13)]
-        # three fit behind the one that is being committed
-        eventually(lambda: sum(other.done() for other in others) == 10)
-        refused = [other.result() for other in others if other.done()]
-        go_on.set()
+        with locked(running):
+            first = pool.submit(running.post, event("sg"))
+            running.until_waiting(0)
+            others = [pool.submit(running.post, event("sg")) for _ in range(13)]
+            # three fit behind the one that is being committed
+            eventually(lambda: sum(other.done() for other in others) == 10)
+            refused = [other.result() for other in others if other.done()]
         assert first.result().status == 200
         for answer in refused:
             assert_unavailable(answer, "intake_full")

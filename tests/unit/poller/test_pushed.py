@@ -16,9 +16,11 @@ LOOP = a_lifecycle(
 
 
 def a_transition(number, from_state, to_state, at=0, source="poll", **changes):
-    defaults = {"id": f"t{number}", "payment_id": "p", "phase": "open", "cause": "m", "evidence": "", "reason": ""}
+    defaults = {"id": f"t{number}", "account": "acme", "payment_id": "p", "phase": "open", "cause": "m"}
     return Transition(
         **defaults,
+        evidence="",
+        reason="",
         number=number,
         from_state=from_state,
         to_state=to_state,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from receipted import logs
 from receipted.logs import GLOSSARY, configure
 from receipted.redaction import forget_secrets, register_secrets
 
@@ -229,3 +230,38 @@ def test_event_names_are_made_of_words_of_the_glossary():
         if not re.fullmatch(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*", name) or not set(re.split(r"[._]", name)) <= GLOSSARY
     ]
     assert not wrong
+
+
+def test_of_ordinary_work_a_line_stands_for_many(stream):
+    """So many a second are written, and of the rest one in so many; the lines add up to what was done."""
+    logs.configure(stream=stream, sample_above=3, sample_every=10)
+    log = structlog.get_logger()
+    for _ in range(35):
+        log.info("delivery.recorded", account="a")
+        log.info("message.decided", account="a")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    for event in ("delivery.recorded", "message.decided"):
+        assert [line["sampled"] for line in lines if line["event"] == event] == [1, 1, 1, 10, 10, 10]
+
+
+def test_what_was_left_out_is_counted_by_the_next_line(monkeypatch):
+    """A new second begins with a line, which stands for those before it."""
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    sampler = logs.Sampler(2, 100)
+    assert [sampler("delivery.recorded") for _ in range(5)] == [1, 1, 0, 0, 0]
+    assert sampler("delivery.duplicate") == 1
+    now[0] += 1
+    assert [sampler("delivery.recorded") for _ in range(3)] == [4, 1, 0]
+
+
+def test_refusals_and_warnings_are_never_left_out(stream):
+    """However many there are; nor is a line that says how many it stands for."""
+    logs.configure(stream=stream, sample_above=1, sample_every=10)
+    log = structlog.get_logger()
+    for _ in range(20):
+        log.info("delivery.refused")
+        log.warning("delivery.rejected")
+        log.warning("delivery.recorded")
+        log.info("delivery.duplicate", sampled=5)
+    assert len(stream.getvalue().splitlines()) == 80

@@ -11,7 +11,7 @@ from providers.contract import Budget
 from receipted.catalogue import PROVIDERS, account_of, budget_of, provider_of
 from receipted.errors import ConfigurationError
 from receipted.settings import describe, load, parse, settings_path, warn
-from receipted.settings_sections import Settings
+from receipted.settings_sections import Settings, masked_url
 from statemachine.errors import ServiceError
 from statemachine.phases import ConflictPolicy
 
@@ -109,6 +109,7 @@ EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
         ([("service.public_url", "https://pay.example.com/?a=1")], "service.public_url", "more than", "query"),
         ([("service.public_url", "https://pay.example.com:x/")], "service.public_url", "HTTPS", "https://"),
         ([("service.database", "mysql://h/d")], "service.database", "no database", "postgresql://"),
+        ([("service.database", "postgresql://a:b:c/d")], "service.database", "host:port", "postgresql://"),
         ([("service.listen_port", 70_000)], "service.listen_port", "65535", "port to listen at"),
         ([("service.listen_prot", 1)], "service.listen_prot", "not a setting", "'listen_port'"),
         ([("servic", {})], "servic", "not a setting", "'service'"),
@@ -142,7 +143,7 @@ EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
         ([("sinks.+", SINK2)], "sinks.1.name", "like another", "own name"),
         ([("sinks.0.name", "Shop Front")], "sinks.0.name", "not a usable name", "lowercase"),
         ([("sinks.0.name", None)], "sinks.0.name", "missing", "lowercase"),
-        ([("sinks.0.kind", "smtp")], "sinks.0.kind", "'http' or 'python'", "webhook"),
+        ([("sinks.0.kind", "smtp")], "sinks.0.kind", "'http', 'python', 'nats'", "webhook"),
         ([("sinks.0.url", None)], "sinks.0.url", "missing", "https://"),
         ([("sinks.0.url", "http://shop.example.com/?a=1")], "sinks.0.url", "HTTPS", "https://"),
         ([("sinks.0.handler", "a:b")], "sinks.0.handler", "no meaning", "python"),
@@ -307,6 +308,24 @@ def test_nothing_shows_a_secret():
     assert "db-password" in set(settings.secret_values())
     assert describe(settings)["service"]["database"] == "postgresql://***@db.example.com/receipted?sslpassword=***"
     assert settings.service.database.startswith("postgresql://app:db-password@")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p@h1:5432,h2:5433/db?target_session_attrs=any", "postgresql://***@h1:5432,h2:5433/db?*"),
+        ("postgresql://u:p@[::1]:5432,[2001:db8::7]/db", "postgresql://***@[::1]:5432,[2001:db8::7]/db"),
+        ("postgresql://[::1],[2001:db8::7]/db", "postgresql://[::1],[2001:db8::7]/db"),
+        ("postgresql://u:pa/ss@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:pa#ss@h/db", "postgresql://***@h/db"),
+        ("postgresql://u:pa?ss@h/db", "postgresql://***"),
+        ("https://shop.example/effects?key=v#part", "https://shop.example/effects?key=***"),
+        ("u:p@h", "u:***"),
+    ],
+)
+def test_a_url_is_shown_without_what_it_carries(url, shown):
+    """Every server is shown, and no password, however it is written."""
+    assert masked_url(url) == shown.replace("?*", "?target_session_attrs=***")
 
 
 TOML = """

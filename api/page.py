@@ -1,0 +1,122 @@
+"""The description as a page to read: plain HTML from the server, with no script and nothing from elsewhere."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any, Final
+
+_STYLE: Final = """
+body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
+h2{margin-top:3rem}h3{margin-top:2rem}code,pre{font-family:ui-monospace,monospace;font-size:.9em}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0}
+th{font-weight:600}tr{border-bottom:1px solid #8884}nav li{display:inline-block;margin-right:1rem}
+.method{font-weight:700}
+"""
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """The whole page."""
+    return "".join(
+        [
+            '<!doctype html><html lang="en"><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width">',
+            f"<title>{escape(document['info']['title'])} API</title><style>{_STYLE}</style>",
+            f"<h1>{escape(document['info']['title'])} API</h1><p>{escape(document['info']['description'])}</p>",
+            '<p>For programs: <a href="openapi.json">openapi.json</a></p>',
+            *_operations(document),
+            *_models(document["components"]["schemas"]),
+            "</html>",
+        ]
+    )
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[str]:
+    by_tag: dict[str, list[str]] = {tag["name"]: [] for tag in document["tags"]}
+    for path, found in document["paths"].items():
+        for method, operation in found.items():
+            by_tag[operation["tags"][0]].append("".join(_operation(method.upper(), path, operation)))
+    links = (f'<li><a href="#{_anchor(tag)}">{escape(tag)}</a>' for tag in by_tag)
+    yield f"<nav><ul>{''.join(links)}</ul></nav>"
+    for tag, sections in by_tag.items():
+        yield f'<h2 id="{_anchor(tag)}">{escape(tag)}</h2>{"".join(sections)}'
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield f'<h3 id="{operation["operationId"]}"><code><span class="method">{method}</span> {escape(path)}</code></h3>'
+    yield f"<p>{escape(operation['summary'])}</p>"
+    yield from (f"<p>{escape(part)}</p>" for part in operation["description"].split("\n\n") if part)
+    if operation["parameters"]:
+        yield _table(
+            ("Parameter", "In", "Form", ""),
+            (
+                (
+                    f"<code>{escape(given['name'])}</code>{' (needed)' if given['required'] else ''}",
+                    given["in"],
+                    _form(given["schema"]),
+                    escape(given["description"]),
+                )
+                for given in operation["parameters"]
+            ),
+        )
+    if "requestBody" in operation:
+        yield f"<p>Body: {_form(operation['requestBody']['content']['application/json']['schema'])}</p>"
+    yield _table(
+        ("Answer", "", "Form"),
+        (
+            (status, escape(answer["description"]), "<br>".join(map(_content, answer["content"].items())))
+            for status, answer in operation["responses"].items()
+        ),
+    )
+
+
+def _content(content: tuple[str, Mapping[str, Any]]) -> str:
+    kind, described = content
+    form = _form(described["schema"])
+    return form if kind == "application/json" else f"{escape(kind)}"
+
+
+def _models(schemas: Mapping[str, Any]) -> Iterator[str]:
+    yield "<h2>Forms</h2>"
+    for name, schema in schemas.items():
+        yield f'<h3 id="{_anchor(name)}">{escape(name)}</h3><p>{escape(schema.get("description", ""))}</p>'
+        if "properties" in schema:
+            needed = schema.get("required", ())
+            yield _table(
+                ("Name", "Form", ""),
+                (
+                    (
+                        f"<code>{escape(field)}</code>{'' if field in needed else ' (may be left out)'}",
+                        _form(described),
+                        escape(described.get("description", "")),
+                    )
+                    for field, described in schema["properties"].items()
+                ),
+            )
+        else:
+            yield f"<p>{_form(schema)}</p>"
+
+
+def _form(schema: Mapping[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        return f'<a href="#{_anchor(name)}">{escape(name)}</a>'
+    if "anyOf" in schema:
+        return " or ".join(_form(choice) for choice in schema["anyOf"])
+    if "const" in schema:
+        return f"<code>{escape(str(schema['const']))}</code>"
+    if "enum" in schema:
+        return ", ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
+    kind = schema.get("type", "anything")
+    words = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    if words == "array":
+        return f"list of {_form(schema.get('items', {}))}"
+    return escape(" ".join([words, *(str(schema[name]) for name in ("format",) if name in schema)]))
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | Any) -> str:
+    made = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{made}</table>"
+
+
+def _anchor(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)

@@ -1,0 +1,157 @@
+"""Takes a request's query and body apart by their models, and says in the one error shape what is wrong with them."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from starlette.datastructures import Headers
+
+from api.errors import InvalidRequest, NotJson
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_WHOLE: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
+_LEAP: Final = re.compile(r":60(?=[.Zz+-])")
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+
+#: No control characters: PostgreSQL holds no NUL, and nobody means the others.
+TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
+
+_CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing_field", "json_invalid": "invalid_json"}
+
+_LONGEST_PARAM: Final = 100
+
+
+class Input(BaseModel):
+    """What a caller sends: names that are not known are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        return int(value)
+    if isinstance(value, int):
+        return value
+    raise ValueError("Input should be a whole number")
+
+
+def _integral(value: Any) -> Any:
+    """JSON does not tell 432 from 432.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _flag(value: Any) -> Any:
+    if value in ("true", "false", True, False):
+        return value in ("true", True)
+    raise ValueError("Input should be true or false")
+
+
+def _instant(value: Any) -> Any:
+    """An instant of RFC 3339, in UTC; one beyond what we can hold is the last that we can."""
+    if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+        raise ValueError("Input should be an instant of RFC 3339 with its offset, such as 2026-11-21T09:00:00Z")
+    text = _LEAP.sub(":59", value.upper())
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).astimezone(UTC)
+    except OverflowError:
+        return _FIRST if value.startswith("000") else _LAST
+
+
+def _id(value: Any) -> Any:
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return value.lower()
+    raise ValueError("Input should be an id")
+
+
+#: Of a whole number in a query; after its bounds, which the description then has too.
+WHOLE: Final = BeforeValidator(_whole)
+#: Of a whole number in a body.
+INTEGRAL: Final = BeforeValidator(_integral)
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Instant = Annotated[
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation")
+]
+Id = Annotated[str, BeforeValidator(_id), WithJsonSchema({"type": "string", "format": "uuid"}, mode="validation")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=TEXT)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=TEXT)]
+
+
+class Listed(Input):
+    """Where a page begins, and how large it is."""
+
+    limit: Annotated[int, Field(ge=1, le=100), WHOLE] = Field(20, description="how many at most")
+    after: Id | None = Field(None, description="go on after this id: older rows follow")
+    before: Id | None = Field(
+        None, description="go back before this id: newer rows; with `after`, the rows between both"
+    )
+
+    @property
+    def is_backwards(self) -> bool:
+        """Whether the walk goes towards the newest."""
+        return self.before is not None and self.after is None
+
+
+def path_id(value: str) -> str | None:
+    """The id in lower case; None for what is none."""
+    return value.lower() if _ID.fullmatch(value) else None
+
+
+def query_of(model: type[Model] | None, raw: bytes) -> Model | None:
+    """The query by its model; raises InvalidRequest."""
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=100
+        )
+    except ValueError:
+        raise InvalidRequest("the query cannot be read", code="invalid_query") from None
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name in given:
+            raise InvalidRequest("it is given more than once", param=name[:_LONGEST_PARAM], code="repeated_field")
+        given[name] = value
+    if model is None:
+        if given:
+            raise InvalidRequest("this takes no query", param=next(iter(given))[:_LONGEST_PARAM], code="unknown_field")
+        return None
+    try:
+        return model.model_validate(given)
+    except ValidationError as fault:
+        raise invalid(fault) from None
+
+
+def check_media_type(headers: Headers) -> None:
+    """Return where the body is said to be JSON; raises NotJson."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise NotJson
+
+
+def body_of(model: type[Model] | None, raw: bytes, headers: Headers) -> Model | None:
+    """The body by its model; raises NotJson or InvalidRequest."""
+    if model is None:
+        if raw.strip() not in (b"", b"{}"):
+            raise InvalidRequest("this takes no body", code="unknown_field")
+        return None
+    if raw or "content-type" in headers:
+        check_media_type(headers)
+    if not raw.strip():
+        raise InvalidRequest("a JSON object is needed as the body", code="missing_body")
+    try:
+        return model.model_validate_json(raw, strict=True)
+    except ValidationError as fault:
+        raise invalid(fault) from None
+
+
+def invalid(fault: ValidationError) -> InvalidRequest:
+    """The first thing that is wrong, without the value that was given."""
+    first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
+    param = ".".join(str(part) for part in first["loc"])[:_LONGEST_PARAM] or None
+    return InvalidRequest(
+        first["msg"].removeprefix("Value error, ")[:300], param=param, code=_CODES.get(first["type"], "invalid_value")
+    )

@@ -1,0 +1,66 @@
+"""What a broker's publisher is given and what it answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from fulfilment.brokers.tls import Tls
+from fulfilment.brokers.url import BrokerUrl
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place at one broker, with addresses that were checked."""
+
+    url: BrokerUrl = field(repr=False)
+    destination: str
+    timeout: float  #: seconds for connecting, and for a confirmation
+    tls: Tls | None  #: None exactly where the URL is without TLS
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One effect as it travels."""
+
+    id: str  #: the outbox id, the same at every attempt
+    effect: str
+    payment_id: str | None
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What an exception of a library means."""
+
+    text: str  #: for people; never a payload, a credential or an address
+    is_final: bool = False  #: the broker will never take this message
+    keeps_connection: bool = False  #: the connection is as good as before
+
+
+class NotConfirmed(Exception):
+    """Raised by a publisher that knows what went wrong."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(fault.text)
+
+
+class Publisher(Protocol):
+    """One connection. Made by the `connect` of a broker's module, used by many deliveries at once."""
+
+    is_lost: bool  #: nothing more can be published here
+
+    async def publish(self, message: Message) -> None:
+        """Return once the broker has confirmed that it keeps the message; raise otherwise."""
+        ...
+
+    def fault_of(self, error: Exception) -> Fault | None:
+        """What an exception of `publish` means; None where it means nothing in particular."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection, and abandon what is unconfirmed."""
+        ...

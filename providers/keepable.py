@@ -1,0 +1,107 @@
+"""What a provider said, in texts that every database keeps: names whole or not at all, words cut with a mark.
+
+PostgreSQL keeps no NUL, UTF-8 has no bytes for half of a surrogate pair, columns have lengths and BIGINT has an end,
+and SQLite lets all of that pass. The exact bytes are in the inbox whatever is done here.
+"""
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final
+
+from msgspec.structs import replace
+
+from statemachine.money import MAX_MINOR
+from statemachine.observation import Observation
+
+#: A longer id, status or reference is no provider's.
+MAX_WORD: Final = 200
+
+#: A longer text is not worth keeping beside the bytes that it came from.
+MAX_TEXT: Final = 2000
+
+_MAX_KIND: Final = 32  #: as wide as the column
+_CUT: Final = "…"
+_UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_REPLACEMENT: Final = "\ufffd"
+
+
+def is_name(text: str | None, longest: int = MAX_WORD) -> bool:
+    """Whether the text can be kept as it is, so that it still names what it named; nothing said is kept too."""
+    return text is None or (len(text) <= longest and _UNKEEPABLE.search(text) is None)
+
+
+def words(text: str, longest: int = MAX_TEXT) -> str:
+    """The text for people: `�` stands for what cannot be kept, and a cut is marked with `…`."""
+    if len(text) > longest:
+        text = text[: longest - len(_CUT)] + _CUT
+    return _UNKEEPABLE.sub(_REPLACEMENT, text)
+
+
+def key(text: str) -> str:
+    """The delivery key if it can be kept; else a digest of it, so that equal keys stay equal and others different."""
+    if text and is_name(text):
+        return text
+    return "key-sha256:" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def observation(seen: Observation) -> Observation | str:
+    """The observation as it can be kept, or why it cannot: a name, a state or money that nobody can keep as said.
+
+    A reference or an alias that cannot be kept is left out: it names no payment of ours.
+    """
+    if _is_plain(seen):
+        return seen
+    if why := _unkeepable(seen):
+        return why
+    changes: dict[str, object] = {
+        name: None for name in ("reference", "alias", "actor") if not is_name(getattr(seen, name))
+    }
+    for name in ("failure_reason", "note"):
+        told = getattr(seen, name)
+        if told is not None and (kept := words(told)) != told:
+            changes[name] = kept
+    if any(not _is_kept(name, value) for name, value in seen.facts.items()):
+        changes["facts"] = _facts(seen.facts)
+    return replace(seen, **changes) if changes else seen
+
+
+def _is_plain(seen: Observation) -> bool:
+    """Whether all that is said is ASCII, and together no longer than each may be, as nearly always: it can be kept."""
+    if seen.amount_minor is not None and abs(seen.amount_minor) > MAX_MINOR:
+        return False
+    if seen.captured_minor is not None or seen.refunded_minor is not None:
+        return False
+    if len(seen.kind or "") > _MAX_KIND or len(seen.currency or "") > 3:
+        return False
+    words = (
+        f"{seen.kind}{seen.currency}{seen.provider_ref}{seen.status}{seen.reference}{seen.alias}{seen.actor}"
+        f"{seen.failure_reason}{seen.note}"
+    )
+    names, texts = "".join(seen.facts), "".join(filter(None, seen.facts.values()))
+    if len(words) > MAX_WORD or len(names) > MAX_WORD or len(texts) > MAX_TEXT:
+        return False
+    return words.isascii() and names.isascii() and texts.isascii() and "\0" not in f"{words}{names}{texts}"
+
+
+def _unkeepable(seen: Observation) -> str:
+    if not is_name(seen.kind, _MAX_KIND):
+        return "the kind is no word that can be kept"
+    if not is_name(seen.provider_ref):
+        return "the id is no word that can be kept"
+    if not is_name(seen.status):
+        return "the status is no word that can be kept"
+    if not is_name(seen.currency, 3):
+        return "the currency is no code of three letters"
+    for amount in (seen.amount_minor, seen.captured_minor, seen.refunded_minor):
+        if amount is not None and abs(amount) > MAX_MINOR:
+            return "an amount is out of range"
+    return ""
+
+
+def _is_kept(name: str, value: str | None) -> bool:
+    return is_name(name) and is_name(value, MAX_TEXT)
+
+
+def _facts(facts: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {words(name, MAX_WORD): value if value is None else words(value) for name, value in facts.items()}

@@ -1,0 +1,139 @@
+"""A connection of asyncpg to the server that takes writes, of all that the database's URL names.
+
+asyncpg reads such URLs too, and differs where it counts: its timeout is for all servers together, so that one that is
+away uses up what the next would need; and it takes libpq's words for settings of the server, which refuses them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import asyncpg  # type: ignore[import-untyped]
+
+from storage.connections import SESSION, libpq_words
+from storage.errors import DatabaseUnsupported, StorageUnavailable
+from storage.postgresql_url import PostgresqlUrl, read_url
+
+#: Of libpq's words, those that asyncpg reads from a URL's query, of its own meaning as libpq's.
+_SHARED: Final = (
+    *("passfile", "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib", "service"),
+)
+#: Those that it does not know and can do without: they are about noticing a dead connection, or the order of servers.
+_DISPENSABLE: Final = (
+    *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
+    *("connect_timeout", "application_name", "target_session_attrs", "load_balance_hosts"),
+)
+#: As psycopg begins every transaction, whatever the role's default is.
+_ISOLATION: Final = {"default_transaction_isolation": "read committed"}
+
+#: Our settings for one transaction.
+_LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items())
+
+#: Something written, however little: its commit waits for the standby, and so for all that was committed before it.
+_LITTLE: Final = "SELECT pg_logical_emit_message(true, 'receipted', '')"
+
+
+class ConfirmingConnection(asyncpg.Connection):  # type: ignore[misc]
+    """As asyncpg's own, and counts the warnings of the server: after a commit that should stand, there is none.
+
+    PostgreSQL answers COMMIT with success and a mere warning when its waiting for the standby is ended by
+    `statement_timeout` or by somebody's pg_cancel_backend(): what was committed is then on one server alone.
+    """
+
+    warnings: int = 0
+    is_pooled: bool = False
+
+    @asynccontextmanager
+    async def configured(self) -> AsyncIterator[None]:
+        """Within the block our settings hold: the session's own, or behind a pooler those of one transaction."""
+        if not self.is_pooled:
+            yield
+            return
+        async with self.transaction(isolation="read_committed"):
+            await self.execute(_LOCAL)
+            yield
+
+    async def confirm(self) -> None:
+        """What was committed before, by anybody, and is seen here, is as safe as a commit of ours when this returns.
+
+        A commit whose session is ended while it waits for the standby stands all the same, and is seen by everybody.
+        Whoever finds what is there already, and writes nothing, would take it for safe.
+        """
+        await self.execute(_LITTLE)
+
+    def _process_log_message(self, fields: dict[str, str], last_query: str) -> None:
+        # A listener would be called later, and a pool takes listeners away; a test sees to it that this is called.
+        if fields.get("V", fields.get("S")) == "WARNING":
+            self.warnings += 1
+        super()._process_log_message(fields, last_query)
+
+
+def is_lost(fault: Exception) -> bool:
+    """Whether a connection that raised this must not be used again: it broke, or its server takes no writes now."""
+    is_broken = isinstance(fault, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
+    is_moved = isinstance(fault, asyncpg.ReadOnlySQLTransactionError | asyncpg.OperatorInterventionError)
+    return is_broken or is_moved or isinstance(fault, asyncpg.PostgresConnectionError)
+
+
+async def connect(url: str) -> ConfirmingConnection:
+    """A connection to the first of the URL's servers that answers and takes writes, with our settings.
+
+    Each server has libpq's `connect_timeout` (2 s of several, 3 s of one). Raises StorageUnavailable, without the URL,
+    when none is to be had; DatabaseUnsupported when the URL asks for what asyncpg cannot do. Whoever sends a statement
+    bounds it with asyncio.timeout(), and ends the connection with terminate() where the time is up: closing it in order
+    would wait for the same server.
+    """
+    address = read_url(url)
+    arguments = _arguments(address)
+    seconds = float(libpq_words(address)["connect_timeout"])
+    faults: list[str] = []
+    for host, port in address.hosts or ((None, None),):
+        try:
+            async with asyncio.timeout(seconds):
+                return await _set_up(host, port, address, arguments)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as fault:
+            faults.append(f"{type(fault).__name__}: {fault}")
+        except asyncpg.InternalClientError as fault:
+            faults.append(f"{type(fault).__name__}: {fault}")
+    raise StorageUnavailable(f"no server takes writes: {'; '.join(faults)}")
+
+
+def check_url(url: str) -> None:
+    """Return where asyncpg can do all that the URL asks for; raises DatabaseUnsupported."""
+    _arguments(read_url(url))
+
+
+async def _set_up(
+    host: str | None, port: int | None, address: PostgresqlUrl, arguments: dict[str, Any]
+) -> ConfirmingConnection:
+    connection: ConfirmingConnection = await asyncpg.connect(host=host or None, port=port, **arguments)
+    connection.is_pooled = address.is_pooled
+    return connection
+
+
+def _arguments(address: PostgresqlUrl) -> dict[str, Any]:
+    """What asyncpg connects with, save host and port."""
+    words = libpq_words(address)
+    unknown = words.keys() - {*_SHARED, *_DISPENSABLE, "user", "password", "dbname", "host", "port", "options"}
+    if unknown:
+        raise DatabaseUnsupported(
+            f"the database's URL asks for what asyncpg cannot do: {', '.join(sorted(unknown))}", param="database"
+        )
+    shared = {name: value for name, value in words.items() if name in _SHARED}
+    named = {"application_name": words["application_name"]}
+    if "options" in words:
+        named["options"] = words["options"]
+    return {
+        "dsn": f"postgresql:///?{urlencode(shared)}" if shared else None,
+        "user": address.user,
+        "password": address.password,
+        "database": address.database,
+        "target_session_attrs": words.get("target_session_attrs", "any"),
+        # Behind a pooler of transactions no statement is there twice, and a setting would be somebody else's too.
+        "statement_cache_size": 0 if address.is_pooled else 100,
+        "server_settings": named if address.is_pooled else {**named, **SESSION, **_ISOLATION},
+        "connection_class": ConfirmingConnection,
+    }

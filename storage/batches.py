@@ -1,0 +1,298 @@
+"""What the worker reads and writes of a batch of messages: one statement for each table, however many rows."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import Any, Final
+
+from sqlalchemy.exc import IntegrityError
+
+from statemachine.phases import Source
+from storage.columns import table_of
+from storage.engine import Unit
+from storage.errors import LeaseLost
+from storage.seals import decision_digest, payment_seal
+from storage.sets import Columns, Insert, Update, array, instants, unnest
+from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.types import CLOCK_WAS_WRONG, InboxStatus, OutboxStatus
+
+#: Account, kind, and a name within them.
+Key = tuple[str, str, str]
+
+_PENDING: Final = f"status = '{InboxStatus.PENDING.value}'"
+
+
+def is_rivalry(fault: Exception) -> bool:
+    """Whether another worker was quicker, so that the same once more will see what it did."""
+    return isinstance(fault, LeaseLost | IntegrityError)
+
+
+# -- messages
+
+_OURS: Final = (Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL)
+_MESSAGE: Final = Columns(
+    table_of(InboxMessage),
+    (
+        *("id", "account", "source", "body", "headers", "envelope_digest", "received_at", "provider_time", "kind"),
+        *("ref", "http_status", "about", "variant_of", "status", "attempts", "claim_token", "awaits", "payment_id"),
+        "outcomes",
+    ),
+    # they tell whether a statement is our own, and matter to nobody else
+    given={"headers": f"CASE WHEN source IN ({', '.join(repr(s.value) for s in _OURS)}) THEN headers END"},
+)
+
+_DECIDED: Final = (
+    *("status", "attempts", "awaits", "payment_id", "decision", "reason", "outcomes", "decided_at", "decision_digest"),
+)
+_CLAIM: Final = ("id", "claim_token")
+_FINISH: Final = Update(table_of(InboxMessage), _DECIDED, _CLAIM, more="last_error = NULL", only=_PENDING)
+_finished: Final = itemgetter(*_DECIDED, *_CLAIM)
+_PUT_OFF: Final = Update(
+    table_of(InboxMessage),
+    ("available_at", "last_error", "attempts"),
+    _CLAIM,
+    more="claim_token = claim_token + 1",  # what nobody has claimed yet would be due at once
+    only=_PENDING,
+)
+_REOPEN: Final = Update(
+    table_of(InboxMessage),
+    ("available_at",),
+    ("account", "awaits"),
+    more=f"{_PENDING}, awaits = NULL, decision = NULL, reason = NULL, decided_at = NULL, decision_digest = NULL",
+    only=f"status = '{InboxStatus.PARKED.value}'",
+)
+
+
+def due(
+    unit: Unit, now: datetime, limit: int, *, since: str = "", only: Sequence[str] | None = None
+) -> list[InboxMessage]:
+    """Up to `limit` pending messages in order of arrival, nobody else's until the unit of work ends.
+
+    `since` is the first id that is looked at. They hold what deciding them needs, and are none that another claims.
+    """
+    is_sqlite = unit.dialect == "sqlite"
+    at = "?" if is_sqlite else "%s::timestamptz"
+    where = [_PENDING, f"(available_at <= {at} OR claim_token = 0 OR available_at > {at})"]
+    parameters: list[Any] = instants(unit.dialect, [now, now + CLOCK_WAS_WRONG])
+    if since:
+        where.append("id >= ?" if is_sqlite else "id >= %s::uuid")
+        parameters.append(since.replace("-", "") if is_sqlite else since)
+    if only is not None:
+        where.append(_among(unit, "id"))
+        parameters.append(_ids(unit, only))
+    query = f"SELECT {_MESSAGE.expression(unit)} FROM inbox_message WHERE {' AND '.join(where)} "  # noqa: S608
+    query += "ORDER BY inbox_message.id "  # not what stands behind SELECT, which is text
+    query += "LIMIT ?" if is_sqlite else "LIMIT %s FOR UPDATE SKIP LOCKED"
+    return _MESSAGE.records(unit, InboxMessage, query, [*parameters, limit])
+
+
+def finish(unit: Unit, messages: Sequence[InboxMessage]) -> None:
+    """What was decided about the messages is kept; raises LeaseLost where another worker has claimed one since."""
+    for message in messages:
+        message.decision_digest = decision_digest(message)
+    if _FINISH(unit, (_finished(message.__dict__) for message in messages)) != len(messages):
+        raise LeaseLost
+
+
+def put_off(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | None]]) -> None:
+    """Each message may be claimed again from that instant on, and says why; raises LeaseLost like `finish`."""
+    rows = ((at, error, m.attempts, m.id, m.claim_token) for m, at, error in messages)
+    if _PUT_OFF(unit, rows) != len(messages):
+        raise LeaseLost
+
+
+def reopen_awaiting(unit: Unit, awaited: Sequence[tuple[str, str]], now: datetime) -> int:
+    """Messages parked for payments that are known now, by account and name, are pending again; returns how many."""
+    if not unit.rows("SELECT 1 FROM inbox_message WHERE awaits IS NOT NULL LIMIT 1"):
+        return 0
+    return _REOPEN(unit, ((now, account, name) for account, name in awaited))
+
+
+# -- payments
+
+_PAYMENT_NAMES: Final = tuple(Payment.model_fields)
+_PAYMENT: Final = Columns(table_of(Payment), _PAYMENT_NAMES)
+_ADD: Final = Insert(table_of(Payment), _PAYMENT_NAMES)
+_payment: Final = itemgetter(*_PAYMENT_NAMES)
+
+#: What nearly every message about a payment changes, and what few do. Nobody changes the rest through the worker.
+_MOVING: Final = (
+    *("state", "phase", "state_as_of", "version", "head_hash", "facts", "statements", "failure_reason", "expires_at"),
+    *("changed_at", "seal", "heard_at", "next_poll_at", "poll_priority", "polls"),
+)
+_SELDOM: Final = (
+    *("provider_ref", "reference", "alias", "amount_minor", "currency", "captured_minor", "refunded_minor"),
+    *("review", "review_note", "review_opened_at", "reviews", "return_url"),
+)
+_AS_READ: Final = ("id", "version")
+_MOVE: Final = Update(table_of(Payment), _MOVING, _AS_READ)
+_CHANGE: Final = Update(table_of(Payment), (*_MOVING, *_SELDOM), _AS_READ)
+_moving: Final = itemgetter(*_MOVING)
+_seldom: Final = itemgetter(*_SELDOM)
+
+#: A payment as it was read: its version, and what seldom changes.
+AsRead = tuple[int, tuple[Any, ...]]
+
+
+def as_read(payment: Payment) -> AsRead:
+    """What `change` compares with."""
+    return payment.version, _seldom(payment.__dict__)
+
+
+def by_ref(unit: Unit, keys: Sequence[Key]) -> list[Payment]:
+    """The payments that their providers call so; locked."""
+    if unit.dialect != "sqlite":
+        query = (
+            f"SELECT {_PAYMENT.expression(unit)} FROM payment JOIN {_KEYS_OF_POSTGRESQL} ON "  # noqa: S608
+            "payment.account = k.account AND payment.kind = k.kind AND payment.provider_ref = k.name "
+            "ORDER BY payment.id FOR UPDATE OF payment"
+        )
+        return _PAYMENT.records(unit, Payment, query, _arrays(keys))
+    found: list[Payment] = []
+    for account, kind in dict.fromkeys((account, kind) for account, kind, _ in keys):
+        names = [key[2] for key in keys if key[:2] == (account, kind)]
+        query = (
+            f"SELECT {_PAYMENT.expression(unit)} FROM payment "  # noqa: S608 - our own names
+            "WHERE account = ? AND kind = ? AND provider_ref IN (SELECT value FROM json_each(?))"
+        )
+        found += _PAYMENT.records(unit, Payment, query, (account, kind, json.dumps(names)))
+    return found
+
+
+def by_id(unit: Unit, payment_ids: Iterable[str]) -> list[Payment]:
+    """Those of the payments that exist; locked."""
+    query = f"SELECT {_PAYMENT.expression(unit)} FROM payment WHERE {_among(unit, 'id')}"  # noqa: S608 - our own names
+    lock = "" if unit.dialect == "sqlite" else " ORDER BY payment.id FOR UPDATE"
+    return _PAYMENT.records(unit, Payment, query + lock, (_ids(unit, payment_ids),))
+
+
+#: Names that several payments may have; the newest is meant.
+UNBOUND: Final = "p.reference = k.name AND coalesce(p.provider_ref, '') = ''"
+REFERENCE: Final = "p.reference = k.name"
+ALIAS: Final = "p.alias = k.name"
+
+
+def newest(unit: Unit, keys: Sequence[Key], name: str) -> dict[Key, str | None]:
+    """For each key the id of the newest payment that has the name (UNBOUND, REFERENCE, ALIAS); not locked."""
+    # Ids are compared so that no index in their order is taken: it would be gone through to the account's last row.
+    if unit.dialect == "sqlite":
+        given: Sequence[Any] = [json.dumps(keys)]
+        source, last = _KEYS_OF_SQLITE, "max(+p.id)"
+    else:
+        given, source = _arrays(keys), _KEYS_OF_POSTGRESQL
+        last = "((array_agg(p.id ORDER BY p.id::text DESC))[1])::text"
+    query = (
+        f"SELECT k.account, k.kind, k.name, (SELECT {last} FROM payment p "  # noqa: S608 - our own names
+        f"WHERE p.account = k.account AND p.kind = k.kind AND {name}) FROM {source}"
+    )
+    rows = unit.rows(query, given)
+    return {(account, kind, word): found and _with_dashes(found) for account, kind, word, found in rows}
+
+
+def unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime, limit: int) -> list[str]:
+    """Ids of payments whose create calls may still wait for an answer, up to `limit`."""
+    is_sqlite = unit.dialect == "sqlite"
+    marks = ", ".join("?" if is_sqlite else "%s" for _ in kinds)
+    at, some = ("?", "?") if is_sqlite else ("%s::timestamptz", "%s")
+    query = (
+        f"SELECT {'id' if is_sqlite else 'id::text'} FROM payment WHERE account = {some} AND kind IN ({marks}) "  # noqa: S608
+        f"AND provider_ref IS NULL AND state IS NULL AND created_at >= {at} LIMIT {some}"
+    )
+    rows = unit.rows(query, [account, *kinds, *instants(unit.dialect, [since]), limit])
+    return [_with_dashes(row[0]) for row in rows]
+
+
+def is_unbound(payment: Payment, account: str, kinds: Sequence[str], since: datetime) -> bool:
+    """Whether the payment is one of those that `unbound` finds."""
+    is_unnamed = payment.provider_ref is None and payment.state is None
+    return is_unnamed and payment.account == account and payment.kind in kinds and payment.created_at >= since
+
+
+def add(unit: Unit, payments: Sequence[Payment]) -> None:
+    """The payments are kept, sealed; IntegrityError where one's account, kind and provider_ref are taken."""
+    for payment in payments:
+        payment.seal = payment_seal(payment)
+    _ADD(unit, (_payment(payment.__dict__) for payment in payments))
+
+
+def change(unit: Unit, payments: Sequence[tuple[Payment, AsRead]]) -> None:
+    """The payments are as given, sealed; raises LeaseLost where another has moved one since it was read."""
+    moved, changed = [], []
+    for payment, (version, was) in payments:
+        payment.seal = payment_seal(payment)
+        now = payment.__dict__
+        if _seldom(now) == was:
+            moved.append((*_moving(now), payment.id, version))
+        else:
+            changed.append((*_moving(now), *_seldom(now), payment.id, version))
+    if _MOVE(unit, moved) + _CHANGE(unit, changed) != len(payments):
+        raise LeaseLost
+
+
+# -- history, and what is owed
+
+_TRANSITION_NAMES: Final = tuple(Transition.model_fields)
+_APPEND: Final = Insert(table_of(Transition), _TRANSITION_NAMES)
+_transition: Final = itemgetter(*_TRANSITION_NAMES)
+
+_OWED_NAMES: Final = (*OutboxMessage.SEALED, "seal")
+_OWE: Final = Insert(
+    table_of(OutboxMessage),
+    _OWED_NAMES,
+    {
+        "status": f"'{OutboxStatus.PENDING.value}'",
+        "attempts": "0",
+        "claim_token": "0",
+        "next_attempt_at": "created_at",
+    },
+)
+_owed: Final = itemgetter(*_OWED_NAMES)
+
+
+def append(unit: Unit, transitions: Sequence[Transition]) -> None:
+    """The links are kept; IntegrityError where another worker took a number."""
+    _APPEND(unit, (_transition(transition.__dict__) for transition in transitions))
+
+
+def owe(unit: Unit, messages: Sequence[OutboxMessage]) -> None:
+    """What is owed is kept; IntegrityError where it was owed already."""
+    _OWE(unit, (_owed(message.__dict__) for message in messages))
+
+
+def owed(unit: Unit, payment_ids: Iterable[str]) -> set[tuple[str, str, str, int]]:
+    """Payment, effect, sink and occurrence of everything that the payments owe."""
+    payment = "payment_id" if unit.dialect == "sqlite" else "payment_id::text"
+    query = f"SELECT {payment}, effect, sink, occurrence FROM outbox_message WHERE {_among(unit, 'payment_id')}"  # noqa: S608
+    rows = unit.rows(query, (_ids(unit, payment_ids),))
+    return {(_with_dashes(found), effect, sink, occurrence) for found, effect, sink, occurrence in rows}
+
+
+# -- words of both databases
+
+_KEYS_OF_POSTGRESQL: Final = unnest(("text", "text", "text"), ("account", "kind", "name"), "k")
+_KEYS_OF_SQLITE: Final = (
+    "(SELECT json_extract(value, '$[0]') AS account, json_extract(value, '$[1]') AS kind, "
+    "json_extract(value, '$[2]') AS name FROM json_each(?)) AS k"
+)
+
+
+def _arrays(keys: Sequence[Key]) -> list[str]:
+    return [array("text", column) for column in zip(*keys, strict=True)]
+
+
+def _among(unit: Unit, column: str) -> str:
+    """The column's value is among those of the one parameter that `_ids` makes."""
+    if unit.dialect == "sqlite":
+        return f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own names
+    return f"{column} = ANY(%s::uuid[])"
+
+
+def _ids(unit: Unit, ids: Iterable[str]) -> str:
+    if unit.dialect == "sqlite":
+        return json.dumps([each.replace("-", "") for each in ids])
+    return array("uuid", list(ids))
+
+
+def _with_dashes(text: str) -> str:
+    return text if "-" in text else f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

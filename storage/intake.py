@@ -1,0 +1,111 @@
+"""How arrivals are committed, many at once, by the driver that is quickest at it on each database (ADR 0019)."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from statemachine.errors import ServiceError
+from storage import inbox, migrate
+from storage.arrivals import Arrival, message_of
+from storage.engine import Database
+from storage.errors import StorageUnavailable
+from storage.inbox import Recorded
+
+log = structlog.get_logger()
+
+Outcome = Recorded | ServiceError
+
+
+class Unstorable(ServiceError):
+    """The database takes other messages and not this one; the log tells which."""
+
+    code = "unstorable"
+
+
+class Store(Protocol):
+    """Commits arrivals. `lanes` batches may be under way at once."""
+
+    lanes: int
+
+    async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
+        """Each is committed durably and exactly once, as `inbox.record` would have it; in the given order.
+
+        Raises StorageUnavailable or SchemaOutdated: what was kept of it, if anything, is found by a repeat. Any other
+        exception says that one of the batch cannot be stored; nothing of it was kept.
+        """
+
+    async def check(self) -> None:
+        """Raises SchemaOutdated or StorageUnavailable, where the database is not the one that is needed."""
+
+    async def close(self) -> None:
+        """Connections are given back."""
+
+
+def store_for(database: Database) -> Store:
+    """The store of this database. Raises DatabaseUnsupported where its driver is not installed."""
+    if database.engine.dialect.name == "sqlite":
+        from storage.intake_sqlite import SqliteStore  # noqa: PLC0415 - the other database needs no sqlite3
+
+        return SqliteStore(database)
+    from storage.intake_postgresql import PostgresqlStore  # noqa: PLC0415 - its driver is an extra
+
+    return PostgresqlStore(database)
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of a batch of which the database knew something already."""
+
+    outcomes: list[Recorded | None] = field(default_factory=list)  #: None: a variant, that `record_variants` records
+    redeliveries: dict[str, tuple[int, datetime]] = field(default_factory=dict)  #: by message: how many, and the last
+
+
+def settled(batch: Sequence[Arrival], known: Callable[[Arrival], tuple[str, str]]) -> Settled:
+    """By what `known_delivery` holds now for each arrival: the id of the message that it names, and its digest."""
+    result = Settled()
+    counts: defaultdict[str, int] = defaultdict(int)
+    for arrival in batch:
+        first_id, digest = known(arrival)
+        if first_id == arrival.id:
+            result.outcomes.append(Recorded(arrival.id))
+        elif digest == arrival.digest:
+            counts[first_id] += 1
+            result.redeliveries[first_id] = (counts[first_id], arrival.received_at)
+            result.outcomes.append(Recorded(first_id, is_duplicate=True))
+        else:
+            result.outcomes.append(None)
+    return result
+
+
+def record_variants(database: Database, batch: Sequence[Arrival], outcomes: Sequence[Recorded | None]) -> list[Outcome]:
+    """The outcomes, with those recorded that have another's delivery key and other content. Each fails alone."""
+    return [
+        outcome if outcome is not None else _variant(database, arrival)
+        for arrival, outcome in zip(batch, outcomes, strict=True)
+    ]
+
+
+def _variant(database: Database, arrival: Arrival) -> Outcome:
+    try:
+        with database.write() as unit:
+            return inbox.record(unit, [message_of(arrival)])[0]
+    except StorageUnavailable as fault:
+        log.error("storage.unavailable", messages=1, error=fault.message)
+        return StorageUnavailable()
+    except Exception as fault:  # noqa: BLE001 - it must not fail its neighbours
+        return unstorable(arrival, fault)
+
+
+def unstorable(arrival: Arrival, fault: Exception) -> Unstorable:
+    """What is answered and logged of a poison message: a database's words repeat what it was given."""
+    log.error("delivery.unstorable", account=arrival.account, message_id=arrival.id, error=type(fault).__name__)
+    return Unstorable()
+
+
+def check_schema(database: Database) -> None:
+    """As migrate.check."""
+    migrate.check(database)

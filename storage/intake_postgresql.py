@@ -1,0 +1,213 @@
+"""Arrivals on PostgreSQL: one statement for a batch, by asyncpg, committed at once with synchronous_commit.
+
+A batch may be repeated whenever nobody knows what became of it: an arrival whose delivery key names its own id was
+recorded before.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from storage.arrivals import Arrival
+from storage.engine import Database, is_moved_partition
+from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
+from storage.inbox import Recorded
+from storage.intake import Outcome, check_schema, record_variants, settled
+from storage.seals import microseconds
+
+try:
+    import asyncpg  # type: ignore[import-untyped]
+
+    from storage.asyncpg_connection import ConfirmingConnection, check_url, connect, is_lost
+except ModuleNotFoundError:
+    raise DatabaseUnsupported(
+        "receiving on PostgreSQL needs asyncpg: install receipted with the extra postgres", param="database"
+    ) from None
+
+#: Seconds for one batch, connecting included: shorter than a provider waits for its answer.
+_PATIENCE: Final = 7.0
+
+#: How often a batch is repeated that was chosen as the victim of a deadlock.
+_DEADLOCKS: Final = 3
+
+#: Classes of SQLSTATE that say that the database cannot do it now; others are about what it was given.
+_AWAY: Final = frozenset({"08", "25", "40", "53", "55", "57", "58", "F0", "XX"})
+
+#: Undefined table and column.
+_UNDEFINED: Final = frozenset({"42P01", "42703"})
+
+#: In the order of the keys, so that two processes with the same deliveries wait for each other and do not deadlock.
+_RECORD: Final = """
+WITH given AS (
+    SELECT * FROM unnest(
+        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[],
+        $9::text[], $10::text[], $11::text[], $12::text[], $13::uuid[]
+    ) AS given (
+        id, account, source, delivery_key, body, headers, digest, envelope_digest,
+        received, key_id, provided, kind, about
+    )
+), fresh AS (
+    INSERT INTO known_delivery (account, delivery_key, message_id, digest)
+    SELECT account, delivery_key, id, digest FROM given ORDER BY account, delivery_key
+    ON CONFLICT (account, delivery_key) DO NOTHING
+    RETURNING message_id
+)
+INSERT INTO inbox_message (
+    id, account, source, delivery_key, body, headers, digest, envelope_digest,
+    received_at, available_at, key_id, provider_time, kind, about,
+    status, attempts, claim_token, outcomes, redeliveries
+)
+SELECT
+    id, account, source, delivery_key, body, headers::json, digest, envelope_digest,
+    at, at, key_id, 'epoch'::timestamptz + provided::bigint * interval '1 microsecond', kind, about,
+    'pending', 0, 0, '[]'::json, 0
+FROM given JOIN fresh ON fresh.message_id = given.id,
+LATERAL (SELECT 'epoch'::timestamptz + received::bigint * interval '1 microsecond' AS at) AS told
+"""
+
+#: What each delivery key stands for; and repeats are counted, one of our own being none.
+_KNOWN: Final = """
+WITH known AS (
+    SELECT given.n, given.at, k.message_id, k.digest, k.digest = given.digest AND k.message_id <> given.id AS is_again
+    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::timestamptz[])
+        WITH ORDINALITY AS given (account, delivery_key, id, digest, at, n)
+    JOIN known_delivery AS k ON k.account = given.account AND k.delivery_key = given.delivery_key
+), came AS (
+    SELECT message_id, count(*) AS times, max(at) AS at
+    FROM known WHERE is_again GROUP BY message_id ORDER BY message_id
+), counted AS (
+    UPDATE inbox_message AS m SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at
+    FROM came WHERE m.id = came.message_id
+)
+SELECT message_id::text, digest FROM known ORDER BY n
+"""
+
+
+class PostgresqlStore:
+    """Writes through connections of its own, in the event loop. Raises DatabaseUnsupported for a URL beyond asyncpg."""
+
+    lanes = 2
+
+    def __init__(self, database: Database) -> None:
+        check_url(database.url)
+        self._database = database
+        self._free: list[ConfirmingConnection] = []
+
+    async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
+        """See Store."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                outcomes = await self._recorded(batch)
+        except TimeoutError:
+            raise StorageUnavailable(f"the database did not answer within {_PATIENCE:g} s") from None
+        if None in outcomes:
+            return await asyncio.to_thread(record_variants, self._database, batch, outcomes)
+        return list(outcomes)  # type: ignore[arg-type]
+
+    async def check(self) -> None:
+        """See Store."""
+        await asyncio.to_thread(check_schema, self._database)
+
+    async def close(self) -> None:
+        """See Store."""
+        while self._free:
+            self._free.pop().terminate()  # nothing is under way on it
+
+    async def _recorded(self, batch: Sequence[Arrival]) -> list[Recorded | None]:
+        """Where a connection is lost the batch is repeated once, by another: to another server after a failover."""
+        deadlocks = losses = 0
+        while True:
+            was_free = bool(self._free)
+            connection = self._free.pop() if was_free else await connect(self._database.url)
+            try:
+                outcomes = await _record(connection, batch, is_repeat=bool(deadlocks or losses))
+            except asyncpg.DeadlockDetectedError as fault:
+                deadlocks += 1
+                self._free.append(connection)
+                if deadlocks > _DEADLOCKS:
+                    raise _unavailable(fault) from None
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as fault:
+                if not is_lost(fault) or isinstance(fault, asyncpg.DataError):
+                    self._free.append(connection)
+                    raise _named(fault) from None
+                connection.terminate()
+                await self.close()  # those that were made to the same server
+                losses += 1
+                if losses > 1:
+                    raise _unavailable(fault) from None
+            except StorageUnavailable:
+                connection.terminate()
+                raise
+            except BaseException:
+                connection.terminate()  # nobody knows what the server is still doing on it
+                raise
+            else:
+                self._free.append(connection)
+                return outcomes
+
+
+async def _record(
+    connection: ConfirmingConnection, batch: Sequence[Arrival], *, is_repeat: bool
+) -> list[Recorded | None]:
+    warnings = connection.warnings
+    async with connection.configured():
+        status = await connection.execute(
+            _RECORD,
+            [a.id for a in batch],
+            [a.account for a in batch],
+            [a.source for a in batch],
+            [a.delivery_key for a in batch],
+            [a.body for a in batch],
+            [a.headers for a in batch],
+            [a.digest for a in batch],
+            [a.envelope_digest for a in batch],
+            [str(microseconds(a.received_at)) for a in batch],
+            _sparse([a.key_id for a in batch]),
+            _sparse([None if a.provider_time is None else str(microseconds(a.provider_time)) for a in batch]),
+            _sparse([a.kind for a in batch]),
+            _sparse([a.about for a in batch]),
+        )
+        is_fresh = status == f"INSERT 0 {len(batch)}"
+        rows: Sequence[Any] = () if is_fresh else await _known(connection, batch)
+        if is_repeat:  # what is there may be what a lost connection committed, on one server alone
+            await connection.confirm()
+    if connection.warnings != warnings:
+        raise StorageUnavailable("the commit was not confirmed by the standby")
+    if is_fresh:
+        return [Recorded(arrival.id) for arrival in batch]
+    known = {arrival.id: (row[0], row[1]) for arrival, row in zip(batch, rows, strict=True)}
+    return settled(batch, lambda arrival: known[arrival.id]).outcomes
+
+
+def _sparse(column: list[str | None]) -> list[str | None]:
+    """Nothing at all where all are None: unnest() fills up the shorter arrays.
+
+    asyncpg looks at whatever is neither text nor bytes as if it might be an array: at None too, and at instants, which
+    therefore travel as digits.
+    """
+    return column if any(column) else []
+
+
+async def _known(connection: ConfirmingConnection, batch: Sequence[Arrival]) -> Sequence[Any]:
+    rows: Sequence[Any] = await connection.fetch(
+        _KNOWN,
+        [a.account for a in batch],
+        [a.delivery_key for a in batch],
+        [a.id for a in batch],
+        [a.digest for a in batch],
+        [a.received_at for a in batch],
+    )
+    return rows
+
+
+def _named(fault: Exception) -> Exception:
+    """What the exception means to whoever wanted to write."""
+    state = getattr(fault, "sqlstate", None) or ""
+    if state in _UNDEFINED:
+        return SchemaOutdated("the database's schema has changed: run receipted migrate")
+    return _unavailable(fault) if state[:2] in _AWAY or is_moved_partition(fault) else fault
+
+
+def _unavailable(fault: Exception) -> StorageUnavailable:
+    # The server's detail stays out of it, which may hold what it was given.
+    return StorageUnavailable(f"the database refused: {type(fault).__name__}")

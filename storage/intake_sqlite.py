@@ -1,0 +1,213 @@
+"""Arrivals on SQLite: one thread, one connection, few statements; every commit is on the disk (synchronous=FULL).
+
+Each step of a statement hands Python's lock to another thread, which keeps it for a while. So there are as few steps
+as possible: a statement for many rows instead of one for each, and no RETURNING, whose every row is a step.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from storage.arrivals import Arrival
+from storage.engine import Database, translated
+from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.inbox import Recorded
+from storage.intake import Outcome, check_schema, record_variants, settled
+from storage.types import InboxStatus
+
+#: Rows of one statement, and half of that, down to the small ones, of which there is one for each number of rows: a
+#: batch is a few statements, which the connection keeps prepared.
+_MOST: Final = 256
+_SMALL: Final = 64
+
+_KNOWN: Final = ("account", "delivery_key", "message_id", "digest")
+_MESSAGE: Final = (
+    *("id", "account", "source", "delivery_key", "body", "headers", "digest", "envelope_digest"),
+    *("received_at", "available_at", "key_id", "provider_time", "kind", "about"),
+)
+#: What every message has when it is recorded.
+_CONSTANT: Final[dict[str, str]] = {
+    "status": f"'{InboxStatus.PENDING.value}'",
+    "attempts": "0",
+    "claim_token": "0",
+    "outcomes": "'[]'",
+    "redeliveries": "0",
+}
+
+
+class SqliteStore:
+    """The only writer of arrivals in this process; takes turns with whoever else writes there."""
+
+    lanes = 1
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+
+    async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
+        """See Store."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
+
+    async def check(self) -> None:
+        """See Store."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, check_schema, self._database)
+
+    async def close(self) -> None:
+        """See Store."""
+        self._thread.shutdown()
+
+    def _write(self, batch: Sequence[Arrival]) -> list[Outcome]:
+        with _translated(), self._database.turn, self._driver() as driver:
+            driver.execute("BEGIN IMMEDIATE")
+            outcomes = _record(driver, batch)
+            driver.execute("COMMIT")
+        if None in outcomes:
+            return record_variants(self._database, batch, outcomes)
+        return list(outcomes)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _driver(self) -> Iterator[sqlite3.Connection]:
+        """The driver's connection, as the pool has set it up; given back, it rolls back what was not committed."""
+        with translated():
+            connection = self._database.engine.raw_connection()
+        try:
+            driver: sqlite3.Connection = connection.driver_connection  # type: ignore[assignment]
+            yield driver
+        finally:
+            connection.close()
+
+
+def _record(driver: sqlite3.Connection, batch: Sequence[Arrival]) -> list[Recorded | None]:
+    hexes = [arrival.id.replace("-", "") for arrival in batch]
+    known = [(a.account, a.delivery_key, hex_, a.digest) for a, hex_ in zip(batch, hexes, strict=True)]
+    if sum(_insert(driver, "known_delivery", known)) == len(batch):
+        for _ in _insert(driver, "inbox_message", list(map(_row, batch, hexes))):
+            pass
+        return [Recorded(arrival.id) for arrival in batch]
+    found = _known(driver, known)
+    mine = [
+        _row(arrival, hex_)
+        for arrival, hex_ in zip(batch, hexes, strict=True)
+        if found[arrival.account, arrival.delivery_key][0] == arrival.id
+    ]
+    for _ in _insert(driver, "inbox_message", mine):
+        pass
+    result = settled(batch, lambda arrival: found[arrival.account, arrival.delivery_key])
+    _count(driver, [(i.replace("-", ""), n, _text(at)) for i, (n, at) in result.redeliveries.items()])
+    return result.outcomes
+
+
+def _row(a: Arrival, hex_: str) -> tuple[Any, ...]:
+    received_at = _text(a.received_at)
+    return (
+        hex_,
+        a.account,
+        a.source,
+        a.delivery_key,
+        a.body,
+        a.headers,
+        a.digest,
+        a.envelope_digest,
+        received_at,
+        received_at,
+        a.key_id,
+        None if a.provider_time is None else _text(a.provider_time),
+        a.kind,
+        None if a.about is None else a.about.replace("-", ""),
+    )
+
+
+def _text(at: datetime) -> str:
+    """As storage.types.UtcDateTime keeps it."""
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(" ", "microseconds")[:26]
+
+
+def _insert(driver: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[int]:
+    """How many rows each statement has inserted."""
+    for part in _parts(rows):
+        yield driver.execute(_insert_sql(table, len(part)), [value for row in part for value in row]).rowcount
+
+
+def _known(
+    driver: sqlite3.Connection, rows: Sequence[tuple[str, str, str, str]]
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """The id and digest that each delivery key stands for; all in one row, since every row is a step."""
+    found = {}
+    for part in _parts(rows):
+        keys = [value for row in part for value in row[:2]]
+        ((text,),) = driver.execute(_known_sql(len(part)), keys)
+        for account, key, hex_, digest in json.loads(text):
+            message_id = f"{hex_[:8]}-{hex_[8:12]}-{hex_[12:16]}-{hex_[16:20]}-{hex_[20:]}"
+            found[account, key] = (message_id, digest)
+    return found
+
+
+def _count(driver: sqlite3.Connection, rows: Sequence[tuple[str, int, str]]) -> None:
+    for part in _parts(rows):
+        driver.execute(_count_sql(len(part)), [value for row in part for value in row])
+
+
+def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """As few parts as there are statements for."""
+    at, left, size = 0, len(rows), _MOST
+    while left:
+        while size > left:
+            size = size // 2 if size > _SMALL else left
+        yield rows[at : at + size]
+        at += size
+        left -= size
+
+
+@cache
+def _insert_sql(table: str, number: int) -> str:
+    if table == "known_delivery":
+        values = ",".join(["(?,?,?,?)"] * number)
+        into = f"INSERT INTO known_delivery ({','.join(_KNOWN)}) VALUES {values}"  # noqa: S608 - names of our own
+        return f"{into} ON CONFLICT (account, delivery_key) DO NOTHING"
+    row = ",".join(["?"] * len(_MESSAGE) + list(_CONSTANT.values()))
+    values = ",".join([f"({row})"] * number)
+    into = f"INSERT INTO inbox_message ({','.join([*_MESSAGE, *_CONSTANT])}) VALUES {values}"  # noqa: S608
+    return f"{into} ON CONFLICT (id) DO NOTHING"  # a repeat of a batch whose end nobody saw
+
+
+@cache
+def _known_sql(number: int) -> str:
+    values = ",".join(["(?,?)"] * number)
+    return (
+        f"WITH given (account, delivery_key) AS (VALUES {values}) "  # noqa: S608 - a number of question marks
+        "SELECT json_group_array(json_array(k.account, k.delivery_key, k.message_id, k.digest)) "
+        "FROM given CROSS JOIN known_delivery AS k "  # CROSS: by each key, and not by each row of the table
+        "ON k.account = given.account AND k.delivery_key = given.delivery_key"
+    )
+
+
+@cache
+def _count_sql(number: int) -> str:
+    values = ",".join(["(?,?,?)"] * number)
+    return (
+        f"WITH came (id, times, at) AS (VALUES {values}) "  # noqa: S608 - a number of question marks
+        "UPDATE inbox_message SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at "
+        "FROM came WHERE inbox_message.id = came.id"
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """As storage.engine.translated, for the driver's own exceptions."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # a fault of one row or of the program, not of the database
+    except sqlite3.OperationalError as fault:
+        if str(fault).startswith("no such") or " has no column " in str(fault):
+            raise SchemaOutdated("the database's schema has changed: run receipted migrate") from None
+        raise StorageUnavailable(f"the database refused: {type(fault).__name__}: {fault}") from None
+    except sqlite3.DatabaseError as fault:
+        raise StorageUnavailable(f"the database refused: {type(fault).__name__}: {fault}") from None

@@ -1,0 +1,102 @@
+"""Lists for people and programs, newest first: pages that stay put while rows are added, forwards and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, select, union_all
+from sqlmodel import SQLModel
+
+from storage.columns import table_of
+from storage.engine import Unit
+from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+
+Record = TypeVar("Record", bound=SQLModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Record]):
+    """Some rows, newest first, and whether there are more in the direction of the walk."""
+
+    rows: list[Record]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page begins: after one row, or before one, in the order of the list; at its beginning otherwise."""
+
+    limit: int
+    after: str | None = None  #: id of the last row of the page before: older rows follow
+    before: str | None = None  #: id of the first row of the page after: newer rows are wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows. A column may be one of several values, lie in a range, or be there at all."""
+
+    among: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    at_least: Mapping[str, int | datetime] = field(default_factory=dict)
+    below: Mapping[str, int | datetime] = field(default_factory=dict)  #: exclusive
+    present: Mapping[str, bool] = field(default_factory=dict)
+
+
+#: Columns whose values few payments share, which have indexes of their own.
+_RARE: Final = frozenset({"reference", "provider_ref"})
+
+
+def payments(unit: Unit, wanted: Wanted, place: Place) -> Page[Payment]:
+    """Payments, newest first."""
+    return _page(unit, Payment, wanted, place)
+
+
+def messages(unit: Unit, wanted: Wanted, place: Place) -> Page[InboxMessage]:
+    """Inbox messages, newest first."""
+    return _page(unit, InboxMessage, wanted, place)
+
+
+def owed(unit: Unit, wanted: Wanted, place: Place) -> Page[OutboxMessage]:
+    """Outbox messages, newest first."""
+    return _page(unit, OutboxMessage, wanted, place)
+
+
+def rejected(unit: Unit, wanted: Wanted, place: Place) -> Page[RejectedDelivery]:
+    """Rejected deliveries, newest first."""
+    return _page(unit, RejectedDelivery, wanted, place)
+
+
+def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page[Record]:
+    """One row more than wanted is looked for, which says whether there are more."""
+    table = table_of(model)
+    is_backwards = place.before is not None and place.after is None
+    order = table.c.id if is_backwards else table.c.id.desc()
+    conditions = _conditions(table, wanted)
+    if place.after is not None:
+        conditions.append(table.c.id < place.after)
+    if place.before is not None:
+        conditions.append(table.c.id > place.before)
+    accounts = wanted.among.get("account", ())
+    if model is Payment and len(accounts) > 1 and _RARE.isdisjoint(wanted.among):
+        # Each account's newest come from its own end of the index; all accounts' together would be sorted first.
+        ids = [
+            select(table.c.id).where(table.c.account == account, *conditions).order_by(order).limit(place.limit + 1)
+            for account in accounts
+        ]
+        conditions = [table.c.id.in_(union_all(*(select(each.subquery().c.id) for each in ids)))]
+    found = unit.all(model, select(table).where(*conditions).order_by(order).limit(place.limit + 1))
+    rows = found[: place.limit]
+    return Page(rows[::-1] if is_backwards else rows, has_more=len(found) > place.limit)
+
+
+def _conditions(table: Any, wanted: Wanted) -> list[ColumnElement[bool]]:
+    made = [
+        table.c[name] == values[0] if len(values) == 1 else table.c[name].in_(values)
+        for name, values in wanted.among.items()
+    ]
+    made += [table.c[name] >= value for name, value in wanted.at_least.items()]
+    made += [table.c[name] < value for name, value in wanted.below.items()]
+    made += [
+        table.c[name].is_not(None) if is_there else table.c[name].is_(None) for name, is_there in wanted.present.items()
+    ]
+    return made

@@ -1,0 +1,54 @@
+"""Names of payments that messages wait for: parking for one and binding one take turns."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from storage.engine import Unit
+
+#: In one order for everybody, so that nobody waits in a circle.
+_HOLD: Final = (
+    "SELECT pg_advisory_xact_lock(name) FROM "
+    "(SELECT DISTINCT hashtextextended(told, 0) AS name FROM unnest(%s::text[]) AS told ORDER BY name) AS names"
+)
+_BUSY: Final = (
+    "SELECT told FROM unnest(%s::text[]) AS told WHERE NOT pg_try_advisory_xact_lock(hashtextextended(told, 0))"
+)
+_KNOWN: Final = (
+    "SELECT account, provider_ref FROM payment "
+    "JOIN unnest(%s::text[], %s::text[]) AS told (account, provider_ref) USING (account, provider_ref)"
+)
+
+
+def busy(unit: Unit, refs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the payments' names, by account, that another unit of work holds; the others are ours until it ends.
+
+    Waits for nobody. On SQLite nobody else writes.
+    """
+    names = {f"{account}:{ref}": (account, ref) for account, ref in refs}
+    if not names or unit.dialect != "postgresql":
+        return set()
+    return {names[row[0]] for row in unit.rows(_BUSY, (list(names),))}
+
+
+def hold(unit: Unit, awaited: Iterable[tuple[str, str]]) -> None:
+    """Nobody else parks messages for these names, or binds payments to them, until the unit of work ends.
+
+    Otherwise a message could be parked while its payment is bound, neither worker seeing the other's. On SQLite nobody
+    else writes.
+    """
+    names = [f"{account}:{_ref(name)}" for account, name in awaited]
+    if names and unit.dialect == "postgresql":
+        unit.rows(_HOLD, (names,))
+
+
+def known_meanwhile(unit: Unit, parked: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the names, held by `hold`, that a payment has by now."""
+    if not parked or unit.dialect != "postgresql":
+        return []
+    pairs = [account for account, _ in parked], [_ref(name) for _, name in parked]
+    known = set(unit.rows(_KNOWN, pairs))
+    return [(account, name) for account, name in parked if (account, _ref(name)) in known]
+
+
+def _ref(name: str) -> str:
+    return name.partition(":")[2]  # a message may have guessed the kind wrongly

@@ -1,0 +1,150 @@
+"""Retention by partition: looked through, detached with its record in one commit, counted, and dropped or kept."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import TextClause, text
+
+from storage import partitions, retention_runs
+from storage.engine import Unit
+from storage.ids import first_id
+from storage.partitions import Partition
+from storage.retention_runs import Ask
+from storage.tables_retention import RetentionRun
+from storage.types import RetentionRule, RetentionStatus
+
+#: By rule: the table whose partitions it takes.
+TABLES: Final = {
+    RetentionRule.INBOX: "inbox_message",
+    RetentionRule.HISTORY: "transition",
+    RetentionRule.ATTEMPTS: "delivery_attempt",
+}
+
+#: Rows that one step looks at: reading only, so that it may be more than a batch that writes.
+_WINDOW: Final = 5000
+
+#: Milliseconds that detaching waits for its locks.
+_LOCK_MS: Final = 1500  # an autovacuum of an old partition gives way after a second
+
+#: How many of what is in the way are named.
+_NAMED: Final = 5
+
+_NIL: Final = "00000000-0000-0000-0000-000000000000"
+
+_NOT_OVER: Final = "(p.phase IN ('open', 'processing') OR p.review IS NOT NULL OR p.changed_at >= :until)"
+
+#: By rule: the next ids to be looked at, and what among them stands in the way of letting them go.
+_WINDOWS: Final = {
+    RetentionRule.INBOX: "SELECT id FROM {name} WHERE id > :after ORDER BY id LIMIT :window",
+    RetentionRule.HISTORY: "SELECT id FROM payment WHERE id >= :since AND id < :end AND id > :after "
+    "ORDER BY id LIMIT :window",
+    RetentionRule.ATTEMPTS: "SELECT id FROM outbox_message WHERE id >= :since AND id < :end AND id > :after "
+    "ORDER BY id LIMIT :window",
+}
+_IN_THE_WAY: Final = {
+    RetentionRule.INBOX: "SELECT m.id FROM {name} AS m "  # noqa: S608 - our own words
+    "WHERE m.id > :after AND m.id <= :upto "
+    "AND (m.status <> 'decided' OR EXISTS (SELECT FROM json_array_elements(m.outcomes) AS e JOIN payment AS p "
+    f"ON p.id = CAST(e ->> 'payment' AS uuid) WHERE {_NOT_OVER})) LIMIT :named",
+    RetentionRule.HISTORY: "SELECT p.id FROM payment AS p "  # noqa: S608 - our own words
+    "WHERE p.id >= :since AND p.id > :after AND p.id <= :upto "
+    f"AND {_NOT_OVER} LIMIT :named",
+    RetentionRule.ATTEMPTS: "SELECT o.id FROM outbox_message AS o WHERE o.id >= :since AND o.id > :after "
+    "AND o.id <= :upto AND o.status = 'pending' LIMIT :named",
+}
+
+#: What became pending again since it was looked at; an index serves each.
+_AGAIN: Final = {
+    RetentionRule.INBOX: "SELECT 1 FROM {name} WHERE status = 'pending' LIMIT 1",
+    RetentionRule.HISTORY: "SELECT 1 FROM payment WHERE review IS NOT NULL AND id >= :since AND id < :end LIMIT 1",
+    RetentionRule.ATTEMPTS: "SELECT 1 FROM outbox_message WHERE status = 'pending' "
+    "AND id >= :since AND id < :end LIMIT 1",
+}
+
+_COUNTS: Final = {
+    RetentionRule.INBOX: "SELECT count(*), coalesce(sum((SELECT count(*) FROM json_array_elements(outcomes) AS e "
+    "WHERE e ->> 'payment' IS NOT NULL)), 0)",
+    RetentionRule.HISTORY: "SELECT count(*), 0",
+    RetentionRule.ATTEMPTS: "SELECT count(*), 0",
+}
+
+
+def old(unit: Unit, ask: Ask) -> list[Partition]:
+    """The rule's partitions that end before what is to be kept, the oldest first."""
+    if unit.dialect != "postgresql":
+        return []
+    end = first_id(ask.until)
+    return [part for part in partitions.existing(unit, TABLES[ask.rule]) if part.until <= end]
+
+
+def begin(unit: Unit, ask: Ask, part: Partition) -> RetentionRun:
+    """The run that takes this partition."""
+    return retention_runs.begin(unit, ask, since_id=part.since or None, until_id=part.until, partition=part.name)
+
+
+def step(unit: Unit, run: RetentionRun, *, drops: bool) -> None:
+    """The next of: look through some rows, detach, count and drop. Kept by the caller, in the same commit."""
+    rule = RetentionRule(run.rule)
+    if run.status == RetentionStatus.DETACHED:
+        if _count(unit, run, rule):
+            if drops:
+                unit.execute(text(f"DROP TABLE {run.partition}"))
+            run.status = RetentionStatus.DONE.value
+        return
+    bounds = {"since": run.since_id or _NIL, "end": run.until_id, "after": run.position or _NIL}
+    window = list(unit.execute(_text(_WINDOWS[rule], run), {**bounds, "window": _WINDOW}).scalars())
+    if not window:
+        _detach(unit, run, rule, bounds)
+        return
+    last = str(window[-1])
+    until = run.began_at - timedelta(days=run.days)
+    found = {**bounds, "upto": last, "until": until, "named": _NAMED}
+    run.seen += len(window)
+    in_the_way = [
+        str(each) for each in unit.execute(_text(_IN_THE_WAY[rule], run), _used(_IN_THE_WAY[rule], found)).scalars()
+    ]
+    run.position, run.held_back = last, in_the_way
+    if in_the_way:
+        run.status = RetentionStatus.HELD.value
+
+
+def _detach(unit: Unit, run: RetentionRun, rule: RetentionRule, bounds: dict[str, str]) -> None:
+    table = TABLES[rule]
+    unit.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
+    unit.execute(text(f"LOCK TABLE {run.partition} IN ACCESS EXCLUSIVE MODE"))
+    if unit.execute(_text(_AGAIN[rule], run), _used(_AGAIN[rule], bounds)).first():
+        run.status = RetentionStatus.HELD.value
+        return
+    unit.execute(text(f"ALTER TABLE {table} DETACH PARTITION {run.partition}"))
+    if rule is RetentionRule.HISTORY:  # the trigger of the whole table is gone from it
+        unit.execute(
+            text(
+                f"CREATE TRIGGER transition_append_only BEFORE UPDATE OR DELETE ON {run.partition} "
+                "FOR EACH ROW EXECUTE FUNCTION transition_append_only()"
+            )
+        )
+    run.status, run.position = RetentionStatus.DETACHED.value, None
+
+
+def _count(unit: Unit, run: RetentionRun, rule: RetentionRule) -> bool:
+    """What went is counted, some rows further, when nobody can change it any more; whether that was all."""
+    by, after = partitions.PARTITIONED[TABLES[rule]], run.position or _NIL
+    ids = f"SELECT {by} FROM {run.partition} WHERE {by} > :after ORDER BY {by}"  # noqa: S608 - our names
+    end = unit.execute(text(f"{ids} OFFSET {_WINDOW - 1} LIMIT 1"), {"after": after}).scalar()
+    where, bounds = f"{by} > :after", {"after": after}
+    if end is not None:
+        where, bounds = f"{where} AND {by} <= :end", {"after": after, "end": str(end)}
+    rows, statements = unit.execute(text(f"{_COUNTS[rule]} FROM {run.partition} WHERE {where}"), bounds).one()
+    run.rows, run.statements = run.rows + int(rows), run.statements + int(statements)
+    run.position = None if end is None else str(end)
+    run.seen += int(rows)
+    return end is None
+
+
+def _text(statement: str, run: RetentionRun) -> TextClause:
+    return text(statement.format(name=run.partition))
+
+
+def _used(statement: str, values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if f":{name}" in statement}

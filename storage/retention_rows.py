@@ -1,0 +1,173 @@
+"""One batch of each rule that takes rows one by one; the caller's unit of work commits it with its record."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, delete, not_, select, text, tuple_, update
+
+from statemachine.phases import Phase
+from storage.engine import Unit
+from storage.tables import (
+    DeliveryAttemptTable,
+    InboxMessageTable,
+    KnownDelivery,
+    OutboxMessageTable,
+    PaymentTable,
+    RejectedDelivery,
+)
+from storage.tables_asking import Reconciliation
+from storage.tables_retention import RetentionRun
+from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
+
+_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
+_attempt = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
+_known = KnownDelivery.__table__  # type: ignore[attr-defined]
+_rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
+_reconciliation = Reconciliation.__table__  # type: ignore[attr-defined]
+
+#: How many messages may wait for the end of their payments before the rule goes no further.
+HELD_AT_MOST: Final = 2000
+
+#: Pages of PostgreSQL's that one batch of known deliveries reads.
+_PAGES: Final = 64
+
+_NIL: Final = "00000000-0000-0000-0000-000000000000"
+
+_OPEN: Final = (Phase.OPEN.value, Phase.PROCESSING.value)
+
+
+def is_over(until: datetime) -> ColumnElement[bool]:
+    """Whether a payment is at its end: no money is awaited, nobody must look, and nothing has changed since then."""
+    return and_(_payment.c.phase.not_in(_OPEN), _payment.c.review.is_(None), _payment.c.changed_at < until)
+
+
+def scrub(unit: Unit, run: RetentionRun, limit: int) -> bool:
+    """The bodies of the next messages are gone; whether that was the last batch.
+
+    Left are those that are not decided for good, and those that any payment rests on that is not over: the run keeps
+    their ids, and the next run looks at them first.
+    """
+    query = select(_inbox.c.id, _inbox.c.status, _inbox.c.outcomes, _inbox.c.scrubbed_at).order_by(_inbox.c.id)
+    is_again = run.position is None
+    if is_again:
+        rows = unit.execute(query.where(_inbox.c.id.in_(run.held_back))).all() if run.held_back else []
+        run.held_back, run.position = [], run.since_id or _NIL
+    else:
+        rows = unit.execute(query.where(_inbox.c.id >= run.position, _inbox.c.id < run.until_id).limit(limit)).all()
+        run.position = _after(rows[-1].id) if rows else run.position
+    free = _free(unit, rows, run.changed_at - timedelta(days=run.days))
+    done = 0
+    if free:  # unless somebody replays one at this moment
+        is_still = (_inbox.c.id.in_(free), _inbox.c.status == InboxStatus.DECIDED)
+        done = unit.execute(update(_inbox).where(*is_still).values(body=b"", scrubbed_at=run.changed_at)).rowcount
+    run.held_back = [*run.held_back, *sorted({row.id for row in rows if row.scrubbed_at is None} - set(free))]
+    run.seen, run.rows = run.seen + len(rows), run.rows + done
+    return not is_again and (len(rows) < limit or len(run.held_back) >= HELD_AT_MOST)
+
+
+def _after(an_id: str) -> str:
+    """The smallest id that is greater."""
+    number = f"{int(an_id.replace('-', ''), 16) + 1:032x}"
+    return "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))
+
+
+def _free(unit: Unit, rows: Sequence[Any], until: datetime) -> list[str]:
+    """Ids of those of the messages that nothing needs any more."""
+    named = {row.id: named_by(row.outcomes) for row in rows}
+    about = sorted({payment for payments in named.values() for payment in payments})
+    query = select(_payment.c.id).where(_payment.c.id.in_(about), not_(is_over(until)))
+    needed = set(unit.execute(query).scalars()) if about else set()
+    return [
+        row.id
+        for row in rows
+        if row.status == InboxStatus.DECIDED and row.scrubbed_at is None and not needed & named[row.id]
+    ]
+
+
+def named_by(outcomes: Any) -> set[str]:
+    """The payments that a message was decided about."""
+    return {str(entry["payment"]) for entry in outcomes or () if isinstance(entry, dict) and entry.get("payment")}
+
+
+def drop_attempts(unit: Unit, run: RetentionRun, limit: int) -> bool:
+    """The attempts of the next effects are gone, up to the first that is owed; whether that was the last batch."""
+    if run.position is None:
+        owed = select(_outbox.c.id).where(_outbox.c.status == OutboxStatus.PENDING).order_by(_outbox.c.id).limit(1)
+        first_owed = unit.execute(owed).scalar()
+        run.until_id = min(run.until_id, first_owed) if first_owed is not None else run.until_id
+        run.position = run.since_id or _NIL
+    of = _attempt.c.outbox_id
+    query = select(of).where(of >= run.position, of < run.until_id).order_by(of).limit(limit)
+    found = list(unit.execute(query).scalars())
+    if found:
+        effects = sorted(set(found))
+        run.rows += unit.execute(delete(_attempt).where(_attempt.c.outbox_id.in_(effects))).rowcount
+        run.position = _after(effects[-1])
+    run.seen += len(found)
+    return len(found) < limit
+
+
+def forget(unit: Unit, run: RetentionRun, limit: int) -> bool:
+    """The next delivery keys whose message is older are not known any more; whether that was the last batch.
+
+    The table is read in the order in which it lies on the disk, and once: there is no index on the time.
+    """
+    if unit.dialect == "postgresql":
+        page = int(run.position or 0)
+        pages = unit.execute(text("SELECT pg_relation_size('known_delivery') / current_setting('block_size')::int"))
+        is_last = page + _PAGES >= int(pages.scalar_one())
+        where = "ctid >= cast(:low AS tid) AND ctid < cast(:high AS tid)"
+        bounds = {"low": f"({page},0)", "high": f"({page + _PAGES},0)"}
+        run.seen += unit.execute(text(f"SELECT count(*) FROM known_delivery WHERE {where}"), bounds).scalar_one()  # noqa: S608 - our words
+        gone = unit.execute(
+            text(f"DELETE FROM known_delivery WHERE {where} AND message_id < :until"),  # noqa: S608 - our words
+            {**bounds, "until": run.until_id},
+        )
+        run.rows, run.position = run.rows + gone.rowcount, str(page + _PAGES)
+        return is_last
+    account, _, key = (run.position or "").partition("\n")
+    place = tuple_(_known.c.account, _known.c.delivery_key)
+    query = select(_known.c.account, _known.c.delivery_key, _known.c.message_id).where(place > (account, key))
+    rows = unit.execute(query.order_by(_known.c.account, _known.c.delivery_key).limit(limit)).all()
+    old = [(row.account, row.delivery_key) for row in rows if row.message_id < run.until_id]
+    if old:
+        run.rows += unit.execute(delete(_known).where(place.in_(old))).rowcount
+    run.seen += len(rows)
+    if rows:
+        run.position = f"{rows[-1].account}\n{rows[-1].delivery_key}"
+    return len(rows) < limit
+
+
+def drop_rejected(unit: Unit, run: RetentionRun, limit: int) -> bool:
+    """The next rejected deliveries are gone from quarantine; whether that was the last batch."""
+    return _drop(unit, run, limit, _rejected, _rejected.c.id < run.until_id)
+
+
+def drop_reconciliations(unit: Unit, run: RetentionRun, limit: int) -> bool:
+    """The next reports are gone, but for each account's last; whether that was the last batch."""
+    other = _reconciliation.alias()
+    later = select(other.c.id).where(
+        other.c.account == _reconciliation.c.account, other.c.began_at > _reconciliation.c.began_at
+    )
+    return _drop(
+        unit,
+        run,
+        limit,
+        _reconciliation,
+        and_(
+            _reconciliation.c.id < run.until_id,
+            _reconciliation.c.status != ReconciliationStatus.RUNNING,
+            later.exists(),
+        ),
+    )
+
+
+def _drop(unit: Unit, run: RetentionRun, limit: int, table: Any, condition: ColumnElement[bool]) -> bool:
+    old = list(unit.execute(select(table.c.id).where(condition).order_by(table.c.id).limit(limit)).scalars())
+    if old:
+        run.rows += unit.execute(delete(table).where(table.c.id.in_(old))).rowcount
+    run.seen += len(old)
+    return len(old) < limit

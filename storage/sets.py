@@ -1,0 +1,237 @@
+"""Many rows with one statement: they go to the driver as they are, and no library looks at each.
+
+A statement is made for a table and its columns once. On SQLite its rows are tuples that `executemany` takes; on
+PostgreSQL they are one array for each column. What is read comes back as records of the columns that were asked for.
+Every statement is announced by SQLAlchemy's events, and its faults are SQLAlchemy's, as of any other statement.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import JSON, BigInteger, Boolean, Integer, LargeBinary, Table, Uuid
+from sqlmodel import SQLModel
+
+from storage.engine import Unit, made
+from storage.types import UtcDateTime
+
+Record = TypeVar("Record", bound=SQLModel)
+
+_KINDS: Final = (
+    (Uuid, "uuid"),
+    (UtcDateTime, "timestamptz"),
+    (JSON, "json"),
+    (Boolean, "boolean"),
+    (BigInteger, "bigint"),
+    (Integer, "integer"),
+    (LargeBinary, "bytea"),
+)
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def kind_of(table: Table, name: str) -> str:
+    """PostgreSQL's name of the column's type."""
+    column_type = table.c[name].type
+    return next((word for kind, word in _KINDS if isinstance(column_type, kind)), "text")
+
+
+class Insert:
+    """Rows of these columns are inserted, or none; IntegrityError where one may not be."""
+
+    def __init__(self, table: Table, names: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        fixed = more or {}  #: what every row has besides: a literal, or the name of another column
+        self._kinds = [kind_of(table, name) for name in names]
+        columns = ", ".join([*names, *fixed])
+        numbered = {name: f"?{number}" for number, name in enumerate(names, start=1)}
+        taken = ", ".join([*numbered.values(), *(numbered.get(value, value) for value in fixed.values())])
+        self._sqlite = f"INSERT INTO {table.name} ({columns}) VALUES ({taken})"  # noqa: S608 - our own names
+        self._postgresql = (
+            f"INSERT INTO {table.name} ({columns}) SELECT {', '.join([*names, *fixed.values()])} "  # noqa: S608
+            f"FROM {unnest(self._kinds, names)}"
+        )
+
+    def __call__(self, unit: Unit, rows: Iterable[Sequence[Any]]) -> None:
+        """Values in the order of the columns."""
+        columns = list(zip(*rows, strict=True))
+        if columns:
+            _run(unit, self._sqlite, self._postgresql, self._kinds, columns)
+
+
+class Update:
+    """Rows are changed where they are as expected; how many were tells whether all of them are."""
+
+    def __init__(
+        self, table: Table, names: Sequence[str], keys: Sequence[str], *, more: str = "", only: str = ""
+    ) -> None:
+        """Set `names` where `keys` are given, and `more` (`column = …, `) besides; `only` restricts the rows."""
+        self._kinds = [kind_of(table, name) for name in (*names, *keys)]
+        restriction = f" AND {only}" if only else ""
+        where = " AND ".join(f"{key} = ?" for key in keys)
+        said = ", ".join([*([more] if more else []), *(f"{name} = ?" for name in names)])
+        self._sqlite = f"UPDATE {table.name} SET {said} WHERE {where}{restriction}"  # noqa: S608 - our own names
+        said = ", ".join([*([more] if more else []), *(f"{name} = r.new_{name}" for name in names)])
+        where = " AND ".join(f"{table.name}.{key} = r.old_{key}" for key in keys)
+        given = [*(f"new_{name}" for name in names), *(f"old_{key}" for key in keys)]
+        self._postgresql = (
+            f"UPDATE {table.name} SET {said} FROM {unnest(self._kinds, given)} "  # noqa: S608 - our own names
+            f"WHERE {where}{restriction}"
+        )
+
+    def __call__(self, unit: Unit, rows: Iterable[Sequence[Any]]) -> int:
+        """Values in the order of the columns, then of the keys; returns how many rows were changed."""
+        columns = list(zip(*rows, strict=True))
+        if not columns:
+            return 0
+        return _run(unit, self._sqlite, self._postgresql, self._kinds, columns)
+
+
+class Columns:
+    """Some columns of a table as a query names them, and how what the driver returns becomes records."""
+
+    def __init__(self, table: Table, names: Sequence[str], *, given: Mapping[str, str] | None = None) -> None:
+        """`given` are expressions in place of columns, by name."""
+        self.names = tuple(names)
+        kinds = [kind_of(table, name) for name in names]
+        told = [(given or {}).get(name, f"{table.name}.{name}") for name in names]
+        pairs = list(zip(told, kinds, strict=True))
+        self._sqlite = ", ".join(word for word, _ in pairs)
+        self._postgresql = ", ".join(
+            f"({word})::text" if kind in ("uuid", "timestamptz", "json") else word for word, kind in pairs
+        )
+        self._loaders = {True: [_FROM_SQLITE.get(k) for k in kinds], False: [_FROM_POSTGRESQL.get(k) for k in kinds]}
+
+    def expression(self, unit: Unit) -> str:
+        """What stands behind SELECT."""
+        return self._sqlite if unit.dialect == "sqlite" else self._postgresql
+
+    def records(self, unit: Unit, model: type[Record], query: str, parameters: Sequence[Any]) -> list[Record]:
+        """The records of a query that selects `expression`."""
+        found = list(zip(*unit.rows(query, parameters), strict=True))
+        loaders = self._loaders[unit.dialect == "sqlite"]
+        loaded = [column if load is None else load(column) for column, load in zip(found, loaders, strict=False)]
+        return [made(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
+
+
+def unnest(kinds: Sequence[str], names: Sequence[str], alias: str = "r") -> str:
+    """The rows of an array for each column, on PostgreSQL."""
+    return f"unnest({', '.join(f'%s::{kind}[]' for kind in kinds)}) AS {alias}({', '.join(names)})"
+
+
+def array(kind: str, values: Sequence[Any]) -> str:
+    """PostgreSQL's text of an array; raises ValueError for an instant without a zone, or a text with a NUL."""
+    if None in values:
+        if values.count(None) == len(values):
+            return "{" + ",".join(["NULL"] * len(values)) + "}"
+        kept = [value for value in values if value is not None]
+        each = iter(_texts(kind, kept))
+        return "{" + ",".join(["NULL" if value is None else next(each) for value in values]) + "}"
+    return "{" + ",".join(_texts(kind, values)) + "}"
+
+
+_QUOTED: Final = frozenset({"text", "json"})
+
+
+def _texts(kind: str, values: Sequence[Any]) -> list[str]:
+    """As they stand in an array, of values that are not None."""
+    if kind == "timestamptz":
+        return _instants(values)
+    if kind not in _QUOTED:
+        return values if kind == "uuid" else [*map(str, values)]  # type: ignore[return-value]
+    texts = _json_texts(values) if kind == "json" else values
+    joined = "\0".join(texts)
+    if joined.count("\0") != len(texts) - 1:
+        raise ValueError("PostgreSQL keeps no text with a NUL")
+    joined = joined.replace("\\", "\\\\").replace('"', '\\"')
+    return ('"' + joined.replace("\0", '"\0"') + '"').split("\0")
+
+
+def instants(dialect: str, values: Sequence[datetime]) -> list[Any]:
+    """As parameters of a statement in the driver's own words."""
+    return _instants_to_sqlite(values) if dialect == "sqlite" else _instants(values)
+
+
+def _run(unit: Unit, sqlite: str, postgresql: str, kinds: Sequence[str], columns: Sequence[Sequence[Any]]) -> int:
+    pairs = zip(kinds, columns, strict=True)
+    if unit.dialect != "sqlite":
+        return unit.run(postgresql, tuple(array(kind, values) for kind, values in pairs))
+    told = [_TO_SQLITE[kind](values) if kind in _TO_SQLITE else values for kind, values in pairs]
+    return unit.run_each(sqlite, list(zip(*told, strict=True)))
+
+
+def _instants(values: Iterable[datetime | None]) -> list[Any]:
+    """In UTC, with their zone. Most rows of a set share a few instants."""
+    known: dict[datetime | None, str | None] = {None: None}
+    told = []
+    for value in values:
+        text = known.get(value)
+        if text is None and value is not None:
+            text = known[value] = _in_utc(value).isoformat()
+        told.append(text)
+    return told
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is UTC:
+        return value
+    if value.tzinfo is None:
+        raise ValueError("a time without a zone must not be stored")
+    return value.astimezone(UTC)
+
+
+def _instants_to_sqlite(values: Iterable[datetime | None]) -> list[str | None]:
+    known: dict[datetime | None, str | None] = {None: None}
+    told = []
+    for value in values:
+        text = known.get(value)
+        if text is None and value is not None:
+            text = known[value] = _in_utc(value).isoformat(" ", "microseconds")[:26]
+        told.append(text)
+    return told
+
+
+def _json_texts(values: Iterable[Any]) -> list[Any]:
+    return [None if value is None else _encode(value).decode() for value in values]
+
+
+def _undashed(values: Iterable[str | None]) -> list[str | None]:
+    return [value and value.replace("-", "") for value in values]
+
+
+def _dashed(values: Iterable[str | None]) -> list[str | None]:
+    return [value and f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}" for value in values]
+
+
+def _from_texts(values: Iterable[str | None]) -> list[datetime | None]:
+    read = datetime.fromisoformat
+    return [None if value is None else read(value) for value in values]
+
+
+def _from_texts_of_sqlite(values: Iterable[str | None]) -> list[datetime | None]:
+    read = datetime.fromisoformat
+    return [None if value is None else read(f"{value}+00:00") for value in values]
+
+
+def _from_json(values: Iterable[str | None]) -> list[Any]:
+    return [None if value is None else _decode(value) for value in values]
+
+
+def _booleans(values: Iterable[int | None]) -> list[bool | None]:
+    return [None if value is None else bool(value) for value in values]
+
+
+_Converter = Callable[[Sequence[Any]], Sequence[Any]]
+_TO_SQLITE: Final[dict[str, _Converter]] = {
+    "uuid": _undashed,
+    "timestamptz": _instants_to_sqlite,
+    "json": _json_texts,
+}
+_FROM_SQLITE: Final[dict[str, _Converter]] = {
+    "uuid": _dashed,
+    "timestamptz": _from_texts_of_sqlite,
+    "json": _from_json,
+    "boolean": _booleans,
+}
+_FROM_POSTGRESQL: Final[dict[str, _Converter]] = {"timestamptz": _from_texts, "json": _from_json}

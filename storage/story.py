@@ -1,0 +1,40 @@
+"""Everything that is kept about one payment, read in one snapshot."""
+
+from dataclasses import dataclass
+
+from storage import history, inbox, operators, outbox, payments
+from storage.engine import Unit
+from storage.tables import DeliveryAttempt, InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything that is kept about one payment."""
+
+    payment: Payment
+    messages: list[InboxMessage]
+    transitions: list[Transition]
+    owed: list[OutboxMessage]
+    attempts: list[DeliveryAttempt]
+    actions: list[OperatorAction]
+
+
+def read(unit: Unit, payment_id: str) -> Story:
+    """The payment's story in one snapshot; raises NotFound."""
+    payment = payments.get(unit, payment_id)
+    messages = inbox.concerning(unit, payment_id)
+    owed = outbox.of_payment(unit, payment_id)
+    subjects = [payment_id, *(message.id for message in messages), *(message.id for message in owed)]
+    return Story(
+        payment=payment,
+        messages=messages,
+        transitions=history.of_payment(unit, payment_id),
+        owed=owed,
+        attempts=outbox.attempts_of(unit, [message.id for message in owed]),
+        actions=operators.of_subjects(unit, subjects),
+    )
+
+
+def checkout_url(payment: Payment) -> str | None:
+    """Where the payer pays, as the provider's answer named it; None where there is no such page."""
+    return payment.facts.get("payment_link") or payment.facts.get("url")

@@ -1,0 +1,38 @@
+"""Settings of the service that is measured: one account, one sink in the process, a provider that is away."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from receipted.settings import Settings, parse
+from tests.benchmarks import events
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+def take(_effect: Any) -> None:
+    """The shop takes every effect."""
+
+
+def settings(url: str, **sections: dict[str, Any]) -> Settings:
+    """As an operator's file would be read; only what must be said is said."""
+    said: dict[str, Any] = {
+        "service": {
+            "database": url,
+            "public_url": "https://pay.shop.example",
+            "development": True,
+            "token_keys": [{"id": "t1", "secret": "plain:token-key-for-benchmarks-000001"}],
+        },
+        "sinks": [{"name": "shop", "kind": "python", "handler": f"{__name__}:take"}],
+        "accounts": {
+            events.ACCOUNT: {
+                "provider": "stable_genius",
+                "base_url": "http://127.0.0.1:9",  # nobody listens there: nothing is asked of anybody outside
+                "secrets": {"api_key": "plain:an-api-key-of-the-benchmark"},
+                "webhook_keys": [{"id": "k1", "secret": f"plain:{events.KEY}"}],
+                "options": {"allow_loopback_http": True},
+            }
+        },
+    }
+    for name, changes in sections.items():
+        said[name] = {**said.get(name, {}), **changes}
+    return parse(said, environ={})

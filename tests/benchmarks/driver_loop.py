@@ -1,0 +1,285 @@
+"""The worker's peer: a loop written by hand against the driver, which leaves the same rows.
+
+`python -m tests.benchmarks.driver_loop URL` decodes the pending events of the inbox, a thousand in a transaction,
+steps a table, and writes what the worker writes: transitions with their SHA-256 chain, payments with their seal,
+effects, and each message's decision with its digest. The audit finds no fault in what it leaves; a test holds that.
+
+What it does not do: it knows one provider and two moves, no variants, reviews, hints or statements of our own; it logs
+nothing, learns nothing of when to ask next, retries nothing, and a single bad event ends it.
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+import uuid_utils
+
+from tests.benchmarks.driver_sql import Asyncpg, Changes, Sqlite
+from tests.benchmarks.going import go
+
+BATCH: Final = 1000
+
+_FIRST_EFFECT: Final = "payment.paid"
+#: By state, and the state that is told: the phase that is entered.
+_TABLE: Final = {(None, "awaiting_payment"): "open", ("awaiting_payment", "confirmed"): "paid"}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR: Final = 3_600_000_000
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Metadata(msgspec.Struct):
+    reference: str | None = None
+
+
+class _Intent(msgspec.Struct):
+    id: str
+    status: str
+    amount: Decimal
+    currency: str
+    metadata: _Metadata
+    expires_at: datetime
+    payment_address: str
+    chain: str
+    token: str
+    merchant_id: str
+
+
+class _Event(msgspec.Struct):
+    created_at: datetime
+    data: _Intent
+
+
+_decode: Final = msgspec.json.Decoder(_Event).decode
+
+
+def _micro(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _digest(content: object) -> str:
+    """Names stand in the order of the alphabet already, so that nothing needs sorting."""
+    return sha256(_encode(content)).hexdigest()
+
+
+Claimed = tuple[str, str, _Event, str]
+
+
+def decoded(body: bytes) -> tuple[str, _Event]:
+    """The payment that an event is about, by the provider's name, and the event."""
+    event = _decode(body)
+    return event.data.id, event
+
+
+def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: int) -> Changes:
+    """What a batch of (id, account, event, envelope digest) changes, given the payments that they name by their ref.
+
+    Instants are microseconds since 1970, as the digests have them.
+    """
+    changes = Changes(now)
+    moment = (_EPOCH + timedelta(microseconds=now)).isoformat()
+    touched: dict[str, dict[str, Any]] = {}
+    for message_id, account, event, evidence in claimed:
+        told = event.data
+        payment = known.get(told.id)
+        if payment is None:
+            payment = known[told.id] = _new(account, told, now)
+            changes.new.append(payment)
+        elif not payment["is_new"]:
+            touched[payment["id"]] = payment
+        state, payment_id = payment["state"], payment["id"]
+        entry: dict[str, Any]
+        if told.status == state:
+            decision, reason = "unchanged", f"already {state}"
+            entry = {"at": moment, "outcome": decision, "payment": payment_id, "reason": reason}
+        else:
+            decision, reason = "advanced", f"{state or 'new'} -> {told.status}"
+            phase = _TABLE[state, told.status]
+            number, as_of = payment["version"] + 1, _micro(event.created_at)
+            changes.transitions.append(
+                _transition(payment, message_id, evidence, told.status, phase, as_of, now, reason)
+            )
+            payment["version"], payment["state"], payment["phase"] = number, told.status, phase
+            payment["head_hash"] = changes.transitions[-1]["hash"]
+            payment["changed_at"], payment["state_as_of"], payment["polls"] = now, as_of, 0
+            if number > 1:
+                payment["poll_priority"], payment["next_poll_at"] = 4, now + _HOUR
+            owed = []
+            if phase == "paid":
+                changes.owed.append(_owed(payment, message_id, reason, moment, now))
+                owed.append(changes.owed[-1]["id"])
+            about = {"payment": payment_id, "reason": reason, "state": told.status, "transition": number}
+            effects = {"effects": [_FIRST_EFFECT], "outbox": owed} if owed else {}
+            entry = {"at": moment, **effects, "outcome": decision, **about}
+        payment["facts"] = _facts(told)
+        payment["expires_at"], payment["heard_at"] = _micro(told.expires_at), now
+        payment["statements"] += 1
+        changes.decisions.append(_decided(message_id, payment_id, decision, reason, [entry], evidence, now))
+    for payment in (*changes.new, *touched.values()):
+        payment["seal"] = _seal(payment)
+    changes.changed = list(touched.values())
+    return changes
+
+
+def _facts(told: _Intent) -> dict[str, str]:
+    return {
+        "chain": told.chain,
+        "merchant_id": told.merchant_id,
+        "payment_address": told.payment_address,
+        "token": told.token,
+    }
+
+
+def _new(account: str, told: _Intent, now: int) -> dict[str, Any]:
+    return {
+        "id": str(uuid_utils.uuid7()),
+        "account": account,
+        "kind": "payment_intent",
+        "provider_ref": told.id,
+        "reference": told.metadata.reference,
+        "alias": told.payment_address,
+        "state": None,
+        "phase": "open",
+        "amount_minor": int(told.amount.scaleb(2)),
+        "currency": told.currency.upper(),
+        "version": 0,
+        "captured_minor": None,
+        "refunded_minor": None,
+        "state_as_of": None,
+        "head_hash": "",
+        "review": None,
+        "review_note": None,
+        "review_opened_at": None,
+        "reviews": 0,
+        "statements": 0,
+        "facts": {},
+        "seal": "",
+        "failure_reason": None,
+        "expires_at": None,
+        "return_url": None,
+        "created_at": now,
+        "changed_at": now,
+        "heard_at": now,
+        "next_poll_at": now,
+        "poll_priority": 1,
+        "asked_at": None,
+        "polls": 0,
+        "poll_error": None,
+        "poll_failures": 0,
+        "is_new": True,
+    }
+
+
+def _transition(
+    payment: dict[str, Any],
+    cause: str,
+    evidence: str,
+    to_state: str,
+    phase: str,
+    as_of: int,
+    now: int,
+    reason: str,
+) -> dict[str, Any]:
+    made = {
+        "actor": None,
+        "as_of": as_of,
+        "cause": cause,
+        "evidence": evidence,
+        "forced": False,
+        "from_state": payment["state"],
+        "id": str(uuid_utils.uuid7()),
+        "number": payment["version"] + 1,
+        "payment_id": payment["id"],
+        "phase": phase,
+        "prev_hash": payment["head_hash"],
+        "reason": reason,
+        "recorded_at": now,
+        "source": "webhook",
+        "to_state": to_state,
+        "via": [],
+    }
+    made["hash"] = _digest(made)
+    made["account"] = payment["account"]
+    return made
+
+
+def _owed(payment: dict[str, Any], cause: str, reason: str, moment: str, now: int) -> dict[str, Any]:
+    names = ("account", "kind", "provider_ref", "reference", "amount_minor")
+    data = {"payment": payment["id"], **{name: payment[name] for name in names}}
+    minor = payment["amount_minor"]
+    data |= {"amount": f"{minor // 100}.{minor % 100:02}", "currency": payment["currency"]}
+    rest = ("captured_minor", "refunded_minor", "state", "phase", "version", "failure_reason", "review")
+    data |= {name: payment[name] for name in rest}
+    data["reason"] = reason
+    made = {
+        "account": payment["account"],
+        "cause": cause,
+        "created_at": now,
+        "effect": _FIRST_EFFECT,
+        "id": str(uuid_utils.uuid7()),
+        "occurrence": 0,
+        "payload": _encode({"type": _FIRST_EFFECT, "timestamp": moment, "data": data}).decode(),
+        "payment_id": payment["id"],
+        "sink": "shop",
+    }
+    made["seal"] = _digest(made)
+    return made
+
+
+def _decided(
+    message_id: str, payment_id: str, decision: str, reason: str, outcomes: list[Any], evidence: str, now: int
+) -> dict[str, Any]:
+    made = {
+        "awaits": None,
+        "decided_at": now,
+        "decision": decision,
+        "envelope_digest": evidence,
+        "id": message_id,
+        "outcomes": outcomes,
+        "payment_id": payment_id,
+        "reason": reason,
+        "status": "decided",
+    }
+    made["decision_digest"] = _digest(made)
+    return made
+
+
+_SEALED: Final = (
+    *("account", "alias", "amount_minor", "captured_minor", "changed_at", "created_at", "currency", "expires_at"),
+    *("facts", "failure_reason", "head_hash", "id", "kind", "phase", "provider_ref", "reference", "refunded_minor"),
+    *("return_url", "review", "review_note", "review_opened_at", "reviews", "state", "state_as_of", "statements"),
+    "version",
+)
+
+
+def _seal(payment: dict[str, Any]) -> str:
+    return _digest({name: payment[name] for name in _SEALED})
+
+
+def _step(database: Sqlite | Asyncpg) -> int:
+    now = _micro(datetime.now(UTC))
+    return database.batch(BATCH, decoded, lambda claimed, known: applied(claimed, known, now))
+
+
+def _opened(url: str) -> Sqlite | Asyncpg:
+    return Sqlite(url) if url.startswith("sqlite") else Asyncpg(url)
+
+
+def empty(url: str) -> None:
+    """Everything that is pending is applied."""
+    with _opened(url) as database:
+        while _step(database):
+            pass
+
+
+def main(url: str, limit: str) -> None:
+    """Everything that is pending, when the word is given, or for so long; tells how many events a second."""
+    with _opened(url) as database:
+        go(lambda: _step(database), seconds=float(limit))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

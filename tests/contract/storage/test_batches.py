@@ -1,0 +1,212 @@
+"""What the worker reads and writes in sets, on every database: the same rows, and few statements whatever there is."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from storage import batches, history, inbox, names, outbox, payments
+from storage.errors import LeaseLost
+from storage.ids import new_id
+from storage.seals import decision_digest, outbox_seal, payment_seal, transition_hash
+from storage.sets import array
+from tests.builders import a_message, a_payment
+from tests.fakes.clock import START
+
+#: Texts that an encoding of its own could spoil.
+ODD = 'quote " backslash \\ brace {a,b} comma, tab\t line\n NULL null é 😀 %s ? \x7f'
+
+
+def recorded(database, *messages):
+    """The messages' ids, once they are in the inbox."""
+    with database.write() as unit:
+        return [found.id for found in inbox.record(unit, messages)]
+
+
+def moved(payment, message, **changes):
+    """The payment's next link."""
+    told = {"to_state": "paid", "phase": "paid", "via": [ODD], "forced": False, "actor": ODD, "reason": ODD}
+    return history.link(payment, message, *(told | changes).values(), START, START)
+
+
+def test_what_is_written_in_a_set_is_what_is_read(database):
+    """Every column of every table, odd texts and instants included, with and without a value."""
+    one = a_payment(reference=ODD, alias=ODD, facts={ODD: ODD, "a": "b"}, expires_at=START + timedelta(microseconds=1))
+    two = a_payment(provider_ref=None, amount_minor=-(10**15), return_url=ODD)
+    message = a_message()
+    recorded(database, message)
+    link = moved(one, message)
+    owed = outbox.new_message(
+        payment_id=one.id,
+        account="acme",
+        effect=ODD[:30],
+        sink="shop",
+        occurrence=0,
+        cause=message.id,
+        payload=ODD,
+        now=START,
+    )
+    with database.write() as unit:
+        batches.add(unit, [one, two])
+        batches.append(unit, [link])
+        batches.owe(unit, [owed])
+
+    with database.read() as unit:
+        for payment in (one, two):
+            assert payments.get(unit, payment.id).model_dump() == payment.model_dump()
+            assert payment_seal(payments.get(unit, payment.id)) == payment.seal
+        (kept,) = history.of_payment(unit, one.id)
+        assert (kept.model_dump(), transition_hash(kept)) == (link.model_dump(), link.hash)
+        (found,) = outbox.of_payment(unit, one.id)
+        assert (found.model_dump(), outbox_seal(found)) == (owed.model_dump(), owed.seal)
+        assert batches.owed(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0)}
+    with database.write() as unit:
+        assert [p.model_dump() for p in batches.by_id(unit, [two.id, one.id, new_id()])] == [
+            p.model_dump() for p in sorted((one, two), key=lambda payment: payment.id)
+        ]
+        assert [p.id for p in batches.by_ref(unit, [("acme", one.kind, one.provider_ref), ("acme", "x", "y")])] == [
+            one.id
+        ]
+
+
+def test_a_payment_is_changed_as_it_was_read_or_not_at_all(database):
+    """What seldom changes as well as what often does; a version that is not the one read keeps everything as it was."""
+    payment = a_payment()
+    with database.write() as unit:
+        batches.add(unit, [payment])
+    for changes in ({"statements": 3, "facts": {"x": ODD}}, {"reference": ODD, "review": "conflict", "reviews": 1}):
+        with database.write() as unit:
+            (read,) = batches.by_id(unit, [payment.id])
+            before = batches.as_read(read)
+            read.version += 1
+            for name, value in changes.items():
+                setattr(read, name, value)
+            batches.change(unit, [(read, before)])
+        with database.read() as unit:
+            assert payments.get(unit, payment.id).model_dump() == read.model_dump()
+
+    def again(unit):
+        batches.change(unit, [(read, before)])
+
+    with pytest.raises(LeaseLost), database.write() as unit:
+        again(unit)
+
+
+def test_a_number_that_is_taken_is_refused(database):
+    """A chain never forks, and nothing of the set is kept."""
+    payment, message = a_payment(), a_message()
+    recorded(database, message)
+    first, other = moved(payment, message), moved(payment, message)
+    fork = moved(a_payment(id=payment.id), message)
+    with database.write() as unit:
+        batches.append(unit, [first])
+    with pytest.raises(IntegrityError), database.write() as unit:
+        batches.append(unit, [other, fork])
+    with database.read() as unit:
+        assert [t.number for t in history.of_payment(unit, payment.id)] == [1]
+
+
+def test_messages_are_claimed_in_order_and_locked(database, again):
+    """By id, as many as wanted; what another works on is skipped on PostgreSQL, and comes back when that has failed."""
+    ids = recorded(database, *(a_message(body=ODD.encode(), headers=(("x", "y"),)) for _ in range(5)))
+    with database.write() as unit:
+        found = batches.due(unit, START, 2)
+        assert [m.id for m in found] == ids[:2]
+        assert (found[0].body, found[0].headers, found[0].outcomes) == (ODD.encode(), None, [])
+        if unit.dialect == "postgresql":
+            with again.write() as other:
+                assert [m.id for m in batches.due(other, START, 2)] == ids[2:4]
+        assert [m.id for m in batches.due(unit, START, 9, since=ids[3])] == ids[3:]
+        assert [m.id for m in batches.due(unit, START, 9, only=[ids[4], new_id()])] == [ids[4]]
+    with again.write() as unit:
+        assert [m.id for m in batches.due(unit, START, 9)] == ids
+
+
+def test_decisions_are_written_over_what_was_read_alone(database):
+    """All of them, or none where one was claimed anew or is decided."""
+    ids = recorded(database, *(a_message() for _ in range(3)))
+    with database.write() as unit:
+        found = batches.due(unit, START, 9)
+        for message in found:
+            message.status, message.decision, message.reason, message.decided_at = "decided", "noted", ODD, START
+            message.outcomes = [{"reason": ODD, "at": START.isoformat(), "outcome": "noted"}]
+        batches.finish(unit, found[:2])
+    with database.read() as unit:
+        kept = inbox.get(unit, ids[0])
+        assert (kept.reason, kept.outcomes) == (ODD, found[0].outcomes)
+        assert kept.decision_digest == decision_digest(kept)
+    with pytest.raises(LeaseLost), database.write() as unit:
+        batches.finish(unit, [found[2], found[1]])
+    with database.read() as unit:
+        assert inbox.get(unit, ids[2]).status == "pending"
+
+
+def test_what_is_put_off_is_not_due_before_its_time(database):
+    """Though nobody has claimed it under a lease; and whoever claimed it before has lost it."""
+    (message_id,) = recorded(database, a_message())
+    with database.write() as unit:
+        (message,) = batches.due(unit, START, 9)
+        batches.put_off(unit, [(message, START + timedelta(seconds=1), "later")])
+    with database.write() as unit:
+        assert batches.due(unit, START, 9) == []
+        assert [m.id for m in batches.due(unit, START + timedelta(seconds=1), 9)] == [message_id]
+    with pytest.raises(LeaseLost), database.write() as unit:
+        batches.put_off(unit, [(message, START, "again")])
+
+
+def test_parked_messages_are_reopened_by_account_and_name(database):
+    """And no other is."""
+    ids = recorded(database, *(a_message(account=account) for account in ("acme", "acme", "other")))
+    with database.write() as unit:
+        assert batches.reopen_awaiting(unit, [("acme", "payin:1")], START) == 0
+        found = batches.due(unit, START, 9)
+        for message, name in zip(found, ("payin:1", "payin:2", "payin:1"), strict=True):
+            message.status, message.awaits, message.decision = "parked", name, "parked"
+            message.reason, message.decided_at = "waits", START
+        batches.finish(unit, found)
+    with database.write() as unit:
+        assert batches.reopen_awaiting(unit, [("acme", "payin:1"), ("acme", "payout:1")], START) == 1
+    with database.read() as unit:
+        assert [inbox.get(unit, i).status for i in ids] == ["pending", "parked", "parked"]
+
+
+def test_the_newest_of_a_name_is_found_by_the_name_s_own_index(database):
+    """Many payments of the account that have another name are not gone through."""
+    old, new = (a_payment(reference="order-1", alias="0x1", provider_ref=None) for _ in range(2))
+    bound = a_payment(reference="order-1", alias="0x2")
+    with database.write() as unit:
+        batches.add(unit, [old, new, bound, *(a_payment(reference=f"other-{n}") for n in range(2000))])
+        if unit.dialect == "postgresql":
+            unit.run("ANALYZE payment")
+    key, none = ("acme", "payment_intent", "order-1"), ("acme", "payment_intent", "nobody's")
+    plans = []
+    with database.write() as unit:
+        assert batches.newest(unit, [key, none], batches.UNBOUND) == {key: new.id, none: None}
+        assert batches.newest(unit, [key], batches.REFERENCE) == {key: bound.id}
+        assert batches.newest(unit, [(*key[:2], "0x1")], batches.ALIAS) == {(*key[:2], "0x1"): new.id}
+        assert sorted(batches.unbound(unit, "acme", ["payment_intent"], START, 9)) == sorted([old.id, new.id])
+        real = unit.rows
+        explain = "EXPLAIN QUERY PLAN " if unit.dialect == "sqlite" else "EXPLAIN "
+        unit.rows = lambda query, given: plans.append(str(real(explain + query, given))) or []
+        batches.newest(unit, [key, none], batches.UNBOUND)
+    assert "ix_payment_reference" in plans[0], plans[0]
+
+
+def test_a_name_is_busy_while_another_unit_of_work_has_it(database, again):
+    """Nobody waits; on SQLite there is no other."""
+    with database.write() as unit:
+        assert names.busy(unit, [("acme", "pi_1"), ("acme", "pi_2")]) == set()
+        assert names.busy(unit, [("acme", "pi_1")]) == set()  # ours already
+        if unit.dialect == "postgresql":
+            with again.write() as other:
+                wanted = [("acme", "pi_2"), ("acme", "pi_3"), ("other", "pi_1")]
+                assert names.busy(other, wanted) == {("acme", "pi_2")}
+    with again.write() as unit:
+        assert names.busy(unit, [("acme", "pi_1")]) == set()
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0"])
+def test_a_text_that_postgresql_cannot_keep_fails_its_own_statement(text):
+    """And moves no other value to another row."""
+    with pytest.raises(ValueError, match="NUL"):
+        array("text", ["a", text])

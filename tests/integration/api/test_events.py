@@ -1,0 +1,255 @@
+"""The feed over HTTP: read on, waited for and streamed, while effects are committed; on both databases."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+
+from api.keys import Environment
+from storage import api_keys, outbox
+from storage.ids import new_id
+from tests.fakes.waiting import until
+from tests.integration.api.rig import create, error
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request):
+    return request.getfixturevalue("api" if request.param == "sqlite" else "api_on_postgresql")
+
+
+def owe(api, payment=None, effect="payment.paid", account="payfield"):
+    """An effect is owed to two sinks, in one commit; the payment that it is about."""
+    payment = payment or new_id()
+    with api.service.database.write() as unit:
+        for sink in ("shop", "ledger"):
+            outbox.owe(
+                unit,
+                payment_id=payment,
+                account=account,
+                effect=effect,
+                sink=sink,
+                occurrence=0,
+                cause=new_id(),
+                payload=json.dumps({"type": effect, "data": {"payment": payment}}),
+                now=api.service.clock(),
+            )
+    return payment
+
+
+@contextmanager
+def streaming(api, client=None, **options):
+    """Server-sent events as they come: a list that grows, each an (id, type, data)."""
+    found, lines, opened = [], [], threading.Event()
+    stop = threading.Event()
+    client = client or api.client()
+    headers = {"accept": "text/event-stream", **options.pop("headers", {})}
+
+    def read():
+        with client.stream("GET", "/v1/events", headers=headers, timeout=30, **options) as answer:
+            found.append(answer.status_code)
+            opened.set()
+            entry = {}
+            for line in answer.iter_lines():
+                lines.append(line)
+                if not line and "data" in entry:
+                    found.append((int(entry["id"]), entry["event"], json.loads(entry["data"])))
+                    entry = {}
+                elif line:
+                    name, _, value = line.partition(": ")
+                    entry[name] = value
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert opened.wait(10)
+    assert found.pop(0) == 200
+    try:
+        yield found
+    finally:
+        stop.set()
+        owe(api)  # wakes the reader
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_an_effect_is_told_as_its_sinks_are_told(api):
+    client = api.client()
+    made = create(client).json()
+    client.post(f"/v1/payments/{made['id']}/resolve", json={"state": "success", "reason": "seen"})
+    page = client.get("/v1/events").json()
+
+    (event,) = page["data"]
+    assert (event["id"], event["type"], event["payment"]) == ("1", "payment.paid", made["id"])
+    assert event["data"]["amount_minor"] == 50_000
+    assert page["next"] == "1"
+    assert not page["has_more"]
+
+
+def test_a_reader_who_goes_on_from_next_gets_everything_once(either):
+    payments, client = [], either.client()
+    writers = 4
+    lock, done = threading.Lock(), threading.Event()
+
+    def write():
+        for _ in range(15):
+            payment = owe(either)
+            with lock:
+                payments.append(payment)
+
+    threads = [threading.Thread(target=write) for _ in range(writers)]
+    for thread in threads:
+        thread.start()
+    seen, after = [], "0"
+    while True:
+        is_last = done.is_set()
+        page = client.get("/v1/events", params={"after": after, "limit": 7}).json()
+        seen += [event["payment"] for event in page["data"]]
+        after = page["next"]
+        if not page["data"] and is_last:
+            break
+        if not any(thread.is_alive() for thread in threads):
+            done.set()
+
+    assert sorted(seen) == sorted(payments)
+    assert len(set(seen)) == len(seen) == writers * 15
+
+
+def test_a_reader_who_waits_is_told_at_once(either):
+    client, began, answers = either.client(), time.monotonic(), []
+
+    def read():
+        answers.append(client.get("/v1/events", params={"wait": 30}).json())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    payment = owe(either)
+    thread.join(20)
+
+    (page,) = answers
+    assert [event["payment"] for event in page["data"]] == [payment]
+    assert time.monotonic() - began < 15
+
+
+def test_a_wait_without_an_effect_ends(api):
+    began = time.monotonic()
+    page = api.client().get("/v1/events", params={"wait": 1}).json()
+
+    assert (page["data"], page["next"]) == ([], "0")
+    assert 0.9 < time.monotonic() - began < 10
+
+
+def test_a_wait_is_not_ended_by_what_the_reader_did_not_ask_for(api):
+    client, answers = api.client(), []
+    thread = threading.Thread(
+        target=lambda: answers.append(client.get("/v1/events", params={"wait": 20, "type": "payment.refunded"}).json())
+    )
+    thread.start()
+    owe(api)
+    wanted = owe(api, effect="payment.refunded")
+    thread.join(20)
+
+    (page,) = answers
+    assert [event["payment"] for event in page["data"]] == [wanted]
+
+
+def test_a_page_that_has_nothing_for_the_reader_moves_it_on(api):
+    owe(api, account="shop-live")
+    client = api.client()
+    page = client.get("/v1/events").json()
+
+    assert (page["data"], page["next"]) == ([], "1")
+    assert client.get("/v1/events", params={"after": page["next"]}).json()["next"] == "1"
+
+
+def test_a_key_is_told_of_its_own_environment_only(api):
+    test, live = owe(api), owe(api, account="shop-live")
+    owe(api, account="not-configured-any-more")
+
+    for environment, payment in ((Environment.TEST, test), (Environment.LIVE, live)):
+        page = api.client(api.key(environment=environment)).get("/v1/events").json()
+        assert [event["payment"] for event in page["data"]] == [payment]
+
+
+def test_a_cursor_beyond_the_end_is_refused(api):
+    owe(api)
+    refused = error(api.client().get("/v1/events", params={"after": 2}), 409)
+
+    assert (refused["code"], refused["param"]) == ("cursor_ahead", "after")
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("after=-1", "after"),
+        ("limit=1001", "limit"),
+        ("wait=61", "wait"),
+        ("type=payment", "type"),
+        ("type=a.b", "type"),
+    ],
+)
+def test_a_query_that_says_nothing_is_refused(shared, query, param):
+    assert error(shared.client().get(f"/v1/events?{query}"), 400)["param"] == param
+
+
+def test_a_stream_tells_what_was_and_what_comes(either):
+    before = owe(either)
+    with streaming(either) as told:
+        until(lambda: len(told) == 1, 10, lambda: str(told))
+        after = [owe(either) for _ in range(3)]
+        until(lambda: len(told) == 4, 10, lambda: str(told))
+
+        assert [event[2]["payment"] for event in told] == [before, *after]
+        assert [(number, data["id"], kind) for number, kind, data in told] == [
+            (nth, str(nth), "payment.paid") for nth in range(1, 5)
+        ]
+
+
+def test_a_reader_that_comes_again_goes_on_where_it_was(api):
+    payments = [owe(api) for _ in range(4)]
+    with streaming(api, headers={"last-event-id": "2"}, params={"after": 1}) as told:
+        until(lambda: len(told) == 2, 10, lambda: str(told))
+        assert [event[2]["payment"] for event in told] == payments[2:]
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "1.5", "9" * 40, "²"])
+def test_a_last_id_that_is_none_is_refused(shared, given):
+    headers = {"accept": "text/event-stream", "last-event-id": given.encode()}
+
+    assert error(shared.client().get("/v1/events", headers=headers), 400)["param"] == "Last-Event-ID"
+
+
+def test_a_stream_ends_when_its_key_does(api, monkeypatch):
+    monkeypatch.setattr("api.events._BEAT", 0.1)
+    key = api.key()
+    client = api.client(key)
+    with client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "retry: 1000"
+        with api.service.database.write() as unit:
+            (kept,) = api_keys.find(unit)
+            api_keys.revoke(unit, kept.id, api.service.clock())
+        assert {line for line in lines if line} <= {": still here"}
+
+
+def test_the_readers_who_wait_are_bounded(narrow):
+    client = narrow.client()
+    with streaming(narrow, client), streaming(narrow, narrow.client()):
+        waiting = client.get("/v1/events", params={"wait": 1})
+        assert error(waiting, 429)["code"] == "too_many_waiting"
+        assert int(waiting.headers["retry-after"]) > 0
+        refused = client.get("/v1/events", headers={"accept": "text/event-stream"})
+        assert error(refused, 429)["code"] == "too_many_waiting"
+        assert client.get("/v1/events").status_code == 200
+    until(lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, 10, lambda: "a place is free")
+
+
+def test_whoever_went_away_is_not_waited_for(api):
+    client = api.client(timeout=0.3)
+    with pytest.raises(httpx2.ReadTimeout):
+        client.get("/v1/events", params={"wait": 60})
+
+    assert api.client().get("/v1/events").status_code == 200

@@ -1,0 +1,81 @@
+"""Web and worker in two processes on PostgreSQL: the worker is told, and need not look."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from receipted.app import working
+from receipted.wiring import Service
+from storage import inbox
+from storage.engine import Database
+from tests.fakes.databases import PostgreSQL
+from tests.integration.receiver.deliveries import event
+from tests.integration.receiver.serving import Served, eventually, serving, settings
+
+_THEIRS = "query ~ '(LISTEN|NOTIFY) .?receipted'"
+
+
+@pytest.fixture
+def url(postgresql: PostgreSQL) -> Iterator[str]:
+    """Of a database of its own."""
+    database = postgresql.copy()
+    yield database.url
+    postgresql.drop(database)
+
+
+@contextmanager
+def worker(folder: Path, url: str) -> Iterator[None]:
+    """A worker that looks for work by itself once in ten minutes."""
+    service = Service(settings(folder, tick=600, database=url))
+    started, stop = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        async with working(service):
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(20)
+        service.close()
+        assert not thread.is_alive()
+
+
+def decided(url: str) -> int:
+    database = Database(url)
+    try:
+        with database.read() as unit:
+            return inbox.depth(unit).get("decided", 0) + inbox.depth(unit).get("parked", 0)
+    finally:
+        database.close()
+
+
+def deliver(web: Served, url: str, before: int) -> None:
+    assert web.post(event("sg")).status == 200
+    eventually(lambda: decided(url) > before)
+
+
+def test_a_worker_is_told_of_what_another_process_recorded(tmp_path: Path, url: str, postgresql: PostgreSQL) -> None:
+    """Also after its connection was lost, and that of whoever tells."""
+    with serving(settings(tmp_path, database=url)) as web, worker(tmp_path, url):
+        deliver(web, url, 0)
+        deliver(web, url, 1)
+        with web.database.read() as unit:
+            count = text(f"SELECT count(*) FROM pg_stat_activity WHERE {_THEIRS}")  # noqa: S608
+            found = unit.execute(count).scalar_one()
+        assert found == 2
+        postgresql.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {_THEIRS}")  # noqa: S608
+        assert web.post(event("sg")).status == 200
+        eventually(lambda: decided(url) == 3, 20)

@@ -1,0 +1,92 @@
+"""What a merchant's program or an operator says is kept as it was said, or refused by name; on both databases alike."""
+
+import asyncio
+
+import pytest
+
+from receipted.errors import InvalidCommand
+from statemachine.errors import ServiceError
+from storage import inbox, payments
+from storage.errors import NotFound
+from storage.ids import new_id
+from tests.property.cancel_world import ACCOUNT, Till
+
+UNKEPT = {"nul": "a\x00b", "surrogate": "\udc80", "long": "x" * 3000}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def till(request, template, tmp_path):
+    server = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
+    made = Till(template, tmp_path, database=server and server.cleaned())
+    yield made
+    made.close()
+
+
+def messages(till):
+    with till.service.database.read() as unit:
+        return inbox.find(unit)
+
+
+@pytest.mark.parametrize("text", UNKEPT.values(), ids=UNKEPT)
+@pytest.mark.parametrize("param", ["reference", "return_url"])
+def test_a_wish_that_cannot_be_kept_is_refused_before_anything_is_done(till, param, text):
+    wish = {"amount_minor": 450, "currency": "USD", "reference": "order-1", param: text}
+    with pytest.raises(InvalidCommand) as refused:
+        asyncio.run(till.commands().create(ACCOUNT, **wish))
+
+    assert refused.value.param == param
+    assert (messages(till), till.genius.calls) == ([], [])
+
+
+@pytest.mark.parametrize("text", UNKEPT.values(), ids=UNKEPT)
+def test_a_ref_that_cannot_be_kept_is_not_asked_about(till, text):
+    with pytest.raises(InvalidCommand):
+        asyncio.run(till.commands().track(ACCOUNT, text))
+
+    assert till.genius.calls == []
+
+
+@pytest.mark.parametrize("text", [*UNKEPT.values(), "x" * 129], ids=[*UNKEPT, "longer than the column"])
+@pytest.mark.parametrize("param", ["reason", "by"])
+def test_words_of_an_operator_that_cannot_be_kept_are_refused(till, param, text):
+    payment = till.a_payment()
+    (message,) = [m for m in messages(till) if m.payment_id == payment.id]
+    said = {"reason": "seen at the bank", "by": "ada", param: text}
+    if param == "reason" and len(text) == 129:
+        assert asyncio.run(till.commands().resolve(payment.id, state="confirmed", **said)).state == "confirmed"
+        return
+    for call in (
+        lambda: till.commands().resolve(payment.id, state="confirmed", **said),
+        lambda: till.commands().replay(message.id, **said),
+        lambda: till.commands().redrive(new_id(), **said),
+    ):
+        with pytest.raises(InvalidCommand) as refused:
+            till.run(call())
+        assert refused.value.param == param
+    assert till.get(payment.id).state == "awaiting_payment"
+
+
+@pytest.mark.parametrize("text", ["nonsense", "\x00", "\udc80", "x" * 3000])
+def test_an_id_that_is_none_is_not_found(till, text):
+    said = {"reason": "why", "by": "ada"}
+    for call in (
+        lambda: till.commands().get(text),
+        lambda: till.commands().refresh(text),
+        lambda: till.commands().cancel(text),
+        lambda: till.commands().resolve(text, state="confirmed", **said),
+        lambda: till.commands().replay(text, **said),
+        lambda: till.commands().redrive(text, **said),
+    ):
+        with pytest.raises(NotFound):
+            till.run(call())
+
+
+@pytest.mark.parametrize("reference", ["é" * 200, "😀" * 200, "%s'; --", "\u202eorder", " order ", "a\nb"])
+def test_any_other_reference_is_kept_as_it_is(till, reference):
+    """The provider of these tests makes nothing: the wish is kept all the same."""
+    wish = {"amount_minor": 450, "currency": "USD", "reference": reference}
+    with pytest.raises((ServiceError, AssertionError)):
+        asyncio.run(till.commands().create(ACCOUNT, **wish))
+
+    with till.service.database.read() as unit:
+        assert [payment.reference for payment in payments.find(unit)] == [reference]

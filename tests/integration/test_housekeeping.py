@@ -1,0 +1,127 @@
+"""Housekeeping as the worker does it: partitions first and every hour, then retention with rests, told in the log."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from storage import inbox
+from storage.engine import Database
+from storage.errors import StorageUnavailable
+from storage.ids import instant_of, new_id
+from storage.partitions import Period
+from storage.retention import Retention, Rules, rested
+from storage.types import RetentionRule
+from tests.builders import a_message
+from tests.fakes.clock import FakeClock
+from tests.fakes.databases import copy_of
+from worker.housekeeping import Housekeeping
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, template, tmp_path):
+    if request.param == "sqlite":
+        opened = copy_of(template, tmp_path / "house.db")
+        yield opened
+        opened.close()
+        return
+    server = request.getfixturevalue("postgresql")
+    opened = server.copy()
+    yield opened
+    server.drop(opened)
+
+
+class House:
+    """The duty with a clock that is moved, and rests that are remembered."""
+
+    def __init__(self, database, **days):
+        self.clock, self.rests = FakeClock(instant_of(new_id())), []
+        rules = Rules({RetentionRule(rule): after for rule, after in days.items()}, batch=2)
+        retention = Retention(database, rules, self.clock)
+        self.duty = Housekeeping(database, Period.MONTH, retention, self.clock, self._rest)
+
+    async def _rest(self, seconds):
+        self.rests.append(seconds)
+        self.clock.advance(seconds)
+
+    def step(self):
+        return asyncio.run(self.duty.step())
+
+    def work(self):
+        for _ in range(30):
+            if not self.step():
+                return
+        pytest.fail("no end of it")
+
+
+def decided(database, count):
+    with database.write() as unit:
+        inbox.record(unit, [a_message() for _ in range(count)])
+        for message in inbox.claim(unit, instant_of(new_id()), timedelta(seconds=60), count):
+            message.status = "decided"
+            inbox.finish(unit, message)
+
+
+def test_what_fell_into_the_rest_is_told(database):
+    """On PostgreSQL partitions are made once, with what came before them; on SQLite there is nothing to do."""
+    decided(database, 2)
+    house = House(database)
+    with capture_logs() as events:
+        house.step()
+        house.step()
+        house.clock.advance(2 * 3600)
+        house.step()
+
+    is_server = database.engine.dialect.name == "postgresql"
+    expected = ["partition.created", "partition.late"] if is_server else []
+    assert [event["event"] for event in events] == expected
+
+
+def test_retention_rests_between_its_batches_and_is_done_for_the_day(database):
+    """By the rate and by its share of the time; the next day it runs again, and has nothing to do."""
+    decided(database, 5)
+    house = House(database, bodies=10)
+    house.clock.advance(11 * 86_400)
+    with capture_logs() as events:
+        house.work()
+        assert not house.step()
+        house.clock.advance(86_400 + 1)
+        house.work()
+
+    assert [(e["rule"], e["rows"]) for e in events if e["event"] == "retention.done"] == [("bodies", 5)]
+    assert len(house.rests) >= 4
+    assert all(rest > 0 for rest in house.rests)
+    with database.read() as unit:
+        assert {message.body for message in inbox.find(unit)} == {b""}
+
+
+def test_a_rest_leaves_three_quarters_to_others():
+    """However fast the rate: a batch that took a second is followed by three of rest."""
+    assert rested(1.0, timedelta(0)) == 3.0
+    assert rested(0.001, timedelta(seconds=2)) == 2.0
+
+
+def test_two_processes_share_one_rate(database):
+    """The second one waits as long as the first one has to, whichever of them did the batch."""
+    decided(database, 5)
+    one, two = House(database, bodies=10), House(database, bodies=10)
+    for house in (one, two):
+        house.clock.advance(11 * 86_400)
+        house.clock.now = one.clock.now
+    first = one.duty._retention.step()
+    one.clock.advance(first.pause.total_seconds())
+    again = one.duty._retention.step()
+    two.clock.now = one.clock.now
+    seen = two.duty._retention.step()
+
+    assert again.run.seen > first.run.seen
+    assert (seen.run.seen, seen.pause > timedelta(0)) == (again.run.seen, True)
+
+
+def test_a_database_that_is_away_is_said(tmp_path):
+    """The loop around it waits and comes again."""
+    database = Database(f"sqlite:///{tmp_path}/nowhere/receipted.db")
+    with pytest.raises(StorageUnavailable):
+        House(database, bodies=10).step()
+    database.close()

@@ -1,0 +1,296 @@
+"""The payments of one unit of work in memory, and what becomes of them, written with one statement for each table.
+
+What is not known in memory is asked of the database, so that no answer rests on what was loaded beforehand: a payment
+is one object here however it is found, and what the database says of it is no newer than that object.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from storage import batches, names, outbox, payments
+from storage.batches import AsRead, Key
+from storage.engine import Unit
+from storage.errors import NotFound
+from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.types import PollPriority
+
+#: More create calls of one account without an answer than are remembered one by one.
+_MANY: Final = 100
+
+
+class Batch:
+    """One unit of work. Nothing is written before `flush`, or before something must be asked that it would change."""
+
+    def __init__(self, unit: Unit, now: datetime) -> None:
+        self._unit = unit
+        self.now = now  #: one instant for all of it
+        self.moment = now.isoformat()
+        self._by_id: dict[str, Payment] = {}
+        self._read: dict[str, AsRead] = {}  #: of those that the database holds
+        self._absent: set[str] = set()  #: ids that are no payment's
+        self._by_ref: dict[Key, Payment | None] = {}  #: None: the database holds none
+        self._unbound: dict[Key, Payment | None] = {}  #: the newest that the database held, by reference
+        self._added: dict[Key, list[Payment]] = {}  #: without a ref when they were begun here, by reference
+        self._begun: list[Payment] = []  #: without a ref, and not asked of the database
+        self._waiting: dict[tuple[str, tuple[str, ...], datetime], list[str]] = {}
+        self._owed: set[tuple[str, str, str, int]] = set()
+        self._owed_known: set[str] = set()  #: payments of which all that is owed is in `_owed`
+        # to be written
+        self._new: dict[str, Payment] = {}
+        self._changed: dict[str, Payment] = {}
+        self._transitions: list[Transition] = []
+        self._outbox: list[OutboxMessage] = []
+        self._finished: list[InboxMessage] = []
+        self._put_off: list[tuple[InboxMessage, datetime, str | None]] = []
+        self._reopened: dict[tuple[str, str], None] = {}
+
+    # -- loading
+
+    def busy(self, refs: Iterable[Key]) -> set[tuple[str, str]]:
+        """Those of the names, by account, that another worker's batch has; the others are this one's until it ends."""
+        return names.busy(self._unit, ((account, ref) for account, _, ref in refs))
+
+    def load(self, refs: Collection[Key], ids: Collection[str]) -> None:
+        """Payments of these names and ids, as far as there are any, are known from now on."""
+        wanted = [key for key in refs if key not in self._by_ref]
+        if wanted:
+            found = batches.by_ref(self._unit, wanted)
+            self._by_ref.update(dict.fromkeys(wanted))
+            for payment in found:
+                self._keep(payment)
+        missing = [each for each in ids if each not in self._by_id and each not in self._absent]
+        if missing:
+            self._absent.update(missing)
+            for payment in batches.by_id(self._unit, missing):
+                self._absent.discard(payment.id)
+                self._keep(payment)
+
+    def load_unbound(self, keys: Collection[Key]) -> None:
+        """Which payments of these references the provider has not named yet is known from now on."""
+        wanted = [key for key in keys if key not in self._unbound]
+        if not wanted:
+            return
+        found = batches.newest(self._unit, wanted, batches.UNBOUND)
+        self.load((), [payment_id for payment_id in found.values() if payment_id is not None])
+        for key, payment_id in found.items():
+            payment = None if payment_id is None else self._by_id.get(payment_id)
+            if payment_id is None or (payment is not None and payment.provider_ref is None):
+                self._unbound[key] = payment
+
+    def _keep(self, payment: Payment) -> Payment:
+        """The one object of this payment."""
+        known = self._by_id.setdefault(payment.id, payment)
+        if known is payment:
+            self._read[payment.id] = batches.as_read(payment)
+        if known.provider_ref is not None:
+            self._by_ref[known.account, known.kind, known.provider_ref] = known
+        return known
+
+    # -- finding
+
+    def get(self, payment_id: str) -> Payment:
+        """One payment; raises NotFound."""
+        found = self.known(payment_id)
+        if found is None:
+            raise NotFound(f"no payment {payment_id}", param="payment")
+        return found
+
+    def known(self, payment_id: str) -> Payment | None:
+        """One payment, or None where there is none."""
+        if payment_id not in self._by_id:
+            self.load((), [payment_id])
+        return self._by_id.get(payment_id)
+
+    def knows_ref(self, account: str, kinds: Sequence[str], ref: str) -> bool:
+        """Whether a payment of that name is in memory."""
+        return any(self._by_ref.get((account, kind, ref)) is not None for kind in kinds)
+
+    def find_by_ref(self, account: str, kinds: Sequence[str], ref: str) -> Payment | None:
+        """The payment that the provider calls so, of the first of these kinds that has one."""
+        for kind in kinds:
+            key = (account, kind, ref)
+            if key not in self._by_ref:
+                self.load([key], ())
+            found = self._by_ref[key]
+            if found is not None:
+                return found
+        return None
+
+    def find_unbound(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
+        """The newest payment of that reference that the provider has not named yet."""
+        for kind in kinds:
+            key = (account, kind, reference)
+            if not self._is_unbound_known(key):
+                self.flush()
+                self._unbound.pop(key, None)
+                self.load_unbound([key])
+            newest: Payment | None = None
+            for payment in (*self._added.get(key, ()), self._unbound.get(key)):
+                if payment is not None and payment.provider_ref is None and (not newest or payment.id > newest.id):
+                    newest = payment
+            if newest is not None:
+                return newest
+        return None
+
+    def _is_unbound_known(self, key: Key) -> bool:
+        """Not where the one that the database named has a name by now: it may hold an older one."""
+        if key not in self._unbound:
+            return False
+        newest = self._unbound[key]
+        return newest is None or newest.provider_ref is None
+
+    def find_by_reference(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
+        """A payment of that reference; the newest where the merchant used it twice."""
+        return self._find_newest(account, kinds, reference, batches.REFERENCE)
+
+    def find_by_alias(self, account: str, kinds: Sequence[str], alias: str) -> Payment | None:
+        """The newest payment that the provider also calls so."""
+        return self._find_newest(account, kinds, alias, batches.ALIAS)
+
+    def _find_newest(self, account: str, kinds: Sequence[str], name: str, condition: str) -> Payment | None:
+        self.flush()
+        found = batches.newest(self._unit, [(account, kind, name) for kind in kinds], condition)
+        for kind in kinds:
+            payment_id = found[account, kind, name]
+            if payment_id is not None:
+                return self.get(payment_id)
+        return None
+
+    def has_unbound(self, account: str, kinds: Sequence[str], since: datetime) -> bool:
+        """Whether a create call of these kinds may still be waiting for its answer."""
+        if any(batches.is_unbound(payment, account, kinds, since) for payment in self._begun):
+            return True
+        key = (account, tuple(sorted(kinds)), since)
+        if key not in self._waiting:
+            self._waiting[key] = batches.unbound(self._unit, account, kinds, since, _MANY)
+        waiting = self._waiting[key]
+        if any(self._still_waits(payment_id) for payment_id in waiting):
+            return True
+        if len(waiting) < _MANY:
+            return False
+        self.flush()
+        return payments.has_unbound(self._unit, account, kinds, since)
+
+    def _still_waits(self, payment_id: str) -> bool:
+        payment = self._by_id.get(payment_id)
+        return payment is None or (payment.provider_ref is None and payment.state is None)
+
+    # -- changing
+
+    def add(self, payment: Payment) -> None:
+        """A payment that nobody knows yet."""
+        self._by_id[payment.id] = self._new[payment.id] = payment
+        self._absent.discard(payment.id)
+        self._owed_known.add(payment.id)
+        if payment.provider_ref is None:
+            self._begun.append(payment)
+        self._index(payment)
+
+    def save(self, payment: Payment) -> None:
+        """The payment is kept as it is when all is written."""
+        if payment.id not in self._new:
+            self._changed[payment.id] = payment
+        self._index(payment)
+
+    def _index(self, payment: Payment) -> None:
+        if payment.provider_ref is not None:
+            self._by_ref[payment.account, payment.kind, payment.provider_ref] = payment
+        elif payment.reference is not None:
+            found = self._added.setdefault((payment.account, payment.kind, payment.reference), [])
+            if all(each is not payment for each in found):
+                found.append(payment)
+
+    def ask_at(self, payment: Payment, when: datetime, priority: PollPriority) -> bool:
+        """The payment is asked about at that instant, and no later by that priority; whether that moved it."""
+        at = payment.next_poll_at
+        is_later = at is None or at > when
+        if payment.provider_ref is None or not (is_later or payment.poll_priority > priority):
+            return False
+        if is_later:
+            payment.next_poll_at = when
+        payment.poll_priority = min(payment.poll_priority, int(priority))
+        self.save(payment)
+        return True
+
+    def ask_account(self, account: str, phases: Sequence[str], limit: int) -> int:
+        """The account's newest payments of these phases that are still asked about are asked about now."""
+        self.flush()
+        found = payments.newest_asked(self._unit, account, phases, self.now, limit)
+        here = [self._by_id[payment_id] for payment_id in found if payment_id in self._by_id]
+        others = [payment_id for payment_id in found if payment_id not in self._by_id]
+        moved = sum(self.ask_at(payment, self.now, PollPriority.HINT) for payment in here)
+        return moved + payments.ask_at(self._unit, others, self.now, PollPriority.HINT)
+
+    def append(self, transition: Transition) -> None:
+        """The link is kept."""
+        self._transitions.append(transition)
+
+    def is_owed(self, payment_id: str, effect: str, sink: str, occurrence: int) -> bool:
+        """Whether the payment owes it already."""
+        if payment_id not in self._owed_known:
+            others = [each for each in self._read if each not in self._owed_known]
+            self._owed |= batches.owed(self._unit, others)
+            self._owed_known.update(others)
+        return (payment_id, effect, sink, occurrence) in self._owed
+
+    def owe(self, message: OutboxMessage) -> None:
+        """The effect is owed; the caller has seen that it was not."""
+        if message.payment_id is not None:
+            self._owed.add((message.payment_id, message.effect, message.sink, message.occurrence))
+        self._outbox.append(message)
+
+    def owe_of_account(self, account: str, effect: str, sink: str, cause: str, payload: str) -> str | None:
+        """What is owed about an account, once for each cause; its id, or None if it was owed."""
+        return outbox.owe(
+            self._unit,
+            payment_id=None,
+            account=account,
+            effect=effect,
+            sink=sink,
+            occurrence=0,
+            cause=cause,
+            payload=payload,
+            now=self.now,
+        )
+
+    def finish(self, message: InboxMessage) -> None:
+        """What was decided about the message is kept."""
+        if message.awaits is not None and (message.account, message.awaits) in self._reopened:
+            self.flush()  # it was parked after those were reopened, and stays parked
+        self._finished.append(message)
+
+    def put_off(self, message: InboxMessage, until: datetime, why: str) -> None:
+        """The message is read again then; that counts as no attempt."""
+        self._put_off.append((message, until, why))
+
+    def reopen_awaiting(self, account: str, awaited: Iterable[str]) -> None:
+        """What was parked for a payment of these names is decided again."""
+        self._reopened.update(dict.fromkeys((account, name) for name in awaited))
+
+    # -- writing
+
+    def flush(self) -> None:
+        """All of it is written. Raises LeaseLost or IntegrityError where another worker was quicker."""
+        unit = self._unit
+        if self._new:
+            batches.add(unit, list(self._new.values()))
+        if self._changed:
+            batches.change(unit, [(payment, self._read[payment.id]) for payment in self._changed.values()])
+        for payment in (*self._new.values(), *self._changed.values()):
+            self._read[payment.id] = batches.as_read(payment)
+        if self._transitions:
+            batches.append(unit, self._transitions)
+        if self._outbox:
+            batches.owe(unit, self._outbox)
+        parked = [(m.account, m.awaits) for m in self._finished if m.awaits is not None]
+        names.hold(unit, (*parked, *self._reopened))
+        if self._finished:
+            batches.finish(unit, self._finished)
+        self._reopened.update(dict.fromkeys(names.known_meanwhile(unit, parked)))
+        if self._put_off:
+            batches.put_off(unit, self._put_off)
+        if self._reopened:
+            batches.reopen_awaiting(unit, list(self._reopened), self.now)
+        self._new, self._changed, self._reopened = {}, {}, {}
+        self._transitions, self._outbox, self._finished, self._put_off = [], [], [], []

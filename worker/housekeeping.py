@@ -1,0 +1,75 @@
+"""Housekeeping: partitions are there ahead of time, and what is old goes by rule, in small batches with rests."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from storage import partitions
+from storage.engine import Database
+from storage.partitions import Period
+from storage.retention import Retention, rested
+from storage.tables_retention import RetentionRun
+from storage.types import RetentionStatus
+
+log = structlog.get_logger()
+
+#: How often it is looked whether a partition is wanting: three are there ahead, so that many looks may fail.
+_EVERY: Final = timedelta(hours=1)
+
+
+class Housekeeping:
+    """Any number of processes may step; the database sees to it that one at a time works."""
+
+    def __init__(
+        self,
+        database: Database,
+        period: Period,
+        retention: Retention,
+        clock: Callable[[], datetime],
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._database = database
+        self._period = period
+        self._retention = retention
+        self._clock = clock
+        self._rest = rest
+        self._looked_at: datetime | None = None
+        self._strays: dict[str, int] = {}
+
+    async def step(self) -> int:
+        """Look after the partitions, if that is due, and do a batch of retention, and rest; whether there is more.
+
+        Raises StorageUnavailable; a repeat goes on from there.
+        """
+        now = self._clock()
+        if self._looked_at is None or not self._looked_at <= now < self._looked_at + _EVERY:
+            await asyncio.to_thread(self._keep_partitions, now)
+            self._looked_at = now
+        began = time.monotonic()
+        stepped = await asyncio.to_thread(self._retention.step)
+        if stepped.run is None:
+            return 0
+        _tell(stepped.run)
+        await self._rest(rested(time.monotonic() - began, stepped.pause))
+        return 1
+
+    def _keep_partitions(self, now: datetime) -> None:
+        kept = partitions.keep_ahead(self._database, now, self._period)
+        if kept.made:
+            log.info("partition.created", partitions=kept.made)
+        for table, rows in kept.moved.items():
+            log.warning("partition.late", table=table, rows=rows)
+        if kept.strays != self._strays and kept.strays:
+            log.warning("partition.skipped", rows=kept.strays)
+        self._strays = kept.strays
+
+
+def _tell(run: RetentionRun) -> None:
+    if run.status == RetentionStatus.DONE and run.rows:
+        log.info("retention.done", rule=run.rule, rows=run.rows, partition=run.partition)
+    elif run.status == RetentionStatus.HELD:
+        log.warning("retention.waiting", rule=run.rule, partition=run.partition, held_by=run.held_back)
