@@ -6,6 +6,7 @@ and SQLite lets all of that pass. The exact bytes are in the inbox whatever is d
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
@@ -19,6 +20,10 @@ MAX_WORD: Final = 200
 
 #: A longer text is not worth keeping beside the bytes that it came from.
 MAX_TEXT: Final = 2000
+
+#: Years in which something may happen at a provider; at the ends of time nothing can be added to an instant.
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 2999
 
 _MAX_KIND: Final = 32  #: as wide as the column
 _CUT: Final = "…"
@@ -48,7 +53,8 @@ def key(text: str) -> str:
 def observation(seen: Observation) -> Observation | str:
     """The observation as it can be kept, or why it cannot: a name, a state or money that nobody can keep as said.
 
-    A reference or an alias that cannot be kept is left out: it names no payment of ours.
+    A reference or an alias that cannot be kept is left out: it names no payment of ours. So is an instant at which
+    nothing happens: it orders nothing, and no question is planned by it.
     """
     if _is_plain(seen):
         return seen
@@ -57,6 +63,7 @@ def observation(seen: Observation) -> Observation | str:
     changes: dict[str, object] = {
         name: None for name in ("reference", "alias", "actor") if not is_name(getattr(seen, name))
     }
+    changes |= {name: None for name in ("as_of", "expires_at") if not _is_moment(getattr(seen, name))}
     for name in ("failure_reason", "note"):
         told = getattr(seen, name)
         if told is not None and (kept := words(told)) != told:
@@ -73,6 +80,8 @@ def _is_plain(seen: Observation) -> bool:
     if seen.captured_minor is not None or seen.refunded_minor is not None:
         return False
     if len(seen.kind or "") > _MAX_KIND or len(seen.currency or "") > 3:
+        return False
+    if not _is_moment(seen.as_of) or not _is_moment(seen.expires_at):
         return False
     words = (
         f"{seen.kind}{seen.currency}{seen.provider_ref}{seen.status}{seen.reference}{seen.alias}{seen.actor}"
@@ -97,6 +106,10 @@ def _unkeepable(seen: Observation) -> str:
         if amount is not None and abs(amount) > MAX_MINOR:
             return "an amount is out of range"
     return ""
+
+
+def _is_moment(told: datetime | None) -> bool:
+    return told is None or _FIRST_YEAR <= told.year <= _LAST_YEAR
 
 
 def _is_kept(name: str, value: str | None) -> bool:

@@ -34,7 +34,7 @@ _NUMBERS = (
     *(0, -1, 2**31, 2**63 - 1, 2**63, 2**64, 10**15, 10**15 + 1, 10**30, 10**400, -(10**18), 0.1, 1e300, True),
     *("9" * 18, "9" * 30, "9" * 3000, "1e400", "-0", "450.00", "4.500000000000000000001", "Infinity", "0x10", "٣"),
 )
-_INSTANTS = (
+INSTANTS = (
     *("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00"),
     *("1969-12-31T23:59:59Z", "2026-02-30T00:00:00Z", "2026-04-01T10:00:00", "2026-04-01T10:00:60Z"),
 )
@@ -43,7 +43,7 @@ _OTHERS: tuple[Any, ...] = (None, [], {}, [[]], {"\x00": "\x00"}, {"x" * 300: {"
 WRONG = st.one_of(
     st.sampled_from(_TEXTS),
     st.sampled_from(_NUMBERS),
-    st.sampled_from(_INSTANTS),
+    st.sampled_from(INSTANTS),
     st.sampled_from(_OTHERS),
     st.text(st.characters(), max_size=12),
 )
@@ -66,9 +66,12 @@ _FIELDS = (
 )
 
 
-def changed(body: bytes, changes: list[tuple[int, Any]]) -> bytes:
-    """The same JSON with other values in some places; escapes stand for what UTF-8 has no bytes for."""
+def changed(body: bytes, changes: list[tuple[int, Any]], also: dict[str, Any] | None = None) -> bytes:
+    """The same JSON with other values in some places and under some names; escapes stand for what UTF-8 has not."""
     content = json.loads(body)
+    for holder in (content, content.get("data")):
+        if isinstance(holder, dict):
+            holder.update(also or {})
     for number, wrong in changes:
         places = list(_places(content))
         holder, key = places[number % len(places)]
@@ -92,12 +95,12 @@ def say(world: World, member: Member, voice: Voice, said: dict[str, Any], ref: s
     state = voice.lifecycle.initial[0] if said["is_first"] else sorted(voice.lifecycle.by_name)[said["state"] % 5]
     told = Telling(ref, ref, state, 450, world.clock(), new_id())
     if said["source"] is Source.WEBHOOK:
-        body = changed(voice.webhook(told) or voice.answer(told), said["changes"])
+        body = changed(voice.webhook(told) or voice.answer(told), said["changes"], said.get("also"))
         signed = voice.delivery(body, world.clock())
         delivery = Delivery(body, (*signed.headers, *said["headers"]))
         world.record(verified_message(member.receiving, None, None, delivery, world.clock()))
         return body
-    body = changed(voice.answer(told), said["changes"])
+    body = changed(voice.answer(told), said["changes"], said.get("also"))
     if said["source"] is Source.LIST:
         body = b'{"data":[' + body + b"," + voice.answer(told) + b"]}"
     asked = ref if said["source"] is Source.POLL else None

@@ -1,5 +1,7 @@
 """What is made of a text that no database keeps."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,3 +113,21 @@ def test_a_provider_s_error_can_be_kept():
     assert keepable.is_name(error.message, keepable.MAX_TEXT)
     assert keepable.is_name(error.code)
     assert error.provider_code == error.code
+
+
+@pytest.mark.parametrize("name", ["as_of", "expires_at"])
+@pytest.mark.parametrize("year", [1, 1969, 3000, 9999])
+def test_an_instant_at_the_ends_of_time_is_left_out_and_the_rest_is_heard(name, year):
+    told = seen(**{name: datetime(year, 12, 31, 23, 59, 59, 999999, UTC)})
+
+    kept = keepable.observation(told)
+
+    assert getattr(kept, name) is None
+    assert (kept.provider_ref, kept.status) == ("p1", "paid")
+
+
+@pytest.mark.parametrize("year", [1970, 2026, 2999])
+def test_an_instant_that_may_be_meant_is_kept(year):
+    told = seen(as_of=datetime(year, 1, 1, tzinfo=UTC), expires_at=datetime(year, 12, 31, tzinfo=UTC))
+
+    assert keepable.observation(told) is told
