@@ -121,7 +121,7 @@ def test_whatever_an_authentic_body_holds_is_decided_or_parked(world, voice):
 
 @pytest.mark.parametrize("voice", VOICES.values(), ids=VOICES)
 def test_no_instant_hurts_wherever_it_stands(world, voice):
-    """To an instant in the year 9999 nothing can be added; heard in each way, and the payment asked about afterwards."""
+    """To one in the year 9999 nothing can be added; heard in each way, and the payment asked about afterwards."""
     plain = {"headers": [], "is_first": True, "state": 0, "changes": []}
     fields = ("created_at", "updated_at", "expires_at", "payment_page_expires_at", "sent_at")
     for instant in hostile.INSTANTS:
