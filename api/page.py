@@ -1,5 +1,6 @@
 """The description as a page to read: plain HTML from the server, with no script and nothing from elsewhere."""
 
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
@@ -12,6 +13,9 @@ th{font-weight:600}tr{border-bottom:1px solid #8884}nav li{display:inline-block;
 .method{font-weight:700}
 """
 
+#: A word of the API within a sentence, as the description writes it for Markdown.
+_CODE: Final = re.compile("`([^`]+)`")
+
 
 def page(document: Mapping[str, Any]) -> str:
     """The whole page."""
@@ -20,7 +24,7 @@ def page(document: Mapping[str, Any]) -> str:
             '<!doctype html><html lang="en"><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width">',
             f"<title>{escape(document['info']['title'])} API</title><style>{_STYLE}</style>",
-            f"<h1>{escape(document['info']['title'])} API</h1><p>{escape(document['info']['description'])}</p>",
+            f"<h1>{escape(document['info']['title'])} API</h1><p>{_prose(document['info']['description'])}</p>",
             '<p>For programs: <a href="openapi.json">openapi.json</a></p>',
             *_operations(document),
             *_models(document["components"]["schemas"]),
@@ -42,8 +46,8 @@ def _operations(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f'<h3 id="{operation["operationId"]}"><code><span class="method">{method}</span> {escape(path)}</code></h3>'
-    yield f"<p>{escape(operation['summary'])}</p>"
-    yield from (f"<p>{escape(part)}</p>" for part in operation["description"].split("\n\n") if part)
+    yield f"<p>{_prose(operation['summary'])}</p>"
+    yield from (f"<p>{_prose(part)}</p>" for part in operation["description"].split("\n\n") if part)
     if operation["parameters"]:
         yield _table(
             ("Parameter", "In", "Form", ""),
@@ -52,7 +56,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
                     f"<code>{escape(given['name'])}</code>{' (needed)' if given['required'] else ''}",
                     given["in"],
                     _form(given["schema"]),
-                    escape(given["description"]),
+                    _prose(given["description"]),
                 )
                 for given in operation["parameters"]
             ),
@@ -62,7 +66,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     yield _table(
         ("Answer", "", "Form"),
         (
-            (status, escape(answer["description"]), "<br>".join(map(_content, answer["content"].items())))
+            (status, _prose(answer["description"]), "<br>".join(map(_content, answer["content"].items())))
             for status, answer in operation["responses"].items()
         ),
     )
@@ -77,7 +81,7 @@ def _content(content: tuple[str, Mapping[str, Any]]) -> str:
 def _models(schemas: Mapping[str, Any]) -> Iterator[str]:
     yield "<h2>Forms</h2>"
     for name, schema in schemas.items():
-        yield f'<h3 id="{_anchor(name)}">{escape(name)}</h3><p>{escape(schema.get("description", ""))}</p>'
+        yield f'<h3 id="{_anchor(name)}">{escape(name)}</h3><p>{_prose(schema.get("description", ""))}</p>'
         if "properties" in schema:
             needed = schema.get("required", ())
             yield _table(
@@ -86,13 +90,18 @@ def _models(schemas: Mapping[str, Any]) -> Iterator[str]:
                     (
                         f"<code>{escape(field)}</code>{'' if field in needed else ' (may be left out)'}",
                         _form(described),
-                        escape(described.get("description", "")),
+                        _prose(described.get("description", "")),
                     )
                     for field, described in schema["properties"].items()
                 ),
             )
         else:
             yield f"<p>{_form(schema)}</p>"
+
+
+def _prose(text: str) -> str:
+    """A sentence of the description, with its words of the API set apart."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _form(schema: Mapping[str, Any]) -> str:

@@ -173,6 +173,8 @@ def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(describ
     assert "<script" not in answer.text
     assert "http://" not in answer.text.replace(described.base_url, "")
     assert [operation.id for operation in operations() if f'id="{operation.id}"' not in answer.text] == []
+    assert "`" not in answer.text, "a word of the API is shown as Markdown writes it"
+    assert "Scope: <code>read</code>." in answer.text
 
 
 def test_every_change_may_be_repeated_under_a_key_save_those_of_keys():
