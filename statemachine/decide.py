@@ -1,11 +1,14 @@
 """decide(): from a payment and an observation to a decision. Pure and total."""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from statemachine.errors import InvalidAmount
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
+from statemachine.money import from_minor
 from statemachine.observation import Decision, Observation, Payment
 from statemachine.phases import (
     ANSWERED_BY_A_MOVE,
@@ -20,6 +23,13 @@ from statemachine.phases import (
     Review,
     Source,
 )
+
+
+class _Doubt(NamedTuple):
+    """That the money is not what was asked for: which review that is, and how so in words."""
+
+    review: Review
+    words: str
 
 
 def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now: datetime) -> Decision:
@@ -77,7 +87,7 @@ def effects_of(phase: Phase, passed: tuple[Phase, ...] = ()) -> tuple[Effect, ..
     return (effect,)
 
 
-def _advanced(lifecycle: Lifecycle, payment: Payment, walk: tuple[str, ...], doubt: Review | None) -> Decision:
+def _advanced(lifecycle: Lifecycle, payment: Payment, walk: tuple[str, ...], doubt: _Doubt | None) -> Decision:
     moves = moves_of(lifecycle)
     state = payment.state
     for target in walk:  # the Machine itself permits each step, or IllegalMove says that our table is wrong
@@ -91,7 +101,7 @@ def _advanced(lifecycle: Lifecycle, payment: Payment, walk: tuple[str, ...], dou
     return _with_doubt(decision, payment, doubt)
 
 
-def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation, doubt: Review | None) -> Decision:
+def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation, doubt: _Doubt | None) -> Decision:
     status = observation.status
     assert status is not None  # noqa: S101 - decide() handles None before
     words = f"{status} cannot follow {payment.state}"
@@ -131,23 +141,35 @@ def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) 
     )
 
 
-def _doubt(payment: Payment, observation: Observation) -> Review | None:
+def _doubt(payment: Payment, observation: Observation) -> _Doubt | None:
     said, asked = observation.currency, payment.currency
     if said is not None and asked is not None and said != asked:
-        return Review.CURRENCY_MISMATCH
-    amounts = (observation.amount_minor, observation.captured_minor)
-    if payment.amount_minor is not None and any(a is not None and a != payment.amount_minor for a in amounts):
-        return Review.AMOUNT_MISMATCH
+        return _Doubt(Review.CURRENCY_MISMATCH, f"the currency is {said}, {asked} was asked for")
+    for amount, what in ((observation.amount_minor, "amount"), (observation.captured_minor, "amount captured")):
+        if payment.amount_minor is not None and amount is not None and amount != payment.amount_minor:
+            currency = asked or said
+            words = f"the {what} is {_money(amount, currency)}, {_money(payment.amount_minor, currency)} was asked for"
+            return _Doubt(Review.AMOUNT_MISMATCH, words)
     return None
 
 
-def _with_doubt(decision: Decision, payment: Payment, doubt: Review | None) -> Decision:
+def _money(minor: int, currency: str | None) -> str:
+    try:
+        return f"{minor} minor units" if currency is None else f"{from_minor(minor, currency)} {currency}"
+    except InvalidAmount:  # the provider may write what is no currency
+        return f"{minor} minor units of {currency}"
+
+
+def _with_doubt(decision: Decision, payment: Payment, doubt: _Doubt | None) -> Decision:
     """The same decision, opening a review for money in doubt and withholding fulfilment while one is open."""
     if doubt is not None:
-        decision = _opening(decision, payment, doubt)
+        decision = _opening(replace(decision, reason=f"{decision.reason}; {doubt.words}"), payment, doubt.review)
     if doubt is None and (payment.review not in WITHHOLDING or decision.closes_review):
         return decision
     kept = tuple(effect for effect in decision.effects if effect not in FULFILMENT_EFFECTS)
+    if len(kept) < len(decision.effects):
+        words = f"{decision.reason}; no fulfilment until a person has looked"
+        decision = replace(decision, reason=words)
     return replace(decision, effects=kept)
 
 

@@ -198,6 +198,29 @@ def test_doubtful_money_moves_the_state_and_withholds_fulfilment(said, review):
     assert owed == set(decision.effects)
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"amount_minor": 449}, "the amount is 4.49 USD, 4.50 USD was asked for"),
+        ({"captured_minor": 1}, "the amount captured is 0.01 USD, 4.50 USD was asked for"),
+        ({"currency": "EUR"}, "the currency is EUR, USD was asked for"),
+    ],
+)
+def test_doubt_and_what_it_withholds_are_told_in_words(said, words):
+    """Who reads the timeline sees both amounts, and that nothing was handed over."""
+    decision = decide(INTENT, a_view(state="awaiting_payment"), an_observation("confirmed", **said), START)
+
+    assert decision.reason == (f"awaiting_payment -> confirmed; {words}; no fulfilment until a person has looked")
+
+
+@pytest.mark.parametrize("currency", ["", "??", None])
+def test_doubt_has_words_in_whatever_currency(currency):
+    """What is no currency is written in minor units, and never an error."""
+    payment = a_view(state="confirmed", currency=currency)
+
+    assert "1 minor units" in decide(INTENT, payment, an_observation("confirmed", amount_minor=1), START).reason
+
+
 def test_fulfilment_stays_withheld_while_the_review_is_open():
     """The right amount in a later message does not release what an earlier one put in doubt."""
     payment = a_view(state="awaiting_payment", review=Review.AMOUNT_MISMATCH)
