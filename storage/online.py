@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
@@ -34,6 +35,17 @@ _SHARE: Final = 0.5
 _TAKEN: Final = frozenset({"55P03", "40P01"})
 
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
+
+#: How often the partitions are looked through for those without a part of an index.
+_PARTITION_ROUNDS: Final = 5
+
+_WITHOUT: Final = """
+SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = to_regclass(:table) AND NOT EXISTS (
+    SELECT FROM pg_inherits AS part JOIN pg_index AS x ON x.indexrelid = part.inhrelid
+    WHERE part.inhparent = to_regclass(:name) AND x.indrelid = c.oid
+) ORDER BY c.relname
+"""
 
 Work = str | Callable[[Connection], None]
 
@@ -102,6 +114,36 @@ class Online:
                 connection.exec_driver_sql(f"SET lock_timeout = '{usual}'")
         self.short(step)
 
+    def partitioned_index(self, name: str, table: str, what: str) -> None:
+        """Every partition has the index, and so has every one that is made from now on; nobody waits while it is built.
+
+        The table's own entry comes first, so that a partition that is attached meanwhile brings its index along.
+        """
+        step = f"whole index {name}"
+        if self.is_done(step):
+            return
+        self.short(f"only {name}", f"CREATE INDEX {name} ON ONLY {table} {what}")
+        short = name.removeprefix(f"ix_{table}_")
+        for _ in range(_PARTITION_ROUNDS):
+            for partition in self._without(name, table):
+                self.index(f"{partition}_{short}", f"INDEX ON {partition} {what}")
+                self._patiently(name, partial(_attach, name, table, partition, f"{partition}_{short}"))
+            if self._is_whole(name):
+                self.short(step)
+                return
+        raise StorageUnavailable(f"{table} got and lost partitions while {name} was built: migrate again")
+
+    def _without(self, name: str, table: str) -> list[str]:
+        """The table's partitions that lack their part of the index."""
+        with self._transaction() as connection:
+            found = connection.execute(text(_WITHOUT), {"name": name, "table": table})
+            return [str(row[0]) for row in found]
+
+    def _is_whole(self, name: str) -> bool:
+        with self._transaction() as connection:
+            found = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+            return bool(connection.execute(text(found), {"name": name}).scalar())
+
     def alone(self, step: str, statement: str) -> None:
         """A statement of any length in a transaction of its own, whose lock lets everybody read and write."""
         self.short(step, statement)
@@ -169,6 +211,13 @@ class Online:
                     ) from None
             time.sleep(wait)  # whoever holds the lock, or waited behind us, is served first
             wait = min(wait * 2, 2.0)
+
+
+def _attach(name: str, table: str, partition: str, index: str, connection: Connection) -> None:
+    """The partition's index is part of the table's; nothing where retention has detached the partition meanwhile."""
+    there = "SELECT FROM pg_inherits WHERE inhparent = to_regclass(:table) AND inhrelid = to_regclass(:partition)"
+    if connection.execute(text(there), {"table": table, "partition": partition}).first() is not None:
+        connection.exec_driver_sql(f"ALTER INDEX {name} ATTACH PARTITION {index}")
 
 
 def _end(connection: Connection, table: str, after: str) -> str | None:

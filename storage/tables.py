@@ -132,6 +132,13 @@ class InboxMessageTable(InboxMessage, table=True):
             sqlite_where=text("last_redelivered_at IS NOT NULL"),
             postgresql_where=text("last_redelivered_at IS NOT NULL"),
         ),
+        Index(  # an OR, since SQLite does not see that one value is in a list of two
+            "ix_inbox_message_stuck",
+            "status",
+            "id",
+            sqlite_where=text("status = 'parked' OR status = 'dead'"),
+            postgresql_where=text("status = 'parked' OR status = 'dead'"),
+        ),
     )
 
 
@@ -204,6 +211,10 @@ class Payment(Row):
     poll_failures: int = 0  #: questions in a row that failed
 
 
+#: Phases that end without money, or that give it back: few payments are there, and people look for them.
+_UNPAID = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'"
+
+
 class PaymentTable(Payment, table=True):
     """The table of payments."""
 
@@ -239,6 +250,13 @@ class PaymentTable(Payment, table=True):
             "review",
             sqlite_where=text("review IS NOT NULL"),
             postgresql_where=text("review IS NOT NULL"),
+        ),
+        Index(
+            "ix_payment_unpaid",
+            "phase",
+            "id",
+            sqlite_where=text(_UNPAID),
+            postgresql_where=text(_UNPAID),
         ),
     )
 
@@ -344,6 +362,13 @@ class OutboxMessageTable(OutboxMessage, table=True):
             "id",
             sqlite_where=text("status = 'pending'"),
             postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "ix_outbox_message_dead",
+            "status",
+            "id",
+            sqlite_where=text("status = 'dead'"),
+            postgresql_where=text("status = 'dead'"),
         ),
         Index(
             "uq_outbox_message_account",

@@ -27,8 +27,19 @@ _JSON = sa.JSON(none_as_null=True)
 #: Columns that may be empty, added to tables that are there; no row is rewritten.
 _COLUMNS: Final[tuple[tuple[str, sa.Column[object]], ...]] = ()
 
+#: Phases of which few payments are.
+_UNPAID: Final = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'"
+
 #: Indexes of tables that may be large: name, and what follows CREATE.
-_INDEXES: Final[tuple[tuple[str, str], ...]] = ()
+_INDEXES: Final[tuple[tuple[str, str], ...]] = (
+    ("ix_outbox_message_dead", "INDEX ON outbox_message (status, id) WHERE status = 'dead'"),
+    ("ix_payment_unpaid", f"INDEX ON payment (phase, id) WHERE {_UNPAID}"),
+)
+
+#: Likewise of tables that are partitioned on PostgreSQL: name, table, and what follows the table's name.
+_PARTITIONED: Final[tuple[tuple[str, str, str], ...]] = (
+    ("ix_inbox_message_stuck", "inbox_message", "(status, id) WHERE status = 'parked' OR status = 'dead'"),
+)
 
 
 def upgrade() -> None:
@@ -37,6 +48,8 @@ def upgrade() -> None:
         _new(Operations(op.get_context()))
         for name, definition in _INDEXES:
             op.execute(f"CREATE {definition.replace('INDEX', f'INDEX {name}', 1)}")
+        for name, table, what in _PARTITIONED:
+            op.execute(f"CREATE INDEX {name} ON {table} {what}")
         return
     context = op.get_context()
     config = context.config
@@ -47,6 +60,8 @@ def upgrade() -> None:
         online.short("new", lambda connection: _new(Operations(MigrationContext.configure(connection))))
         for name, definition in _INDEXES:
             online.index(name, definition)
+        for name, table, what in _PARTITIONED:
+            online.partitioned_index(name, table, what)
     op.execute("DROP TABLE migration_step")
 
 
@@ -58,3 +73,39 @@ def _new(do: Operations) -> None:
 
 def _people(do: Operations) -> None:
     """Who may use the console, and their sessions."""
+    do.create_table(
+        "console_person",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("role", sa.String(16), nullable=False),
+        sa.Column("password_hash", sa.String(255), nullable=False),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("password_changed_at", _INSTANT, nullable=False),
+        sa.Column("disabled_at", _INSTANT, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_console_person"),
+    )
+    do.create_index("uq_console_person_name", "console_person", ["name"], unique=True)
+    do.create_table(
+        "console_session",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("person_id", _ID, nullable=False),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("last_seen_at", _INSTANT, nullable=False),
+        sa.Column("expires_at", _INSTANT, nullable=False),
+        sa.Column("revoked_at", _INSTANT, nullable=True),
+        sa.Column("address", sa.String(64), nullable=False),
+        sa.Column("user_agent", sa.String(120), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_console_session"),
+    )
+    do.create_index("uq_console_session_digest", "console_session", ["digest"], unique=True)
+    do.create_index("ix_console_session_person_id", "console_session", ["person_id"])
+    do.create_index("ix_console_session_expires_at", "console_session", ["expires_at"])
+    do.create_table(
+        "console_attempt",
+        sa.Column("subject", sa.String(64), nullable=False),
+        sa.Column("tried", sa.Integer(), nullable=False),
+        sa.Column("began_at", _INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("subject", name="pk_console_attempt"),
+    )
+    do.create_index("ix_console_attempt_began_at", "console_attempt", ["began_at"])
