@@ -211,6 +211,9 @@ class Payment(Row):
     poll_failures: int = 0  #: questions in a row that failed
 
 
+#: Phases in which money may still come: payments pass through them.
+_MOVING = "phase = 'open' OR phase = 'processing'"
+
 #: Phases that end without money, or that give it back: few payments are there, and people look for them.
 _UNPAID = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'"
 
@@ -250,6 +253,13 @@ class PaymentTable(Payment, table=True):
             "review",
             sqlite_where=text("review IS NOT NULL"),
             postgresql_where=text("review IS NOT NULL"),
+        ),
+        Index(
+            "ix_payment_moving",
+            "phase",
+            "id",
+            sqlite_where=text(_MOVING),
+            postgresql_where=text(_MOVING),
         ),
         Index(
             "ix_payment_unpaid",

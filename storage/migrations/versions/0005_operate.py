@@ -32,6 +32,7 @@ _UNPAID: Final = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' O
 
 #: Indexes of tables that may be large: name, and what follows CREATE.
 _INDEXES: Final[tuple[tuple[str, str], ...]] = (
+    ("ix_payment_moving", "INDEX ON payment (phase, id) WHERE phase = 'open' OR phase = 'processing'"),
     ("ix_outbox_message_dead", "INDEX ON outbox_message (status, id) WHERE status = 'dead'"),
     ("ix_payment_unpaid", f"INDEX ON payment (phase, id) WHERE {_UNPAID}"),
 )
