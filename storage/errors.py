@@ -42,6 +42,14 @@ class NotFound(ServiceError):
     status = 404
 
 
+class PersonExists(ServiceError):
+    """Somebody has this name already."""
+
+    type = "conflict_error"
+    code = "person_exists"
+    status = 409
+
+
 class SchemaOutdated(ServiceError):
     """The database's schema is not the one that this program needs; run `receipted migrate`."""
 

@@ -1,0 +1,82 @@
+"""Who may use the console: found by name, disabled and never deleted, since what they did names them."""
+
+from datetime import datetime
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from storage.engine import Unit, values
+from storage.errors import NotFound, PersonExists
+from storage.ids import is_id
+from storage.tables_console import ConsolePerson
+
+_table = ConsolePerson.__table__  # type: ignore[attr-defined]
+
+
+def add(unit: Unit, person: ConsolePerson) -> None:
+    """The person may log in; raises PersonExists where somebody has the name."""
+    try:
+        unit.execute(insert(_table), values(person))
+    except IntegrityError:
+        raise PersonExists(f"there is a person {person.name!r} already", param="name") from None
+
+
+def by_name(unit: Unit, name: str) -> ConsolePerson | None:
+    """The person of that name, disabled or not."""
+    return unit.first(ConsolePerson, select(_table).where(_table.c.name == name))
+
+
+def get(unit: Unit, person_id: str) -> ConsolePerson:
+    """One person; raises NotFound."""
+    found = unit.first(ConsolePerson, select(_table).where(_table.c.id == person_id)) if is_id(person_id) else None
+    if found is None:
+        raise NotFound(f"no person {person_id}", param="person")
+    return found
+
+
+def find(unit: Unit) -> list[ConsolePerson]:
+    """Everybody, by name."""
+    return unit.all(ConsolePerson, select(_table).order_by(_table.c.name))
+
+
+def change_password(unit: Unit, person_id: str, password_hash: str, now: datetime) -> None:
+    """The person logs in with another password from now on."""
+    unit.execute(
+        update(_table).where(_table.c.id == person_id).values(password_hash=password_hash, password_changed_at=now)
+    )
+
+
+def rehash(unit: Unit, person_id: str, old_hash: str, new_hash: str) -> None:
+    """The same password is kept in a stronger form, unless it was changed meanwhile."""
+    unit.execute(
+        update(_table)
+        .where(_table.c.id == person_id, _table.c.password_hash == old_hash)
+        .values(password_hash=new_hash)
+    )
+
+
+def change_role(unit: Unit, person_id: str, role: str) -> None:
+    """The person may do what the role may, from the next request on."""
+    unit.execute(update(_table).where(_table.c.id == person_id).values(role=role))
+
+
+def disable(unit: Unit, person_id: str, now: datetime) -> None:
+    """The person may not log in from now on; a repeat keeps the first instant."""
+    unit.execute(update(_table).where(_table.c.id == person_id, _table.c.disabled_at.is_(None)).values(disabled_at=now))
+
+
+def enable(unit: Unit, person_id: str) -> None:
+    """The person may log in again."""
+    unit.execute(update(_table).where(_table.c.id == person_id).values(disabled_at=None))
+
+
+def others_with_role(unit: Unit, role: str, person_id: str) -> int:
+    """How many besides this one have the role and may log in. On PostgreSQL their rows are locked until the commit."""
+    query = select(_table.c.id).where(_table.c.role == role, _table.c.disabled_at.is_(None)).order_by(_table.c.id)
+    found = [row[0] for row in unit.execute(query.with_for_update())]
+    return sum(other != person_id for other in found)
+
+
+def count(unit: Unit) -> int:
+    """How many there are, disabled ones too."""
+    return int(unit.execute(select(func.count()).select_from(_table)).scalar_one())
