@@ -25,15 +25,19 @@ from receiver.tokens import About, Tokens
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
+from statemachine.tally import Counts, counts
 from storage.arrivals import Arrival, arrived, message_of
 from storage.ids import new_id
 from storage.inbox import Recorded
+from storage.intake import Outcome
 from storage.tables import InboxMessage
 
 log = structlog.get_logger()
 
 _WEBHOOK, _CALLBACK = Source.WEBHOOK.value, Source.CALLBACK.value
 
+#: What a refusal is counted as, by its status; any other is "refused".
+_REFUSALS = {401: "unverified", 429: "limited", 500: "failed", 503: "unavailable"}
 #: Credentials among the headers; only their digest is kept.
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 #: Every header is kept, since it may be what was signed; so there must not be many.
@@ -84,6 +88,8 @@ class Intake:
         self._clock = clock
         self._sample = sample
         self._places = dict(_places(accounts))
+        self.answered: Counts = counts()  #: by account, "" where none is named, and what became of it
+        self.unverified: Counts = counts()  #: by account and the reason
 
     def take(
         self,
@@ -129,28 +135,37 @@ class Intake:
         """Answer one request; a 2xx to a POST means that the delivery is committed durably."""
         request_id = new_id()
         is_head = scope["method"] == "HEAD"
+        name = ""
         try:
             peer = peer_of(scope, self._settings.trusted_proxies, is_development=self._settings.is_development)
             if not peer.is_secure:
                 raise NotHttps
             account, about, kind = self._addressed(scope)
+            name = account.name
             if scope["method"] in ("GET", "HEAD"):  # providers probe a URL when it is registered
                 await send_json(send, 200, {"account": account.name, "ready": True}, is_head=is_head)
                 return
             delivery = await self._read(scope, receive)
             recorded = await self._record(account, about, kind, delivery, peer, request_id)
         except ClientGone:
+            self.answered[name, "abandoned"] += 1
             log.info("delivery.abandoned", request_id=request_id)
         except ServiceError as error:
-            log.info("delivery.refused", request_id=request_id, code=error.code, status=error.status)
+            self.note(name, request_id, error)
             await send_error(send, error, request_id, is_head=is_head)
         else:
             self.note(account.name, request_id, recorded)
             await send_json(send, 200, {"received": True, "id": recorded.id})
 
-    def note(self, account: str, request_id: str, recorded: Recorded) -> None:
-        """Log what was recorded; under load a line stands for many."""
-        event = "delivery.duplicate" if recorded.is_duplicate else "delivery.recorded"
+    def note(self, account: str, request_id: str, recorded: Outcome) -> None:
+        """Count and log what was recorded, or refused; under load a line stands for many."""
+        if isinstance(recorded, ServiceError):
+            self.answered[account, _REFUSALS.get(recorded.status, "refused")] += 1
+            log.info("delivery.refused", request_id=request_id, code=recorded.code, status=recorded.status)
+            return
+        is_duplicate, is_variant = recorded.is_duplicate, recorded.is_variant
+        self.answered[account, "duplicate" if is_duplicate else "variant" if is_variant else "recorded"] += 1
+        event = "delivery.duplicate" if is_duplicate else "delivery.recorded"
         count = self._sample(event)
         if count:
             log.info(
@@ -208,6 +223,7 @@ class Intake:
         now: datetime,
         request_id: str,
     ) -> None:
+        self.unverified[account.name, rejected.reason] += 1
         is_within = self._limit.allows(peer.address, account.name, now.timestamp())
         log.warning(
             "delivery.rejected",

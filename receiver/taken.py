@@ -3,19 +3,16 @@
 from collections.abc import Callable
 
 import msgspec
-import structlog
 
 from storage.arrivals import Arrival
 from storage.inbox import Recorded
 from storage.intake import Outcome
 
-log = structlog.get_logger()
-
 #: Sends a status and a body.
 Answer = Callable[[int, bytes], None]
 
-#: Notes the account and the id of a request, and what was recorded.
-Note = Callable[[str, str, Recorded], None]
+#: Notes the account and the id of a request, and what became of it.
+Note = Callable[[str, str, Outcome], None]
 
 
 class Taken:
@@ -36,7 +33,6 @@ class Taken:
         request_id = self._arrival.id
         if isinstance(outcome, Recorded):
             answer(200, b'{"received":true,"id":"%b"}' % outcome.id.encode())
-            self._note(self._arrival.account, request_id, outcome)
-            return
-        log.info("delivery.refused", request_id=request_id, code=outcome.code, status=outcome.status)
-        answer(outcome.status, msgspec.json.encode(outcome.as_json(request_id)))
+        else:
+            answer(outcome.status, msgspec.json.encode(outcome.as_json(request_id)))
+        self._note(self._arrival.account, request_id, outcome)

@@ -9,6 +9,7 @@ import structlog
 
 from receiver.errors import IntakeFull
 from statemachine.errors import ServiceError
+from statemachine.tally import Histogram
 from storage.arrivals import Arrival
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
@@ -24,6 +25,11 @@ _CROWD: Final = 64
 
 #: Seconds after which somebody who waits is told that the database is away, whatever it does: providers wait for ten.
 _PATIENCE: Final = 8.0
+
+
+#: Bounds of what is measured: seconds from a verified delivery to its answer, and messages of one commit.
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 class Waiter(Protocol):
@@ -49,6 +55,8 @@ class GroupWriter:
         self._is_called = False
         self._watch: asyncio.TimerHandle | None = None
         self._is_schema_checked = False
+        self.seconds = Histogram(SECONDS)
+        self.batches = Histogram(MESSAGES)
         self._now = 0.0  #: the loop's time of the first that came in this turn of the event loop
 
     def submit(self, arrival: Arrival, waiter: Waiter) -> None:
@@ -74,6 +82,10 @@ class GroupWriter:
         waiter = _Future(asyncio.get_running_loop().create_future())
         self.submit(arrival, waiter)
         return await waiter.recorded
+
+    def depth(self) -> int:
+        """How many wait for a batch, and are in none yet."""
+        return len(self._waiting)
 
     async def close(self) -> None:
         """Everything that waits is committed; then the store is closed."""
@@ -105,11 +117,23 @@ class GroupWriter:
                     self._under_way.pop(id(batch), None)
                 for (_, waiter, _), outcome in zip(batch, outcomes, strict=True):
                     waiter.settle(outcome)
+                self._measure(batch)
                 self._on_recorded()
         finally:
             self._lanes.discard(asyncio.current_task())
             if self._waiting:
                 self._begin()
+
+    def _measure(self, batch: Sequence[_Entry]) -> None:
+        """How long each has waited: at once for those that came in one turn of the event loop."""
+        now, since, times = asyncio.get_running_loop().time(), batch[0][2], 0
+        self.batches.add(len(batch))
+        for _, _, came in batch:
+            if came != since:
+                self.seconds.add(now - since, times)
+                since, times = came, 0
+            times += 1
+        self.seconds.add(now - since, times)
 
     async def _commit(self, batch: Sequence[Arrival]) -> list[Outcome]:
         """One outcome for each message; a message that cannot be stored fails alone."""
@@ -142,6 +166,7 @@ class GroupWriter:
                 late += len(batch)
         while self._waiting and self._waiting[0][2] < since:
             self._waiting.popleft()[1].settle(StorageUnavailable())
+            self.seconds.add(_PATIENCE)
             late += 1
         if late:
             log.error("storage.unavailable", messages=late, error=f"no answer within {_PATIENCE:g} s")
