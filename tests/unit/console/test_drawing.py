@@ -84,8 +84,12 @@ def test_everything_is_on_the_sheet():
             assert all(0 <= x <= drawing.width and 0 <= y <= drawing.height for x, y in arrow.points)
 
 
-def test_every_lifecycle_fits_a_telephone():
-    assert {drawing.name: drawing.width for drawing in DRAWN if drawing.width > 330} == {}
+def test_every_legal_way_fits_a_telephone():
+    """What was forced may need a lane more, and a box of its own to be scrolled in."""
+    legal = [drawing for drawing in DRAWN if not any(arrow.is_forced for arrow in drawing.arrows)]
+
+    assert {drawing.name for drawing in legal} == {lifecycle.name for lifecycle in LIFECYCLES}
+    assert {drawing.name: drawing.width for drawing in legal if drawing.width > 330} == {}
 
 
 @pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda lifecycle: lifecycle.name)
