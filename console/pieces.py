@@ -1,0 +1,87 @@
+"""Figures of time that has passed, kept by piece: what is over is not counted again each time that somebody looks."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Generic, NamedTuple, TypeVar
+
+Result = TypeVar("Result")
+
+#: What is recorded may be seen so much later; what is younger is counted each time.
+SETTLES: Final = timedelta(minutes=2)
+
+#: After so long what was counted is counted again, since a late word may have changed it.
+AGES: Final = timedelta(minutes=5)
+
+
+class Piece(NamedTuple):
+    """From an instant on, and before another."""
+
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted(Generic[Result]):
+    result: Result
+    at: datetime
+    is_final: bool
+
+
+class Pieces(Generic[Result]):
+    """Counts pieces of time, within a bound of its own time. Not for several threads at once."""
+
+    def __init__(
+        self,
+        count: Callable[[datetime, datetime], Result],
+        *,
+        is_final: Callable[[Result], bool] = lambda _result: True,
+        seconds: float = 0.1,
+    ) -> None:
+        """`count` is asked for [since, until), and for no more than about so many seconds at each look."""
+        self._count = count
+        self._is_final = is_final
+        self._seconds = seconds
+        self._kept: dict[Piece, _Counted[Result]] = {}
+
+    def of(self, pieces: Sequence[Piece], now: datetime) -> dict[Piece, Result]:
+        """The results of these pieces, the newest first; those are missing for which there was no time yet.
+
+        What is not over is counted, whatever that takes; then what was never counted, from the newest on; then what
+        was counted longest ago.
+        """
+        deadline = time.monotonic() + self._seconds
+        wanted = sorted(set(pieces), reverse=True)
+        self._kept = {piece: self._kept[piece] for piece in wanted if piece in self._kept}
+        for piece in wanted:
+            if piece.until > now:
+                self._look(piece, now)
+        for piece in [piece for piece in wanted if piece not in self._kept]:
+            if time.monotonic() < deadline:
+                self._look(piece, now)
+        for piece in sorted((piece for piece in self._kept if self._is_old(piece, now)), key=self._counted_at):
+            if time.monotonic() < deadline:
+                self._look(piece, now)
+        return {piece: self._kept[piece].result for piece in wanted if piece in self._kept}
+
+    def _look(self, piece: Piece, now: datetime) -> None:
+        result = self._count(piece.since, min(piece.until, now) if piece.until > now else piece.until)
+        self._kept[piece] = _Counted(result, now, piece.until <= now - SETTLES and self._is_final(result))
+
+    def _counted_at(self, piece: Piece) -> datetime:
+        return self._kept[piece].at
+
+    def _is_old(self, piece: Piece, now: datetime) -> bool:
+        kept = self._kept[piece]
+        age = now - kept.at
+        return age != timedelta(0) and (not kept.is_final or not timedelta(0) <= age < AGES)
+
+
+def each(since: datetime, until: datetime, length: timedelta) -> list[Piece]:
+    """The pieces of this length between the two; the last is shorter where it must be."""
+    found = []
+    while since < until:
+        found.append(Piece(since, min(since + length, until)))
+        since += length
+    return found

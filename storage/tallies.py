@@ -1,0 +1,186 @@
+"""Sums over a range of time, for people: what was paid, and what came. A range of ids is a range of time.
+
+Each reads one range of an index, from an instant on and before another, so that callers keep what is over and count
+only what is new.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, case, extract, func, or_, select
+
+from statemachine.phases import Phase, Source
+from storage.engine import Unit
+from storage.ids import first_id
+from storage.tables import InboxMessageTable, PaymentTable, RejectedDelivery, TransitionTable
+from storage.types import InboxStatus
+
+_inbox: Any = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_payment: Any = PaymentTable.__table__  # type: ignore[attr-defined]
+_transition: Any = TransitionTable.__table__  # type: ignore[attr-defined]
+_rejected: Any = RejectedDelivery.__table__  # type: ignore[attr-defined]
+
+#: What the provider sends by itself.
+_PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
+
+_PAID: Final = (Phase.PAID.value, Phase.SETTLED.value)
+_DOUBTFUL: Final = ("amount_mismatch", "currency_mismatch")
+
+#: Sums are built of two, since SQLite's own may not be larger than an integer of 64 bits.
+_PART: Final = 1_000_000
+
+#: Seconds from receipt to decision, as the upper ends of bins; what took longer is in the last one.
+LAG_EDGES: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Money(NamedTuple):
+    """Whose money, of what, and whether it came or was given back."""
+
+    account: str
+    kind: str  #: lifecycle kind
+    currency: str | None  #: None where nobody has said
+    phase: Phase  #: PAID or REFUNDED
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """So many payments, and what they come to."""
+
+    payments: int = 0
+    amount_minor: int = 0
+    unpriced: int = 0  #: of the payments: without a known amount
+    doubtful: int = 0  #: of the payments: their amount or currency needs review now
+
+    def __add__(self, other: "Sum") -> "Sum":
+        return Sum(
+            self.payments + other.payments,
+            self.amount_minor + other.amount_minor,
+            self.unpriced + other.unpriced,
+            self.doubtful + other.doubtful,
+        )
+
+
+def money(unit: Unit, since: datetime, until: datetime) -> dict[Money, Sum]:
+    """What entered `paid` (or was settled without it), and what entered `refunded`, from `since` until before `until`.
+
+    By when it was recorded here. A payment counts as paid once, when it first did; its amount is what was captured,
+    else what was asked for, as it is known now.
+    """
+    earlier = _transition.alias("earlier")
+    was_paid = (
+        select(earlier.c.number)
+        .where(
+            earlier.c.payment_id == _transition.c.payment_id,
+            earlier.c.number < _transition.c.number,
+            earlier.c.phase.in_((*_PAID, Phase.REFUNDED.value)),
+        )
+        .exists()
+    )
+    is_refund = _transition.c.phase == Phase.REFUNDED.value
+    paid = func.coalesce(_payment.c.captured_minor, _payment.c.amount_minor)
+    amount = case((is_refund, func.coalesce(_payment.c.refunded_minor, paid)), else_=paid)
+    what = case((is_refund, Phase.REFUNDED.value), else_=Phase.PAID.value)
+    place = (_payment.c.account, _payment.c.kind, _payment.c.currency, what.label("what"))
+    entered = (
+        select(
+            *place[:3],
+            place[3],
+            amount.label("amount"),
+            case((_payment.c.review.in_(_DOUBTFUL), 1), else_=0).label("doubtful"),
+        )
+        .join(_payment, _payment.c.id == _transition.c.payment_id)
+        .where(*_between(_transition.c.id, since, until))
+        .where(or_(is_refund, and_(_transition.c.phase.in_(_PAID), ~was_paid)))
+        .subquery()
+    )
+    columns = (entered.c.account, entered.c.kind, entered.c.currency, entered.c.what)
+    query = select(
+        *columns,
+        func.count(),
+        func.count(entered.c.amount),
+        func.sum(entered.c.amount // _PART if unit.dialect == "sqlite" else entered.c.amount),
+        func.sum(entered.c.amount % _PART),
+        func.sum(entered.c.doubtful),
+    ).group_by(*columns)
+    return {
+        Money(account, kind, currency, Phase(phase)): Sum(
+            payments, _whole(unit, whole, rest), payments - priced, int(doubtful)
+        )
+        for account, kind, currency, phase, payments, priced, whole, rest, doubtful in unit.execute(query)
+    }
+
+
+def _whole(unit: Unit, whole: Any, rest: Any) -> int:
+    return int(whole or 0) * _PART + int(rest or 0) if unit.dialect == "sqlite" else int(whole or 0)
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """What the providers sent within a range of time, and what became of it by now."""
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by account and outcome
+    lags: Counter[float | None] = field(default_factory=Counter)  #: decided ones, by LAG_EDGES; None: longer
+
+    def __add__(self, other: "Deliveries") -> "Deliveries":
+        return Deliveries(self.outcomes + other.outcomes, self.lags + other.lags)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether everything was decided, as far as it ever will be without somebody."""
+        return not any(count for (_, outcome), count in self.outcomes.items() if outcome == InboxStatus.PENDING)
+
+
+#: The outcome of what failed verification, beside those of statemachine.phases.Outcome, `pending` and `dead`.
+REJECTED: Final = "rejected"
+
+
+def deliveries(unit: Unit, since: datetime, until: datetime) -> Deliveries:
+    """Webhooks and callbacks that were received from `since` until before `until`, by account and outcome.
+
+    What was rejected counts as far as it is still in quarantine. What was sent again is no delivery more.
+    """
+    found = Deliveries()
+    outcome = case(
+        (_inbox.c.status.in_((InboxStatus.PENDING.value, InboxStatus.DEAD.value)), _inbox.c.status),
+        else_=_inbox.c.decision,
+    ).label("outcome")
+    lag = _seconds_between(unit, _inbox.c.received_at, _inbox.c.decided_at)
+    place = case(*((lag <= edge, number) for number, edge in enumerate(LAG_EDGES)), else_=len(LAG_EDGES)).label("bin")
+    seen = (
+        select(_inbox.c.account, outcome, _inbox.c.decided_at, place)
+        .where(*_between(_inbox.c.id, since, until), _inbox.c.source.in_(_PUSHED))
+        .subquery()
+    )
+    columns = (seen.c.account, seen.c.outcome, seen.c.bin)
+    query = select(*columns, func.count(), func.count(seen.c.decided_at)).group_by(*columns)
+    for account, name, number, count, decided in unit.execute(query):
+        found.outcomes[account, name] += count
+        if decided:
+            found.lags[LAG_EDGES[number] if number < len(LAG_EDGES) else None] += decided
+    rejected = select(_rejected.c.account, func.count()).where(*_between(_rejected.c.id, since, until))
+    for account, count in unit.execute(rejected.group_by(_rejected.c.account)):
+        found.outcomes[account, REJECTED] += count
+    return found
+
+
+def lag_quantile(lags: Mapping[float | None, int], share: float) -> float | None:
+    """The upper end of the bin, in seconds, that so large a share does not exceed; None of nothing, or beyond all."""
+    total, reached = sum(lags.values()), 0
+    for edge in LAG_EDGES:
+        reached += lags.get(edge, 0)
+        if total and reached >= share * total:
+            return edge
+    return None
+
+
+def _between(column: ColumnElement[str], since: datetime, until: datetime) -> tuple[ColumnElement[bool], ...]:
+    return column >= first_id(since), column < first_id(until)
+
+
+def _seconds_between(unit: Unit, earlier: Any, later: Any) -> ColumnElement[Any]:
+    if unit.dialect == "sqlite":
+        return (func.julianday(later) - func.julianday(earlier)) * 86_400
+    return extract("epoch", later - earlier)
