@@ -162,15 +162,16 @@ def _money(minor: int, currency: str | None) -> str:
 
 def _with_doubt(decision: Decision, payment: Payment, doubt: _Doubt | None) -> Decision:
     """The same decision, opening a review for money in doubt and withholding fulfilment while one is open."""
-    if doubt is not None:
-        decision = _opening(replace(decision, reason=f"{decision.reason}; {doubt.words}"), payment, doubt.review)
     if doubt is None and (payment.review not in WITHHOLDING or decision.closes_review):
         return decision
     kept = tuple(effect for effect in decision.effects if effect not in FULFILMENT_EFFECTS)
+    why = f"the review of {payment.review} is open" if doubt is None else doubt.words
     if len(kept) < len(decision.effects):
-        words = f"{decision.reason}; no fulfilment until a person has looked"
-        decision = replace(decision, reason=words)
-    return replace(decision, effects=kept)
+        why = f"no fulfilment: {why}"
+    elif doubt is None:
+        return decision
+    decision = replace(decision, reason=f"{decision.reason}; {why}", effects=kept)
+    return decision if doubt is None else _opening(decision, payment, doubt.review)
 
 
 def _opening(decision: Decision, payment: Payment, review: Review) -> Decision:

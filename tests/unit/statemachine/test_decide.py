@@ -210,7 +210,7 @@ def test_doubt_and_what_it_withholds_are_told_in_words(said, words):
     """Who reads the timeline sees both amounts, and that nothing was handed over."""
     decision = decide(INTENT, a_view(state="awaiting_payment"), an_observation("confirmed", **said), START)
 
-    assert decision.reason == (f"awaiting_payment -> confirmed; {words}; no fulfilment until a person has looked")
+    assert decision.reason == f"awaiting_payment -> confirmed; no fulfilment: {words}"
 
 
 @pytest.mark.parametrize("currency", ["", "??", None])
@@ -228,6 +228,7 @@ def test_fulfilment_stays_withheld_while_the_review_is_open():
     decision = decide(INTENT, payment, an_observation("confirmed", amount_minor=450), START)
 
     assert (decision.outcome, decision.effects) == (Outcome.ADVANCED, ())
+    assert decision.reason.endswith("; no fulfilment: the review of amount_mismatch is open")
 
 
 def test_other_effects_are_not_withheld():
