@@ -1,0 +1,105 @@
+"""What a person has in the hand when they search: an id, the provider's name for something, or the merchant's own.
+
+Whole values alone, each found by an index: nothing here looks through a table.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, select, tuple_
+
+from storage.engine import Unit
+from storage.ids import is_id
+from storage.tables import InboxMessageTable, KnownDelivery, OutboxMessageTable, PaymentTable
+
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
+_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
+_known = KnownDelivery.__table__  # type: ignore[attr-defined]
+
+#: Rows that one search finds at most, the newest first.
+MOST: Final = 1_000
+
+#: Longer than any value that is searched.
+_LONGEST: Final = 255
+
+
+def payment_ids(unit: Unit, words: str) -> list[str]:
+    """Payments of that id, provider's name, alias or reference."""
+    if not _is_kept(words):
+        return []
+    found = {words.lower()} if is_id(words) else set()
+    known = places(unit)
+    for account in {account for account, _ in known}:
+        found |= _ids(unit, _payment.c.id, _payment.c.account == account, _payment.c.alias == words)
+    for account, kind in known:
+        place = (_payment.c.account == account) & (_payment.c.kind == kind)
+        for column in (_payment.c.provider_ref, _payment.c.reference):
+            found |= _ids(unit, _payment.c.id, place, column == words)
+    return sorted(found, reverse=True)[:MOST]
+
+
+def message_ids(unit: Unit, words: str) -> list[str]:
+    """Inbox messages of that id or delivery key, and those about the payments that are found by it."""
+    return _about(unit, _inbox, words, _delivered(unit, words))
+
+
+def owed_ids(unit: Unit, words: str) -> list[str]:
+    """Outbox messages of that id, and those about the payments that are found by it."""
+    return _about(unit, _outbox, words, set())
+
+
+def whole_id(words: str) -> list[str]:
+    """The id that it is, or none."""
+    return [words.lower()] if is_id(words) else []
+
+
+def places(unit: Unit) -> list[tuple[str, str]]:
+    """The accounts and kinds of which there are payments; each takes one step down an index."""
+    found: list[tuple[str, str]] = []
+    columns = (_payment.c.account, _payment.c.kind)
+    while True:
+        query = select(*columns).order_by(*columns).limit(1)
+        if found:
+            query = query.where(tuple_(*columns) > tuple_(*found[-1]))
+        row = unit.execute(query).first()
+        if row is None:
+            return found
+        found.append((row[0], row[1]))
+
+
+def _about(unit: Unit, table: Any, words: str, found: set[str]) -> list[str]:
+    if not _is_kept(words):
+        return []
+    about = payment_ids(unit, words)
+    found = {*found, *whole_id(words), *_ids(unit, table.c.id, table.c.payment_id.in_(about))}
+    return sorted(found, reverse=True)[:MOST]
+
+
+def _delivered(unit: Unit, words: str) -> set[str]:
+    if not _is_kept(words):
+        return set()
+    return {
+        each
+        for account in _delivering(unit)
+        for each in _ids(unit, _known.c.message_id, _known.c.account == account, _known.c.delivery_key == words)
+    }
+
+
+def _delivering(unit: Unit) -> list[str]:
+    """The accounts of which there are messages."""
+    found: list[str] = []
+    while True:
+        query = select(_known.c.account).where(_known.c.account > (found[-1] if found else ""))
+        account = unit.execute(query.order_by(_known.c.account).limit(1)).scalar()
+        if account is None:
+            return found
+        found.append(account)
+
+
+def _ids(unit: Unit, column: Any, *conditions: ColumnElement[bool]) -> set[str]:
+    return {str(found) for found in unit.execute(select(column).where(*conditions).limit(MOST)).scalars()}
+
+
+def _is_kept(words: str) -> bool:
+    """Whether a column may hold it at all: PostgreSQL refuses what no text may have, and so would say no more."""
+    return 0 < len(words) <= _LONGEST and "\x00" not in words and words.isprintable()

@@ -1,0 +1,151 @@
+"""Lists for people: filters and searches find what they should on every database, and look at a bounded number."""
+
+from datetime import timedelta
+
+import pytest
+
+from storage import inbox, outbox, payments, searching, sifting
+from storage.ids import first_id, new_id
+from storage.sifting import Place, Wanted
+from tests.builders import a_message, a_payment
+from tests.fakes.clock import START
+
+
+def paying(unit, **columns):
+    payment = a_payment(**columns)
+    payments.add(unit, payment)
+    return payment.id
+
+
+def ids(sifted):
+    return [line["id"] for line in sifted.lines]
+
+
+def every_page(unit, shelf, wanted, limit, *, is_ascending=False):
+    found, after = [], None
+    while True:
+        page = sifting.page(unit, shelf, wanted, Place(limit, after, is_ascending))
+        found += ids(page)
+        if page.after is None:
+            return found
+        after = page.after
+
+
+@pytest.fixture
+def seven(database):
+    """Payments of two accounts in several phases, the oldest first."""
+    phases = ["open", "paid", "failed", "paid", "expired", "paid", "failed"]
+    with database.write() as unit:
+        return [
+            paying(unit, phase=phase, account="acme" if number % 2 else "shop", reference=f"order-{number}")
+            for number, phase in enumerate(phases)
+        ]
+
+
+@pytest.mark.parametrize("is_ascending", [False, True])
+@pytest.mark.parametrize(
+    ("wanted", "which"),
+    [
+        (Wanted(), [0, 1, 2, 3, 4, 5, 6]),
+        (Wanted({"account": "acme"}), [1, 3, 5]),
+        (Wanted({"phase": "failed"}), [2, 6]),
+        (Wanted({"phase": "paid"}), [1, 3, 5]),
+        (Wanted({"phase": "paid", "account": "shop"}), []),
+        (Wanted({"phase": "failed", "account": "shop"}), [2, 6]),
+        (Wanted({"kind": "payment_intent", "phase": "expired"}), [4]),
+        (Wanted(present={"review": True}), []),
+        (Wanted({"phase": "open"}, present={"review": False}), [0]),
+        (Wanted(ids=[]), []),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_every_page_together_is_what_was_asked_for(database, seven, wanted, which, is_ascending, limit):
+    """In order, each row once, whatever the length of a page, and as many as are counted."""
+    expected = [seven[number] for number in which]
+    with database.read() as unit:
+        found = every_page(unit, sifting.PAYMENTS, wanted, limit, is_ascending=is_ascending)
+        counted = sifting.count(unit, sifting.PAYMENTS, wanted)
+
+    assert found == (expected if is_ascending else expected[::-1])
+    assert (counted.number, counted.is_more, counted.looked_at) == (len(which), False, None)
+
+
+def test_what_is_rare_is_looked_for_in_steps(database, seven, monkeypatch):
+    """A page looks at so many rows and no more; whoever goes on from there finds everything."""
+    monkeypatch.setattr(sifting, "WALK", 3)
+    wanted = Wanted({"account": "shop", "kind": "payment_intent", "phase": "paid"})
+    with database.write() as unit:
+        oldest = paying(unit, id=first_id(START), account="shop", phase="paid")
+    with database.read() as unit:
+        first = sifting.page(unit, sifting.PAYMENTS, wanted, Place(10))
+        counted = sifting.count(unit, sifting.PAYMENTS, wanted)
+        found = every_page(unit, sifting.PAYMENTS, wanted, 10)
+
+    assert (ids(first), first.is_broken_off, first.after) == ([], True, seven[2])
+    assert (counted.number, counted.looked_at) == (0, 3)
+    assert found == [oldest]
+
+
+def test_counting_ends(database, seven, monkeypatch):
+    """Beyond so many it is said that there are more."""
+    monkeypatch.setattr(sifting, "COUNTED", 5)
+    with database.read() as unit:
+        every, some = (sifting.count(unit, sifting.PAYMENTS, each) for each in (Wanted(), Wanted({"phase": "paid"})))
+
+    assert (every.number, every.is_more) == (5, True)
+    assert (some.number, some.is_more) == (3, False)
+
+
+def test_a_range_of_time_is_one_of_receipt(database):
+    """From the one instant on, and before the other."""
+    with database.write() as unit:
+        made = [paying(unit, id=first_id(START + timedelta(minutes=number))) for number in range(5)]
+    wanted = Wanted(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3))
+    with database.read() as unit:
+        assert every_page(unit, sifting.PAYMENTS, wanted, 10) == [made[2], made[1]]
+
+
+def test_messages_are_listed_without_their_bytes(database):
+    """Their size is said; everything is there on the row's own page."""
+    message = a_message(body=b"12345", account="shop")
+    with database.write() as unit:
+        inbox.record(unit, [message])
+    with database.read() as unit:
+        (line,) = sifting.page(unit, sifting.MESSAGES, Wanted({"status": "pending"}), Place(9)).lines
+        whole = sifting.one(unit, sifting.MESSAGES, message.id)
+        nothing = sifting.one(unit, sifting.MESSAGES, new_id())
+
+    assert line["size_bytes"] == 5
+    assert not {"body", "headers"} & line.keys()
+    assert (bytes(whole["body"]), whole["digest"]) == (b"12345", message.digest)
+    assert nothing is None
+
+
+def test_a_search_finds_whole_names(database):
+    """A payment by id, the provider's name, its alias and the merchant's reference; messages and effects by those."""
+    with database.write() as unit:
+        payment_id = paying(unit, provider_ref="pi_1", reference="order-1", alias="0xabc", account="shop")
+        paying(unit, provider_ref="pi_2", reference="order-12", account="shop", kind="refund")
+        message = a_message(account="elsewhere", delivery_key="evt_1")
+        inbox.record(unit, [message])
+        owed = outbox.owe(
+            unit,
+            payment_id=payment_id,
+            account="shop",
+            effect="payment.paid",
+            sink="shop",
+            occurrence=0,
+            cause=message.id,
+            payload="{}",
+            now=START,
+        )
+    with database.read() as unit:
+        for words in (payment_id, payment_id.upper(), "pi_1", "order-1", "0xabc"):
+            assert searching.payment_ids(unit, words) == [payment_id], words
+            assert set(searching.owed_ids(unit, words)) - {payment_id} == {owed}, words
+        for words in ("order", "ORDER-1", "order-1%", "", "\x00", "x" * 300, "'; --", new_id(), "\ud800"):
+            assert set(searching.payment_ids(unit, words)) <= {words}, words
+            searching.message_ids(unit, words)
+        assert searching.message_ids(unit, "evt_1") == [message.id]
+        assert searching.message_ids(unit, message.id) == [message.id]
+        assert searching.places(unit) == [("shop", "payment_intent"), ("shop", "refund")]
