@@ -16,6 +16,7 @@ from poller.pace import patiently
 from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine.phases import Phase, Source
+from statemachine.tally import Counts, counts
 from storage import inbox, payments
 from storage.engine import Database, made, values
 from storage.errors import StorageUnavailable
@@ -88,6 +89,7 @@ class Poller:
         self._on_answer = on_answer  #: called with the account after each question
         self._claims = Claims(database, book, clock, concurrency=concurrency, create_grace=create_grace, lease=LEASE)
         self._under_way: dict[str, set[asyncio.Task[Asked]]] = {name: set() for name in clients}
+        self.asked: Counts = counts()  #: by account and outcome: answered, refused, limited, away or failed
 
     async def step(self) -> int:
         """Ask about one round of due payments of every account, to the end; returns how many were asked about."""
@@ -157,7 +159,9 @@ class Poller:
             error = ProviderError(f"asking failed here: {type(fault).__name__}", provider_code="internal")
             log.exception("poll.failed", account=payment.account, payment_id=payment.id)
         else:
+            self.asked[payment.account, "answered"] += 1
             return Asked(message_id=await asyncio.to_thread(self._record, payment, answer, is_probe))
+        self.asked[payment.account, _outcome(error)] += 1
         await asyncio.to_thread(self._note_failure, payment, error, is_probe)
         return Asked(error=error)
 
@@ -202,3 +206,13 @@ class Poller:
             payments.note_asked(unit, payment, next_at, error=f"{error.code}: {error.message}")
             change = breaker.note(unit, payment.account, error, now, self._rng.random(), was_probe=is_probe)
         breaker.log_change(payment.account, change)
+
+
+def _outcome(error: ProviderError) -> str:
+    """What a question without an answer is counted as; one that was never sent has failed."""
+    sign = breaker.sign_of(error)
+    if sign is breaker.Sign.OUTAGE:
+        return "away"
+    if sign is breaker.Sign.NOTHING:
+        return "failed"
+    return "limited" if error.http_status == 429 else "refused"

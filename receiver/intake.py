@@ -7,7 +7,6 @@ from hashlib import sha256
 from re import compile as pattern
 from urllib.parse import parse_qs
 
-import structlog
 from starlette.types import Receive, Scope, Send
 
 from providers import keepable
@@ -18,6 +17,7 @@ from receiver.answers import send_error, send_json
 from receiver.body import read_body
 from receiver.errors import ClientGone, HeadersTooLarge, NotHttps, TooManyUnverified, UnknownAccount, UnknownToken
 from receiver.limits import UnverifiedLimit
+from receiver.notes import Notes
 from receiver.peer import Network, Peer, is_secure, peer_of
 from receiver.quarantine import Quarantine
 from receiver.taken import Answer, Taken
@@ -25,19 +25,13 @@ from receiver.tokens import About, Tokens
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
-from statemachine.tally import Counts, counts
 from storage.arrivals import Arrival, arrived, message_of
 from storage.ids import new_id
 from storage.inbox import Recorded
-from storage.intake import Outcome
 from storage.tables import InboxMessage
-
-log = structlog.get_logger()
 
 _WEBHOOK, _CALLBACK = Source.WEBHOOK.value, Source.CALLBACK.value
 
-#: What a refusal is counted as, by its status; any other is "refused".
-_REFUSALS = {401: "unverified", 429: "limited", 500: "failed", 503: "unavailable"}
 #: Credentials among the headers; only their digest is kept.
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 #: Every header is kept, since it may be what was signed; so there must not be many.
@@ -86,10 +80,8 @@ class Intake:
         self._limit = limit
         self._settings = settings
         self._clock = clock
-        self._sample = sample
         self._places = dict(_places(accounts))
-        self.answered: Counts = counts()  #: by account, "" where none is named, and what became of it
-        self.unverified: Counts = counts()  #: by account and the reason
+        self.notes = Notes(sample)
 
     def take(
         self,
@@ -116,7 +108,7 @@ class Intake:
             arrival = verified_arrival(account, about, kind, _delivery(raw, body), self._clock())
             if len(arrival.headers) > _MAX_HEADER_BYTES:
                 return False
-            self._writer.submit(arrival, Taken(answer, arrival, self.note))
+            self._writer.submit(arrival, Taken(answer, arrival, self.notes.answer))
         except Exception:  # noqa: BLE001 - a refusal or a bug: either is met again by __call__, and told there
             return False
         return True
@@ -148,34 +140,13 @@ class Intake:
             delivery = await self._read(scope, receive)
             recorded = await self._record(account, about, kind, delivery, peer, request_id)
         except ClientGone:
-            self.answered[name, "abandoned"] += 1
-            log.info("delivery.abandoned", request_id=request_id)
+            self.notes.abandon(name, request_id)
         except ServiceError as error:
-            self.note(name, request_id, error)
+            self.notes.answer(name, request_id, error)
             await send_error(send, error, request_id, is_head=is_head)
         else:
-            self.note(account.name, request_id, recorded)
+            self.notes.answer(account.name, request_id, recorded)
             await send_json(send, 200, {"received": True, "id": recorded.id})
-
-    def note(self, account: str, request_id: str, recorded: Outcome) -> None:
-        """Count and log what was recorded, or refused; under load a line stands for many."""
-        if isinstance(recorded, ServiceError):
-            self.answered[account, _REFUSALS.get(recorded.status, "refused")] += 1
-            log.info("delivery.refused", request_id=request_id, code=recorded.code, status=recorded.status)
-            return
-        is_duplicate, is_variant = recorded.is_duplicate, recorded.is_variant
-        self.answered[account, "duplicate" if is_duplicate else "variant" if is_variant else "recorded"] += 1
-        event = "delivery.duplicate" if is_duplicate else "delivery.recorded"
-        count = self._sample(event)
-        if count:
-            log.info(
-                event,
-                account=account,
-                request_id=request_id,
-                message_id=recorded.id,
-                is_variant=recorded.is_variant,
-                sampled=count,
-            )
 
     def _addressed(self, scope: Scope) -> tuple[ReceivingAccount, About | None, str | None]:
         """Whose URL this is. A query `kind=` tells kinds apart that share a body format."""
@@ -223,16 +194,8 @@ class Intake:
         now: datetime,
         request_id: str,
     ) -> None:
-        self.unverified[account.name, rejected.reason] += 1
         is_within = self._limit.allows(peer.address, account.name, now.timestamp())
-        log.warning(
-            "delivery.rejected",
-            account=account.name,
-            request_id=request_id,
-            reason=rejected.reason,
-            client=peer.address,
-            is_kept=is_within,
-        )
+        self.notes.reject(account.name, request_id, rejected.reason, peer.address, is_kept=is_within)
         if not is_within:
             raise TooManyUnverified from None
         await self._quarantine.keep(

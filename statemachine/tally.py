@@ -6,7 +6,7 @@ Prometheus reads. Reading from another thread is safe: a row is at most one even
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 #: How often something happened, by the values of its labels; what is not there happened never.
 Counts = defaultdict[tuple[str, str], int]
@@ -31,6 +31,14 @@ class Histogram:
         """The value is counted, so many times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def add_all(self, values: Iterable[float]) -> None:
+        """Each value is counted, at half the price."""
+        bounds, counts, total = self.bounds, self.counts, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.total += total
 
     def row(self) -> list[float]:
         """The counts and then the sum, so that rows of several processes can be added number by number."""

@@ -13,6 +13,10 @@ from storage.postgresql_url import PostgresqlUrl, is_postgresql, read_url
 #: "unavailable": shorter than a provider waits for its answer.
 BUSY_SECONDS: Final = 5.0
 
+#: Connections of one process: so many are kept, and so many more may be opened while all of them are in use.
+POOL_SIZE: Final = 5
+POOL_OVERFLOW: Final = 10
+
 #: Statements that a connection to SQLite keeps prepared: those of storage/intake_sqlite.py, and room for others.
 _PREPARED: Final = 400
 
@@ -78,6 +82,8 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
         engine = create_engine(
             "postgresql+psycopg://",  # the dialect alone: several servers are more than SQLAlchemy's URL can say
             pool_pre_ping=True,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_OVERFLOW,
             pool_timeout=BUSY_SECONDS,
             hide_parameters=True,
             isolation_level="READ COMMITTED",
@@ -142,6 +148,8 @@ def _sqlite(url: URL) -> Engine:
         connect_args={"timeout": BUSY_SECONDS, "cached_statements": _PREPARED},
         hide_parameters=True,
         poolclass=QueuePool,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
         pool_use_lifo=True,
     )
 

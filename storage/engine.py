@@ -5,16 +5,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Final, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy import Connection, CursorResult, Executable, RowMapping
 from sqlalchemy import Row as Selected
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.orm.attributes import manager_of_class
+from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from storage.columns import Row
-from storage.connections import connected
+from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable
 from storage.faults import without_values, words
 from storage.locks import FairLock
@@ -72,12 +74,28 @@ def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record
     What the constructor does besides would cost 0.1 ms and more for each row, and a table's records are not validated.
     """
     if issubclass(model, Row):
-        record: Record = model.__new__(model)
-        record.__dict__ = {**_nothing(model), **columns}
-        return record
+        return unwatched(model, {**_nothing(model), **columns})
     mapped: Record = _manager(model).new_instance()
     mapped.__dict__.update(columns)
     return mapped
+
+
+def unwatched(model: type[Record], columns: dict[str, Any]) -> Record:
+    """A detached record of a Row's class, with these as all of its columns; as `made`, and the dictionary is its own."""
+    record: Record = _new(model)
+    _said(record, set())
+    _more(record, None)
+    _private(record, None)
+    record.__dict__ = columns
+    return record
+
+
+# What pydantic keeps of each record besides its values; left unset they cannot be read.
+_new: Final[Any] = object.__new__
+_said, _more, _private = (
+    BaseModel.__dict__[name].__set__
+    for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
 
 
 def values(record: SQLModel, columns: Iterable[str] | None = None) -> dict[str, Any]:
@@ -116,6 +134,8 @@ class Database:
         self._is_sqlite = self.engine.dialect.name == "sqlite"
         #: The turn to write, within this process: on SQLite one at a time, in the order in which they asked.
         self.turn: AbstractContextManager[None] = FairLock() if self._is_sqlite else nullcontext()
+        self.pool_limit = POOL_SIZE + POOL_OVERFLOW  #: connections of this process at most
+        self.pool_waits = 0  #: units of work that found all of them in use, and waited
 
     @contextmanager
     def write(self) -> Iterator[Unit]:
@@ -126,7 +146,7 @@ class Database:
         work because of another. Where the connection is lost during the commit itself, nobody can say whether it was
         kept: every caller's repeat must be harmless.
         """
-        with self.turn, translated(), self.engine.connect() as connection:
+        with self.turn, translated(), self._connected() as connection:
             connection = connection.execution_options(receipted_write=True)
             with connection.begin():
                 yield Unit(connection)
@@ -134,11 +154,21 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Unit]:
         """A unit of work that sees one consistent snapshot and must not write. Raises StorageUnavailable."""
-        with translated(), self.engine.connect() as connection:
+        with translated(), self._connected() as connection:
             if not self._is_sqlite:
                 connection = connection.execution_options(**_SNAPSHOT)
             with connection.begin():
                 yield Unit(connection)
+
+    def in_use(self) -> int:
+        """Connections that somebody works with now."""
+        pool = self.engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+
+    def _connected(self) -> Connection:
+        if self.in_use() >= self.pool_limit:
+            self.pool_waits += 1
+        return self.engine.connect()
 
     def close(self) -> None:
         """Close every pooled connection."""

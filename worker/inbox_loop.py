@@ -1,6 +1,7 @@
 """One step of the inbox: a batch is applied in one commit; what fails is retried alone and ends dead, visibly."""
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -8,7 +9,8 @@ from typing import Final
 
 import structlog
 
-from statemachine.phases import Outcome
+from statemachine.phases import Outcome, Source
+from statemachine.tally import Counts, Histogram, counts
 from storage import batches, inbox
 from storage.batches import Key
 from storage.engine import Database, Unit
@@ -26,6 +28,12 @@ Sample = Callable[[str], int]
 
 #: While there is always more, how often messages are looked for that were put off, or came in behind later ones.
 _LOOK_BACK: Final = timedelta(seconds=1)
+
+#: Bounds of the seconds from the receipt of what a provider sent to the commit of its decision.
+SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+_PENDING: Final = InboxStatus.PENDING.value
+_PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
 
 
 class InboxWorker:
@@ -47,6 +55,8 @@ class InboxWorker:
         self._sample = sample
         self._since = ""  #: an id before which everything was decided, put off or another's, when that was looked at
         self._looked_back_at: datetime | None = None
+        self.decisions: Counts = counts()  #: by account and outcome, or "dead"
+        self.seconds = Histogram(SECONDS)
 
     def step(self, only: Sequence[str] | None = None) -> int:
         """Apply up to a batch of due messages in one commit; returns how many were claimed. Raises StorageUnavailable.
@@ -146,7 +156,16 @@ class InboxWorker:
         batch.flush()
         return messages
 
+    def _count(self, messages: Sequence[InboxMessage]) -> None:
+        """What is put off, or another worker's, is counted when it is decided."""
+        done = [m for m in messages if m.status != _PENDING]
+        for pair, times in Counter([(m.account, m.decision or "") for m in done]).items():
+            self.decisions[pair] += times
+        pushed = [m.decided_at - m.received_at for m in done if m.source in _PUSHED and m.decided_at is not None]
+        self.seconds.add_all([age.total_seconds() for age in pushed])
+
     def _tell(self, messages: Sequence[InboxMessage]) -> None:
+        self._count(messages)
         for message in messages:
             if message.decision is not None and (count := self._sample("message.decided")):
                 log.info(
@@ -189,6 +208,7 @@ class InboxWorker:
             message.attempts += 1
             message.reason, message.decided_at = f"attempts exhausted: {error}", now
             inbox.finish(unit, message)
+        self.decisions[message.account, InboxStatus.DEAD.value] += 1
         log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)
 
 
