@@ -1,4 +1,4 @@
 """PROCESS web: pages for people. Server-rendered; every action goes through the same commands as the API's.
 
-Knows storage for reading; what changes anything is given to it by the application.
+Knows storage for reading, and for who is logged in; what changes payments and queues is given to it by the application.
 """

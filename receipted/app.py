@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from receipted import logs
+from receipted.console import Console
 from receipted.keeping import housekeeping
 from receipted.loops import Wake, keep_stepping
 from receipted.protocol import Takes
@@ -76,12 +77,13 @@ def create_app(service: Service, *, with_work: bool) -> Application:
         is_development=settings.development,
     )
 
-    rest = Rest(service)
+    rest, console = Rest(service), Console(service)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(rest.running())
+            await stack.enter_async_context(console.running())
             stack.enter_context(checkpointing(service.database))
             if with_work:
                 wakes.append(await stack.enter_async_context(working(service)))
@@ -96,10 +98,14 @@ def create_app(service: Service, *, with_work: bool) -> Application:
             yield
         log.info("service.stopped")
 
+    def stop() -> None:
+        rest.stop()
+        console.stop()
+
     app = Application(
         intake.take,
-        rest.stop,
-        routes=[*routes(intake, returns), *rest.routes()],
+        stop,
+        routes=[*routes(intake, returns), *rest.routes(), *console.routes()],
         lifespan=lifespan,
         exception_handlers={
             ServiceError: service_error,
@@ -119,8 +125,8 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     """
     tick = service.settings.worker.tick_seconds
     inbox_worker = service.inbox_worker()
-    async with service.clients() as clients, service.dispatcher() as dispatcher:
-        on_inbox, on_outbox = Wake(), Wake()
+    on_inbox, on_outbox = Wake(), Wake()
+    async with service.clients() as clients, service.dispatcher(on_outbox) as dispatcher:
         on_poll = {name: Wake() for name in service.accounts}  # a Wake wakes one loop
         planner = service.planner()
 
@@ -140,6 +146,10 @@ async def working(service: Service) -> AsyncIterator[Wake]:
         async def plan() -> int:
             return await asyncio.to_thread(planner.step)
 
+        async def hand_over() -> int:
+            await dispatcher.start()
+            return 0  # it says itself when more can be begun
+
         push_meter, push_tick = service.push_meter(), service.settings.push.measure_every_seconds
 
         async def measure() -> int:
@@ -147,7 +157,7 @@ async def working(service: Service) -> AsyncIterator[Wake]:
 
         loops = {
             "inbox": keep_stepping("inbox", apply, on_inbox, tick, applied),
-            "outbox": keep_stepping("outbox", dispatcher.step, on_outbox, tick),
+            "outbox": keep_stepping("outbox", hand_over, on_outbox, tick),
             "planner": keep_stepping("planner", plan, Wake(), _PLAN_TICK),
         }
         loops["housekeeping"] = keep_stepping("housekeeping", housekeeping(service).step, Wake(), _SELDOM)

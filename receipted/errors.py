@@ -86,6 +86,14 @@ class StillApplying(ServiceError):
     retryable: ClassVar[bool] = True
 
 
+class StillRejected(ServiceError):
+    """The delivery is still not authentic, and stays in quarantine."""
+
+    type = "conflict_error"
+    code = "still_rejected"
+    status = 409
+
+
 class NotRunning(ServiceError):
     """The application is starting or stopping; call again."""
 

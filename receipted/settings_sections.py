@@ -10,6 +10,7 @@ from fulfilment.brokers.url import secrets_in as secrets_in_url
 from receipted.secrets import Secret, SecretReader
 from receipted.settings_accounts import REQUIRED, AccountSettings, Section, TokenKey
 from receipted.settings_api import ApiSettings
+from receipted.settings_console import ConsoleSettings
 from receipted.settings_retention import RetentionSettings
 from storage.postgresql_url import secrets_in
 
@@ -250,6 +251,7 @@ class Settings(Section):
     )
     push: PushSettings = Field(PushSettings(), description="how it is measured what push is worth")
     api: ApiSettings = Field(ApiSettings(), description="the REST API for programs of yours")
+    console: ConsoleSettings = Field(ConsoleSettings(), description="the pages for people")
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
     retention: RetentionSettings = Field(RetentionSettings(), description="how long what is kept is kept")
     fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")

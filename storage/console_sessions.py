@@ -60,6 +60,12 @@ def revoke(unit: Unit, session_id: str, now: datetime) -> None:
     unit.execute(update(_table).where(_table.c.id == session_id, _table.c.revoked_at.is_(None)).values(revoked_at=now))
 
 
+def revoke_secret(unit: Unit, digest: str, now: datetime) -> None:
+    """The session of that digest opens nothing from now on, if there is one."""
+    is_open = (_table.c.digest == digest, _table.c.revoked_at.is_(None))
+    unit.execute(update(_table).where(*is_open).values(revoked_at=now))
+
+
 def revoke_all(unit: Unit, person_id: str, now: datetime, *, but: str | None = None) -> int:
     """None of the person's sessions opens anything from now on, but for the one that is named; how many ended."""
     ended = update(_table).where(_table.c.person_id == person_id, _table.c.revoked_at.is_(None))

@@ -5,7 +5,8 @@ from datetime import datetime
 from sqlalchemy import delete, func, insert, select
 
 from storage.engine import Unit, values
-from storage.ids import new_id
+from storage.errors import NotFound
+from storage.ids import is_id, new_id
 from storage.tables import RejectedDelivery
 
 _table = RejectedDelivery.__table__  # type: ignore[attr-defined]
@@ -36,6 +37,15 @@ def find(
     if since is not None:
         query = query.where(_table.c.received_at >= since)
     return unit.all(RejectedDelivery, query)
+
+
+def get(unit: Unit, rejected_id: str) -> RejectedDelivery:
+    """One rejected delivery; raises NotFound."""
+    query = select(_table).where(_table.c.id == rejected_id)
+    found = unit.first(RejectedDelivery, query) if is_id(rejected_id) else None
+    if found is None:
+        raise NotFound(f"no rejected delivery {rejected_id}", param="id")
+    return found
 
 
 def remove(unit: Unit, rejected_id: str) -> None:

@@ -7,7 +7,7 @@ import typer
 from receipted.cli import output
 from receipted.cli.context import AccountName, After, AsJson, Limit, example, known_account, opened, subcommands
 from receipted.cli.lookup import find_id
-from receipted.cli.redeem import redeem_all
+from receipted.redeeming import redeem_all
 from storage import quarantine
 from storage.tables import RejectedDelivery
 

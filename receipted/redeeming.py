@@ -11,10 +11,12 @@ import structlog
 from providers.contract import Delivery
 from providers.errors import DeliveryRejected
 from providers.signing import Key
+from receipted.errors import StillRejected
 from receipted.wiring import Service
 from receiver.intake import ReceivingAccount, verified_message
 from receiver.tokens import About
 from storage import inbox, operators, quarantine
+from storage.errors import NotFound
 from storage.tables import InboxMessage, RejectedDelivery
 
 log = structlog.get_logger()
@@ -50,6 +52,28 @@ def redeem_all(service: Service, account: str, *, by: str, reason: str) -> Redee
         after = page[-1].id
     log.info("quarantine.redeemed", account=account, redeemed=len(result.redeemed), rejected=result.rejected.total())
     return result
+
+
+def redeem_one(service: Service, rejected_id: str, *, by: str, reason: str) -> str:
+    """The id of the inbox message that the rejected delivery is now.
+
+    Raises NotFound, also where its account is not configured any more, and StillRejected where it is not authentic
+    with the keys of now. As with all of them, it is in exactly one of the two places whatever happens.
+    """
+    with service.database.read() as unit:
+        rejected = quarantine.get(unit, rejected_id)
+    receiving = service.receiving_accounts().get(rejected.account)
+    if receiving is None:
+        raise NotFound("its account is not configured any more", param="account", code="unknown_account")
+    try:
+        message = _verified(receiving, rejected)
+    except DeliveryRejected as again:
+        words = f"it is still not authentic ({_told(rejected, again).replace('_', ' ')}), and stays in quarantine"
+        raise StillRejected(words) from None
+    result = Redeemed()
+    _record(service, rejected, message, result, by=by, reason=reason)
+    log.info("quarantine.redeemed", account=rejected.account, redeemed=1, rejected=0)
+    return result.redeemed[0]
 
 
 def _page(service: Service, account: str, after: str) -> list[RejectedDelivery]:

@@ -1,0 +1,123 @@
+"""What an operator does about one payment, message, effect or rejected delivery, and about many dead effects."""
+
+from typing import Final
+
+from starlette.routing import BaseRoute, Route
+
+from console.actions import Act, Done, acting
+from console.page import Pages
+from console.parts import Parts
+from statemachine.phases import Phase
+from storage import listing, operators, payments
+from storage.errors import NotFound
+from storage.listing import Place, Wanted
+from storage.tables import Payment
+from storage.types import InboxStatus, OutboxStatus
+
+#: What a payment must be for its cancelling to have been what was wished for.
+_ENDED: Final = frozenset({Phase.CANCELLED.value, Phase.EXPIRED.value, Phase.FAILED.value})
+_MONEY: Final = frozenset({Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED.value})
+
+
+def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+    """One route for each; all are POST."""
+    return [
+        Route("/console/payments/{id}/refresh", acting(parts, pages, refresh), methods=["POST"]),
+        Route("/console/payments/{id}/cancel", acting(parts, pages, cancel, needs_reason=True), methods=["POST"]),
+        Route("/console/payments/{id}/resolve", acting(parts, pages, resolve, needs_reason=True), methods=["POST"]),
+        Route("/console/inbox/{id}/replay", acting(parts, pages, replay, needs_reason=True), methods=["POST"]),
+        Route("/console/outbox/redrive", acting(parts, pages, redrive_many, needs_reason=True), methods=["POST"]),
+        Route("/console/outbox/{id}/redrive", acting(parts, pages, redrive, needs_reason=True), methods=["POST"]),
+        Route("/console/quarantine/{id}/redeem", acting(parts, pages, redeem, needs_reason=True), methods=["POST"]),
+    ]
+
+
+async def refresh(act: Act) -> Done:
+    """The provider is asked now."""
+    before = await _noted(act, "refresh", act.reason or "asked for in the console")
+    after = await act.commands.refresh(before.id)
+    if after.version != before.version:
+        return Done(f"The provider was asked: the payment is {_state(after)} now.", to=_page(after.id))
+    return Done(f"The provider was asked: the payment is {_state(after)}, as it was known.", to=_page(after.id))
+
+
+async def cancel(act: Act) -> Done:
+    """The provider is told to cancel, and what it says then is what is known."""
+    before = await _noted(act, "cancel", act.reason)
+    after = await act.commands.cancel(before.id)
+    if after.phase in _ENDED:
+        return Done(f"No money will come: the payment is {_state(after)}.", to=_page(after.id))
+    if after.phase in _MONEY:
+        return Done(f"It was paid first: the payment is {_state(after)}.", "warn", to=_page(after.id))
+    return Done(f"The provider says that the payment goes on: it is {_state(after)}.", "warn", to=_page(after.id))
+
+
+async def resolve(act: Act) -> Done:
+    """A state is true since this person says so."""
+    payment = await act.commands.resolve(act.path("id"), state=act.field("state"), reason=act.reason, by=act.by)
+    if payment.review is not None:
+        words = f"Your word is recorded, and the payment needs review again: {payment.review}."
+        return Done(words, "warn", to=_page(payment.id))
+    return Done(f"Your word is recorded: the payment is {_state(payment)}.", to=_page(payment.id))
+
+
+async def replay(act: Act) -> Done:
+    """The message is applied once more."""
+    message = await act.commands.replay(act.path("id"), reason=act.reason, by=act.by)
+    if message.status == InboxStatus.DECIDED.value:
+        return Done(f"Applied once more: {message.decision}, {message.reason}.")
+    return Done(f"Applied once more, and it is {message.status}: {message.reason or message.decision}.", "warn")
+
+
+async def redrive(act: Act) -> Done:
+    """The dead effect is due again."""
+    owed = await act.commands.redrive(act.path("id"), reason=act.reason, by=act.by)
+    return Done(f"{owed.effect} is due again and will be delivered to {owed.sink}.")
+
+
+async def redrive_many(act: Act) -> Done:
+    """Dead effects that fit are due again, so many at once; where some are left, the person is told to go on."""
+    among = {"account": list(act.parts.accounts), "status": [OutboxStatus.DEAD.value]}
+    for name in ("account", "sink", "effect"):
+        if value := act.form.get(name, "").strip():
+            among[name] = [value]
+    batch = act.parts.bounds.redrive_batch
+    page = await act.parts.read(lambda unit: listing.owed(unit, Wanted(among), Place(batch)))
+    done = 0
+    for owed in page.rows:
+        try:
+            await act.commands.redrive(owed.id, reason=act.reason, by=act.by)
+            done += 1
+        except NotFound:
+            continue  # somebody else redrove it meanwhile
+    if page.has_more:
+        return Done(f"{done} effects are due again, and more are dead: go on with the next.", "warn")
+    return Done(f"{done} effects are due again." if done else "No dead effect fits any more.")
+
+
+async def redeem(act: Act) -> Done:
+    """The rejected delivery is verified again."""
+    rejected_id, reason, by = act.path("id"), act.reason, act.by
+    message_id = await act.parts.in_thread(lambda: act.parts.redeem(rejected_id, reason=reason, by=by))
+    return Done(f"It is authentic now, and in the inbox as {message_id}.", to="/console/tables/quarantine/list")
+
+
+async def _noted(act: Act, action: str, reason: str) -> Payment:
+    """The payment, after it is kept who asks for this and why; raises NotFound."""
+    payment_id = act.path("id")
+    found = await act.parts.read(lambda unit: payments.get(unit, payment_id))
+    now = act.parts.clock()
+    await act.parts.write(
+        lambda unit: operators.note(
+            unit, account=found.account, at=now, actor=act.by, action=action, subject=found.id, reason=reason
+        )
+    )
+    return found
+
+
+def _state(payment: Payment) -> str:
+    return payment.state or "not known to the provider"
+
+
+def _page(payment_id: str) -> str:
+    return f"/console/payments/{payment_id}"

@@ -1,0 +1,181 @@
+"""The console as one route of the web application: nobody sees a page, and nothing is done, without passing here."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import structlog
+from starlette.datastructures import ImmutableMultiDict, MutableHeaders, URLPath
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Match, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from console.errors import HttpsRequired, NotFromHere, NotLoggedIn
+from console.guards import SAFE, check_origin, form_of, guard
+from console.page import Pages
+from console.parts import Parts
+from console.sessions import Sessions
+from console.static_files import PATH as STATIC
+from statemachine.errors import ServiceError
+from storage.ids import new_id
+
+log = structlog.get_logger()
+
+_HOME: Final = "/console/"
+LOGIN: Final = "/console/login"
+
+
+class Console(BaseRoute):
+    """Everything under /console. What is not open to all needs a person; what changes something, a form of ours.
+
+    `request.state` has person, secret (what forms of this page are bound to), form and request_id.
+    """
+
+    def __init__(self, parts: Parts, pages: Pages, sessions: Sessions, routes: Sequence[BaseRoute]) -> None:
+        self._parts, self._pages, self._sessions = parts, pages, sessions
+        self._router = Router(routes, redirect_slashes=False)
+        pages.is_served = self._is_served
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for here."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        is_here = path == "/console" or path.startswith(_HOME)
+        return (Match.FULL if is_here else Match.NONE), {}
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """The path of a route of the console."""
+        return self._router.url_path_for(name, **path_params)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        request_id = new_id()
+        is_begun = False
+
+        async def guarded(message: Message) -> None:
+            nonlocal is_begun
+            if message["type"] == "http.response.start":
+                is_begun = True
+                guard(MutableHeaders(scope=message), request_id, is_development=self._parts.is_development)
+            await send(message)
+
+        state = {
+            **scope.get("state", {}),
+            "request_id": request_id,
+            "person": None,
+            "secret": None,
+            "form": ImmutableMultiDict(),
+        }
+        # Faults are told in pages here, and not in the JSON of the application around.
+        inner = {**scope, "state": state, "starlette.exception_handlers": ({}, {})}
+        if scope["path"] == "/console":
+            inner["path"] = _HOME
+        request = Request(inner, receive)
+        try:
+            answer = await self._entered(request)
+            if answer is None:
+                await self._router(inner, _again(state, receive), guarded)
+            else:
+                await answer(inner, receive, guarded)
+        except Exception as error:
+            if is_begun:
+                raise
+            response = await self._told(request, error)
+            await response(inner, receive, guarded)
+
+    async def _entered(self, request: Request) -> Response | None:
+        """Where to go instead, or None where the page may be served. Raises what is to be told."""
+        parts, path = self._parts, request.url.path
+        if not parts.is_secure(request.scope):
+            raise HttpsRequired
+        if path.startswith(STATIC):
+            return None
+        found = await self._sessions.find(request)
+        if found is not None:
+            request.state.person, request.state.secret = found
+        if path == LOGIN:
+            request.state.secret = request.cookies.get(self._pages.cookies.before)
+        elif found is None:
+            return _to_login(request)
+        if request.method not in SAFE:
+            await self._checked(request)
+        return None
+
+    async def _checked(self, request: Request) -> None:
+        """Return where a form of this session's was sent by a page of ours; raises NotFromHere."""
+        check_origin(self._parts, request.headers)
+        body = await self._parts.read_body(request.scope, request.receive)
+        request.state.body = body
+        request.state.form = form_of(body, request.headers)
+        token = request.state.form.get("csrf") or request.headers.get("x-csrf-token", "")
+        secret = request.state.secret
+        if not secret or not self._parts.signing.is_form(secret, token):
+            raise NotFromHere
+
+    async def _told(self, request: Request, error: Exception) -> Response:
+        """The page that says what went wrong, and never more than may be known."""
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        if isinstance(error, ServiceError):
+            status, code, words = error.status, error.code, error.message
+            wait = getattr(error, "retry_after", None)
+            if status in (429, 503):
+                headers["retry-after"] = str(int(wait) if wait else 5)
+        elif isinstance(error, HTTPException):
+            status, code = error.status_code, f"http_{error.status_code}"
+            words = _WORDS.get(status, error.detail)
+        else:
+            status, code, words = 500, "internal", "An internal error; it is logged under the request id below."
+            log.error("request.failed", request_id=request.state.request_id, exc_info=error)
+        log.info("request.refused", request_id=request.state.request_id, code=code, status=status)
+        response = await self._pages.show(
+            request,
+            "refused.html",
+            status_code=status,
+            status=status,
+            words=words,
+            title=_TITLES.get(status, "That did not work"),
+        )
+        response.headers.update(headers)
+        return response
+
+    def _is_served(self, path: str) -> bool:
+        scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+        return any(route.matches(scope)[0] is Match.FULL for route in self._router.routes)
+
+
+_TITLES: Final = {
+    401: "You are not logged in",
+    403: "You may not do that",
+    404: "There is nothing here",
+    409: "It has changed meanwhile",
+    429: "Too often",
+    500: "Something broke",
+    503: "Not now",
+}
+_WORDS: Final = {
+    404: "There is no page of this name, or what it was about is not there any more.",
+    405: "This page does not take that.",
+}
+
+
+def _to_login(request: Request) -> Response:
+    """People are sent to the log-in, and come back; whatever else asks is told."""
+    if request.method not in ("GET", "HEAD") or request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        raise NotLoggedIn
+    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(LOGIN if wanted == _HOME else f"{LOGIN}?{urlencode({'next': wanted})}", 303)
+
+
+def _again(state: dict[str, Any], receive: Receive) -> Receive:
+    """A body that was read to find the form's token, once more; after it, whatever else comes."""
+    body: bytes | None = state.pop("body", None)
+
+    async def again() -> Message:
+        nonlocal body
+        if body is None:
+            return await receive()
+        given, body = body, None
+        return {"type": "http.request", "body": given, "more_body": False}
+
+    return again

@@ -1,0 +1,86 @@
+"""The refusals of the console, each with its HTTP status, in words for whoever sits before it."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+from statemachine.errors import ServiceError
+
+
+class HttpsRequired(ServiceError):
+    """The console is reached over HTTPS only: what is typed here would be read by others on the way."""
+
+    type = "authorization_error"
+    code = "https_required"
+    status = 403
+
+
+class NotLoggedIn(ServiceError):
+    """You are not logged in, or your session has ended: log in and try again."""
+
+    type = "authentication_error"
+    code = "not_logged_in"
+    status = 401
+
+
+class RoleMissing(ServiceError):
+    """Your role does not allow this; ask somebody who is an admin here."""
+
+    type = "authorization_error"
+    code = "role_missing"
+    status = 403
+
+
+class NotFromHere(ServiceError):
+    """The form was not sent by a page of this console, so that nothing was done; open the page again and repeat."""
+
+    type = "authorization_error"
+    code = "forged_request"
+    status = 403
+
+
+class WrongLogin(ServiceError):
+    """The name or the password is wrong, or the person may not log in any more."""
+
+    type = "authentication_error"
+    code = "wrong_login"
+    status = 401
+
+
+class TooManyLogins(ServiceError):
+    """Too many log-ins were tried."""
+
+    type = "rate_limit_error"
+    code = "too_many_logins"
+    status = 429
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, wait: timedelta) -> None:
+        self.retry_after = max(1, int(wait.total_seconds()))
+        minutes = -(-self.retry_after // 60)
+        how_long = f"{minutes} minutes" if minutes > 1 else f"{self.retry_after} seconds"
+        super().__init__(f"too many log-ins were tried with this name or from your network; try again in {how_long}")
+
+
+class Busy(ServiceError):
+    """Too many log-ins are being checked just now; try again in a few seconds."""
+
+    type = "rate_limit_error"
+    code = "busy"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class UnusablePassword(ServiceError):
+    """The password cannot be taken."""
+
+    type = "invalid_request_error"
+    code = "unusable_password"
+    status = 400
+
+
+class InvalidForm(ServiceError):
+    """Something that the form needs is missing or wrong."""
+
+    type = "invalid_request_error"
+    code = "invalid_form"
+    status = 400

@@ -1,0 +1,123 @@
+"""How values are shown on every page: money, instants, sizes, ids."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from statemachine.errors import InvalidAmount
+from statemachine.money import from_minor
+
+NOTHING: Final = Markup('<span class="nothing">–</span>')
+
+_STEPS: Final = ((86_400 * 2, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+
+
+def money(minor: int | None, currency: str | None) -> Markup:
+    """The amount in major units with its currency; a dash where there is none."""
+    if minor is None:
+        return NOTHING
+    try:
+        shown = _grouped(from_minor(minor, currency or ""))
+    except InvalidAmount:
+        return Markup('<span class="money">{} <span class="unit">minor units</span></span>').format(f"{minor:,}")
+    return Markup('<span class="money">{} <span class="unit">{}</span></span>').format(shown, currency)
+
+
+def instant(at: datetime | None) -> Markup:
+    """The instant in UTC, to the second."""
+    if at is None:
+        return NOTHING
+    return Markup('<time datetime="{}">{} <span class="unit">UTC</span></time>').format(
+        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+@pass_context
+def ago(context: Context, at: datetime | None) -> Markup:
+    """How long ago, or in how long; the exact instant is its title."""
+    if at is None:
+        return NOTHING
+    now: datetime = context["now"]
+    words = span(abs(now - at))
+    told = f"{words} ago" if at <= now else f"in {words}"
+    if words == "0 s":
+        told = "now"
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", told
+    )
+
+
+def span(length: timedelta) -> str:
+    """A length of time in its largest unit, of which there are at least two."""
+    seconds = int(length.total_seconds())
+    from_, unit, word = next(step for step in _STEPS if seconds >= step[0])
+    del from_
+    return f"{seconds // unit} {word}"
+
+
+def size(count: int | None) -> Markup | str:
+    """So many bytes."""
+    if count is None:
+        return NOTHING
+    shown = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if shown < 1024:
+            return f"{count} B" if unit == "B" else f"{shown:.1f} {unit}"
+        shown /= 1024
+    return f"{shown:.1f} TiB"
+
+
+def short(value: str | None) -> Markup:
+    """An id by its end, which tells ids of one moment apart; the whole is its title."""
+    if not value:
+        return NOTHING
+    if len(value) <= 14:
+        return Markup('<code class="id">{}</code>').format(value)
+    return Markup('<code class="id" title="{}">…{}</code>').format(value, value[-12:])
+
+
+def browser(agent: str) -> str:
+    """What people call their browser and their machine, as far as its own name tells."""
+    browsers = (
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    )
+    machines = (
+        ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("Mac OS", "macOS"),
+        ("CrOS", "ChromeOS"), ("Linux", "Linux"),
+    )  # fmt: skip
+    name = next((word for sign, word in browsers if sign in agent), None)
+    machine = next((word for sign, word in machines if sign in agent), None)
+    if name is None:
+        return agent.partition(" ")[0] or "Unnamed browser"
+    return f"{name} on {machine}" if machine else name
+
+
+def sentence(words: str) -> str:
+    """The words with a capital letter and a full stop."""
+    text = words.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _grouped(amount: str) -> str:
+    whole, point, rest = amount.partition(".")
+    return f"{int(whole):,}{point}{rest}" if whole != "-0" else amount
+
+
+FILTERS: Final[Mapping[str, Any]] = {
+    "money": money,
+    "instant": instant,
+    "ago": ago,
+    "span": span,
+    "bytes": size,
+    "short": short,
+    "browser": browser,
+    "sentence": sentence,
+}

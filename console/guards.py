@@ -1,0 +1,78 @@
+"""What every answer of the console carries, and what every request that changes something has to."""
+
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import Headers, ImmutableMultiDict, MutableHeaders
+
+from console.errors import InvalidForm, NotFromHere
+from console.parts import Parts
+
+#: Nothing is from elsewhere, nothing stands in the page itself, and nobody may frame it.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+_GUARDS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # with no-referrer a browser would not tell where a form was sent from
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "cache-control": "no-store",
+}
+_HSTS: Final = "max-age=31536000"
+
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Fields of one form.
+_FIELDS: Final = 200
+
+
+def guard(headers: MutableHeaders, request_id: str, *, is_development: bool) -> None:
+    """Add what the answer does not say itself."""
+    for name, value in _GUARDS.items():
+        headers.setdefault(name, value)
+    if not is_development:
+        headers.setdefault("strict-transport-security", _HSTS)
+    headers["x-request-id"] = request_id
+
+
+def check_origin(parts: Parts, headers: Headers) -> None:
+    """Return for a request that a page of this host sent; raises NotFromHere.
+
+    Browsers say so themselves and no page can make them lie: by Origin, and by Sec-Fetch-Site over HTTPS.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is None and origin is None:
+        raise NotFromHere
+    if site is not None and site != "same-origin":
+        raise NotFromHere
+    if (
+        origin is not None
+        and origin != parts.origin
+        and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    ):
+        raise NotFromHere
+
+
+def form_of(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:
+    """The fields of a form as browsers send it; empty for any other content. Raises InvalidForm."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        return ImmutableMultiDict()
+    try:
+        return ImmutableMultiDict(
+            parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
+        )
+    except ValueError:
+        raise InvalidForm("the form could not be read") from None
+
+
+def local(path: str, otherwise: str = "/console/") -> str:
+    """The path where it leads to a page of the console, so that nobody is sent elsewhere by a link."""
+    is_here = path == "/console" or path.startswith("/console/")
+    is_plain = path.isascii() and path.isprintable() and "\\" not in path and " " not in path
+    return path if is_here and is_plain else otherwise

@@ -1,0 +1,117 @@
+"""A person's own page: their password, and where they are logged in."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from console.errors import InvalidForm, WrongLogin
+from console.knowing import count, succeeded, verified
+from console.page import Pages
+from console.parts import Parts
+from console.passwords import check, hashed
+from console.person import Person
+from console.sessions import Sessions, network_of
+from statemachine.errors import ServiceError
+from storage import console_sessions, operators, people
+from storage.engine import Unit
+from storage.errors import NotFound
+
+_HERE = "/console/me"
+
+
+def routes(parts: Parts, pages: Pages, sessions: Sessions) -> list[BaseRoute]:
+    """The page, and what its forms do."""
+    own = Own(parts, pages, sessions)
+    return [
+        Route(_HERE, own.show, methods=["GET"]),
+        Route(f"{_HERE}/password", own.change_password, methods=["POST"]),
+        Route(f"{_HERE}/sessions/revoke", own.end_others, methods=["POST"]),
+        Route(f"{_HERE}/sessions/{{id}}/revoke", own.end, methods=["POST"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Nobody sees or ends another person's session here."""
+
+    parts: Parts
+    pages: Pages
+    sessions: Sessions
+
+    async def show(self, request: Request) -> Response:
+        """The page."""
+        return await self._page(request)
+
+    async def change_password(self, request: Request) -> Response:
+        """Another password from now on; every session ends, and this browser gets a new one."""
+        person, form = _person(request), request.state.form
+        network = network_of(self.parts.address_of(request.scope))
+        try:
+            if form.get("new", "") != form.get("again", ""):
+                raise InvalidForm("the new password was not typed the same twice")
+            check(form.get("new", ""), person.name)
+            await count(self.parts, person.name, network)
+            kept = await self.parts.read(lambda unit: people.get(unit, person.id))
+            if not await verified(self.parts, kept, form.get("current", "")):
+                raise WrongLogin("the current password is wrong")
+        except ServiceError as error:
+            if error.status >= 500:
+                raise
+            return await self._page(request, error=error.message, status_code=error.status)
+        new_hash = await self.parts.passwords.do(lambda: hashed(form["new"]))
+        now = self.parts.clock()
+
+        def change(unit: Unit) -> str:
+            people.change_password(unit, person.id, new_hash, now)
+            console_sessions.revoke_all(unit, person.id, now)
+            succeeded(unit, person.name, network)
+            operators.note(
+                unit,
+                account=None,
+                at=now,
+                actor=person.name,
+                action="change password",
+                subject=person.id,
+                reason="their own, in the console",
+            )
+            return self.sessions.begin(unit, kept, request, now)
+
+        secret = await self.parts.write(change)
+        response = self.pages.go(_HERE, "Your password is changed, and every other session of yours has ended.")
+        self.pages.cookies.put(response, self.pages.cookies.session, self.parts.signing.session(secret))
+        return response
+
+    async def end(self, request: Request) -> Response:
+        """One session of one's own ends."""
+        person, now, session_id = _person(request), self.parts.clock(), request.path_params["id"]
+
+        def revoke(unit: Unit) -> None:
+            if console_sessions.get(unit, session_id).person_id != person.id:
+                raise NotFound(f"no session {session_id}", param="session")
+            console_sessions.revoke(unit, session_id, now)
+
+        await self.parts.write(revoke)
+        return self.pages.go(_HERE, "The session has ended.")
+
+    async def end_others(self, request: Request) -> Response:
+        """Every session of one's own ends but this one."""
+        person, now = _person(request), self.parts.clock()
+        ended = await self.parts.write(
+            lambda unit: console_sessions.revoke_all(unit, person.id, now, but=person.session_id)
+        )
+        return self.pages.go(_HERE, f"{ended} other sessions have ended." if ended else "There was no other session.")
+
+    async def _page(self, request: Request, *, error: str | None = None, status_code: int = 200) -> Response:
+        person, now = _person(request), self.parts.clock()
+        found = await self.parts.read(lambda unit: console_sessions.of_person(unit, person.id))
+        current = [kept for kept in found if console_sessions.is_open(kept, now, self.parts.bounds.idle)]
+        return await self.pages.show(
+            request, "own.html", status_code=status_code, sessions=current, error=error, bounds=self.parts.bounds
+        )
+
+
+def _person(request: Request) -> Person:
+    person: Person = request.state.person
+    return person

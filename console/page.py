@@ -1,0 +1,112 @@
+"""Pages: a template with what every page knows of its person, in the one frame."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from console.filters import FILTERS
+from console.parts import Parts
+from console.person import Person, Role
+from console.sessions import Cookies
+from console.static_files import StaticFiles
+
+_TEMPLATES: Final = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One place of the navigation."""
+
+    name: str
+    label: str
+    path: str
+    role: Role = Role.VIEWER
+
+
+#: In the order in which an operator looks.
+NAVIGATION: Final = (
+    Entry("overview", "Overview", "/console/"),
+    Entry("payments", "Payments", "/console/tables/payments/list"),
+    Entry("inbox", "Inbox", "/console/tables/inbox/list"),
+    Entry("outbox", "Outbox", "/console/tables/outbox/list"),
+    Entry("quarantine", "Quarantine", "/console/tables/quarantine/list"),
+    Entry("accounts", "Accounts", "/console/accounts"),
+    Entry("reconciliations", "Reconciliations", "/console/tables/reconciliations/list"),
+    Entry("actions", "Actions", "/console/tables/actions/list"),
+    Entry("audit", "Audit", "/console/tables/audit/list"),
+    Entry("people", "People", "/console/people", Role.ADMIN),
+)
+
+
+class Pages:
+    """Renders templates. Everything is escaped, and a name that nobody gave is an error."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.cookies = Cookies(parts)
+        self.static = StaticFiles()
+        self.is_served: Callable[[str], bool] = lambda _path: True  #: whether there is a page at the path
+        self.environment = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters.update(FILTERS)
+        self.environment.globals["static"] = self.static.url
+        kinds = {account.environment for account in parts.accounts.values()}
+        self._where = "live" if kinds == {"live"} else "test" if kinds <= {"test"} else "live and test"
+
+    async def show(self, request: Request, template: str, *, status_code: int = 200, **context: Any) -> Response:
+        """The page of the template; what the last action said is shown on it, once."""
+        given = {**self.context(request), **context}
+        response = HTMLResponse(self.environment.get_template(template).render(given), status_code)
+        if given["flash"] is not None:
+            self.cookies.drop(response, self.cookies.flash)
+        return response
+
+    def context(self, request: Request) -> dict[str, Any]:
+        """What every page knows: person, csrf, here, now, navigation, where, flash, request_id, path."""
+        person: Person | None = request.state.person
+        flash = request.cookies.get(self.cookies.flash)
+        shown = [
+            entry
+            for entry in NAVIGATION
+            if person is not None and person.role.allows(entry.role) and self.is_served(entry.path)
+        ]
+        return {
+            "person": person,
+            "csrf": self._parts.signing.form(request.state.secret) if request.state.secret else "",
+            "here": _here(request.url.path),
+            "now": self._parts.clock(),
+            "navigation": shown,
+            "where": self._where,
+            "flash": self._parts.signing.flashed(flash) if flash else None,
+            "request_id": request.state.request_id,
+            "path": request.url.path,
+            "environments": {name: account.environment for name, account in self._parts.accounts.items()},
+        }
+
+    def go(self, to: str, words: str | None = None, tone: str = "ok") -> Response:
+        """Back to a page by 303, which then says the words. `tone` is ok, warn or bad."""
+        response = RedirectResponse(to, 303)
+        if words is not None:
+            self.cookies.put(response, self.cookies.flash, self._parts.signing.flash(tone, words[:1500]), seconds=60)
+        return response
+
+
+def _here(path: str) -> str:
+    """The place of the navigation that a path belongs to."""
+    if path.startswith("/console/payments/"):
+        return "payments"
+    fits = [entry for entry in NAVIGATION if path.startswith(entry.path.removesuffix("list"))]
+    best = max(fits, key=lambda entry: len(entry.path), default=None)
+    if best is None or (best.name == "overview" and path != best.path):
+        return ""
+    return best.name

@@ -1,0 +1,116 @@
+"""Passwords: kept as scrypt (RFC 7914) with a salt and the parameters, checked in constant time, a few at once.
+
+An unknown name is checked against a hash that belongs to nobody, so that it takes as long as a known one.
+"""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from console.errors import Busy, UnusablePassword
+
+Result = TypeVar("Result")
+
+SHORTEST: Final = 12
+LONGEST: Final = 256  #: characters; nobody types more, and somebody may want to keep the process busy
+
+#: How many may wait for their turn in one process; beyond that they are told to come again.
+_WAITING: Final = 16
+
+_SALT: Final = 16
+_KEY: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one guess costs: 2**log_n blocks of r, p times over; 128 * r * 2**log_n bytes of memory."""
+
+    log_n: int
+    r: int
+    p: int
+
+
+#: 32 MiB and three passes, one of the settings that OWASP's Password Storage Cheat Sheet calls equal.
+COST: Final = Cost(15, 8, 3)
+
+
+def hashed(password: str, cost: Cost = COST) -> str:
+    """What is kept of a password."""
+    salt = secrets.token_bytes(_SALT)
+    key = _scrypt(salt, cost).derive(password.encode())
+    return f"scrypt${cost.log_n}${cost.r}${cost.p}${_text(salt)}${_text(key)}"
+
+
+def is_password(password: str, kept: str) -> bool:
+    """Whether it is the password that was kept; in constant time for hashes of the same cost."""
+    cost, salt, key = _read(kept)
+    try:
+        _scrypt(salt, cost).verify(password.encode(), key)
+    except InvalidKey:
+        return False
+    return True
+
+
+def is_weaker(kept: str, cost: Cost = COST) -> bool:
+    """Whether it was kept at another cost than is usual now, and should be kept anew."""
+    return _read(kept)[0] != cost
+
+
+#: A password that nobody has: of random bytes that are forgotten.
+NOBODYS: Final = f"scrypt${COST.log_n}${COST.r}${COST.p}${'A' * 22}==${'A' * 43}="
+
+
+def check(password: str, name: str) -> None:
+    """Return for a password that may be used; raises UnusablePassword, which tells what would be."""
+    if len(password) < SHORTEST:
+        raise UnusablePassword(f"a password has at least {SHORTEST} characters; four random words will do")
+    if len(password) > LONGEST:
+        raise UnusablePassword(f"a password has at most {LONGEST} characters")
+    if name and name.lower() in password.lower() and len(password) < SHORTEST + len(name):
+        raise UnusablePassword("the password is hardly more than the name; use one that nobody guesses")
+    if len(set(password)) < 5:
+        raise UnusablePassword("the password has too few different characters")
+
+
+def made() -> str:
+    """A password that a person may type once: 100 random bits in groups of five."""
+    letters = "abcdefghjkmnpqrstuvwxyz23456789"
+    return "-".join("".join(secrets.choice(letters) for _ in range(5)) for _ in range(4))
+
+
+class Turns:
+    """Passwords are hashed and checked in threads of their own, two at once, so that nothing else waits for them."""
+
+    def __init__(self, threads: Executor | None = None) -> None:
+        self._threads = threads or ThreadPoolExecutor(2, "console-password")
+        self._waiting = 0
+
+    async def do(self, hash_or_check: Callable[[], Result]) -> Result:
+        """What it returns; raises Busy where too many wait already."""
+        if self._waiting >= _WAITING:
+            raise Busy
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, hash_or_check)
+        finally:
+            self._waiting -= 1
+
+
+def _scrypt(salt: bytes, cost: Cost) -> Scrypt:
+    return Scrypt(salt=salt, length=_KEY, n=2**cost.log_n, r=cost.r, p=cost.p)
+
+
+def _read(kept: str) -> tuple[Cost, bytes, bytes]:
+    _, log_n, r, p, salt, key = kept.split("$")
+    return Cost(int(log_n), int(r), int(p)), base64.b64decode(salt), base64.b64decode(key)
+
+
+def _text(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")

@@ -1,0 +1,203 @@
+"""People: who may use the console, seen to by admins."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from console.actions import Act, Done, acting, require
+from console.errors import InvalidForm
+from console.page import Pages
+from console.parts import Parts
+from console.passwords import hashed, made
+from console.person import Role, name_of
+from statemachine.errors import ServiceError
+from storage import console_sessions, operators, people
+from storage.engine import Unit
+from storage.ids import new_id
+from storage.tables_console import ConsolePerson, ConsoleSession
+
+_HERE: Final = "/console/people"
+
+
+def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+    """The list, and what its forms do."""
+    page = People(parts, pages)
+
+    return [
+        Route(_HERE, page.show, methods=["GET"]),
+        Route(_HERE, page.add, methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/role", acting(parts, pages, change_role, role=Role.ADMIN, back=_HERE), methods=["POST"]),
+        Route(
+            f"{_HERE}/{{id}}/disable",
+            acting(parts, pages, disable, role=Role.ADMIN, needs_reason=True, back=_HERE),
+            methods=["POST"],
+        ),
+        Route(
+            f"{_HERE}/{{id}}/enable",
+            acting(parts, pages, enable, role=Role.ADMIN, needs_reason=True, back=_HERE),
+            methods=["POST"],
+        ),
+        Route(f"{_HERE}/{{id}}/logout", acting(parts, pages, log_out, role=Role.ADMIN, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/password", page.reset, methods=["POST"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The pages that show a password, which is kept nowhere and shown this once."""
+
+    parts: Parts
+    pages: Pages
+
+    async def show(self, request: Request) -> Response:
+        """Everybody, with where they are logged in."""
+        require(request, Role.ADMIN)
+        return await self._page(request)
+
+    async def add(self, request: Request) -> Response:
+        """Somebody may log in from now on, with a password that is shown this once."""
+        admin, form = require(request, Role.ADMIN), request.state.form
+        try:
+            name, role = name_of(form.get("name", "")), role_of(form.get("role", ""))
+            password = made()
+            kept = await self.parts.passwords.do(lambda: hashed(password))
+            now = self.parts.clock()
+            person = ConsolePerson(
+                id=new_id(), name=name, role=role.value, password_hash=kept, created_at=now, password_changed_at=now
+            )
+
+            def add(unit: Unit) -> None:
+                people.add(unit, person)
+                note(unit, self.parts, admin.name, "add person", person.id, f"{name} as {role.value}")
+
+            await self.parts.write(add)
+        except ServiceError as error:
+            if error.status >= 500:
+                raise
+            return await self._page(request, error=error.message, status_code=error.status)
+        return await self._page(request, told=(name, password), status_code=201)
+
+    async def reset(self, request: Request) -> Response:
+        """Another password for somebody, shown this once; their sessions end."""
+        admin, person_id = require(request, Role.ADMIN), request.path_params["id"]
+        password = made()
+        kept = await self.parts.passwords.do(lambda: hashed(password))
+        now = self.parts.clock()
+
+        def change(unit: Unit) -> str:
+            person = people.get(unit, person_id)
+            people.change_password(unit, person.id, kept, now)
+            console_sessions.revoke_all(unit, person.id, now)
+            note(unit, self.parts, admin.name, "reset password", person.id, f"of {person.name}, in the console")
+            return person.name
+
+        name = await self.parts.write(change)
+        return await self._page(request, told=(name, password))
+
+    async def _page(
+        self,
+        request: Request,
+        *,
+        error: str | None = None,
+        told: tuple[str, str] | None = None,
+        status_code: int = 200,
+    ) -> Response:
+        now = self.parts.clock()
+
+        def read(unit: Unit) -> list[tuple[ConsolePerson, list[ConsoleSession]]]:
+            return [
+                (
+                    person,
+                    [
+                        session
+                        for session in console_sessions.of_person(unit, person.id)
+                        if console_sessions.is_open(session, now, self.parts.bounds.idle)
+                    ],
+                )
+                for person in people.find(unit)
+            ]
+
+        found = await self.parts.read(read)
+        return await self.pages.show(
+            request, "people.html", status_code=status_code, people=found, roles=list(Role), error=error, told=told
+        )
+
+
+async def change_role(act: Act) -> Done:
+    """The person may do what the role may, from their next request on."""
+    role = role_of(act.form.get("role", ""))
+
+    def change(unit: Unit) -> str:
+        person = people.get(unit, act.path("id"))
+        if role is not Role.ADMIN:
+            _keep_an_admin(unit, person)
+        people.change_role(unit, person.id, role.value)
+        note(unit, act.parts, act.by, "change role", person.id, f"{person.name}: {person.role} to {role.value}")
+        return person.name
+
+    return Done(f"{await act.parts.write(change)} is {role.value} now.")
+
+
+async def disable(act: Act) -> Done:
+    """The person may not log in any more, and their sessions end."""
+    if act.path("id") == act.person.id:
+        raise InvalidForm("nobody shuts themselves out here: ask another admin")
+
+    def change(unit: Unit) -> str:
+        person = people.get(unit, act.path("id"))
+        _keep_an_admin(unit, person)
+        now = act.parts.clock()
+        people.disable(unit, person.id, now)
+        console_sessions.revoke_all(unit, person.id, now)
+        note(unit, act.parts, act.by, "disable person", person.id, act.reason)
+        return person.name
+
+    return Done(f"{await act.parts.write(change)} may not log in any more.")
+
+
+async def enable(act: Act) -> Done:
+    """The person may log in again."""
+
+    def change(unit: Unit) -> str:
+        person = people.get(unit, act.path("id"))
+        people.enable(unit, person.id)
+        note(unit, act.parts, act.by, "enable person", person.id, act.reason)
+        return person.name
+
+    return Done(f"{await act.parts.write(change)} may log in again.")
+
+
+async def log_out(act: Act) -> Done:
+    """Every session of the person ends."""
+
+    def change(unit: Unit) -> tuple[str, int]:
+        person = people.get(unit, act.path("id"))
+        ended = console_sessions.revoke_all(unit, person.id, act.parts.clock())
+        note(unit, act.parts, act.by, "end sessions", person.id, f"{ended} of {person.name}")
+        return person.name, ended
+
+    name, ended = await act.parts.write(change)
+    return Done(f"{ended} sessions of {name} have ended.")
+
+
+def role_of(text: str) -> Role:
+    """The role; raises InvalidForm."""
+    try:
+        return Role(text)
+    except ValueError:
+        raise InvalidForm(f"a role is one of {', '.join(Role)}", param="role") from None
+
+
+def note(unit: Unit, parts: Parts, by: str, action: str, subject: str, reason: str) -> None:
+    """It is kept what an admin did."""
+    operators.note(unit, account=None, at=parts.clock(), actor=by, action=action, subject=subject, reason=reason)
+
+
+def _keep_an_admin(unit: Unit, person: ConsolePerson) -> None:
+    """Return where somebody stays who can see to people; raises InvalidForm."""
+    is_admin = person.role == Role.ADMIN.value and person.disabled_at is None
+    if is_admin and not people.others_with_role(unit, Role.ADMIN.value, person.id):
+        raise InvalidForm(f"{person.name} is the only admin; make somebody else one first")

@@ -1,0 +1,52 @@
+"""Who sits before the console: a name, a role, a session."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from console.errors import InvalidForm
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,62}[a-z0-9])?", re.ASCII)
+
+
+class Role(StrEnum):
+    """What a person may do. Each may do what those before it may."""
+
+    VIEWER = "viewer"  #: read everything but other people
+    OPERATOR = "operator"  #: ask, cancel, resolve, replay, redrive, redeem
+    ADMIN = "admin"  #: people
+
+    def allows(self, needed: "Role") -> bool:
+        """Whether somebody of this role may do what the other may."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The person of one request."""
+
+    id: str
+    name: str
+    role: Role
+    session_id: str
+
+    @property
+    def may_act(self) -> bool:
+        """Whether they may do something about a payment."""
+        return self.role.allows(Role.OPERATOR)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they see to who may use the console."""
+        return self.role is Role.ADMIN
+
+
+def name_of(text: str) -> str:
+    """The name as it is kept; raises InvalidForm for one that could be mistaken for another."""
+    name = text.strip().lower()
+    if not _NAME.fullmatch(name):
+        words = "a name has 1 to 64 of the characters a-z, 0-9 and ._@+-, and begins and ends with a letter or digit"
+        raise InvalidForm(words, param="name")
+    return name

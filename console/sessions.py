@@ -1,0 +1,112 @@
+"""Sessions: begun at log-in with a new secret, found by the cookie, ended by idleness, age, log-out or an admin."""
+
+from datetime import datetime
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from console.parts import Parts
+from console.person import Person, Role
+from console.signing import digest_of, new_secret
+from storage import console_sessions
+from storage.engine import Unit
+from storage.errors import StorageUnavailable
+from storage.ids import new_id
+from storage.tables_console import ConsolePerson, ConsoleSession
+
+log = structlog.get_logger()
+
+_AGENT: Final = 120
+
+
+class Cookies:
+    """The console's cookies: sent over HTTPS to this host alone, and out of reach of scripts."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._is_secure = not parts.is_development
+        prefix = "__Host-" if self._is_secure else ""  # the prefix is refused by browsers over plain HTTP
+        self.session: Final = f"{prefix}receipted"
+        self.before: Final = f"{prefix}receipted-login"
+        self.flash: Final = f"{prefix}receipted-flash"
+
+    def put(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
+        """The browser keeps it, until it is closed where no time is given."""
+        response.set_cookie(
+            name, value, max_age=seconds, path="/", secure=self._is_secure, httponly=True, samesite="strict"
+        )
+
+    def drop(self, response: Response, name: str) -> None:
+        """The browser forgets it."""
+        response.delete_cookie(name, path="/", secure=self._is_secure, httponly=True, samesite="strict")
+
+
+class Sessions:
+    """Who is logged in. What ends a session ends it in every process at once: nothing is remembered here."""
+
+    def __init__(self, parts: Parts, cookies: Cookies) -> None:
+        self._parts = parts
+        self._cookies = cookies
+
+    def begin(self, unit: Unit, person: ConsolePerson, request: HTTPConnection, now: datetime) -> str:
+        """A new session's secret, for the cookie; of the session before nothing is taken over."""
+        secret = new_secret()
+        kept = ConsoleSession(
+            id=new_id(),
+            digest=digest_of(secret),
+            person_id=person.id,
+            created_at=now,
+            last_seen_at=now,
+            expires_at=now + self._parts.bounds.longest,
+            address=network_of(self._parts.address_of(request.scope)),
+            user_agent=_agent(request.headers),
+        )
+        console_sessions.begin(unit, kept)
+        return secret
+
+    async def find(self, request: HTTPConnection) -> tuple[Person, str] | None:
+        """The person of a request and the session's secret; None where nobody is logged in with it."""
+        secret = self._parts.signing.secret(request.cookies.get(self._cookies.session, ""))
+        if secret is None:
+            return None
+        person = await self._parts.in_thread(lambda: self._found(secret))
+        return None if person is None else (person, secret)
+
+    def _found(self, secret: str) -> Person | None:
+        now, parts = self._parts.clock(), self._parts
+        with parts.database.read() as unit:
+            found = console_sessions.by_digest(unit, digest_of(secret))
+        if found is None:
+            return None
+        session, person = found
+        if person.disabled_at is not None or not console_sessions.is_open(session, now, parts.bounds.idle):
+            return None
+        if console_sessions.is_use_due(session, now):
+            self._note_use(session, now)
+        return Person(person.id, person.name, Role(person.role), session.id)
+
+    def _note_use(self, session: ConsoleSession, now: datetime) -> None:
+        """A session that could not be kept alive ends early; that is no reason to refuse what is asked for now."""
+        try:
+            with self._parts.database.write() as unit:
+                console_sessions.note_use(unit, session.id, now)
+        except StorageUnavailable as fault:
+            log.warning("session.failed", session_id=session.id, error=fault.message)
+
+
+def network_of(address: str) -> str:
+    """The network of an address: what people recognise, and what somebody with many addresses has one of."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return "unknown"
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return str(ip_network((parsed, 24 if parsed.version == 4 else 56), strict=False))
+
+
+def _agent(headers: Headers) -> str:
+    given = headers.get("user-agent", "")
+    return "".join(letter for letter in given if letter.isprintable())[:_AGENT]

@@ -1,0 +1,158 @@
+"""The console put together: what `console/` needs, from the service's own parts."""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope
+
+from audit.export import export
+from audit.verify import Audit
+from console.parts import Account, Bounds, Parts, Proof
+from console.routes import routes
+from console.signing import Signing
+from receipted.commands import Commands
+from receipted.errors import NotRunning
+from receipted.redeeming import redeem_one
+from receipted.wiring import Service, WiredAccount
+from receiver.body import read_body
+from receiver.peer import Peer, peer_of
+
+
+class Console:
+    """The console of one service: its routes, and the commands behind them while the application runs."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._commands: Commands | None = None
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Whoever waits for something is let go, so that the server can end."""
+        self._stopping.set()
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes; none where the settings do not enable the console."""
+        return routes(self._parts()) if self._service.settings.console.enabled else []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Commands may be given within the block, which keeps the providers' clients open."""
+        if not self._service.settings.console.enabled:
+            yield
+            return
+        async with self._service.clients() as clients:
+            self._commands = Commands(self._service, clients)
+            try:
+                yield
+            finally:
+                self._commands = None
+
+    def _parts(self) -> Parts:
+        service, settings = self._service, self._service.settings
+        return Parts(
+            database=service.database,
+            clock=service.clock,
+            commands=self._given,
+            accounts={name: self._account(account) for name, account in service.accounts.items()},
+            prover=_Prover(service),
+            redeem=_Redeem(service),
+            signing=Signing(signing_keys(service)),
+            origin=_origin(settings.service.public_url),
+            is_secure=lambda scope: self._peer(scope).is_secure,
+            address_of=lambda scope: self._peer(scope).address,
+            read_body=self._read_body,
+            is_development=settings.service.development,
+            bounds=Bounds(
+                idle=timedelta(seconds=settings.console.idle_seconds),
+                longest=timedelta(seconds=settings.console.longest_seconds),
+                attempts=settings.console.attempts_per_name,
+                attempts_per_network=settings.console.attempts_per_network,
+                attempts_window=timedelta(seconds=settings.console.attempts_window_seconds),
+            ),
+            stopping=self._stopping,
+        )
+
+    def _account(self, account: WiredAccount) -> Account:
+        return Account(
+            name=account.name,
+            provider=account.provider.name,
+            environment=account.settings.environment,
+            webhook_url=f"{self._service.settings.service.public_url}/webhooks/{account.name}",
+            default_kind=account.provider.default_kind,
+            lifecycles=account.provider.lifecycles,
+            configuration=tuple(_flat(account.settings.model_dump(mode="json"))),
+        )
+
+    def _given(self) -> Commands:
+        if self._commands is None:
+            raise NotRunning
+        return self._commands
+
+    def _peer(self, scope: Scope) -> Peer:
+        settings = self._service.settings.service
+        return peer_of(scope, settings.trusted_proxies, is_development=settings.development)
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        settings = self._service.settings.service
+        return await read_body(scope, receive, at_most=settings.body_limit_bytes, seconds=settings.body_timeout_seconds)
+
+
+def signing_keys(service: Service) -> Sequence[bytes]:
+    """The console's own keys, the signing one last: derived, so that no cookie is ever taken for a token of a URL."""
+    secrets = [secret.encode() for _, secret in reversed(service.settings.service.token_secrets())]
+    return [hmac.digest(secret, b"receipted.console", "sha256") for secret in secrets]
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as lines: the full name, and the value as it may be shown."""
+    if isinstance(value, dict):
+        for key, under in value.items():
+            yield from _flat(under, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for at, under in enumerate(value):
+            yield from _flat(under, f"{name}.{at}")
+    else:
+        yield name, "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _Redeem:
+    """One rejected delivery, verified again."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def __call__(self, rejected_id: str, *, reason: str, by: str) -> str:
+        return redeem_one(self._service, rejected_id, by=by, reason=reason)
+
+
+class _Prover:
+    """The audit of one payment, as the console asks for it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def prove(self, payment_id: str) -> Proof:
+        report = Audit(self._service.database, self._service.audited_accounts()).of_payment(payment_id)
+        return Proof(
+            messages=report.messages,
+            signatures=report.signatures,
+            unverifiable=report.unverifiable,
+            transitions=report.transitions,
+            effects=report.outbox,
+            faults=[(fault.table, fault.row, fault.problem) for fault in report.faults],
+            retained=report.retained,
+        )
+
+    def export(self, payment_id: str) -> Iterable[str]:
+        return export(self._service.database, payment_id)

@@ -1,0 +1,171 @@
+"""The console behind a real server, with people who are logged in."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.applications import Starlette
+
+from console.parts import Bounds
+from console.passwords import Cost, hashed
+from console.person import Role
+from console.signing import Signing, digest_of, new_secret
+from receipted import settings
+from receipted.console import Console, signing_keys
+from receipted.settings import Settings
+from receipted.wiring import Service
+from storage import console_sessions, people
+from storage.ids import new_id
+from storage.tables_console import ConsolePerson, ConsoleSession
+from tests.integration.cli.settings import NOWHERE, write_settings
+from tests.integration.receiver.serving import listening
+
+#: What everybody's password is, kept at a cost that tests can bear.
+PASSWORD = "correct horse battery staple"
+CHEAP = Cost(4, 8, 1)
+_KEPT = hashed(PASSWORD, CHEAP)
+
+LIVE_ACCOUNT = """
+[accounts.shop-live]
+provider = "payfield"
+base_url = "http://127.0.0.1:9/payfield"
+secrets = { api_key = "plain:a-live-api-key-000001", api_secret = "plain:a-live-api-secret-00001" }
+options = { allow_loopback_http = true }
+
+[[accounts.shop-live.webhook_keys]]
+id = "live"
+secret = "plain:a-live-webhook-secret-0001"
+"""
+
+
+@dataclass
+class Served:
+    """A running console with its service to look inside."""
+
+    base_url: str
+    service: Service
+    clients: list[httpx2.Client] = field(default_factory=list)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Those of the settings that nobody changed."""
+        return Bounds()
+
+    def person(self, role: Role | str = Role.OPERATOR, name: str | None = None) -> ConsolePerson:
+        """Somebody new, with PASSWORD."""
+        now = self.service.clock()
+        person = ConsolePerson(
+            id=new_id(),
+            name=name or f"{Role(role).value}-{new_id()[-6:]}",
+            role=Role(role).value,
+            password_hash=_KEPT,
+            created_at=now,
+            password_changed_at=now,
+        )
+        with self.service.database.write() as unit:
+            people.add(unit, person)
+        return person
+
+    def client(self, role: Role | str | None = Role.OPERATOR, *, person: ConsolePerson | None = None) -> "Browser":
+        """A browser in which somebody of the role is logged in; nobody for None."""
+        browser = Browser(self)
+        self.clients.append(browser.http)
+        if role is not None or person is not None:
+            browser.person = person or self.person(role or Role.VIEWER)
+            browser.secret = self._session(browser.person.id)
+            cookie = Signing(signing_keys(self.service)).session(browser.secret)
+            browser.http.cookies.set("receipted", cookie, domain="127.0.0.1", path="/")
+        return browser
+
+    def _session(self, person_id: str) -> str:
+        now, secret = self.service.clock(), new_secret()
+        kept = ConsoleSession(
+            id=new_id(),
+            digest=digest_of(secret),
+            person_id=person_id,
+            created_at=now,
+            last_seen_at=now,
+            expires_at=now + self.bounds.longest,
+            address="127.0.0.0/24",
+            user_agent="tests",
+        )
+        with self.service.database.write() as unit:
+            console_sessions.begin(unit, kept)
+        return secret
+
+
+class Browser:
+    """Sends what a browser would: its cookies, and where a form came from."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.http = httpx2.Client(base_url=served.base_url, timeout=30, follow_redirects=False)
+        self.person: ConsolePerson | None = None
+        self.secret: str | None = None
+
+    @property
+    def csrf(self) -> str:
+        """The token of this session's forms."""
+        assert self.secret is not None
+        return Signing(signing_keys(self.served.service)).form(self.secret)
+
+    def get(self, path: str, **options: Any) -> httpx2.Response:
+        """One page."""
+        return self.http.get(path, **options)
+
+    def post(
+        self, path: str, data: dict[str, str] | None = None, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> httpx2.Response:
+        """One form, with its token and origin unless `data` and `headers` say otherwise."""
+        given = {"csrf": self.csrf} if self.secret is not None else {}
+        sent = {"origin": self.served.base_url, "sec-fetch-site": "same-origin", **(headers or {})}
+        return self.http.post(path, data={**given, **(data or {})}, headers=sent, **options)
+
+    def follow(self, answer: httpx2.Response) -> httpx2.Response:
+        """The page that a form's answer leads to."""
+        assert answer.status_code == 303, answer.text
+        return self.get(answer.headers["location"])
+
+
+@contextmanager
+def serving(found: Settings, *, clock: Any = None) -> Iterator[Served]:
+    """The console of these settings, whose database is migrated."""
+    service = Service(found)
+    if clock is not None:
+        service.clock = clock
+    console = Console(service)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette):
+        async with console.running():
+            yield
+
+    app = Starlette(routes=console.routes(), lifespan=lifespan)
+    app.router.redirect_slashes = False
+    served = Served("", service)
+    try:
+        with listening(app) as port:
+            served.base_url = f"http://127.0.0.1:{port}"
+            try:
+                yield served
+            finally:
+                for client in served.clients:
+                    client.close()
+    finally:
+        service.close()
+
+
+@contextmanager
+def on_sqlite(
+    folder: Path, template: Path, *, sandbox_url: str = NOWHERE, more: str = "", clock: Any = None
+) -> Iterator[Served]:
+    """The console on a copy of the migrated file, with an account at each provider and a live one."""
+    shutil.copyfile(template, folder / "receipted.db")
+    found = settings.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), {})
+    with serving(found, clock=clock) as served:
+        yield served
+
