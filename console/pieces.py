@@ -66,7 +66,7 @@ class Pieces(Generic[Result]):
         return {piece: self._kept[piece].result for piece in wanted if piece in self._kept}
 
     def _look(self, piece: Piece, now: datetime) -> None:
-        result = self._count(piece.since, min(piece.until, now) if piece.until > now else piece.until)
+        result = self._count(*piece)
         self._kept[piece] = _Counted(result, now, piece.until <= now - SETTLES and self._is_final(result))
 
     def _counted_at(self, piece: Piece) -> datetime:

@@ -1,0 +1,145 @@
+"""Charts as part of the page: drawn by pygal, without its styles and scripts, so that the console's own style holds.
+
+Each is shown with its numbers as a table, for whoever does not see it or wants to read it.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pygal
+from markupsafe import Markup
+from pygal.style import Style
+
+_DROPPED: Final[frozenset[object]] = frozenset({"style", "script", "defs", "desc", "title", ET.Comment})
+_UNSEEN: Final = frozenset({"overlay", "text-overlay", "tooltip-overlay", "titles", "legends", "background"})
+_BARE: Final = Style(background="transparent", plot_background="transparent", font_family="inherit")
+
+#: Labels of the x axis that are written out, of however many points.
+_LABELS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One row of points; `tone` is a class of the style sheet's, chart-1 to chart-6 or a tone."""
+
+    name: str
+    values: Sequence[float | None]
+    tone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is to be drawn, of points that have the same labels."""
+
+    id: str  #: of the page
+    title: str
+    description: str  #: what it says, in a sentence
+    heading: str  #: what the labels are, such as "Minute"
+    labels: Sequence[str]
+    series: Sequence[Series]
+    unit: str = ""  #: behind each value, such as "s"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(value for series in self.series for value in series.values)
+
+    def bars(self) -> Markup:
+        """Stacked bars."""
+        return self._drawn(pygal.StackedBar, margin=0, spacing=4)
+
+    def lines(self) -> Markup:
+        """Lines, whose gaps are where nothing is known."""
+        return self._drawn(pygal.Line, margin=0, spacing=4, dots_size=1.6, allow_interruptions=True)
+
+    def _drawn(self, kind: type[Any], **options: Any) -> Markup:
+        top = max((sum(value or 0 for value in column) for column in self._columns()), default=0)
+        chart = kind(
+            js=(),
+            css=(),
+            style=_BARE,
+            no_prefix=True,
+            classes=("chart",),
+            disable_xml_declaration=True,
+            show_legend=False,
+            width=680,
+            height=190,
+            margin_left=4,
+            margin_right=4,
+            margin_top=6,
+            margin_bottom=2,
+            min_scale=2,
+            max_scale=4,
+            range=(0, top or 1),
+            truncate_label=-1,
+            **options,
+        )
+        every = max(1, -(-len(self.labels) // _LABELS))
+        chart.x_labels = [label if at % every == 0 else "" for at, label in enumerate(self.labels)]
+        chart.y_value_formatter = chart.value_formatter = self._shown
+        for series in self.series:
+            chart.add(series.name, list(series.values))
+        root = chart.render_tree()
+        _strip(root)
+        self._name(root)
+        for group in root.iter("g"):
+            self._toned(group)
+        return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - every text in it was escaped when written
+
+    def _columns(self) -> Sequence[tuple[float | None, ...]]:
+        return list(zip(*(series.values for series in self.series), strict=True))
+
+    def _shown(self, value: float) -> str:
+        return f"{value:,.3g}{self.unit}" if self.unit else f"{value:,.0f}"
+
+    def _name(self, root: ET.Element) -> None:
+        """Title and description, told by screen readers as the name of one image."""
+        for at, (tag, words) in enumerate((("title", self.title), ("desc", self.description))):
+            element = ET.Element(tag, {"id": f"{self.id}-{tag}"})
+            element.text = words
+            root.insert(at, element)
+        root.attrib.pop("id", None)
+        root.set("role", "img")
+        root.set("aria-labelledby", f"{self.id}-title {self.id}-desc")
+
+    def _toned(self, group: ET.Element) -> None:
+        """Each series by its own tone, and each point with its own words."""
+        words = group.get("class", "").split()
+        number = next((int(word.removeprefix("serie-")) for word in words if word.startswith("serie-")), None)
+        if number is None:
+            return
+        series = self.series[number]
+        group.set("class", f"series {series.tone}")
+        points = [child for child in group.iter("g") if child.get("class", "") in ("bar", "dots")]
+        told = [at for at, value in enumerate(series.values) if value is not None]
+        for at, point in zip(told, points, strict=False):
+            value = series.values[at]
+            if not value:
+                point.clear()  # bars without a height
+                continue
+            title = ET.SubElement(point, "title")
+            title.text = f"{self.labels[at]}: {self._shown(value)} {series.name}"
+
+
+def _strip(root: ET.Element) -> None:
+    """Without styles, scripts, comments, what only scripts would show, and labels that are not written."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in _DROPPED or _is_unseen(child):
+                parent.remove(child)
+        parent.attrib.pop("style", None)
+
+
+def _is_unseen(element: ET.Element) -> bool:
+    words = set(element.get("class", "").split())
+    if words == {"guides"}:
+        return not any(text.text for text in element.iter("text"))
+    return not _UNSEEN.isdisjoint(words)
+
+
+def shares(counts: Mapping[str, int], most: int) -> list[str]:
+    """The names with the largest counts, in order of the alphabet."""
+    largest = sorted(counts, key=lambda name: (-counts[name], name))[:most]
+    return sorted(largest)

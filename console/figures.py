@@ -1,0 +1,229 @@
+"""The figures of the overview: counted once for everybody who looks, and kept for a moment."""
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from console.parts import Parts
+from console.pieces import Piece, Pieces, each
+from statemachine.phases import Phase
+from storage import overview, push, tallies
+from storage.engine import Unit
+from storage.overview import Standing
+from storage.tables_asking import PushQuality
+from storage.tallies import Deliveries, Money, Sum
+
+#: Seconds within which what was counted is shown again.
+KEPT: Final = 2.0
+
+#: Seconds within which push is not looked at again: it is measured once a minute.
+_PUSH_KEPT: Final = 30.0
+
+#: Days of push that the overview sums up, today included.
+PUSH_DAYS: Final = 7
+
+_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
+_FEW_MINUTES: Final = timedelta(minutes=5)
+_MINUTE: Final = timedelta(minutes=1)
+
+#: Ages are told anew after so many seconds, also where nothing else has changed.
+_AGES_AFTER: Final = 15
+
+Monies = dict[Money, Sum]
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyRow:
+    """What one account took in, paid out or gave back in one currency, today and by this time yesterday.
+
+    `way` is in, out, back (to payers), or returned (of what was paid out).
+    """
+
+    account: str
+    currency: str | None
+    way: str
+    today: Sum
+    yesterday: Sum
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What the last days' push of one account was worth, of the events that are pushed at all."""
+
+    pushed: int = 0
+    late: int = 0
+    lost: int = 0
+
+    @property
+    def changes(self) -> int:
+        """How many changes were judged."""
+        return self.pushed + self.late + self.lost
+
+    def share(self, name: str) -> float | None:
+        """The share of `pushed`, `late` or `lost`; None of nothing."""
+        return getattr(self, name) / self.changes if self.changes else None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Everything that the overview shows."""
+
+    at: datetime
+    standing: Standing
+    money: Sequence[MoneyRow]
+    hours: Mapping[datetime, Mapping[str, int]]  #: payments paid, by account, of the last 24 hours
+    minutes: Mapping[datetime, Deliveries]  #: of the last hour
+    pushed: Mapping[str, Pushed]
+    alarms: Mapping[str, Mapping[str, Any]]
+    heard: Mapping[str, datetime | None]  #: the last verified delivery, by account
+    is_whole: bool  #: whether nothing was left uncounted for want of time
+    mark: str = field(default="", compare=False)  #: another where anything else is to be shown
+
+    def deliveries(self) -> Deliveries:
+        """The last hour's together."""
+        return sum(self.minutes.values(), Deliveries())
+
+
+class Figuring:
+    """Counts the figures, once for all who look within KEPT seconds; for several threads. One for the process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._turn = threading.Lock()
+        self._found: Figures | None = None
+        self._looked_at = float("-inf")
+        self._unit: Unit | None = None
+        self._money: Pieces[Monies] = Pieces(lambda since, until: tallies.money(self._now(), since, until))
+        self._deliveries: Pieces[Deliveries] = Pieces(
+            lambda since, until: tallies.deliveries(self._now(), since, until),
+            is_final=lambda found: found.is_final,
+        )
+        self._pushed: dict[str, Pushed] = {}
+        self._pushed_at = float("-inf")
+
+    def look(self, unit: Unit) -> Figures:
+        """The figures, KEPT seconds old at most, or as old as somebody else's look takes that is under way.
+
+        Raises StorageUnavailable.
+        """
+        with self._turn:
+            if self._found is None or not self._looked_at <= time.monotonic() < self._looked_at + KEPT:
+                self._found = self._look(unit)
+                self._looked_at = time.monotonic()
+            return self._found
+
+    def _now(self) -> Unit:
+        if self._unit is None:
+            raise LookupError("nobody looks")
+        return self._unit
+
+    def _look(self, unit: Unit) -> Figures:
+        now, self._unit = self._parts.clock().astimezone(UTC), unit
+        try:
+            watches = push.watches(unit)
+            money, hours, is_money_whole = self._paid(now)
+            minute = now.replace(second=0, microsecond=0)
+            wanted = each(minute - _HOUR + _MINUTE, minute + _MINUTE, _MINUTE)
+            minutes = self._deliveries.of(wanted, now)
+            found = Figures(
+                at=now,
+                standing=overview.standing(unit, list(self._parts.accounts), now),
+                money=money,
+                hours=hours,
+                minutes={piece.since: minutes[piece] for piece in sorted(minutes)},
+                pushed=self._worth(unit, now),
+                alarms={name: watch.alarms for name, watch in watches.items() if watch.alarms},
+                heard={name: watch.heard_at for name, watch in watches.items()},
+                is_whole=is_money_whole and len(minutes) == len(wanted),
+            )
+        finally:
+            self._unit = None
+        return _marked(found)
+
+    def _paid(self, now: datetime) -> tuple[list[MoneyRow], dict[datetime, Counter[str]], bool]:
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        recent = [*each(hour, _few(now), _FEW_MINUTES), Piece(_few(now), _few(now) + _FEW_MINUTES)]
+        before = [*each(hour - _DAY, _few(now) - _DAY, _FEW_MINUTES), Piece(_few(now) - _DAY, now - _DAY)]
+        whole = each(midnight - _DAY, hour, _HOUR)
+        wanted = [*whole, *recent, *before]
+        found = self._money.of(wanted, now)
+        today = _sum(found, [piece for piece in whole if piece.since >= midnight] + recent)
+        yesterday = _sum(found, [piece for piece in whole if piece.since < hour - _DAY] + before)
+        hours: dict[datetime, Counter[str]] = {}
+        for piece in [*whole, *recent]:
+            start = min(piece.since.replace(minute=0), hour)
+            if start > hour - _DAY:
+                hours.setdefault(start, Counter()).update(self._came_in(found.get(piece, {})))
+        return list(self._rows(today, yesterday)), dict(sorted(hours.items())), len(found) == len(set(wanted))
+
+    def _came_in(self, monies: Monies) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for place, one in monies.items():
+            if self._way(place) == "in":
+                found[place.account] += one.payments
+        return found
+
+    def _rows(self, today: Monies, yesterday: Monies) -> Iterator[MoneyRow]:
+        kept: dict[tuple[str, str, str | None], list[Sum]] = {}
+        for at, monies in enumerate((today, yesterday)):
+            for place, one in monies.items():
+                sums = kept.setdefault((self._way(place), place.account, place.currency), [Sum(), Sum()])
+                sums[at] += one
+        order = {"in": 0, "back": 1, "out": 2, "returned": 3}
+        for way, account, currency in sorted(kept, key=lambda key: (order[key[0]], key[1], key[2] or "~")):
+            yield MoneyRow(account, currency, way, *kept[way, account, currency])
+
+    def _way(self, place: Money) -> str:
+        """In only where the lifecycle's subject is a payment (ADR 0014); of what nobody knows any more, too."""
+        account = self._parts.accounts.get(place.account)
+        lifecycle = account.lifecycles.get(place.kind) if account is not None else None
+        subject = lifecycle.subject if lifecycle is not None else "payment"
+        if place.phase is Phase.REFUNDED:
+            return "returned" if subject == "payout" else "back"
+        return "in" if subject == "payment" else "out"
+
+    def _worth(self, unit: Unit, now: datetime) -> dict[str, Pushed]:
+        if not self._pushed_at <= time.monotonic() < self._pushed_at + _PUSH_KEPT:
+            rows = push.between(unit, None, now.date() - timedelta(days=PUSH_DAYS - 1), now.date())
+            self._pushed = worth(rows)
+            self._pushed_at = time.monotonic()
+        return self._pushed
+
+
+def worth(rows: Sequence[PushQuality]) -> dict[str, Pushed]:
+    """What push was worth, by account; events that were never pushed do not count, since of them nothing is lost."""
+    found: dict[str, Pushed] = {}
+    for account in dict.fromkeys(row.account for row in rows):
+        of_account = [row for row in rows if row.account == account]
+        pushed = push.pushed_events(of_account)
+        judged = [row for row in of_account if (row.kind, row.event) in pushed]
+        found[account] = Pushed(*(sum(getattr(row, name) for row in judged) for name in ("pushed", "late", "lost")))
+    return found
+
+
+def _few(now: datetime) -> datetime:
+    return now.replace(minute=now.minute // 5 * 5, second=0, microsecond=0)
+
+
+def _sum(found: Mapping[Piece, Monies], pieces: Sequence[Piece]) -> Monies:
+    added: Monies = {}
+    for piece in pieces:
+        for place, one in found.get(piece, {}).items():
+            added[place] = added.get(place, Sum()) + one
+    return added
+
+
+def _marked(found: Figures) -> Figures:
+    """With a mark of everything that is shown; of ages, as often as they are told anew."""
+    age = int(found.at.timestamp()) // _AGES_AFTER
+    shown = (age, found.standing, found.money, found.hours, found.minutes, found.pushed, found.alarms, found.is_whole)
+    mark = hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
+    names = [name for name in Figures.__slots__ if name != "mark"]
+    return Figures(**{name: getattr(found, name) for name in names}, mark=mark)
