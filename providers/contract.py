@@ -45,6 +45,15 @@ class Verified:
     provider_time: datetime | None = None  #: the signed timestamp, where the scheme has one
 
 
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a provider's deliveries are told from forged ones, for people who look at one."""
+
+    words: str  #: what is signed or shown, and how
+    header: str  #: which holds the signature or the secret, in lower case
+    time_header: str | None = None  #: which holds the signed time; None where nothing is dated
+
+
 class Statement(msgspec.Struct, frozen=True):
     """An authentic message as parse() sees it: the bytes that were kept, and how they came."""
 
@@ -235,6 +244,7 @@ class Provider(ABC):
     budget: ClassVar[Budget | None] = None  #: documented; an account may configure another
     default_base_url: ClassVar[str] = ""
     default_kind: ClassVar[str]  #: of `payments create`
+    authentication: ClassVar[Scheme | None] = None  #: of verify(), in words; it decides nothing
 
     def __init__(self, options: ProviderOptions) -> None:
         self.options = options

@@ -8,7 +8,18 @@ from providers.alternative_payments import parse, scheme
 from providers.alternative_payments.client import AlternativePaymentsClient
 from providers.alternative_payments.lifecycle import LIFECYCLE, PAYMENT_REQUEST
 from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.contract import Account, Budget, Client, Delivery, Provider, Reading, Statement, Transport, Verified
+from providers.contract import (
+    Account,
+    Budget,
+    Client,
+    Delivery,
+    Provider,
+    Reading,
+    Scheme,
+    Statement,
+    Transport,
+    Verified,
+)
 from providers.signing import KeyRing, Window
 from statemachine.lifecycle import Lifecycle
 
@@ -24,6 +35,9 @@ class AlternativePayments(Provider):
     budget: ClassVar[Budget | None] = Budget(5, 1)
     default_base_url: ClassVar[str] = "https://public-api.alternativepayments.io"
     default_kind: ClassVar[str] = PAYMENT_REQUEST
+    authentication: ClassVar[Scheme | None] = Scheme(
+        "a shared secret, shown with each delivery; nothing is signed or dated", "authorization"
+    )
 
     options: AlternativePaymentsOptions
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from providers.banked import lifecycle, parse, scheme
 from providers.banked.client import BankedClient
 from providers.banked.options import BankedOptions
-from providers.contract import Account, Client, Delivery, Provider, Reading, Statement, Transport, Verified
+from providers.contract import Account, Client, Delivery, Provider, Reading, Scheme, Statement, Transport, Verified
 from providers.signing import KeyRing, Window
 
 
@@ -20,6 +20,9 @@ class Banked(Provider):
     webhook_key_detail = "signature_key"
     default_base_url = "https://api.banked.com"
     default_kind = "payment_session"
+    authentication = Scheme(
+        "HMAC-SHA256 over the signed time, a full stop and the exact body", "banked-signature", "banked-signature"
+    )
 
     options: BankedOptions
 

@@ -9,6 +9,7 @@ from providers.contract import (
     Delivery,
     Provider,
     Reading,
+    Scheme,
     Statement,
     Transport,
     Verified,
@@ -29,6 +30,7 @@ class Payfield(Provider):
     #: The pages print no host; this one appears in an example of theirs.
     default_base_url = "https://api.payfield.io"
     default_kind = "payin"
+    authentication = Scheme("HMAC-SHA256 over the signed time and the exact body", "x-signature", "x-timestamp")
 
     options: PayfieldOptions
 

@@ -4,7 +4,18 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import ClassVar
 
-from providers.contract import Account, Budget, Client, Delivery, Provider, Reading, Statement, Transport, Verified
+from providers.contract import (
+    Account,
+    Budget,
+    Client,
+    Delivery,
+    Provider,
+    Reading,
+    Scheme,
+    Statement,
+    Transport,
+    Verified,
+)
 from providers.signing import KeyRing, Window
 from providers.stable_genius import parse, scheme
 from providers.stable_genius.client import StableGeniusClient
@@ -23,6 +34,11 @@ class StableGenius(Provider):
     budget: ClassVar[Budget | None] = Budget(100, 60)  #: a test key's; a live key may send 1,000 a minute
     default_base_url: ClassVar[str] = "https://api.stablegenius.co/v1"
     default_kind: ClassVar[str] = PAYMENT_INTENT
+    authentication: ClassVar[Scheme | None] = Scheme(
+        "HMAC-SHA256 over the signed time, a full stop and the exact body",
+        scheme.SIGNATURE_HEADER,
+        scheme.TIMESTAMP_HEADER,
+    )
 
     options: StableGeniusOptions
 

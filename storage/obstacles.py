@@ -1,0 +1,180 @@
+"""What stands in the way of a payment, in words: why something has not happened, and what a person can do about it.
+
+Pure: told from rows that were read before. For the commands and the console alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from statemachine.phases import WITHHOLDING, Phase, Review
+from storage.budget import Breaker
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
+from storage.telling import shown
+from storage.types import InboxStatus, OutboxStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What a review means, and what to do about it."""
+
+    meaning: str
+    do: str
+
+
+REMEDIES: Final[dict[Review, Remedy]] = {
+    Review.AMOUNT_MISMATCH: Remedy(
+        "the provider states another amount than was asked for, so nothing is handed over",
+        "Compare with the provider's dashboard. Where the goods may go out, resolve with the payment's true state: "
+        "what was withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
+    ),
+    Review.CURRENCY_MISMATCH: Remedy(
+        "the provider states another currency than was asked for, so nothing is handed over",
+        "Compare with the provider's dashboard. Where the goods may go out, resolve with the payment's true state: "
+        "what was withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
+    ),
+    Review.CONFLICT: Remedy(
+        "the provider's statements have no legal order, or money came to a payment that had ended",
+        "Find out whether the money is there, and resolve with the true state.",
+    ),
+    Review.UNKNOWN_STATUS: Remedy(
+        "the provider uses a word that its lifecycle here does not have",
+        "Read the provider's news; add the state, upgrade, and replay the parked messages. Resolve with the state that "
+        "the word means if that cannot wait.",
+    ),
+    Review.GAVE_UP: Remedy(
+        "nothing has changed for as long as the settings allow, and asking has ended",
+        "Ask now; resolve when the provider cannot tell.",
+    ),
+    Review.CREATE_UNKNOWN: Remedy(
+        "the create call had no answer, or the provider's id belongs to another payment: there may be a payment at the "
+        "provider",
+        "Look for the reference in the provider's dashboard. If it is there, track it and then resolve; else resolve "
+        "with not_created.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One thing that has not happened, and why."""
+
+    text: str
+    tone: Literal["bad", "warn", "quiet"]
+    about: str | None = None  #: id of the message or effect that it is about, else of the payment as a whole
+
+
+def obstacles(
+    payment: Payment,
+    owed: Sequence[OutboxMessage],
+    attempts: Sequence[DeliveryAttempt],
+    waiting: Sequence[InboxMessage],
+    breaker: Breaker,
+    now: datetime,
+    *,
+    is_terminal: bool,
+    pause: timedelta = timedelta(0),
+) -> list[Obstacle]:
+    """Everything that has not happened, the worst first.
+
+    `attempts` are of what is owed, `waiting` the payment's messages that are not decided, `pause` is for how long the
+    provider wants no question.
+    """
+    found = [
+        *_withheld(payment),
+        *_undelivered(owed, attempts, now),
+        *_unasked(payment, breaker, now, pause, is_terminal=is_terminal),
+        *_undecided(waiting),
+    ]
+    return sorted(found, key=lambda each: ("bad", "warn", "quiet").index(each.tone))
+
+
+def _withheld(payment: Payment) -> Iterator[Obstacle]:
+    if payment.review in WITHHOLDING:
+        _, is_told, why = (payment.review_note or "").rpartition("no fulfilment: ")
+        yield Obstacle(f"no fulfilment: {why if is_told else payment.review_note}", "warn")
+
+
+def _undelivered(
+    owed: Sequence[OutboxMessage], attempts: Sequence[DeliveryAttempt], now: datetime
+) -> Iterator[Obstacle]:
+    tries: dict[str, list[DeliveryAttempt]] = {}
+    for attempt in attempts:
+        tries.setdefault(attempt.outbox_id, []).append(attempt)
+    held: dict[str, OutboxMessage] = {}
+    for message in owed:
+        what = f"no {message.effect} at {message.sink}"
+        if message.status == OutboxStatus.DEAD:
+            why = _failing(message.sink, tries.get(message.id, []), message)
+            yield Obstacle(f"{what}: {why}, and was given up; redrive it when the sink is mended", "bad", message.id)
+        elif message.status == OutboxStatus.PENDING:
+            first = held.setdefault(message.sink, message)
+            if first is not message:
+                yield Obstacle(f"{what} yet: it goes out after {first.effect}", "quiet", message.id)
+            elif message.attempts:
+                at = "now" if message.next_attempt_at <= now else f"at {shown(message.next_attempt_at)}"
+                why = _failing(message.sink, tries.get(message.id, []), message)
+                yield Obstacle(f"{what} yet: {why}, next attempt {at}", "warn", message.id)
+            else:
+                yield Obstacle(f"{what} yet: the first attempt is due", "quiet", message.id)
+
+
+def _failing(sink: str, tries: Sequence[DeliveryAttempt], message: OutboxMessage) -> str:
+    """What a sink has done again and again; of tries that retention took, what the message itself tells."""
+    if not tries:
+        return f"sink {sink} has failed {times(message.attempts)}: {message.last_error}"
+    last, count = tries[-1], 0
+    for attempt in reversed(tries):
+        if attempt.outcome == "delivered" or attempt.http_status != last.http_status:
+            break
+        count += 1
+    if last.http_status is not None:
+        return f"sink {sink} has answered {last.http_status} {times(count)}"
+    return f"sink {sink} has not answered {times(count)} ({last.error})"
+
+
+def _unasked(
+    payment: Payment, breaker: Breaker, now: datetime, pause: timedelta, *, is_terminal: bool
+) -> Iterator[Obstacle]:
+    if is_terminal:
+        return
+    if payment.provider_ref is None:
+        yield Obstacle("not asked: the provider has not named the payment yet", "quiet")
+        return
+    if payment.next_poll_at is None:
+        if payment.phase in (Phase.OPEN, Phase.PROCESSING):
+            yield Obstacle("not asked: asking has ended without a last word; ask now, or resolve", "warn")
+        return
+    if breaker.broken_at is not None:
+        until = f" until {shown(breaker.probe_at)}" if breaker.probe_at is not None and breaker.probe_at > now else ""
+        away = f"the provider has not answered {times(breaker.failures)}"
+        yield Obstacle(f"not asked: the account's breaker is open{until}, since {away}", "warn")
+    elif pause:
+        yield Obstacle(f"not asked: the provider wants no question until {shown(now + pause)}", "quiet")
+    if payment.poll_error is not None:
+        failures = f" ({times(payment.poll_failures)} in a row)" if payment.poll_failures > 1 else ""
+        yield Obstacle(f"no answer to the last question{failures}: {payment.poll_error}", "warn")
+
+
+def _undecided(waiting: Sequence[InboxMessage]) -> Iterator[Obstacle]:
+    for message in waiting:
+        if message.status == InboxStatus.PENDING:
+            why = f", the last try failed: {message.last_error}" if message.last_error else ""
+            yield Obstacle(f"not decided: a {message.source} of {shown(message.received_at)}{why}", "quiet", message.id)
+        elif message.status == InboxStatus.DEAD:
+            words = (
+                f"not decided: a {message.source} of {shown(message.received_at)} was given up: {message.last_error}"
+            )
+            yield Obstacle(f"{words}; replay it when the fault is mended", "bad", message.id)
+        elif message.status == InboxStatus.PARKED:
+            words = f"not applied: a {message.source} of {shown(message.received_at)} is parked: {message.reason}"
+            yield Obstacle(words, "warn", message.id)
+
+
+_NUMBERS: Final = ("", "once", "twice", "three times", "four times", "five times", "six times")
+
+
+def times(count: int) -> str:
+    """How often, in words where they are short."""
+    return _NUMBERS[count] if 0 < count < len(_NUMBERS) else f"{count} times"
