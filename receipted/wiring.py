@@ -187,22 +187,25 @@ class Service:
         return PushMeter(self.database, providers, self.clock, settings)
 
     @asynccontextmanager
-    async def dispatcher(self) -> AsyncIterator[Dispatcher]:
-        """What hands effects to the sinks."""
+    async def dispatcher(self, on_end: Callable[[], None] = lambda: None) -> AsyncIterator[Dispatcher]:
+        """What hands effects to the sinks; `on_end` is called after each delivery."""
         settings = self.settings.fulfilment
         sinks = {sink.name: self._sink(sink) for sink in self.settings.sinks}
+        dispatcher = Dispatcher(
+            self.database,
+            sinks,
+            self.clock,
+            random.Random(),  # noqa: S311 - jitter, not a secret
+            # longer than any delivery, and no longer than needed: what was under way at a crash waits for its end
+            lease=timedelta(seconds=2 * settings.timeout_seconds + 5),
+            backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
+            concurrency=settings.concurrency,
+            on_end=on_end,
+        )
         try:
-            yield Dispatcher(
-                self.database,
-                sinks,
-                self.clock,
-                random.Random(),  # noqa: S311 - jitter, not a secret
-                # longer than any delivery, and no longer than needed: what was under way at a crash waits for its end
-                lease=timedelta(seconds=2 * settings.timeout_seconds + 5),
-                backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
-                concurrency=settings.concurrency,
-            )
+            yield dispatcher
         finally:
+            await dispatcher.aclose()
             for sink in sinks.values():
                 await sink.aclose()
 

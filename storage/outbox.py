@@ -1,21 +1,49 @@
 """The outbox: what is owed to each sink, once; claimed under a lease, delivered or dead."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from storage.columns import table_of
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.seals import outbox_seal
+from storage.sets import Columns, Insert, Update, instants
 from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
 
 _table = OutboxMessageTable.__table__  # type: ignore[attr-defined]
 _attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
+
+_PENDING: Final = f"status = '{OutboxStatus.PENDING.value}'"
+_ROW: Final = Columns(table_of(OutboxMessage), tuple(OutboxMessage.model_fields))
+_CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token"), ("id",))
+_SETTLE: Final = Update(
+    table_of(OutboxMessage),
+    ("status", "attempts", "next_attempt_at", "last_error", "delivered_at"),
+    ("id", "claim_token"),
+    only=_PENDING,
+)
+_ATTEMPT: Final = tuple(DeliveryAttempt.model_fields)
+_TRY: Final = Insert(table_of(DeliveryAttempt), _ATTEMPT)
+_tried: Final = itemgetter(*_ATTEMPT)
+
+#: No earlier message to the same sink is owed: about the same payment, or of the same alarm.
+_EARLIER: Final = (
+    f"SELECT 1 FROM outbox_message AS earlier WHERE earlier.{_PENDING} "  # noqa: S608 - our own names
+    "AND earlier.sink = outbox_message.sink AND earlier.id < outbox_message.id AND earlier.payment_id "
+)
+_IS_FIRST: Final = (
+    f"NOT EXISTS ({_EARLIER} = outbox_message.payment_id) "
+    f"AND (payment_id IS NOT NULL OR NOT EXISTS ({_EARLIER} IS NULL "
+    "AND earlier.account = outbox_message.account AND earlier.effect = outbox_message.effect))"
+)
 
 
 def owe(
@@ -98,46 +126,34 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
     account waits for its own alarm's earlier ones only, so that its end is never told before its beginning, and a
     sink that does not take one kind of alarm still hears of the others. Sinks in `busy` are left alone.
     """
-    due = (
-        select(_table)
-        .where(
-            _table.c.status == OutboxStatus.PENDING,
-            or_(
-                _table.c.next_attempt_at <= now,
-                _table.c.claim_token == 0,  # new, whatever the clock says that recorded it
-                _table.c.next_attempt_at > now + CLOCK_WAS_WRONG,
-            ),
-            _table.c.sink.not_in(busy),
-            ~_waits_for("payment_id"),
-            or_(_table.c.payment_id.is_not(None), ~_waits_for("account", "effect", is_about_account=True)),
-        )
-        .order_by(_table.c.next_attempt_at, _table.c.id)
-        .limit(limit)
+    is_sqlite = unit.dialect == "sqlite"
+    at, some = ("?", "?") if is_sqlite else ("%s::timestamptz", "%s")
+    others = f"AND sink NOT IN ({', '.join([some] * len(busy))}) " if busy else ""
+    query = (
+        f"SELECT {_ROW.expression(unit)} FROM outbox_message WHERE {_PENDING} "  # noqa: S608 - our own names
+        # a token of 0 is new, whatever the clock says that recorded it
+        f"AND (next_attempt_at <= {at} OR claim_token = 0 OR next_attempt_at > {at}) {others}AND {_IS_FIRST} "
+        f"ORDER BY outbox_message.next_attempt_at, outbox_message.id LIMIT {some}"
     )
-    if unit.dialect == "postgresql":
-        due = due.with_for_update(skip_locked=True)
-    claimed = unit.all(OutboxMessage, due)
-    if claimed:
-        unit.execute(
-            update(_table)
-            .where(_table.c.id.in_([m.id for m in claimed]))
-            .values(next_attempt_at=now + lease, claim_token=_table.c.claim_token + 1)
-        )
+    if not is_sqlite:
+        query += " FOR UPDATE SKIP LOCKED"
+    parameters = [*instants(unit.dialect, [now, now + CLOCK_WAS_WRONG]), *busy, limit]
+    claimed = _ROW.records(unit, OutboxMessage, query, parameters)
     for message in claimed:
         message.claim_token += 1
+        message.next_attempt_at = now + lease
+    _CLAIM(unit, ((m.next_attempt_at, m.claim_token, m.id) for m in claimed))
     return claimed
 
 
-def _waits_for(*same: str, is_about_account: bool = False) -> ColumnElement[bool]:
-    """Whether an earlier message that has the same in these columns is owed to the same sink."""
-    earlier = _table.alias("earlier")
-    query = select(earlier.c.id).where(
-        *(earlier.c[name] == _table.c[name] for name in same),
-        earlier.c.sink == _table.c.sink,
-        earlier.c.status == OutboxStatus.PENDING,
-        earlier.c.id < _table.c.id,
-    )
-    return exists(query.where(earlier.c.payment_id.is_(None)) if is_about_account else query)
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one claimed message: a try of it, and how it stands from now on."""
+
+    message: OutboxMessage
+    attempt: DeliveryAttempt
+    status: OutboxStatus
+    next_attempt_at: datetime
 
 
 def settle(
@@ -149,28 +165,28 @@ def settle(
     next_attempt_at: datetime,
 ) -> None:
     """The attempt is kept and the message moved on; raises LeaseLost when another worker has claimed it since."""
-    attempt.id, attempt.outbox_id, attempt.number = new_id(), message.id, message.attempts + 1
-    attempt.account = message.account
-    done = unit.execute(
-        update(_table)
-        .where(
-            _table.c.id == message.id,
-            _table.c.claim_token == message.claim_token,
-            _table.c.status == OutboxStatus.PENDING,
-        )
-        .values(
-            status=status,
-            attempts=attempt.number,
-            next_attempt_at=next_attempt_at,
-            last_error=attempt.error,
-            delivered_at=attempt.started_at + timedelta(milliseconds=attempt.duration_ms)
-            if status is OutboxStatus.DELIVERED
-            else None,
-        )
-    )
-    if done.rowcount != 1:
+    settle_all(unit, [Settlement(message, attempt, status, next_attempt_at)])
+
+
+def settle_all(unit: Unit, settlements: Sequence[Settlement]) -> None:
+    """The attempts are kept and the messages moved on; raises LeaseLost when another worker has claimed one since.
+
+    Then nothing of the unit of work may be kept.
+    """
+    for each in settlements:
+        message, attempt = each.message, each.attempt
+        attempt.id, attempt.outbox_id, attempt.number = new_id(), message.id, message.attempts + 1
+        attempt.account = message.account
+    if _SETTLE(unit, map(_settled, settlements)) != len(settlements):
         raise LeaseLost
-    unit.execute(insert(_attempts), values(attempt))
+    _TRY(unit, (_tried(each.attempt.__dict__) for each in settlements))
+
+
+def _settled(each: Settlement) -> tuple[Any, ...]:
+    attempt, is_delivered = each.attempt, each.status is OutboxStatus.DELIVERED
+    delivered_at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms) if is_delivered else None
+    moved = (each.status.value, attempt.number, each.next_attempt_at, attempt.error, delivered_at)
+    return (*moved, each.message.id, each.message.claim_token)
 
 
 def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:

@@ -1,11 +1,13 @@
 """Hands what the outbox owes to its sinks: at least once, per sink and payment in order, dead or delivered at the end.
 
-No transaction is open while a sink is being talked to (rule R3). The loop that calls `step` lives elsewhere.
+No transaction is open while a sink is being talked to (rule R3). The loop that calls `start` lives elsewhere.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,8 +16,9 @@ import structlog
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
 from storage import outbox
-from storage.engine import Database
-from storage.errors import LeaseLost
+from storage.engine import Database, Unit
+from storage.errors import LeaseLost, StorageUnavailable
+from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import OutboxStatus
 
@@ -29,12 +32,24 @@ _MISSING: Final = "the sink is not configured"
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """One delivery that is over, and not recorded yet."""
+
+    message: OutboxMessage
+    attempt: DeliveryAttempt
+    result: Result
+    at: datetime
+    is_missing: bool  #: there is no such sink
+
+
 class Dispatcher:
     """Delivers what is due. An effect may arrive more than once, with the same id; it is never given up silently.
 
     A crash, or a lease that ran out, after the sink took an effect and before that was recorded leads to another
     delivery. `lease` must be longer than any sink's own timeout; a sink that outlasts it is abandoned. At most
     `concurrency` deliveries run at a time, and each sink gets its share, so that a slow one does not stop the others.
+    What has ended is recorded together, in the commit that claims what goes next: load makes batches.
     """
 
     def __init__(
@@ -48,7 +63,9 @@ class Dispatcher:
         lease: timedelta = LEASE,
         concurrency: int = CONCURRENCY,
         missing_sink_delay: timedelta = MISSING_SINK_DELAY,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_end` is called after each delivery: `start` has something to record, and room for more."""
         self._database = database
         self._sinks = dict(sinks)
         self._clock = clock
@@ -57,59 +74,151 @@ class Dispatcher:
         self._lease = lease
         self._share = max(1, concurrency // max(1, len(self._sinks)))
         self._missing_sink_delay = missing_sink_delay
+        self._on_end = on_end
+        self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
+        self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
+        self._recording: asyncio.Task[list[OutboxMessage]] | None = None
 
     async def step(self) -> int:
-        """What was due has been tried and settled, as far as there was room; how many were tried.
+        """Everything that is due has been tried and settled; how many were tried.
 
-        While some of the first claim are under way, sinks that have room are given more, so that a step takes at most
-        about twice the longest delivery. Raises StorageUnavailable after what was under way has ended; what could not
-        be settled comes again when its lease has run out. Cancelled, it abandons what is under way.
+        Raises StorageUnavailable after what was under way has ended. Cancelled, it abandons what is under way.
         """
-        running: dict[asyncio.Task[None], str] = {}
         try:
-            first = set(await self._claim(running))
-            tried = len(first)
-            while running:
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    del running[task]
-                faults = [fault for task in done if (fault := task.exception()) is not None]
-                if faults:
-                    raise faults[0]
-                if not first.isdisjoint(running):
-                    tried += len(await self._claim(running))
-        except BaseException as fault:
-            if not isinstance(fault, Exception):
-                for task in running:
-                    task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            tried = await self.start()
+            while self._under_way:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                tried += await self.start()
+        except Exception:
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+            raise
+        except BaseException:
+            await self.aclose()
             raise
         return tried
 
-    async def _claim(self, running: dict[asyncio.Task[None], str]) -> list[asyncio.Task[None]]:
-        under_way = list(running.values())
-        room = {name: self._share - under_way.count(name) for name in self._sinks}
-        # Half a share at least: a transaction for each single free place would cost more than it gains.
-        wanted = {name: places for name, places in room.items() if places * 2 >= self._share}
-        if self._sinks and not wanted:
-            return []
-        claimed = await asyncio.to_thread(self._claim_rows, wanted)
-        started = {asyncio.create_task(self._handle(message)): message.sink for message in claimed}
-        running.update(started)
-        return list(started)
+    async def start(self) -> int:
+        """What has ended is recorded, and what is due is under way as far as there is room; how many were begun.
 
-    def _claim_rows(self, wanted: Mapping[str, int]) -> list[OutboxMessage]:
-        claimed: list[OutboxMessage] = []
+        More can be begun only after `on_end` was called, or more is owed. Does not wait for a sink, so that a slow
+        one holds up no other. Raises StorageUnavailable: then a later call records what has ended, unless its lease
+        has run out by then and it was claimed again.
+        """
+        self._harvest()
+        room = {name: places for name, places in self._room().items() if places > 0}
+        if not room and not self._ended:
+            return 0
+        # Shielded: a commit that has begun ends, and `_ended` says what it was.
+        self._recording = asyncio.create_task(asyncio.to_thread(self._record, list(self._ended), room))
+        claimed = await asyncio.shield(self._recording)
+        for message in claimed:
+            task = asyncio.create_task(self._hand_over(message))
+            task.add_done_callback(lambda _task: self._on_end())
+            self._under_way[task] = message.sink
+        return len(claimed)
+
+    async def aclose(self) -> None:
+        """What is under way is abandoned, and comes again when its lease has run out; what has ended is recorded.
+
+        Where storage is away, that comes again too.
+        """
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, *([self._recording] if self._recording else []), return_exceptions=True)
+        self._harvest()
+        if self._ended:
+            try:
+                await asyncio.to_thread(self._record, list(self._ended), {})
+            except StorageUnavailable as fault:
+                _log.warning("effect.abandoned", effects=len(self._ended), error=fault.code)
+
+    def _room(self) -> dict[str, int]:
+        """How many more each sink may be given; what has ended takes its place until it is recorded."""
+        taken = [*self._under_way.values(), *(each.message.sink for each in self._ended)]
+        if not self._sinks:
+            return {"": self._share - len(taken)}
+        return {name: self._share - taken.count(name) for name in self._sinks}
+
+    def _harvest(self) -> None:
+        for task in [task for task in self._under_way if task.done()]:
+            del self._under_way[task]
+            if not task.cancelled():
+                self._ended.append(task.result())
+
+    def _record(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
+        """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone."""
+        try:
+            with self._database.write() as unit:
+                settlements = self._settle(unit, ended)
+                claimed = self._claim(unit, room)
+        except StorageUnavailable:
+            raise
+        except Exception:
+            if not ended:
+                raise
+        else:
+            for each, settlement in zip(ended, settlements, strict=True):
+                self._ended.remove(each)
+                _tell(settlement)
+            return claimed
+        faults = [fault for each in ended if (fault := self._settle_alone(each)) is not None]
+        if faults:
+            raise faults[0]
         with self._database.write() as unit:
-            now = self._clock()
-            for name, places in wanted.items():
-                others = [other for other in self._sinks if other != name]
-                claimed += outbox.claim(unit, now, self._lease, places, busy=others)
-            if not self._sinks:
-                claimed += outbox.claim(unit, now, self._lease, self._share)
+            return self._claim(unit, room)
+
+    def _settle_alone(self, ended: Ended) -> Exception | None:
+        """The fault that keeps this one from being recorded, if there is one; it comes again when its lease ends."""
+        fault: Exception | None = None
+        try:
+            with self._database.write() as unit:
+                (settlement,) = self._settle(unit, [ended])
+        except StorageUnavailable:
+            raise
+        except LeaseLost:
+            # Delivered or not, whoever holds the lease now tries again and records that.
+            _log.warning("effect.lease_lost", **_about(ended.message), outcome=ended.attempt.outcome)
+        except Exception as found:  # noqa: BLE001 - the others are recorded before it is raised
+            fault = found
+        else:
+            _tell(settlement)
+        self._ended.remove(ended)
+        return fault
+
+    def _settle(self, unit: Unit, ended: Sequence[Ended]) -> list[Settlement]:
+        failed = [each.message.id for each in ended if not each.is_missing and isinstance(each.result, Failed)]
+        before: dict[str, list[DeliveryAttempt]] = defaultdict(list)
+        for attempt in outbox.attempts_of(unit, failed) if failed else ():
+            before[attempt.outbox_id].append(attempt)
+        settlements = [self._settlement(each, before[each.message.id]) for each in ended]
+        if settlements:
+            outbox.settle_all(unit, settlements)
+        return settlements
+
+    def _settlement(self, ended: Ended, before: list[DeliveryAttempt]) -> Settlement:
+        """How the message stands after this try, and those before it."""
+        message, attempt, result, at = ended.message, ended.attempt, ended.result, ended.at
+        if ended.is_missing:
+            return Settlement(message, attempt, OutboxStatus.PENDING, at + self._missing_sink_delay)
+        if isinstance(result, Delivered):
+            return Settlement(message, attempt, OutboxStatus.DELIVERED, at)
+        delay = None
+        if not result.is_final:
+            delay = self._backoff.next_delay(_tries(before) + 1, self._rng, result.retry_after)
+        attempt.outcome = "dead" if delay is None else "failed"
+        if delay is None:
+            return Settlement(message, attempt, OutboxStatus.DEAD, at)
+        return Settlement(message, attempt, OutboxStatus.PENDING, at + timedelta(seconds=delay))
+
+    def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
+        now, claimed = self._clock(), list[OutboxMessage]()
+        for name, places in room.items():
+            others = [other for other in self._sinks if other != name]
+            claimed += outbox.claim(unit, now, self._lease, places, busy=others)
         return claimed
 
-    async def _handle(self, message: OutboxMessage) -> None:
+    async def _hand_over(self, message: OutboxMessage) -> Ended:
         started_at = self._clock()
         sink = self._sinks.get(message.sink)
         result = Failed(_MISSING) if sink is None else await self._deliver(sink, message, started_at)
@@ -124,20 +233,7 @@ class Dispatcher:
             outcome="delivered" if isinstance(result, Delivered) else "failed",
             error=None if isinstance(result, Delivered) else result.error,
         )
-        try:
-            status = await asyncio.to_thread(self._settle, message, attempt, result, ended_at, is_missing=sink is None)
-        except LeaseLost:
-            # Delivered or not, whoever holds the lease now tries again and records that.
-            _log.warning("effect.lease_lost", **_about(message), outcome=attempt.outcome)
-            return
-        if status is OutboxStatus.DELIVERED:
-            _log.info("effect.delivered", **_about(message), http_status=attempt.http_status)
-            return
-        about = {**_about(message), "http_status": attempt.http_status, "error": attempt.error}
-        if status is OutboxStatus.DEAD:
-            _log.error("effect.dead", **about)
-        else:
-            _log.warning("effect.failed", **about)
+        return Ended(message, attempt, result, ended_at, is_missing=sink is None)
 
     async def _deliver(self, sink: Sink, message: OutboxMessage, now: datetime) -> Result:
         owed = OwedEffect(
@@ -158,21 +254,16 @@ class Dispatcher:
             _log.error("sink.broken", **_about(message), exc_type=type(error).__qualname__)
             return Failed(f"the sink broke its contract ({type(error).__qualname__})")
 
-    def _settle(
-        self, message: OutboxMessage, attempt: DeliveryAttempt, result: Result, now: datetime, *, is_missing: bool
-    ) -> OutboxStatus:
-        with self._database.write() as unit:
-            status, next_attempt_at = OutboxStatus.DELIVERED, now
-            if is_missing:
-                status, next_attempt_at = OutboxStatus.PENDING, now + self._missing_sink_delay
-            elif isinstance(result, Failed):
-                tries = _tries(outbox.attempts_of(unit, [message.id])) + 1
-                delay = None if result.is_final else self._backoff.next_delay(tries, self._rng, result.retry_after)
-                status = OutboxStatus.DEAD if delay is None else OutboxStatus.PENDING
-                next_attempt_at = now if delay is None else now + timedelta(seconds=delay)
-                attempt.outcome = "dead" if delay is None else "failed"
-            outbox.settle(unit, message, attempt, status=status, next_attempt_at=next_attempt_at)
-        return status
+
+def _tell(settled: Settlement) -> None:
+    attempt = settled.attempt
+    about = {**_about(settled.message), "http_status": attempt.http_status}
+    if settled.status is OutboxStatus.DELIVERED:
+        _log.info("effect.delivered", **about)
+    elif settled.status is OutboxStatus.DEAD:
+        _log.error("effect.dead", **about, error=attempt.error)
+    else:
+        _log.warning("effect.failed", **about, error=attempt.error)
 
 
 def _tries(attempts: list[DeliveryAttempt]) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +17,10 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import OwedEffect, Result, Sink
 from fulfilment.http_sink import HttpSink
 from storage import inbox, migrate, outbox, payments
-from storage.engine import Database
+from storage.engine import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
+from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment
 from tests.contract.fulfilment.receiver import KEY, Received, Receiver
 from worker.dispatch import Dispatcher
@@ -553,26 +554,136 @@ def test_storage_away(tmp_path: Path, shop: Shop) -> None:
 
 
 def test_storage_away_after_delivery(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When one result cannot be recorded the others still are, and that one is delivered again."""
+    """What could not be recorded while storage was away is recorded when it is back, and is not delivered again."""
     ids = [shop.owe(shop.payment()) for _ in range(3)]
-    settle = outbox.settle
-    lost: list[str] = []
+    settle_all = outbox.settle_all
+    faults = [StorageUnavailable(), StorageUnavailable()]
 
-    def failing(unit: object, message: OutboxMessage, *given: object, **named: object) -> None:
-        if not lost:
-            lost.append(message.id)
-            raise StorageUnavailable
-        settle(unit, message, *given, **named)  # type: ignore[arg-type]
+    def failing(unit: Unit, settlements: Sequence[Settlement]) -> None:
+        settle_all(unit, settlements)
+        if faults:
+            raise faults.pop()
 
-    monkeypatch.setattr(outbox, "settle", failing)
+    monkeypatch.setattr(outbox, "settle_all", failing)
 
     async def scenario(dispatcher: Dispatcher) -> None:
-        with pytest.raises(StorageUnavailable):
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable):
+                await dispatcher.step()
+            assert {shop.message(message_id).status for message_id in ids} == {"pending"}
+        assert await dispatcher.step() == 0
+        assert {shop.message(message_id).status for message_id in ids} == {"delivered"}
+        shop.clock.advance(LEASE.total_seconds())
+        assert await dispatcher.step() == 0
+
+    shop.run(scenario)
+    assert sorted(shop.received_ids()) == sorted(ids)
+    assert [len(shop.attempts(message_id)) for message_id in ids] == [1, 1, 1]
+
+
+def test_one_that_cannot_be_recorded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug met by one result is seen; the others of its commit are recorded, and that one is delivered again."""
+    ids = [shop.owe(shop.payment()) for _ in range(3)]
+    settle_all = outbox.settle_all
+    is_broken = True
+
+    def failing(unit: Unit, settlements: Sequence[Settlement]) -> None:
+        settle_all(unit, settlements)
+        if is_broken and ids[1] in [each.message.id for each in settlements]:
+            raise ValueError("a bug")
+
+    monkeypatch.setattr(outbox, "settle_all", failing)
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        nonlocal is_broken
+        with pytest.raises(ValueError, match="a bug"):
             await dispatcher.step()
-        statuses = {message_id: shop.message(message_id).status for message_id in ids}
-        assert statuses == {**dict.fromkeys(ids, "delivered"), lost[0]: "pending"}
+        await dispatcher.step()
+        assert [shop.message(message_id).status for message_id in ids] == ["delivered", "pending", "delivered"]
+        is_broken = False
         shop.clock.advance(LEASE.total_seconds())
         assert await dispatcher.step() == 1
 
     shop.run(scenario)
-    assert sorted(shop.received_ids()) == sorted([*ids, lost[0]])
+    assert sorted(shop.received_ids()) == sorted([*ids, ids[1]])
+    assert [len(shop.attempts(message_id)) for message_id in ids] == [1, 1, 1]
+
+
+def test_many_in_one_commit(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends while others are recorded is recorded together."""
+    ids = [shop.owe(shop.payment()) for _ in range(16)]
+    settle_all, sizes = outbox.settle_all, list[int]()
+
+    def counting(unit: Unit, settlements: Sequence[Settlement]) -> None:
+        if not sizes:  # the first commit lasts until all the others have come
+            for _ in range(1000):
+                if len(shop.receiver.received) == len(ids):
+                    break
+                threading.Event().wait(0.01)
+        sizes.append(len(settlements))
+        settle_all(unit, settlements)
+
+    monkeypatch.setattr(outbox, "settle_all", counting)
+
+    async def scenario(dispatcher: Dispatcher) -> None:
+        assert await dispatcher.step() == 16
+
+    shop.run(scenario)
+    assert sum(sizes) == 16
+    assert len(sizes) < 8
+    assert {shop.message(message_id).status for message_id in ids} == {"delivered"}
+
+
+def test_a_hanging_delivery_holds_up_no_other(shop: Shop) -> None:
+    """What comes to be owed while a delivery hangs is handed over meanwhile, also to the same sink."""
+    hanging = shop.owe(shop.payment())
+
+    class Hanging(Wrapped):
+        async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
+            if owed.id == hanging:
+                await self._then()
+            return await self._sink.deliver(owed, now)
+
+    async def scenario() -> None:
+        ended, held = asyncio.Event(), asyncio.Event()
+
+        async def hang() -> None:
+            await held.wait()
+
+        sink = Hanging(shop.http_sink(), hang)
+        dispatcher = shop.dispatcher({"shop": sink}, on_end=ended.set)
+        assert await dispatcher.start() == 1
+        later = shop.owe(shop.payment())
+        assert await dispatcher.start() == 1
+        async with asyncio.timeout(10):
+            await ended.wait()
+        assert await dispatcher.start() == 0
+        assert (shop.message(later).status, shop.message(hanging).status) == ("delivered", "pending")
+        held.set()
+        await dispatcher.step()
+        assert shop.message(hanging).status == "delivered"
+        await sink.aclose()
+
+    asyncio.run(scenario())
+    assert len(shop.received_ids()) == 2
+
+
+def test_stopped_before_recording(shop: Shop) -> None:
+    """An orderly stop records what has ended, so that it is not delivered again."""
+    message_id = shop.owe(shop.payment())
+
+    async def scenario() -> None:
+        ended = asyncio.Event()
+        sink = shop.http_sink()
+        dispatcher = shop.dispatcher({"shop": sink}, on_end=ended.set)
+        assert await dispatcher.start() == 1
+        async with asyncio.timeout(10):
+            await ended.wait()
+        assert shop.message(message_id).status == "pending"
+        await dispatcher.aclose()
+        await dispatcher.aclose()
+        await sink.aclose()
+
+    asyncio.run(scenario())
+    assert shop.message(message_id).status == "delivered"
+    assert len(shop.attempts(message_id)) == 1
