@@ -24,6 +24,7 @@ _RANDOM: Final = "make one with: python -c 'import secrets; print(secrets.token_
 def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterator[Fault]:
     """Everything wrong with settings of the right shape."""
     yield from _service(settings)
+    yield from _metrics(settings)
     yield from _waits(settings)
     yield from _sinks(settings)
     if not settings.accounts:
@@ -49,6 +50,17 @@ def _service(settings: Settings) -> Iterator[Fault]:
         remedy = f"add [[service.token_keys]] with an id and a secret; {_RANDOM}"
         yield Fault("service.token_keys", "is missing: callback and return URLs could not be signed", remedy)
     yield from _keys("service.token_keys", service.token_keys)
+
+
+def _metrics(settings: Settings) -> Iterator[Fault]:
+    token = settings.metrics.token
+    if token is None:
+        return
+    if token.problem:
+        yield Fault("metrics.token", token.problem, token.remedy)
+    elif token.size() < MIN_KEY_BYTES:
+        problem = f"({token.reference}) has {token.size()} bytes, which can be guessed"
+        yield Fault("metrics.token", problem, f"use a token of at least {MIN_KEY_BYTES} bytes; {_RANDOM}")
 
 
 def _database(url: str) -> Iterator[Fault]:

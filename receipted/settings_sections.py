@@ -1,32 +1,19 @@
 """The settings as a model: every name, default, bound and one line about each."""
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_serializer, field_validator
+from pydantic import Field, PlainValidator, ValidationInfo, field_serializer, field_validator
 
 from fulfilment.brokers.url import secrets_in as secrets_in_url
 from receipted.secrets import Secret, SecretReader
 from receipted.settings_accounts import REQUIRED, AccountSettings, Section, TokenKey
 from receipted.settings_api import ApiSettings
 from receipted.settings_console import ConsoleSettings
+from receipted.settings_metrics import MetricsSettings
+from receipted.settings_network import Network
 from receipted.settings_retention import RetentionSettings
 from storage.postgresql_url import secrets_in
-
-
-def _network(value: Any) -> IPv4Network | IPv6Network:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    try:
-        if isinstance(value, str):
-            return ip_network(value)
-    except ValueError:
-        pass  # one message for everything that is none
-    raise ValueError("Input should be a network such as 10.0.0.0/8, with no bits beyond its length") from None
-
-
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), PlainSerializer(str, return_type=str)]
 
 
 class ServiceSettings(Section):
@@ -252,6 +239,7 @@ class Settings(Section):
     push: PushSettings = Field(PushSettings(), description="how it is measured what push is worth")
     api: ApiSettings = Field(ApiSettings(), description="the REST API for programs of yours")
     console: ConsoleSettings = Field(ConsoleSettings(), description="the pages for people")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="metrics for Prometheus, and probes")
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
     retention: RetentionSettings = Field(RetentionSettings(), description="how long what is kept is kept")
     fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")
@@ -264,6 +252,8 @@ class Settings(Section):
         """Every secret with the full name of its setting."""
         for at, token_key in enumerate(self.service.token_keys):
             yield f"service.token_keys.{at}.secret", token_key.secret
+        if self.metrics.token is not None:
+            yield "metrics.token", self.metrics.token
         for at, sink in enumerate(self.sinks):
             yield from _numbered(f"sinks.{at}.secrets", sink.secrets)
             if sink.url is not None and not sink.is_url_written:

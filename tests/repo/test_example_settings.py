@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, BudgetSettings, TokenKey, WebhookKey
 from receipted.settings_api import ApiSettings
+from receipted.settings_metrics import MetricsSettings
 from receipted.settings_retention import RetentionSettings
 from receipted.settings_sections import (
     FulfilmentSettings,
@@ -34,6 +35,7 @@ MODELS = {
     "reconciliation": ReconciliationSettings,
     "push": PushSettings,
     "retention": RetentionSettings,
+    "metrics": MetricsSettings,
     "api": ApiSettings,
     "worker": WorkerSettings,
     "fulfilment": FulfilmentSettings,
