@@ -50,6 +50,13 @@ def short(record_id: str | None) -> str | None:
     return None if record_id is None else record_id[-12:]
 
 
+def size(message: InboxMessage) -> str:
+    """How many bytes there are, or that they are gone by a rule of retention: their digest is kept."""
+    if message.scrubbed_at is not None:
+        return f"bytes scrubbed {shown(message.scrubbed_at)}"
+    return f"{len(message.body)} bytes"
+
+
 def _actions(story: Story) -> Iterator[Entry]:
     for action in story.actions:
         about = "" if action.subject == story.payment.id else f" of {short(action.subject)}"
@@ -70,7 +77,7 @@ def _messages(story: Story) -> Iterator[Entry]:
 
 
 def _received(message: InboxMessage) -> Iterator[str]:
-    parts = [f"{len(message.body)} bytes, sha256 {message.digest[:12]}"]
+    parts = [f"{size(message)}, sha256 {message.digest[:12]}"]
     if message.key_id is not None:
         parts.append(f"verified with key {message.key_id}")
     if message.http_status is not None:

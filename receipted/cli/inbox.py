@@ -22,7 +22,7 @@ from receipted.cli.lookup import find_id
 from receipted.cli.progress import tracked
 from receipted.commands import Commands
 from statemachine.phases import Source
-from storage import inbox
+from storage import inbox, telling
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 
@@ -64,7 +64,7 @@ def list_(
                 message.received_at,
                 message.account,
                 message.source,
-                len(message.body),
+                len(message.body) if message.scrubbed_at is None else "scrubbed",
                 message.status,
                 message.decision,
                 output.short(message.payment_id),
@@ -101,7 +101,10 @@ def show(
         for name, value in message.headers:
             output.say(f"{output.shown(name)}: {output.shown(value)}")
         output.say("")
-        output.say(output.shown(_text(message), keep="\n\t"))
+        if message.scrubbed_at is not None:
+            output.say(f"{telling.size(message)}; their digest is kept: sha256 {message.digest}")
+        else:
+            output.say(output.shown(_text(message), keep="\n\t"))
 
 
 @app.command(epilog=example('receipted inbox replay 77c1d2aa90fe --reason "parser mended in 0.2" --by "Ada L."'))

@@ -7,8 +7,9 @@ import typer
 from receipted.cli import output, timeline
 from receipted.cli.context import ID_HELP, After, AsJson, Limit, example, known_account, opened, subcommands
 from receipted.cli.lookup import find_id
-from statemachine.phases import Phase
+from statemachine.phases import Phase, Review
 from storage import payments
+from storage.obstacles import REMEDIES
 from storage.tables import Payment
 
 app = subcommands("What is known of payments, and what may be asked for.")
@@ -72,11 +73,19 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     """Show a payment and its timeline: what came, from where, what was decided and why, what was sent."""
     with opened(context) as service, service.database.read() as unit:
         story = timeline.read(unit, find_id(unit, Payment, payment_id))
-        why = service.book.why(story.payment, service.clock())
+        now = service.clock()
+        why = service.book.why(story.payment, now)
+        is_terminal = story.payment.account in service.accounts and service.book.is_terminal(story.payment)
+        in_the_way = timeline.in_the_way(unit, story, now, is_terminal=is_terminal)
     if json:
-        output.as_json(timeline.as_data(story, why_next_poll=why))
+        output.as_json(timeline.as_data(story, why_next_poll=why, in_the_way=in_the_way))
         return
     summary(story.payment, why)
+    if in_the_way:
+        output.say("")
+        output.say("In the way")
+        for words in in_the_way:
+            output.say(output.shown(words))
     output.say("")
     output.say("Timeline")
     for entry in timeline.entries(story):
@@ -102,6 +111,7 @@ def summary(payment: Payment, why_next_poll: str | None = None) -> None:
             "phase": payment.phase,
             "review": payment.review,
             "review_note": payment.review_note,
+            "to do": REMEDIES[Review(payment.review)].do if payment.review else None,
             "failure_reason": payment.failure_reason,
             "checkout_url": timeline.checkout_url(payment),
             "expires_at": payment.expires_at,

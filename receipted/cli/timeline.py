@@ -1,11 +1,17 @@
 """One payment's story as the commands print it: its rows as JSON values, without bytes and headers."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from receipted.cli import output
+from storage import budget
+from storage.engine import Unit
+from storage.obstacles import obstacles
 from storage.story import Story, checkout_url, read
 from storage.tables import InboxMessage, Payment
 from storage.telling import entries
+from storage.types import InboxStatus
 
 __all__ = ["PRIVATE", "as_data", "checkout_url", "entries", "message_data", "payment_data", "read"]
 
@@ -13,13 +19,30 @@ __all__ = ["PRIVATE", "as_data", "checkout_url", "entries", "message_data", "pay
 PRIVATE: Final = ("body", "headers")
 
 
-def as_data(story: Story, *, why_next_poll: str | None) -> dict[str, Any]:
+def in_the_way(unit: Unit, story: Story, now: datetime, *, is_terminal: bool) -> list[str]:
+    """What has not happened to the payment and why, in words, the worst first."""
+    waiting = [message for message in story.messages if message.status != InboxStatus.DECIDED]
+    account = story.payment.account
+    found = obstacles(
+        story.payment,
+        story.owed,
+        story.attempts,
+        waiting,
+        budget.breaker(unit, account),
+        now,
+        is_terminal=is_terminal,
+        pause=budget.pause_left(unit, account, now),
+    )
+    return [obstacle.text for obstacle in found]
+
+
+def as_data(story: Story, *, why_next_poll: str | None, in_the_way: Sequence[str] = ()) -> dict[str, Any]:
     """The story as JSON values, by table; bodies and headers are left out."""
     by_outbox: dict[str, list[dict[str, Any]]] = {}
     for attempt in story.attempts:
         by_outbox.setdefault(attempt.outbox_id, []).append(output.row_of(attempt))
     return {
-        "payment": {**payment_data(story.payment), "why_next_poll": why_next_poll},
+        "payment": {**payment_data(story.payment), "why_next_poll": why_next_poll, "in_the_way": list(in_the_way)},
         "inbox_messages": [message_data(message) for message in story.messages],
         "transitions": [output.row_of(transition) for transition in story.transitions],
         "outbox_messages": [
@@ -42,5 +65,6 @@ def payment_data(payment: Payment) -> dict[str, Any]:
 
 
 def message_data(message: InboxMessage) -> dict[str, Any]:
-    """The message's columns but for its bytes and headers, with how many bytes there are."""
-    return {**output.row_of(message, without=PRIVATE), "size_bytes": len(message.body)}
+    """The message's columns but for its bytes and headers, with how many bytes there are; None where scrubbed."""
+    size_bytes = len(message.body) if message.scrubbed_at is None else None
+    return {**output.row_of(message, without=PRIVATE), "size_bytes": size_bytes}

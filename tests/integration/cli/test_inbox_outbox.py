@@ -3,10 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from receipted.cli.exits import Exit
 from storage import inbox, outbox
-from storage.tables import DeliveryAttempt
+from storage.tables import DeliveryAttempt, InboxMessageTable
 from storage.types import OutboxStatus
 
 WHO = ("--reason", "a test", "--by", "Ada L.")
@@ -75,6 +76,25 @@ def test_a_body_is_shown_only_when_asked_for(shell):
     assert (data["headers"], data["status"]) == ([["content-type", "application/json"]], "pending")
 
 
+def test_a_scrubbed_body_is_called_so_wherever_it_is_shown(shell):
+    """What retention took is no message of 0 bytes: that it is gone is said, and its digest is kept."""
+    found = webhook(shell)
+    service = shell.service()
+    with service.database.write() as unit:
+        kept = inbox.get(unit, found)
+        unit.execute(
+            update(InboxMessageTable)
+            .where(InboxMessageTable.__table__.c.id == found)
+            .values(body=b"", scrubbed_at=service.clock())
+        )
+    service.close()
+
+    assert "bytes scrubbed 20" in shell("inbox", "show", found, "--body").out
+    assert kept.digest in shell("inbox", "show", found, "--body").out
+    assert shell("inbox", "show", found, "--json").json["size_bytes"] is None
+    assert "scrubbed" in shell("inbox", "list").out
+
+
 @pytest.mark.parametrize(
     ("args", "count"),
     [
@@ -132,7 +152,14 @@ def test_dead_effects_are_redriven_by_id(shell):
     """A dead effect is due again; one that is not dead cannot be redriven."""
     payment = refused_create(shell)
     (dead,) = kill_everything_owed(shell)
-    assert "is dead" in shell("payments", "show", payment["id"]).out
+    shown = shell("payments", "show", payment["id"]).out
+    assert "is dead" in shown
+    in_the_way = "sink shop has answered 500 once, and was given up; redrive it when the sink is mended"
+    assert in_the_way in shown
+    assert any(
+        in_the_way in words
+        for words in shell("payments", "show", payment["id"], "--json").json["payment"]["in_the_way"]
+    )
 
     redriven = shell("outbox", "redrive", dead, *WHO, "--json").json
 
