@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from console.errors import HttpsRequired, NotFromHere, NotLoggedIn
+from console.errors import HttpsRequired, NotFromHere, NotLoggedIn, PasswordIsTemporary
 from console.guards import SAFE, check_origin, form_of, guard
 from console.page import Pages
 from console.parts import Parts
@@ -25,6 +25,10 @@ log = structlog.get_logger()
 
 _HOME: Final = "/console/"
 LOGIN: Final = "/console/login"
+_OWN: Final = "/console/me"
+
+#: What is served to whoever has to change a password first.
+_BEFORE_CHANGE: Final = (_OWN, LOGIN, "/console/logout")
 
 
 class Console(BaseRoute):
@@ -100,6 +104,11 @@ class Console(BaseRoute):
             return _to_login(request)
         if request.method not in SAFE:
             await self._checked(request)
+        person = request.state.person
+        if person is not None and person.must_change and not path.startswith(_BEFORE_CHANGE):
+            if request.method in SAFE:
+                return RedirectResponse(_OWN, 303)
+            raise PasswordIsTemporary
         return None
 
     async def _checked(self, request: Request) -> None:

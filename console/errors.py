@@ -30,6 +30,14 @@ class RoleMissing(ServiceError):
     status = 403
 
 
+class PasswordIsTemporary(ServiceError):
+    """Somebody gave you your password: change it first, on your own page."""
+
+    type = "authorization_error"
+    code = "password_is_temporary"
+    status = 403
+
+
 class NotFromHere(ServiceError):
     """The form was not sent by a page of this console, so that nothing was done; open the page again and repeat."""
 

@@ -64,7 +64,7 @@ class Own:
         now = self.parts.clock()
 
         def change(unit: Unit) -> str:
-            people.change_password(unit, person.id, new_hash, now)
+            people.change_password(unit, person.id, new_hash, now, is_temporary=False)
             console_sessions.revoke_all(unit, person.id, now)
             succeeded(unit, person.name, network)
             operators.note(

@@ -78,7 +78,10 @@ class Pages:
         shown = [
             entry
             for entry in NAVIGATION
-            if person is not None and person.role.allows(entry.role) and self.is_served(entry.path)
+            if person is not None
+            and not person.must_change
+            and person.role.allows(entry.role)
+            and self.is_served(entry.path)
         ]
         return {
             "person": person,

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope
 
 from console.passwords import Turns
 from console.signing import Signing
+from providers.contract import Scheme
 from statemachine.lifecycle import Lifecycle
 from storage.engine import Database, Unit
 from storage.tables import InboxMessage, OutboxMessage, Payment
@@ -56,6 +57,7 @@ class Account:
     default_kind: str
     lifecycles: Mapping[str, Lifecycle]  #: by kind
     configuration: Sequence[tuple[str, str]] = ()  #: name and shown value; of secrets, where they come from
+    authentication: Scheme | None = None  #: how its deliveries are told from forged ones, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,18 @@ class Prover(Protocol):
 
     def export(self, payment_id: str) -> Iterable[str]:
         """The payment's rows with their digests and bytes, one JSON object a line. Raises NotFound."""
+        ...
+
+
+class Asking(Protocol):
+    """Says when and why the provider is asked next about a payment."""
+
+    def why(self, payment: Payment, now: datetime) -> str | None:
+        """Why the next question is when it is, in words; None where none is planned."""
+        ...
+
+    def can_cancel(self, payment: Payment) -> bool:
+        """Whether the provider has a call that cancels such a payment."""
         ...
 
 
@@ -115,6 +129,7 @@ class Parts:
     commands: Callable[[], Commands]  #: while the application runs
     accounts: Mapping[str, Account]
     prover: Prover
+    asking: Asking
     redeem: Redeem
     signing: Signing
     origin: str  #: where browsers reach the service from outside, without a path

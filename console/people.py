@@ -12,11 +12,10 @@ from console.errors import InvalidForm
 from console.page import Pages
 from console.parts import Parts
 from console.passwords import hashed, made
-from console.person import Role, name_of
+from console.person import Role, name_of, new_person
 from statemachine.errors import ServiceError
 from storage import console_sessions, operators, people
 from storage.engine import Unit
-from storage.ids import new_id
 from storage.tables_console import ConsolePerson, ConsoleSession
 
 _HERE: Final = "/console/people"
@@ -65,9 +64,7 @@ class People:
             password = made()
             kept = await self.parts.passwords.do(lambda: hashed(password))
             now = self.parts.clock()
-            person = ConsolePerson(
-                id=new_id(), name=name, role=role.value, password_hash=kept, created_at=now, password_changed_at=now
-            )
+            person = new_person(name, role, kept, now, is_temporary=True)
 
             def add(unit: Unit) -> None:
                 people.add(unit, person)
@@ -89,7 +86,7 @@ class People:
 
         def change(unit: Unit) -> str:
             person = people.get(unit, person_id)
-            people.change_password(unit, person.id, kept, now)
+            people.change_password(unit, person.id, kept, now, is_temporary=True)
             console_sessions.revoke_all(unit, person.id, now)
             note(unit, self.parts, admin.name, "reset password", person.id, f"of {person.name}, in the console")
             return person.name

@@ -2,10 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from console.errors import InvalidForm
+from storage.ids import new_id
+from storage.tables_console import ConsolePerson
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,62}[a-z0-9])?", re.ASCII)
 
@@ -31,6 +34,7 @@ class Person:
     name: str
     role: Role
     session_id: str
+    must_change: bool = False  #: the password was given by somebody else, and is to be changed before anything else
 
     @property
     def may_act(self) -> bool:
@@ -41,6 +45,19 @@ class Person:
     def is_admin(self) -> bool:
         """Whether they see to who may use the console."""
         return self.role is Role.ADMIN
+
+
+def new_person(name: str, role: Role, password_hash: str, now: datetime, *, is_temporary: bool) -> ConsolePerson:
+    """The record of somebody new."""
+    return ConsolePerson(
+        id=new_id(),
+        name=name,
+        role=role.value,
+        password_hash=password_hash,
+        created_at=now,
+        password_changed_at=now,
+        is_temporary=is_temporary,
+    )
 
 
 def name_of(text: str) -> str:

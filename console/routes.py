@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute, Route
 
-from console import acts, login, own, people
+from console import acts, login, overview, own, people
 from console.application import Console
 from console.page import Pages
 from console.parts import Parts
@@ -19,6 +19,7 @@ def routes(parts: Parts) -> list[BaseRoute]:
         *own.routes(parts, pages, sessions),
         *people.routes(parts, pages),
         *acts.routes(parts, pages),
+        *overview.routes(parts, pages),
     ]
     static = Route(f"{STATIC}{{name}}", pages.static.serve, methods=["GET"])
     return [Console(parts, pages, sessions, [static, *areas])]

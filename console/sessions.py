@@ -86,7 +86,7 @@ class Sessions:
             return None
         if console_sessions.is_use_due(session, now):
             self._note_use(session, now)
-        return Person(person.id, person.name, Role(person.role), session.id)
+        return Person(person.id, person.name, Role(person.role), session.id, person.is_temporary)
 
     def _note_use(self, session: ConsoleSession, now: datetime) -> None:
         """A session that could not be kept alive ends early; that is no reason to refuse what is asked for now."""

@@ -7,8 +7,9 @@ from storage.engine import Unit
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
+from storage.tables_console import ConsoleSession
 
-Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery | Reconciliation | ApiKey
+Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery | Reconciliation | ApiKey | ConsoleSession
 
 _WHOLE = 32  #: hexadecimal digits of a UUID
 

@@ -39,10 +39,12 @@ def find(unit: Unit) -> list[ConsolePerson]:
     return unit.all(ConsolePerson, select(_table).order_by(_table.c.name))
 
 
-def change_password(unit: Unit, person_id: str, password_hash: str, now: datetime) -> None:
-    """The person logs in with another password from now on."""
+def change_password(unit: Unit, person_id: str, password_hash: str, now: datetime, *, is_temporary: bool) -> None:
+    """The person logs in with another password from now on; a temporary one is good for changing it alone."""
     unit.execute(
-        update(_table).where(_table.c.id == person_id).values(password_hash=password_hash, password_changed_at=now)
+        update(_table)
+        .where(_table.c.id == person_id)
+        .values(password_hash=password_hash, password_changed_at=now, is_temporary=is_temporary)
     )
 
 

@@ -20,6 +20,7 @@ class ConsolePerson(SQLModel, table=True):
     password_hash: str = Field(max_length=255)  #: with the function and its parameters; never shown
     created_at: datetime = Field(sa_column=instant(nullable=False))
     password_changed_at: datetime = Field(sa_column=instant(nullable=False))
+    is_temporary: bool = False  #: the password was given by somebody else: nothing is to be had before it is changed
     disabled_at: datetime | None = Field(default=None, sa_column=instant())  #: may not log in since then
 
 

@@ -10,6 +10,7 @@ from storage.errors import NotFound
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
+from storage.tables_console import ConsoleSession
 
 _SHORTEST: Final = 8
 _WHOLE: Final = 32  #: hexadecimal digits of a UUID
@@ -22,6 +23,7 @@ _NAMES: Final[dict[type[lookup.Found], str]] = {
     RejectedDelivery: "rejected delivery",
     Reconciliation: "reconciliation",
     ApiKey: "API key",
+    ConsoleSession: "session",
 }
 
 

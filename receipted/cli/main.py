@@ -18,6 +18,7 @@ from receipted.cli import (
     processes,
     reconciliations,
     rejected,
+    users,
     webhooks,
 )
 from receipted.cli.accounts import accounts
@@ -78,6 +79,7 @@ app.command(epilog=example("receipted retention", 'receipted retention --run --b
 app.add_typer(auditing.app, name="audit", epilog=example("receipted audit verify"))
 app.command(epilog=example("receipted lifecycles banked --mermaid"))(lifecycles.lifecycles)
 app.add_typer(keys.app, name="keys", epilog=example("receipted keys list"))
+app.add_typer(users.app, name="users", epilog=example("receipted users list"))
 app.add_typer(configuration.app, name="config", epilog=example("receipted config check"))
 
 

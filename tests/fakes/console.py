@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from console.parts import Bounds
 from console.passwords import Cost, hashed
-from console.person import Role
+from console.person import Role, new_person
 from console.signing import Signing, digest_of, new_secret
 from receipted import settings
 from receipted.console import Console, signing_keys
@@ -55,17 +55,13 @@ class Served:
         """Those of the settings that nobody changed."""
         return Bounds()
 
-    def person(self, role: Role | str = Role.OPERATOR, name: str | None = None) -> ConsolePerson:
+    def person(
+        self, role: Role | str = Role.OPERATOR, name: str | None = None, *, is_temporary: bool = False
+    ) -> ConsolePerson:
         """Somebody new, with PASSWORD."""
         now = self.service.clock()
-        person = ConsolePerson(
-            id=new_id(),
-            name=name or f"{Role(role).value}-{new_id()[-6:]}",
-            role=Role(role).value,
-            password_hash=_KEPT,
-            created_at=now,
-            password_changed_at=now,
-        )
+        name = name or f"{Role(role).value}-{new_id()[-6:]}"
+        person = new_person(name, Role(role), _KEPT, now, is_temporary=is_temporary)
         with self.service.database.write() as unit:
             people.add(unit, person)
         return person
@@ -168,4 +164,3 @@ def on_sqlite(
     found = settings.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), {})
     with serving(found, clock=clock) as served:
         yield served
-

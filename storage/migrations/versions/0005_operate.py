@@ -33,6 +33,7 @@ _UNPAID: Final = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' O
 #: Indexes of tables that may be large: name, and what follows CREATE.
 _INDEXES: Final[tuple[tuple[str, str], ...]] = (
     ("ix_payment_moving", "INDEX ON payment (phase, id) WHERE phase = 'open' OR phase = 'processing'"),
+    ("ix_operator_action_subject", "INDEX ON operator_action (subject, id)"),
     ("ix_outbox_message_dead", "INDEX ON outbox_message (status, id) WHERE status = 'dead'"),
     ("ix_payment_unpaid", f"INDEX ON payment (phase, id) WHERE {_UNPAID}"),
 )
@@ -82,6 +83,7 @@ def _people(do: Operations) -> None:
         sa.Column("password_hash", sa.String(255), nullable=False),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("password_changed_at", _INSTANT, nullable=False),
+        sa.Column("is_temporary", sa.Boolean(), nullable=False),
         sa.Column("disabled_at", _INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_console_person"),
     )
