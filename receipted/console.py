@@ -2,9 +2,9 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,12 +16,15 @@ from audit.verify import Audit
 from console.parts import Account, Bounds, Parts, Proof
 from console.routes import routes
 from console.signing import Signing
+from providers.contract import Client
+from providers.errors import UnsupportedByProvider
 from receipted.commands import Commands
 from receipted.errors import NotRunning
 from receipted.redeeming import redeem_one
 from receipted.wiring import Service, WiredAccount
 from receiver.body import read_body
 from receiver.peer import Peer, peer_of
+from storage.tables import Payment
 
 
 class Console:
@@ -30,6 +33,7 @@ class Console:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._commands: Commands | None = None
+        self._clients: Mapping[str, Client] = {}
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -47,11 +51,11 @@ class Console:
             yield
             return
         async with self._service.clients() as clients:
-            self._commands = Commands(self._service, clients)
+            self._commands, self._clients = Commands(self._service, clients), clients
             try:
                 yield
             finally:
-                self._commands = None
+                self._commands, self._clients = None, {}
 
     def _parts(self) -> Parts:
         service, settings = self._service, self._service.settings
@@ -61,6 +65,7 @@ class Console:
             commands=self._given,
             accounts={name: self._account(account) for name, account in service.accounts.items()},
             prover=_Prover(service),
+            asking=_Asking(service, lambda: self._clients),
             redeem=_Redeem(service),
             signing=Signing(signing_keys(service)),
             origin=_origin(settings.service.public_url),
@@ -87,6 +92,7 @@ class Console:
             default_kind=account.provider.default_kind,
             lifecycles=account.provider.lifecycles,
             configuration=tuple(_flat(account.settings.model_dump(mode="json"))),
+            authentication=account.provider.authentication,
         )
 
     def _given(self) -> Commands:
@@ -134,6 +140,26 @@ class _Redeem:
 
     def __call__(self, rejected_id: str, *, reason: str, by: str) -> str:
         return redeem_one(self._service, rejected_id, by=by, reason=reason)
+
+
+class _Asking:
+    """What is asked about a payment, and what may be asked for."""
+
+    def __init__(self, service: Service, clients: Callable[[], Mapping[str, Client]]) -> None:
+        self._service, self._clients = service, clients
+
+    def why(self, payment: Payment, now: datetime) -> str | None:
+        return self._service.book.why(payment, now) if payment.account in self._service.accounts else None
+
+    def can_cancel(self, payment: Payment) -> bool:
+        client = self._clients().get(payment.account)
+        if client is None or payment.provider_ref is None:
+            return False
+        try:
+            client.check_cancel(payment.kind)
+        except UnsupportedByProvider:
+            return False
+        return True
 
 
 class _Prover:
