@@ -15,6 +15,7 @@ import structlog
 
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
+from statemachine.tally import Counts, counts
 from storage import outbox
 from storage.engine import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
@@ -75,6 +76,7 @@ class Dispatcher:
         self._share = max(1, concurrency // max(1, len(self._sinks)))
         self._missing_sink_delay = missing_sink_delay
         self._on_end = on_end
+        self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
         self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
         self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
@@ -160,7 +162,7 @@ class Dispatcher:
         else:
             for each, settlement in zip(ended, settlements, strict=True):
                 self._ended.remove(each)
-                _tell(settlement)
+                self._tell(settlement)
             return claimed
         faults = [fault for each in ended if (fault := self._settle_alone(each)) is not None]
         if faults:
@@ -182,7 +184,7 @@ class Dispatcher:
         except Exception as found:  # noqa: BLE001 - the others are recorded before it is raised
             fault = found
         else:
-            _tell(settlement)
+            self._tell(settlement)
         self._ended.remove(ended)
         return fault
 
@@ -210,6 +212,12 @@ class Dispatcher:
         if delay is None:
             return Settlement(message, attempt, OutboxStatus.DEAD, at)
         return Settlement(message, attempt, OutboxStatus.PENDING, at + timedelta(seconds=delay))
+
+    def _tell(self, settled: Settlement) -> None:
+        sink = settled.message.sink
+        outcome = settled.attempt.outcome if sink in self._sinks else "missing"
+        self.attempts[sink, outcome] += 1
+        _tell(settled)
 
     def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
         now, claimed = self._clock(), list[OutboxMessage]()
