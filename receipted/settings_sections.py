@@ -146,7 +146,7 @@ class PushSettings(Section):
 class WorkerSettings(Section):
     """How the inbox is worked through."""
 
-    batch: int = Field(200, ge=1, description="how many messages are claimed at once")
+    batch: int = Field(500, ge=1, description="how many messages are claimed at once")
     lease_seconds: float = Field(60, gt=0, description="seconds that a claim lasts before others may take over")
     max_attempts: int = Field(12, ge=1, description="attempts after which a message is dead")
     retry_first_seconds: float = Field(1, gt=0, description="the wait after the first failed attempt, in seconds")

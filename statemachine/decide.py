@@ -1,6 +1,7 @@
 """decide(): from a payment and an observation to a decision. Pure and total."""
 
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -88,17 +89,25 @@ def effects_of(phase: Phase, passed: tuple[Phase, ...] = ()) -> tuple[Effect, ..
 
 
 def _advanced(lifecycle: Lifecycle, payment: Payment, walk: tuple[str, ...], doubt: _Doubt | None) -> Decision:
-    moves = moves_of(lifecycle)
-    state = payment.state
+    decision = _walked(lifecycle, payment.state, walk)
+    if payment.review is None and doubt is None:
+        return decision
+    if payment.review in ANSWERED_BY_A_MOVE:
+        decision = replace(decision, closes_review=True)
+    return _with_doubt(decision, payment, doubt)
+
+
+@cache
+def _walked(lifecycle: Lifecycle, state: str | None, walk: tuple[str, ...]) -> Decision:
+    """That a payment of that state goes this walk, with nothing in doubt: no more than the Machine has walks."""
+    moves, here = moves_of(lifecycle), state
     for target in walk:  # the Machine itself permits each step, or IllegalMove says that our table is wrong
-        state = moves.fire(state, target)
-    phases = tuple(lifecycle.phase(name) for name in (payment.state, *walk))
+        here = moves.fire(here, target)
+    phases = tuple(lifecycle.phase(name) for name in (state, *walk))
     effects = effects_of(phases[-1], phases[1:-1]) if phases[-1] is not phases[0] else ()
     via = walk[:-1]
-    words = f"{payment.state or 'new'} -> {walk[-1]}" + (f" (skipping {', '.join(via)})" if via else "")
-    closes = payment.review in ANSWERED_BY_A_MOVE
-    decision = Decision(Outcome.ADVANCED, words, to_state=walk[-1], via=via, effects=effects, closes_review=closes)
-    return _with_doubt(decision, payment, doubt)
+    words = f"{state or 'new'} -> {walk[-1]}" + (f" (skipping {', '.join(via)})" if via else "")
+    return Decision(Outcome.ADVANCED, words, to_state=walk[-1], via=via, effects=effects)
 
 
 def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation, doubt: _Doubt | None) -> Decision:

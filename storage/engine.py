@@ -81,7 +81,7 @@ def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record
 
 
 def unwatched(model: type[Record], columns: dict[str, Any]) -> Record:
-    """A detached record of a Row's class, with these as all of its columns; as `made`, and the dictionary is its own."""
+    """A detached record of a Row's class, with these as all of its columns; the dictionary becomes its own."""
     record: Record = _new(model)
     _said(record, set())
     _more(record, None)

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct, defstruct
+from msgspec.structs import asdict
 from sqlalchemy import JSON
 from sqlmodel import SQLModel
 
@@ -48,7 +50,7 @@ def outbox_seal(message: OutboxMessage) -> str:
 
 
 def _digest(record: SQLModel, columns: tuple[str, ...]) -> str:
-    names, take, instants, told = _layout(record.__class__, columns)
+    sealed, take, instants, told = _layout(record.__class__, columns)
     found = list(take(record.__dict__))
     for at in instants:
         if found[at] is not None:
@@ -57,28 +59,31 @@ def _digest(record: SQLModel, columns: tuple[str, ...]) -> str:
     is_plain = _PLAIN.issuperset(map(type, found))
     for at in told:
         is_plain = is_plain and _is_plain(found[at])
-    content = dict(zip(names, found, strict=True))
-    return sha256(_encode(content) if is_plain else canonical(content)).hexdigest()
+    content = sealed(*found)
+    return sha256(_encode(content) if is_plain else canonical(asdict(content))).hexdigest()
 
 
 @cache
 def _layout(
     model: type[SQLModel], columns: tuple[str, ...]
-) -> tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[Any, ...]], tuple[int, ...], tuple[int, ...]]:
-    """The names in the order of the alphabet, what takes their values, and where instants and JSON values stand."""
+) -> tuple[type[Struct], Callable[[Mapping[str, Any]], tuple[Any, ...]], tuple[int, ...], tuple[int, ...]]:
+    """A structure of the names in the order of the alphabet, which no digest has to sort again; what takes their
+    values; and where instants and JSON values stand.
+    """
     names = tuple(sorted(columns))
     kinds = [table_of(model).c[name].type for name in names]
     instants = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, UtcDateTime))
     told = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, JSON))
-    return names, itemgetter(*names), instants, told
+    return defstruct(f"{model.__name__}Sealed", [(name, object) for name in names]), itemgetter(*names), instants, told
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _FLOATS_ARE_EXACT: Final = 2**51
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 _PLAIN: Final = _SCALARS | {list, dict}
 _TEXT: Final = frozenset({str})
-_encode: Final = msgspec.json.Encoder(order="sorted").encode
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode  #: names sorted; a structure's as it has them
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
@@ -103,7 +108,7 @@ def microseconds(at: datetime) -> int:
     Exact until 2041. What was sealed first went through a float, and later instants are sealed as they were then.
     """
     since = at - _EPOCH
-    exact = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    exact = since // _MICROSECOND
     if -_FLOATS_ARE_EXACT < exact < _FLOATS_ARE_EXACT:
         return exact
     return round(since.total_seconds() * 1_000_000)

@@ -7,13 +7,15 @@ Every statement is announced by SQLAlchemy's events, and its faults are SQLAlche
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import JSON, BigInteger, Boolean, Integer, LargeBinary, Table, Uuid
 from sqlmodel import SQLModel
 
-from storage.engine import Unit, made
+from storage.columns import Row
+from storage.engine import Unit, columns_of, made, unwatched
 from storage.types import UtcDateTime
 
 Record = TypeVar("Record", bound=SQLModel)
@@ -94,6 +96,7 @@ class Columns:
     def __init__(self, table: Table, names: Sequence[str], *, given: Mapping[str, str] | None = None) -> None:
         """`given` are expressions in place of columns, by name."""
         self.names = tuple(names)
+        self._layouts: dict[type[SQLModel], tuple[str, ...]] = {}
         kinds = [kind_of(table, name) for name in names]
         told = [(given or {}).get(name, f"{table.name}.{name}") for name in names]
         pairs = list(zip(told, kinds, strict=True))
@@ -112,7 +115,17 @@ class Columns:
         found = list(zip(*unit.rows(query, parameters), strict=True))
         loaders = self._loaders[unit.dialect == "sqlite"]
         loaded = [column if load is None else load(column) for column, load in zip(found, loaders, strict=False)]
-        return [made(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
+        if not loaded or not issubclass(model, Row):
+            return [made(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
+        others = [repeat(None)] * (len(columns_of(model)) - len(self.names))
+        names = self._layout(model)
+        return [unwatched(model, dict(zip(names, row, strict=True))) for row in zip(*loaded, *others, strict=False)]
+
+    def _layout(self, model: type[Record]) -> tuple[str, ...]:
+        """The columns that are asked for, and then those that are not."""
+        if model not in self._layouts:
+            self._layouts[model] = (*self.names, *(name for name in columns_of(model) if name not in self.names))
+        return self._layouts[model]
 
 
 def unnest(kinds: Sequence[str], names: Sequence[str], alias: str = "r") -> str:

@@ -27,7 +27,7 @@ class ApplySettings:
     """The worker's own settings."""
 
     sinks: tuple[str, ...]  #: every effect is owed to each of them
-    batch: int = 200
+    batch: int = 500
     lease: timedelta = timedelta(seconds=60)
     max_attempts: int = 12
     retry_first: timedelta = timedelta(seconds=1)

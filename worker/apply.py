@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from statemachine.decide import decide
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
-from statemachine.phases import Alarm, ConflictPolicy, Effect, Outcome, Phase, Review
+from statemachine.phases import Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
 from storage import history, outbox
 from storage.engine import made
@@ -22,6 +22,9 @@ from worker.accounts import AccountRules
 from worker.batch import Batch
 from worker.effects import alarm_payload, payload
 
+#: What is owed where nothing is.
+_NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
+
 log = structlog.get_logger()
 
 #: The fact that a transfer was announced, with the instant of the announcement.
@@ -29,6 +32,7 @@ _TRANSFER: Final = "transfer_seen_at"
 
 _WORDS: Final = {outcome: outcome.value for outcome in Outcome}
 _PHASES: Final = {phase: phase.value for phase in Phase}
+_SCHEDULE: Final = PollPriority.SCHEDULE.value
 
 _UNPAID: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Phase.EXPIRED.value})
@@ -58,7 +62,7 @@ class Ledger:
             state_as_of=payment.state_as_of,
             changed_at=payment.changed_at,
             review=Review(payment.review) if payment.review else None,
-            policy=ConflictPolicy(rules.policy),
+            policy=rules.policy,
         )
         decision = decide(lifecycle, view, observation, self._now)
         if ask:
@@ -132,7 +136,7 @@ class Ledger:
         reason: str,
         *,
         decision: Decision | None = None,
-        owed: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        owed: Mapping[str, Sequence[str]] = _NOTHING,
     ) -> None:
         """Keep for the timeline what this message was decided to mean; the payment is kept as it is now.
 
@@ -142,10 +146,11 @@ class Ledger:
         if payment is not None:
             entry["payment"] = payment.id
             self.payment_id = self.payment_id or payment.id
-        if decision is not None and decision.to_state is not None and payment is not None:
-            entry |= {"state": decision.to_state, "transition": payment.version}
-        if decision is not None and decision.review is not None:
-            entry["review"] = decision.review.value
+        if decision is not None:
+            if decision.to_state is not None and payment is not None:
+                entry["state"], entry["transition"] = decision.to_state, payment.version
+            if decision.review is not None:
+                entry["review"] = decision.review.value
         if owed:
             entry["effects"] = list(owed)
             entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
@@ -202,14 +207,17 @@ class Ledger:
         if decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
             return
         facts = {**payment.facts, **observation.facts}
-        payment.facts = {name: value for name, value in facts.items() if value is not None}
+        if None in facts.values():
+            facts = {name: value for name, value in facts.items() if value is not None}
+        payment.facts = cast("dict[str, str]", facts)
         known = payment.failure_reason if payment.phase in _ENDED_UNPAID else None
         payment.failure_reason = observation.failure_reason or known
         payment.expires_at = observation.expires_at or payment.expires_at
-        for name in ("captured_minor", "refunded_minor"):
-            said, known = getattr(observation, name), getattr(payment, name)
-            if said is not None:
-                setattr(payment, name, max(said, known or 0))  # totals: a late smaller one is an old one
+        # totals: a late smaller one is an old one
+        if observation.captured_minor is not None:
+            payment.captured_minor = max(observation.captured_minor, payment.captured_minor or 0)
+        if observation.refunded_minor is not None:
+            payment.refunded_minor = max(observation.refunded_minor, payment.refunded_minor or 0)
 
     def _next_poll(self, rules: AccountRules, payment: Payment, decision: Decision) -> datetime | None:
         """At once where the decision asks; anew where the payment moved; else as the poller has set it."""
@@ -221,7 +229,7 @@ class Ledger:
         is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
         if decision.outcome is not Outcome.ADVANCED and (payment.next_poll_at is not None or is_terminal):
             return payment.next_poll_at
-        payment.poll_priority = PollPriority.SCHEDULE.value
+        payment.poll_priority = _SCHEDULE
         at = rules.next_poll(payment, self._now)
         is_seen = decision.review is not None or (payment.review is not None and not decision.closes_review)
         if at is None and not is_terminal and payment.phase in _UNPAID and not is_seen:
@@ -244,11 +252,13 @@ class Ledger:
         elif decision.closes_review:
             payment.review = payment.review_note = payment.review_opened_at = None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
-        owed = {
-            name: ids
-            for effect in decision.effects
-            if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason))
-        }
+        owed = _NOTHING
+        if decision.effects:
+            owed = {
+                name: ids
+                for effect in decision.effects
+                if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason))
+            }
         self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed)
 
     def _owe(self, payment: Payment, effect: Effect, name: str, reason: str) -> list[str]:

@@ -18,28 +18,37 @@ class Finder:
     def __init__(self, batch: Batch, message: InboxMessage) -> None:
         self._batch = batch
         self._message = message
+        self._account = message.account
+        self._kinds: dict[str | None, list[str]] = {}  #: what `kinds` has answered
 
     def kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
         """The kinds that the statement may be about, the likeliest first."""
-        kind, every = observation.kind, rules.provider.lifecycles
-        if kind is None:
-            return list(every)
-        if self._message.kind is not None or (len(every) == 1 and kind in every):
-            return [kind]
-        return [kind, *(each for each in every if each != kind)]
+        kind = observation.kind
+        found = self._kinds.get(kind)
+        if found is None:
+            every = rules.provider.lifecycles
+            if kind is None:
+                found = list(every)
+            elif self._message.kind is not None:
+                found = [kind]
+            else:
+                found = [kind, *(each for each in every if each != kind)]
+            self._kinds[kind] = found
+        return found
 
     def find(self, rules: AccountRules, observation: Observation) -> Payment | None:
         """The payment that the statement is about: by the provider's name, the channel, or the merchant's reference."""
-        batch, account, ref = self._batch, self._message.account, observation.provider_ref
+        batch, account, ref = self._batch, self._account, observation.provider_ref
+        about_id = self._message.about
         kinds = self.kinds(rules, observation)
-        if self._message.source == Source.CREATE and self._message.about is not None:
-            return batch.get(self._message.about)
+        if about_id is not None and self._message.source == Source.CREATE:
+            return batch.get(about_id)
         if ref is not None:
             named = batch.find_by_ref(account, kinds, ref)
             if named is not None:
                 return named
-        if self._message.about is not None:
-            about = batch.get(self._message.about)
+        if about_id is not None:
+            about = batch.get(about_id)
             is_its_ref = about.provider_ref is None or ref in (None, about.provider_ref)
             is_its_reference = None in (about.reference, observation.reference) or (
                 about.reference == observation.reference
@@ -52,7 +61,7 @@ class Finder:
 
     def twins(self, rules: AccountRules, observation: Observation) -> list[Payment]:
         """Payments of several kinds that the statement may be about, where nothing but its own words tells the kind."""
-        if self._message.kind is not None or observation.provider_ref is None or len(rules.provider.lifecycles) == 1:
+        if len(rules.provider.lifecycles) == 1 or self._message.kind is not None or observation.provider_ref is None:
             return []
         account, ref = self._message.account, observation.provider_ref
         return [p for kind in rules.provider.lifecycles if (p := self._batch.find_by_ref(account, [kind], ref))]

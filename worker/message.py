@@ -25,6 +25,10 @@ _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED
 #: Where statements of our own come from; what comes in from outside is never one.
 _OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL})
 
+_OUR_HEADER = ["content-type", statements.CONTENT_TYPE]
+_SOURCES = {source.value: source for source in Source}
+_PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
+
 _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 
 
@@ -41,6 +45,8 @@ class Application:
         self._ledger = Ledger(batch, message, settings.sinks)
         self._awaits: str | None = None
         self._reading: Reading | None = None
+        # a sender may write any header it likes
+        self._is_ours = message.source in _OUR_SOURCES and _OUR_HEADER in message.headers
 
     def foresee(self, refs: dict[Key, None], ids: set[str]) -> None:
         """Add the payments that the message names, so that they can be read with all others'."""
@@ -49,8 +55,9 @@ class Application:
             return
         if message.about is not None:
             ids.add(message.about)
-        if not self._is_ours() and message.source != Source.RETURN:
-            refs.update(dict.fromkeys(self._finder.named(rules, self.reading(rules))))
+        if not self._is_ours and message.source != Source.RETURN:
+            for key in self._finder.named(rules, self.reading(rules)):
+                refs[key] = None
 
     def is_about(self, refs: AbstractSet[tuple[str, str]]) -> bool:
         """Whether the message names one of these payments, by account and the provider's name."""
@@ -59,16 +66,17 @@ class Application:
     def foresee_unnamed(self, references: dict[Key, None]) -> None:
         """Add the references of payments that the message does not name by an id that is known here."""
         if self._rules is not None and self._reading is not None and self._message.about is None:
-            references.update(dict.fromkeys(self._finder.unnamed(self._rules, self._reading)))
+            for key in self._finder.unnamed(self._rules, self._reading):
+                references[key] = None
 
     def run(self) -> None:
         """The message is decided or parked, or put off until the create call that it may belong to is answered."""
         message, rules = self._message, self._rules
         if rules is None:
             self._ledger.note(None, Outcome.PARKED, f"account {message.account} is not configured")
-        elif self._is_ours() and message.variant_of is not None:
+        elif self._is_ours and message.variant_of is not None:
             self._ledger.note(None, Outcome.PARKED, f"same identity as message {message.variant_of}, other content")
-        elif self._is_ours():
+        elif self._is_ours:
             self._apply_ours(rules, statements.decode(message.body))
         elif message.source == Source.RETURN:
             self._ask_about_return()
@@ -77,11 +85,6 @@ class Application:
             return
         self._finish()
 
-    def _is_ours(self) -> bool:
-        if self._message.source not in _OUR_SOURCES:
-            return False  # a sender may write any header it likes
-        return ["content-type", statements.CONTENT_TYPE] in self._message.headers
-
     def reading(self, rules: AccountRules) -> Reading:
         """What the statement means; it is read once."""
         if self._reading is None:
@@ -89,7 +92,8 @@ class Application:
         return self._reading
 
     def _read(self, rules: AccountRules) -> Reading:
-        message, source = self._message, Source(self._message.source)
+        message = self._message
+        source = _SOURCES.get(message.source) or Source(message.source)
         # An answer is true of the instant at which we asked; a slow one must not look newer than a later question's.
         asked_at = message.provider_time if source in ANSWERS else None
         return rules.provider.parse(
@@ -108,27 +112,33 @@ class Application:
         if reading.unreadable:
             self._ledger.note(None, Outcome.PARKED, f"unreadable: {reading.unreadable}")
             return True
-        if any(self._must_wait(rules, observation) for observation in reading.observations):
-            return False  # before anything is decided, so that all of the message is put off
+        found: Payment | None = None
+        if rules.adopts_unknown:
+            for observation in reading.observations:
+                found = self._finder.find(rules, observation)
+                if found is None and self._may_be_under_way(rules, observation):
+                    return False  # before anything is decided, so that all of the message is put off
+        is_alone = len(reading.observations) == 1  # then nothing has changed since it was looked for
         for observation in reading.observations:
             if self._message.variant_of is not None:
                 self._doubt_variant(rules, observation)
             else:
-                self._apply_observation(rules, observation)
+                self._apply_observation(rules, observation, found if is_alone else None)
         if reading.hints or reading.hints_account:
             self._ask_about_hints(rules, reading)
         elif not reading.observations:
             self._ledger.note(None, Outcome.NOTED, reading.note or "nothing to decide")
         return True
 
-    def _apply_observation(self, rules: AccountRules, observation: Observation) -> None:
+    def _apply_observation(self, rules: AccountRules, observation: Observation, found: Payment | None) -> None:
+        """`found` is the payment that it is about, where that is known already."""
         twins = self._finder.twins(rules, observation)
         if len(twins) > 1:
             for twin in twins:
                 self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
             self._ask(*twins)
             return
-        payment, is_new = self._finder.find(rules, observation), False
+        payment, is_new = found or self._finder.find(rules, observation), False
         ref = observation.provider_ref
         if payment is not None and payment.provider_ref is not None and ref not in (None, payment.provider_ref):
             payment = self._other_of_same_wish(rules, payment, ref)
@@ -188,13 +198,6 @@ class Application:
             self._ledger.note(
                 None, Outcome.NOTED, reading.note or f"a hint; the provider is asked about {count} payments"
             )
-
-    def _must_wait(self, rules: AccountRules, observation: Observation) -> bool:
-        return (
-            rules.adopts_unknown
-            and self._finder.find(rules, observation) is None
-            and self._may_be_under_way(rules, observation)
-        )
 
     def _may_be_under_way(self, rules: AccountRules, observation: Observation) -> bool:
         """Whether a create call without an answer yet may turn out to have made this very payment."""
@@ -278,9 +281,8 @@ class Application:
     def _finish(self) -> None:
         message, entries = self._message, self._ledger.outcomes
         entry = entries[0] if len(entries) == 1 else min(entries, key=lambda each: _WEIGHT.index(each["outcome"]))
-        is_parked = entry["outcome"] == Outcome.PARKED
-        message.status = InboxStatus.PARKED.value if is_parked else InboxStatus.DECIDED.value
-        message.decision, message.reason = entry["outcome"], entry["reason"]
+        message.decision, message.reason = outcome, _ = entry["outcome"], entry["reason"]
+        message.status = _PARKED if outcome == Outcome.PARKED else _DECIDED
         message.outcomes = [*message.outcomes, *entries]
         message.payment_id = self._ledger.payment_id or message.payment_id
         message.awaits = self._awaits
