@@ -46,6 +46,10 @@ class Chart:
         """Whether there is nothing to draw."""
         return not any(value for series in self.series for value in series.values)
 
+    def told(self, value: float | None) -> str:
+        """A value as it is shown; a dash where nothing is known."""
+        return "–" if value is None else self._shown(value)
+
     def bars(self) -> Markup:
         """Stacked bars."""
         return self._drawn(pygal.StackedBar, margin=0, spacing=4)

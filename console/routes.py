@@ -8,6 +8,7 @@ from console.page import Pages
 from console.parts import Parts
 from console.sessions import Sessions
 from console.static_files import PATH as STATIC
+from console.tables import admin as tables
 
 
 def routes(parts: Parts) -> list[BaseRoute]:
@@ -19,6 +20,7 @@ def routes(parts: Parts) -> list[BaseRoute]:
         *own.routes(parts, pages, sessions),
         *people.routes(parts, pages),
         *acts.routes(parts, pages),
+        *tables.routes(parts, pages),
         *overview.routes(parts, pages),
     ]
     static = Route(f"{STATIC}{{name}}", pages.static.serve, methods=["GET"])

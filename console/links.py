@@ -1,0 +1,22 @@
+"""Where the rows behind a figure are: the tables with their filters, as addresses."""
+
+from typing import Final
+from urllib.parse import quote, urlencode
+
+_TABLES: Final = "/console/tables"
+
+
+def table(name: str, **filters: str | None) -> str:
+    """The table of this name with those rows of which each filter is true."""
+    wanted = {key: value for key, value in filters.items() if value}
+    return f"{_TABLES}/{name}/list" + (f"?{urlencode(wanted)}" if wanted else "")
+
+
+def account(name: str) -> str:
+    """The account's own page."""
+    return f"/console/accounts/{quote(name, safe='')}"
+
+
+def payment(payment_id: str) -> str:
+    """The payment's own page."""
+    return f"/console/payments/{quote(payment_id, safe='')}"
