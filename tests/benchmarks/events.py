@@ -4,10 +4,12 @@ Each payment has three events, as Stable Genius tells them: it awaits payment (a
 transition), it is confirmed (a transition, and an effect is owed). Signed with the standard library alone.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from hmac import digest
+from random import Random
 from typing import Final
 
 ACCOUNT: Final = "sg"
@@ -28,10 +30,13 @@ _STEPS: Final = (
 DIALECTS: Final = ("stable_genius", "stripe", "body")
 
 
-def bodies(number: int, *, per_payment: int = 3, sizes: Sequence[int] = SIZES) -> list[bytes]:
-    """So many events. `per_payment` = 1 tells each payment's first alone; a large one tells much of one payment."""
+def bodies(number: int, *, per_payment: int = 3, sizes: Sequence[int] = SIZES, seed: str | None = None) -> list[bytes]:
+    """So many events. `per_payment` = 1 tells each payment's first alone; a large one tells much of one payment.
+
+    With a seed they are of the payments of which `payments` tells.
+    """
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    ids = iter(_random_ids(2 * number))
+    ids = iter(_random_ids(2 * number, seed))
     made, payment = [], ""
     for count in range(number):
         told = count % per_payment
@@ -40,6 +45,11 @@ def bodies(number: int, *, per_payment: int = 3, sizes: Sequence[int] = SIZES) -
         name, status = _STEPS[min(told, 1) if per_payment != 3 else told]
         made.append(_body(next(ids), payment, name, status, moment, sizes[count % len(sizes)]))
     return made
+
+
+def payments(number: int, seed: str) -> list[str]:
+    """The provider's names of the payments of which that many events with this seed tell."""
+    return [json.loads(body)["data"]["id"] for body in bodies(number, seed=seed)[::3]]
 
 
 def _body(event: str, payment: str, name: str, status: str, moment: str, size: int) -> bytes:
@@ -70,8 +80,8 @@ def topups(number: int) -> list[bytes]:
     return made
 
 
-def _random_ids(number: int) -> Iterator[str]:
-    text = os.urandom(12 * number).hex()
+def _random_ids(number: int, seed: str | None = None) -> Iterator[str]:
+    text = (os.urandom(12 * number) if seed is None else Random(seed).randbytes(12 * number)).hex()
     return (text[start : start + 24] for start in range(0, len(text), 24))
 
 

@@ -199,9 +199,9 @@ class Load:
             sock.close()
 
 
-def made(number: int, dialect: str, path: str) -> list[bytes]:
+def made(number: int, dialect: str, path: str, seed: str | None = None) -> list[bytes]:
     """So many requests, signed now."""
-    bodies = events.topups(number) if dialect == "stripe" else events.bodies(number)
+    bodies = events.topups(number) if dialect == "stripe" else events.bodies(number, seed=seed)
     return [events.request(path, body, dialect) for body in bodies]
 
 
@@ -214,7 +214,7 @@ def again(load: Load, requests: Sequence[bytes]) -> Iterator[bytes]:
 def main(arguments: Sequence[str]) -> dict[str, Any]:
     """What was measured. `acknowledged` counts every 2xx, warm-up and drain included."""
     options = _parser().parse_args(arguments)
-    requests = made(options.number, options.dialect, options.path)
+    requests = made(options.number, options.dialect, options.path, options.seed)
     warm_up = made(options.warm_up, options.dialect, options.path)
     gc.collect()
     gc.freeze()
@@ -256,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-up", type=int, default=0, help="deliveries before that, which are not measured")
     parser.add_argument("--rate", type=float, default=0.0, help="deliveries a second, instead of a closed loop")
     parser.add_argument("--again", action="store_true", help="each was delivered before the clock starts")
+    parser.add_argument("--seed", help="of the ids: whoever knows it knows the payments beforehand")
     parser.add_argument("--dialect", choices=events.DIALECTS, default="stable_genius")
     return parser
 

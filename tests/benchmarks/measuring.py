@@ -54,10 +54,12 @@ class Target:
         number: int = 0,
         warm_up: int = 0,
         most: float = _FIRST_GUESS,
+        seed: str = "",
     ) -> Run:
         """Deliver for so long, in a closed loop unless a rate is given.
 
-        `again`: only so many, over and over. `number`: until so many are delivered, if that is sooner.
+        `again`: only so many, over and over. `number`: until so many are delivered, if that is sooner. `seed`: of
+        the payments that `events.payments` tells.
         """
         pace = rate or self._pace.get(connections, most)
         number = number or again or int(pace * seconds * (1.1 if rate else _RESERVE)) + connections + 500
@@ -67,6 +69,7 @@ class Target:
             *(("--warm-up", warm_up), ("--rate", rate)),
         ]
         words = [str(word) for option in options for word in option] + (["--again"] if again else [])
+        words += ["--seed", seed] if seed else []
         before = self.served.cpu()
         done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.generator", *words], stdout=subprocess.PIPE, check=True, cwd=ROOT

@@ -5,12 +5,18 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select
 
+from storage import batches
+from storage.engine import made
+from storage.ids import new_id
 from storage.schema import metadata
+from storage.tables import Payment
+from storage.types import PollPriority
+from tests.benchmarks import events
 from tests.benchmarks.databases import POSTGRESQL, SQLITE, Databases, count, opened
 from tests.benchmarks.figures import Bar, Part, Plan, Spread, Table, number, prose
 from tests.benchmarks.measuring import Run, Target, rounds
@@ -20,6 +26,8 @@ ABOUT: Final = prose("""
 Deliveries come in and are applied at the same time: on SQLite in one process as `receipted serve` has it, on PostgreSQL
 by `receipted web` and `receipted worker`.
 Everything of the two parts above is included, and effects are handed to a function in the process.
+Each payment is known before its provider says the first word of it, as one that is created through the API, so that
+nobody is asked about it meanwhile.
 The lag is from `received_at` to `decided_at` of each message: the delivery is verified, and the worker has decided, in
 the transaction that is committed next.
 What is still undecided when the patience ends counts as decided then.
@@ -27,6 +35,10 @@ What is still undecided when the patience ends counts as decided then.
 
 _CONNECTIONS: Final = 64
 _RATE: Final = 4000.0
+#: Deliveries made ahead for a second where as many are taken as are answered.
+_MOST: Final = 15_000
+#: Payments that are made known in one commit.
+_AT_ONCE: Final = 5_000
 #: Seconds that the worker has for what is left when deliveries end.
 _PATIENCE: Final = 4.0
 _TARGET: Final = 12_000
@@ -56,12 +68,29 @@ class System:
 
     def run(self, seconds: float, rate: float) -> None:
         """Deliver for so long; then wait until everything is decided, within bounds, and read the lags."""
+        number = int((rate or _MOST) * seconds * 1.1)
+        seed = new_id()
+        self._know(events.payments(number, seed))
         began = datetime.now(UTC)
-        run = self.target.run(_CONNECTIONS, seconds, rate=rate, most=15_000)
+        run = self.target.run(_CONNECTIONS, seconds, rate=rate, number=number, seed=seed)
         give_up, pause = time.monotonic() + _PATIENCE, threading.Event()
         while self._undecided() and time.monotonic() < give_up:
             pause.wait(0.1)  # of another process, which sets no event here
         (self.paced if rate else self.closed).append((run, self._lag(began)))
+
+    def _know(self, names: Sequence[str]) -> None:
+        """The payments are kept, and nothing is known of them but their names."""
+        now = datetime.now(UTC)
+        common = {"account": events.ACCOUNT, "kind": "payment_intent", "phase": "open", "facts": {}, "head_hash": ""}
+        common |= dict.fromkeys(("created_at", "changed_at", "heard_at"), now)
+        common |= dict.fromkeys(("version", "statements", "reviews", "polls", "poll_failures"), 0)
+        common |= {"next_poll_at": now + timedelta(hours=1), "poll_priority": PollPriority.SCHEDULE.value}
+        with opened(self.url) as database:
+            for start in range(0, len(names), _AT_ONCE):
+                part = names[start : start + _AT_ONCE]
+                known = [made(Payment, {**common, "id": new_id(), "provider_ref": name}) for name in part]
+                with database.write() as unit:
+                    batches.add(unit, known)
 
     def _undecided(self) -> int:
         with opened(self.url) as database, database.read() as unit:
