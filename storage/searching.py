@@ -9,11 +9,12 @@ from sqlalchemy import ColumnElement, select, tuple_
 
 from storage.engine import Unit
 from storage.ids import is_id
-from storage.tables import InboxMessageTable, KnownDelivery, OutboxMessageTable, PaymentTable
+from storage.tables import InboxMessageTable, KnownDelivery, OperatorAction, OutboxMessageTable, PaymentTable
 
 _payment = PaymentTable.__table__  # type: ignore[attr-defined]
 _inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
 _outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
+_action = OperatorAction.__table__  # type: ignore[attr-defined]
 _known = KnownDelivery.__table__  # type: ignore[attr-defined]
 
 #: Rows that one search finds at most, the newest first.
@@ -46,6 +47,11 @@ def message_ids(unit: Unit, words: str) -> list[str]:
 def owed_ids(unit: Unit, words: str) -> list[str]:
     """Outbox messages of that id, and those about the payments that are found by it."""
     return _about(unit, _outbox, words, set())
+
+
+def action_ids(unit: Unit, words: str) -> list[str]:
+    """What people did about the thing of that id."""
+    return sorted(_ids(unit, _action.c.id, _action.c.subject == words), reverse=True) if _is_kept(words) else []
 
 
 def whole_id(words: str) -> list[str]:

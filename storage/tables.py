@@ -433,6 +433,7 @@ class OperatorAction(SQLModel, table=True):
     """What a named person did here, and why."""
 
     __tablename__ = "operator_action"
+    __table_args__ = (Index("ix_operator_action_subject", "subject", "id"),)
 
     id: str = Field(sa_column=identifier(primary=True))
     account: str | None = Field(default=None, max_length=64)  #: of the subject; None where it has none

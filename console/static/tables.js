@@ -1,0 +1,25 @@
+// Of the tables: choosing every row of a page, and going on by itself while something is done about many rows.
+// Everything works without it too.
+
+const all = document.querySelector("[data-choose-all]");
+const boxes = [...document.querySelectorAll('input[type="checkbox"][name="id"]')];
+
+function count() {
+  const chosen = boxes.filter((box) => box.checked).length;
+  const told = document.querySelector("[data-chosen]");
+  if (told) told.textContent = chosen ? `${chosen} chosen` : "";
+  if (all) {
+    all.checked = chosen > 0 && chosen === boxes.length;
+    all.indeterminate = chosen > 0 && chosen < boxes.length;
+  }
+}
+
+all?.addEventListener("change", () => {
+  for (const box of boxes) box.checked = all.checked;
+  count();
+});
+for (const box of boxes) box.addEventListener("change", count);
+count();
+
+const onward = document.querySelector("form[data-onward]");
+if (onward) setTimeout(() => onward.requestSubmit(), 400);

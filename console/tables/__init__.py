@@ -1,0 +1,1 @@
+"""The tables of the console: starlette-admin's views over storage's reading functions, on pages of our own frame."""

@@ -1,0 +1,144 @@
+"""Something done about many rows: in steps that each answer soon, so that a person sees how far it is and can stop."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from console.actions import reason_of, require
+from console.errors import InvalidForm
+from console.page import Pages
+from console.parts import Parts
+from console.person import Role
+from statemachine.errors import ServiceError
+from storage import sifting
+from storage.errors import StorageUnavailable
+from storage.ids import is_id
+from storage.sifting import Place, Wanted
+from storage.telling import shown
+from storage.types import OutboxStatus
+
+#: Seconds of one step, and rows of it.
+_SECONDS: Final = 4.0
+_MOST: Final = 100
+
+#: What did not work, that one page names.
+_TOLD: Final = 50
+
+#: Filters that say which dead effects are meant, where all of them are.
+_NARROWING: Final = ("account", "effect", "sink")
+
+Do = Callable[[str, str, str], Awaitable[str]]  #: (id, reason, by) -> what became of it, in words
+
+
+@dataclass(slots=True)
+class Step:
+    """How far it is."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    words: list[tuple[str, str]] = field(default_factory=list)  #: of this step: ids and what did not work
+    left: list[str] = field(default_factory=list)  #: ids that are still to be done
+    after: str | None = None  #: where to go on among all of them
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return not self.left and self.after is None
+
+
+class Steps:
+    """One kind of action on many rows of one table."""
+
+    def __init__(self, parts: Parts, pages: Pages, key: str, verb: str, done: str, do: Do) -> None:
+        self._parts, self._pages, self._key, self._do = parts, pages, key, do
+        self._verb, self._done = verb, done
+
+    async def __call__(self, request: Request) -> Response:
+        """One step. Raises RoleMissing for who may not act, InvalidForm for a form that is not ours."""
+        person = require(request, Role.OPERATOR)
+        form: ImmutableMultiDict[str, str] = request.state.form
+        reason = reason_of(form, is_needed=True)
+        among = {name: form[name] for name in _NARROWING if form.get(name)} if form.get("all") else None
+        step = await self._begin(form, among)
+        await self._go(step, reason, person.name)
+        return await self._pages.show(
+            request,
+            "tables/step.html",
+            step=step,
+            told=shown,
+            verb=self._verb,
+            done_word=self._done,
+            reason=reason,
+            among=among,
+            back=f"/console/tables/{self._key}/list",
+        )
+
+    async def _begin(self, form: ImmutableMultiDict[str, str], among: Mapping[str, str] | None) -> Step:
+        done, failed = _number(form, "done"), _number(form, "failed")
+        if among is None:
+            ids = list(dict.fromkeys(form.getlist("id")))
+            if not ids or len(ids) > _MOST or not all(map(is_id, ids)):
+                raise InvalidForm(f"choose between 1 and {_MOST} rows", param="id")
+            return Step(_number(form, "total") or len(ids), done, failed, left=ids)
+        if self._key != "outbox":
+            raise InvalidForm("rows are chosen one by one", param="all")
+        wanted = Wanted({"status": OutboxStatus.DEAD.value, **among})
+        after = form.get("after") or None
+        if after is not None and not is_id(after):
+            raise InvalidForm("after is the id of a row", param="after")
+        batch = min(self._parts.bounds.redrive_batch, _MOST)
+        found = await self._parts.read(lambda unit: sifting.page(unit, sifting.OWED, wanted, Place(batch, after)))
+        total = _number(form, "total")
+        if not total:
+            total = (await self._parts.read(lambda unit: sifting.count(unit, sifting.OWED, wanted))).number
+        ids = [str(line["id"]) for line in found.lines]
+        return Step(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
+
+    async def _go(self, step: Step, reason: str, by: str) -> None:
+        """As many as there is time for; of all of them, what is left of this step comes first in the next."""
+        deadline = time.monotonic() + _SECONDS
+        last: str | None = None
+        while step.left and time.monotonic() < deadline and not self._parts.stopping.is_set():
+            row_id = step.left[0]
+            try:
+                await self._do(row_id, reason, by)
+                step.done += 1
+            except StorageUnavailable:
+                raise  # nothing more can be done now, and what was done is recorded
+            except ServiceError as refusal:
+                step.failed += 1
+                step.words = [*step.words, (row_id, refusal.message)][:_TOLD]
+            last = step.left.pop(0)
+        if step.left and step.after is not None and last is not None:
+            step.left, step.after = [], last
+
+
+def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
+    """What the page before said; it is shown, and nothing is decided by it."""
+    value = form.get(name, "0")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
+
+
+def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Steps]]:
+    """The path below the tables, and what is done there."""
+
+    async def replay(row_id: str, reason: str, by: str) -> str:
+        return (await parts.commands().replay(row_id, reason=reason, by=by)).status
+
+    async def redrive(row_id: str, reason: str, by: str) -> str:
+        return (await parts.commands().redrive(row_id, reason=reason, by=by)).status
+
+    async def redeem(row_id: str, reason: str, by: str) -> str:
+        return await parts.in_thread(lambda: parts.redeem(row_id, reason=reason, by=by))
+
+    return [
+        ("/inbox/replay", Steps(parts, pages, "inbox", "Replaying", "replayed", replay)),
+        ("/outbox/redrive", Steps(parts, pages, "outbox", "Redriving", "due again", redrive)),
+        ("/quarantine/redeem", Steps(parts, pages, "quarantine", "Redeeming", "authentic now", redeem)),
+    ]
