@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from starlette.applications import Starlette
+from starlette.routing import Route
 
+from console.application import Console as Mounted
 from console.parts import Bounds
 from console.passwords import Cost, hashed
 from console.person import Role, new_person
@@ -48,6 +50,7 @@ class Served:
 
     base_url: str
     service: Service
+    routes: list[Route] = field(default_factory=list)  #: every page and form of the console
     clients: list[httpx2.Client] = field(default_factory=list)
 
     @property
@@ -140,9 +143,11 @@ def serving(found: Settings, *, clock: Any = None) -> Iterator[Served]:
         async with console.running():
             yield
 
-    app = Starlette(routes=console.routes(), lifespan=lifespan)
+    routes = console.routes()
+    app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
-    served = Served("", service)
+    inner = [route for route in cast("Mounted", routes[0])._router.routes if isinstance(route, Route)]
+    served = Served("", service, inner)
     try:
         with listening(app) as port:
             served.base_url = f"http://127.0.0.1:{port}"
@@ -157,10 +162,20 @@ def serving(found: Settings, *, clock: Any = None) -> Iterator[Served]:
 
 @contextmanager
 def on_sqlite(
-    folder: Path, template: Path, *, sandbox_url: str = NOWHERE, more: str = "", clock: Any = None
+    folder: Path,
+    template: Path,
+    *,
+    sandbox_url: str = NOWHERE,
+    more: str = "",
+    clock: Any = None,
+    environ: dict[str, str] | None = None,
+    is_development: bool = True,
 ) -> Iterator[Served]:
     """The console on a copy of the migrated file, with an account at each provider and a live one."""
     shutil.copyfile(template, folder / "receipted.db")
-    found = settings.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), {})
+    found = settings.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), environ or {})
+    if not is_development:  # which a file with plain: secrets and plain HTTP could not say itself
+        service = found.service.model_copy(update={"development": False})
+        found = found.model_copy(update={"service": service})
     with serving(found, clock=clock) as served:
         yield served

@@ -1,0 +1,297 @@
+"""The log-in: who gets a session, what ends it, how often it may be tried, and what it never tells."""
+
+import re
+from http.cookies import SimpleCookie
+
+import pytest
+
+from console import knowing
+from console.passwords import NOBODYS, is_weaker
+from console.person import Role
+from storage import console_attempts, console_sessions, people
+from tests.fakes.clock import FakeClock
+from tests.fakes.console import PASSWORD, on_sqlite, serving
+from tests.fakes.databases import PostgreSQL
+from tests.integration.cli.settings import write_settings
+
+
+def fields(page):
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+
+
+def log_in(browser, name, password=PASSWORD, path="/console/login"):
+    return browser.post("/console/login", {**fields(browser.get(path).text), "name": name, "password": password})
+
+
+def cookie(answer, name):
+    given = [SimpleCookie(line) for line in answer.headers.get_list("set-cookie")]
+    return next(morsels[name] for morsels in given if name in morsels)
+
+
+def test_a_page_needs_a_person_and_the_log_in_leads_back_to_it(console):
+    browser, person = console.client(None), console.person("viewer")
+
+    sent_away = browser.get("/console/me")
+    assert sent_away.headers["location"] == "/console/login?next=%2Fconsole%2Fme"
+    answer = log_in(browser, person.name, path=sent_away.headers["location"])
+
+    assert answer.headers["location"] == "/console/me"
+    assert person.name in browser.follow(answer).text
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example/", "//evil.example", "/\\evil.example", "/console/\\..", "/webhooks/x", "/console/\n", ""],
+)
+def test_nobody_is_led_elsewhere(console, elsewhere):
+    browser, person = console.client(None), console.person("viewer")
+    given = fields(browser.get("/console/login").text)
+
+    answer = browser.post("/console/login", {**given, "next": elsewhere, "name": person.name, "password": PASSWORD})
+
+    assert answer.headers["location"] == "/console/"
+
+
+def test_a_name_may_be_typed_in_any_case(console):
+    console.person("viewer", "ada")
+
+    assert log_in(console.client(None), " Ada ").status_code == 303
+
+
+def test_the_cookie_is_out_of_reach_and_holds_nothing_but_the_session(console):
+    answer = log_in(console.client(None), console.person("viewer").name)
+    kept = cookie(answer, "receipted")
+
+    assert (kept["httponly"], kept["samesite"], kept["path"], kept["domain"]) == (True, "strict", "/", "")
+    assert kept["max-age"] == kept["expires"] == ""  # it ends with the browser
+
+
+def test_over_https_the_cookie_is_of_this_host_alone(tmp_path, template):
+    with secure(tmp_path, template) as served:
+        browser = served.client(None)
+        browser.http.headers["x-forwarded-proto"] = "https"
+        person = served.person("viewer")
+        form = browser.get("/console/login")
+        before = cookie(form, "__Host-receipted-login")
+        answer = browser.post(
+            "/console/login",
+            {**fields(form.text), "name": person.name, "password": PASSWORD},
+            headers={"origin": "https://pay.shop.example", "cookie": f"__Host-receipted-login={before.value}"},
+        )
+        kept = cookie(answer, "__Host-receipted")
+
+        assert (kept["secure"], kept["httponly"], kept["samesite"], kept["path"]) == (True, True, "strict", "/")
+        assert answer.headers["strict-transport-security"].startswith("max-age=")
+
+
+def test_over_plain_http_nothing_is_served(tmp_path, template):
+    with secure(tmp_path, template) as served:
+        for path in ("/console/", "/console/login", "/console/static/console.css"):
+            answer = served.client(None).get(path)
+            assert answer.status_code == 403
+            assert "HTTPS" in answer.text
+            assert "location" not in answer.headers
+
+
+def secure(folder, template):
+    environ = {
+        "RECEIPTED_SERVICE__PUBLIC_URL": "https://pay.shop.example",
+        "RECEIPTED_SERVICE__TRUSTED_PROXIES": '["127.0.0.0/8"]',
+    }
+    return on_sqlite(folder, template, environ=environ, is_development=False)
+
+
+@pytest.mark.parametrize("password", ["wrong password here", "", PASSWORD + " ", PASSWORD.upper(), "x" * 5000])
+def test_a_wrong_password_opens_nothing(console, password):
+    person = console.person("admin")
+    answer = log_in(console.client(None), person.name, password)
+
+    assert answer.status_code == 401
+    assert "receipted=" not in " ".join(answer.headers.get_list("set-cookie"))
+    with console.service.database.read() as unit:
+        assert console_sessions.of_person(unit, person.id) == []
+
+
+def test_an_unknown_name_a_wrong_password_and_a_disabled_person_cannot_be_told_apart(console, monkeypatch):
+    known, disabled = console.person("viewer", "known"), console.person("viewer", "gone")
+    with console.service.database.write() as unit:
+        people.disable(unit, disabled.id, console.service.clock())
+    checked = []
+    real = knowing.is_password
+    monkeypatch.setattr(knowing, "is_password", lambda password, kept: checked.append(kept) or real(password, kept))
+
+    answers = [
+        log_in(console.client(None), "nobody"),
+        log_in(console.client(None), known.name, "a wrong password"),
+        log_in(console.client(None), disabled.name),
+    ]
+
+    told = {re.sub(r'value="[^"]*"|Request [0-9a-f-]+', "", answer.text) for answer in answers}
+    assert [answer.status_code for answer in answers] == [401, 401, 401]
+    assert len(told) == 1
+    # whoever it is, one password is looked at, at the usual cost where nobody has the name
+    assert checked == [NOBODYS, known.password_hash, disabled.password_hash]
+    assert not is_weaker(NOBODYS)
+
+
+def test_a_session_is_a_new_one_and_the_one_before_is_over(console):
+    browser, person = console.client(None), console.person("viewer")
+    log_in(browser, person.name)
+    first = browser.http.cookies["receipted"]
+    log_in(browser, person.name)
+
+    assert browser.http.cookies["receipted"] != first
+    with console.service.database.read() as unit:
+        kept = console_sessions.of_person(unit, person.id)
+    assert [session.revoked_at is None for session in kept] == [True, False]
+
+
+def test_a_weaker_hash_is_made_anew_at_the_log_in(console):
+    person = console.person("viewer")
+    assert is_weaker(person.password_hash)
+    assert log_in(console.client(None), person.name).status_code == 303
+
+    with console.service.database.read() as unit:
+        kept = people.get(unit, person.id)
+    assert not is_weaker(kept.password_hash)
+    assert log_in(console.client(None), person.name).status_code == 303
+
+
+def test_logging_out_ends_the_session_for_whoever_has_its_cookie(console):
+    browser = console.client("viewer")
+    stolen = browser.http.cookies["receipted"]
+
+    answer = browser.post("/console/logout")
+    assert answer.headers["location"] == "/console/login"
+    assert "You are logged out" in browser.follow(answer).text
+    thief = console.client(None)
+    thief.http.cookies.set("receipted", stolen, domain="127.0.0.1", path="/")
+    assert thief.get("/console/me").status_code == 303
+
+
+@pytest.mark.parametrize("cookie_value", ["", "x", "WzEsIngiXQ.c2lnbmF0dXJl", "é", "a.b.c.d", "." * 4000], ids=range(6))
+def test_a_cookie_that_was_not_signed_here_is_no_session(console, cookie_value):
+    answer = console.client(None).get(
+        "/console/me", headers={b"cookie": b"receipted=" + cookie_value.encode("latin-1")}
+    )
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/login?next=%2Fconsole%2Fme")
+
+
+# -- time -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timed(tmp_path, template):
+    clock = FakeClock()
+    with on_sqlite(tmp_path, template, clock=clock) as served:
+        yield served, clock
+
+
+def test_a_session_ends_without_use(timed):
+    served, clock = timed
+    browser = served.client("viewer")
+    clock.advance(8 * 3600 - 1)
+    assert browser.get("/console/me").status_code == 200
+    clock.advance(8 * 3600 - 1)  # counted from the last use
+    assert browser.get("/console/me").status_code == 200
+    clock.advance(8 * 3600)
+    assert browser.get("/console/me").status_code == 303
+
+
+def test_a_session_ends_however_much_it_is_used(timed):
+    served, clock = timed
+    browser = served.client("viewer")
+    for _ in range(23):
+        clock.advance(3600)
+        assert browser.get("/console/me").status_code == 200
+    clock.advance(3599)
+    assert browser.get("/console/me").status_code == 200
+    clock.advance(1)
+    assert browser.get("/console/me").status_code == 303
+
+
+# -- how often ------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_tried_so_often_and_then_even_the_right_password_waits(timed):
+    served, clock = timed
+    person = served.person("viewer")
+    for _ in range(10):
+        assert log_in(served.client(None), person.name, "a wrong password").status_code == 401
+    refused = log_in(served.client(None), person.name)
+
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) == 900
+    assert "15 minutes" in refused.text
+    clock.advance(899)
+    assert log_in(served.client(None), person.name).status_code == 429
+    clock.advance(1)
+    assert log_in(served.client(None), person.name).status_code == 303
+
+
+def test_a_name_that_nobody_has_is_limited_like_any_other(timed):
+    served, _ = timed
+    answers = [log_in(served.client(None), "nobody", "a wrong password").status_code for _ in range(11)]
+
+    assert answers == [401] * 10 + [429]
+
+
+def test_the_right_password_forgets_the_wrong_ones(timed):
+    served, _ = timed
+    person = served.person("viewer")
+    for _ in range(3):
+        for _ in range(9):
+            assert log_in(served.client(None), person.name, "a wrong password").status_code == 401
+        assert log_in(served.client(None), person.name).status_code == 303
+
+
+def test_a_network_is_limited_whichever_names_it_tries(tmp_path, template):
+    with on_sqlite(tmp_path, template, more="\n[console]\nattempts_per_network = 4\n", clock=FakeClock()) as served:
+        answers = [log_in(served.client(None), f"name-{at}", "a wrong password").status_code for at in range(6)]
+
+    assert answers == [401] * 4 + [429] * 2
+
+
+def test_the_limit_holds_over_processes_on_postgresql(tmp_path, postgresql: PostgreSQL):
+    from receipted import settings
+
+    database, clock = postgresql.cleaned(), FakeClock()
+    found = settings.load(write_settings(tmp_path), {"RECEIPTED_SERVICE__DATABASE": database.url})
+    try:
+        with serving(found, clock=clock) as one, serving(found, clock=clock) as other:
+            person = one.person(Role.VIEWER)
+            answers = [
+                log_in((one, other)[at % 2].client(None), person.name, "a wrong password").status_code
+                for at in range(12)
+            ]
+            assert answers == [401] * 10 + [429] * 2
+            with one.service.database.read() as unit:
+                assert people.by_name(unit, person.name) is not None
+            clock.advance(900)
+            browser = other.client(None)
+            log_in(browser, person.name)
+            assert browser.get("/console/me").status_code == 200
+    finally:
+        database.close()
+
+
+def test_of_many_who_come_at_once_no_more_than_the_limit_are_counted(database):
+    import threading
+    from datetime import timedelta
+
+    clock, start, granted = FakeClock(), threading.Barrier(8), []
+
+    def take():
+        start.wait(10)
+        for _ in range(5):
+            with database.write() as unit:
+                wait = console_attempts.take(unit, "x", clock(), at_most=10, window=timedelta(minutes=15))
+            granted.append(wait is None)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (granted.count(True), granted.count(False)) == (10, 30)

@@ -1,0 +1,272 @@
+import csv
+import io
+import re
+
+import pytest
+
+from storage import inbox, outbox, payments, quarantine
+from storage.ids import new_id
+from storage.operators import note
+from storage.tables import RejectedDelivery
+from tests.builders import a_message, a_payment
+from tests.fakes.clock import START
+
+TABLES = ["payments", "inbox", "outbox", "quarantine", "reconciliations", "actions", "audit"]
+
+
+@pytest.fixture
+def browser(console):
+    return console.client("viewer")
+
+
+def write(console, do):
+    with console.service.database.write() as unit:
+        return do(unit)
+
+
+def paying(console, **columns):
+    payment = a_payment(**{"account": "payfield", "kind": "payin", "amount_minor": 450, "currency": "BDT", **columns})
+    write(console, lambda unit: payments.add(unit, payment))
+    return payment
+
+
+def told(console, status="decided", **columns):
+    message = a_message(account="payfield", **columns)
+    write(console, lambda unit: inbox.record(unit, [message]))
+    with console.service.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE inbox_message SET status = ? WHERE delivery_key = ?", (status, message.delivery_key)
+        )
+    return message
+
+
+def owing(console, status="dead", effect="payment.paid", sink="shop"):
+    def do(unit):
+        return outbox.owe(
+            unit,
+            payment_id=new_id(),
+            account="payfield",
+            effect=effect,
+            sink=sink,
+            occurrence=0,
+            cause=new_id(),
+            payload='{"a": "<script>alert(1)</script>"}',
+            now=START,
+        )
+
+    row_id = write(console, do)
+    with console.service.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE outbox_message SET status = ? WHERE id = ?", (status, row_id.replace("-", ""))
+        )
+    return row_id
+
+
+def rejecting(console, **columns):
+    rejected = RejectedDelivery(
+        **{
+            "id": new_id(),
+            "account": "payfield",
+            "received_at": START,
+            "reason": "signature_wrong",
+            "client": "192.0.2.1",
+            "headers": [["x-note", "a"]],
+            "body": b"{}",
+            **columns,
+        }
+    )
+    write(console, lambda unit: quarantine.keep(unit, rejected, at_most=100))
+    return rejected.id
+
+
+@pytest.mark.parametrize("key", TABLES)
+def test_a_table_without_rows_says_so(browser, key):
+    answer = browser.get(f"/console/tables/{key}/list")
+
+    assert answer.status_code == 200
+    assert "There is nothing yet." in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+def ids_on(page):
+    return set(re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", page))
+
+
+def shows(browser, query, one, other):
+    page = browser.get(query).text
+    assert one in page, query
+    assert other not in page, query
+
+
+def test_payments_are_narrowed_and_searched(console, browser):
+    one = paying(console, reference="order-1", provider_ref="p-1", phase="failed", review="conflict")
+    other = paying(console, reference="order-2", provider_ref="p-2", phase="open", kind="payout")
+    page = browser.get("/console/tables/payments/list").text
+    assert one.id in page
+    assert other.id in page
+    assert "4.50" in page
+
+    for query in ("phase=failed", "review=any", "review=conflict", "q=order-1", "q=p-1", f"q={one.id}", "kind=payin"):
+        shows(browser, f"/console/tables/payments/list?{query}", one.id, other.id)
+    for query in ("phase=open", "review=none", "q=order-2", "kind=payout&account=payfield"):
+        shows(browser, f"/console/tables/payments/list?{query}", other.id, one.id)
+    assert "Nothing here fits" in browser.get("/console/tables/payments/list?q=order").text
+
+
+def test_messages_are_narrowed_and_searched(console, browser):
+    one = told(console, "parked", delivery_key="evt-1")
+    other = told(console, "decided", delivery_key="evt-2", source="poll")
+
+    for query in ("status=parked", "source=webhook", "q=evt-1", f"q={one.id}"):
+        shows(browser, f"/console/tables/inbox/list?{query}", one.id, other.id)
+    for query in ("status=decided", "source=poll", "q=evt-2"):
+        shows(browser, f"/console/tables/inbox/list?{query}", other.id, one.id)
+
+
+def test_effects_are_narrowed_and_searched(console, browser):
+    one, other = owing(console), owing(console, "pending", "payment.failed", "books")
+
+    for query in ("status=dead", "effect=payment.paid", "sink=shop", f"q={one}"):
+        shows(browser, f"/console/tables/outbox/list?{query}", one, other)
+    for query in ("status=pending", "effect=payment.failed", "sink=books"):
+        shows(browser, f"/console/tables/outbox/list?{query}", other, one)
+
+
+def test_rejected_deliveries_are_narrowed_and_searched(console, browser):
+    one, other = rejecting(console), rejecting(console, reason="too_old", account="banked")
+
+    for query in ("reason=signature_wrong", "account=payfield", f"q={one}"):
+        shows(browser, f"/console/tables/quarantine/list?{query}", one, other)
+
+
+def test_actions_are_narrowed_and_searched(console, browser):
+    one, other = new_id(), new_id()
+    for subject, actor, action in ((one, "ada", "replay"), (other, "grace", "resolve")):
+        write(
+            console,
+            lambda unit, said=(subject, actor, action): note(
+                unit, account="payfield", at=START, actor=said[1], action=said[2], subject=said[0], reason="a reason"
+            ),
+        )
+
+    for query in ("actor=ada", "action=replay", f"q={one}"):
+        shows(browser, f"/console/tables/actions/list?{query}", one, other)
+
+
+def test_a_range_of_time_narrows(console, browser):
+    payment = paying(console)
+    for query, is_there in (("since=2020-01-01", True), ("until=2020-01-01T00:00", False), ("since=2999-01-01", False)):
+        page = browser.get(f"/console/tables/payments/list?{query}").text
+        assert (payment.id in page) == is_there, query
+
+
+def test_every_row_is_on_exactly_one_page(console, browser):
+    made = {paying(console).id for _ in range(60)}
+    path, seen = "/console/tables/payments/list?page_size=25", []
+    while path:
+        page = browser.get(path).text
+        seen += sorted(ids_on(page) & made)
+        onward = re.search(r'rel="next" href="([^"]+)"', page)
+        path = onward[1].replace("&amp;", "&") if onward else None
+
+    assert sorted(seen) == sorted(made)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "phase=none-such",
+        "since=yesterday",
+        "since=0001-01-01",
+        "until=9999-12-31",
+        "after=x",
+        "q=%00",
+        "account=x",
+        "state=" + "x" * 300,
+        "page_size=7",
+        "filter=phase__eq=open",
+    ],
+)
+def test_what_no_form_sends_is_refused_in_words(browser, query):
+    answer = browser.get(f"/console/tables/payments/list?{query}")
+
+    assert answer.status_code == 400
+    assert "<h1>" in answer.text
+
+
+@pytest.mark.parametrize("key", TABLES)
+@pytest.mark.parametrize("path", ["detail?pk=", "detail?pk=x", f"detail?pk={new_id()}", "detail"])
+def test_an_unknown_row_is_not_found(browser, key, path):
+    answer = browser.get(f"/console/tables/{key}/{path}")
+
+    assert answer.status_code in (403, 404)
+    assert "<h1>" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "none/list",
+        "none/export",
+        "payments/create",
+        "payments/edit",
+        "login",
+        "static/js/list.js",
+        "_api/payments/action",
+        "_api/inbox/import",
+        "_files/x/y",
+    ],
+)
+def test_nothing_else_of_the_library_is_served(browser, path):
+    assert browser.get(f"/console/tables/{path}").status_code == 404
+    assert browser.post(f"/console/tables/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("path", ["payments/list", "payments/export", "inbox/detail?pk=" + new_id()])
+def test_nobody_reads_without_a_session(console, path):
+    answer = console.client(None).get(f"/console/tables/{path}")
+
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/console/login")
+
+
+def exported(browser, path):
+    answer = browser.get(path)
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "attachment" in answer.headers["content-disposition"]
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+def test_an_export_has_the_rows_that_were_asked_for(console, browser, monkeypatch):
+    monkeypatch.setattr("console.tables.export._AT_ONCE", 2)
+    wanted = (
+        [paying(console, phase="failed", reference=f"=cmd|{number}", provider_ref='a"b,c\n').id for number in range(5)]
+        if False
+        else [paying(console, phase="failed", reference=f"=cmd|{number}").id for number in range(5)]
+    )
+    paying(console, phase="open")
+
+    rows = exported(browser, "/console/tables/payments/export?phase=failed")
+
+    assert [row["id"] for row in rows] == wanted[::-1]
+    assert rows[0]["reference"] == "'=cmd|4"
+    assert (rows[0]["amount_minor"], rows[0]["currency"]) == ("450", "BDT")
+    assert rows[0]["created_at"].endswith("Z")
+
+
+def test_an_export_is_bounded(console, browser, monkeypatch):
+    monkeypatch.setattr("console.tables.export._AT_ONCE", 2)
+    monkeypatch.setattr("console.tables.export.LIMITS.max_rows", 3)
+    newest = [paying(console).id for _ in range(5)][:1:-1]
+
+    assert [row["id"] for row in exported(browser, "/console/tables/payments/export")] == newest
+
+
+@pytest.mark.parametrize("key", ["inbox", "outbox", "quarantine", "reconciliations", "actions", "audit"])
+def test_every_table_is_exported(console, browser, key):
+    told(console), owing(console), rejecting(console), paying(console)
+
+    for row in exported(browser, f"/console/tables/{key}/export"):
+        assert row["id"] if "id" in row else row["at"]
+        assert not {"body", "headers", "payload"} & row.keys()
