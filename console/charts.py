@@ -3,6 +3,7 @@
 Each is shown with its numbers as a table, for whoever does not see it or wants to read it.
 """
 
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import Any, Final
 import pygal
 from markupsafe import Markup
 from pygal.style import Style
+
+# pygal asks to be asked at every import of the process, in a way that Python has given up. Its maps are not used here.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("pygal")]
 
 _DROPPED: Final[frozenset[object]] = frozenset({"style", "script", "defs", "desc", "title", ET.Comment})
 _UNSEEN: Final = frozenset({"overlay", "text-overlay", "tooltip-overlay", "titles", "legends", "background"})
