@@ -47,6 +47,15 @@ class Commands(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyingKey:
+    """A key that verifies an account's deliveries, without what opens anything."""
+
+    id: str
+    not_before: datetime | None
+    not_after: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """One configured account, without its secrets."""
 
@@ -57,6 +66,9 @@ class Account:
     default_kind: str
     lifecycles: Mapping[str, Lifecycle]  #: by kind
     configuration: Sequence[tuple[str, str]] = ()  #: name and shown value; of secrets, where they come from
+    keys: Sequence[VerifyingKey] = ()  #: in the order of the settings
+    budget: tuple[int, float] | None = None  #: so many requests in so many seconds; None where no limit is known
+    window: tuple[float, float] = (300, 300)  #: seconds that a signed time may be old, and ahead
     authentication: Scheme | None = None  #: how its deliveries are told from forged ones, in words
 
 

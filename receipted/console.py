@@ -13,11 +13,12 @@ from starlette.types import Receive, Scope
 
 from audit.export import export
 from audit.verify import Audit
-from console.parts import Account, Bounds, Parts, Proof
+from console.parts import Account, Bounds, Parts, Proof, VerifyingKey
 from console.routes import routes
 from console.signing import Signing
 from providers.contract import Client
 from providers.errors import UnsupportedByProvider
+from receipted.catalogue import budget_of
 from receipted.commands import Commands
 from receipted.errors import NotRunning
 from receipted.redeeming import redeem_one
@@ -92,6 +93,9 @@ class Console:
             default_kind=account.provider.default_kind,
             lifecycles=account.provider.lifecycles,
             configuration=tuple(_flat(account.settings.model_dump(mode="json"))),
+            keys=tuple(VerifyingKey(key.id, key.not_before, key.not_after) for key in account.settings.webhook_keys),
+            budget=(budget.requests, budget.seconds) if (budget := budget_of(account.settings)) is not None else None,
+            window=(account.settings.window_past_seconds, account.settings.window_future_seconds),
             authentication=account.provider.authentication,
         )
 

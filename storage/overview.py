@@ -102,6 +102,35 @@ def standing(unit: Unit, accounts: Sequence[str], now: datetime) -> Standing:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How one account is asked now."""
+
+    overdue: Overdue
+    budget: Breaking | None  #: None where it was never asked
+    asked: int  #: answers recorded in the last minute
+
+
+def asking(unit: Unit, account: str, now: datetime) -> Asking:
+    """How the account is asked now."""
+    asked = _asked(unit, now - timedelta(minutes=1)).get(account, 0)
+    return Asking(_overdue(unit, account, now), _budgets(unit).get(account), asked)
+
+
+#: Messages, of all accounts, that are looked through for the keys that verified them.
+_KEYS_OF: Final = 5_000
+
+
+def keys_used(unit: Unit, account: str) -> dict[str, tuple[int, datetime]]:
+    """Which keys verified the account's deliveries lately: how many, and the last; among the newest messages of all."""
+    names = (_inbox.c.account, _inbox.c.key_id, _inbox.c.received_at)
+    newest = select(*names).order_by(_inbox.c.id.desc()).limit(_KEYS_OF).subquery()
+    query = select(newest.c.key_id, func.count(), func.max(newest.c.received_at)).where(
+        newest.c.account == account, newest.c.key_id.is_not(None)
+    )
+    return {row[0]: (row[1], row[2]) for row in unit.execute(query.group_by(newest.c.key_id))}
+
+
 def _is(column: Any, word: str) -> ColumnElement[bool]:
     """The word as the index's own condition has it.
 
