@@ -59,6 +59,17 @@ def span(length: timedelta) -> str:
     return f"{seconds // unit} {word}"
 
 
+def lag(length: timedelta | None) -> Markup | str:
+    """A short length of time of either sign, to two digits; a dash where none is known."""
+    if length is None:
+        return NOTHING
+    sign, rest = ("-", -length) if length < timedelta(0) else ("", length)
+    seconds = rest.total_seconds()
+    if seconds < 1:
+        return f"{sign}{seconds * 1000:.0f} ms"
+    return f"{sign}{seconds:.2g} s" if seconds < 10 else f"{sign}{span(rest)}"
+
+
 def size(count: int | None) -> Markup | str:
     """So many bytes."""
     if count is None:
@@ -117,6 +128,7 @@ FILTERS: Final[Mapping[str, Any]] = {
     "ago": ago,
     "span": span,
     "bytes": size,
+    "lag": lag,
     "short": short,
     "browser": browser,
     "sentence": sentence,

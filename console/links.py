@@ -20,3 +20,8 @@ def account(name: str) -> str:
 def payment(payment_id: str) -> str:
     """The payment's own page."""
     return f"/console/payments/{quote(payment_id, safe='')}"
+
+
+def reconciliation(reconciliation_id: str) -> str:
+    """The reconciliation's own page among the tables."""
+    return f"{_TABLES}/reconciliations/detail/{quote(reconciliation_id, safe='')}"

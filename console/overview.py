@@ -27,9 +27,8 @@ _LATE: Final = timedelta(minutes=1)
 _VERY_LATE: Final = timedelta(minutes=15)
 
 
-def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
     """The page, and what tells it of changes."""
-    figuring = Figuring(parts)
     live = Live(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
 
     async def show(request: Request) -> Response:
@@ -78,16 +77,7 @@ def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
     lines = list(_lines(figures, hour, parts.accounts))
     return {
         "figures": figures,
-        "alarms": [
-            {
-                "account": account,
-                "name": name,
-                "since_at": datetime.fromisoformat(told["since"]).astimezone(UTC),
-                "reason": told["reason"],
-            }
-            for account, alarms in sorted(figures.alarms.items())
-            for name, told in sorted(alarms.items())
-        ],
+        "alarms": alarms_of(figures.alarms),
         "broken": [line for line in lines if line.broken is not None],
         "tiles": _tiles(figures, hour),
         "money": figures.money,
@@ -98,6 +88,20 @@ def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
         "links": links,
         "money_link": lambda row: _money_link(row, figures.at),
     }
+
+
+def alarms_of(standing: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The alarms that stand, by account, as the template shows them."""
+    return [
+        {
+            "account": account,
+            "name": name,
+            "since_at": datetime.fromisoformat(told["since"]).astimezone(UTC),
+            "reason": told["reason"],
+        }
+        for account, alarms in sorted(standing.items())
+        for name, told in sorted(alarms.items())
+    ]
 
 
 def _charts(figures: Figures) -> list[tuple[Chart, str]]:

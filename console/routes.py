@@ -2,8 +2,9 @@
 
 from starlette.routing import BaseRoute, Route
 
-from console import acts, login, overview, own, people
+from console import accounts, acts, login, overview, own, payment, people
 from console.application import Console
+from console.figures import Figuring
 from console.page import Pages
 from console.parts import Parts
 from console.sessions import Sessions
@@ -15,13 +16,16 @@ def routes(parts: Parts) -> list[BaseRoute]:
     """The console as routes of the web application. Each area has its own, and brings the whole path of each."""
     pages = Pages(parts)
     sessions = Sessions(parts, pages.cookies)
+    figuring = Figuring(parts)
     areas = [
         *login.routes(parts, pages, sessions),
         *own.routes(parts, pages, sessions),
         *people.routes(parts, pages),
         *acts.routes(parts, pages),
+        *payment.routes(parts, pages),
         *tables.routes(parts, pages),
-        *overview.routes(parts, pages),
+        *overview.routes(parts, pages, figuring),
+        *accounts.routes(parts, pages, figuring),
     ]
     static = Route(f"{STATIC}{{name}}", pages.static.serve, methods=["GET"])
     return [Console(parts, pages, sessions, [static, *areas])]
