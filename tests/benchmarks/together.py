@@ -17,7 +17,7 @@ from storage.schema import metadata
 from storage.tables import Payment
 from storage.types import PollPriority
 from tests.benchmarks import events
-from tests.benchmarks.databases import POSTGRESQL, SQLITE, Databases, count, opened
+from tests.benchmarks.databases import POSTGRESQL, SQLITE, Databases, count, opened, settle
 from tests.benchmarks.figures import Bar, Part, Plan, Spread, Table, number, prose
 from tests.benchmarks.measuring import Run, Target, rounds
 from tests.benchmarks.servers import served
@@ -91,6 +91,7 @@ class System:
                 known = [made(Payment, {**common, "id": new_id(), "provider_ref": name}) for name in part]
                 with database.write() as unit:
                     batches.add(unit, known)
+        settle(self.url)
 
     def _undecided(self) -> int:
         with opened(self.url) as database, database.read() as unit:
