@@ -15,6 +15,7 @@ from receipted import logs
 from receipted.console import Console
 from receipted.keeping import housekeeping
 from receipted.loops import Wake, keep_stepping
+from receipted.monitoring import Watched
 from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
 from receipted.rest import Rest
@@ -68,6 +69,8 @@ def create_app(service: Service, *, with_work: bool) -> Application:
         service.clock,
         logs.sample,
     )
+    service.parts.notes.append(intake.notes)
+    service.parts.writers.append(writer)
     returns = Returns(
         service.tokens,
         writer,
@@ -77,13 +80,14 @@ def create_app(service: Service, *, with_work: bool) -> Application:
         is_development=settings.development,
     )
 
-    rest, console = Rest(service), Console(service)
+    rest, console, watched = Rest(service), Console(service), Watched(service, receives=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(rest.running())
             await stack.enter_async_context(console.running())
+            await stack.enter_async_context(watched.running())
             stack.enter_context(checkpointing(service.database))
             if with_work:
                 wakes.append(await stack.enter_async_context(working(service)))
@@ -105,7 +109,7 @@ def create_app(service: Service, *, with_work: bool) -> Application:
     app = Application(
         intake.take,
         stop,
-        routes=[*routes(intake, returns), *rest.routes(), *console.routes()],
+        routes=[*routes(intake, returns), *rest.routes(), *console.routes(), *watched.routes()],
         lifespan=lifespan,
         exception_handlers={
             ServiceError: service_error,
@@ -124,6 +128,7 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     A loop that ends by a bug stops the process with SIGTERM, so that the bug is seen and the process started again.
     """
     tick = service.settings.worker.tick_seconds
+    stepping = partial(keep_stepping, beat=service.pulse.beat)
     inbox_worker = service.inbox_worker()
     on_inbox, on_outbox = Wake(), Wake()
     async with service.clients() as clients, service.dispatcher(on_outbox) as dispatcher:
@@ -156,16 +161,16 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             return await asyncio.to_thread(push_meter.step)
 
         loops = {
-            "inbox": keep_stepping("inbox", apply, on_inbox, tick, applied),
-            "outbox": keep_stepping("outbox", hand_over, on_outbox, tick),
-            "planner": keep_stepping("planner", plan, Wake(), _PLAN_TICK),
+            "inbox": stepping("inbox", apply, on_inbox, tick, applied),
+            "outbox": stepping("outbox", hand_over, on_outbox, tick),
+            "planner": stepping("planner", plan, Wake(), _PLAN_TICK),
         }
-        loops["housekeeping"] = keep_stepping("housekeeping", housekeeping(service).step, Wake(), _SELDOM)
-        loops["push"] = keep_stepping("push", measure, Wake(), push_tick, on_inbox)
+        loops["housekeeping"] = stepping("housekeeping", housekeeping(service).step, Wake(), _SELDOM)
+        loops["push"] = stepping("push", measure, Wake(), push_tick, on_inbox)
         for name, wake in on_poll.items():
-            loops[f"poller.{name}"] = keep_stepping(name, partial(poller.start, name), wake, tick)
+            loops[f"poller.{name}"] = stepping(name, partial(poller.start, name), wake, tick)
         for name, step in scheduled_steps(service, clients).items():
-            loops[f"reconcile.{name}"] = keep_stepping(f"reconcile.{name}", step, Wake(), max(tick, _SELDOM), applied)
+            loops[f"reconcile.{name}"] = stepping(f"reconcile.{name}", step, Wake(), max(tick, _SELDOM), applied)
         tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))
@@ -192,5 +197,6 @@ def _on_loop_end(service: Service, task: asyncio.Task[None]) -> None:
     fault = None if task.cancelled() else task.exception()
     if fault is not None:
         service.has_failed = True
+        service.pulse.failed.append(task.get_name())
         log.error("service.failed", loop=task.get_name(), exc_info=fault)
         signal.raise_signal(signal.SIGTERM)

@@ -37,15 +37,22 @@ class Wake:
 
 
 async def keep_stepping(
-    name: str, step: Callable[[], Awaitable[int]], wake: Wake, tick: float, then: Callable[[], None] = lambda: None
+    name: str,
+    step: Callable[[], Awaitable[int]],
+    wake: Wake,
+    tick: float,
+    then: Callable[[], None] = lambda: None,
+    *,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Step until cancelled. `then` is called after each step that did something.
+    """Step until cancelled. `then` is called after each step that did something, `beat` before each.
 
     While storage is away the waits grow to 5 s. Any other exception ends the loop, and with it the process: a bug
     must be seen, and nothing is lost by a restart.
     """
     failures = 0
     while True:
+        beat()
         try:
             done = await step()
         except (StorageUnavailable, LeaseLost) as fault:

@@ -26,6 +26,9 @@ from providers.contract import Client, Provider
 from providers.http import HttpTransport
 from receipted import logs
 from receipted.catalogue import account_of, budget_of, provider_of
+from receipted.metrics.board import Board
+from receipted.metrics.process import Parts
+from receipted.metrics.pulse import Pulse
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_sections import Settings, SinkSettings
 from receiver.intake import IntakeSettings, ReceivingAccount
@@ -63,6 +66,9 @@ class Service:
         self.accounts = {
             name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
         }
+        self.parts = Parts()  #: what counts, for metrics
+        self.pulse = Pulse()
+        self.place: tuple[Board, int] | None = None  #: where figures are shared with processes at the same socket
         self.has_failed = False  #: set when a loop ended by a bug
         # itsdangerous signs with the last key; the settings name the signing key first.
         self.tokens = Tokens([secret.encode() for _, secret in reversed(settings.service.token_secrets())])
@@ -122,7 +128,9 @@ class Service:
             hint_asks=self.settings.poller.hint_asks,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
         )
-        return InboxWorker(self.database, rules, settings, self.clock, logs.sample)
+        made = InboxWorker(self.database, rules, settings, self.clock, logs.sample)
+        self.parts.workers.append(made)
+        return made
 
     def receiving_accounts(self) -> dict[str, ReceivingAccount]:
         """The accounts as the way in knows them."""
@@ -164,7 +172,7 @@ class Service:
 
     def poller(self, clients: Mapping[str, Client], on_answer: Callable[[str], None] = lambda _account: None) -> Poller:
         """What asks the providers; `on_answer` is called with the account after each question."""
-        return Poller(
+        made = Poller(
             self.database,
             clients,
             self.book,
@@ -174,6 +182,8 @@ class Service:
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
             on_answer=on_answer,
         )
+        self.parts.pollers.append(made)
+        return made
 
     def push_meter(self) -> PushMeter:
         """What measures the providers' own sending, and tells an account's alarms."""
@@ -202,6 +212,7 @@ class Service:
             concurrency=settings.concurrency,
             on_end=on_end,
         )
+        self.parts.dispatchers.append(dispatcher)
         try:
             yield dispatcher
         finally:

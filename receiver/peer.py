@@ -50,6 +50,11 @@ def is_secure(
     return peer_of(scope, trusted, is_development=is_development).is_secure
 
 
+def is_inside(address: str, networks: Sequence[Network]) -> bool:
+    """Whether the address is loopback, or in one of these networks."""
+    return _is_loopback(address) or _lies_in(address, networks)
+
+
 def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:
     """The last address that a proxy of ours saw; what stands before it was written by the client."""
     for hop in reversed([_without_port(part.strip()) for part in forwarded_for.split(",") if part.strip()]):

@@ -1,5 +1,6 @@
 """The database and its units of work. On SQLite one writer at a time, on PostgreSQL row locks."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -27,12 +28,31 @@ Record = TypeVar("Record", bound=SQLModel)
 _SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
+#: Instructions of SQLite's between two looks at the clock.
+_STEPS: Final = 10_000
+
+
 class Unit:
     """One unit of work: what is done through it is committed together or not at all."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.dialect = connection.dialect.name
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Statements of the block are ended after so many seconds; the unit of work raises StorageUnavailable then."""
+        if self.dialect == "postgresql":
+            self._connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+            yield
+            return
+        driver: Any = self._connection.connection.driver_connection
+        until = time.monotonic() + seconds
+        driver.set_progress_handler(lambda: int(time.monotonic() > until), _STEPS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
 
     def execute(
         self, statement: Executable, parameters: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None

@@ -14,6 +14,8 @@ from receipted.cli.context import AsJson, opened
 from receipted.cli.exits import Exit
 from receipted.cli.workers import Workers
 from receipted.loops import until_signalled
+from receipted.metrics.board import Board
+from receipted.monitoring import answering
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema
@@ -79,7 +81,11 @@ def worker(context: typer.Context, json: AsJson = False) -> None:
     Applies the inbox, asks providers and delivers effects until SIGTERM or Ctrl-C.
     """
     with opened(context, is_process=True) as service:
-        asyncio.run(_work(service, as_json=json))
+        metrics = service.settings.metrics
+        listener = None
+        if metrics.enabled and metrics.worker_port is not None:
+            listener = server.listen(metrics.worker_host, metrics.worker_port)
+        asyncio.run(_work(service, listener, as_json=json))
         _raise_if_failed(service)
 
 
@@ -143,7 +149,10 @@ def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
     settings = service.settings.service
     listener = server.listen(settings.listen_host, settings.listen_port)
 
-    def run(on_ready: Callable[[], None]) -> None:
+    board = Board(number)
+
+    def run(place: int, on_ready: Callable[[], None]) -> None:
+        service.place = (board, place)
         service.database.engine.dispose(close=False)  # its connections are the first process's
         app = create_app(service, with_work=False)
         server.serve(app, listener, on_ready=on_ready, on_stop=app.stop)
@@ -171,13 +180,16 @@ def webhook_url(service: Service, account: str) -> str:
     return f"{service.settings.service.public_url}/webhooks/{account}"
 
 
-async def _work(service: Service, *, as_json: bool) -> None:
+async def _work(service: Service, listener: socket.socket | None, *, as_json: bool) -> None:
     with until_signalled() as stop:
-        async with working(service):
+        async with working(service), answering(service, listener):
+            url = server.address(listener) if listener is not None else None
             if as_json:
-                output.as_json({"process": "worker", "accounts": list(service.accounts)})
+                output.as_json({"process": "worker", "accounts": list(service.accounts), "metrics": url})
             else:
                 output.say("receipted worker works; Ctrl-C stops it")
+                if url is not None:
+                    output.say(f"  metrics and probes at {url}")
             await stop.wait()
 
 

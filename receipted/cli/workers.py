@@ -29,14 +29,15 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 class Workers:
     """Keeps a number of processes running that each do the same, until SIGTERM or SIGINT.
 
-    `run` is called in each of them, with what it is to call when it answers; the process ends when it returns, with 0,
-    or raises, with 1.
+    `run` is called in each of them, with its place and what it is to call when it answers; the process ends when it
+    returns, with 0, or raises, with 1. Places are numbered from 0, and one that is begun again has that of the lost.
     """
 
-    def __init__(self, number: int, run: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, number: int, run: Callable[[int, Callable[[], None]], None]) -> None:
         self._number = number
         self._run = run
         self._children: dict[int, float] = {}  # by process: when it began
+        self._places: dict[int, int] = {}  # by process
         self._is_ending = False
         self._is_asked = False  #: to end, by a signal and not by a fault
         self._waits = 0.0
@@ -67,28 +68,30 @@ class Workers:
 
     def _begin(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until it is known, or knows what to do
+        place = next(each for each in range(self._number) if each not in self._places.values())
         child = os.fork()
         if child:
+            self._places[child] = place
             self._children[child] = time.monotonic()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return
         code = 1
         try:
-            self._be_child()
+            self._be_child(place)
             code = 0
         except Exception:
             log.exception("service.failed")
         finally:
             os._exit(code)
 
-    def _be_child(self) -> None:
+    def _be_child(self, place: int) -> None:
         for number in (*_ENDING, signal.SIGCHLD, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         os.close(self._alive)
         threading.Thread(target=self._watch, name="parent", daemon=True).start()
-        self._run(self._say_ready)
+        self._run(place, self._say_ready)
 
     def _say_ready(self) -> None:
         os.write(self._tell, b".")
@@ -105,6 +108,7 @@ class Workers:
             if not ended:
                 continue
             lasted = time.monotonic() - self._children.pop(child)
+            del self._places[child]
             if self._is_ending:
                 continue
             log.error("worker.lost", process=child, exit=os.waitstatus_to_exitcode(status))

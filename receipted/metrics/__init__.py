@@ -1,0 +1,1 @@
+"""What the service tells about itself: metrics for Prometheus, and whether it lives and is ready (ADR 0027)."""

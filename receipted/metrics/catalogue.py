@@ -1,0 +1,189 @@
+"""Every metric: its name, what it says, and the bounded values of its labels.
+
+The exposition, the alert rules, the dashboard and the table in docs/operations.md are all made from this list, so that
+none of them can name what does not exist.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from providers.errors import DeliveryRejected
+from receiver.writer import MESSAGES
+from receiver.writer import SECONDS as INTAKE_SECONDS
+from statemachine.phases import Alarm, Outcome, Review
+from worker.inbox_loop import SECONDS as DECISION_SECONDS
+
+#: A label's values, or None where they are the names of what is configured.
+Values = tuple[str, ...] | None
+
+#: What a value becomes that is none of them: of an account that was configured once, or of a bug.
+OTHER: Final = "(other)"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric; in text it is its name, so that an expression is written with it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    says: str
+    labels: Mapping[str, Values] = field(default_factory=dict)
+    bounds: tuple[float, ...] = ()  #: of a histogram
+    of: Literal["process", "database"] = "process"  #: a process's own figures are added; all tell the same database
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def bucket(self) -> str:
+        """The name of a histogram's buckets."""
+        return f"{self.name}_bucket"
+
+
+_ACCOUNT: Final[dict[str, Values]] = {"account": None}
+_SINK: Final[dict[str, Values]] = {"sink": None}
+
+
+def _counter(name: str, says: str, **labels: Values) -> Metric:
+    return Metric(name, "counter", says, labels)
+
+
+def _gauge(name: str, says: str, **labels: Values) -> Metric:
+    return Metric(name, "gauge", says, labels)
+
+
+def _level(name: str, says: str, **labels: Values) -> Metric:
+    return Metric(name, "gauge", says, labels, of="database")
+
+
+# the way in
+
+DELIVERIES: Final = _counter(
+    "receipted_deliveries_total",
+    "Requests of providers, by what became of them; without an account where the URL names none.",
+    account=None,
+    outcome=(
+        *("recorded", "duplicate", "variant", "unverified", "limited", "refused", "abandoned", "unavailable"),
+        "failed",
+    ),
+)
+UNVERIFIED: Final = _counter(
+    "receipted_verification_failures_total",
+    "Deliveries that were not authentic, by the reason.",
+    account=None,
+    reason=tuple(sorted(DeliveryRejected.REASONS)),
+)
+INTAKE: Final = Metric(
+    "receipted_intake_seconds",
+    "histogram",
+    "From a verified delivery to the answer that its commit allows.",
+    bounds=INTAKE_SECONDS,
+)
+INTAKE_QUEUE: Final = _gauge("receipted_intake_queue_messages", "Deliveries that wait for a commit to begin.")
+INTAKE_LIMIT: Final = _gauge("receipted_intake_queue_limit_messages", "How many may wait (service.intake_queue).")
+INTAKE_BATCH: Final = Metric(
+    "receipted_intake_batch_messages", "histogram", "Deliveries of one commit.", bounds=MESSAGES
+)
+
+# the work
+
+DECISIONS: Final = _counter(
+    "receipted_decisions_total",
+    "Messages that were decided, of any source, by the weightiest of their decisions; dead after the last attempt.",
+    account=None,
+    outcome=(*(outcome.value for outcome in Outcome), "dead"),
+)
+DECIDED: Final = Metric(
+    "receipted_decision_seconds",
+    "histogram",
+    "From the receipt of a webhook or callback to its decision; a replay counts from the receipt too.",
+    bounds=DECISION_SECONDS,
+)
+POLLS: Final = _counter(
+    "receipted_polls_total",
+    "Questions to providers about one payment, by how they ended.",
+    account=None,
+    outcome=("answered", "refused", "limited", "away", "failed"),
+)
+ATTEMPTS: Final = _counter(
+    "receipted_fulfilment_attempts_total",
+    "Attempts to hand an effect to its sink, by how they ended.",
+    sink=None,
+    outcome=("delivered", "failed", "dead", "missing"),
+)
+
+# the process
+
+POOL_IN_USE: Final = _gauge("receipted_pool_in_use_connections", "Connections to the database that are in use.")
+POOL_SIZE: Final = _gauge("receipted_pool_limit_connections", "How many there may be.")
+POOL_WAITS: Final = _counter("receipted_pool_waits_total", "Units of work that found every connection in use.")
+PROCESSES: Final = _gauge("receipted_processes", "Processes whose figures these are.")
+CPU: Final = _counter("receipted_process_cpu_seconds_total", "Processor time that they have used.")
+BUILD: Final = _gauge("receipted_build_info", "Always 1; the label is the version.", version=None)
+SCRAPE_ERRORS: Final = _counter(
+    "receipted_scrape_errors_total",
+    "Figures of the database that could not be read for an answer, and are missing in it.",
+    figures=("inbox", "outbox", "reviews", "quarantine", "asking", "push", "audit"),
+)
+
+# the database
+
+INBOX: Final = _level(
+    "receipted_inbox_messages", "Messages by status, counted up to 10,000.", status=("pending", "parked", "dead")
+)
+INBOX_AGE: Final = _level("receipted_inbox_oldest_pending_seconds", "Age of the oldest message that is not decided.")
+OUTBOX: Final = _level(
+    "receipted_outbox_messages", "Effects by status, counted up to 10,000.", status=("pending", "dead")
+)
+OUTBOX_AGE: Final = _level("receipted_outbox_oldest_pending_seconds", "Age of the oldest effect that is not delivered.")
+REVIEWS: Final = _level(
+    "receipted_reviews_open",
+    "Payments that a person must decide about, counted up to 10,000.",
+    review=tuple(review.value for review in Review),
+)
+QUARANTINE: Final = _level("receipted_quarantine_messages", "Rejected deliveries that are kept.", account=None)
+BREAKER: Final = _level("receipted_breaker_open", "1 while nobody asks the provider, since it is away.", account=None)
+PAUSED: Final = _level(
+    "receipted_budget_paused_seconds", "How long nobody may ask, since the provider said so.", account=None
+)
+BACKLOG: Final = _level(
+    "receipted_budget_backlog_seconds", "How far ahead the account's turns to send are taken.", account=None
+)
+BUDGET_LEFT: Final = _level(
+    "receipted_budget_left_ratio",
+    "The share of the account's budget that the schedule of questions leaves; absent without a limit.",
+    account=None,
+)
+STRETCH: Final = _level(
+    "receipted_poll_stretch_ratio",
+    "By what the longest waits are longer than configured, since the budget is short of them; 1 where it suffices.",
+    account=None,
+)
+ALARM: Final = _level(
+    "receipted_account_alarm",
+    "1 while the alarm stands.",
+    account=None,
+    alarm=tuple(alarm.value for alarm in Alarm if alarm is not Alarm.DRIFT),
+)
+HEARD: Final = _level(
+    "receipted_last_delivery_timestamp_seconds",
+    "When the last authentic delivery came, as it was last measured.",
+    account=None,
+)
+LOSS: Final = _level(
+    "receipted_push_loss_ratio",
+    "Share of changes of the last days that no push told of; absent where none is known.",
+    account=None,
+)
+LAG: Final = _level(
+    "receipted_push_lag_seconds",
+    "From the change by the provider's clock to receipt, of the last seven days.",
+    account=None,
+    quantile=("0.5", "0.99"),
+)
+AUDIT_FAULTS: Final = _level("receipted_audit_faults", "Rows that the last whole audit found wrong.")
+AUDITED: Final = _level("receipted_audit_timestamp_seconds", "When the last whole audit ended.")
+
+#: All of them, in the order of the documents.
+METRICS: Final[tuple[Metric, ...]] = tuple(found for found in list(globals().values()) if isinstance(found, Metric))

@@ -1,0 +1,167 @@
+"""Figures of the database, read by one query set for all who ask within a few seconds, and left out where they fail."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from receipted.metrics import catalogue
+from receipted.metrics.catalogue import Metric
+from receipted.metrics.rows import Bounds, Rows, add
+from statemachine.errors import ServiceError
+from statemachine.phases import Alarm, Review
+from statemachine.tally import Counts
+from storage import levels
+from storage.engine import Database, Unit
+
+log = structlog.get_logger()
+
+#: Seconds that an answer waits for them, and after which no more queries of a round are begun: Prometheus waits for
+#: ten, and a provider's delivery must not wait for ours.
+_PATIENCE: Final = 4.0
+
+#: Seconds for which figures are told again that change once a minute.
+_SLOW: Final = 60.0
+
+_SLOWLY: Final = frozenset({"push", "audit"})
+
+_Found = Iterator[tuple[Metric, tuple[str, ...], float]]
+
+
+class DatabaseFigures:
+    """The figures as they were a few seconds ago at most; one reading at a time, however many ask."""
+
+    def __init__(
+        self,
+        database: Database,
+        bounds: Bounds,
+        accounts: tuple[str, ...],
+        clock: Callable[[], datetime],
+        errors: Counts,
+        *,
+        fresh_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._bounds = bounds
+        self._accounts = accounts
+        self._clock = clock
+        self._errors = errors
+        self._fresh = fresh_seconds
+        self._monotonic = monotonic
+        self._kept: dict[str, tuple[float, Rows]] = {}  #: by group, with when it was read
+        self._reading: asyncio.Task[None] | None = None
+        self._groups: Mapping[str, Callable[[Unit], _Found]] = {
+            "inbox": self._inbox,
+            "outbox": self._outbox,
+            "reviews": self._reviews,
+            "quarantine": self._quarantine,
+            "asking": self._asking,
+            "push": self._push,
+        }
+
+    async def rows(self) -> Rows:
+        """What could be read; never raises because of the database."""
+        began = self._monotonic()
+        while (due := self._due(began)) and (left := began + _PATIENCE - self._monotonic()) > 0:
+            is_ours = self._reading is None or self._reading.done()
+            if self._reading is None or is_ours:
+                self._reading = asyncio.create_task(asyncio.to_thread(self._read, due))
+            await asyncio.wait([self._reading], timeout=left)
+            if is_ours:
+                break
+        late = self._due(began)
+        for group in late:
+            self._errors[group, ""] += 1
+        rows: Rows = {}
+        for group, (_, found) in self._kept.copy().items():
+            if group not in late:
+                rows |= found
+        return rows
+
+    def _due(self, now: float) -> list[str]:
+        """Groups that were too old at that moment, and have not been read since."""
+        return [group for group in self._groups if not self._is_fresh(group, now)]
+
+    def _is_fresh(self, group: str, now: float) -> bool:
+        kept = self._kept.get(group)
+        return kept is not None and now - kept[0] <= (_SLOW if group in _SLOWLY else self._fresh)
+
+    def _read(self, groups: list[str]) -> None:
+        began = self._monotonic()
+        unread: dict[str, str] = {}
+        for group in groups:
+            if self._monotonic() - began > _PATIENCE:
+                unread[group] = "late"
+                continue
+            rows: Rows = {}
+            try:
+                with levels.brief(self._database) as unit:
+                    for metric, labels, number in self._groups[group](unit):
+                        add(rows, metric, self._bounds.bounded(metric, labels), [number])
+            except ServiceError as fault:
+                unread[group] = fault.code
+            except Exception:
+                log.exception("database.unreadable", figures=group)
+            else:
+                self._kept[group] = (self._monotonic(), rows)
+        if unread:
+            log.warning("database.unreadable", figures=sorted(unread), errors=sorted(set(unread.values())))
+
+    def _inbox(self, unit: Unit) -> _Found:
+        yield from self._queue(levels.inbox(unit), catalogue.INBOX, catalogue.INBOX_AGE)
+
+    def _outbox(self, unit: Unit) -> _Found:
+        yield from self._queue(levels.outbox(unit), catalogue.OUTBOX, catalogue.OUTBOX_AGE)
+
+    def _queue(self, queue: levels.Queue, messages: Metric, age: Metric) -> _Found:
+        for status, number in queue.counts.items():
+            yield messages, (status,), number
+        yield age, (), _seconds(self._clock() - queue.since) if queue.since is not None else 0.0
+
+    def _reviews(self, unit: Unit) -> _Found:
+        found = levels.reviews(unit)
+        for review in dict.fromkeys((*(review.value for review in Review), *found)):
+            yield catalogue.REVIEWS, (review,), found.get(review, 0)
+
+    def _quarantine(self, unit: Unit) -> _Found:
+        for account, number in levels.quarantine(unit, self._accounts).items():
+            yield catalogue.QUARANTINE, (account,), number
+
+    def _asking(self, unit: Unit) -> _Found:
+        found = levels.asking(unit, self._clock())
+        for account in self._accounts:
+            known = found.get(account)
+            if known is None:
+                continue
+            yield catalogue.BREAKER, (account,), float(known.is_broken)
+            yield catalogue.PAUSED, (account,), _seconds(known.paused)
+            yield catalogue.BACKLOG, (account,), _seconds(known.backlog)
+            if known.left is not None:
+                yield catalogue.BUDGET_LEFT, (account,), known.left
+            if known.stretch is not None:
+                yield catalogue.STRETCH, (account,), known.stretch
+
+    def _push(self, unit: Unit) -> _Found:
+        found = levels.pushing(unit, self._clock())
+        for account in self._accounts:
+            known = found.get(account)
+            for alarm in Alarm:
+                if alarm is not Alarm.DRIFT:
+                    yield catalogue.ALARM, (account, alarm.value), float(known is not None and alarm in known.alarms)
+            if known is None:
+                continue
+            if known.heard_at is not None:
+                yield catalogue.HEARD, (account,), known.heard_at.timestamp()
+            if known.loss is not None:
+                yield catalogue.LOSS, (account,), known.loss
+            for quantile, lag in known.lags.items():
+                yield catalogue.LAG, (account, quantile), lag.total_seconds()
+
+
+def _seconds(span: timedelta) -> float:
+    """Clocks differ: nothing is older than nothing."""
+    return max(span.total_seconds(), 0.0)

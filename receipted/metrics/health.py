@@ -1,0 +1,93 @@
+"""Whether this process lives, and whether it is ready: for a supervisor, and for a balancer of load."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Final
+
+from receipted.metrics.pulse import Pulse
+from statemachine.errors import ServiceError
+from storage import levels, migrate
+from storage.engine import Database
+from storage.errors import SchemaOutdated
+
+#: Seconds for which one look at the database is answered again, and after which it counts as away.
+_FRESH: Final = 1.0
+_PATIENCE: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The causes why not, each with what is known of it; none where all is well."""
+
+    causes: list[dict[str, Any]] = field(default_factory=list)
+    inbox_lag_seconds: float | None = None  #: of the oldest undecided message; None where that is not known
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.causes
+
+
+class Checks:
+    """What is asked by the probes."""
+
+    def __init__(
+        self,
+        database: Database,
+        pulse: Pulse,
+        clock: Callable[[], datetime],
+        *,
+        stalled_after: float,
+        lag_after: timedelta | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`lag_after` is None where the process receives: it goes on recording, however late the worker is."""
+        self._database = database
+        self._pulse = pulse
+        self._clock = clock
+        self._stalled_after = stalled_after
+        self._lag_after = lag_after
+        self._monotonic = monotonic
+        self._look: asyncio.Task[Health] | None = None
+        self._looked_at = 0.0
+
+    def alive(self) -> Health:
+        """Whether the loops go on; the event loop does, since it answers. Never looks at the database."""
+        causes: list[dict[str, Any]] = [{"cause": "loop_failed", "loop": name} for name in self._pulse.failed]
+        causes += [{"cause": "loop_stalled", "loop": name} for name in self._pulse.stalled(self._stalled_after)]
+        return Health(causes)
+
+    async def ready(self) -> Health:
+        """Whether it can do its work: it lives, the database answers and has the newest schema; a worker keeps up."""
+        alive = self.alive()
+        now = self._monotonic()
+        if self._look is None or (self._look.done() and now - self._looked_at > _FRESH):
+            self._looked_at = now
+            self._look = asyncio.create_task(asyncio.to_thread(self._of_database))
+        await asyncio.wait([self._look], timeout=_PATIENCE)
+        if not self._look.done():
+            return Health([*alive.causes, {"cause": "storage_unavailable", "after_seconds": _PATIENCE}])
+        found = self._look.result()
+        return Health([*alive.causes, *found.causes], found.inbox_lag_seconds)
+
+    def _of_database(self) -> Health:
+        try:
+            if migrate.current(self._database) != _newest():
+                raise SchemaOutdated
+            with levels.brief(self._database) as unit:
+                since = levels.pending_since(unit)
+        except ServiceError as fault:
+            return Health([{"cause": fault.code}])
+        lag = max(self._clock() - since, timedelta(0)) if since is not None else timedelta(0)
+        is_late = self._lag_after is not None and lag > self._lag_after
+        causes = [{"cause": "inbox_lag", "seconds": round(lag.total_seconds(), 3)}] if is_late else []
+        return Health(causes, round(lag.total_seconds(), 3))
+
+
+@cache
+def _newest() -> str:
+    return migrate.newest()

@@ -1,0 +1,133 @@
+"""The figures of this process, and of those that answer at the same socket."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from poller.ask import Poller
+from receipted.metrics import catalogue
+from receipted.metrics.board import Board
+from receipted.metrics.catalogue import METRICS, Metric
+from receipted.metrics.rows import Bounds, Rows, add, merged, packed, unpacked
+from receiver.notes import Notes
+from receiver.writer import GroupWriter
+from statemachine.tally import Counts, Histogram, counts
+from storage.engine import Database
+from worker.dispatch import Dispatcher
+from worker.inbox_loop import InboxWorker
+
+#: Seconds after which another process's levels, such as its queue, are those of a process that is gone.
+_GONE: Final = 10.0
+
+_ADDED: Final = {metric.name for metric in METRICS if metric.kind != "gauge"}
+
+
+@dataclass
+class Parts:
+    """The parts of this process that count; each is named here when it is made."""
+
+    notes: list[Notes] = field(default_factory=list)
+    writers: list[GroupWriter] = field(default_factory=list)
+    workers: list[InboxWorker] = field(default_factory=list)
+    pollers: list[Poller] = field(default_factory=list)
+    dispatchers: list[Dispatcher] = field(default_factory=list)
+    scrape_errors: Counts = field(default_factory=counts)  #: by which figures, and ""
+
+
+class ProcessFigures:
+    """What this process has done since it began; with a board, what all have done whose places are on it."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        database: Database,
+        bounds: Bounds,
+        *,
+        version: str,
+        queue: int,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = parts
+        self._database = database
+        self._bounds = bounds
+        self._version = version
+        self._queue = queue
+        self._monotonic = monotonic
+        self._board: Board | None = None
+        self._place = 0
+        self._inherited: Rows = {}
+
+    def share(self, board: Board, place: int) -> None:
+        """From now on `publish` tells the others; what the last process in this place had counted is kept."""
+        self._board, self._place = board, place
+        before = board.read(place)
+        if before:
+            rows, _ = unpacked(before)
+            self._inherited = {name: series for name, series in rows.items() if name in _ADDED}
+
+    def publish(self) -> None:
+        """The others see this process's figures as they are now."""
+        if self._board is not None:
+            self._board.write(self._place, packed(self._own(), at=self._monotonic()))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there may be others."""
+        return self._board is not None
+
+    def rows(self) -> Rows:
+        """The sums over all processes."""
+        rows = merged([self._own(), *self._others()])
+        add(rows, catalogue.BUILD, (self._version,), [1])
+        return rows
+
+    def _others(self) -> Iterable[Rows]:
+        for content in self._board.others(self._place) if self._board is not None else ():
+            rows, more = unpacked(content)
+            is_gone = self._monotonic() - more["at"] > _GONE
+            yield {name: series for name, series in rows.items() if name in _ADDED} if is_gone else rows
+
+    def _own(self) -> Rows:
+        parts = self._parts
+        rows: Rows = {}
+        if parts.notes:
+            self._counts(rows, catalogue.DELIVERIES, (notes.answered for notes in parts.notes))
+            self._counts(rows, catalogue.UNVERIFIED, (notes.unverified for notes in parts.notes))
+            self._histogram(rows, catalogue.INTAKE, (writer.seconds for writer in parts.writers))
+            self._histogram(rows, catalogue.INTAKE_BATCH, (writer.batches for writer in parts.writers))
+            add(rows, catalogue.INTAKE_QUEUE, (), [sum(writer.depth() for writer in parts.writers)])
+            add(rows, catalogue.INTAKE_LIMIT, (), [self._queue])
+        if parts.workers:
+            self._counts(rows, catalogue.DECISIONS, (worker.decisions for worker in parts.workers))
+            self._histogram(rows, catalogue.DECIDED, (worker.seconds for worker in parts.workers))
+        if parts.pollers:
+            self._counts(rows, catalogue.POLLS, (poller.asked for poller in parts.pollers))
+        if parts.dispatchers:
+            self._counts(rows, catalogue.ATTEMPTS, (dispatcher.attempts for dispatcher in parts.dispatchers))
+        add(rows, catalogue.POOL_IN_USE, (), [self._database.in_use()])
+        add(rows, catalogue.POOL_SIZE, (), [self._database.pool_limit])
+        add(rows, catalogue.POOL_WAITS, (), [self._database.pool_waits])
+        add(rows, catalogue.PROCESSES, (), [1])
+        add(rows, catalogue.CPU, (), [time.process_time()])
+        self._zeros(rows, catalogue.SCRAPE_ERRORS)
+        for (figures, _), times in parts.scrape_errors.copy().items():
+            add(rows, catalogue.SCRAPE_ERRORS, self._bounds.bounded(catalogue.SCRAPE_ERRORS, (figures,)), [times])
+        return merged([rows, self._inherited])
+
+    def _zeros(self, rows: Rows, metric: Metric) -> None:
+        """What has not happened yet is told too: a rate needs a number before the first."""
+        for labels in self._bounds.every(metric):
+            add(rows, metric, labels, [0])
+
+    def _counts(self, rows: Rows, metric: Metric, found: Iterable[Counts]) -> None:
+        self._zeros(rows, metric)
+        for each in found:
+            for labels, times in each.copy().items():
+                add(rows, metric, self._bounds.bounded(metric, labels), [times])
+
+    @staticmethod
+    def _histogram(rows: Rows, metric: Metric, found: Iterable[Histogram]) -> None:
+        add(rows, metric, (), [0.0] * (len(metric.bounds) + 2))
+        for each in found:
+            add(rows, metric, (), each.row())
