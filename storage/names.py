@@ -1,6 +1,7 @@
 """Names of payments that messages wait for: parking for one and binding one take turns."""
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from storage.engine import Unit
@@ -30,15 +31,17 @@ def busy(unit: Unit, refs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     return {names[row[0]] for row in unit.rows(_BUSY, (list(names),))}
 
 
-def hold(unit: Unit, awaited: Iterable[tuple[str, str]]) -> None:
+def hold(unit: Unit, awaited: Iterable[tuple[str, str]], held: AbstractSet[tuple[str, str]] = frozenset()) -> None:
     """Nobody else parks messages for these names, or binds payments to them, until the unit of work ends.
 
     Otherwise a message could be parked while its payment is bound, neither worker seeing the other's. On SQLite nobody
-    else writes.
+    else writes. `held` are refs, by account, that are ours already.
     """
-    names = [f"{account}:{_ref(name)}" for account, name in awaited]
-    if names and unit.dialect == "postgresql":
-        unit.rows(_HOLD, (names,))
+    if unit.dialect != "postgresql":
+        return
+    wanted = {(account, _ref(name)) for account, name in awaited} - held
+    if wanted:
+        unit.rows(_HOLD, ([f"{account}:{ref}" for account, ref in wanted],))
 
 
 def known_meanwhile(unit: Unit, parked: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

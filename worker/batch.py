@@ -36,6 +36,7 @@ class Batch:
         self._waiting: dict[tuple[str, tuple[str, ...], datetime], list[str]] = {}
         self._owed: set[tuple[str, str, str, int]] = set()
         self._owed_known: set[str] = set()  #: payments of which all that is owed is in `_owed`
+        self._held: set[tuple[str, str]] = set()  #: names of payments that are ours until the unit of work ends
         # to be written
         self._new: dict[str, Payment] = {}
         self._changed: dict[str, Payment] = {}
@@ -49,7 +50,10 @@ class Batch:
 
     def busy(self, refs: Iterable[Key]) -> set[tuple[str, str]]:
         """Those of the names, by account, that another worker's batch has; the others are this one's until it ends."""
-        return names.busy(self._unit, ((account, ref) for account, _, ref in refs))
+        wanted = {(account, ref) for account, _, ref in refs}
+        busy = names.busy(self._unit, wanted)
+        self._held = wanted - busy
+        return busy
 
     def load(self, refs: Collection[Key], ids: Collection[str]) -> None:
         """Payments of these names and ids, as far as there are any, are known from now on."""
@@ -284,7 +288,7 @@ class Batch:
         if self._outbox:
             batches.owe(unit, self._outbox)
         parked = [(m.account, m.awaits) for m in self._finished if m.awaits is not None]
-        names.hold(unit, (*parked, *self._reopened))
+        names.hold(unit, (*parked, *self._reopened), self._held)
         if self._finished:
             batches.finish(unit, self._finished)
         self._reopened.update(dict.fromkeys(names.known_meanwhile(unit, parked)))
