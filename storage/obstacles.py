@@ -82,7 +82,7 @@ def obstacles(
     provider wants no question.
     """
     found = [
-        *_withheld(payment),
+        *_withheld(payment, owed),
         *_undelivered(owed, attempts, now),
         *_unasked(payment, breaker, now, pause, is_terminal=is_terminal),
         *_undecided(waiting),
@@ -90,8 +90,10 @@ def obstacles(
     return sorted(found, key=lambda each: ("bad", "warn", "quiet").index(each.tone))
 
 
-def _withheld(payment: Payment) -> Iterator[Obstacle]:
-    if payment.review in WITHHOLDING:
+def _withheld(payment: Payment, owed: Sequence[OutboxMessage]) -> Iterator[Obstacle]:
+    """Only where nothing was handed over before the doubt came up."""
+    is_owed = any(message.effect.endswith(f".{Phase.PAID.value}") for message in owed)
+    if payment.review in WITHHOLDING and not is_owed:
         _, is_told, why = (payment.review_note or "").rpartition("no fulfilment: ")
         yield Obstacle(f"no fulfilment: {why if is_told else payment.review_note}", "warn")
 

@@ -1,0 +1,95 @@
+"""How it is known who made a statement, in words: scheme, header, signed time, key; and of a rejected one, why not."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Final
+
+from providers.contract import Scheme
+from statemachine.phases import ANSWERS, Source
+from statemachine.statements import CONTENT_TYPE
+from storage.tables import InboxMessage, RejectedDelivery
+from storage.telling import shown
+
+#: Why a delivery was not believed, and what that usually means.
+REJECTIONS: Final = {
+    "signature_missing": "it carried no signature: somebody else found the URL, or a proxy took the header away",
+    "signature_malformed": "its signature has no form that the scheme knows",
+    "signature_wrong": "its signature is of no key here: it is forged, or the key here is not the provider's",
+    "timestamp_missing": "it carried no signed time",
+    "timestamp_malformed": "its signed time cannot be read",
+    "timestamp_stale": "it was signed too long ago: it is an old one sent again, or a clock is wrong",
+    "timestamp_future": "it was signed in the future: a clock is wrong",
+    "no_active_key": "no key of the account was valid at that instant",
+}
+
+#: Of a header's value: enough to compare by eye.
+_SHOWN: Final = 90
+
+Fact = tuple[str, str]
+
+
+def of_message(message: InboxMessage, scheme: Scheme | None) -> list[Fact]:
+    """Name and value of everything that says who made the statement."""
+    source = Source(message.source) if message.source in list(Source) else None
+    if source in (Source.WEBHOOK, Source.CALLBACK):
+        return [*_signed(message, scheme), *_matched(message)]
+    if ["content-type", CONTENT_TYPE] in message.headers:
+        return [("origin", "a statement of our own, recorded before anything was done")]
+    if source is Source.RETURN:
+        return [("origin", "the payer's browser, by a link that we signed; it says nothing but that they came back")]
+    if source in ANSWERS:
+        return list(_answered(message))
+    return [("origin", f"recorded by {shown(message.source)}")]
+
+
+def of_rejected(rejected: RejectedDelivery, scheme: Scheme | None) -> list[Fact]:
+    """Name and value of everything that was looked at, and why it was not believed."""
+    why = REJECTIONS.get(rejected.reason, "it could not be verified")
+    return [("not believed", f"{shown(rejected.reason).replace('_', ' ')}: {why}"), *_signed(rejected, scheme)]
+
+
+def _signed(message: InboxMessage | RejectedDelivery, scheme: Scheme | None) -> Iterator[Fact]:
+    if scheme is None:
+        return
+    yield "scheme", scheme.words
+    yield "signature", _header(message.headers, scheme.header)
+    if scheme.time_header not in (None, scheme.header):
+        yield "signed time", _header(message.headers, scheme.time_header)
+
+
+def _matched(message: InboxMessage) -> Iterator[Fact]:
+    at = message.provider_time
+    if at is not None:
+        yield "skew", f"signed {shown(at)}, received {_apart(message.received_at - at)}"
+    else:
+        yield "skew", "nothing is dated, so its age is not known"
+    if message.key_id is not None:
+        yield "key", f"{shown(message.key_id)} matched, when it was received"
+
+
+def _answered(message: InboxMessage) -> Iterator[Fact]:
+    yield "origin", "the provider's answer to our own call, over a connection that we opened"
+    if message.http_status is not None:
+        yield "status", str(message.http_status)
+    if message.ref is not None:
+        yield "asked about", f"{shown(message.kind)} {shown(message.ref)}"
+    if message.provider_time is not None:
+        took = message.received_at - message.provider_time
+        yield "asked at", f"{shown(message.provider_time)}, answered {_apart(took)}"
+
+
+def _header(headers: Sequence[Sequence[str]], name: str | None) -> str:
+    values = [value for given, value in headers if given == name]
+    if not values:
+        return f"{name}: not there"
+    text = shown(values[0])
+    cut = "…" if len(text) > _SHOWN else ""
+    more = f" (and {len(values) - 1} more of that name)" if len(values) > 1 else ""
+    return f"{name}: {text[:_SHOWN]}{cut}{more}"
+
+
+def _apart(length: timedelta) -> str:
+    """How long after, or before; to the millisecond where it is short."""
+    seconds = abs(length.total_seconds())
+    words = f"{seconds:.3f} s" if seconds < 10 else f"{seconds:,.0f} s"
+    return f"{words} {'later' if length >= timedelta(0) else 'before that, by our clock'}"

@@ -1,0 +1,247 @@
+"""One payment, one page: what it is, the way that it went, what happened, what stands in its way, its proof."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from console.actions import require
+from console.drawing import Drawing, Passage
+from console.happenings import entries
+from console.live import Live
+from console.page import Pages
+from console.parts import Account, Parts
+from console.person import Role
+from console.sheet import draw
+from statemachine.lifecycle import NOT_CREATED, Lifecycle
+from statemachine.machine import moves_of
+from statemachine.phases import Review
+from storage import budget, inbox, payments, story_page
+from storage.budget import Breaker
+from storage.engine import Unit
+from storage.obstacles import REMEDIES, obstacles
+from storage.story import checkout_url
+from storage.story_page import StoryPage
+from storage.tables import DeliveryAttempt, OutboxMessage, Payment, Transition
+from storage.watching import payment_marks
+
+#: Entries of the timeline on one page.
+ENTRIES: Final = 200
+
+#: Bytes of an export that are kept in memory; of a longer one the rest waits on disk while it is downloaded.
+_IN_MEMORY: Final = 4 * 1024 * 1024
+_CHUNK: Final = 256 * 1024
+
+_PLACE: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
+
+
+def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+    """The page, what keeps it up to date, its proof, and what may be downloaded of it."""
+    page = PaymentPage(parts, pages, Live(parts, payment_marks))
+    return [
+        Route("/console/payments/{id}", page.show, methods=["GET"]),
+        Route("/console/payments/{id}/live", page.live, methods=["GET"]),
+        Route("/console/payments/{id}/proof", page.proof, methods=["GET"]),
+        Route("/console/payments/{id}/export", page.export, methods=["GET"]),
+        Route("/console/inbox/{id}/body", page.body, methods=["GET"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one page is made of, of one snapshot."""
+
+    page: StoryPage
+    mark: str
+    breaker: Breaker
+    pause: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One state that a person may say is the true one."""
+
+    state: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentPage:
+    """The pages about one payment."""
+
+    parts: Parts
+    pages: Pages
+    watched: Live
+
+    async def show(self, request: Request) -> Response:
+        """The payment as it is, and the newest of its story, or what was before an entry; raises NotFound."""
+        payment_id, before = request.path_params["id"], request.query_params.get("before", "")
+        place = before if _PLACE.fullmatch(before) else None
+        now = self.parts.clock()
+        read = await self.parts.read(lambda unit: _read(unit, payment_id, place, now))
+        why = await self.parts.in_thread(lambda: self.parts.asking.why(read.page.payment, now))
+        return await self.pages.show(request, "payment.html", **self._context(read, why, now, before=place))
+
+    def _context(self, read: _Read, why: str | None, now: datetime, *, before: str | None) -> dict[str, Any]:
+        page, payment = read.page, read.page.payment
+        account = self.parts.accounts.get(payment.account)
+        lifecycle = account.lifecycles.get(payment.kind) if account else None
+        is_terminal = (
+            lifecycle is not None and payment.state in lifecycle.by_name and lifecycle.is_terminal(payment.state)
+        )
+        in_the_way = obstacles(
+            payment,
+            page.owed,
+            page.attempts,
+            page.waiting,
+            read.breaker,
+            now,
+            is_terminal=is_terminal,
+            pause=read.pause,
+        )
+        return {
+            "payment": payment,
+            "account": account,
+            "checkout": checkout_url(payment),
+            "mark": read.mark,
+            "why": why,
+            "is_terminal": is_terminal,
+            "remedy": REMEDIES[Review(payment.review)] if payment.review else None,
+            "obstacles": in_the_way,
+            "drawing": drawing_of(lifecycle, page.transitions, payment.state),
+            "transitions": page.transitions,
+            "effects": effects_of(page.owed, page.attempts),
+            "entries": entries(page, account.authentication if account else None),
+            "on_page": {happening.id for happening in page.happenings},
+            "older": page.older,
+            "before": before,
+            "choices": choices(lifecycle, payment) if lifecycle is not None else [],
+            "can_ask": account is not None and payment.provider_ref is not None,
+            "can_cancel": account is not None and not is_terminal and self.parts.asking.can_cancel(payment),
+            "cancel_words": _cancel_words(account),
+        }
+
+    async def live(self, request: Request) -> Response:
+        """Server-sent events: a mark, and another whenever something about the payment has changed."""
+        payment_id = request.path_params["id"]
+        await self.parts.read(lambda unit: payments.get(unit, payment_id))
+        return self.watched.stream(request, payment_id)
+
+    async def proof(self, request: Request) -> Response:
+        """Everything that is kept of the payment, recomputed now; raises NotFound."""
+        payment_id = request.path_params["id"]
+        payment = await self.parts.read(lambda unit: payments.get(unit, payment_id))
+        proof = await self.parts.in_thread(lambda: self.parts.prover.prove(payment_id))
+        return await self.pages.show(request, "payment_proof.html", payment=payment, proof=proof)
+
+    async def export(self, request: Request) -> Response:
+        """The payment's rows with digests and bytes as JSON lines, to be checked without this program."""
+        require(request, Role.OPERATOR)
+        payment_id = request.path_params["id"]
+        file = await self.parts.in_thread(lambda: self._exported(payment_id))
+        name = f'attachment; filename="payment-{payment_id}.ndjson"'
+        return StreamingResponse(
+            self._sent(file), media_type="application/x-ndjson", headers={"content-disposition": name}
+        )
+
+    def _exported(self, payment_id: str) -> IO[bytes]:
+        """All of it at once, so that a slow download holds no snapshot of the database open."""
+        file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed when it was sent
+        try:
+            for line in self.parts.prover.export(payment_id):
+                file.write(f"{line}\n".encode())
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
+
+    async def _sent(self, file: IO[bytes]) -> AsyncIterator[bytes]:
+        try:
+            while chunk := await self.parts.in_thread(lambda: file.read(_CHUNK)):
+                yield chunk
+        finally:
+            file.close()
+
+    async def body(self, request: Request) -> Response:
+        """The exact bytes of one message; raises NotFound."""
+        require(request, Role.OPERATOR)
+        message_id = request.path_params["id"]
+        message = await self.parts.read(lambda unit: inbox.get(unit, message_id))
+        headers = {
+            "content-disposition": f'attachment; filename="message-{message.id}.bin"',
+            "x-body-digest": message.digest,
+        }
+        return Response(bytes(message.body), media_type="application/octet-stream", headers=headers)
+
+
+def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Read:
+    page = story_page.read(unit, payment_id, before=before, limit=ENTRIES)
+    account = page.payment.account
+    return _Read(
+        page=page,
+        mark=payment_marks(unit, [payment_id])[payment_id],
+        breaker=budget.breaker(unit, account),
+        pause=budget.pause_left(unit, account, now),
+    )
+
+
+def drawing_of(lifecycle: Lifecycle | None, transitions: Sequence[Transition], state: str | None) -> Drawing | None:
+    """The lifecycle with the way of these transitions; None where the account is not configured any more."""
+    if lifecycle is None:
+        return None
+    way = [
+        Passage(
+            number=transition.number,
+            source=transition.from_state,
+            target=transition.to_state,
+            via=tuple(transition.via),
+            forced=transition.forced,
+            at=transition.as_of or transition.recorded_at,
+            phase=transition.phase,
+        )
+        for transition in transitions
+    ]
+    return draw(lifecycle, way, state)
+
+
+def effects_of(
+    owed: Sequence[OutboxMessage], attempts: Sequence[DeliveryAttempt]
+) -> list[tuple[OutboxMessage, list[DeliveryAttempt]]]:
+    """What is owed, each with its last attempts, the newest first."""
+    tries: dict[str, list[DeliveryAttempt]] = {}
+    for attempt in attempts:
+        tries.setdefault(attempt.outbox_id, []).insert(0, attempt)
+    return [(message, tries.get(message.id, [])) for message in owed]
+
+
+def choices(lifecycle: Lifecycle, payment: Payment) -> list[Choice]:
+    """The states that a person may say are true: the present one, those that it may come to, then the others."""
+    moves = moves_of(lifecycle)
+    is_known = payment.state is None or lifecycle.knows(payment.state)
+    ranked: list[tuple[int, Choice]] = []
+    for name in (*(state.name for state in lifecycle.states), NOT_CREATED):
+        if name == NOT_CREATED and payment.state is not None and payment.state != NOT_CREATED:
+            continue
+        phase = lifecycle.phase(name).value
+        if name == payment.state:
+            ranked.append((0, Choice(name, f"{name} ({phase}): as it is, and the review is closed")))
+        elif is_known and moves.walk(payment.state, name) is not None:
+            ranked.append((1, Choice(name, f"{name} ({phase})")))
+        else:
+            ranked.append((2, Choice(name, f"{name} ({phase}): against the lifecycle, recorded as forced")))
+    return [choice for _, choice in sorted(ranked, key=lambda each: each[0])]
+
+
+def _cancel_words(account: Account | None) -> str:
+    where = account.provider if account is not None else "the provider"
+    return (
+        f"{where} is asked first, then told to cancel, and asked again where its answer leaves a doubt. The payment is "
+        "cancelled here only when the provider says so; if the payer was quicker, it is paid, and fulfilment goes out."
+    )
