@@ -12,84 +12,18 @@ from statemachine.money import MAX_MINOR
 from statemachine.phases import Phase
 from storage import overview, tallies
 from storage.columns import table_of
-from storage.engine import made, values
-from storage.ids import first_id, new_id
+from storage.engine import values
+from storage.ids import new_id
 from storage.overview import MOST, Bounded
-from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery, Transition
+from storage.tables import InboxMessage, OutboxMessage, Payment
 from storage.tables_asking import AccountBudget
 from storage.tallies import LAG_EDGES, Money, Sum, lag_quantile
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
+from tests.fakes.rows import a_rejection, a_transition, add, an_effect, id_at
 
 ACCOUNTS = ("acme", "beta")
 DAY = timedelta(days=1)
-
-
-def id_at(instant):
-    """An id of its own that was made at that instant."""
-    return first_id(instant)[:14] + "7" + new_id()[15:]
-
-
-def add(unit, record):
-    unit.execute(insert(table_of(type(record))), [values(record)])
-
-
-def a_transition(payment, number, phase, at):
-    return made(
-        Transition,
-        {
-            "payment_id": payment.id,
-            "number": number,
-            "id": id_at(at),
-            "account": payment.account,
-            "to_state": f"{phase}-word",
-            "phase": phase,
-            "via": [],
-            "forced": False,
-            "cause": new_id(),
-            "evidence": "",
-            "source": "webhook",
-            "reason": "a test",
-            "recorded_at": at,
-            "prev_hash": "",
-            "hash": "",
-        },
-    )
-
-
-def an_effect(**changes):
-    at = changes.pop("at", START)
-    return made(
-        OutboxMessage,
-        {
-            "id": id_at(at),
-            "payment_id": new_id(),
-            "account": "acme",
-            "effect": "payment.paid",
-            "sink": "shop",
-            "occurrence": 0,
-            "cause": new_id(),
-            "payload": "{}",
-            "created_at": at,
-            "seal": "",
-            "status": "pending",
-            "attempts": 0,
-            "next_attempt_at": at,
-            "claim_token": 0,
-            **changes,
-        },
-    )
-
-
-def a_rejection(**changes):
-    at = changes.pop("at", START)
-    return RejectedDelivery(
-        **(
-            {"id": id_at(at), "account": "acme", "received_at": at, "reason": "bad_signature", "client": "192.0.2.1"}
-            | {"headers": [], "body": b""}
-            | changes
-        )
-    )
 
 
 def a_history(chance, at):

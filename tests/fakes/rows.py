@@ -1,0 +1,76 @@
+"""Rows put straight into the database, each with an id of the instant that it tells: for figures of times gone by."""
+
+from sqlalchemy import insert
+
+from storage.columns import table_of
+from storage.engine import made, values
+from storage.ids import first_id, new_id
+from storage.tables import OutboxMessage, RejectedDelivery, Transition
+from tests.fakes.clock import START
+
+
+def id_at(instant):
+    """An id of its own that was made at that instant."""
+    return first_id(instant)[:14] + "7" + new_id()[15:]
+
+
+def add(unit, record):
+    unit.execute(insert(table_of(type(record))), [values(record)])
+
+
+def a_transition(payment, number, phase, at):
+    return made(
+        Transition,
+        {
+            "payment_id": payment.id,
+            "number": number,
+            "id": id_at(at),
+            "account": payment.account,
+            "to_state": f"{phase}-word",
+            "phase": phase,
+            "via": [],
+            "forced": False,
+            "cause": new_id(),
+            "evidence": "",
+            "source": "webhook",
+            "reason": "a test",
+            "recorded_at": at,
+            "prev_hash": "",
+            "hash": "",
+        },
+    )
+
+
+def an_effect(**changes):
+    at = changes.pop("at", START)
+    return made(
+        OutboxMessage,
+        {
+            "id": id_at(at),
+            "payment_id": new_id(),
+            "account": "acme",
+            "effect": "payment.paid",
+            "sink": "shop",
+            "occurrence": 0,
+            "cause": new_id(),
+            "payload": "{}",
+            "created_at": at,
+            "seal": "",
+            "status": "pending",
+            "attempts": 0,
+            "next_attempt_at": at,
+            "claim_token": 0,
+            **changes,
+        },
+    )
+
+
+def a_rejection(**changes):
+    at = changes.pop("at", START)
+    return RejectedDelivery(
+        **(
+            {"id": id_at(at), "account": "acme", "received_at": at, "reason": "bad_signature", "client": "192.0.2.1"}
+            | {"headers": [], "body": b""}
+            | changes
+        )
+    )

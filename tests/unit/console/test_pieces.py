@@ -1,0 +1,96 @@
+"""What is over is counted once, what is not each time, and never for long."""
+
+from datetime import timedelta
+
+import pytest
+
+from console import pieces
+from console.pieces import AGES, SETTLES, Piece, Pieces, each
+from tests.fakes.clock import START
+
+MINUTE = timedelta(minutes=1)
+
+
+class Counting:
+    """Counts, and remembers what was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, since, until):
+        self.asked.append(Piece(since, until))
+        return len(self.asked)
+
+
+def test_pieces_lie_side_by_side_and_end_where_they_must():
+    found = each(START, START + 2.5 * MINUTE, MINUTE)
+
+    assert [piece.since for piece in found] == [START, START + MINUTE, START + 2 * MINUTE]
+    assert [piece.until for piece in found] == [START + MINUTE, START + 2 * MINUTE, START + 2.5 * MINUTE]
+    assert each(START, START, MINUTE) == []
+
+
+def test_what_is_over_is_counted_once_and_what_is_not_each_time():
+    count, now = Counting(), START + 10 * MINUTE + timedelta(seconds=30)
+    kept, wanted = Pieces(count), each(START, START + 11 * MINUTE, MINUTE)
+
+    assert set(kept.of(wanted, now)) == set(wanted)
+    assert len(count.asked) == 11
+    count.asked.clear()
+    kept.of(wanted, now + timedelta(seconds=2))
+
+    still_moving = {piece for piece in wanted if piece.until > now + timedelta(seconds=2) - SETTLES}
+    assert set(count.asked) == still_moving
+    assert 0 < len(still_moving) < 4
+
+
+def test_what_was_counted_long_ago_is_counted_again():
+    count, wanted = Counting(), [Piece(START, START + MINUTE)]
+    kept = Pieces(count)
+    for later in (timedelta(0), AGES - timedelta(seconds=1), AGES, -AGES):  # a clock may be set back
+        kept.of(wanted, START + timedelta(hours=1) + later)
+
+    assert len(count.asked) == 3
+
+
+def test_what_may_still_change_is_never_final():
+    count, wanted = Counting(), [Piece(START, START + MINUTE)]
+    kept = Pieces(count, is_final=lambda result: result >= 3)
+    for second in range(5):
+        kept.of(wanted, START + timedelta(hours=1, seconds=second))
+
+    assert len(count.asked) == 3
+
+
+def test_without_time_the_newest_come_first_and_the_open_one_always():
+    count, wanted = Counting(), each(START, START + 5 * MINUTE, MINUTE)
+    kept = Pieces(count, seconds=0)
+    now = START + 4.5 * MINUTE
+
+    assert list(kept.of(wanted, now)) == [wanted[-1]]
+    kept._seconds = 0.1
+    kept.of(wanted, now)
+    assert count.asked[1:] == [wanted[-1], *reversed(wanted[:-1])]
+
+
+def test_what_nobody_wants_any_more_is_forgotten():
+    count, kept = Counting(), Pieces(Counting())
+    kept = Pieces(count)
+    kept.of([Piece(START, START + MINUTE)], START + AGES)
+    kept.of([], START + AGES)
+    kept.of([Piece(START, START + MINUTE)], START + AGES)
+
+    assert len(count.asked) == 2
+
+
+def test_time_that_passes_while_counting_counts(monkeypatch):
+    """Each count is taken to last a second: of a bound of two seconds, no more than two closed pieces fit."""
+    seconds = iter(range(1000))
+    monkeypatch.setattr(pieces.time, "monotonic", lambda: float(next(seconds)))
+    count, wanted = Counting(), each(START, START + 30 * MINUTE, MINUTE)
+
+    found = Pieces(count, seconds=3).of(wanted, START + timedelta(hours=2))
+
+    assert list(found) == sorted(wanted, reverse=True)[:2]
+    with pytest.raises(KeyError):
+        found[wanted[0]]
