@@ -1,4 +1,4 @@
-"""What an operator does about one payment, message, effect or rejected delivery, and about many dead effects."""
+"""What an operator does about one payment, message, effect or rejected delivery; about many, console/tables/many.py."""
 
 from typing import Final
 
@@ -8,11 +8,9 @@ from console.actions import Act, Done, acting
 from console.page import Pages
 from console.parts import Parts
 from statemachine.phases import Phase
-from storage import listing, operators, payments
-from storage.errors import NotFound
-from storage.listing import Place, Wanted
+from storage import operators, payments
 from storage.tables import Payment
-from storage.types import InboxStatus, OutboxStatus
+from storage.types import InboxStatus
 
 #: What a payment must be for its cancelling to have been what was wished for.
 _ENDED: Final = frozenset({Phase.CANCELLED.value, Phase.EXPIRED.value, Phase.FAILED.value})
@@ -26,7 +24,6 @@ def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
         Route("/console/payments/{id}/cancel", acting(parts, pages, cancel, needs_reason=True), methods=["POST"]),
         Route("/console/payments/{id}/resolve", acting(parts, pages, resolve, needs_reason=True), methods=["POST"]),
         Route("/console/inbox/{id}/replay", acting(parts, pages, replay, needs_reason=True), methods=["POST"]),
-        Route("/console/outbox/redrive", acting(parts, pages, redrive_many, needs_reason=True), methods=["POST"]),
         Route("/console/outbox/{id}/redrive", acting(parts, pages, redrive, needs_reason=True), methods=["POST"]),
         Route("/console/quarantine/{id}/redeem", acting(parts, pages, redeem, needs_reason=True), methods=["POST"]),
     ]
@@ -73,26 +70,6 @@ async def redrive(act: Act) -> Done:
     """The dead effect is due again."""
     owed = await act.commands.redrive(act.path("id"), reason=act.reason, by=act.by)
     return Done(f"{owed.effect} is due again and will be delivered to {owed.sink}.")
-
-
-async def redrive_many(act: Act) -> Done:
-    """Dead effects that fit are due again, so many at once; where some are left, the person is told to go on."""
-    among = {"account": list(act.parts.accounts), "status": [OutboxStatus.DEAD.value]}
-    for name in ("account", "sink", "effect"):
-        if value := act.form.get(name, "").strip():
-            among[name] = [value]
-    batch = act.parts.bounds.redrive_batch
-    page = await act.parts.read(lambda unit: listing.owed(unit, Wanted(among), Place(batch)))
-    done = 0
-    for owed in page.rows:
-        try:
-            await act.commands.redrive(owed.id, reason=act.reason, by=act.by)
-            done += 1
-        except NotFound:
-            continue  # somebody else redrove it meanwhile
-    if page.has_more:
-        return Done(f"{done} effects are due again, and more are dead: go on with the next.", "warn")
-    return Done(f"{done} effects are due again." if done else "No dead effect fits any more.")
 
 
 async def redeem(act: Act) -> Done:
