@@ -14,7 +14,7 @@ from receipted.metrics.rows import Bounds, Rows, add
 from statemachine.errors import ServiceError
 from statemachine.phases import Alarm, Review
 from statemachine.tally import Counts
-from storage import levels
+from storage import audits, levels
 from storage.engine import Database, Unit
 
 log = structlog.get_logger()
@@ -61,6 +61,7 @@ class DatabaseFigures:
             "quarantine": self._quarantine,
             "asking": self._asking,
             "push": self._push,
+            "audit": self._audit,
         }
 
     async def rows(self) -> Rows:
@@ -160,6 +161,12 @@ class DatabaseFigures:
                 yield catalogue.LOSS, (account,), known.loss
             for quantile, lag in known.lags.items():
                 yield catalogue.LAG, (account, quantile), lag.total_seconds()
+
+    def _audit(self, unit: Unit) -> _Found:
+        run = audits.last(unit)
+        if run is not None:
+            yield catalogue.AUDIT_FAULTS, (), run.faults
+            yield catalogue.AUDITED, (), run.ended_at.timestamp()
 
 
 def _seconds(span: timedelta) -> float:

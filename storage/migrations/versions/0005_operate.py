@@ -71,6 +71,21 @@ def _new(do: Operations) -> None:
     for table, column in _COLUMNS:
         do.add_column(table, column)
     _people(do)
+    _audits(do)
+
+
+def _audits(do: Operations) -> None:
+    """When the history was proved."""
+    do.create_table(
+        "audit_run",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("began_at", _INSTANT, nullable=False),
+        sa.Column("ended_at", _INSTANT, nullable=False),
+        sa.Column("messages", sa.Integer(), nullable=False),
+        sa.Column("payments", sa.Integer(), nullable=False),
+        sa.Column("faults", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit_run"),
+    )
 
 
 def _people(do: Operations) -> None:
