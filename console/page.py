@@ -66,7 +66,8 @@ class Pages:
     async def show(self, request: Request, template: str, *, status_code: int = 200, **context: Any) -> Response:
         """The page of the template; what the last action said is shown on it, once."""
         given = {**self.context(request), **context}
-        response = HTMLResponse(self.environment.get_template(template).render(given), status_code)
+        text = await self._parts.in_thread(lambda: self.environment.get_template(template).render(given))
+        response = HTMLResponse(text, status_code)  # written in a thread: a long page must not hold up the way in
         if given["flash"] is not None:
             self.cookies.drop(response, self.cookies.flash)
         return response

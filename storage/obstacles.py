@@ -25,12 +25,12 @@ class Remedy:
 
 REMEDIES: Final[dict[Review, Remedy]] = {
     Review.AMOUNT_MISMATCH: Remedy(
-        "the provider states another amount than was asked for, so nothing is handed over",
+        "the provider states another amount than was asked for, and what was not handed over before is withheld",
         "Compare with the provider's dashboard. Where the goods may go out, resolve with the payment's true state: "
         "what was withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
     ),
     Review.CURRENCY_MISMATCH: Remedy(
-        "the provider states another currency than was asked for, so nothing is handed over",
+        "the provider states another currency than was asked for, and what was not handed over before is withheld",
         "Compare with the provider's dashboard. Where the goods may go out, resolve with the payment's true state: "
         "what was withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
     ),
