@@ -114,7 +114,7 @@ def browser(agent: str) -> str:
 def sentence(words: str) -> str:
     """The words with a capital letter and a full stop."""
     text = words.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
 
 
 def _grouped(amount: str) -> str:

@@ -1,0 +1,52 @@
+import pytest
+
+from console.signing import Signing
+
+OLD, NEW = b"an old key of enough bytes", b"a new key of enough bytes"
+
+
+def test_a_session_is_read_with_any_key_and_signed_with_the_last():
+    before, during, after = Signing([OLD]), Signing([OLD, NEW]), Signing([NEW])
+    old = before.session("secret")
+
+    assert during.secret(old) == "secret"
+    assert after.secret(old) is None
+    assert after.secret(during.session("secret")) == "secret"
+    assert after.is_form("secret", during.form("secret"))
+    assert during.is_form("secret", before.form("secret"))
+
+
+@pytest.mark.parametrize("text", ["", "x", "a.b", "é", "\0", "a" * 10_000, "WzEsIngiXQ.x"])
+def test_what_was_not_signed_here_is_nothing(text):
+    signing = Signing([NEW])
+
+    assert signing.secret(text) is None
+    assert signing.flashed(text) is None
+    assert not signing.is_before(text)
+    assert not signing.is_form("secret", text)
+
+
+def test_nothing_signed_for_one_purpose_is_taken_for_another():
+    signing = Signing([NEW])
+    session, flash, before = signing.session("s"), signing.flash("ok", "words"), signing.before()
+
+    assert signing.secret(flash) is None
+    assert signing.secret(before) is None
+    assert signing.flashed(session) is None
+    assert not signing.is_before(session)
+    assert not signing.is_before(flash)
+
+
+def test_a_forms_token_tells_nothing_of_the_secret_and_is_of_one_secret():
+    signing = Signing([NEW])
+
+    assert "secret" not in signing.form("secret")
+    assert not signing.is_form("other", signing.form("secret"))
+
+
+def test_every_letter_of_a_cookie_counts():
+    signing = Signing([NEW])
+    cookie = signing.session("secret")
+    for at, letter in enumerate(cookie[:-1]):  # the last of base64 may carry bits that do not count
+        changed = cookie[:at] + ("A" if letter != "A" else "B") + cookie[at + 1 :]
+        assert signing.secret(changed) is None, at
