@@ -115,14 +115,20 @@ class GroupWriter:
                     outcomes = await self._commit([arrival for arrival, _, _ in batch])
                 finally:
                     self._under_way.pop(id(batch), None)
-                for (_, waiter, _), outcome in zip(batch, outcomes, strict=True):
-                    waiter.settle(outcome)
-                self._measure(batch)
-                self._on_recorded()
+                if self._waiting:  # the database is to have the next batch while the answers to this one are written
+                    asyncio.get_running_loop().call_soon(self._settle, batch, outcomes)
+                else:
+                    self._settle(batch, outcomes)
         finally:
             self._lanes.discard(asyncio.current_task())
             if self._waiting:
                 self._begin()
+
+    def _settle(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
+        for (_, waiter, _), outcome in zip(batch, outcomes, strict=True):
+            waiter.settle(outcome)
+        self._measure(batch)
+        self._on_recorded()
 
     def _measure(self, batch: Sequence[_Entry]) -> None:
         """How long each has waited: at once for those that came in one turn of the event loop."""

@@ -2,6 +2,10 @@
 
 Each step of a statement hands Python's lock to another thread, which keeps it for a while. So there are as few steps
 as possible: a statement for many rows instead of one for each, and no RETURNING, whose every row is a step.
+
+A statement for many rows that may fail amid them keeps a journal of its own, so that it alone can be undone: every
+page is copied there before, and beyond 64 KiB into a temporary file. OR ROLLBACK needs none, since a batch with a
+poison row is undone as a whole. Source: sqlite.org/tempfiles.html, "Statement Journal Files".
 """
 
 import asyncio
@@ -169,11 +173,11 @@ def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
 def _insert_sql(table: str, number: int) -> str:
     if table == "known_delivery":
         values = ",".join(["(?,?,?,?)"] * number)
-        into = f"INSERT INTO known_delivery ({','.join(_KNOWN)}) VALUES {values}"  # noqa: S608 - names of our own
+        into = f"INSERT OR ROLLBACK INTO known_delivery ({','.join(_KNOWN)}) VALUES {values}"  # noqa: S608 - names of our own
         return f"{into} ON CONFLICT (account, delivery_key) DO NOTHING"
     row = ",".join(["?"] * len(_MESSAGE) + list(_CONSTANT.values()))
     values = ",".join([f"({row})"] * number)
-    into = f"INSERT INTO inbox_message ({','.join([*_MESSAGE, *_CONSTANT])}) VALUES {values}"  # noqa: S608
+    into = f"INSERT OR ROLLBACK INTO inbox_message ({','.join([*_MESSAGE, *_CONSTANT])}) VALUES {values}"  # noqa: S608
     return f"{into} ON CONFLICT (id) DO NOTHING"  # a repeat of a batch whose end nobody saw
 
 
@@ -193,7 +197,7 @@ def _count_sql(number: int) -> str:
     values = ",".join(["(?,?,?)"] * number)
     return (
         f"WITH came (id, times, at) AS (VALUES {values}) "  # noqa: S608 - a number of question marks
-        "UPDATE inbox_message SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at "
+        "UPDATE OR ROLLBACK inbox_message SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at "
         "FROM came WHERE inbox_message.id = came.id"
     )
 

@@ -2,13 +2,16 @@
 
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
-from storage import connections, inbox
+from storage import connections, inbox, intake_sqlite
+from storage.arrivals import arrived
 from storage.engine import Database
 from storage.errors import StorageUnavailable
 from tests.builders import a_message
+from tests.fakes.clock import START
 from tests.fakes.databases import copy_of
 
 
@@ -96,3 +99,25 @@ def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
     with pytest.raises(StorageUnavailable), nowhere.read() as unit:
         inbox.find(unit)
     nowhere.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only /proc tells which files are open")
+def test_a_batch_is_written_once_and_not_into_a_temporary_file_too(database):
+    """SQLite would copy every page there before it is changed, so that one statement could be undone alone."""
+    batch = [
+        arrived(
+            account="acme", source="webhook", delivery_key=f"{n * 7919 % 1009}", body=bytes(2000), received_at=START
+        )
+        for n in range(1000)
+    ]
+    connection = database.engine.raw_connection()
+    driver = connection.driver_connection
+    for begins in range(0, 1000, 250):
+        driver.execute("BEGIN IMMEDIATE")
+        intake_sqlite._record(driver, batch[begins : begins + 250])
+        intake_sqlite._record(driver, batch[begins : begins + 250])  # as a repeat
+        open_files = [path.readlink().name for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        driver.execute("COMMIT")
+        assert not [name for name in open_files if name.startswith("etilqs")]
+    connection.close()
+    assert kept(path_of(database)) == 1000

@@ -117,6 +117,27 @@ def test_whoever_waits_too_long_is_told_whatever_the_database_does(monkeypatch):
     asyncio.run(main())
 
 
+def test_the_database_has_the_next_batch_before_the_answers_to_the_last_are_written():
+    """It would rest meanwhile: writing the answers takes about as long as a commit."""
+
+    class Answered:
+        def settle(self, _outcome: object) -> None:
+            begun_at_the_answer.append(len(gate.batches))
+
+    gate, begun_at_the_answer = Gate(), []
+
+    async def main():
+        writer = a_writer(gate)
+        writer.submit(an_arrival(b"first"), Answered())
+        await begun(gate, 1)
+        writer.submit(an_arrival(b"second"), Answered())
+        gate.opened.set()
+        await writer.close()
+
+    asyncio.run(main())
+    assert begun_at_the_answer == [2, 2]
+
+
 def test_a_full_queue_refuses_and_keeps_what_it_has():
     """The bound is on those who wait behind the batch under way."""
 
