@@ -85,9 +85,9 @@ class Claims:
 
     def _is_any_due(self, account: str, now: datetime) -> bool:
         with self._database.read() as unit:
-            return payments.is_any_due(unit, account, now) or bool(
-                payments.unanswered_creates(unit, account, now - self._create_grace, limit=1)
-            )
+            if payments.unanswered_creates(unit, account, now - self._create_grace, limit=1):
+                return True
+            return not budget.is_barred(unit, account, now) and payments.is_any_due(unit, account, now)
 
     def _choose(self, unit: Unit, due: list[Payment], room: int, now: datetime) -> list[Payment]:
         if not due:

@@ -35,6 +35,11 @@ log = structlog.get_logger()
 #: Seconds between two looks at whether an account's reconciliation is due.
 _SELDOM = 30.0
 
+#: Seconds between two looks at what is owed, and at who is to be asked about, while something always wakes them: under
+#: load few commits do the work of many, and leave the turn to write to the way in and the worker.
+_OUTBOX_GAP = 0.02
+_POLL_GAP = 0.05
+
 #: Seconds after which the planner looks whether a minute has passed.
 _PLAN_TICK = 10.0
 
@@ -130,9 +135,9 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     tick = service.settings.worker.tick_seconds
     stepping = partial(keep_stepping, beat=service.pulse.beat)
     inbox_worker = service.inbox_worker()
-    on_inbox, on_outbox = Wake(), Wake()
+    on_inbox, on_outbox = Wake(), Wake(_OUTBOX_GAP)
     async with service.clients() as clients, service.dispatcher(on_outbox) as dispatcher:
-        on_poll = {name: Wake() for name in service.accounts}  # a Wake wakes one loop
+        on_poll = {name: Wake(_POLL_GAP) for name in service.accounts}  # a Wake wakes one loop
         planner = service.planner()
 
         def answered(account: str) -> None:

@@ -1,6 +1,7 @@
 """Ticking: a loop around a step, woken early when there is work, patient when storage is away, stopped in order."""
 
 import asyncio
+import math
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,11 +17,16 @@ _DOUBLINGS = 16  #: more would overflow a float before an outage of nine hours e
 
 
 class Wake:
-    """Wakes one loop, from any thread; a wake-up while it works is not lost."""
+    """Wakes one loop, from any thread; a wake-up while it works is not lost.
 
-    def __init__(self) -> None:
+    At most once in `gap` seconds: the first wakes at once, and those that come soon after it are one.
+    """
+
+    def __init__(self, gap: float = 0.0) -> None:
         self._event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._gap = gap
+        self._woken_at = -math.inf
 
     def __call__(self) -> None:
         """There may be work."""
@@ -28,12 +34,15 @@ class Wake:
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float) -> None:
-        """Return when woken, at the latest after so many seconds."""
+        """Return when woken, at the latest after so many seconds and the gap."""
         # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the event, and the loop never ends.
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
+        if (left := self._woken_at + self._gap - self._loop.time()) > 0:
+            await asyncio.sleep(left)
         self._event.clear()
+        self._woken_at = self._loop.time()
 
 
 async def keep_stepping(

@@ -88,6 +88,24 @@ def pause_left(unit: Unit, account: str, now: datetime) -> timedelta:
     return left
 
 
+def is_barred(unit: Unit, account: str, now: datetime) -> bool:
+    """Whether nobody may be asked at all now: the provider wants no requests, or is away and no probe is due.
+
+    Reads only, as a first look; `pause_left` and `gate` decide.
+    """
+    columns = (_table.c.paused_until, _table.c.broken_at, _table.c.probe_at)
+    found = unit.execute(select(*columns, _clock(unit, now)).where(_table.c.account == account)).first()
+    if found is None:
+        return False
+    paused_until, broken_at, probe_at, now = found
+    return _is_ahead(paused_until, now) or (broken_at is not None and _is_ahead(probe_at, now))
+
+
+def _is_ahead(at: datetime | None, now: datetime) -> bool:
+    """Further ahead than LONGEST is what only a clock that was wrong can have set."""
+    return at is not None and now < at <= now + LONGEST
+
+
 class Gate(Enum):
     """What the account's breaker says to somebody who wants to ask."""
 
