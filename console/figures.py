@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,6 +23,10 @@ KEPT: Final = 2.0
 
 #: Seconds within which push is not looked at again: it is measured once a minute.
 _PUSH_KEPT: Final = 30.0
+
+#: Seconds that a look may take for what has passed. A new process needs more than one look at a large database.
+_FOR_MONEY: Final = 0.2
+_FOR_DELIVERIES: Final = 0.1
 
 #: Days of push that the overview sums up, today included.
 PUSH_DAYS: Final = 7
@@ -98,11 +102,14 @@ class Figuring:
         self._turn = threading.Lock()
         self._found: Figures | None = None
         self._looked_at = float("-inf")
-        self._unit: Unit | None = None
-        self._money: Pieces[Monies] = Pieces(lambda since, until: tallies.money(self._now(), since, until))
+        self._unit: Unit | None = None  #: while somebody looks
+        self._money: Pieces[Monies] = Pieces(
+            lambda since, until: tallies.money(self._now(), since, until), seconds=_FOR_MONEY
+        )
         self._deliveries: Pieces[Deliveries] = Pieces(
             lambda since, until: tallies.deliveries(self._now(), since, until),
             is_final=lambda found: found.is_final,
+            seconds=_FOR_DELIVERIES,
         )
         self._pushed: dict[str, Pushed] = {}
         self._pushed_at = float("-inf")
@@ -224,6 +231,13 @@ def _marked(found: Figures) -> Figures:
     """With a mark of everything that is shown; of ages, as often as they are told anew."""
     age = int(found.at.timestamp()) // _AGES_AFTER
     shown = (age, found.standing, found.money, found.hours, found.minutes, found.pushed, found.alarms, found.is_whole)
-    mark = hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
-    names = [name for name in Figures.__slots__ if name != "mark"]
-    return Figures(**{name: getattr(found, name) for name in names}, mark=mark)
+    return replace(found, mark=hashlib.sha256(repr(_ordered(shown)).encode()).hexdigest()[:16])
+
+
+def _ordered(value: Any) -> Any:
+    """The same for what is the same, in whatever order the database told it."""
+    if isinstance(value, Mapping):
+        return sorted((repr(key), repr(_ordered(under))) for key, under in value.items())
+    if isinstance(value, Standing | Deliveries):
+        return [_ordered(getattr(value, part.name)) for part in fields(value)]
+    return [_ordered(under) for under in value] if isinstance(value, tuple) else value
