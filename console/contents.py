@@ -5,6 +5,7 @@ escape, and what is no text as its bytes.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,18 +44,23 @@ def contents(message: InboxMessage | RejectedDelivery) -> Contents:
     text = _text(body)
     if text is None:
         return Contents("bytes", len(body), "\n".join(_hex(body[:MOST])), left_off=left_off)
-    shown = "".join(map(_visible, text[:MOST]))
+    shown = _plain(body[:MOST].decode("utf-8", "ignore"))  # a character that is cut in two is left off
     pretty = None if left_off else _pretty(text)
     return Contents("text" if pretty is None else "json", len(body), shown, pretty, left_off)
 
 
 def _text(body: bytes) -> str | None:
-    """The bytes as text where they are UTF-8 without NUL; a character that was cut in two is no fault."""
+    """The bytes as text where they are UTF-8 without NUL."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text
+
+
+def _plain(text: str) -> str:
+    """The text with an escape for each character that is not seen."""
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(letter: str) -> str:
@@ -80,29 +86,19 @@ def _pretty(text: str) -> str | None:
     return "".join(_lines(text))
 
 
+#: Of what is known to be JSON: a text, a mark, or any other value.
+_PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
+
+
 def _lines(text: str) -> Iterator[str]:
-    depth, is_inside, is_escaped, waits = 0, False, False, ""
-    for letter in text:
-        if is_inside:
-            yield _visible(letter)
-            is_inside = is_escaped or letter != '"'
-            is_escaped = letter == "\\" and not is_escaped
-            continue
-        if letter in " \t\r\n":
-            continue
-        if waits and letter not in "]}":  # something stands within: it begins on a line of its own
-            yield waits
-        elif letter in "]}" and not waits:
-            yield "\n" + _INDENT * (depth - 1)
-        waits = ""
-        if letter in "[{":
-            depth += 1
-            waits = "\n" + _INDENT * depth
-        elif letter in "]}":
+    depth, is_begun = 0, False
+    for part in _PART.findall(text):
+        if part in "]}":
             depth -= 1
-        is_inside = letter == '"'
-        yield letter
-        if letter == ",":
+            if not is_begun:  # what holds nothing stands on one line
+                yield "\n" + _INDENT * depth
+        elif is_begun:
             yield "\n" + _INDENT * depth
-        elif letter == ":":
-            yield " "
+        is_begun = part in "[{,"
+        depth += part in "[{"
+        yield ": " if part == ":" else _plain(part)
