@@ -6,7 +6,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # What Hypothesis draws follows from this number, so that a run can be had again; another number hunts elsewhere.
 SEED ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check bench bench-soak bench-poll e2e migrate fmt lock clean
+.PHONY: help demo run test test-all check bench bench-soak bench-poll bench-pages e2e migrate fmt lock clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-soak: .venv.stamp ## memory after five million deliveries beside that afte
 bench-poll: .venv.stamp ## simulate the poller beside other schedules; holds its bars and writes docs/polling.md
 	$(BIN)/python -m tests.benchmarks.polling
 	$(BIN)/pytest tests/benchmarks/test_asking.py -m benchmark -s -q --timeout 900
+
+bench-pages: .venv.stamp ## every page of the console and list of the API with a million payments; writes docs/performance-pages.md
+	$(BIN)/python -m tests.benchmarks.pages $(if $(BENCH_PAYMENTS),--payments $(BENCH_PAYMENTS))
 
 e2e: .venv.stamp ## start the Procfile's processes and drive them
 	$(BIN)/pytest tests/e2e -m e2e --timeout 600

@@ -24,4 +24,4 @@ def payment(payment_id: str) -> str:
 
 def reconciliation(reconciliation_id: str) -> str:
     """The reconciliation's own page among the tables."""
-    return f"{_TABLES}/reconciliations/detail/{quote(reconciliation_id, safe='')}"
+    return f"{_TABLES}/reconciliations/detail?pk={quote(reconciliation_id, safe='')}"

@@ -25,6 +25,7 @@ class Choice:
     name: str
     label: str
     options: Sequence[str] = ()
+    is_open: bool = False  #: other values than the options are there too, such as accounts of before
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def read(query: QueryParams, choices: Sequence[Choice]) -> Asked:
         value = _text(query, choice.name)
         if not value:
             continue
-        if choice.options and value not in choice.options:
+        if choice.options and value not in choice.options and not choice.is_open:
             raise InvalidForm(f"{choice.name} is one of: {', '.join(choice.options)}", param=choice.name)
         given[choice.name] = value
         if value in (ANY, NONE) and value in choice.options:

@@ -11,6 +11,7 @@ class Shown(StrEnum):
     """How a cell is shown; templates/tables/cells.html has one macro for each."""
 
     TEXT = "text"
+    ID = "id"
     ACCOUNT = "account"
     PHASE = "phase"
     STATUS = "status"

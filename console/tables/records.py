@@ -131,6 +131,7 @@ class Actions(Table):
     detail_template = ""
     shelf = sifting.ACTIONS
     fields = (
+        cell("id", "Action", Shown.ID, is_head=True),
         cell("at", "When", Shown.AGO),
         cell("actor", "Who"),
         cell("action", "What", Shown.BADGE),

@@ -68,7 +68,7 @@ class Table(BaseModelView):
 
     def filters(self, parts: Parts) -> Sequence[Choice]:
         """By what people narrow it."""
-        return [Choice("account", "Account", tuple(parts.accounts))]
+        return [Choice("account", "Account", tuple(parts.accounts), is_open=True)]
 
     def link(self, line: Line) -> str | None:
         """The row's own page."""
@@ -89,8 +89,8 @@ class Table(BaseModelView):
         return request.state.person is not None
 
     def can_view_detail(self, request: Request) -> bool:
-        """Where the table has pages of its own for its rows."""
-        return bool(self.detail_template)
+        """Whoever may read the table."""
+        return self.is_accessible(request)
 
     def can_create(self, request: Request) -> bool:
         """Nobody: rows are made by what happens."""
@@ -121,7 +121,7 @@ class Table(BaseModelView):
 
     async def find_by_pk(self, request: Request, pk: Any) -> Line | None:
         """The row with everything that is kept of it."""
-        if not is_id(str(pk)):
+        if not self.detail_template or not is_id(str(pk)):
             return None
         return await self.parts.read(lambda unit: self.row(unit, str(pk)))
 

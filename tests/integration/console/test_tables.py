@@ -11,6 +11,7 @@ from storage.tables import RejectedDelivery
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 
+UNKNOWN = "01a1fe34-f8bd-72a2-8387-4e3add9e6ce5"
 TABLES = ["payments", "inbox", "outbox", "quarantine", "reconciliations", "actions", "audit"]
 
 
@@ -182,7 +183,7 @@ def test_every_row_is_on_exactly_one_page(console, browser):
         "until=9999-12-31",
         "after=x",
         "q=%00",
-        "account=x",
+        
         "state=" + "x" * 300,
         "page_size=7",
         "filter=phase__eq=open",
@@ -196,11 +197,11 @@ def test_what_no_form_sends_is_refused_in_words(browser, query):
 
 
 @pytest.mark.parametrize("key", TABLES)
-@pytest.mark.parametrize("path", ["detail?pk=", "detail?pk=x", f"detail?pk={new_id()}", "detail"])
+@pytest.mark.parametrize("path", ["detail?pk=", "detail?pk=x", f"detail?pk={UNKNOWN}", "detail"])
 def test_an_unknown_row_is_not_found(browser, key, path):
     answer = browser.get(f"/console/tables/{key}/{path}")
 
-    assert answer.status_code in (403, 404)
+    assert answer.status_code == 404
     assert "<h1>" in answer.text
 
 
@@ -223,7 +224,7 @@ def test_nothing_else_of_the_library_is_served(browser, path):
     assert browser.post(f"/console/tables/{path}").status_code in (404, 405)
 
 
-@pytest.mark.parametrize("path", ["payments/list", "payments/export", "inbox/detail?pk=" + new_id()])
+@pytest.mark.parametrize("path", ["payments/list", "payments/export", f"inbox/detail?pk={UNKNOWN}"])
 def test_nobody_reads_without_a_session(console, path):
     answer = console.client(None).get(f"/console/tables/{path}")
 
@@ -240,11 +241,7 @@ def exported(browser, path):
 
 def test_an_export_has_the_rows_that_were_asked_for(console, browser, monkeypatch):
     monkeypatch.setattr("console.tables.export._AT_ONCE", 2)
-    wanted = (
-        [paying(console, phase="failed", reference=f"=cmd|{number}", provider_ref='a"b,c\n').id for number in range(5)]
-        if False
-        else [paying(console, phase="failed", reference=f"=cmd|{number}").id for number in range(5)]
-    )
+    wanted = [paying(console, phase="failed", reference=f"=cmd|{number}").id for number in range(5)]
     paying(console, phase="open")
 
     rows = exported(browser, "/console/tables/payments/export?phase=failed")

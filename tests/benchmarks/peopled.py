@@ -1,0 +1,126 @@
+"""A database as it is after months, of so many payments: most went well, and of everything else there is some."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import text
+
+from api.keys import Environment, KeyScope, made
+from console.passwords import Cost, hashed
+from console.person import Role, new_person
+from storage import api_keys, operators, people, quarantine, reconciliations
+from storage.engine import Database
+from storage.ids import new_id
+from storage.reconciliations import Wanted
+from storage.tables import RejectedDelivery
+from storage.types import ReconciliationStatus
+from tests.benchmarks import events
+from tests.benchmarks.databases import opened, settle
+from tests.benchmarks.growing import Growing
+
+NAME: Final = "benchmark"
+PASSWORD: Final = "a long enough password for a benchmark"
+
+#: How rows differ from those that went well: by the first digits of their random name, one in 16, 256, 4096, ...
+_CHANGES: Final = (
+    "UPDATE payment SET phase = 'expired', state = 'expired' WHERE provider_ref LIKE 'pi_0%'",
+    "UPDATE payment SET phase = 'failed', state = 'failed' WHERE provider_ref LIKE 'pi_1a%'",
+    "UPDATE payment SET phase = 'open', state = 'awaiting_payment' WHERE provider_ref LIKE 'pi_2b%'",
+    "UPDATE payment SET phase = 'processing', state = 'payment_detected' WHERE provider_ref LIKE 'pi_3cc%'",
+    "UPDATE payment SET review = 'conflict', review_note = 'a note' WHERE provider_ref LIKE 'pi_4dd%'",
+    "UPDATE payment SET phase = 'refunded', state = 'refunded' WHERE provider_ref LIKE 'pi_5eee%'",
+    "UPDATE inbox_message SET status = 'parked', decision = 'parked' WHERE delivery_key LIKE 'evt_0ab%'",
+    "UPDATE inbox_message SET status = 'dead', decision = NULL WHERE delivery_key LIKE 'evt_1abc%'",
+    "UPDATE inbox_message SET source = 'poll' WHERE delivery_key LIKE 'evt_2%'",
+    "UPDATE outbox_message SET status = 'dead', delivered_at = NULL, last_error = 'HTTP 503' WHERE {of} LIKE '0ab%'",
+    "UPDATE outbox_message SET status = 'pending', delivered_at = NULL WHERE {of} LIKE '1abc%'",
+)
+_REJECTED: Final = 2_000
+_ACTIONS: Final = 20_000
+_RECONCILIATIONS: Final = 200
+_KEYS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Peopled:
+    """What is in it, to be asked for."""
+
+    url: str
+    payments: int
+    api_keys: list[str]  #: one for each list, so that none is called too often
+    ids: dict[str, str]  #: by table, a row in the middle
+    reference: str  #: of that payment
+    provider_ref: str
+
+
+def peopled(url: str, payments: int) -> Peopled:
+    """The database of this URL, whose schema is the newest, is filled."""
+    Growing(url).grow(payments)
+    with opened(url) as database:
+        _vary(database)
+        _add(database)
+        keys = _people(database)
+    settle(url)
+    with opened(url) as database, database.read() as unit:
+        found = "SELECT id, reference, provider_ref FROM payment WHERE reference = :reference"
+        row = unit.execute(text(found), {"reference": f"order-{payments // 2}"}).one()
+        ids = {"payments": _id(row[0])}
+        about = {"inbox": "inbox_message WHERE payment_id", "outbox": "outbox_message WHERE payment_id"}
+        for name, where in about.items():
+            one = text(f"SELECT id FROM {where} = :id")  # noqa: S608 - our own names
+            ids[name] = _id(unit.execute(one, {"id": row[0]}).scalar_one())
+        for name, table in (("quarantine", "rejected_delivery"), ("reconciliations", "reconciliation")):
+            one = text(f"SELECT id FROM {table} ORDER BY id LIMIT 1")  # noqa: S608 - our own names
+            ids[name] = _id(unit.execute(one).scalar_one())
+    return Peopled(url, payments, keys, ids, row[1], row[2])
+
+
+def _id(found: object) -> str:
+    """With dashes, whatever the database writes."""
+    digits = str(found).replace("-", "")
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _vary(database: Database) -> None:
+    of = "id" if database.engine.dialect.name == "sqlite" else "replace(CAST(id AS text), '-', '')"
+    with database.write() as unit:
+        for change in _CHANGES:
+            unit.execute(text(change.format(of=f"substr({of}, 18)")))  # the random digits of an id
+
+
+def _add(database: Database) -> None:
+    now = datetime.now(UTC)
+    with database.write() as unit:
+        for number in range(_REJECTED):
+            rejected = RejectedDelivery(
+                id=new_id(),
+                account=events.ACCOUNT,
+                received_at=now,
+                reason="signature_wrong" if number % 10 else "too_old",
+                client="192.0.2.1",
+                headers=[["content-type", "application/json"]],
+                body=b"x" * 900,
+            )
+            quarantine.keep(unit, rejected, at_most=_REJECTED)
+        for number in range(_ACTIONS):
+            action = "replay" if number % 50 else "resolve"
+            operators.note(
+                unit, account=events.ACCOUNT, at=now, actor="ada", action=action, subject=new_id(), reason="a reason"
+            )
+        for number in range(_RECONCILIATIONS):
+            wanted = Wanted(events.ACCOUNT, now - timedelta(days=1), now, "schedule")
+            row = reconciliations.begin(unit, wanted, "benchmark", now, timedelta(minutes=1))
+            assert row is not None
+            drift = [{"payment": new_id(), "was": "open", "is": "paid"}] * (number % 20)
+            reconciliations.finish(unit, row, now, ReconciliationStatus.DONE, drift=drift, listed=number)
+
+
+def _people(database: Database) -> list[str]:
+    now = datetime.now(UTC)
+    keys = [made(f"benchmark-{number}", Environment.LIVE, tuple(KeyScope), now) for number in range(_KEYS)]
+    with database.write() as unit:
+        people.add(unit, new_person(NAME, Role.ADMIN, hashed(PASSWORD, Cost(4, 8, 1)), now, is_temporary=False))
+        for record, _ in keys:
+            api_keys.add(unit, record)
+    return [key for _, key in keys]
