@@ -1,6 +1,7 @@
 """Writes what the documents take from the code: `python -m tests.repo.generate`. A test compares them.
 
-docs/lifecycles.md is written whole; docs/errors.md has its tables between marks.
+docs/lifecycles.md and docs/operations/ are written whole; docs/errors.md and docs/operations.md have their tables
+between marks.
 """
 
 import importlib
@@ -15,12 +16,18 @@ from providers.payfield import errors as payfield
 from providers.stable_genius import errors as stable_genius
 from receipted.catalogue import PROVIDERS
 from receipted.cli.lifecycles import diagram
+from receipted.metrics.catalogue import METRICS
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
+from tests.repo.alerts import alerts_file
+from tests.repo.dashboard import dashboard_file
 
 ROOT = Path(__file__).parents[2]
 LIFECYCLES = ROOT / "docs" / "lifecycles.md"
 ERRORS = ROOT / "docs" / "errors.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+ALERTS = ROOT / "docs" / "operations" / "alerts.yaml"
+DASHBOARD = ROOT / "docs" / "operations" / "dashboard.json"
 
 #: From the bottom up; also the order of the table of errors.
 PACKAGES = (
@@ -54,8 +61,8 @@ def lifecycles_page() -> str:
     return "\n".join([_HEAD, *sections])
 
 
-def errors_page(present: str) -> str:
-    """docs/errors.md as it should be, with the words between its tables as they are."""
+def tabled(present: str) -> str:
+    """The page as it should be, with the words between its generated tables as they are."""
     return re.sub(
         r"<!-- generated: (\w+) -->\n.*?<!-- end -->",
         lambda found: f"{_MARK.format(found[1])}\n{_TABLES[found[1]]()}\n{_END}",
@@ -159,7 +166,22 @@ def _banked() -> str:
     return table(("Code", "Type", "Retry"), rows)
 
 
+def _metrics() -> str:
+    rows = (
+        (
+            f"`{metric}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels),
+            metric.of,
+            metric.says,
+        )
+        for metric in METRICS
+    )
+    return table(("Metric", "Kind", "Labels", "Of the", "Says"), rows)
+
+
 _TABLES = {
+    "metrics": _metrics,
     "codes": _codes,
     "alternative_payments": _alternative_payments,
     "stable_genius": _stable_genius,
@@ -181,4 +203,8 @@ def _yes(is_so: bool) -> str:
 
 if __name__ == "__main__":
     LIFECYCLES.write_text(lifecycles_page(), encoding="utf-8")
-    ERRORS.write_text(errors_page(ERRORS.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ERRORS, OPERATIONS):
+        page.write_text(tabled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    ALERTS.parent.mkdir(exist_ok=True)
+    ALERTS.write_text(alerts_file(), encoding="utf-8")
+    DASHBOARD.write_text(dashboard_file(), encoding="utf-8")
