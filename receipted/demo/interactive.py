@@ -20,6 +20,9 @@ _STYLES = {"paid": "green", "settled": "green", "open": "", "processing": "yello
 
 async def keep_running(run: Demonstration, console: Console) -> None:
     """Show how all payments do, and those that wait for a click with their pages, as they change."""
+    name, password = await asyncio.to_thread(run.person)
+    console.print(f"The console                  http://127.0.0.1:{run.port}/console/")
+    console.print(f"Log in there as              {name}, with the password {password}")
     console.print(f"Receipted takes webhooks at  http://127.0.0.1:{run.port}/webhooks/ACCOUNT")
     console.print(f"All open payments to click   {run.outside.sandbox_url}/checkout")
     console.print(f"What the shop fulfilled      {run.outside.shop_url}/orders")

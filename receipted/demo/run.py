@@ -14,6 +14,8 @@ import httpx2
 import uvicorn
 
 from audit.verify import Audit, Report
+from console.passwords import hashed, made
+from console.person import Role, new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.app import create_app
 from receipted.commands import Commands
@@ -26,7 +28,7 @@ from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
 from statemachine.phases import Phase, Review
-from storage import heard, migrate, payments, statistics
+from storage import heard, migrate, payments, people, statistics
 from storage.tables import Payment
 
 #: How many create calls the shop has under way at once.
@@ -93,9 +95,17 @@ class Demonstration:
                     await self._register(account.name, account.sandbox, clients)
                 yield commands
         finally:
+            app.stop()  # pages of the console that wait for something new
             server.should_exit = True
             await serving
             self.service.close()
+
+    def person(self) -> tuple[str, str]:
+        """The name and password of somebody who may do everything in the console of this run."""
+        name, password, now = "demo", made(), self.service.clock()
+        with self.service.database.write() as unit:
+            people.add(unit, new_person(name, Role.ADMIN, hashed(password), now, is_temporary=False))
+        return name, password
 
     async def _register(self, account: str, sandbox: str, clients: Mapping[str, Any]) -> None:
         """Make our URL known: by the provider's call where it has one, else as a person would in its dashboard."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, BudgetSettings, TokenKey, WebhookKey
 from receipted.settings_api import ApiSettings
+from receipted.settings_console import ConsoleSettings
 from receipted.settings_metrics import MetricsSettings
 from receipted.settings_retention import RetentionSettings
 from receipted.settings_sections import (
@@ -37,6 +38,7 @@ MODELS = {
     "retention": RetentionSettings,
     "metrics": MetricsSettings,
     "api": ApiSettings,
+    "console": ConsoleSettings,
     "worker": WorkerSettings,
     "fulfilment": FulfilmentSettings,
     "sinks": SinkSettings,
