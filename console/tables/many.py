@@ -59,7 +59,7 @@ class Steps:
         self._parts, self._pages, self._key, self._do = parts, pages, key, do
         self._verb, self._done = verb, done
 
-    async def __call__(self, request: Request) -> Response:
+    async def take(self, request: Request) -> Response:
         """One step. Raises RoleMissing for who may not act, InvalidForm for a form that is not ours."""
         person = require(request, Role.OPERATOR)
         form: ImmutableMultiDict[str, str] = request.state.form
@@ -125,7 +125,7 @@ def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
-def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Steps]]:
+def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
     """The path below the tables, and what is done there."""
 
     async def replay(row_id: str, reason: str, by: str) -> str:
@@ -138,7 +138,7 @@ def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Steps]]:
         return await parts.in_thread(lambda: parts.redeem(row_id, reason=reason, by=by))
 
     return [
-        ("/inbox/replay", Steps(parts, pages, "inbox", "Replaying", "replayed", replay)),
-        ("/outbox/redrive", Steps(parts, pages, "outbox", "Redriving", "due again", redrive)),
-        ("/quarantine/redeem", Steps(parts, pages, "quarantine", "Redeeming", "authentic now", redeem)),
+        ("/inbox/replay", Steps(parts, pages, "inbox", "Replaying", "replayed", replay).take),
+        ("/outbox/redrive", Steps(parts, pages, "outbox", "Redriving", "due again", redrive).take),
+        ("/quarantine/redeem", Steps(parts, pages, "quarantine", "Redeeming", "authentic now", redeem).take),
     ]

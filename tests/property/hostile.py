@@ -14,7 +14,7 @@ from tests.property.pipeline_voices import Telling, Voice
 from tests.property.pipeline_world import Member, World
 
 #: Each has broken a program once: a C string's end, half a character, what sorts or prints differently, what is long.
-_TEXTS = (
+TEXTS = (
     *(
         "\x00",
         "a\x00b",
@@ -41,7 +41,7 @@ INSTANTS = (
 _OTHERS: tuple[Any, ...] = (None, [], {}, [[]], {"\x00": "\x00"}, {"x" * 300: {"\ud800": ["\x00"]}})
 
 WRONG = st.one_of(
-    st.sampled_from(_TEXTS),
+    st.sampled_from(TEXTS),
     st.sampled_from(_NUMBERS),
     st.sampled_from(INSTANTS),
     st.sampled_from(_OTHERS),

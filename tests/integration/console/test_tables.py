@@ -4,12 +4,8 @@ import re
 
 import pytest
 
-from storage import inbox, outbox, payments, quarantine
 from storage.ids import new_id
-from storage.operators import note
-from storage.tables import RejectedDelivery
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
+from tests.integration.console.table_rows import acted, owing, paying, rejecting, told
 
 UNKNOWN = "01a1fe34-f8bd-72a2-8387-4e3add9e6ce5"
 TABLES = ["payments", "inbox", "outbox", "quarantine", "reconciliations", "actions", "audit"]
@@ -18,66 +14,6 @@ TABLES = ["payments", "inbox", "outbox", "quarantine", "reconciliations", "actio
 @pytest.fixture
 def browser(console):
     return console.client("viewer")
-
-
-def write(console, do):
-    with console.service.database.write() as unit:
-        return do(unit)
-
-
-def paying(console, **columns):
-    payment = a_payment(**{"account": "payfield", "kind": "payin", "amount_minor": 450, "currency": "BDT", **columns})
-    write(console, lambda unit: payments.add(unit, payment))
-    return payment
-
-
-def told(console, status="decided", **columns):
-    message = a_message(account="payfield", **columns)
-    write(console, lambda unit: inbox.record(unit, [message]))
-    with console.service.database.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE inbox_message SET status = ? WHERE delivery_key = ?", (status, message.delivery_key)
-        )
-    return message
-
-
-def owing(console, status="dead", effect="payment.paid", sink="shop"):
-    def do(unit):
-        return outbox.owe(
-            unit,
-            payment_id=new_id(),
-            account="payfield",
-            effect=effect,
-            sink=sink,
-            occurrence=0,
-            cause=new_id(),
-            payload='{"a": "<script>alert(1)</script>"}',
-            now=START,
-        )
-
-    row_id = write(console, do)
-    with console.service.database.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE outbox_message SET status = ? WHERE id = ?", (status, row_id.replace("-", ""))
-        )
-    return row_id
-
-
-def rejecting(console, **columns):
-    rejected = RejectedDelivery(
-        **{
-            "id": new_id(),
-            "account": "payfield",
-            "received_at": START,
-            "reason": "signature_wrong",
-            "client": "192.0.2.1",
-            "headers": [["x-note", "a"]],
-            "body": b"{}",
-            **columns,
-        }
-    )
-    write(console, lambda unit: quarantine.keep(unit, rejected, at_most=100))
-    return rejected.id
 
 
 @pytest.mark.parametrize("key", TABLES)
@@ -144,12 +80,7 @@ def test_rejected_deliveries_are_narrowed_and_searched(console, browser):
 def test_actions_are_narrowed_and_searched(console, browser):
     one, other = new_id(), new_id()
     for subject, actor, action in ((one, "ada", "replay"), (other, "grace", "resolve")):
-        write(
-            console,
-            lambda unit, said=(subject, actor, action): note(
-                unit, account="payfield", at=START, actor=said[1], action=said[2], subject=said[0], reason="a reason"
-            ),
-        )
+        acted(console, subject, actor, action)
 
     for query in ("actor=ada", "action=replay", f"q={one}"):
         shows(browser, f"/console/tables/actions/list?{query}", one, other)
@@ -183,7 +114,6 @@ def test_every_row_is_on_exactly_one_page(console, browser):
         "until=9999-12-31",
         "after=x",
         "q=%00",
-        
         "state=" + "x" * 300,
         "page_size=7",
         "filter=phase__eq=open",
