@@ -1,0 +1,130 @@
+"""/healthz and /readyz: each cause by its own name, and well again when it is over."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from receipted.metrics.health import Checks
+from receipted.metrics.pulse import Pulse
+from receipted.settings import Settings
+from storage import inbox
+from storage.engine import Database
+from tests.builders import a_message
+from tests.fakes.clock import FakeClock
+from tests.fakes.databases import PostgreSQL
+from tests.integration.receiver.serving import eventually, serving, settings
+
+
+class Steps:
+    """A clock of seconds that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database of each kind."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    opened = server.cleaned()
+    yield opened
+    opened.close()
+
+
+def checks(database: Database, clock: FakeClock, steps: Steps, *, works: bool = True) -> tuple[Checks, Pulse]:
+    pulse = Pulse(steps)
+    lag = timedelta(seconds=300) if works else None
+    return Checks(database, pulse, clock, stalled_after=600, lag_after=lag, monotonic=steps), pulse
+
+
+def causes(found: Checks) -> list[str]:
+    return [cause["cause"] for cause in asyncio.run(found.ready()).causes]
+
+
+def test_a_worker_that_lags_is_not_ready_and_a_receiver_is(either: Database, clock: FakeClock) -> None:
+    steps = Steps()
+    worker, _ = checks(either, clock, steps)
+    receiver, _ = checks(either, clock, steps, works=False)
+    assert causes(worker) == []
+    with either.write() as unit:
+        inbox.record(unit, [a_message(received_at=clock() - timedelta(seconds=301))])
+    steps.now += 2
+
+    assert causes(worker) == ["inbox_lag"]
+    found = asyncio.run(receiver.ready())
+    assert found.is_well
+    assert found.inbox_lag_seconds == 301
+
+
+def test_an_old_schema_is_told(either: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("receipted.metrics.health._newest", lambda: "9999")
+
+    assert causes(checks(either, clock, Steps())[0]) == ["schema_outdated"]
+
+
+def test_a_database_that_is_away_is_told(tmp_path: Path, clock: FakeClock) -> None:
+    nowhere = Database("postgresql://nobody@127.0.0.1:9/nothing")
+
+    assert causes(checks(nowhere, clock, Steps())[0]) == ["storage_unavailable"]
+    nowhere.close()
+
+
+def test_a_loop_that_stands_still_is_told_and_goes_on(clock: FakeClock, database: Database) -> None:
+    steps = Steps()
+    found, pulse = checks(database, clock, steps)
+
+    async def beat(name: str) -> None:
+        async def loop() -> None:
+            pulse.beat()
+
+        await asyncio.create_task(loop(), name=name)
+
+    for name in ("inbox", "reconcile.shop", "housekeeping"):
+        asyncio.run(beat(name))
+    steps.now += 601
+    assert found.alive().causes == [{"cause": "loop_stalled", "loop": "inbox"}]
+    asyncio.run(beat("inbox"))
+    assert found.alive().is_well
+    pulse.failed.append("outbox")
+    assert found.alive().causes == [{"cause": "loop_failed", "loop": "outbox"}]
+    assert "loop_failed" in causes(found)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Settings:
+    return settings(tmp_path, tick=0.05)
+
+
+def test_the_application_lives_and_is_ready(config: Settings) -> None:
+    with serving(config, with_work=True) as served:
+        assert served.request("GET", "/healthz").json() == {"alive": True, "causes": []}
+        answer = served.request("GET", "/readyz")
+        assert answer.status == 200
+        assert answer.json()["ready"] is True
+        assert answer.headers["cache-control"] == "no-store"
+        eventually(lambda: set(served.service.pulse._beats) >= {"inbox", "outbox", "planner", "push", "poller.sg"})
+        served.service.pulse.failed.append("inbox")
+
+        assert served.request("GET", "/healthz").status == 503
+
+
+def test_an_application_without_its_tables_is_alive_and_not_ready(config: Settings) -> None:
+    with serving(config, migrated=False) as served:
+        answer = served.request("GET", "/readyz")
+
+        assert answer.status == 503
+        assert answer.json() == {"ready": False, "causes": [{"cause": "schema_outdated"}]}
+        assert served.request("GET", "/healthz").status == 200
+        scrape = served.request("GET", "/metrics")
+        assert scrape.status == 200
+        assert b"receipted_inbox_messages{" not in scrape.body
+        assert b'receipted_scrape_errors_total{figures="inbox"} 1.0' in scrape.body
