@@ -23,7 +23,9 @@ from receipted.cli import (
 )
 from receipted.cli.accounts import accounts
 from receipted.cli.context import example
+from receipted.cli.doctor import doctor
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
+from receipted.cli.following import listen, tail
 from receipted.cli.push import push_quality
 from receipted.cli.reconcile import reconcile
 from receipted.cli.retention import retention
@@ -32,7 +34,7 @@ from receipted.demo.command import demo
 app = typer.Typer(
     cls=ReceiptedGroup,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -68,6 +70,9 @@ app.command(epilog=example("receipted accounts"))(accounts)
 app.command(name="push-quality", epilog=example("receipted push-quality", "receipted push-quality shop --since 30d"))(
     push_quality
 )
+app.command(epilog=example("receipted doctor https://pay.example.com", "receipted doctor --account shop"))(doctor)
+app.command(epilog=example("receipted listen shop"))(listen)
+app.command(epilog=example("receipted tail", "receipted tail --account shop --json"))(tail)
 app.add_typer(webhooks.app, name="webhooks", epilog=example("receipted webhooks register shop"))
 app.command(
     epilog=example("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv")

@@ -39,7 +39,7 @@ def note(line: str) -> None:
 
 def as_json(data: Any) -> None:
     """The answer as JSON, and nothing else, on stdout; instants are ISO 8601 with Z."""
-    say(json.dumps(data, default=_plain, indent=2))
+    say(json.dumps(data, default=plain, indent=2))
 
 
 def failure(error: ServiceError, *, as_json: bool) -> None:
@@ -104,7 +104,8 @@ def more(rows: Sequence[Any], limit: int, command: str) -> None:
         note(f"there may be more: {command} --after {rows[-1].id}")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has no form for, in one that it has."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Path | Enum):

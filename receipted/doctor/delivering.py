@@ -1,0 +1,210 @@
+"""A signed trial through the public URL: how it is answered, what of it arrived, and how long it took to be decided."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from providers import trial
+from receipted.doctor.asking import Asker, Heard, refused
+from receipted.doctor.findings import Finding, fault, ok, skipped, warning
+from receipted.doctor.signing import active_key, can_sign, signed
+from receipted.wiring import Service, WiredAccount
+from storage import inbox, quarantine
+from storage.errors import NotFound
+from storage.tables import InboxMessage, RejectedDelivery
+from storage.types import InboxStatus
+
+#: Names the trial, so that it is found again however it was changed on its way.
+_NAMED: Final = "x-receipted-trial"
+
+#: Seconds to the answer from which a provider may count a delivery as failed, and from which it does not hurt yet.
+_TOO_SLOW: Final = 5.0
+_SLOW: Final = 1.0
+
+#: Clocks that are further apart than this are worth a look; at the account's window deliveries are refused.
+_SKEW: Final = timedelta(seconds=5)
+
+#: Seconds until a trial must be decided, between two looks, and from when on it is slow.
+_PATIENCE: Final = 15.0
+_LOOK: Final = 0.02
+_LATE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One trial as it was sent."""
+
+    account: str
+    name: str
+    body: bytes
+    headers: Mapping[str, str]  #: lower-case names
+    at: datetime
+
+
+class Deliverer:
+    """Sends trials of one account, and looks in the database for what became of them."""
+
+    def __init__(self, service: Service, account: WiredAccount, ask: Asker, url: str, name: str) -> None:
+        self._service = service
+        self._account = account
+        self._ask = ask
+        self._url = url
+        self._name = name
+
+    def findings(self) -> Iterator[Finding]:
+        """A small trial, and where that comes through, one as large as may be."""
+        name = self._account.name
+        if active_key(self._account, self._service.clock()) is None or not can_sign(self._account):
+            yield skipped("delivery", "no webhook key is valid now, so nothing can be signed", name)
+            return
+        sent, heard = self._send(self._name, 0)
+        message = self._arrived(heard)
+        if message is None:
+            yield self._lost(sent, heard)
+            return
+        yield from self._quick(heard)
+        yield from self._unchanged(sent, message.body, message.headers)
+        yield self._skew(sent, heard, message.received_at)
+        yield self._decided(message)
+        yield self._largest()
+
+    def _send(self, name: str, size: int) -> tuple[Sent, Heard]:
+        now = self._service.clock()
+        key = active_key(self._account, now)
+        body = trial.body(name, size=size)
+        headers = {"content-type": "application/json", _NAMED: name}
+        if key is not None:
+            headers |= {header.lower(): value for header, value in signed(self._account, key, body, now).items()}
+        sent = Sent(self._account.name, name, body, headers, now)
+        return sent, self._ask("POST", self._url, body, headers)
+
+    def _arrived(self, heard: Heard) -> InboxMessage | None:
+        """The message that an answer of ours names; None where it is no such answer, or not in this database."""
+        named = heard.content.get("id") if heard.status == 200 and isinstance(heard.content, dict) else None
+        if not isinstance(named, str):
+            return None
+        try:
+            with self._service.database.read() as unit:
+                return inbox.get(unit, named)
+        except NotFound:
+            return None
+
+    def _lost(self, sent: Sent, heard: Heard) -> Finding:
+        if heard.status == 200:
+            return fault(
+                "delivery",
+                "it was answered 200 and is not in this database: another installation, or something else, took it",
+                "see where the name leads, and that service.database is the installation's own",
+                sent.account,
+            )
+        kept = self._quarantined(sent) if heard.status == 401 else None
+        if kept is None:
+            return refused("delivery", f"a signed delivery to {self._url}", heard, sent.account)
+        changes = list(_changes(sent, kept.body, kept.headers))
+        if changes:
+            remedy = "a proxy on the way changes deliveries: let it pass this path through as it is"
+            return fault("delivery", f"refused ({kept.reason}), since {'; '.join(changes)}", remedy, sent.account)
+        if kept.reason.startswith("timestamp"):
+            off = (kept.received_at - sent.at).total_seconds()
+            remedy = "set the clock of whichever machine is wrong (NTP)"
+            says = f"refused ({kept.reason}): the server's clock is {off:+.0f} seconds from the clock here"
+            return fault("delivery", says, remedy, sent.account)
+        return fault(
+            "delivery",
+            f"refused ({kept.reason}), though it arrived as it was sent: the service has another key than these",
+            "restart the service with these settings, or run doctor with its own",
+            sent.account,
+        )
+
+    def _quarantined(self, sent: Sent) -> RejectedDelivery | None:
+        with self._service.database.read() as unit:
+            since = sent.at - timedelta(hours=1)
+            kept = quarantine.find(unit, sent.account, since=since, limit=10_000)
+        by_name = (each for each in reversed(kept) if (_NAMED, sent.name) in _pairs(each.headers))
+        by_body = (each for each in reversed(kept) if sent.name.encode() in each.body)
+        return next(by_name, None) or next(by_body, None)
+
+    def _quick(self, heard: Heard) -> Iterator[Finding]:
+        says = f"answered 200 after {heard.seconds * 1000:.0f} ms, when it was committed"
+        remedy = "see the way there, and how long the database's disk takes to commit"
+        if heard.seconds > _TOO_SLOW:
+            yield fault(
+                "answer", f"{says}: providers count a slow answer as a failed delivery", remedy, self._account.name
+            )
+        elif heard.seconds > _SLOW:
+            yield warning("answer", says, remedy, self._account.name)
+        else:
+            yield ok("answer", says, self._account.name)
+
+    def _unchanged(self, sent: Sent, body: bytes, headers: list[list[str]]) -> Iterator[Finding]:
+        changes = list(_changes(sent, body, headers))
+        if changes:
+            remedy = "let the proxy pass this path through as it is: what it changes may be signed tomorrow"
+            yield warning("unchanged", f"it was accepted, but {'; '.join(changes)}", remedy, sent.account)
+        else:
+            yield ok("unchanged", f"all {len(body)} bytes and every header arrived as they were sent", sent.account)
+
+    def _skew(self, sent: Sent, heard: Heard, received_at: datetime) -> Finding:
+        early, late = sent.at, sent.at + timedelta(seconds=heard.seconds)
+        off = timedelta(0)
+        if not early <= received_at <= late:
+            off = received_at - (late if received_at > late else early)
+        window = self._account.settings.window()
+        says = f"the server's clock is {off.total_seconds():+.1f} seconds from the clock here"
+        if abs(off) <= _SKEW:
+            return ok("clock", says, sent.account)
+        remedy = "set the clock of whichever machine is wrong (NTP)"
+        limit = min(window.past, window.future)
+        return warning(
+            "clock", f"{says}; deliveries are refused beyond {limit.total_seconds():.0f}", remedy, sent.account
+        )
+
+    def _decided(self, message: InboxMessage) -> Finding:
+        deadline = time.monotonic() + _PATIENCE
+        while message.status == InboxStatus.PENDING and time.monotonic() < deadline:
+            time.sleep(_LOOK)  # another process decides, and tells nobody but the database
+            with self._service.database.read() as unit:
+                message = inbox.get(unit, message.id)
+        if message.decided_at is None:
+            says = f"not decided within {_PATIENCE:.0f} seconds"
+            remedy = (
+                "see that receipted serve or receipted worker runs, and how far behind it is (receipted inbox list)"
+            )
+            return fault("decision", says, remedy, message.account)
+        seconds = (message.decided_at - message.received_at).total_seconds()
+        says = f"decided {seconds * 1000:.0f} ms after it was received"
+        if seconds > _LATE:
+            return warning("decision", says, "see whether the worker is behind: receipted inbox list", message.account)
+        return ok("decision", says, message.account)
+
+    def _largest(self) -> Finding:
+        limit = self._service.settings.service.body_limit_bytes
+        sent, heard = self._send(f"{self._name}-large", limit)
+        if self._arrived(heard) is not None:
+            return ok("size", f"a delivery of {len(sent.body)} bytes comes through, as large as is taken", sent.account)
+        if heard.status == 413:
+            return fault(
+                "size",
+                f"a delivery of {len(sent.body)} bytes is answered 413: something before Receipted takes less than it",
+                "raise the proxy's limit of a body to service.body_limit_bytes (client_max_body_size in nginx)",
+                sent.account,
+            )
+        return refused("size", f"a delivery of {len(sent.body)} bytes", heard, sent.account)
+
+
+def _changes(sent: Sent, body: bytes, headers: list[list[str]]) -> Iterator[str]:
+    """What is not as it was sent, in words."""
+    if body != sent.body:
+        yield f"the body was changed on its way ({len(sent.body)} bytes were sent, {len(body)} arrived)"
+    arrived = dict(_pairs(headers))
+    for name, value in sent.headers.items():
+        if name not in arrived:
+            yield f"the header {name} was taken off"
+        elif arrived[name] != value and not arrived[name].startswith("sha256="):
+            yield f"the header {name} was changed"
+
+
+def _pairs(headers: list[list[str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in headers]

@@ -1,0 +1,119 @@
+"""What happens, as it happens: for whoever watches. Looks for what is new by id, since ids are in the order of time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from storage.columns import table_of
+from storage.engine import Database, Unit
+from storage.ids import first_id
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, RejectedDelivery, Transition
+from storage.types import InboxStatus, OutboxStatus
+
+#: A row may be committed so much later than its id was made.
+_OVERLAP: Final = timedelta(seconds=5)
+
+#: Rows of one look at one table.
+_LIMIT: Final = 50_000
+
+#: Rows whose end is waited for. Whoever is further behind is told of the newest only.
+_WATCHED: Final = 5000
+
+_ENDED: Final = {InboxStatus.DECIDED, InboxStatus.PARKED, InboxStatus.DEAD}
+_SETTLED: Final = {OutboxStatus.DELIVERED, OutboxStatus.DEAD}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, with the row that tells of it."""
+
+    what: str  #: received, rejected, decided, moved, owed, attempted
+    at: datetime
+    row: Any
+
+
+class Follower:
+    """Tells each thing once, from an instant on. Not for two threads at once."""
+
+    def __init__(self, database: Database, since: datetime, account: str | None = None) -> None:
+        self._database = database
+        self._since = since
+        self._account = account
+        self._seen: dict[str, None] = {}
+        self._undecided: dict[str, None] = {}
+        self._unsettled: dict[str, int] = {}  #: attempts that were told, by the effect's id
+
+    def news(self, now: datetime) -> list[Event]:
+        """What has happened since the last call, in the order of time; raises StorageUnavailable."""
+        with self._database.read() as unit:
+            found = [
+                *self._received(unit),
+                *self._rejected(unit),
+                *self._decided(unit),
+                *self._moved(unit),
+                *self._owed(unit),
+                *self._attempted(unit),
+            ]
+        self._since = max(self._since, now - _OVERLAP)
+        start = first_id(self._since)
+        self._seen = {each: None for each in self._seen if each >= start}
+        return sorted(found, key=lambda event: event.at)
+
+    def _new(self, unit: Unit, model: type[Any]) -> list[Any]:
+        table = table_of(model)
+        query = select(table.c.id).where(table.c.id >= first_id(self._since)).order_by(table.c.id).limit(_LIMIT)
+        if self._account is not None:
+            query = query.where(table.c.account == self._account)
+        fresh = [each for each in unit.execute(query).scalars() if each not in self._seen]
+        self._seen.update(dict.fromkeys(fresh))
+        return [row for ids in _chunks(fresh) for row in unit.all(model, select(table).where(table.c.id.in_(ids)))]
+
+    def _received(self, unit: Unit) -> Iterator[Event]:
+        for message in self._new(unit, InboxMessage):
+            _watch(self._undecided, message.id, None)
+            yield Event("received", message.received_at, message)
+
+    def _rejected(self, unit: Unit) -> Iterator[Event]:
+        for rejected in self._new(unit, RejectedDelivery):
+            yield Event("rejected", rejected.received_at, rejected)
+
+    def _decided(self, unit: Unit) -> Iterator[Event]:
+        table = table_of(InboxMessage)
+        for ids in _chunks(list(self._undecided)):
+            for message in unit.all(InboxMessage, select(table).where(table.c.id.in_(ids), table.c.status.in_(_ENDED))):
+                del self._undecided[message.id]
+                yield Event("decided", message.decided_at or message.received_at, message)
+
+    def _moved(self, unit: Unit) -> Iterator[Event]:
+        for transition in self._new(unit, Transition):
+            yield Event("moved", transition.recorded_at, transition)
+
+    def _owed(self, unit: Unit) -> Iterator[Event]:
+        for owed in self._new(unit, OutboxMessage):
+            _watch(self._unsettled, owed.id, 0)
+            yield Event("owed", owed.created_at, owed)
+
+    def _attempted(self, unit: Unit) -> Iterator[Event]:
+        table, attempts = table_of(OutboxMessage), table_of(DeliveryAttempt)
+        for ids in _chunks(list(self._unsettled)):
+            rows = unit.all(DeliveryAttempt, select(attempts).where(attempts.c.outbox_id.in_(ids)))
+            for row in sorted(rows, key=lambda each: each.number):
+                if row.number > self._unsettled[row.outbox_id]:
+                    self._unsettled[row.outbox_id] = row.number
+                    yield Event("attempted", row.started_at + timedelta(milliseconds=row.duration_ms), row)
+            settled = select(table.c.id).where(table.c.id.in_(ids), table.c.status.in_(_SETTLED))
+            for each in unit.execute(settled).scalars():
+                del self._unsettled[each]
+
+
+def _watch(watched: dict[str, Any], an_id: str, value: Any) -> None:
+    watched[an_id] = value
+    while len(watched) > _WATCHED:
+        del watched[next(iter(watched))]
+
+
+def _chunks(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + 500] for start in range(0, len(ids), 500))
