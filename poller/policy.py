@@ -89,6 +89,11 @@ class Outlook:
         """How much of the hazard counts: only what push would not tell us, and less where no money waits."""
         return weight(self.phase, self.push)
 
+    @cached_property
+    def first_age(self) -> float:
+        """The age, in seconds, at which not knowing costs as much as asking, where the last we saw was its change."""
+        return self.curve.when_unknowing(0.0, self.price, self.weight)
+
 
 def weight(phase: Phase, push: Push) -> float:
     """By what a hazard counts in that phase, where push tells some of the changes by itself."""
@@ -133,7 +138,7 @@ def next_question(schedule: Schedule, outlook: Outlook, silent: Silent, now: dat
         return None
     seen_at = silent.seen_at
     seen = (seen_at - silent.changed_at).total_seconds()
-    age = outlook.curve.when_unknowing(seen, outlook.price, outlook.weight)
+    age = outlook.curve.when_unknowing(seen, outlook.price, outlook.weight) if seen else outlook.first_age
     wait = max(schedule.soonest, outlook.push.lag if seen == 0.0 else timedelta(0))
     floor = max(schedule.floor(outlook.phase) * outlook.stretch, wait)
     found = Next(seen_at + floor, FLOOR)

@@ -84,6 +84,10 @@ class Reading(msgspec.Struct, frozen=True):
     unreadable: str = ""  #: why an authentic body has no meaning to us; it is parked
 
     def __post_init__(self) -> None:
+        if len(self.observations) == 1 and not (self.hints or self.note or self.unreadable):
+            (seen,) = self.observations
+            if keepable.observation(seen) is seen:
+                return  # as nearly always
         kept = tuple(map(keepable.observation, self.observations))
         if len(kept) == 1 and isinstance(kept[0], str):
             self._become(observations=(), unreadable=kept[0])

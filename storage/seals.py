@@ -3,13 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct, defstruct
+from msgspec import defstruct
 from msgspec.structs import asdict
 from sqlalchemy import JSON
 from sqlmodel import SQLModel
@@ -26,55 +25,51 @@ def body_digest(body: bytes) -> str:
 
 def envelope_digest(message: InboxMessage) -> str:
     """The digest that transitions rest on: everything that was recorded with the message, bytes included."""
-    return _digest(message, InboxMessage.SEALED)
+    return _of_envelope(message)
 
 
 def decision_digest(message: InboxMessage) -> str:
     """The digest of what was decided about the message."""
-    return _digest(message, InboxMessage.DECIDED)
+    return _of_decision(message)
 
 
 def transition_hash(transition: Transition) -> str:
     """The link of the payment's chain: covers prev_hash, the content and the evidence."""
-    return _digest(transition, Transition.SEALED)
+    return _of_transition(transition)
 
 
 def payment_seal(payment: Payment) -> str:
     """The digest of what the rules and the provider said about the payment."""
-    return _digest(payment, Payment.SEALED)
+    return _of_payment(payment)
 
 
 def outbox_seal(message: OutboxMessage) -> str:
     """The digest of what is owed."""
-    return _digest(message, OutboxMessage.SEALED)
+    return _of_outbox(message)
 
 
-def _digest(record: SQLModel, columns: tuple[str, ...]) -> str:
-    sealed, take, instants, told = _layout(record.__class__, columns)
-    found = list(take(record.__dict__))
-    for at in instants:
-        if found[at] is not None:
-            found[at] = microseconds(found[at])
-    # what stands elsewhere is text, a number, or nothing; anything else is left to those who know it
-    is_plain = _PLAIN.issuperset(map(type, found))
-    for at in told:
-        is_plain = is_plain and _is_plain(found[at])
-    content = sealed(*found)
-    return sha256(_encode(content) if is_plain else canonical(asdict(content))).hexdigest()
+class _Digest:
+    """SHA-256, hex, over the canonical form of some columns of a record."""
 
+    def __init__(self, model: type[SQLModel], columns: tuple[str, ...]) -> None:
+        names = sorted(columns)  # once, and not for each digest
+        kinds = [table_of(model).c[name].type for name in names]
+        self._sealed = defstruct(f"{model.__name__}Sealed", [(name, object) for name in names])
+        self._take: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
+        self._instants = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, UtcDateTime))
+        self._told = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, JSON))
 
-@cache
-def _layout(
-    model: type[SQLModel], columns: tuple[str, ...]
-) -> tuple[type[Struct], Callable[[Mapping[str, Any]], tuple[Any, ...]], tuple[int, ...], tuple[int, ...]]:
-    """A structure of the names in the order of the alphabet, which no digest has to sort again; what takes their
-    values; and where instants and JSON values stand.
-    """
-    names = tuple(sorted(columns))
-    kinds = [table_of(model).c[name].type for name in names]
-    instants = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, UtcDateTime))
-    told = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, JSON))
-    return defstruct(f"{model.__name__}Sealed", [(name, object) for name in names]), itemgetter(*names), instants, told
+    def __call__(self, record: SQLModel) -> str:
+        found = list(self._take(record.__dict__))
+        for at in self._instants:
+            if found[at] is not None:
+                found[at] = microseconds(found[at])
+        # what stands elsewhere is text, a number, or nothing; anything else is left to those who know it
+        is_plain = _PLAIN.issuperset(map(type, found))
+        for at in self._told:
+            is_plain = is_plain and (not found[at] or _is_plain(found[at]))
+        content = self._sealed(*found)
+        return sha256(_encode(content) if is_plain else canonical(asdict(content))).hexdigest()
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -135,3 +130,10 @@ def _told(value: Any) -> Any:
     if isinstance(value, datetime):
         return microseconds(value)
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+_of_envelope: Final = _Digest(InboxMessage, InboxMessage.SEALED)
+_of_decision: Final = _Digest(InboxMessage, InboxMessage.DECIDED)
+_of_transition: Final = _Digest(Transition, Transition.SEALED)
+_of_payment: Final = _Digest(Payment, Payment.SEALED)
+_of_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED)

@@ -1,6 +1,5 @@
 """Finds whose payment a statement is about; locks what it finds, and changes nothing."""
 
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from providers.contract import Reading
@@ -77,16 +76,16 @@ class Finder:
 
     # -- beforehand, so that what many messages name can be read together
 
-    def named(self, rules: AccountRules, reading: Reading) -> Iterator[Key]:
-        """Under which names `find` and `hinted` will look."""
-        account = self._message.account
+    def named(self, rules: AccountRules, reading: Reading, keys: dict[Key, None]) -> None:
+        """Add the names under which `find` and `hinted` will look."""
+        account = self._account
         for observation in reading.observations:
             if observation.provider_ref is not None:
                 for kind in self.kinds(rules, observation):
-                    yield account, kind, observation.provider_ref
+                    keys[account, kind, observation.provider_ref] = None
         for hint in reading.hints:
             for kind in rules.provider.lifecycles:
-                yield account, kind, hint
+                keys[account, kind, hint] = None
 
     def names_one_of(self, refs: AbstractSet[tuple[str, str]], reading: Reading) -> bool:
         """Whether the reading has one of these names, by account."""
@@ -94,13 +93,13 @@ class Finder:
         told = (*(observation.provider_ref for observation in reading.observations), *reading.hints)
         return any((account, ref) in refs for ref in told)
 
-    def unnamed(self, rules: AccountRules, reading: Reading) -> Iterator[Key]:
-        """Under which references `find` will look, now that the names are known."""
-        account = self._message.account
+    def unnamed(self, rules: AccountRules, reading: Reading, keys: dict[Key, None]) -> None:
+        """Add the references under which `find` will look, now that the names are known."""
+        account = self._account
         for observation in reading.observations:
             reference, ref = observation.reference, observation.provider_ref
             if reference is not None:
                 kinds = self.kinds(rules, observation)
                 if ref is None or not self._batch.knows_ref(account, kinds, ref):
                     for kind in kinds:
-                        yield account, kind, reference
+                        keys[account, kind, reference] = None

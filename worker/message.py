@@ -57,8 +57,7 @@ class Application:
         if message.about is not None:
             ids.add(message.about)
         if not self._is_ours and message.source != Source.RETURN:
-            for key in self._finder.named(rules, self.reading(rules)):
-                refs[key] = None
+            self._finder.named(rules, self.reading(rules), refs)
 
     def is_about(self, refs: AbstractSet[tuple[str, str]]) -> bool:
         """Whether the message names one of these payments, by account and the provider's name."""
@@ -67,8 +66,7 @@ class Application:
     def foresee_unnamed(self, references: dict[Key, None]) -> None:
         """Add the references of payments that the message does not name by an id that is known here."""
         if self._rules is not None and self._reading is not None and self._message.about is None:
-            for key in self._finder.unnamed(self._rules, self._reading):
-                references[key] = None
+            self._finder.unnamed(self._rules, self._reading, references)
 
     def run(self) -> None:
         """The message is decided or parked, or put off until the create call that it may belong to is answered."""
@@ -121,28 +119,32 @@ class Application:
                 found = self._finder.find(rules, observation)
                 if found is None and self._may_be_under_way(rules, observation):
                     return False  # before anything is decided, so that all of the message is put off
-        is_alone = len(reading.observations) == 1  # then nothing has changed since it was looked for
+        # nothing has changed since it was looked for, where there is no other
+        is_sought = rules.adopts_unknown and len(reading.observations) == 1
         for observation in reading.observations:
             if self._message.variant_of is not None:
                 self._doubt_variant(rules, observation)
             else:
-                self._apply_observation(rules, observation, found if is_alone else None)
+                self._apply_observation(rules, observation, found, is_sought=is_sought)
         if reading.hints or reading.hints_account:
             self._ask_about_hints(rules, reading)
         elif not reading.observations:
             self._ledger.note(None, Outcome.NOTED, reading.note or "nothing to decide")
         return True
 
-    def _apply_observation(self, rules: AccountRules, observation: Observation, found: Payment | None) -> None:
-        """`found` is the payment that it is about, where that is known already."""
+    def _apply_observation(
+        self, rules: AccountRules, observation: Observation, payment: Payment | None, *, is_sought: bool
+    ) -> None:
+        """`payment` is what it is about, where that was looked for already (`is_sought`)."""
         twins = self._finder.twins(rules, observation)
         if len(twins) > 1:
             for twin in twins:
                 self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
             self._ask(*twins)
             return
-        payment, is_new = found or self._finder.find(rules, observation), False
-        ref = observation.provider_ref
+        if not is_sought:
+            payment = self._finder.find(rules, observation)
+        ref, is_new = observation.provider_ref, False
         if payment is not None and payment.provider_ref is not None and ref not in (None, payment.provider_ref):
             payment = self._other_of_same_wish(rules, payment, ref)
         if payment is None:
