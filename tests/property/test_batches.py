@@ -146,7 +146,7 @@ def _apply(world, messages, *, one_by_one):
         for wait in (0, 2, 130, 4000):
             world.clock.advance(wait)
             for _ in range(50):
-                with world.database.read() as unit:
+                with world.database.write() as unit:  # PostgreSQL locks what is due, and a reader must not
                     due = [message.id for message in batches.due(unit, world.clock(), 1000)]
                 if not due:
                     break
@@ -167,13 +167,14 @@ def _apply(world, messages, *, one_by_one):
 
 
 class Worlds:
-    """Two databases without a row for each history."""
+    """A database without a row for each history and way: a file, or that of a server, one after the other."""
 
-    def __init__(self, template, folder):
-        self._template, self._folder, self._count = template, folder, itertools.count()
+    def __init__(self, template, folder, server=None):
+        self._template, self._folder, self._count, self._server = template, folder, itertools.count(), server
 
     def open(self):
-        world = World(self._template, self._folder / f"{next(self._count)}.db")
+        database = self._server.cleaned() if self._server is not None else None
+        world = World(self._template, self._folder / f"{next(self._count)}.db", database=database)
         world.settings = replace(world.settings, batch=50)
         world.join("acme", PROVIDERS["stable_genius"])
         world.join("strict", PROVIDERS["stable_genius"], adopts=False)
@@ -181,9 +182,10 @@ class Worlds:
         return world
 
 
-@pytest.fixture(scope="module")
-def worlds(template, tmp_path_factory):
-    return Worlds(template, tmp_path_factory.mktemp("batches"))
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def worlds(request, template, tmp_path_factory):
+    server = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
+    return Worlds(template, tmp_path_factory.mktemp("batches"), server)
 
 
 def _check(worlds, things):
