@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from console.parts import Parts
+from console.parts import Account, Parts
 from console.pieces import Piece, Pieces, each
 from statemachine.phases import Phase
 from storage import overview, push, tallies
@@ -46,12 +46,13 @@ Monies = dict[Money, Sum]
 class MoneyRow:
     """What one account took in, paid out or gave back in one currency, today and by this time yesterday.
 
-    `way` is in, out, back (to payers), or returned (of what was paid out).
+    `way` is in, out, back (to payers), or returned (of what was paid out); `kinds` are those that it is made of.
     """
 
     account: str
     currency: str | None
     way: str
+    kinds: tuple[str, ...]
     today: Sum
     yesterday: Sum
 
@@ -173,28 +174,22 @@ class Figuring:
     def _came_in(self, monies: Monies) -> Counter[str]:
         found: Counter[str] = Counter()
         for place, one in monies.items():
-            if self._way(place) == "in":
+            if way_of(place, self._parts.accounts) == "in":
                 found[place.account] += one.payments
         return found
 
     def _rows(self, today: Monies, yesterday: Monies) -> Iterator[MoneyRow]:
         kept: dict[tuple[str, str, str | None], list[Sum]] = {}
+        kinds: dict[tuple[str, str, str | None], set[str]] = {}
         for at, monies in enumerate((today, yesterday)):
             for place, one in monies.items():
-                sums = kept.setdefault((self._way(place), place.account, place.currency), [Sum(), Sum()])
-                sums[at] += one
+                key = (way_of(place, self._parts.accounts), place.account, place.currency)
+                kept.setdefault(key, [Sum(), Sum()])[at] += one
+                kinds.setdefault(key, set()).add(place.kind)
         order = {"in": 0, "back": 1, "out": 2, "returned": 3}
         for way, account, currency in sorted(kept, key=lambda key: (order[key[0]], key[1], key[2] or "~")):
-            yield MoneyRow(account, currency, way, *kept[way, account, currency])
-
-    def _way(self, place: Money) -> str:
-        """In only where the lifecycle's subject is a payment (ADR 0014); of what nobody knows any more, too."""
-        account = self._parts.accounts.get(place.account)
-        lifecycle = account.lifecycles.get(place.kind) if account is not None else None
-        subject = lifecycle.subject if lifecycle is not None else "payment"
-        if place.phase is Phase.REFUNDED:
-            return "returned" if subject == "payout" else "back"
-        return "in" if subject == "payment" else "out"
+            key = (way, account, currency)
+            yield MoneyRow(account, currency, way, tuple(sorted(kinds[key])), *kept[key])
 
     def _worth(self, unit: Unit, now: datetime) -> dict[str, Pushed]:
         if not self._pushed_at <= time.monotonic() < self._pushed_at + _PUSH_KEPT:
@@ -202,6 +197,16 @@ class Figuring:
             self._pushed = worth(rows)
             self._pushed_at = time.monotonic()
         return self._pushed
+
+
+def way_of(place: Money, accounts: Mapping[str, Account]) -> str:
+    """In only where the lifecycle's subject is a payment (ADR 0014), or where nobody knows it any more."""
+    account = accounts.get(place.account)
+    lifecycle = account.lifecycles.get(place.kind) if account is not None else None
+    subject = lifecycle.subject if lifecycle is not None else "payment"
+    if place.phase is Phase.REFUNDED:
+        return "returned" if subject == "payout" else "back"
+    return "in" if subject == "payment" else "out"
 
 
 def worth(rows: Sequence[PushQuality]) -> dict[str, Pushed]:

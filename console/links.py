@@ -1,5 +1,6 @@
 """Where the rows behind a figure are: the tables with their filters, as addresses."""
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,21 @@ def account(name: str) -> str:
 def payment(payment_id: str) -> str:
     """The payment's own page."""
     return f"/console/payments/{quote(payment_id, safe='')}"
+
+
+def money(
+    day: str,
+    account_name: str,
+    currency: str | None,
+    way: str,
+    kinds: Sequence[str],
+    until: str | None = None,
+    after: str | None = None,
+) -> str:
+    """The payments that a sum of money counts; `until` is an hour and minute of the day."""
+    asked = {"day": day, "account": account_name, "currency": currency, "way": way, "until": until, "after": after}
+    wanted = [(name, value) for name, value in asked.items() if value]
+    return f"/console/money?{urlencode([*wanted, *(('kind', kind) for kind in kinds)])}"
 
 
 def reconciliation(reconciliation_id: str) -> str:

@@ -86,7 +86,7 @@ def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
         "charts": _charts(figures),
         "accounts": parts.accounts,
         "links": links,
-        "money_link": lambda row: _money_link(row, figures.at),
+        "money_link": lambda row, **which: _money_link(row, figures.at, **which),
     }
 
 
@@ -223,15 +223,16 @@ def _totals(rows: Sequence[MoneyRow]) -> list[MoneyRow]:
         if row.way == "in":
             found.setdefault(row.currency, []).append(row)
     return [
-        MoneyRow("", currency, "in", _added([row.today for row in same]), _added([row.yesterday for row in same]))
+        MoneyRow("", currency, "in", (), _added([row.today for row in same]), _added([row.yesterday for row in same]))
         for currency, same in sorted(found.items(), key=lambda item: item[0] or "~")
         if len(same) > 1
     ]
 
 
-def _money_link(row: MoneyRow, now: datetime) -> str:
-    phase = Phase.REFUNDED if row.way in ("back", "returned") else None
-    return links.table("payments", account=row.account, phase=phase, since=f"{now:%Y-%m-%d}")
+def _money_link(row: MoneyRow, now: datetime, *, is_yesterday: bool = False) -> str:
+    day = now - timedelta(days=1) if is_yesterday else now
+    until = f"{day:%H:%M}" if is_yesterday else None
+    return links.money(f"{day:%Y-%m-%d}", row.account, row.currency, row.way, row.kinds, until)
 
 
 def _added(sums: Sequence[Sum]) -> Sum:

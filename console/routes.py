@@ -2,7 +2,7 @@
 
 from starlette.routing import BaseRoute, Route
 
-from console import accounts, acts, login, overview, own, payment, people
+from console import accounts, acts, login, money, overview, own, payment, people
 from console.application import Console
 from console.figures import Figuring
 from console.page import Pages
@@ -26,6 +26,7 @@ def routes(parts: Parts) -> list[BaseRoute]:
         *tables.routes(parts, pages),
         *overview.routes(parts, pages, figuring),
         *accounts.routes(parts, pages, figuring),
+        *money.routes(parts, pages),
     ]
     static = Route(f"{STATIC}{{name}}", pages.static.serve, methods=["GET"])
     return [Console(parts, pages, sessions, [static, *areas])]

@@ -5,12 +5,12 @@ only what is new.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, extract, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, extract, false, func, or_, select
 
 from statemachine.phases import Phase, Source
 from storage.engine import Unit
@@ -69,33 +69,7 @@ def money(unit: Unit, since: datetime, until: datetime) -> dict[Money, Sum]:
     By when it was recorded here. A payment counts as paid once, when it first did; its amount is what was captured,
     else what was asked for, as it is known now.
     """
-    earlier = _transition.alias("earlier")
-    was_paid = (
-        select(earlier.c.number)
-        .where(
-            earlier.c.payment_id == _transition.c.payment_id,
-            earlier.c.number < _transition.c.number,
-            earlier.c.phase.in_((*_PAID, Phase.REFUNDED.value)),
-        )
-        .exists()
-    )
-    is_refund = _transition.c.phase == Phase.REFUNDED.value
-    paid = func.coalesce(_payment.c.captured_minor, _payment.c.amount_minor)
-    amount = case((is_refund, func.coalesce(_payment.c.refunded_minor, paid)), else_=paid)
-    what = case((is_refund, Phase.REFUNDED.value), else_=Phase.PAID.value)
-    place = (_payment.c.account, _payment.c.kind, _payment.c.currency, what.label("what"))
-    entered = (
-        select(
-            *place[:3],
-            place[3],
-            amount.label("amount"),
-            case((_payment.c.review.in_(_DOUBTFUL), 1), else_=0).label("doubtful"),
-        )
-        .join(_payment, _payment.c.id == _transition.c.payment_id)
-        .where(*_between(_transition.c.id, since, until))
-        .where(or_(is_refund, and_(_transition.c.phase.in_(_PAID), ~was_paid)))
-        .subquery()
-    )
+    entered = _entered(since, until).subquery()
     columns = (entered.c.account, entered.c.kind, entered.c.currency, entered.c.what)
     query = select(
         *columns,
@@ -111,6 +85,74 @@ def money(unit: Unit, since: datetime, until: datetime) -> dict[Money, Sum]:
         )
         for account, kind, currency, phase, payments, priced, whole, rest, doubtful in unit.execute(query)
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One payment that a sum counts."""
+
+    id: str  #: of the transition; later ones were recorded later
+    recorded_at: datetime
+    payment_id: str
+    kind: str
+    reference: str | None
+    amount_minor: int | None
+    currency: str | None
+    state: str
+    review: str | None
+
+
+def entries(
+    unit: Unit, since: datetime, until: datetime, what: Sequence[Money], *, after: str | None, limit: int
+) -> list[Entry]:
+    """The payments that `money` counts under these, the newest first, before (so after in the list) a given id."""
+    found = _entered(since, until).subquery()
+    wanted = [
+        and_(
+            found.c.account == one.account,
+            found.c.kind == one.kind,
+            found.c.currency == one.currency if one.currency is not None else found.c.currency.is_(None),
+            found.c.what == one.phase.value,
+        )
+        for one in what
+    ]
+    names = ("id", "recorded_at", "payment_id", "kind", "reference", "amount", "currency", "state", "review")
+    query = select(*(found.c[name] for name in names)).where(or_(false(), *wanted))
+    if after is not None:
+        query = query.where(found.c.id < after)
+    return [Entry(*row) for row in unit.execute(query.order_by(found.c.id.desc()).limit(limit))]
+
+
+def _entered(since: datetime, until: datetime) -> Select[Any]:
+    """One row for each payment that entered `paid` for the first time, and for each that entered `refunded`."""
+    earlier = _transition.alias("earlier")
+    was_paid = (
+        select(earlier.c.number)
+        .where(
+            earlier.c.payment_id == _transition.c.payment_id,
+            earlier.c.number < _transition.c.number,
+            earlier.c.phase.in_((*_PAID, Phase.REFUNDED.value)),
+        )
+        .exists()
+    )
+    is_refund = _transition.c.phase == Phase.REFUNDED.value
+    paid = func.coalesce(_payment.c.captured_minor, _payment.c.amount_minor)
+    amount = case((is_refund, func.coalesce(_payment.c.refunded_minor, paid)), else_=paid)
+    columns = [_payment.c[name] for name in ("account", "kind", "currency", "reference", "state", "review")]
+    return (
+        select(
+            _transition.c.id,
+            _transition.c.recorded_at,
+            _transition.c.payment_id,
+            *columns,
+            case((is_refund, Phase.REFUNDED.value), else_=Phase.PAID.value).label("what"),
+            amount.label("amount"),
+            case((_payment.c.review.in_(_DOUBTFUL), 1), else_=0).label("doubtful"),
+        )
+        .join(_payment, _payment.c.id == _transition.c.payment_id)
+        .where(*_between(_transition.c.id, since, until))
+        .where(or_(is_refund, and_(_transition.c.phase.in_(_PAID), ~was_paid)))
+    )
 
 
 def _whole(unit: Unit, whole: Any, rest: Any) -> int:

@@ -90,6 +90,15 @@ def test_money_is_that_of_each_payment_s_first_time(database, seed):
         return found
 
     with database.read() as unit:
+        listed = tallies.money(unit, START - DAY, START + 2 * DAY)
+        for place, one in listed.items():
+            rows, after = [], None
+            while page := tallies.entries(unit, START - DAY, START + 2 * DAY, [place], after=after, limit=3):
+                rows += page
+                after = page[-1].id
+            assert (len(rows), sum(row.amount_minor or 0 for row in rows)) == (one.payments, one.amount_minor)
+            assert [row.id for row in rows] == sorted({row.id for row in rows}, reverse=True)
+        assert tallies.entries(unit, START - DAY, START + DAY, [], after=None, limit=9) == []
         everything = tallies.money(unit, START - DAY, START + 9 * DAY)
         assert everything == recount(START - DAY, START + 9 * DAY)
         assert sum(one.payments for one in everything.values()) == len(told) > 100

@@ -117,6 +117,40 @@ def test_money_is_that_of_today_and_of_yesterday_by_the_same_time(console):
     assert "UTC, since 2026-04-01 00:00; yesterday up to 10:00" in text_of(page)
 
 
+def test_a_sum_leads_to_the_payments_that_it_counts(console):
+    """Each sum, of today and of yesterday, by as many pages as it takes."""
+    with console.service.database.write() as unit:
+        mine = [paid(unit, 100 + n, "USD", at=START - HOUR, reference=f"order-{n}") for n in range(120)]
+        early = paid(unit, 777, "USD", at=START - 25 * HOUR)
+        for at, currency, kind in ((-23, "USD", "payin"), (-1, "EUR", "payin"), (-1, "USD", "payout")):
+            paid(unit, 1, currency, at=START + at * HOUR, kind=kind)
+    page = overview_of(console)
+    today, yesterday = [
+        unescape(link)
+        for link in re.findall(r'href="(/console/money[^"]*)"', page)
+        if "currency=USD" in link and "way=in" in link
+    ]
+    browser = console.client("viewer")
+
+    seen, at = [], today
+    while at:
+        listed = browser.get(at).text
+        seen += re.findall(r'href="/console/payments/([^"]*)"', listed)
+        older = re.search(r'class="button" href="([^"]*)">Older', listed)
+        at = unescape(older[1]) if older else None
+
+    assert sorted(seen) == sorted(payment.id for payment in mine)
+    assert re.findall(r'href="/console/payments/([^"]*)"', browser.get(yesterday).text) == [early.id]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "day=x", "day=2026-04-01&until=x", "day=9999-12-31", "day=2026-04-01&way=up", "day=2026-04-01&after=1"],
+)
+def test_what_no_link_of_ours_asks_for_is_refused_in_words(console, query):
+    assert 400 <= console.client("viewer").get(f"/console/money?{query}").status_code < 500
+
+
 def test_what_needs_somebody_is_counted_and_led_to(console):
     with console.service.database.write() as unit:
         reviewed = paid(
