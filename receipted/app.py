@@ -37,7 +37,7 @@ _SELDOM = 30.0
 
 #: Seconds between two looks at what is owed, and at who is to be asked about, while something always wakes them: under
 #: load few commits do the work of many, and leave the turn to write to the way in and the worker.
-_OUTBOX_GAP = 0.02
+_OUTBOX_GAP = 0.01
 _POLL_GAP = 0.05
 
 #: Seconds after which the planner looks whether a minute has passed.

@@ -24,6 +24,7 @@ _attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
 _PENDING: Final = f"status = '{OutboxStatus.PENDING.value}'"
 _ROW: Final = Columns(table_of(OutboxMessage), tuple(OutboxMessage.model_fields))
 _CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token"), ("id",))
+_RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_PENDING)
 _SETTLE: Final = Update(
     table_of(OutboxMessage),
     ("status", "attempts", "next_attempt_at", "last_error", "delivered_at"),
@@ -144,6 +145,11 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
         message.next_attempt_at = now + lease
     _CLAIM(unit, ((m.next_attempt_at, m.claim_token, m.id) for m in claimed))
     return claimed
+
+
+def release(unit: Unit, messages: Sequence[OutboxMessage], now: datetime) -> None:
+    """Messages that were claimed and not tried are due at once; those that another has claimed since are his."""
+    _RELEASE(unit, ((now, m.id, m.claim_token) for m in messages))
 
 
 @dataclass(frozen=True, slots=True)

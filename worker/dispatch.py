@@ -5,9 +5,8 @@ No transaction is open while a sink is being talked to (rule R3). The loop that 
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,27 +20,17 @@ from storage.engine import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage
-from storage.types import OutboxStatus
+from worker.settling import MISSING, Ended, Settling, about, tell
 
 LEASE: Final = timedelta(seconds=90)
 CONCURRENCY: Final = 16
 #: How long a message waits for a sink that is not configured: long enough to be quiet, short enough for a deployment
 #: in which one worker knows the new sink and another does not yet.
 MISSING_SINK_DELAY: Final = timedelta(minutes=15)
-_MISSING: Final = "the sink is not configured"
+#: At most so many shares of a sink are claimed ahead.
+_AHEAD: Final = 3
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ended:
-    """One delivery that is over, and not recorded yet."""
-
-    message: OutboxMessage
-    attempt: DeliveryAttempt
-    result: Result
-    at: datetime
-    is_missing: bool  #: there is no such sink
 
 
 class Dispatcher:
@@ -50,7 +39,8 @@ class Dispatcher:
     A crash, or a lease that ran out, after the sink took an effect and before that was recorded leads to another
     delivery. `lease` must be longer than any sink's own timeout; a sink that outlasts it is abandoned. At most
     `concurrency` deliveries run at a time, and each sink gets its share, so that a slow one does not stop the others.
-    What has ended is recorded together, in the commit that claims what goes next: load makes batches.
+    What has ended is recorded together, in the commit that claims what goes next: load makes batches. Of a sink that
+    takes effects faster than they are claimed, some more are claimed ahead.
     """
 
     def __init__(
@@ -70,15 +60,15 @@ class Dispatcher:
         self._database = database
         self._sinks = dict(sinks)
         self._clock = clock
-        self._rng = rng
-        self._backoff = backoff or Backoff()
         self._lease = lease
         self._share = max(1, concurrency // max(1, len(self._sinks)))
-        self._missing_sink_delay = missing_sink_delay
+        self._settling = Settling(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
         self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
         self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
+        self._waiting: list[OutboxMessage] = []  #: claimed ahead
+        self._faults: list[BaseException] = []  #: bugs that a delivery met; the next call raises them
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
 
     async def step(self) -> int:
@@ -88,11 +78,12 @@ class Dispatcher:
         """
         try:
             tried = await self.start()
-            while self._under_way:
-                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            while self._under_way or self._ended:
+                if not self._ended:
+                    await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
                 tried += await self.start()
         except Exception:
-            if self._under_way:
+            while self._under_way:
                 await asyncio.wait(self._under_way)
             raise
         except BaseException:
@@ -101,58 +92,83 @@ class Dispatcher:
         return tried
 
     async def start(self) -> int:
-        """What has ended is recorded, and what is due is under way as far as there is room; how many were begun.
+        """What has ended is recorded, and what is due is under way as far as there is room; how many were claimed.
 
         More can be begun only after `on_end` was called, or more is owed. Does not wait for a sink, so that a slow
         one holds up no other. Raises StorageUnavailable: then a later call records what has ended, unless its lease
         has run out by then and it was claimed again.
         """
-        self._harvest()
+        if self._faults:
+            raise self._faults.pop()
         room = {name: places for name, places in self._room().items() if places > 0}
         if not room and not self._ended:
             return 0
         # Shielded: a commit that has begun ends, and `_ended` says what it was.
         self._recording = asyncio.create_task(asyncio.to_thread(self._record, list(self._ended), room))
         claimed = await asyncio.shield(self._recording)
-        for message in claimed:
-            task = asyncio.create_task(self._hand_over(message))
-            task.add_done_callback(lambda _task: self._on_end())
-            self._under_way[task] = message.sink
+        self._waiting += claimed
+        self._begin()
         return len(claimed)
 
     async def aclose(self) -> None:
         """What is under way is abandoned, and comes again when its lease has run out; what has ended is recorded.
 
-        Where storage is away, that comes again too.
+        What was claimed ahead is due at once. Where storage is away, all of that comes again when its lease ends.
         """
+        waiting, self._waiting = self._waiting, []
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, *([self._recording] if self._recording else []), return_exceptions=True)
-        self._harvest()
-        if self._ended:
-            try:
+        try:
+            if waiting:
+                await asyncio.to_thread(self._release, waiting)
+            if self._ended:
                 await asyncio.to_thread(self._record, list(self._ended), {})
-            except StorageUnavailable as fault:
-                _log.warning("effect.abandoned", effects=len(self._ended), error=fault.code)
+        except StorageUnavailable as fault:
+            _log.warning("effect.abandoned", effects=len(self._ended), error=fault.code)
 
     def _room(self) -> dict[str, int]:
-        """How many more each sink may be given; what has ended takes its place until it is recorded."""
-        taken = [*self._under_way.values(), *(each.message.sink for each in self._ended)]
+        """How many more may be claimed for each sink: as many as can begin, and as have ended since the last commit."""
+        taken = Counter([*self._under_way.values(), *(message.sink for message in self._waiting)])
         if not self._sinks:
-            return {"": self._share - len(taken)}
-        return {name: self._share - taken.count(name) for name in self._sinks}
+            return {"": self._share - taken.total()}
+        ended = Counter(each.message.sink for each in self._ended)
+        ahead = {name: min(ended[name], _AHEAD * self._share) for name in self._sinks}
+        return {name: self._share + ahead[name] - taken[name] for name in self._sinks}
 
-    def _harvest(self) -> None:
-        for task in [task for task in self._under_way if task.done()]:
-            del self._under_way[task]
-            if not task.cancelled():
-                self._ended.append(task.result())
+    def _begin(self) -> None:
+        """As many of those that wait are under way as there is room for; one that has waited too long is let go."""
+        busy, left = Counter(self._under_way.values()), list[OutboxMessage]()
+        latest = self._clock() + self._lease / 2
+        for message in self._waiting:
+            if busy[message.sink] >= self._share:
+                left.append(message)
+            elif message.next_attempt_at >= latest:  # where its lease ends; enough of it is left
+                busy[message.sink] += 1
+                task = asyncio.create_task(self._hand_over(message))
+                task.add_done_callback(self._over)
+                self._under_way[task] = message.sink
+        self._waiting = left
+
+    def _over(self, task: asyncio.Task[Ended]) -> None:
+        del self._under_way[task]
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            self._faults.append(fault)
+        elif not task.cancelled():
+            self._ended.append(task.result())
+        self._begin()
+        self._on_end()
+
+    def _release(self, claimed: Sequence[OutboxMessage]) -> None:
+        with self._database.write() as unit:
+            outbox.release(unit, claimed, self._clock())
 
     def _record(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
         """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone."""
         try:
             with self._database.write() as unit:
-                settlements = self._settle(unit, ended)
+                settlements = self._settling.settle(unit, ended)
                 claimed = self._claim(unit, room)
         except StorageUnavailable:
             raise
@@ -175,12 +191,12 @@ class Dispatcher:
         fault: Exception | None = None
         try:
             with self._database.write() as unit:
-                (settlement,) = self._settle(unit, [ended])
+                (settlement,) = self._settling.settle(unit, [ended])
         except StorageUnavailable:
             raise
         except LeaseLost:
             # Delivered or not, whoever holds the lease now tries again and records that.
-            _log.warning("effect.lease_lost", **_about(ended.message), outcome=ended.attempt.outcome)
+            _log.warning("effect.lease_lost", **about(ended.message), outcome=ended.attempt.outcome)
         except Exception as found:  # noqa: BLE001 - the others are recorded before it is raised
             fault = found
         else:
@@ -188,36 +204,11 @@ class Dispatcher:
         self._ended.remove(ended)
         return fault
 
-    def _settle(self, unit: Unit, ended: Sequence[Ended]) -> list[Settlement]:
-        failed = [each.message.id for each in ended if not each.is_missing and isinstance(each.result, Failed)]
-        before: dict[str, list[DeliveryAttempt]] = defaultdict(list)
-        for attempt in outbox.attempts_of(unit, failed) if failed else ():
-            before[attempt.outbox_id].append(attempt)
-        settlements = [self._settlement(each, before[each.message.id]) for each in ended]
-        if settlements:
-            outbox.settle_all(unit, settlements)
-        return settlements
-
-    def _settlement(self, ended: Ended, before: list[DeliveryAttempt]) -> Settlement:
-        """How the message stands after this try, and those before it."""
-        message, attempt, result, at = ended.message, ended.attempt, ended.result, ended.at
-        if ended.is_missing:
-            return Settlement(message, attempt, OutboxStatus.PENDING, at + self._missing_sink_delay)
-        if isinstance(result, Delivered):
-            return Settlement(message, attempt, OutboxStatus.DELIVERED, at)
-        delay = None
-        if not result.is_final:
-            delay = self._backoff.next_delay(_tries(before) + 1, self._rng, result.retry_after)
-        attempt.outcome = "dead" if delay is None else "failed"
-        if delay is None:
-            return Settlement(message, attempt, OutboxStatus.DEAD, at)
-        return Settlement(message, attempt, OutboxStatus.PENDING, at + timedelta(seconds=delay))
-
     def _tell(self, settled: Settlement) -> None:
         sink = settled.message.sink
         outcome = settled.attempt.outcome if sink in self._sinks else "missing"
         self.attempts[sink, outcome] += 1
-        _tell(settled)
+        tell(settled)
 
     def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
         now, claimed = self._clock(), list[OutboxMessage]()
@@ -229,7 +220,7 @@ class Dispatcher:
     async def _hand_over(self, message: OutboxMessage) -> Ended:
         started_at = self._clock()
         sink = self._sinks.get(message.sink)
-        result = Failed(_MISSING) if sink is None else await self._deliver(sink, message, started_at)
+        result = Failed(MISSING) if sink is None else await self._deliver(sink, message, started_at)
         ended_at = max(self._clock(), started_at)
         attempt = DeliveryAttempt(
             id="",
@@ -259,38 +250,5 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a sink that breaks its contract must not make an attempt disappear
             if isinstance(error, TimeoutError) and limit.expired():
                 return Failed("the sink outlasted the lease")
-            _log.error("sink.broken", **_about(message), exc_type=type(error).__qualname__)
+            _log.error("sink.broken", **about(message), exc_type=type(error).__qualname__)
             return Failed(f"the sink broke its contract ({type(error).__qualname__})")
-
-
-def _tell(settled: Settlement) -> None:
-    attempt = settled.attempt
-    about = {**_about(settled.message), "http_status": attempt.http_status}
-    if settled.status is OutboxStatus.DELIVERED:
-        _log.info("effect.delivered", **about)
-    elif settled.status is OutboxStatus.DEAD:
-        _log.error("effect.dead", **about, error=attempt.error)
-    else:
-        _log.warning("effect.failed", **about, error=attempt.error)
-
-
-def _tries(attempts: list[DeliveryAttempt]) -> int:
-    """How many tries count towards the schedule: those since the last redrive, at which it starts anew."""
-    tries = 0
-    for attempt in sorted(attempts, key=lambda a: a.number):
-        if attempt.outcome == "dead":
-            tries = 0
-        elif attempt.error != _MISSING:
-            tries += 1
-    return tries
-
-
-def _about(message: OutboxMessage) -> dict[str, str | int | None]:
-    return {
-        "outbox_id": message.id,
-        "account": message.account,
-        "payment_id": message.payment_id,
-        "sink": message.sink,
-        "effect": message.effect,
-        "attempt": message.attempts + 1,
-    }

@@ -687,3 +687,72 @@ def test_stopped_before_recording(shop: Shop) -> None:
     asyncio.run(scenario())
     assert shop.message(message_id).status == "delivered"
     assert len(shop.attempts(message_id)) == 1
+
+
+def test_claimed_ahead(shop: Shop) -> None:
+    """Of a sink that is quicker than the commits more is claimed than can begin; a stop makes that due at once."""
+    ids = [shop.owe(shop.payment()) for _ in range(14)]
+    running = 0
+
+    class Counting(Wrapped):
+        async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
+            nonlocal running
+            running += 1
+            if running > 4:
+                await self._then()
+            return await self._sink.deliver(owed, now)
+
+    async def scenario() -> None:
+        ended = asyncio.Event()
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        sink = Counting(shop.http_sink(), hang)
+        dispatcher = shop.dispatcher({"shop": sink}, concurrency=4, on_end=ended.set)
+        assert await dispatcher.start() == 4
+        async with asyncio.timeout(10):
+            while len(shop.receiver.received) < 4 or not ended.is_set():  # noqa: ASYNC110 - in another thread
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+        assert await dispatcher.start() == 8
+        await asyncio.sleep(0)
+        assert running == 8
+        await dispatcher.aclose()
+        await sink.aclose()
+        assert [shop.message(message_id).status for message_id in ids[:4]] == ["delivered"] * 4
+        other = shop.http_sink()
+        assert await shop.dispatcher({"shop": other}).step() == 6  # and not the four that were under way
+        await other.aclose()
+
+    asyncio.run(scenario())
+    assert sorted(shop.received_ids()) == sorted([*ids[:4], *ids[8:]])
+
+
+def test_claimed_ahead_for_too_long(shop: Shop) -> None:
+    """What has waited for half its lease is let go, and is not delivered under a lease that may end before it."""
+    ids = [shop.owe(shop.payment()) for _ in range(6)]
+    started: list[str] = []
+
+    class Late(Wrapped):
+        async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
+            started.append(owed.id)
+            if len(started) == 4:
+                shop.clock.advance(LEASE.total_seconds() / 2 + 1)
+            return await self._sink.deliver(owed, now)
+
+    async def nothing() -> None:
+        return
+
+    async def scenario() -> None:
+        sink = Late(shop.http_sink(), nothing)
+        dispatcher = shop.dispatcher({"shop": sink}, concurrency=2)
+        await dispatcher.step()
+        assert len(started) < 6
+        shop.clock.advance(LEASE.total_seconds() / 2)
+        while await dispatcher.step():
+            pass
+        await sink.aclose()
+
+    asyncio.run(scenario())
+    assert sorted(started) == sorted(shop.received_ids()) == sorted(ids)

@@ -78,6 +78,28 @@ def test_nothing_is_written_while_all_is_well(database, writes):
     assert standing(database) == Breaker()
 
 
+def test_a_first_look_says_that_nobody_may_be_asked(database):
+    """While the breaker is open and no probe is due, or the provider wants no requests; not before, and not after."""
+
+    def barred(at=START):
+        with database.read() as unit:
+            return budget.is_barred(unit, "acme", at)
+
+    assert not barred()
+    outage(database, None)
+    assert not barred()
+    outage(database, timedelta(hours=1))
+    assert barred()
+    with database.write() as unit:
+        budget.note_answer(unit, "acme")
+    assert not barred()
+    with database.write() as unit:
+        budget.pause(unit, "acme", START, timedelta(hours=1))
+    assert barred()
+    if database.engine.dialect.name == "sqlite":  # on PostgreSQL its own clock counts
+        assert not barred(START + timedelta(hours=1))
+
+
 def test_outages_of_many_are_all_counted(database, again):
     """No outage is lost between processes that note theirs at the same time, and accounts do not share them."""
 

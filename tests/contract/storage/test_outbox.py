@@ -101,6 +101,43 @@ def test_busy_sinks_are_left_alone(database, payment, cause):
     assert claim(database, busy=["shop"]) == [ledger]
 
 
+def test_what_was_not_tried_is_due_at_once_when_it_is_released(database, payment, cause):
+    """But by whoever has claimed it last, and only while it is owed."""
+    owe(database, payment, cause)
+    late, new = claimed(database), claimed(database, START + LEASE)
+    with database.write() as unit:
+        outbox.release(unit, [late], START + LEASE)
+    assert claim(database, START + LEASE) == []
+    with database.write() as unit:
+        outbox.release(unit, [new], START + LEASE)
+    assert claim(database, START + LEASE) == [new.id]
+
+
+def test_what_is_settled_together_is_kept_together(database, payment, cause):
+    """Where another has claimed one of them since, none is."""
+    owe(database, payment, cause)
+    owe(database, a_kept_payment(database), cause)
+    with database.write() as unit:
+        messages = outbox.claim(unit, START, LEASE, 10)
+        claimed_again = outbox.claim(unit, START + LEASE, LEASE, 1)
+
+    def together(found):
+        attempts = [DeliveryAttempt(outbox_id="", number=0, id="", started_at=START, duration_ms=1, outcome="dead")] * 2
+        pairs = zip(found, attempts, strict=True)
+        with database.write() as unit:
+            outbox.settle_all(unit, [outbox.Settlement(m, a.model_copy(), OutboxStatus.DEAD, START) for m, a in pairs])
+
+    with pytest.raises(LeaseLost):
+        together(messages)
+    with database.read() as unit:
+        assert outbox.depth(unit) == {"pending": 2}
+        assert outbox.attempts_of(unit, [message.id for message in messages]) == []
+    together([next((n for n in claimed_again if n.id == m.id), m) for m in messages])
+    with database.read() as unit:
+        assert outbox.depth(unit) == {"dead": 2}
+        assert len(outbox.attempts_of(unit, [message.id for message in messages])) == 2
+
+
 def test_an_expired_lease_returns_and_the_old_token_is_refused(database, payment, cause):
     """Whoever was too slow cannot record an attempt."""
     owe(database, payment, cause)

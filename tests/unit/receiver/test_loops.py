@@ -73,3 +73,27 @@ def test_a_wake_up_while_the_step_works_is_not_lost():
         return len(steps)
 
     assert asyncio.run(main()) == 2
+
+
+def test_wake_ups_that_come_soon_are_one():
+    """The first wakes at once, the next not before the gap has passed, however many there were."""
+
+    async def main():
+        loop, wake = asyncio.get_running_loop(), Wake(0.2)
+        started = loop.time()
+        wake()
+        await wake.wait(60)
+        first = loop.time() - started
+        for _ in range(5):
+            wake()
+            await asyncio.sleep(0)
+        await wake.wait(60)
+        second = loop.time() - started
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await wake.wait(60)
+        return first, second
+
+    first, second = asyncio.run(main())
+    assert first < 0.15
+    assert second >= 0.19
