@@ -77,6 +77,7 @@ def _lies_in(address: str, networks: Sequence[Network]) -> bool:
     return parsed is not None and any(parsed in network for network in networks)
 
 
+@lru_cache(1024)  # it is asked of every delivery in development
 def _is_loopback(address: str) -> bool:
     parsed = _parsed(address)
     return parsed is not None and parsed.is_loopback

@@ -81,6 +81,11 @@ def settled(batch: Sequence[Arrival], known: Callable[[Arrival], tuple[str, str]
     return result
 
 
+def is_known(outcomes: Sequence[Recorded | None]) -> bool:
+    """Whether nothing of a batch was new. Then the next is likely to be of that kind: a provider delivers anew."""
+    return all(outcome is None or outcome.is_duplicate for outcome in outcomes)
+
+
 def record_variants(database: Database, batch: Sequence[Arrival], outcomes: Sequence[Recorded | None]) -> list[Outcome]:
     """The outcomes, with those recorded that have another's delivery key and other content. Each fails alone."""
     return [

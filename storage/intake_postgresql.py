@@ -12,7 +12,7 @@ from storage.arrivals import Arrival
 from storage.engine import Database, is_moved_partition
 from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
-from storage.intake import Outcome, check_schema, record_variants, settled
+from storage.intake import Outcome, check_schema, is_known, record_variants, settled
 from storage.seals import microseconds
 
 try:
@@ -65,7 +65,8 @@ FROM given JOIN fresh ON fresh.message_id = given.id,
 LATERAL (SELECT 'epoch'::timestamptz + received::bigint * interval '1 microsecond' AS at) AS told
 """
 
-#: What each delivery key stands for; and repeats are counted, one of our own being none.
+#: What each delivery key stands for; and repeats are counted, one of our own being none. Where a key is not known there
+#: are fewer rows, and nothing is counted.
 _KNOWN: Final = """
 WITH known AS (
     SELECT given.n, given.at, k.message_id, k.digest, k.digest = given.digest AND k.message_id <> given.id AS is_again
@@ -77,7 +78,7 @@ WITH known AS (
     FROM known WHERE is_again GROUP BY message_id ORDER BY message_id
 ), counted AS (
     UPDATE inbox_message AS m SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at
-    FROM came WHERE m.id = came.message_id
+    FROM came WHERE m.id = came.message_id AND (SELECT count(*) FROM known) = cardinality($1)
 )
 SELECT message_id::text, digest FROM known ORDER BY n
 """
@@ -92,6 +93,7 @@ class PostgresqlStore:
         check_url(database.url)
         self._database = database
         self._free: list[ConfirmingConnection] = []
+        self._is_repeating = False  #: of the last batch all was known
 
     async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
         """See Store."""
@@ -100,6 +102,7 @@ class PostgresqlStore:
                 outcomes = await self._recorded(batch)
         except TimeoutError:
             raise StorageUnavailable(f"the database did not answer within {_PATIENCE:g} s") from None
+        self._is_repeating = is_known(outcomes)
         if None in outcomes:
             return await asyncio.to_thread(record_variants, self._database, batch, outcomes)
         return list(outcomes)  # type: ignore[arg-type]
@@ -120,7 +123,9 @@ class PostgresqlStore:
             was_free = bool(self._free)
             connection = self._free.pop() if was_free else await connect(self._database.url)
             try:
-                outcomes = await _record(connection, batch, is_repeat=bool(deadlocks or losses))
+                outcomes = await _record(
+                    connection, batch, is_repeat=bool(deadlocks or losses), is_repeating=self._is_repeating
+                )
             except asyncpg.DeadlockDetectedError as fault:
                 deadlocks += 1
                 self._free.append(connection)
@@ -147,28 +152,15 @@ class PostgresqlStore:
 
 
 async def _record(
-    connection: ConfirmingConnection, batch: Sequence[Arrival], *, is_repeat: bool
+    connection: ConfirmingConnection, batch: Sequence[Arrival], *, is_repeat: bool, is_repeating: bool
 ) -> list[Recorded | None]:
+    """Where a provider sends again what it has sent before, what is known is looked for first, without the bodies."""
     warnings = connection.warnings
     async with connection.configured():
-        status = await connection.execute(
-            _RECORD,
-            [a.id for a in batch],
-            [a.account for a in batch],
-            [a.source for a in batch],
-            [a.delivery_key for a in batch],
-            [a.body for a in batch],
-            [a.headers for a in batch],
-            [a.digest for a in batch],
-            [a.envelope_digest for a in batch],
-            [str(microseconds(a.received_at)) for a in batch],
-            _sparse([a.key_id for a in batch]),
-            _sparse([None if a.provider_time is None else str(microseconds(a.provider_time)) for a in batch]),
-            _sparse([a.kind for a in batch]),
-            _sparse([a.about for a in batch]),
-        )
-        is_fresh = status == f"INSERT 0 {len(batch)}"
-        rows: Sequence[Any] = () if is_fresh else await _known(connection, batch)
+        rows: Sequence[Any] = await _known(connection, batch) if is_repeating else ()
+        is_fresh = len(rows) != len(batch) and await _insert(connection, batch)
+        if not is_fresh and len(rows) != len(batch):
+            rows = await _known(connection, batch)
         if is_repeat:  # what is there may be what a lost connection committed, on one server alone
             await connection.confirm()
     if connection.warnings != warnings:
@@ -177,6 +169,27 @@ async def _record(
         return [Recorded(arrival.id) for arrival in batch]
     known = {arrival.id: (row[0], row[1]) for arrival, row in zip(batch, rows, strict=True)}
     return settled(batch, lambda arrival: known[arrival.id]).outcomes
+
+
+async def _insert(connection: ConfirmingConnection, batch: Sequence[Arrival]) -> bool:
+    """Whether all of it was new."""
+    status = await connection.execute(
+        _RECORD,
+        [a.id for a in batch],
+        [a.account for a in batch],
+        [a.source for a in batch],
+        [a.delivery_key for a in batch],
+        [a.body for a in batch],
+        [a.headers for a in batch],
+        [a.digest for a in batch],
+        [a.envelope_digest for a in batch],
+        [str(microseconds(a.received_at)) for a in batch],
+        _sparse([a.key_id for a in batch]),
+        _sparse([None if a.provider_time is None else str(microseconds(a.provider_time)) for a in batch]),
+        _sparse([a.kind for a in batch]),
+        _sparse([a.about for a in batch]),
+    )
+    return bool(status == f"INSERT 0 {len(batch)}")
 
 
 def _sparse(column: list[str | None]) -> list[str | None]:

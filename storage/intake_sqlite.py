@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 from storage.arrivals import Arrival
 from storage.engine import Database, translated
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
-from storage.intake import Outcome, check_schema, record_variants, settled
+from storage.intake import Outcome, check_schema, is_known, record_variants, settled
 from storage.types import InboxStatus
 
 #: Rows of one statement, and half of that, down to the small ones, of which there is one for each number of rows: a
@@ -53,6 +54,7 @@ class SqliteStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._is_repeating = False  #: of the last batch all was known
 
     async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
         """See Store."""
@@ -69,8 +71,9 @@ class SqliteStore:
     def _write(self, batch: Sequence[Arrival]) -> list[Outcome]:
         with _translated(), self._database.turn, self._driver() as driver:
             driver.execute("BEGIN IMMEDIATE")
-            outcomes = _record(driver, batch)
+            outcomes = _record(driver, batch, is_repeating=self._is_repeating)
             driver.execute("COMMIT")
+        self._is_repeating = is_known(outcomes)
         if None in outcomes:
             return record_variants(self._database, batch, outcomes)
         return list(outcomes)  # type: ignore[arg-type]
@@ -87,21 +90,26 @@ class SqliteStore:
             connection.close()
 
 
-def _record(driver: sqlite3.Connection, batch: Sequence[Arrival]) -> list[Recorded | None]:
+def _record(
+    driver: sqlite3.Connection, batch: Sequence[Arrival], *, is_repeating: bool = False
+) -> list[Recorded | None]:
+    """Where a provider sends again what it has sent before, what is known is looked for first."""
     hexes = [arrival.id.replace("-", "") for arrival in batch]
-    known = [(a.account, a.delivery_key, hex_, a.digest) for a, hex_ in zip(batch, hexes, strict=True)]
-    if sum(_insert(driver, "known_delivery", known)) == len(batch):
-        for _ in _insert(driver, "inbox_message", list(map(_row, batch, hexes))):
+    keys = [(a.account, a.delivery_key, hex_, a.digest) for a, hex_ in zip(batch, hexes, strict=True)]
+    found = _known(driver, keys) if is_repeating else {}
+    if not found or not all((arrival.account, arrival.delivery_key) in found for arrival in batch):
+        if sum(_insert(driver, "known_delivery", keys)) == len(batch):
+            for _ in _insert(driver, "inbox_message", list(map(_row, batch, hexes))):
+                pass
+            return [Recorded(arrival.id) for arrival in batch]
+        found = _known(driver, keys)
+        mine = [
+            _row(arrival, hex_)
+            for arrival, hex_ in zip(batch, hexes, strict=True)
+            if found[arrival.account, arrival.delivery_key][0] == arrival.id
+        ]
+        for _ in _insert(driver, "inbox_message", mine):
             pass
-        return [Recorded(arrival.id) for arrival in batch]
-    found = _known(driver, known)
-    mine = [
-        _row(arrival, hex_)
-        for arrival, hex_ in zip(batch, hexes, strict=True)
-        if found[arrival.account, arrival.delivery_key][0] == arrival.id
-    ]
-    for _ in _insert(driver, "inbox_message", mine):
-        pass
     result = settled(batch, lambda arrival: found[arrival.account, arrival.delivery_key])
     _count(driver, [(i.replace("-", ""), n, _text(at)) for i, (n, at) in result.redeliveries.items()])
     return result.outcomes
@@ -136,7 +144,7 @@ def _text(at: datetime) -> str:
 def _insert(driver: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[int]:
     """How many rows each statement has inserted."""
     for part in _parts(rows):
-        yield driver.execute(_insert_sql(table, len(part)), [value for row in part for value in row]).rowcount
+        yield driver.execute(_insert_sql(table, len(part)), list(chain.from_iterable(part))).rowcount
 
 
 def _known(
@@ -155,7 +163,7 @@ def _known(
 
 def _count(driver: sqlite3.Connection, rows: Sequence[tuple[str, int, str]]) -> None:
     for part in _parts(rows):
-        driver.execute(_count_sql(len(part)), [value for row in part for value in row])
+        driver.execute(_count_sql(len(part)), list(chain.from_iterable(part)))
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

@@ -128,6 +128,32 @@ def test_a_repeat_is_counted_across_batches_and_within_one(database):
     assert found == {first.id: (3, times[2]), other.id: (0, None), new.id: (1, times[0])}
 
 
+def test_a_provider_that_delivers_all_of_it_again_is_counted_once_for_each(database):
+    """What is known is looked for first then; where something is new after all, the others are not counted twice."""
+    firsts = [an_arrival(delivery_key=f"k{n}") for n in range(3)]
+
+    def again() -> list[Arrival]:
+        return [an_arrival(delivery_key=f"k{n}") for n in range(3)]
+
+    new, other = an_arrival(), an_arrival(delivery_key="k1", body=b"other")
+    outcomes = write(database, firsts, again(), again(), [*again(), new], again(), [*again(), other], again(), firsts)
+    known = [Recorded(arrival.id, is_duplicate=True) for arrival in firsts]
+    assert outcomes[1:3] == [known, known]
+    assert outcomes[3:] == [
+        [*known, Recorded(new.id)],
+        known,
+        [*known, Recorded(other.id, is_variant=True)],
+        known,
+        [Recorded(arrival.id) for arrival in firsts],
+    ]
+    found = {row.id: (row.redeliveries, row.variant_of) for row in rows(database)}
+    assert found == {
+        **{arrival.id: (6, None) for arrival in firsts},
+        new.id: (0, None),
+        other.id: (0, firsts[1].id),
+    }
+
+
 def test_other_content_is_a_variant_whatever_else_is_in_the_batch(database):
     """Kept as a message of its own that names the first; its repeats are its own."""
     first, variant = an_arrival(delivery_key="k", body=b"1"), an_arrival(delivery_key="k", body=b"2")
