@@ -145,7 +145,9 @@ def count(unit: Unit, shelf: Shelf, wanted: Wanted) -> Counted:
     walk = _walk(table, conditions, sifted, table.c.id.desc())
     is_wanted = func.count().filter(*_conditions(walk.c, sifted))
     number, seen = unit.execute(select(is_wanted, func.count()).select_from(walk)).one()
-    return Counted(min(number, COUNTED), number > COUNTED, WALK if seen == WALK else None)
+    if number > COUNTED:
+        return Counted(COUNTED, is_more=True)
+    return Counted(number, looked_at=WALK if seen == WALK else None)
 
 
 def one(unit: Unit, shelf: Shelf, row_id: str) -> Line | None:

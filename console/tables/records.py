@@ -79,7 +79,6 @@ class Heads(Table):
         cell("version", "Transitions", Shown.NUMBER),
         cell("changed_at", "Last", Shown.AGO),
         cell("head_hash", "Hash of the last transition", Shown.HASH),
-        cell("seal", "Seal of the payment", Shown.HASH),
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
