@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, or_, select, union
+from sqlalchemy import Select, String, cast, func, or_, select, type_coerce, union
 
 from storage import history, outbox, payments
 from storage.engine import Unit
@@ -54,7 +54,7 @@ def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int =
     queries: tuple[tuple[Any, Any, Select[Any]], ...] = (
         (InboxMessage, _inbox, _messages(payment_id)),
         (DeliveryAttempt, _attempts, _tries(payment_id)),
-        (OperatorAction, _actions, _done(payment_id)),
+        (OperatorAction, _actions, _done(unit, payment_id, owed)),
         (RejectedDelivery, _rejected, _refused(payment)),
     )
     ids: list[tuple[str, int]] = []
@@ -102,11 +102,15 @@ def _owed(payment_id: str) -> Select[Any]:
     return select(_outbox.c.id).where(_outbox.c.payment_id == payment_id)
 
 
-def _done(payment_id: str) -> Select[Any]:
+def _done(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[Any]:
+    """Ids of what people did about the payment, its messages and its effects."""
     subject = _actions.c.subject
-    of_messages = select(_inbox.c.id).where(_inbox.c.payment_id == payment_id, _inbox.c.id == subject).exists()
-    of_effects = select(_outbox.c.id).where(_outbox.c.payment_id == payment_id, _outbox.c.id == subject).exists()
-    return select(_actions.c.id).where(or_(subject == payment_id, of_messages, of_effects))
+    if unit.dialect == "sqlite":  # an id is kept without its dashes there, and a subject as it is written
+        is_message = type_coerce(_inbox.c.id, String) == func.replace(subject, "-", "")
+    else:
+        is_message = cast(_inbox.c.id, String) == subject
+    of_messages = select(_inbox.c.id).where(_inbox.c.payment_id == payment_id, is_message).exists()
+    return select(_actions.c.id).where(or_(subject.in_([payment_id, *(message.id for message in owed)]), of_messages))
 
 
 def _refused(payment: Payment) -> Select[Any]:
