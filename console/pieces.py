@@ -14,6 +14,9 @@ SETTLES: Final = timedelta(minutes=2)
 #: After so long what was counted is counted again, since a late word may have changed it.
 AGES: Final = timedelta(minutes=5)
 
+#: By how much the first look may take longer, which has everything to count.
+_FIRST: Final = 4
+
 
 class Piece(NamedTuple):
     """From an instant on, and before another."""
@@ -39,7 +42,7 @@ class Pieces(Generic[Result]):
         is_final: Callable[[Result], bool] = lambda _result: True,
         seconds: float = 0.1,
     ) -> None:
-        """`count` is asked for [since, until), and for no more than about so many seconds at each look."""
+        """`count` is asked for [since, until), and for about so many seconds at each look but the first, at most."""
         self._count = count
         self._is_final = is_final
         self._seconds = seconds
@@ -51,7 +54,7 @@ class Pieces(Generic[Result]):
         What is not over is counted, whatever that takes; then what was never counted, from the newest on; then what
         was counted longest ago.
         """
-        deadline = time.monotonic() + self._seconds
+        deadline = time.monotonic() + self._seconds * (1 if self._kept else _FIRST)
         wanted = sorted(set(pieces), reverse=True)
         self._kept = {piece: self._kept[piece] for piece in wanted if piece in self._kept}
         for piece in wanted:

@@ -98,7 +98,7 @@ class Entry:
     reference: str | None
     amount_minor: int | None
     currency: str | None
-    state: str
+    state: str | None  #: now, in the provider's word
     review: str | None
 
 

@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-import pytest
-
 from console import pieces
 from console.pieces import AGES, SETTLES, Piece, Pieces, each
 from tests.fakes.clock import START
@@ -84,13 +82,16 @@ def test_what_nobody_wants_any_more_is_forgotten():
 
 
 def test_time_that_passes_while_counting_counts(monkeypatch):
-    """Each count is taken to last a second: of a bound of two seconds, no more than two closed pieces fit."""
+    """Each look at the clock is a second later: of three seconds, two are left for closed pieces."""
     seconds = iter(range(1000))
     monkeypatch.setattr(pieces.time, "monotonic", lambda: float(next(seconds)))
     count, wanted = Counting(), each(START, START + 30 * MINUTE, MINUTE)
 
-    found = Pieces(count, seconds=3).of(wanted, START + timedelta(hours=2))
+    kept, newest = Pieces(count, seconds=3), sorted(wanted, reverse=True)
+    first = kept.of(wanted, START + timedelta(hours=2))
+    second = kept.of(wanted, START + timedelta(hours=2))
 
-    assert list(found) == sorted(wanted, reverse=True)[:2]
-    with pytest.raises(KeyError):
-        found[wanted[0]]
+    assert list(first) == newest[: len(first)]
+    assert list(second) == newest[: len(second)]
+    assert len(second) - len(first) == 2
+    assert len(first) == 11, "the first look may take four times as long"
