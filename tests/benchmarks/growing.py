@@ -34,14 +34,34 @@ _OVERRIDES: Final = {
     },
 }
 
+#: Columns that say when something came or happened.
+_INSTANTS: Final = frozenset(
+    [
+        "created_at",
+        "changed_at",
+        "heard_at",
+        "state_as_of",
+        "received_at",
+        "provider_time",
+        "decided_at",
+        "available_at",
+        "recorded_at",
+        "as_of",
+        "delivered_at",
+        "next_attempt_at",
+    ]
+)
+
 _MONTH_MS: Final = 30 * 24 * 3600 * 1000
 
 
 class Growing:
     """A database that grows to so many payments."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, over_ms: int | None = None) -> None:
+        """Ids follow each other within minutes, and every row has one instant; or both are spread over such a time."""
         self.url = url
+        self._over_ms = over_ms
         self._payments = 0
         self._first_ms = int(time.time() * 1000) - _MONTH_MS
         fill(url, 3, sizes=(900,))  # one payment, told three times
@@ -57,12 +77,16 @@ class Growing:
 
     def _statement(self, table: str, start: int, end: int) -> str:
         is_sqlite = kind_of(self.url) == SQLITE
-        ms = f"({self._first_ms} + n * 2)"
+        ms = f"({self._first_ms} + n * {2 if self._over_ms is None else max(2, self._over_ms // end)})"
+        at = f"strftime('%Y-%m-%d %H:%M:%f000', {ms} / 1000.0, 'unixepoch')"
+        instant = at if is_sqlite else f"to_timestamp({ms} / 1000.0)"
         stamp = f"printf('%012x', {ms})" if is_sqlite else f"lpad(to_hex({ms}), 12, '0')"
         name = "md5(CAST(n AS text))"
         columns = {}
         for column in metadata.tables[table].columns.keys():  # noqa: SIM118 - not a dict
             text = _OVERRIDES[table].get(column, f"s.{column}")
+            if self._over_ms is not None and column in _INSTANTS:
+                text = instant
             for kind in range(1, 5):
                 made = f"{stamp} || '7{kind:03}8' || substr({name}, 1, 15)"
                 text = text.replace(f"u({kind})", made if is_sqlite else f"CAST({made} AS uuid)")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -47,6 +48,9 @@ _TIMES: Final = 30
 
 #: Pages that answer for as long as somebody listens, or that send a whole history: they are no pages to wait for.
 _STREAMED: Final = re.compile(r"/(live|export)$")
+
+#: What a page wants to be asked, where it wants anything.
+_QUERIES: Final = {"/console/money": "?day={day}&account={account}&currency=USD&way=in&kind=payment_intent"}
 
 _API: Final = (
     *(f"payments?phase={phase}" for phase in ("paid", "failed", "expired", "refunded", "open")),
@@ -114,6 +118,7 @@ def _paths(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[str]:
 def _filled(path: str, filled: Peopled) -> str:
     """The path of one thing in the middle."""
     kind = path.split("/")[2]
+    path += _QUERIES.get(path, "").format(day=f"{datetime.now(UTC):%Y-%m-%d}", account=events.ACCOUNT)
     return path.replace("{id}", filled.ids.get(kind, filled.ids["payments"])).replace("{name}", events.ACCOUNT)
 
 

@@ -36,6 +36,20 @@ _CHANGES: Final = (
     "UPDATE outbox_message SET status = 'dead', delivered_at = NULL, last_error = 'HTTP 503' WHERE {of} LIKE '0ab%'",
     "UPDATE outbox_message SET status = 'pending', delivered_at = NULL WHERE {of} LIKE '1abc%'",
 )
+#: The feed goes on with what is new; what was there before has its numbers.
+_NUMBERED: Final = (
+    """
+    UPDATE event SET number = numbered.n FROM (
+        SELECT subject, effect, occurrence, row_number() OVER (ORDER BY outbox_id) AS n FROM event
+    ) AS numbered
+    WHERE (event.subject, event.effect, event.occurrence) = (numbered.subject, numbered.effect, numbered.occurrence)
+    """,
+    "DELETE FROM event_feed",
+    "INSERT INTO event_feed (name, last_number) SELECT 'effects', count(*) FROM event",
+)
+#: So that the last rows are of now.
+_MONTH_MS: Final = 30 * 24 * 3600 * 1000
+
 _REJECTED: Final = 2_000
 _ACTIONS: Final = 20_000
 _RECONCILIATIONS: Final = 200
@@ -56,7 +70,7 @@ class Peopled:
 
 def peopled(url: str, payments: int) -> Peopled:
     """The database of this URL, whose schema is the newest, is filled."""
-    Growing(url).grow(payments)
+    Growing(url, over_ms=_MONTH_MS).grow(payments)
     with opened(url) as database:
         _vary(database)
         _add(database)
@@ -85,7 +99,7 @@ def _id(found: object) -> str:
 def _vary(database: Database) -> None:
     of = "id" if database.engine.dialect.name == "sqlite" else "replace(CAST(id AS text), '-', '')"
     with database.write() as unit:
-        for change in _CHANGES:
+        for change in (*_CHANGES, *_NUMBERED):
             unit.execute(text(change.format(of=f"substr({of}, 18)")))  # the random digits of an id
 
 
