@@ -51,12 +51,16 @@ def check_origin(parts: Parts, headers: Headers) -> None:
         raise NotFromHere
     if site is not None and site != "same-origin":
         raise NotFromHere
-    if (
-        origin is not None
-        and origin != parts.origin
-        and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-    ):
+    if origin is not None and not _is_ours(parts, origin, headers.get("host", "")):
         raise NotFromHere
+
+
+def _is_ours(parts: Parts, origin: str, host: str) -> bool:
+    """Whether pages of that origin are ours: of the public URL, or of the host that was asked, over HTTPS."""
+    if origin == parts.origin:
+        return True
+    found = urlsplit(origin)
+    return found.netloc.lower() == host.lower() and (found.scheme == "https" or parts.is_development)
 
 
 def form_of(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:

@@ -57,7 +57,7 @@ class Login:
         wanted = local(form.get("next", ""), "")
         name, password = form.get("name", "").strip().lower(), form.get("password", "")
         try:
-            if not self.parts.signing.is_before(request.state.secret):
+            if not self.parts.signing.is_before(request.state.secret, self.parts.clock()):
                 raise WrongLogin("this page stood open for too long; log in now")
             await self._count(request, name)
             secret = await self._begun(request, name, password)
@@ -87,9 +87,9 @@ class Login:
     async def _form(
         self, request: Request, wanted: str, *, error: str | None = None, name: str = "", status_code: int = 200
     ) -> Response:
-        before = request.state.secret
-        if before is None or not self.parts.signing.is_before(before):
-            before = request.state.secret = self.parts.signing.before()
+        before, now = request.state.secret, self.parts.clock()
+        if before is None or not self.parts.signing.is_before(before, now):
+            before = request.state.secret = self.parts.signing.before(now)
         response = await self.pages.show(
             request, "login.html", status_code=status_code, wanted=wanted, error=error, name=name
         )

@@ -13,6 +13,7 @@ from console.filters import FILTERS
 from console.parts import Parts
 from console.person import Person, Role
 from console.sessions import Cookies
+from console.signing import FLASH
 from console.static_files import StaticFiles
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
@@ -75,7 +76,7 @@ class Pages:
     def context(self, request: Request) -> dict[str, Any]:
         """What every page knows: person, csrf, here, now, navigation, where, flash, request_id, path."""
         person: Person | None = request.state.person
-        flash = request.cookies.get(self.cookies.flash)
+        flash, now = request.cookies.get(self.cookies.flash), self._parts.clock()
         shown = [
             entry
             for entry in NAVIGATION
@@ -88,10 +89,10 @@ class Pages:
             "person": person,
             "csrf": self._parts.signing.form(request.state.secret) if request.state.secret else "",
             "here": _here(request.url.path),
-            "now": self._parts.clock(),
+            "now": now,
             "navigation": shown,
             "where": self._where,
-            "flash": self._parts.signing.flashed(flash) if flash else None,
+            "flash": self._parts.signing.flashed(flash, now) if flash else None,
             "request_id": request.state.request_id,
             "path": request.url.path,
             "environments": {name: account.environment for name, account in self._parts.accounts.items()},
@@ -101,7 +102,8 @@ class Pages:
         """Back to a page by 303, which then says the words. `tone` is ok, warn or bad."""
         response = RedirectResponse(to, 303)
         if words is not None:
-            self.cookies.put(response, self.cookies.flash, self._parts.signing.flash(tone, words[:1500]), seconds=60)
+            kept = self._parts.signing.flash(tone, words[:1500], self._parts.clock())
+            self.cookies.put(response, self.cookies.flash, kept, seconds=int(FLASH.total_seconds()))
         return response
 
 

@@ -2,16 +2,17 @@
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
-from itsdangerous import BadData, Signer, TimestampSigner, URLSafeSerializer, URLSafeTimedSerializer
+from itsdangerous import BadData, Signer, URLSafeSerializer
 
 #: Of the session cookie: another is not read.
 _VERSION: Final = 1
 
-_FLASH_SECONDS: Final = 60
-_FORM_SECONDS: Final = 3600  #: how long a log-in form may stand open
+FLASH: Final = timedelta(minutes=1)  #: how long the next page may take to come
+_FORM: Final = timedelta(hours=1)  #: how long a log-in page may stand open
 
 
 class Signing:
@@ -19,12 +20,12 @@ class Signing:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         given = list(keys)
-        self._session = URLSafeSerializer(given, salt="receipted.console.session", signer_kwargs=_SHA256)
-        self._flash = URLSafeTimedSerializer(given, salt="receipted.console.flash", signer_kwargs=_SHA256)
+
+        def serializer(purpose: str) -> URLSafeSerializer:
+            return URLSafeSerializer(given, salt=f"receipted.console.{purpose}", signer_kwargs=_SHA256)
+
+        self._session, self._flash, self._before = serializer("session"), serializer("flash"), serializer("login")
         self._form = Signer(given, salt="receipted.console.form", key_derivation="hmac", digest_method=sha256)
-        self._before = TimestampSigner(
-            given, salt="receipted.console.login", key_derivation="hmac", digest_method=sha256
-        )
 
     def session(self, secret: str) -> str:
         """What the browser keeps."""
@@ -32,10 +33,7 @@ class Signing:
 
     def secret(self, cookie: str) -> str | None:
         """The session's secret; None for anything that was not signed here."""
-        try:
-            version, secret = self._session.loads(cookie)
-        except (BadData, ValueError, TypeError):
-            return None
+        version, secret = _read(self._session, cookie, 2) or (None, None)
         return secret if version == _VERSION and isinstance(secret, str) else None
 
     def form(self, secret: str) -> str:
@@ -46,25 +44,36 @@ class Signing:
         """Whether the token is the session's; in constant time."""
         return token.isascii() and self._form.verify_signature(secret, token)
 
-    def before(self) -> str:
+    def before(self, now: datetime) -> str:
         """A secret for a log-in page, which ends within the hour."""
-        return self._before.sign(new_secret()).decode()
+        return str(self._before.dumps([new_secret(), int(now.timestamp())]))
 
-    def is_before(self, cookie: str) -> bool:
-        """Whether the cookie is a log-in page's."""
-        return self._before.validate(cookie, max_age=_FORM_SECONDS)
+    def is_before(self, cookie: str, now: datetime) -> bool:
+        """Whether the cookie is a log-in page's, and has not ended."""
+        _, at = _read(self._before, cookie, 2) or (None, None)
+        return _is_fresh(at, now, _FORM)
 
-    def flash(self, tone: str, words: str) -> str:
+    def flash(self, tone: str, words: str, now: datetime) -> str:
         """What the next page says, kept by the browser until then."""
-        return str(self._flash.dumps([tone, words]))
+        return str(self._flash.dumps([tone, words, int(now.timestamp())]))
 
-    def flashed(self, cookie: str) -> tuple[str, str] | None:
+    def flashed(self, cookie: str, now: datetime) -> tuple[str, str] | None:
         """The tone and the words; None for anything that was not signed here, or is old."""
-        try:
-            tone, words = self._flash.loads(cookie, max_age=_FLASH_SECONDS)
-        except (BadData, ValueError, TypeError):
-            return None
-        return str(tone), str(words)
+        tone, words, at = _read(self._flash, cookie, 3) or (None, None, None)
+        return (str(tone), str(words)) if _is_fresh(at, now, FLASH) else None
+
+
+def _read(serializer: URLSafeSerializer, cookie: str, length: int) -> list[Any] | None:
+    """The values that were signed; None for anything else."""
+    try:
+        values = serializer.loads(cookie)
+    except (BadData, ValueError, TypeError):
+        return None
+    return values if isinstance(values, list) and len(values) == length else None
+
+
+def _is_fresh(at: Any, now: datetime, span: timedelta) -> bool:
+    return isinstance(at, int) and 0 <= now.timestamp() - at < span.total_seconds()
 
 
 _SHA256: Final = {"key_derivation": "hmac", "digest_method": sha256}

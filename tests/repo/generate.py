@@ -31,7 +31,19 @@ DASHBOARD = ROOT / "docs" / "operations" / "dashboard.json"
 
 #: From the bottom up; also the order of the table of errors.
 PACKAGES = (
-    *("statemachine", "storage", "providers", "fulfilment", "receiver", "worker", "poller", "audit", "api", "console", "sandbox"),
+    *(
+        "statemachine",
+        "storage",
+        "providers",
+        "fulfilment",
+        "receiver",
+        "worker",
+        "poller",
+        "audit",
+        "api",
+        "console",
+        "sandbox",
+    ),
     "receipted",
 )
 

@@ -207,3 +207,23 @@ def test_a_link_from_another_site_is_followed_by_a_page_of_ours(console):
     assert "password" not in answer.text
     nowhere = console.client(None).get("/console/login?next=//evil.example", headers={"sec-fetch-site": "cross-site"})
     assert "evil" not in nowhere.text
+
+
+def test_an_origin_is_ours_by_its_whole_name():
+    from types import SimpleNamespace
+
+    from console.guards import _is_ours
+
+    def of(origin, *, host="pay.shop.example", is_development=False):
+        parts = SimpleNamespace(origin="https://pay.shop.example", is_development=is_development)
+        return _is_ours(parts, origin, host)
+
+    assert of("https://pay.shop.example")
+    assert of("https://pay.shop.example", host="10.0.0.7:8000")  # a proxy that names itself
+    assert of("https://inside.example:8443", host="inside.example:8443")
+    assert not of("http://pay.shop.example")
+    assert not of("https://pay.shop.example.evil.example")
+    assert not of("https://pay.shop.example:444")
+    assert not of("null")
+    assert not of("")
+    assert of("http://127.0.0.1:8000", host="127.0.0.1:8000", is_development=True)

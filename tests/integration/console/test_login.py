@@ -211,6 +211,18 @@ def test_a_session_ends_however_much_it_is_used(timed):
     assert browser.get("/console/me").status_code == 303
 
 
+def test_a_log_in_page_does_not_stand_open_for_ever(timed):
+    served, clock = timed
+    browser, person = served.client(None), served.person("viewer")
+    given = {**fields(browser.get("/console/login").text), "name": person.name, "password": PASSWORD}
+    clock.advance(3600)
+    late = browser.post("/console/login", given)
+
+    assert (late.status_code, "stood open" in late.text) == (401, True)
+    again = {**given, **fields(late.text)}
+    assert browser.post("/console/login", again).status_code == 303
+
+
 # -- how often ------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,9 @@
+from datetime import timedelta
+
 import pytest
 
 from console.signing import Signing
+from tests.fakes.clock import START as NOW
 
 OLD, NEW = b"an old key of enough bytes", b"a new key of enough bytes"
 
@@ -21,20 +24,20 @@ def test_what_was_not_signed_here_is_nothing(text):
     signing = Signing([NEW])
 
     assert signing.secret(text) is None
-    assert signing.flashed(text) is None
-    assert not signing.is_before(text)
+    assert signing.flashed(text, NOW) is None
+    assert not signing.is_before(text, NOW)
     assert not signing.is_form("secret", text)
 
 
 def test_nothing_signed_for_one_purpose_is_taken_for_another():
     signing = Signing([NEW])
-    session, flash, before = signing.session("s"), signing.flash("ok", "words"), signing.before()
+    session, flash, before = signing.session("s"), signing.flash("ok", "words", NOW), signing.before(NOW)
 
     assert signing.secret(flash) is None
     assert signing.secret(before) is None
-    assert signing.flashed(session) is None
-    assert not signing.is_before(session)
-    assert not signing.is_before(flash)
+    assert signing.flashed(session, NOW) is None
+    assert not signing.is_before(session, NOW)
+    assert not signing.is_before(flash, NOW)
 
 
 def test_a_forms_token_tells_nothing_of_the_secret_and_is_of_one_secret():
@@ -50,3 +53,14 @@ def test_every_letter_of_a_cookie_counts():
     for at, letter in enumerate(cookie[:-1]):  # the last of base64 may carry bits that do not count
         changed = cookie[:at] + ("A" if letter != "A" else "B") + cookie[at + 1 :]
         assert signing.secret(changed) is None, at
+
+
+def test_a_log_in_page_stands_open_for_an_hour_and_words_for_a_minute():
+    signing = Signing([NEW])
+    before, flash = signing.before(NOW), signing.flash("ok", "words", NOW)
+
+    assert signing.is_before(before, NOW + timedelta(minutes=59))
+    assert not signing.is_before(before, NOW + timedelta(hours=1))
+    assert not signing.is_before(before, NOW - timedelta(seconds=1))
+    assert signing.flashed(flash, NOW + timedelta(seconds=59)) == ("ok", "words")
+    assert signing.flashed(flash, NOW + timedelta(seconds=60)) is None
