@@ -41,10 +41,6 @@ class Metric:
         return f"{self.name}_bucket"
 
 
-_ACCOUNT: Final[dict[str, Values]] = {"account": None}
-_SINK: Final[dict[str, Values]] = {"sink": None}
-
-
 def _counter(name: str, says: str, **labels: Values) -> Metric:
     return Metric(name, "counter", says, labels)
 
