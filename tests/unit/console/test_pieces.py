@@ -95,3 +95,15 @@ def test_time_that_passes_while_counting_counts(monkeypatch):
     assert list(second) == newest[: len(second)]
     assert len(second) - len(first) == 2
     assert len(first) == 11, "the first look may take four times as long"
+
+
+def test_what_was_counted_longest_ago_comes_first(monkeypatch):
+    """With time for one of two that may still change, each has its turn."""
+    seconds = iter(range(1000))
+    monkeypatch.setattr(pieces.time, "monotonic", lambda: float(next(seconds)))
+    count, wanted = Counting(), each(START, START + 2 * MINUTE, MINUTE)
+    kept = Pieces(count, is_final=lambda _result: False, seconds=2)
+    for second in range(5):
+        kept.of(wanted, START + timedelta(hours=1, seconds=second))
+
+    assert count.asked[2:] == [wanted[1], wanted[0], wanted[1], wanted[0]]
