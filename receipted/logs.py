@@ -66,7 +66,7 @@ _UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
 #: Of ordinary work, one line for each thing done: under load a line stands for many. Anything else is always written.
-SAMPLED: Final = frozenset({"delivery.recorded", "delivery.duplicate", "message.decided"})
+SAMPLED: Final = frozenset({"delivery.recorded", "delivery.duplicate", "message.decided", "effect.delivered"})
 
 
 class Sampler:

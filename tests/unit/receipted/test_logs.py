@@ -239,8 +239,9 @@ def test_of_ordinary_work_a_line_stands_for_many(stream):
     for _ in range(35):
         log.info("delivery.recorded", account="a")
         log.info("message.decided", account="a")
+        log.info("effect.delivered", account="a")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    for event in ("delivery.recorded", "message.decided"):
+    for event in ("delivery.recorded", "message.decided", "effect.delivered"):
         assert [line["sampled"] for line in lines if line["event"] == event] == [1, 1, 1, 10, 10, 10]
 
 
