@@ -169,9 +169,7 @@ def _why(asking: Asking, plan: PollPlan | None, account: Account, now: datetime)
         told.append(("The provider wants no request for a while; that is kept to.", "warn"))
     if plan is None:
         return [*told, ("No schedule was planned yet: that happens while a worker runs.", "quiet")]
-    words = (
-        f"{plan.watched:,} payments are asked about, {plan.wanted_per_second * 60:,.1f} times a minute in all. "
-    )
+    words = f"{plan.watched:,} payments are asked about, {plan.wanted_per_second * 60:,.1f} times a minute in all. "
     words += f"One more question must save {plan.price_seconds:.3g} expected seconds of not knowing to be worth asking."
     told.append((words, "quiet"))
     if plan.stretch > 1:
