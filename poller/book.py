@@ -57,7 +57,7 @@ class Book:
         self._learnt: dict[Place, Learnt] = {}
         self._plans: dict[str, PollPlan] = {}
         self._pushes: dict[tuple[str, str], Push] = {}
-        self._outlooks: dict[tuple[Place, str], Outlook] = {}
+        self._outlooks: dict[tuple[str, str, str, str], Outlook] = {}  #: by account, kind, state and phase
 
     def schedule(self, account: str) -> Schedule:
         """The account's patience."""
@@ -84,10 +84,10 @@ class Book:
         if self.is_terminal(payment):
             return None
         self._refresh()
-        key = (Place(payment.account, payment.kind, payment.state or ""), payment.phase)
+        key = (payment.account, payment.kind, payment.state or "", payment.phase)
         found = self._outlooks.get(key)
         if found is None:
-            place, phase = key[0], Phase(payment.phase)
+            place, phase = Place(*key[:3]), Phase(payment.phase)
             plan = self._plans.get(place.account)
             found = self._outlooks[key] = Outlook(
                 phase,

@@ -20,6 +20,11 @@ _MAX_WAIT: Final = 86_400.0
 _MAX_DIGITS: Final = 24
 
 
+#: Both kinds that JSON's numbers become. A union of types would be made anew for each value.
+_NUMBERS: Final = (int, Decimal)
+_AMOUNTS: Final = (int, Decimal, str)
+
+
 class Unreadable(ValueError):
     """The bytes have no meaning to us; the text says why, and holds nothing of the bytes themselves."""
 
@@ -59,7 +64,7 @@ def fact(value: object) -> str | None:
     """A string, number or boolean as the text to keep of it; None for anything else, too long or unprintable."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | Decimal):
+    if isinstance(value, _NUMBERS):
         value = str(value) if not isinstance(value, int) or value.bit_length() < 1024 else ""
     if isinstance(value, str) and 0 < len(value) <= MAX_TEXT and value.isprintable():
         return value
@@ -83,7 +88,7 @@ def exact_minor(value: object, currency: str) -> int:
     """The whole minor units of a decimal amount of major units; raises InvalidAmount where that is not exact."""
     if isinstance(value, Decimal) and not value.is_finite():
         raise InvalidAmount("amount is out of range", param="amount")
-    if isinstance(value, int | Decimal | str):
+    if isinstance(value, _AMOUNTS):
         return _exact_minor(value, currency)
     raise InvalidAmount("amount must be a decimal number", param="amount")
 

@@ -90,7 +90,8 @@ def _is_plain(seen: Observation) -> bool:
     names, texts = "".join(seen.facts), "".join(filter(None, seen.facts.values()))
     if len(words) > MAX_WORD or len(names) > MAX_WORD or len(texts) > MAX_TEXT:
         return False
-    return words.isascii() and names.isascii() and texts.isascii() and "\0" not in f"{words}{names}{texts}"
+    said = words + names + texts
+    return said.isascii() and "\0" not in said
 
 
 def _unkeepable(seen: Observation) -> str:

@@ -153,10 +153,8 @@ def by_ref(unit: Unit, keys: Sequence[Key]) -> list[Payment]:
         return _PAYMENT.records(unit, Payment, query, given)
     found: list[Payment] = []
     for (account, kind), names in names_of.items():
-        query = (
-            f"SELECT {_PAYMENT.expression(unit)} FROM payment "  # noqa: S608 - our own names
-            "WHERE account = ? AND kind = ? AND provider_ref IN (SELECT value FROM json_each(?))"
-        )
+        named = "account = ? AND kind = ? AND provider_ref IN (SELECT value FROM json_each(?))"
+        query = f"SELECT {_PAYMENT.expression(unit)} FROM payment WHERE {named}"  # noqa: S608 - our own names
         found += _PAYMENT.records(unit, Payment, query, (account, kind, json.dumps(names)))
     return found
 

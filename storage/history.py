@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import func, insert, select
 
-from storage.engine import Unit, made, values
+from storage.engine import Unit, unwatched, values
 from storage.ids import new_id
 from storage.seals import transition_hash
 from storage.tables import InboxMessage, Payment, Transition, TransitionTable
@@ -49,7 +49,7 @@ def link(
     recorded_at: datetime,
 ) -> Transition:
     """The payment's next link, numbered, chained and resting on its cause; the payment is at the new state."""
-    transition = made(
+    transition = unwatched(
         Transition,
         {
             "id": new_id(),
@@ -69,6 +69,7 @@ def link(
             "as_of": as_of,
             "recorded_at": recorded_at,
             "prev_hash": payment.head_hash,
+            "hash": "",
         },
     )
     transition.hash = transition_hash(transition)

@@ -114,11 +114,13 @@ def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in _SCALARS:
         return True
-    if kind is list:
-        return _SCALARS.issuperset(map(type, value)) or all(map(_is_plain, value))
-    if kind is not dict or not _TEXT.issuperset(map(type, value)):
+    if kind is dict:
+        if not _TEXT.issuperset(map(type, value)):
+            return False
+        value = value.values()
+    elif kind is not list:
         return False
-    return _SCALARS.issuperset(map(type, value.values())) or all(map(_is_plain, value.values()))
+    return all(map(_is_plain, [each for each in value if type(each) not in _SCALARS]))
 
 
 def _slowly(content: Mapping[str, Any]) -> bytes:

@@ -149,6 +149,8 @@ _QUOTED: Final = frozenset({"text", "json"})
 
 def _texts(kind: str, values: Sequence[Any]) -> list[str]:
     """As they stand in an array, of values that are not None."""
+    if len(values) > 1 and kind != "json" and values.count(values[0]) == len(values):  # of JSON, 1 is 1.0 and true
+        return _texts(kind, values[:1]) * len(values)
     if kind == "timestamptz":
         return _instants(values)
     if kind not in _QUOTED:
