@@ -203,3 +203,11 @@ def test_sessions_that_ended_long_ago_are_forgotten(tmp_path, template):
         served.client(person=found)
         with served.service.database.read() as unit:
             assert len(console_sessions.of_person(unit, found.id)) == 1
+
+
+def test_a_disabled_person_has_no_session_whatever_became_of_its_row(console):
+    browser = console.client("admin")
+    with console.service.database.write() as unit:
+        people.disable(unit, browser.person.id, console.service.clock())
+
+    assert browser.get("/console/me").status_code == 303
