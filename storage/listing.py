@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 from storage.columns import table_of
 from storage.engine import Unit
 from storage.searching import places
+from storage.sifting import in_order
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 
 Record = TypeVar("Record", bound=SQLModel)
@@ -74,7 +75,9 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     """One row more than wanted is looked for, which says whether there are more."""
     table = table_of(model)
     is_backwards = place.before is not None and place.after is None
-    order = table.c.id if is_backwards else table.c.id.desc()
+    is_rare = model is Payment and (not _RARE.isdisjoint(wanted.among) or wanted.present.get("review") is True)
+    by = in_order(unit, table.c.id, is_sorted=is_rare)
+    order = by if is_backwards else by.desc()
     conditions = _conditions(table, wanted)
     if model is Payment and not _RARE.isdisjoint(wanted.among) and "kind" not in wanted.among:
         # The indexes go by kind before they go by name, and SQLite does not skip over what it is not told.

@@ -77,6 +77,7 @@ class Shelf:
     sized: str | None = None  #: the column whose bytes are counted, as `size_bytes`
     served: frozenset[str] = frozenset()  #: columns that begin an index which goes on with the id
     rare: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: values that a partial index serves
+    gathered: Mapping[str, str | None] = field(default_factory=dict)  #: served in another order; a value, or any
 
 
 _BODIES: Final = frozenset({"body", "headers"})
@@ -87,6 +88,7 @@ PAYMENTS: Final = Shelf(
     frozenset({"facts", "seal", "return_url"}),
     served=frozenset({"account", "review"}),
     rare={"phase": frozenset(Phase) - {Phase.PAID, Phase.SETTLED}},
+    gathered={"review": None},
 )
 HEADS: Final = Shelf(Payment, frozenset(PaymentTable.model_fields) - _OF_HEADS, served=frozenset({"account"}))
 MESSAGES: Final = Shelf(
@@ -102,6 +104,7 @@ OWED: Final = Shelf(
     None,
     frozenset({"payment_id"}),
     {"status": frozenset({OutboxStatus.PENDING, OutboxStatus.DEAD})},
+    {"status": OutboxStatus.PENDING.value},
 )
 REJECTED: Final = Shelf(RejectedDelivery, _BODIES, "body", frozenset({"account"}))
 RECONCILIATIONS: Final = Shelf(
@@ -113,9 +116,10 @@ ACTIONS: Final = Shelf(OperatorAction)
 def page(unit: Unit, shelf: Shelf, wanted: Wanted, place: Place) -> Sifted:
     """The rows of one page. Nothing but `WALK` rows, or what an index points at, is looked at for it."""
     table = table_of(shelf.model)
-    order = table.c.id if place.is_ascending else table.c.id.desc()
     served, sifted = _rules(shelf, wanted)
     conditions = _conditions(table.c, served, wanted)
+    by = in_order(unit, table.c.id, is_sorted=_are_few(unit, shelf, served, table, conditions))
+    order = by if place.is_ascending else by.desc()
     if place.after is not None:
         conditions.append(table.c.id > place.after if place.is_ascending else table.c.id < place.after)
     query = select(*_columns(shelf)).order_by(order)
@@ -209,6 +213,21 @@ def _end_of_walk(unit: Unit, table: Table, conditions: Sequence[ColumnElement[bo
     query = select(table.c.id).where(*conditions).order_by(order).offset(WALK - 1).limit(2)
     found = list(unit.execute(query).scalars())
     return str(found[0]) if len(found) > 1 else None
+
+
+def in_order(unit: Unit, column: Any, *, is_sorted: bool) -> Any:
+    """What to order by. Where the rows are few, SQLite is kept from going through all others for the sake of order."""
+    return func.ifnull(column, "") if is_sorted and unit.dialect == "sqlite" else column
+
+
+def _are_few(unit: Unit, shelf: Shelf, served: Sequence[Rule], table: Table, conditions: Any) -> bool:
+    """Whether so few rows are served by an index of another order that they are sorted at once."""
+    gathered = any(shelf.gathered.get(name, "") in (None, value) and value is not False for name, value in served)
+    if unit.dialect != "sqlite" or not gathered:
+        return False
+    inner = select(literal(1)).select_from(table).where(*conditions).limit(WALK + 1).subquery()
+    number: int = unit.execute(select(func.count()).select_from(inner)).scalar_one()
+    return number <= WALK
 
 
 def _columns(shelf: Shelf) -> list[ColumnElement[Any]]:
