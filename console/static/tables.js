@@ -14,6 +14,7 @@ function count() {
   }
 }
 
+all?.closest("label").removeAttribute("hidden");
 all?.addEventListener("change", () => {
   for (const box of boxes) box.checked = all.checked;
   count();
