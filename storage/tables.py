@@ -124,7 +124,12 @@ class InboxMessageTable(InboxMessage, table=True):
             sqlite_where=text("awaits IS NOT NULL"),
             postgresql_where=text("awaits IS NOT NULL"),
         ),
-        Index("ix_inbox_message_payment_id", "payment_id"),
+        Index(
+            "ix_inbox_message_payment",
+            "payment_id",
+            sqlite_where=text("payment_id IS NOT NULL"),
+            postgresql_where=text("payment_id IS NOT NULL"),
+        ),
         Index(
             "ix_inbox_message_redelivered",
             "account",

@@ -40,8 +40,12 @@ _INDEXES: Final[tuple[tuple[str, str], ...]] = (
 
 #: Likewise of tables that are partitioned on PostgreSQL: name, table, and what follows the table's name.
 _PARTITIONED: Final[tuple[tuple[str, str, str], ...]] = (
+    ("ix_inbox_message_payment", "inbox_message", "(payment_id) WHERE payment_id IS NOT NULL"),
     ("ix_inbox_message_stuck", "inbox_message", "(status, id) WHERE status = 'parked' OR status = 'dead'"),
 )
+
+#: It had an entry for each message that was not decided yet, made on the way in and taken away by the decision.
+_DROPPED: Final = "DROP INDEX ix_inbox_message_payment_id"
 
 
 def upgrade() -> None:
@@ -52,6 +56,7 @@ def upgrade() -> None:
             op.execute(f"CREATE {definition.replace('INDEX', f'INDEX {name}', 1)}")
         for name, table, what in _PARTITIONED:
             op.execute(f"CREATE INDEX {name} ON {table} {what}")
+        op.execute(_DROPPED)
         return
     context = op.get_context()
     config = context.config
@@ -64,6 +69,7 @@ def upgrade() -> None:
             online.index(name, definition)
         for name, table, what in _PARTITIONED:
             online.partitioned_index(name, table, what)
+        online.short("dropped", _DROPPED)
     op.execute("DROP TABLE migration_step")
 
 

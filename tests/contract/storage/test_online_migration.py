@@ -104,7 +104,8 @@ def test_an_index_that_was_left_half_built_is_built_again(old, monkeypatch):
     def after_a_crash(self, name, definition):
         with old.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             table = definition.partition(" ON ")[2].partition(" ")[0]
-            if table.endswith("_rest"):  # nothing is in it that could fail to be unique
+            few = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 2) AS few"
+            if connection.exec_driver_sql(few).scalar_one() < 2:  # nothing is in it that could fail to be unique
                 index(self, name, definition)
                 return
             with pytest.raises(IntegrityError):  # not unique, and what was begun stays
@@ -115,7 +116,7 @@ def test_an_index_that_was_left_half_built_is_built_again(old, monkeypatch):
     monkeypatch.setattr(online.Online, "index", after_a_crash)
     migrate.upgrade(old)
 
-    assert len(broken) == 8
+    assert len(broken) == 10, broken
     assert counts(old) == expected(ROWS)
     assert migrate.drift(old) == []
 
