@@ -63,6 +63,8 @@ def _payfield(draw):
 
 
 _THING = _genius() | _genius() | _payfield()
+#: All at once, and batches that find what the one before has left.
+_BATCHES = st.sampled_from([50, 3])
 
 
 class Told:
@@ -172,10 +174,10 @@ class Worlds:
     def __init__(self, template, folder, server=None):
         self._template, self._folder, self._count, self._server = template, folder, itertools.count(), server
 
-    def open(self):
+    def open(self, batch):
         database = self._server.cleaned() if self._server is not None else None
         world = World(self._template, self._folder / f"{next(self._count)}.db", database=database)
-        world.settings = replace(world.settings, batch=50)
+        world.settings = replace(world.settings, batch=batch)
         world.join("acme", PROVIDERS["stable_genius"])
         world.join("strict", PROVIDERS["stable_genius"], adopts=False)
         world.join("field", PROVIDERS["payfield"])
@@ -188,13 +190,13 @@ def worlds(request, template, tmp_path_factory):
     return Worlds(template, tmp_path_factory.mktemp("batches"), server)
 
 
-def _check(worlds, things):
+def _check(worlds, things, batch):
     told = Told()
     for thing in things:
         told.add(thing)
     ended = []
     for one_by_one in (True, False):
-        world = worlds.open()
+        world = worlds.open(batch)
         try:
             ended.append(_apply(world, told.messages, one_by_one=one_by_one))
             assert world.audit().first is None
@@ -209,15 +211,15 @@ def _check(worlds, things):
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-@given(things=st.lists(_THING, min_size=4, max_size=14))
-def test_a_batch_ends_as_its_messages_one_by_one(worlds, things):
+@given(things=st.lists(_THING, min_size=4, max_size=14), batch=_BATCHES)
+def test_a_batch_ends_as_its_messages_one_by_one(worlds, things, batch):
     """Any order of events, answers, wishes, hints and people's words, of several accounts: not a byte differs."""
-    _check(worlds, things)
+    _check(worlds, things, batch)
 
 
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(things=st.lists(_THING, min_size=1, max_size=25))
-def test_long_batches_end_as_their_messages_one_by_one(worlds, things):
+@given(things=st.lists(_THING, min_size=1, max_size=25), batch=_BATCHES)
+def test_long_batches_end_as_their_messages_one_by_one(worlds, things, batch):
     """The same, of many and longer histories."""
-    _check(worlds, things)
+    _check(worlds, things, batch)
