@@ -72,10 +72,10 @@ class Sessions:
         secret = self._parts.signing.secret(request.cookies.get(self._cookies.session, ""))
         if secret is None:
             return None
-        person = await self._parts.in_thread(lambda: self._found(secret))
+        person = await self._parts.in_thread(lambda: self._found(secret, is_use=_is_of_a_person(request)))
         return None if person is None else (person, secret)
 
-    def _found(self, secret: str) -> Person | None:
+    def _found(self, secret: str, *, is_use: bool) -> Person | None:
         now, parts = self._parts.clock(), self._parts
         with parts.database.read() as unit:
             found = console_sessions.by_digest(unit, digest_of(secret))
@@ -84,7 +84,7 @@ class Sessions:
         session, person = found
         if person.disabled_at is not None or not console_sessions.is_open(session, now, parts.bounds.idle):
             return None
-        if console_sessions.is_use_due(session, now):
+        if is_use and console_sessions.is_use_due(session, now):
             self._note_use(session, now)
         return Person(person.id, person.name, Role(person.role), session.id, person.is_temporary)
 
@@ -95,6 +95,14 @@ class Sessions:
                 console_sessions.note_use(unit, session.id, now)
         except StorageUnavailable as fault:
             log.warning("session.failed", session_id=session.id, error=fault.message)
+
+
+def _is_of_a_person(request: HTTPConnection) -> bool:
+    """Whether somebody went there; a page that brings itself up to date would keep a session open that nobody uses.
+
+    A browser that does not say is believed to be used.
+    """
+    return request.headers.get("sec-fetch-mode", "navigate") == "navigate"
 
 
 def network_of(address: str) -> str:

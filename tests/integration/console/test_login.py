@@ -199,6 +199,18 @@ def test_a_session_ends_without_use(timed):
     assert browser.get("/console/me").status_code == 303
 
 
+def test_a_page_that_brings_itself_up_to_date_keeps_no_session_open(timed):
+    """What a page fetches by itself is no use; nobody may be there any more."""
+    served, clock = timed
+    browser = served.client("viewer")
+    clock.advance(8 * 3600 - 1)
+
+    assert browser.get("/console/", headers={"sec-fetch-mode": "cors"}).status_code == 200
+    clock.advance(1)
+
+    assert browser.get("/console/", headers={"sec-fetch-mode": "cors"}).status_code == 401
+
+
 def test_a_session_ends_however_much_it_is_used(timed):
     served, clock = timed
     browser = served.client("viewer")
