@@ -91,7 +91,13 @@ class Login:
         if before is None or not self.parts.signing.is_before(before, now):
             before = request.state.secret = self.parts.signing.before(now)
         response = await self.pages.show(
-            request, "login.html", status_code=status_code, wanted=wanted, error=error, name=name
+            request,
+            "login.html",
+            status_code=status_code,
+            wanted=wanted,
+            error=error,
+            name=name,
+            has_ended=request.state.person is None and self.pages.cookies.session in request.cookies,
         )
         self.pages.cookies.put(response, self.pages.cookies.before, before)
         return response

@@ -101,7 +101,8 @@ class Own:
         ended = await self.parts.write(
             lambda unit: console_sessions.revoke_all(unit, person.id, now, but=person.session_id)
         )
-        return self.pages.go(_HERE, f"{ended} other sessions have ended." if ended else "There was no other session.")
+        many = "1 other session has ended." if ended == 1 else f"{ended} other sessions have ended."
+        return self.pages.go(_HERE, many if ended else "There was no other session.")
 
     async def _page(self, request: Request, *, error: str | None = None, status_code: int = 200) -> Response:
         person, now = _person(request), self.parts.clock()

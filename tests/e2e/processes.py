@@ -113,6 +113,7 @@ class Shop(Watched):
         super().__init__()
         self.requests: Counter[tuple[str, str]] = Counter()  #: by payment and effect
         self.refused = 0
+        self.is_closed = False  #: whether it takes nothing
         shop = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -136,6 +137,8 @@ class Shop(Watched):
         except WebhookVerificationError:
             self.refused += 1
             return 401
+        if self.is_closed:
+            return 503
         with self.changing():
             self.requests[effect["data"]["payment"], effect["type"]] += 1
         return 204

@@ -1,13 +1,11 @@
 """The console in a real browser: what only a browser decides about cookies, forms, policies and the keyboard."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
+from tests.e2e.browsing import another_site
 from tests.fakes.console import PASSWORD, Served, on_sqlite
 
 pytestmark = pytest.mark.e2e
@@ -21,14 +19,6 @@ def console(tmp_path, template) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 def log_in(console: Served, context: BrowserContext, path: str = "/console/me", role: str = "admin") -> Page:
     page, person = context.new_page(), console.person(role)
     page.goto(f"{console.base_url}{path}")
@@ -37,31 +27,6 @@ def log_in(console: Served, context: BrowserContext, path: str = "/console/me", 
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url(f"{console.base_url}{path}")
     return page
-
-
-@contextmanager
-def another_site(content: str) -> Iterator[str]:
-    """The URL of a page at another host."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.end_headers()
-            self.wfile.write(content.encode())
-
-        def log_message(self, *_args: object) -> None:
-            """Nothing is written."""
-
-    server = HTTPServer(("127.0.0.2", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.2:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join(10)
-        server.server_close()
 
 
 def test_somebody_who_is_logged_in_follows_a_link_from_another_site(console, browser):

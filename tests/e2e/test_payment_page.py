@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.fakes.console import Served, on_sqlite
 from tests.integration.console.stories import Teller
 
 pytestmark = pytest.mark.e2e
-
-_CHROMIUM = "/usr/bin/chromium"
 
 
 @pytest.fixture
@@ -21,25 +19,21 @@ def console(tmp_path: Path, template: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def page(console: Served) -> Iterator[Page]:
+def page(console: Served, browser: Browser) -> Iterator[Page]:
     """A browser's page in which an operator is logged in; a refusal of its policy, or a fault of a script, fails."""
-    if not Path(_CHROMIUM).exists():
-        pytest.skip("there is no Chromium here")
     cookie = {
         "name": "receipted",
         "value": console.client("operator").http.cookies["receipted"],
         "url": console.base_url,
     }
     faults: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 360, "height": 800})
-        context.add_cookies([cookie])
-        opened = context.new_page()
-        opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: faults.append(str(error)))
-        yield opened
-        browser.close()
+    context = browser.new_context(viewport={"width": 360, "height": 800})
+    context.add_cookies([cookie])
+    opened = context.new_page()
+    opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    yield opened
+    context.close()
     assert faults == []
 
 

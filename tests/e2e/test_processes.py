@@ -2,26 +2,14 @@
 
 import json
 import re
-from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.e2e.processes import SHOP_KEY, Process, Shop, free_port, from_procfile, receipted
+from tests.e2e.deployment import ORDERS, public_url, register, started_sandbox, write_settings
+from tests.e2e.processes import Process, Shop, from_procfile, receipted
 
 pytestmark = pytest.mark.e2e
-
-_PAYEE = {"name": "The Shop", "account_number": "12345678", "sort_code": "010203"}
-_SHOPPER = {"merchant_user_id": "shopper-1", "merchant_user_ip": "192.0.2.7"}
-
-#: account -> currency and the provider's own fields
-_ORDERS = {
-    "alternative": ("USD", {}),
-    "stable": ("USD", {}),
-    "payfield": ("BDT", _SHOPPER),
-    "payfield-old": ("INR", _SHOPPER),
-    "banked": ("GBP", {"payee": _PAYEE}),
-}
 
 
 @pytest.fixture
@@ -48,56 +36,17 @@ def shop():
 @pytest.fixture
 def sandbox(started):
     """What a sandbox of its own process says of itself."""
-    process = started("receipted sandbox --port 0 --json")
-    process.says('"checkout"')
-    process.wait_for(lambda: process.lines[-1] == "}", "the sandbox has told everything")
-    return json.loads("\n".join(process.lines))
+    return started_sandbox(started("receipted sandbox --port 0 --json"))
 
 
 @pytest.fixture
 def settings(tmp_path, shop, sandbox):
     """A settings file with an account at each provider of the sandbox."""
-    port = free_port()
-    lines = [
-        "[service]",
-        f'database = "sqlite:///{tmp_path}/receipted.db"',
-        f'public_url = "http://127.0.0.1:{port}"',
-        f"listen_port = {port}",
-        "development = true",
-        '[[service.token_keys]]\nid = "e2e"\nsecret = "plain:a-key-of-the-e2e-tests"',
-        f'[[sinks]]\nname = "shop"\nurl = "{shop.url}"\nsecrets = ["plain:{SHOP_KEY}"]',
-    ]
-    for account in sandbox["accounts"]:
-        name = account["name"]
-        lines += [
-            f'[accounts.{name}]\nprovider = "{account["provider"]}"\nbase_url = "{account["base_url"]}"',
-            f"[accounts.{name}.secrets]",
-            *(f'{secret} = "plain:{value}"' for secret, value in account["secrets"].items()),
-            f"[accounts.{name}.options]",
-            *(f"{option} = {json.dumps(value)}" for option, value in account["options"].items()),
-            f'[[accounts.{name}.webhook_keys]]\nid = "e2e"\nsecret = "plain:{account["webhook_key"]}"',
-        ]
-    file = tmp_path / "receipted.toml"
-    file.write_text("\n".join(lines))
-    return file
-
-
-def public_url(settings: Path) -> str:
-    found = re.search(r'public_url = "(.*)"', settings.read_text())
-    assert found
-    return found[1]
-
-
-def register(settings, sandbox):
-    """Make our URLs known as each provider wants it: by its call, in its dashboard, or with each payment."""
-    receipted(settings, "webhooks register alternative")
-    receipted(settings, "webhooks register banked")
-    dashboard = {"provider": "stable_genius", "url": f"{public_url(settings)}/webhooks/stable"}
-    httpx2.put(f"{sandbox['url']}/_control/webhook", json=dashboard).raise_for_status()
+    return write_settings(tmp_path, sandbox, shop.url)
 
 
 def create(settings, account, reference):
-    currency, extra = _ORDERS[account]
+    currency, extra = ORDERS[account]
     fields = f" --extra '{json.dumps(extra)}'" if extra else ""
     line = f"payments create {account} --amount 12.50 --currency {currency} --reference {reference}{fields}"
     return receipted(settings, line)
@@ -121,7 +70,7 @@ def test_a_deployment_from_release_to_stop(started, settings, sandbox, shop):
     worker.says("worker works")
     register(settings, sandbox)
 
-    created = [create(settings, account, f"ORD{number}") for number, account in enumerate(_ORDERS, start=1001)]
+    created = [create(settings, account, f"ORD{number}") for number, account in enumerate(ORDERS, start=1001)]
     assert {payment["phase"] for payment in created} == {"open"}
     for payment in created:
         pay(sandbox, payment)
