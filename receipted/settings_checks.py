@@ -13,7 +13,8 @@ from receipted.secrets import HOW, MIN_KEY_BYTES
 from receipted.settings_accounts import AccountSettings, TokenKey, WebhookKey
 from receipted.settings_sections import Settings
 from receipted.settings_shape import did_you_mean, shape_faults
-from receipted.settings_sinks import broker_sink, http_sink, https_url, python_sink
+from receipted.settings_sinks import broker_sink, email_sink, http_sink, https_url, python_sink
+from receipted.settings_told import told
 from storage.errors import DatabaseUnsupported
 from storage.postgresql_url import is_postgresql, read_url
 
@@ -27,6 +28,7 @@ def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterat
     yield from _metrics(settings)
     yield from _waits(settings)
     yield from _sinks(settings)
+    yield from told(settings.sinks, providers)
     if not settings.accounts:
         yield Fault("accounts", "is missing", "name at least one account at a provider, as [accounts.<name>]")
     for name, account in settings.accounts.items():
@@ -111,6 +113,8 @@ def _sinks(settings: Settings) -> Iterator[Fault]:
             yield from broker_sink(f"sinks.{at}", sink, settings.fulfilment.allowed_networks)
         elif sink.kind == "http":
             yield from http_sink(f"sinks.{at}", sink, development=settings.service.development)
+        elif sink.kind == "email":
+            yield from email_sink(f"sinks.{at}", sink)
         else:
             yield from python_sink(f"sinks.{at}", sink)
 

@@ -1,15 +1,16 @@
 """The settings as a model: every name, default, bound and one line about each."""
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from fulfilment.brokers.url import secrets_in as secrets_in_url
-from receipted.secrets import Secret, SecretReader
+from receipted.secrets import Secret
 from receipted.settings_accounts import REQUIRED, AccountSettings, Section, TokenKey
 from receipted.settings_api import ApiSettings
 from receipted.settings_console import ConsoleSettings
+from receipted.settings_fulfilment import FulfilmentSettings, SinkSettings, masked_url
 from receipted.settings_metrics import MetricsSettings
 from receipted.settings_network import Network
 from receipted.settings_retention import RetentionSettings
@@ -154,79 +155,6 @@ class WorkerSettings(Section):
     tick_seconds: float = Field(1, gt=0, description="seconds after which an idle worker looks for work again")
 
 
-class FulfilmentSettings(Section):
-    """How effects are delivered to sinks."""
-
-    schedule_seconds: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (5, 300, 1800, 7200, 18_000, 36_000, 36_000, 36_000, 36_000),
-        description="seconds before each further attempt; after the last the effect is dead",
-    )
-    timeout_seconds: float = Field(15, gt=0, description="seconds that a sink may take to answer")
-    concurrency: int = Field(16, ge=1, description="how many effects are under way at once")
-    allowed_networks: tuple[Network, ...] = Field(
-        (), description="private networks that an HTTP sink may live in, and a broker without TLS"
-    )
-
-
-_REFERENCES: Final = frozenset({"env", "file", "plain"})
-
-
-def _place(value: Any, info: ValidationInfo) -> Secret:
-    """A URL as it is, or read from where a reference points, since that of a broker may hold a password."""
-    if isinstance(value, Secret):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("Input should be a valid string")  # noqa: TRY004 - pydantic takes no other for a fault
-    if value.partition(":")[0] not in _REFERENCES:
-        return Secret(value, reference=masked_url(value))
-    reader = info.context if isinstance(info.context, SecretReader) else SecretReader()
-    return reader.read(value)
-
-
-def _reference(secret: Secret | None) -> str | None:
-    return secret.reference if secret is not None else None
-
-
-Place = Annotated[Secret, PlainValidator(_place)]
-
-
-class SinkSettings(Section):
-    """Where effects go."""
-
-    name: str = Field("", description="names the sink", json_schema_extra=REQUIRED)
-    kind: Literal["http", "python", "nats", "rabbitmq", "kafka", "redis"] = Field(
-        "http", description="a signed webhook (http), a callable (python), or a broker: nats, rabbitmq, kafka, redis"
-    )
-    url: Place | None = Field(
-        None,
-        description="the https:// URL of an http sink, or a broker's, as env:NAME or file:path where it has a password",
-    )
-    secrets: tuple[Secret, ...] = Field(
-        (), description="of any sink but python, needed by http: whsec_ keys as env:NAME or file:path; all sign"
-    )
-    destination: str | None = Field(
-        None,
-        description="of a broker: the subject's beginning (nats), exchange (rabbitmq), topic (kafka) or stream (redis)",
-    )
-    authorities: Secret | None = Field(
-        None, description="of a broker with TLS: file:path of certificates in PEM, trusted instead of the system's"
-    )
-    handler: str | None = Field(None, description="of a python sink: an entry point's name, or module:function")
-
-    @field_serializer("url")
-    def _shown_url(self, value: Secret | None) -> str | None:
-        return _reference(value)
-
-    @property
-    def is_url_written(self) -> bool:
-        """Whether the URL stands in the settings themselves, instead of a reference to it."""
-        return self.url is not None and self.url.reference.partition(":")[0] not in _REFERENCES
-
-    def place(self) -> str:
-        """The URL, from wherever it was read; empty where none was given."""
-        return self.url.reveal() if self.url is not None else ""
-
-
 class Settings(Section):
     """Everything that an operator decides. Made by load() or parse(), which refuse what cannot work."""
 
@@ -255,9 +183,7 @@ class Settings(Section):
         if self.metrics.token is not None:
             yield "metrics.token", self.metrics.token
         for at, sink in enumerate(self.sinks):
-            yield from _numbered(f"sinks.{at}.secrets", sink.secrets)
-            if sink.url is not None and not sink.is_url_written:
-                yield f"sinks.{at}.url", sink.url
+            yield from ((f"sinks.{at}.{part}", secret) for part, secret in sink.every_secret())
         for name, account in self.accounts.items():
             for secret_name, secret in account.secrets.items():
                 yield f"accounts.{name}.secrets.{secret_name}", secret
@@ -267,24 +193,8 @@ class Settings(Section):
 
     def secret_values(self) -> Iterator[str]:
         """Every value that must never be shown, for redaction.register_secrets()."""
-        yield from (secret.reveal() for _, secret in self.secrets())
+        # a user's name may be an ordinary word, without which a log could not be read
+        yield from (secret.reveal() for setting, secret in self.secrets() if not setting.endswith(".username"))
         yield from secrets_in(self.service.database)
         for sink in self.sinks:
             yield from secrets_in_url(sink.place())
-
-
-def _numbered(setting: str, secrets: Sequence[Secret]) -> Iterator[tuple[str, Secret]]:
-    return ((f"{setting}.{at}", secret) for at, secret in enumerate(secrets))
-
-
-def masked_url(url: str) -> str:
-    """The URL without the credentials and query values that it may carry; of several servers, all are shown."""
-    start, found, rest = url.partition("://")
-    if not found:
-        return f"{url.partition(':')[0]}:***"
-    before, _, query = rest.partition("?")
-    credentials, at, shown = before.rpartition("@")  # a password may hold a / or # that was not written with %
-    if not at and "@" in query:
-        return f"{start}://***"
-    names = "&".join(f"{pair.partition('=')[0]}=***" for pair in query.partition("#")[0].split("&")) if query else ""
-    return f"{start}://{'***@' if credentials else ''}{shown.partition('#')[0]}{'?' + names if names else ''}"

@@ -10,15 +10,18 @@ from fulfilment.addresses import Network
 from fulfilment.broker_sink import EXTRA, is_installed, require_destination
 from fulfilment.brokers import tls
 from fulfilment.brokers import url as urls
+from fulfilment.email_sink import is_address, is_printable, read_url
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
 from providers.errors import InsecureUrl
 from providers.http import require_https
 from receipted.errors import Fault
-from receipted.secrets import Secret
-from receipted.settings_sections import SinkSettings
+from receipted.secrets import HOW, Secret
+from receipted.settings_fulfilment import SinkSettings
 
 #: What only a broker needs.
 _OF_BROKERS: Final = ("destination", "authorities")
+#: What only a mail server needs.
+_OF_EMAIL: Final = ("username", "password", "sender", "recipients")
 
 
 def https_url(setting: str, url: str, *, development: bool) -> Iterator[Fault]:
@@ -39,7 +42,7 @@ def https_url(setting: str, url: str, *, development: bool) -> Iterator[Fault]:
 
 def http_sink(setting: str, sink: SinkSettings, *, development: bool) -> Iterator[Fault]:
     """What is wrong with a sink that POSTs."""
-    yield from _unused(setting, sink, _OF_BROKERS)
+    yield from _unused(setting, sink, (*_OF_BROKERS, *_OF_EMAIL))
     if sink.url is None:
         yield Fault(f"{setting}.url", "is missing", "give the https:// URL that effects are sent to")
     elif sink.url.problem:
@@ -54,12 +57,55 @@ def http_sink(setting: str, sink: SinkSettings, *, development: bool) -> Iterato
     yield from _signing_keys(setting, sink)
 
 
+def email_sink(setting: str, sink: SinkSettings) -> Iterator[Fault]:
+    """What is wrong with a sink that mails; its password is optional, as a relay may know who asks by the network."""
+    yield from _unused(setting, sink, ("destination", "handler"))
+    if sink.secrets:
+        yield Fault(f"{setting}.secrets", "has no meaning for an email sink", "remove it; username and password log in")
+    yield from _mail_server(f"{setting}.url", sink)
+    if sink.authorities is not None:
+        yield from _authorities(f"{setting}.authorities", sink.authorities)
+    known: dict[str, str] = {}
+    for name, secret in (("username", sink.username), ("password", sink.password)):
+        if secret is not None and secret.problem:
+            yield Fault(f"{setting}.{name}", secret.problem, secret.remedy)
+        known[name] = secret.reveal() if secret is not None and not secret.problem else ""
+        if (secret is None) != (sink.username is None and sink.password is None):
+            yield Fault(f"{setting}.{name}", "is missing: username and password are given together", HOW)
+        elif not is_printable(known[name]):
+            yield Fault(f"{setting}.{name}", "has characters that are not printable ASCII", "give one without them")
+    if not sink.sender:
+        yield Fault(f"{setting}.sender", "is missing", "give the address that the messages are from")
+    if not sink.recipients:
+        yield Fault(f"{setting}.recipients", "is missing", "give at least one address")
+    addresses = [("sender", sink.sender), *((f"recipients.{at}", each) for at, each in enumerate(sink.recipients))]
+    for place, address in addresses:
+        if address and not is_address(address):
+            remedy = "give one such as on-call@example.com, without a name or a comment"
+            yield Fault(f"{setting}.{place}", "is no e-mail address that every server takes", remedy)
+    if len({each.lower() for each in sink.recipients}) < len(sink.recipients):
+        yield Fault(f"{setting}.recipients", "names an address twice", "remove one of them")
+
+
+def _mail_server(setting: str, sink: SinkSettings) -> Iterator[Fault]:
+    if sink.url is None:
+        yield Fault(setting, "is missing", "give smtps://host:465, or smtp://host:587 (STARTTLS)")
+    elif sink.url.problem:
+        yield Fault(setting, sink.url.problem, sink.url.remedy)
+    else:
+        try:
+            read_url(sink.place())
+        except InsecureSinkUrl as fault:
+            yield Fault(setting, "is no mail server's URL", fault.message)
+
+
 def broker_sink(setting: str, sink: SinkSettings, allowed: Sequence[Network]) -> Iterator[Fault]:
     """What is wrong with a sink that publishes; its secrets are optional, as the broker knows who publishes."""
     if not is_installed(sink.kind):
         yield Fault(f"{setting}.kind", f"is {sink.kind!r}, whose library is missing", EXTRA)
     if sink.handler is not None:
         yield Fault(f"{setting}.handler", f"has no meaning for a {sink.kind} sink", "remove it")
+    yield from _unused(setting, sink, _OF_EMAIL)
     yield from _broker_url(f"{setting}.url", sink, allowed)
     try:
         require_destination(sink.kind, sink.destination or "")
@@ -108,8 +154,8 @@ def _signing_keys(setting: str, sink: SinkSettings) -> Iterator[Fault]:
 
 def _unused(setting: str, sink: SinkSettings, names: Sequence[str]) -> Iterator[Fault]:
     for name in names:
-        if getattr(sink, name) is not None:
-            problem = f"has no meaning for {'an' if sink.kind == 'http' else 'a'} {sink.kind} sink"
+        if getattr(sink, name):
+            problem = f"has no meaning for {'an' if sink.kind in ('http', 'email') else 'a'} {sink.kind} sink"
             yield Fault(f"{setting}.{name}", problem, "remove it")
 
 
@@ -133,7 +179,7 @@ def _sink_secret(setting: str, secret: Secret, seen: set[str]) -> Iterator[Fault
 
 def python_sink(setting: str, sink: SinkSettings) -> Iterator[Fault]:
     """What is wrong with a sink that calls a function."""
-    yield from _unused(setting, sink, _OF_BROKERS)
+    yield from _unused(setting, sink, (*_OF_BROKERS, *_OF_EMAIL))
     if not sink.handler:
         yield Fault(f"{setting}.handler", "is missing", 'give an entry point\'s name, or "module:function"')
     if sink.url is not None:

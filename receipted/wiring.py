@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import httpx2
 
@@ -13,6 +13,8 @@ from audit.verify import AuditedAccount
 from fulfilment.backoff import Backoff
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Sink
+from fulfilment.email_sink import EmailSink
+from fulfilment.email_text import Letterhead
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
 from poller.alarms import Loss
@@ -30,7 +32,8 @@ from receipted.metrics.board import Board
 from receipted.metrics.process import Parts
 from receipted.metrics.pulse import Pulse
 from receipted.settings_accounts import AccountSettings
-from receipted.settings_sections import Settings, SinkSettings
+from receipted.settings_fulfilment import SinkSettings
+from receipted.settings_sections import Settings
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.tokens import Tokens
 from storage.engine import Database
@@ -118,8 +121,10 @@ class Service:
             )
             for name, account in self.accounts.items()
         }
+        takes = {sink.name: sink.takes() for sink in self.settings.sinks}
         settings = ApplySettings(
-            sinks=tuple(sink.name for sink in self.settings.sinks),
+            sinks=tuple(takes),
+            takes=cache(lambda sink, effect: takes[sink](effect)),
             batch=worker.batch,
             lease=timedelta(seconds=worker.lease_seconds),
             max_attempts=worker.max_attempts,
@@ -224,6 +229,8 @@ class Service:
         settings = self.settings.fulfilment
         if sink.kind == "python":
             return HandlerSink(sink.name, sink.handler or "", timeout=settings.timeout_seconds)
+        if sink.kind == "email":
+            return self._email_sink(sink)
         keys = [secret.reveal() for secret in sink.secrets]
         if sink.kind != "http":
             return BrokerSink(
@@ -242,6 +249,26 @@ class Service:
             keys,
             allowed_networks=settings.allowed_networks,
             allow_loopback=self.settings.service.development,
+            timeout=settings.timeout_seconds,
+        )
+
+    def _email_sink(self, sink: SinkSettings) -> Sink:
+        service, settings = self.settings.service, self.settings.fulfilment
+        head = Letterhead(
+            sink.sender or "",
+            sink.recipients,
+            service.public_url if self.settings.console.enabled else "",
+            frozenset(name for name, account in self.accounts.items() if account.settings.environment == "test"),
+        )
+        return EmailSink(
+            sink.name,
+            sink.place(),
+            head,
+            username=sink.username.reveal() if sink.username is not None else "",
+            password=sink.password.reveal() if sink.password is not None else "",
+            authorities=sink.authorities.reveal() if sink.authorities is not None else None,
+            allowed_networks=settings.allowed_networks,
+            allow_loopback=service.development,
             timeout=settings.timeout_seconds,
         )
 

@@ -26,7 +26,8 @@ class AccountRules:
 class ApplySettings:
     """The worker's own settings."""
 
-    sinks: tuple[str, ...]  #: every effect is owed to each of them
+    sinks: tuple[str, ...]  #: an effect is owed to each of them that takes it
+    takes: Callable[[str, str], bool] = lambda _sink, _effect: True  #: whether a sink takes an effect, by their names
     batch: int = 500
     lease: timedelta = timedelta(seconds=60)
     max_attempts: int = 12

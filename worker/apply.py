@@ -18,7 +18,7 @@ from storage import history, outbox
 from storage.engine import made
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
-from worker.accounts import AccountRules
+from worker.accounts import AccountRules, ApplySettings
 from worker.batch import Batch
 from worker.effects import alarm_payload, payload
 
@@ -41,10 +41,10 @@ _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Pha
 class Ledger:
     """What one message does to payments, within one unit of work (rule R3)."""
 
-    def __init__(self, batch: Batch, message: InboxMessage, sinks: Sequence[str]) -> None:
+    def __init__(self, batch: Batch, message: InboxMessage, settings: ApplySettings) -> None:
         self._batch = batch
         self._message = message
-        self._sinks = sinks
+        self._sinks, self._takes = settings.sinks, settings.takes
         self._now = batch.now
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
         self.payment_id: str | None = None  #: the first payment that the message was about
@@ -96,11 +96,12 @@ class Ledger:
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
     def alarm(self, alarm: AccountAlarm) -> None:
-        """What is owed to every sink about the account as a whole; a replay of the message owes nothing more."""
+        """What is owed about the account to each sink that takes it; a replay of the message owes nothing more."""
         name = Alarm(alarm.alarm).effect
         account = self._message.account
         text = alarm_payload(account, alarm, self._now)
-        ids = [self._batch.owe_of_account(account, name, sink, self._message.id, text) for sink in self._sinks]
+        sinks = [sink for sink in self._sinks if self._takes(sink, name)]
+        ids = [self._batch.owe_of_account(account, name, sink, self._message.id, text) for sink in sinks]
         owed = [owed_id for owed_id in ids if owed_id is not None]
         word = "is over" if alarm.is_over else "begins"
         self.note(None, Outcome.NOTED, f"{name} {word}: {alarm.reason}", owed={name: owed} if owed else {})
@@ -264,7 +265,8 @@ class Ledger:
     def _owe(self, payment: Payment, effect: Effect, name: str, reason: str) -> list[str]:
         """Ids of what is owed for the first time. A refused create may be followed by a true failure of its own."""
         occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else int(payment.state == NOT_CREATED)
-        sinks = [sink for sink in self._sinks if not self._batch.is_owed(payment.id, name, sink, occurrence)]
+        takers = [sink for sink in self._sinks if self._takes(sink, name)]
+        sinks = [sink for sink in takers if not self._batch.is_owed(payment.id, name, sink, occurrence)]
         text = payload(name, payment, reason, self._now) if sinks else ""
         owed: list[str] = []
         for sink in sinks:

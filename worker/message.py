@@ -43,7 +43,7 @@ class Application:
         self._settings = settings
         self._now = batch.now
         self._finder = Finder(batch, message)
-        self._ledger = Ledger(batch, message, settings.sinks)
+        self._ledger = Ledger(batch, message, settings)
         self._awaits: str | None = None
         self._reading: Reading | None = None
         # a sender may write any header it likes

@@ -7,7 +7,8 @@ from receipted.catalogue import PROVIDERS
 from receipted.cli import output
 from receipted.cli.context import AsJson, configured, example, subcommands
 from receipted.settings_accounts import AccountSettings
-from receipted.settings_sections import Settings, masked_url
+from receipted.settings_fulfilment import masked_url
+from receipted.settings_sections import Settings
 from receipted.wiring import utc_now
 
 app = subcommands("The settings.")

@@ -11,16 +11,15 @@ from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, BudgetSettings, TokenKey, WebhookKey
 from receipted.settings_api import ApiSettings
 from receipted.settings_console import ConsoleSettings
+from receipted.settings_fulfilment import FulfilmentSettings, SinkSettings
 from receipted.settings_metrics import MetricsSettings
 from receipted.settings_retention import RetentionSettings
 from receipted.settings_sections import (
-    FulfilmentSettings,
     LogSettings,
     PollerSettings,
     PushSettings,
     ReconciliationSettings,
     ServiceSettings,
-    SinkSettings,
     WorkerSettings,
 )
 

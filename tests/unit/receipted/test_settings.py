@@ -11,7 +11,8 @@ from providers.contract import Budget
 from receipted.catalogue import PROVIDERS, account_of, budget_of, provider_of
 from receipted.errors import ConfigurationError
 from receipted.settings import describe, load, parse, settings_path, warn
-from receipted.settings_sections import Settings, masked_url
+from receipted.settings_fulfilment import masked_url
+from receipted.settings_sections import Settings
 from statemachine.errors import ServiceError
 from statemachine.phases import ConflictPolicy
 

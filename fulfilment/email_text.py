@@ -1,0 +1,175 @@
+"""An effect as a mail that a person on call can read: what it is, what it means, what to do, and where to look.
+
+Pure. What others wrote (reasons, references) is laid out as one line each, without any character that steers a header,
+a terminal or the direction of writing.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import quote
+
+from fulfilment.contract import OwedEffect
+from fulfilment.email_words import ALARMS, ENDINGS, Words
+from statemachine.errors import InvalidAmount
+from statemachine.money import from_minor
+
+#: ASCII only on the wire: every server takes it, and no line is longer than it may be. Source: RFC 5322, section 2.1.1.
+_POLICY: Final = SMTP.clone(cte_type="7bit")
+_LONGEST_SUBJECT: Final = 140
+_LONGEST_LINE: Final = 1000
+
+#: What is told of a payment, in this order; of whatever else a payload holds nothing is.
+_FACTS: Final = {
+    "payment": "Payment",
+    "kind": "Kind",
+    "reference": "Your reference",
+    "provider_ref": "Provider's id",
+    "state": "State",
+    "review": "Review",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """What is the same in every mail of a sink."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    public_url: str = ""  #: where the console is; empty where there is none
+    tests: frozenset[str] = field(default_factory=frozenset)  #: accounts that are at a provider's sandbox
+
+    @property
+    def domain(self) -> str:
+        """Under which the mails are named."""
+        return self.sender.rpartition("@")[2].lower()
+
+
+def mail(owed: OwedEffect, head: Letterhead) -> EmailMessage:
+    """The mail of an effect; of the same effect always the same, with the same Message-ID.
+
+    An alarm's end, and a review's, answers the mail of its beginning, so that a mail program shows them together.
+    Raises ValueError where the payload is none of an effect.
+    """
+    data = _data(owed.payload)
+    account = _line(data.get("account"))
+    words = ENDINGS.get(owed.effect.partition(".")[2], Words(owed.effect)) if "alarm" not in data else _alarm(data)
+    is_over = bool(data.get("is_over")) or owed.effect.endswith(".review_closed")
+    reason = _line(data.get("reason"))
+    title = f"{account} {words.over if is_over else words.begins}"
+    if "alarm" not in data:
+        title = f"{account}: {_subject_of(owed.effect)} {words.over if is_over else words.begins}"
+    made = EmailMessage(policy=_POLICY)
+    made["From"] = Address("Receipted", addr_spec=head.sender)
+    made["To"] = ", ".join(head.recipients)
+    made["Subject"] = _short(f"[Receipted{' test' if account in head.tests else ''}] {title}: {reason}")
+    made["Date"] = format_datetime(owed.created_at)
+    begins, own = _names(owed, data, is_over=is_over)
+    made["Message-ID"] = f"<{own}@{head.domain}>"
+    if begins != own:
+        made["In-Reply-To"] = made["References"] = f"<{begins}@{head.domain}>"
+    made["Auto-Submitted"] = "auto-generated"
+    text = "\n".join(_body(owed, data, head, f"{title}: {reason}", words, is_over=is_over))
+    made.set_content(text, cte="quoted-printable")
+    return made
+
+
+def _data(payload: str) -> Mapping[str, Any]:
+    content = json.loads(payload)
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict):
+        raise ValueError("the payload is none of an effect")  # noqa: TRY004 - what a JSON text that is none raises too
+    return data
+
+
+def _alarm(data: Mapping[str, Any]) -> Words:
+    name = _line(data["alarm"])
+    return ALARMS.get(name, Words(f"has the alarm {name}", over=f"has no longer the alarm {name}"))
+
+
+def _subject_of(effect: str) -> str:
+    subject = effect.partition(".")[0]
+    return f"{'an' if subject[0] in 'aeiou' else 'a'} {subject}"
+
+
+def _names(owed: OwedEffect, data: Mapping[str, Any], *, is_over: bool) -> tuple[str, str]:
+    """What the mail of the beginning is called, and this one: the end cannot know the other's id, only what it was of.
+
+    An alarm is named by its account, its name and since when; a review by its payment and number (storage.outbox).
+    """
+    if "alarm" in data:
+        identity = ["alarm", data.get("account"), data["alarm"], data.get("since")]
+    elif ".review_" in owed.effect and data.get("review_number") is not None:
+        identity = ["review", data.get("payment"), data["review_number"]]
+    else:
+        return owed.id, owed.id
+    begins = sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    return begins, f"{begins}.over" if is_over else begins
+
+
+def _body(
+    owed: OwedEffect, data: Mapping[str, Any], head: Letterhead, first: str, words: Words, *, is_over: bool
+) -> Iterator[str]:
+    yield f"{_line(first)}."
+    yield ""
+    yield from (f"{name}: {value}" for name, value in _facts(data) if value)
+    if is_over:
+        yield from ("", "What it means", "It is over. Nothing needs to be done.")
+    else:
+        yield from ("", "What it means", words.means, "", "What to do", words.do)
+    link = _link(data, head.public_url)
+    if link:
+        yield from ("", link)
+    yield from ("", "-- ", f"Effect {owed.id} ({owed.effect})")
+
+
+def _facts(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "Account", _line(data.get("account"))
+    if "alarm" in data:
+        yield "Since", _line(data.get("since"))
+        details = data.get("details")
+        for name, value in details.items() if isinstance(details, dict) else ():
+            yield _line(name).replace("_", " ").capitalize(), _line(value)
+        return
+    for key, name in _FACTS.items():
+        yield name, _line(data.get(key))
+    yield "Amount", _amount(data.get("amount_minor"), data.get("currency"))
+
+
+def _amount(minor: Any, currency: Any) -> str:
+    if not isinstance(minor, int):
+        return ""
+    try:
+        return f"{from_minor(minor, str(currency))} {_line(currency)}" if currency else f"{minor} minor units"
+    except InvalidAmount:  # the provider may write what is no currency
+        return f"{minor} minor units of {_line(currency)}"
+
+
+def _link(data: Mapping[str, Any], public_url: str) -> str:
+    if not public_url:
+        return ""
+    payment = data.get("payment")
+    if payment is not None:
+        return f"{public_url}/console/payments/{quote(_line(payment), safe='')}"
+    return f"{public_url}/console/accounts/{quote(_line(data.get('account')), safe='')}"
+
+
+def _line(value: Any) -> str:
+    """The value on one line, as it can be shown: control, direction and unassigned characters are spaces."""
+    if value is None:
+        return ""
+    text = str(value)[: 2 * _LONGEST_LINE]
+    shown = "".join(" " if unicodedata.category(each)[0] == "C" or each in "\u2028\u2029" else each for each in text)
+    return " ".join(shown.split())[:_LONGEST_LINE]
+
+
+def _short(subject: str) -> str:
+    text = _line(subject)
+    return text if len(text) <= _LONGEST_SUBJECT else f"{text[: _LONGEST_SUBJECT - 1].rpartition(' ')[0]}…"

@@ -1,0 +1,108 @@
+"""Sinks that mail, and what a sink is told: what refuses to start, in which words, and what nobody gets to see."""
+
+import json
+
+import pytest
+
+from fulfilment.email_sink import EmailSink
+from receipted.errors import ConfigurationError
+from receipted.settings import describe, parse
+from receipted.wiring import Service
+from tests.unit.receipted.test_settings import ENVIRONMENT, GOOD
+
+HERE = {**ENVIRONMENT, "MAIL_USER": "mail-user", "MAIL_PASSWORD": "mail-pass-word", "BROKEN": "mail-pass-word\x07"}
+MAIL = {
+    "name": "on_call",
+    "kind": "email",
+    "url": "smtps://mail.example.com",
+    "username": "env:MAIL_USER",
+    "password": "env:MAIL_PASSWORD",
+    "sender": "receipted@example.com",
+    "recipients": ["on-call@example.com"],
+}
+SHOP = GOOD["sinks"][0]
+
+
+def parsed(*sinks, **changes):
+    return parse({**GOOD, "sinks": list(sinks), **changes}, environ=HERE)
+
+
+def faults(*sinks):
+    with pytest.raises(ConfigurationError) as caught:
+        parsed(*sinks)
+    assert "mail-pass-word" not in str(caught.value) + repr(caught.value.faults)
+    return {fault.setting: f"{fault.problem}; {fault.remedy}" for fault in caught.value.faults}
+
+
+def test_it_is_wired_and_told_alarms_and_reviews_only(tmp_path):
+    settings = parsed(SHOP, MAIL, service={**GOOD["service"], "database": f"sqlite:///{tmp_path / 'r.db'}"})
+    service = Service(settings)
+    try:
+        assert isinstance(service._sink(settings.sinks[1]), EmailSink)
+        takes = service.inbox_worker()._settings.takes
+        effects = ("payment.paid", "account.silent", "payout.review_required")
+        assert [takes("on_call", effect) for effect in effects] == [False, True, True]
+        assert all(takes(SHOP["name"], effect) for effect in effects)
+    finally:
+        service.close()
+
+
+def test_neither_its_password_nor_its_username_is_described():
+    settings = parsed(SHOP, MAIL)
+    told = json.dumps(describe(settings)) + repr(settings)
+    assert "mail-pass-word" not in told
+    assert "mail-user" not in told
+    assert "mail-pass-word" in set(settings.secret_values())
+    assert "mail-user" not in set(settings.secret_values())
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "words"),
+    [
+        ({"url": None}, "url", "is missing; give smtps://host:465, or smtp://host:587 (STARTTLS)"),
+        ({"url": "https://mail.example.com"}, "url", "is no mail server's URL"),
+        ({"url": "smtps://u:mail-pass-word@mail.example.com"}, "url", "is no mail server's URL"),
+        ({"password": None}, "password", "is missing: username and password are given together"),
+        ({"username": None}, "username", "is missing: username and password are given together"),
+        ({"password": "env:BROKEN"}, "password", "has characters that are not printable ASCII"),
+        ({"password": "env:NOWHERE"}, "password", "NOWHERE"),
+        ({"sender": None}, "sender", "is missing"),
+        ({"sender": "Receipted <r@example.com>"}, "sender", "is no e-mail address"),
+        ({"recipients": []}, "recipients", "is missing"),
+        ({"recipients": ["a@example.com", "b@example.com\nBcc: c@d.e"]}, "recipients.1", "is no e-mail address"),
+        ({"recipients": ["a@example.com", "A@example.com"]}, "recipients", "names an address twice"),
+        ({"handler": "x:y"}, "handler", "has no meaning for an email sink"),
+        ({"destination": "x"}, "destination", "has no meaning for an email sink"),
+        ({"secrets": ["env:SINK"]}, "secrets", "has no meaning for an email sink"),
+        ({"effects": ["account.silent", "payment.payed"]}, "effects", "did you mean 'payment.paid'?"),
+        ({"effects": []}, "effects", "is empty"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(change, setting, words):
+    sink = {name: value for name, value in (MAIL | change).items() if value is not None}
+    found = faults(SHOP, sink)
+    assert list(found) == [f"sinks.1.{setting}"]
+    assert words in found[f"sinks.1.{setting}"]
+
+
+def test_an_unknown_effect_names_those_that_there_are():
+    found = faults(SHOP, {**MAIL, "effects": ["zzz"]})["sinks.1.effects"]
+    for name in ("account.silent", "payment.paid", "payout.review_required", "refund.paid"):
+        assert name in found
+
+
+@pytest.mark.parametrize("sinks", [[MAIL], [{**SHOP, "effects": ["payout.*"]}]])
+def test_somebody_must_learn_of_a_payment(sinks):
+    assert "nobody would learn of a payment" in faults(*sinks)["sinks"]
+
+
+@pytest.mark.parametrize("name", ["username", "sender", "recipients"])
+def test_other_sinks_have_no_use_for_it(name):
+    assert f"sinks.0.{name}" in faults({**SHOP, name: MAIL[name]})
+
+
+def test_a_password_is_not_written_in_the_settings():
+    with pytest.raises(ConfigurationError) as caught:
+        parsed(SHOP, {**MAIL, "password": "plain:mail-pass-word"}, service={**GOOD["service"], "development": False})
+    assert "sinks.1.password" in {fault.setting for fault in caught.value.faults}
+    assert "mail-pass-word" not in str(caught.value)
