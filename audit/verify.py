@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from audit.problems import entries, link_problems, outbox_problems, outcome_problems, payment_problems, shown
+from audit.problems import entries, link_problems, outbox_problems, outcome_problems, payment_problems, shown, texts
 from audit.retained import Retained
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
@@ -139,7 +139,8 @@ class Audit:
     def _check_messages(self, unit: Unit, messages: list[InboxMessage]) -> None:
         named = {str(entry["payment"]) for m in messages for entry in entries(m) if "payment" in entry}
         existing = payments.existing(unit, list(named))
-        owed = outbox.caused_by(unit, [m.id for m in messages])
+        told = {owed_id for m in messages for entry in entries(m) for owed_id in texts(entry, "outbox")}
+        owed = outbox.causes_of(unit, list(told))
         moved = history.caused_by(unit, [m.id for m in messages])
         for message in messages:
             self._report.messages += 1

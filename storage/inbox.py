@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, func, insert, or_, select, union, update
+from sqlalchemy import ColumnElement, func, insert, literal_column, or_, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, made, values
@@ -266,7 +266,7 @@ def concerning(unit: Unit, payment_id: str) -> list[InboxMessage]:
     """Every message that was decided about the payment, changed it, or waits and names it; in order of arrival."""
     ids = (
         select(_table.c.id).where(_table.c.payment_id == payment_id),
-        select(_table.c.id).where(_table.c.about == payment_id, _table.c.status == InboxStatus.PENDING),
+        select(_table.c.id).where(_table.c.about == payment_id, _table.c.status == literal_column("'pending'")),
         select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
     )
     return unit.all(InboxMessage, select(_table).where(_table.c.id.in_(union(*ids))).order_by(_table.c.id))

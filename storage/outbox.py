@@ -22,6 +22,7 @@ _table = OutboxMessageTable.__table__  # type: ignore[attr-defined]
 _attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
 
 _PENDING: Final = f"status = '{OutboxStatus.PENDING.value}'"
+_AT_ONCE: Final = 1_000  #: ids that one statement looks for
 _ROW: Final = Columns(table_of(OutboxMessage), tuple(OutboxMessage.model_fields))
 _CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token"), ("id",))
 _RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_PENDING)
@@ -227,10 +228,14 @@ def of_accounts(unit: Unit, *, after: str = "", limit: int = 100) -> list[Outbox
     return unit.all(OutboxMessage, query.where(_table.c.id > after) if after else query)
 
 
-def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str]]:
-    """(cause, id) of everything that these inbox messages made owed."""
-    rows = unit.execute(select(_table.c.cause, _table.c.id).where(_table.c.cause.in_(message_ids)))
-    return {(cause, owed_id) for cause, owed_id in rows}
+def causes_of(unit: Unit, owed_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """(cause, id) of those of these that exist; what is no id at all, as in a tampered row, does not."""
+    ids, found = [owed_id for owed_id in owed_ids if is_id(owed_id)], set[tuple[str, str]]()
+    for at in range(0, len(ids), _AT_ONCE):
+        few = ids[at : at + _AT_ONCE]
+        rows = unit.execute(select(_table.c.cause, _table.c.id).where(_table.c.id.in_(few)))
+        found |= {(cause, owed_id) for cause, owed_id in rows}
+    return found
 
 
 def attempts_of(unit: Unit, message_ids: Sequence[str]) -> list[DeliveryAttempt]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, String, cast, func, or_, select, type_coerce, union
+from sqlalchemy import Select, String, cast, func, literal_column, or_, select, union
 
 from storage import history, outbox, payments
 from storage.engine import Unit
@@ -85,10 +85,14 @@ _WAITING = 20
 
 
 def _messages(payment_id: str) -> Select[Any]:
-    """Ids of the messages that were decided about the payment, changed it, or wait and name it."""
+    """Ids of the messages that were decided about the payment, changed it, or wait and name it.
+
+    The status stands in the statement, so that SQLite sees that its partial index has them.
+    """
+    is_pending = _inbox.c.status == literal_column("'pending'")
     ids = (
         select(_inbox.c.id).where(_inbox.c.payment_id == payment_id),
-        select(_inbox.c.id).where(_inbox.c.about == payment_id, _inbox.c.status == InboxStatus.PENDING),
+        select(_inbox.c.id).where(_inbox.c.about == payment_id, is_pending),
         select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
     )
     return select(_inbox.c.id).where(_inbox.c.id.in_(union(*ids)))
@@ -104,13 +108,17 @@ def _owed(payment_id: str) -> Select[Any]:
 
 def _done(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[Any]:
     """Ids of what people did about the payment, its messages and its effects."""
-    subject = _actions.c.subject
+    named: Any = cast(_inbox.c.id, String)
     if unit.dialect == "sqlite":  # an id is kept without its dashes there, and a subject as it is written
-        is_message = type_coerce(_inbox.c.id, String) == func.replace(subject, "-", "")
-    else:
-        is_message = cast(_inbox.c.id, String) == subject
-    of_messages = select(_inbox.c.id).where(_inbox.c.payment_id == payment_id, is_message).exists()
-    return select(_actions.c.id).where(or_(subject.in_([payment_id, *(message.id for message in owed)]), of_messages))
+        digits = (func.substr(_inbox.c.id, *group) for group in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
+        named = func.printf("%s-%s-%s-%s-%s", *digits, type_=String)
+    of_messages = select(named).where(_inbox.c.payment_id == payment_id)
+    subject = _actions.c.subject
+    ids = union(
+        select(_actions.c.id).where(subject.in_([payment_id, *(message.id for message in owed)])),
+        select(_actions.c.id).where(subject.in_(of_messages)),
+    )
+    return select(_actions.c.id).where(_actions.c.id.in_(ids))
 
 
 def _refused(payment: Payment) -> Select[Any]:
