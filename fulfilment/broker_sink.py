@@ -120,6 +120,8 @@ class BrokerSink:
             "receipted-effect": owed.effect,
             "receipted-attempt": str(owed.attempt),
         }
+        if owed.traceparent is not None:
+            headers["traceparent"] = owed.traceparent
         if self._signer is not None:
             headers["webhook-signature"] = self._signer.sign(message_id, timestamp, body)
         return Message(owed.id, owed.effect, owed.payment_id, body, headers, now)

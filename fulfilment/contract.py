@@ -15,6 +15,7 @@ class OwedEffect:
     attempt: int  #: 1, 2, 3, ...
     payload: str  #: the exact JSON text to send
     created_at: datetime
+    traceparent: str | None = None  #: of this attempt (W3C Trace Context); travels as a header where there is one
 
 
 @dataclass(frozen=True, slots=True)

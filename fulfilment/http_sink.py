@@ -113,6 +113,8 @@ class HttpSink:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": self._signer.sign(message_id, timestamp, body),
         }
+        if owed.traceparent is not None:
+            headers["traceparent"] = owed.traceparent
         # The name is gone from the URL, so nothing below can look it up again; TLS still proves the name.
         url = self._url.copy_with(host=address)
         extensions = {"sni_hostname": self._host.rstrip(".")}

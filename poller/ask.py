@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -15,6 +15,7 @@ from poller.claim import Claims
 from poller.pace import patiently
 from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
+from statemachine.errors import ServiceError
 from statemachine.phases import Phase, Source
 from statemachine.tally import Counts, counts
 from storage import inbox, payments
@@ -34,6 +35,30 @@ _UNPAID: Final = (Phase.OPEN, Phase.PROCESSING)
 #: Names of tasks: whose room a question takes.
 _URGENT: Final = "urgent"
 _PATIENT: Final = "patient"
+
+
+class Traced(Protocol):
+    """Told of questions; it never waits, and raises nothing. Any thread may call it."""
+
+    def answered(self, message: InboxMessage) -> None:
+        """The answer is kept as this message."""
+        ...
+
+    def unanswered(
+        self, source: Source, account: str, payment_id: str, error: ServiceError, began_at: datetime
+    ) -> None:
+        """The question has failed."""
+        ...
+
+
+class _Untraced:
+    def answered(self, message: InboxMessage) -> None:
+        """Nothing is told."""
+
+    def unanswered(
+        self, source: Source, account: str, payment_id: str, error: ServiceError, began_at: datetime
+    ) -> None:
+        """Nothing is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +105,14 @@ class Poller:
         concurrency: int = 8,
         create_grace: timedelta = timedelta(seconds=120),
         on_answer: Callable[[str], None] = lambda _account: None,
+        traced: Traced | None = None,
     ) -> None:
         self._database = database
         self._clients = clients
         self._book = book
         self._clock = clock
         self._rng = rng
+        self._traced = traced or _Untraced()
         self._on_answer = on_answer  #: called with the account after each question
         self._claims = Claims(database, book, clock, concurrency=concurrency, create_grace=create_grace, lease=LEASE)
         self._under_way: dict[str, set[asyncio.Task[Asked]]] = {name: set() for name in clients}
@@ -135,6 +162,7 @@ class Poller:
         """
         if payment.provider_ref is None:
             return Asked(error=ProviderError("the provider has not named this payment yet"))
+        began_at = self._clock()
         try:
             client = self._clients[payment.account]
             if is_patient:
@@ -162,6 +190,7 @@ class Poller:
             self.asked[payment.account, "answered"] += 1
             return Asked(message_id=await asyncio.to_thread(self._record, payment, answer, is_probe))
         self.asked[payment.account, _outcome(error)] += 1
+        self._traced.unanswered(Source.POLL, payment.account, payment.id, error, began_at)
         await asyncio.to_thread(self._note_failure, payment, error, is_probe)
         return Asked(error=error)
 
@@ -182,6 +211,7 @@ class Poller:
             payments.note_asked(unit, payment, next_at, seen_at=answer.asked_at)
             change = breaker.note(unit, payment.account, None, now, self._rng.random(), was_probe=is_probe)
         breaker.log_change(payment.account, change)
+        self._traced.answered(message)
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
         return message.id
 

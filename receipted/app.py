@@ -63,7 +63,7 @@ def create_app(service: Service, *, with_work: bool) -> Application:
             wake()
 
     store = store_for(service.database)
-    writer = GroupWriter(store, queue=settings.intake_queue, on_recorded=on_recorded)
+    writer = GroupWriter(store, queue=settings.intake_queue, on_recorded=on_recorded, traced=service.traces.received)
     intake = Intake(
         service.receiving_accounts(),
         service.tokens,

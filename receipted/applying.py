@@ -1,7 +1,7 @@
 """Statements of our own and answers to our own calls: recorded in the inbox, and applied before we go on."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from poller.ask import Poller
 from providers.errors import ProviderError
@@ -36,7 +36,9 @@ class Applying:
 
     async def take(self, message: InboxMessage) -> inbox.Recorded:
         """The message is committed to the inbox, or was there already."""
-        return await asyncio.to_thread(self._worker.take, message)
+        recorded = await asyncio.to_thread(self._worker.take, message)
+        self._service.traces.answered(message)
+        return recorded
 
     async def apply(self, message: InboxMessage) -> InboxMessage:
         """The message is recorded and decided; raises StillApplying."""
@@ -74,13 +76,14 @@ class Applying:
         )
 
     async def call_failed(
-        self, payment: Payment, source: Source, error: ServiceError, *, is_in_doubt: bool = False
+        self, payment: Payment, source: Source, error: ServiceError, began_at: datetime, *, is_in_doubt: bool = False
     ) -> statements.CallFailed:
-        """That a call of ours failed is kept and applied.
+        """That a call of ours failed is kept and applied; `began_at` is when we began to call.
 
         Nothing but a refusal, or no sending, says that nothing was done; anything else is ambiguous, and so is what
         was in doubt before.
         """
+        self._service.traces.unanswered(source, payment.account, payment.id, error, began_at)
         http_status = error.http_status if isinstance(error, ProviderError) else None
         is_refusal = http_status is None or (400 <= http_status < 500 and http_status not in _NO_REFUSAL)
         is_ambiguous = is_in_doubt or not is_refusal or (isinstance(error, ProviderError) and error.is_ambiguous)

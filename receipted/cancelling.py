@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from poller.ask import answer_message
@@ -51,10 +51,11 @@ class Cancelling:
         if has_ended(payment):
             return payment
         await self._ask_in(payment, _SOON)
+        began_at = self._service.clock()
         try:
             answer = await client.cancel(payment.kind, ref)
         except ProviderError as error:
-            return await self._without_answer(payment, error)
+            return await self._without_answer(payment, error, began_at)
         message = answer_message(payment.account, Source.CANCEL, answer, payment.id, self._service.clock())
         await self._applying.apply(message)
         payment = await self._applying.payment(payment_id)
@@ -72,9 +73,9 @@ class Cancelling:
             raise CancelNotSent(f"nothing was cancelled: a person must look at the payment first ({message.reason})")
         return payment
 
-    async def _without_answer(self, payment: Payment, error: ProviderError) -> Payment:
+    async def _without_answer(self, payment: Payment, error: ProviderError, began_at: datetime) -> Payment:
         """What the payment is after a cancel call that failed; raises where it was not cancelled, or nobody knows."""
-        failed = await self._applying.call_failed(payment, Source.CANCEL, error)
+        failed = await self._applying.call_failed(payment, Source.CANCEL, error, began_at)
         if not failed.is_ambiguous and error.http_status in (None, 429):
             raise error  # it was not sent, or not looked at
         is_refused = error.type == "conflict_error" and not error.is_ambiguous

@@ -70,13 +70,14 @@ class Commands:
         is_unanswered = not is_new and payment.state is None
         if is_unanswered and not self._may_repeat(client, payment):
             raise CreateUnanswered
+        began_at = self._service.clock()
         try:
             answer = await client.create(self._request(payment, extra or {}))
         except StorageUnavailable:
             raise  # the account's turn could not be had, so nothing was sent, and nothing can be recorded
         except ServiceError as error:
             # A refused repeat says nothing about an earlier call that has left no answer.
-            await self._applying.call_failed(payment, Source.CREATE, error, is_in_doubt=is_unanswered)
+            await self._applying.call_failed(payment, Source.CREATE, error, began_at, is_in_doubt=is_unanswered)
             raise
         message = answer_message(account, Source.CREATE, answer, payment.id, self._service.clock())
         await self._applying.apply(message)

@@ -27,7 +27,7 @@ GLOSSARY: Final = frozenset(
         *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "queue"),
         *("reconciliation", "request", "return", "review", "sandbox", "schema", "service", "settings"),
         *("alarm", "push", "silence", "sink", "storage", "transition", "warning", "webhook", "worker"),
-        *("drift", "partition", "reconcile", "retention"),
+        *("drift", "partition", "reconcile", "retention", "trace"),
         # what became of them
         *("abandoned", "advanced", "answered", "applied", "asked", "broken", "cancelled", "checked"),
         *("claimed", "closed", "conflicting", "created", "dead", "decided", "delivered", "done", "dropped"),

@@ -15,6 +15,7 @@ from receipted.settings_sections import Settings
 from receipted.settings_shape import did_you_mean, shape_faults
 from receipted.settings_sinks import broker_sink, email_sink, http_sink, https_url, python_sink
 from receipted.settings_told import told
+from receipted.settings_tracing import tracing_faults
 from storage.errors import DatabaseUnsupported
 from storage.postgresql_url import is_postgresql, read_url
 
@@ -26,6 +27,7 @@ def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterat
     """Everything wrong with settings of the right shape."""
     yield from _service(settings)
     yield from _metrics(settings)
+    yield from tracing_faults(settings.tracing)
     yield from _waits(settings)
     yield from _sinks(settings)
     yield from told(settings.sinks, providers)

@@ -14,6 +14,7 @@ from receipted.settings_fulfilment import FulfilmentSettings, SinkSettings, mask
 from receipted.settings_metrics import MetricsSettings
 from receipted.settings_network import Network
 from receipted.settings_retention import RetentionSettings
+from receipted.settings_tracing import TracingSettings
 from storage.postgresql_url import secrets_in
 
 
@@ -168,6 +169,7 @@ class Settings(Section):
     api: ApiSettings = Field(ApiSettings(), description="the REST API for programs of yours")
     console: ConsoleSettings = Field(ConsoleSettings(), description="the pages for people")
     metrics: MetricsSettings = Field(MetricsSettings(), description="metrics for Prometheus, and probes")
+    tracing: TracingSettings = Field(TracingSettings(), description="traces for OpenTelemetry")
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
     retention: RetentionSettings = Field(RetentionSettings(), description="how long what is kept is kept")
     fulfilment: FulfilmentSettings = Field(FulfilmentSettings(), description="how effects are delivered")
@@ -182,6 +184,8 @@ class Settings(Section):
             yield f"service.token_keys.{at}.secret", token_key.secret
         if self.metrics.token is not None:
             yield "metrics.token", self.metrics.token
+        if self.tracing.headers is not None:
+            yield "tracing.headers", self.tracing.headers
         for at, sink in enumerate(self.sinks):
             yield from ((f"sinks.{at}.{part}", secret) for part, secret in sink.every_secret())
         for name, account in self.accounts.items():

@@ -34,6 +34,8 @@ from receipted.metrics.pulse import Pulse
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_fulfilment import SinkSettings
 from receipted.settings_sections import Settings
+from receipted.tracing.starting import traces_of
+from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.tokens import Tokens
 from storage.engine import Database
@@ -72,9 +74,16 @@ class Service:
         self.parts = Parts()  #: what counts, for metrics
         self.pulse = Pulse()
         self.place: tuple[Board, int] | None = None  #: where figures are shared with processes at the same socket
+        self._end_traces: Callable[[], None] = lambda: None
         self.has_failed = False  #: set when a loop ended by a bug
         # itsdangerous signs with the last key; the settings name the signing key first.
         self.tokens = Tokens([secret.encode() for _, secret in reversed(settings.service.token_secrets())])
+
+    @cached_property
+    def traces(self) -> Traces:
+        """What tells of spans, where the settings name a collector; begins a thread, so none is made before a fork."""
+        made, self._end_traces = traces_of(self.settings, self.clock)
+        return made
 
     def schedule(self) -> Schedule:
         """How patiently payments are asked about."""
@@ -133,7 +142,7 @@ class Service:
             hint_asks=self.settings.poller.hint_asks,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
         )
-        made = InboxWorker(self.database, rules, settings, self.clock, logs.sample)
+        made = InboxWorker(self.database, rules, settings, self.clock, logs.sample, self.traces.decided)
         self.parts.workers.append(made)
         return made
 
@@ -186,6 +195,7 @@ class Service:
             concurrency=self.settings.poller.concurrency,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
             on_answer=on_answer,
+            traced=self.traces,
         )
         self.parts.pollers.append(made)
         return made
@@ -216,6 +226,7 @@ class Service:
             backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
             concurrency=settings.concurrency,
             on_end=on_end,
+            traced=self.traces,
         )
         self.parts.dispatchers.append(dispatcher)
         try:
@@ -273,7 +284,8 @@ class Service:
         )
 
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Give the database's connections back, and send what spans there are."""
+        self._end_traces()
         self.database.close()
 
 

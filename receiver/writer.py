@@ -41,14 +41,20 @@ class Waiter(Protocol):
 
 _Entry = tuple[Arrival, Waiter, float]  #: with the loop's time at which it came
 
+#: Told of a batch and its outcomes, with the loop's times at which its commit began and ended.
+Traced = Callable[[Sequence[_Entry], Sequence[Outcome], float, float], None]
+
 
 class GroupWriter:
     """Records messages for every request of this process. Load makes batches; an idle service commits at once."""
 
-    def __init__(self, store: Store, *, queue: int, on_recorded: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, *, queue: int, on_recorded: Callable[[], None], traced: Traced = lambda *_: None
+    ) -> None:
         self._store = store
         self._queue = queue
         self._on_recorded = on_recorded
+        self._traced = traced
         self._waiting: deque[_Entry] = deque()
         self._lanes: set[asyncio.Task[None] | None] = set()
         self._under_way: dict[int, Sequence[_Entry]] = {}
@@ -111,28 +117,31 @@ class GroupWriter:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
                 self._under_way[id(batch)] = batch
+                began = asyncio.get_running_loop().time()
                 try:
                     outcomes = await self._commit([arrival for arrival, _, _ in batch])
                 finally:
                     self._under_way.pop(id(batch), None)
                 if self._waiting:  # the database is to have the next batch while the answers to this one are written
-                    asyncio.get_running_loop().call_soon(self._settle, batch, outcomes)
+                    asyncio.get_running_loop().call_soon(self._settle, batch, outcomes, began)
                 else:
-                    self._settle(batch, outcomes)
+                    self._settle(batch, outcomes, began)
         finally:
             self._lanes.discard(asyncio.current_task())
             if self._waiting:
                 self._begin()
 
-    def _settle(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
+    def _settle(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome], began: float) -> None:
         for (_, waiter, _), outcome in zip(batch, outcomes, strict=True):
             waiter.settle(outcome)
-        self._measure(batch)
+        now = asyncio.get_running_loop().time()
+        self._measure(batch, now)
+        self._traced(batch, outcomes, began, now)
         self._on_recorded()
 
-    def _measure(self, batch: Sequence[_Entry]) -> None:
+    def _measure(self, batch: Sequence[_Entry], now: float) -> None:
         """How long each has waited: at once for those that came in one turn of the event loop."""
-        now, since, times = asyncio.get_running_loop().time(), batch[0][2], 0
+        since, times = batch[0][2], 0
         self.batches.add(len(batch))
         for _, _, came in batch:
             if came != since:

@@ -21,6 +21,7 @@ from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage
 from worker.settling import MISSING, Ended, Settling, about, tell
+from worker.traced import Traced, Untraced
 
 LEASE: Final = timedelta(seconds=90)
 CONCURRENCY: Final = 16
@@ -55,6 +56,7 @@ class Dispatcher:
         concurrency: int = CONCURRENCY,
         missing_sink_delay: timedelta = MISSING_SINK_DELAY,
         on_end: Callable[[], None] = lambda: None,
+        traced: Traced | None = None,
     ) -> None:
         """`on_end` is called after each delivery: `start` has something to record, and room for more."""
         self._database = database
@@ -64,6 +66,7 @@ class Dispatcher:
         self._share = max(1, concurrency // max(1, len(self._sinks)))
         self._settling = Settling(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
+        self._traced = traced or Untraced()
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
         self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
         self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
@@ -209,6 +212,7 @@ class Dispatcher:
         outcome = settled.attempt.outcome if sink in self._sinks else "missing"
         self.attempts[sink, outcome] += 1
         tell(settled)
+        self._traced.delivered(settled)
 
     def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
         now, claimed = self._clock(), list[OutboxMessage]()
@@ -242,6 +246,7 @@ class Dispatcher:
             attempt=message.attempts + 1,
             payload=message.payload,
             created_at=message.created_at,
+            traceparent=self._traced.traceparent(message),
         )
         limit = asyncio.timeout(self._lease.total_seconds())
         try:

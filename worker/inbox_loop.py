@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 Sample = Callable[[str], int]
 
+#: Told of messages whose commit has just ended.
+Traced = Callable[[Sequence[InboxMessage]], None]
+
 #: While there is always more, how often messages are looked for that were put off, or came in behind later ones.
 _LOOK_BACK: Final = timedelta(seconds=1)
 
@@ -46,6 +49,7 @@ class InboxWorker:
         settings: ApplySettings,
         clock: Clock,
         sample: Sample = lambda _event: 1,
+        traced: Traced = lambda _messages: None,
     ) -> None:
         """`sample` says for how many lines of an event the next one stands; 0 where it is left out."""
         self._database = database
@@ -53,6 +57,7 @@ class InboxWorker:
         self._settings = settings
         self._clock = clock
         self._sample = sample
+        self._traced = traced
         self._since = ""  #: an id before which everything was decided, put off or another's, when that was looked at
         self._looked_back_at: datetime | None = None
         self.decisions: Counts = counts()  #: by account and outcome, or "dead"
@@ -166,6 +171,7 @@ class InboxWorker:
 
     def _tell(self, messages: Sequence[InboxMessage]) -> None:
         self._count(messages)
+        self._traced(messages)
         for message in messages:
             if message.decision is not None and (count := self._sample("message.decided")):
                 log.info(
@@ -209,6 +215,7 @@ class InboxWorker:
             message.reason, message.decided_at = f"attempts exhausted: {error}", now
             inbox.finish(unit, message)
         self.decisions[message.account, InboxStatus.DEAD.value] += 1
+        self._traced([message])
         log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)
 
 

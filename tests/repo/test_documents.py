@@ -14,6 +14,7 @@ from receipted.cli.exits import EXIT_CODES, Exit
 from receipted.metrics.catalogue import METRICS
 from receipted.settings import Settings, parse
 from receipted.settings_accounts import AccountSettings, WebhookKey
+from receipted.settings_tracing import TracingSettings
 from statemachine.phases import Alarm, Effect, Outcome, Phase, Review, Source
 from storage.schema import metadata
 from storage.types import InboxStatus, OutboxStatus
@@ -227,10 +228,12 @@ def test_the_settings_of_the_walk_can_work():
 
 def test_the_settings_of_the_operations_page_exist():
     tables = [tomllib.loads(text) for text in blocks(OPERATIONS, "toml")]
-    keys = [key for table in tables for key in table["accounts"]["shop"]["webhook_keys"]]
+    keys = [key for table in tables if "accounts" in table for key in table["accounts"]["shop"]["webhook_keys"]]
+    (tracing,) = (table["tracing"] for table in tables if "tracing" in table)
 
     assert keys
     assert {setting for key in keys for setting in key} <= set(WebhookKey.model_fields)
+    assert set(tracing) <= set(TracingSettings.model_fields)
 
 
 # words

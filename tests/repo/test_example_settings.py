@@ -22,6 +22,7 @@ from receipted.settings_sections import (
     ServiceSettings,
     WorkerSettings,
 )
+from receipted.settings_tracing import TracingSettings
 
 EXAMPLE = Path(__file__).parents[2] / "receipted.example.toml"
 HEADER = re.compile(r"\[\[?([a-z_.]+)\]\]?")
@@ -36,6 +37,7 @@ MODELS = {
     "push": PushSettings,
     "retention": RetentionSettings,
     "metrics": MetricsSettings,
+    "tracing": TracingSettings,
     "api": ApiSettings,
     "console": ConsoleSettings,
     "worker": WorkerSettings,

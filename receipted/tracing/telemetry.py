@@ -1,0 +1,161 @@
+"""The one place that knows OpenTelemetry: spans that are over, handed to its SDK and sent by OTLP over HTTP."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Final
+
+import requests
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import TraceFlags as Flags
+
+from receipted.tracing.ids import Remote
+from receipted.tracing.spans import Span
+
+log = structlog.get_logger()
+
+#: Spans that wait to be sent; beyond that the oldest are lost.
+_QUEUE: Final = 2048
+_BATCH: Final = 512
+_EVERY_MS: Final = 2000
+#: Seconds that the collector has for its answer, and that an orderly stop waits for what is left.
+_TIMEOUT: Final = 3.0
+_CLOSING: Final = 5.0
+
+_KINDS: Final = {
+    "server": SpanKind.SERVER,
+    "client": SpanKind.CLIENT,
+    "producer": SpanKind.PRODUCER,
+    "internal": SpanKind.INTERNAL,
+}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SAMPLED: Final = Flags(Flags.SAMPLED)
+#: A context without a span, whatever a library has attached to this thread.
+_NOWHERE: Final = Context()
+
+
+class _Given(IdGenerator):
+    """The ids that this thread has named for its next span."""
+
+    def __init__(self) -> None:
+        self._next = threading.local()
+
+    def name(self, trace_id: int, span_id: int) -> None:
+        """The next span of this thread has these."""
+        self._next.trace_id, self._next.span_id = trace_id, span_id
+
+    def generate_trace_id(self) -> int:
+        """The one that was named."""
+        trace_id: int = self._next.trace_id
+        return trace_id
+
+    def generate_span_id(self) -> int:
+        """The one that was named."""
+        span_id: int = self._next.span_id
+        return span_id
+
+
+class Telemetry:
+    """Takes spans, and never waits for the collector: they are sent by a thread of its own, in batches."""
+
+    def __init__(self, processor: SpanProcessor, service_name: str) -> None:
+        self._ids = _Given()
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON,  # whoever makes spans has sampled
+            resource=Resource({"service.name": service_name, "service.version": version("receipted")}),
+            shutdown_on_exit=False,
+            id_generator=self._ids,
+        )
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("receipted", version("receipted"))
+
+    def emit(self, span: Span) -> None:
+        """The span is on its way; one that finds the queue full takes the place of the oldest."""
+        self._ids.name(span.trace_id, span.span_id)
+        parent = _NOWHERE if span.parent_id is None else _within((span.trace_id, span.parent_id, Flags.SAMPLED))
+        made = self._tracer.start_span(
+            span.name,
+            parent,
+            _KINDS[span.kind],
+            span.attributes,
+            [Link(_context(span.link))] if span.link is not None else (),
+            start_time=_nanoseconds(span.began_at),
+        )
+        if span.error is not None:
+            made.set_attribute("error.type", span.error)
+            made.set_status(Status(StatusCode.ERROR))
+        made.end(_nanoseconds(span.ended_at))
+
+    def close(self) -> None:
+        """What waits is sent, as far as the collector takes it within a few seconds."""
+        ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        ending.start()
+        ending.join(_CLOSING)
+
+
+class _Reported(SpanExporter):
+    """Says once that the collector takes nothing, and once that it does again; gives up quickly at the end."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._lost = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """As the exporter's."""
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            if self._lost:
+                log.info("trace.resumed", lost=self._lost)
+            self._lost = 0
+        else:
+            if not self._lost:
+                log.warning("trace.lost", spans=len(spans))
+            self._lost += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """As the exporter's."""
+        self._exporter.shutdown()
+
+
+def sending(endpoint: str, headers: Mapping[str, str], service_name: str) -> Telemetry:
+    """Spans go to the collector at this URL. Its own words are not logged: they repeat what it was sent."""
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
+    session = requests.Session()
+    session.trust_env = False  # no proxy and no password that the settings do not name
+    exporter = OTLPSpanExporter(
+        endpoint, headers=dict(headers), timeout=_TIMEOUT, compression=Compression.Gzip, session=session
+    )
+    processor = BatchSpanProcessor(
+        _Reported(exporter),
+        max_queue_size=_QUEUE,
+        schedule_delay_millis=_EVERY_MS,
+        max_export_batch_size=_BATCH,
+        export_timeout_millis=_TIMEOUT * 1000,
+    )
+    return Telemetry(processor, service_name)
+
+
+def _within(parent: Remote) -> Context:
+    return set_span_in_context(NonRecordingSpan(_context(parent)), _NOWHERE)
+
+
+def _context(place: Remote) -> SpanContext:
+    trace_id, span_id, flags = place
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=Flags(flags))
+
+
+def _nanoseconds(at: datetime) -> int:
+    past = at - _EPOCH
+    return ((past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds) * 1000

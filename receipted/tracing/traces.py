@@ -1,0 +1,258 @@
+"""Which spans there are, and what each says: by OpenTelemetry's names where there are such, else `receipted.*`.
+
+Source of the names: OpenTelemetry Semantic Conventions, "HTTP Spans" and "Messaging Spans".
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Concatenate, Final, ParamSpec
+
+import structlog
+
+from fulfilment.broker_sink import DRIVERS
+from receipted.tracing import ids
+from receipted.tracing.spans import Emit, Kind, Span
+from statemachine.errors import ServiceError
+from statemachine.phases import Source
+from storage.arrivals import Arrival
+from storage.ids import new_id
+from storage.intake import Outcome
+from storage.outbox import Settlement
+from storage.tables import InboxMessage, OutboxMessage
+from storage.types import InboxStatus, OutboxStatus
+
+log = structlog.get_logger()
+
+Attributes = dict[str, str | int | float]
+Parameters = ParamSpec("Parameters")
+
+_POSTED: Final = {Source.WEBHOOK.value: "/webhooks/{account}", Source.CALLBACK.value: "/callbacks/{token}"}
+_CALLS: Final = {Source.POLL.value: "ask", Source.CREATE.value: "create", Source.CANCEL.value: "cancel"}
+_CAME_IN: Final = frozenset({*_POSTED, Source.RETURN.value})
+
+
+def _harmless(
+    told: "Callable[Concatenate[Traces, Parameters], None]",
+) -> "Callable[Concatenate[Traces, Parameters], None]":
+    """A trace is worth less than what it is about: a bug met in telling one is logged, and that is all."""
+
+    def guarded(traces: "Traces", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            told(traces, *args, **kwargs)
+        except Exception as fault:  # noqa: BLE001 - see above
+            traces.note_fault(fault)
+
+    return guarded
+
+
+class Traces:
+    """Tells of what was done, for the share of inbox messages that is sampled. Any thread may call it."""
+
+    def __init__(
+        self,
+        emit: Emit,
+        sinks: Mapping[str, str],
+        clock: Callable[[], datetime],
+        *,
+        share: float,
+        trusts_incoming: bool,
+    ) -> None:
+        """`sinks` are the kinds of the sinks, by name; a share of 0 is none."""
+        self._emit = emit
+        self._sinks = dict(sinks)
+        self._clock = clock
+        self._bound = ids.bound(share)
+        self._trusts_incoming = trusts_incoming
+        self._faults: set[str] = set()  #: kinds that were logged
+
+    def note_fault(self, fault: Exception) -> None:
+        """A bug is logged once of its kind: it may be met thousands of times a second."""
+        kind = type(fault).__name__
+        if kind not in self._faults:
+            self._faults.add(kind)
+            log.error("trace.failed", exc_info=fault)
+
+    def has(self, message_id: str) -> bool:
+        """Whether the message's trace is sampled."""
+        return ids.is_within(message_id, self._bound)
+
+    @_harmless
+    def received(
+        self, batch: Sequence[tuple[Arrival, object, float]], outcomes: Sequence[Outcome], began: float, ended: float
+    ) -> None:
+        """A batch has ended; `began` and `ended` are the times of its commit, by the clock by which each came."""
+        limit, size = self._bound, len(batch)
+        if not limit:
+            return
+        for (arrival, _, came), outcome in zip(batch, outcomes, strict=True):
+            message_id = arrival.id if isinstance(outcome, ServiceError) else outcome.id
+            if ids.is_within(message_id, limit):
+                self._receive(arrival, message_id, outcome, size, (came, began, ended))
+
+    def _receive(
+        self, arrival: Arrival, message_id: str, outcome: Outcome, size: int, times: tuple[float, float, float]
+    ) -> None:
+        came, began, ended = times
+        error = outcome if isinstance(outcome, ServiceError) else None
+        said: Attributes = {
+            "receipted.account": arrival.account,
+            "receipted.source": arrival.source,
+            "receipted.message.id": message_id,
+            "receipted.outcome": _word(outcome),
+            "receipted.batch.size": size,
+            "receipted.queue.seconds": began - came,
+            "receipted.commit.seconds": ended - began,
+        }
+        if arrival.source in _POSTED:
+            said["http.request.method"] = "POST"
+            said["http.route"] = _POSTED[arrival.source]
+            said["http.response.status_code"] = error.status if error is not None else 200
+        self._emit(
+            Span(
+                "receive",
+                "server",
+                ids.trace(message_id),
+                ids.root(arrival.id),
+                None if arrival.id == message_id else ids.root(message_id),  # the provider delivered it again
+                arrival.received_at,
+                arrival.received_at + timedelta(seconds=ended - came),
+                said,
+                error.code if error is not None else None,
+                ids.told(json.loads(arrival.headers)) if self._trusts_incoming else None,
+            )
+        )
+
+    @_harmless
+    def decided(self, messages: Sequence[InboxMessage]) -> None:
+        """The messages were applied, in one commit that has just ended; those that were put off are left out."""
+        limit = self._bound
+        for message in messages if limit else ():
+            if ids.is_within(message.id, limit) and message.decided_at is not None and message.decision is not None:
+                self._decide(message, message.decided_at, len(messages))
+
+    def _decide(self, message: InboxMessage, at: datetime, size: int) -> None:
+        is_dead = message.status == InboxStatus.DEAD.value
+        said: Attributes = {
+            "receipted.account": message.account,
+            "receipted.source": message.source,
+            "receipted.message.id": message.id,
+            "receipted.outcome": "dead" if is_dead else message.decision or "",
+            "receipted.batch.size": size,
+        }
+        if message.payment_id is not None:
+            said["receipted.payment.id"] = message.payment_id
+        numbers = [entry["transition"] for entry in message.outcomes if "transition" in entry]
+        if numbers:
+            said["receipted.transition.number"] = numbers[-1]
+        has_root = message.source in _CAME_IN or (message.source in _CALLS and message.http_status is not None)
+        self._emit(
+            Span(
+                "decide",
+                "internal",
+                ids.trace(message.id),
+                ids.decided(message.id, at),
+                ids.root(message.id) if has_root else None,
+                at,
+                max(at, self._clock()),
+                said,
+                "dead" if is_dead else None,
+            )
+        )
+
+    @_harmless
+    def answered(self, message: InboxMessage) -> None:
+        """A provider has answered a call of ours, and the answer is kept as this message."""
+        name = _CALLS.get(message.source)
+        if name is not None and message.http_status is not None and self.has(message.id):
+            began_at = message.provider_time or message.received_at
+            said: Attributes = {"receipted.message.id": message.id, "http.response.status_code": message.http_status}
+            self._call(name, message.account, message.about, message.id, (began_at, message.received_at), said)
+
+    @_harmless
+    def unanswered(
+        self, source: Source, account: str, payment_id: str, error: ServiceError, began_at: datetime
+    ) -> None:
+        """A call of ours has failed: a trace of its own, as no message keeps an answer."""
+        an_id = new_id()
+        if self.has(an_id):
+            status = getattr(error, "http_status", None)
+            said: Attributes = {} if status is None else {"http.response.status_code": status}
+            times = (began_at, max(began_at, self._clock()))
+            self._call(_CALLS[source.value], account, payment_id, an_id, times, said, error.code)
+
+    def _call(
+        self,
+        name: str,
+        account: str,
+        payment_id: str | None,
+        an_id: str,
+        times: tuple[datetime, datetime],
+        said: Attributes,
+        error: str | None = None,
+    ) -> None:
+        said["receipted.account"] = account
+        if payment_id is not None:
+            said["receipted.payment.id"] = payment_id
+        self._emit(Span(name, "client", ids.trace(an_id), ids.root(an_id), None, *times, said, error))
+
+    def traceparent(self, message: OutboxMessage) -> str | None:
+        """What the next attempt to deliver the effect carries; None where its trace is not sampled."""
+        if not self.has(message.cause):
+            return None
+        return ids.traceparent(ids.trace(message.cause), ids.delivered(message.id, message.attempts + 1))
+
+    @_harmless
+    def delivered(self, settled: Settlement) -> None:
+        """An attempt to deliver an effect is over, and that is recorded."""
+        message, attempt = settled.message, settled.attempt
+        if not self.has(message.cause):
+            return
+        number, system = message.attempts + 1, self._sinks.get(message.sink, "")
+        is_delivered = settled.status is OutboxStatus.DELIVERED
+        outcome = "delivered" if is_delivered else "dead" if settled.status is OutboxStatus.DEAD else "failed"
+        said: Attributes = {
+            "receipted.account": message.account,
+            "receipted.sink": message.sink,
+            "receipted.effect": message.effect,
+            "receipted.effect.id": message.id,
+            "receipted.attempt": number,
+            "receipted.outcome": outcome,
+        }
+        if message.payment_id is not None:
+            said["receipted.payment.id"] = message.payment_id
+        kind: Kind = "internal"
+        if system == "http":
+            kind = "client"
+            said["http.request.method"] = "POST"
+            if number > 1:
+                said["http.request.resend_count"] = number - 1
+            if attempt.http_status is not None:
+                said["http.response.status_code"] = attempt.http_status
+        elif system in DRIVERS:
+            kind = "producer"
+            said |= {
+                "messaging.system": system,
+                "messaging.operation.name": "publish",
+                "messaging.operation.type": "send",
+                "messaging.message.id": f"msg_{message.id}",
+            }
+        self._emit(
+            Span(
+                "deliver",
+                kind,
+                ids.trace(message.cause),
+                ids.delivered(message.id, number),
+                ids.decided(message.cause, message.created_at),
+                attempt.started_at,
+                attempt.started_at + timedelta(milliseconds=attempt.duration_ms),
+                said,
+                None if is_delivered else outcome,
+            )
+        )
+
+
+def _word(outcome: Outcome) -> str:
+    if isinstance(outcome, ServiceError):
+        return "unavailable" if outcome.status == 503 else "failed"
+    return "duplicate" if outcome.is_duplicate else "variant" if outcome.is_variant else "recorded"

@@ -1,0 +1,77 @@
+"""A web process and a worker, each a service of its own on one database, a shop, and a collector of traces."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from receipted.app import working
+from receipted.secrets import Secret
+from receipted.settings import Settings
+from receipted.settings_sections import SinkSettings
+from receipted.settings_tracing import TracingSettings
+from receipted.wiring import Service
+from tests.contract.fulfilment.receiver import KEY, Receiver
+from tests.fakes.collector import Collector, collecting
+from tests.integration.receiver.serving import Served, serving, settings
+
+HEADER = "api-key=a%20secret-for-the-collector"
+
+
+@dataclass
+class Rig:
+    """Both processes, while they run."""
+
+    web: Served
+    shop: Receiver
+    collector: Collector
+
+
+def configured(folder: Path, database: str, shop: str, endpoint: str | None, **tracing: Any) -> Settings:
+    """Settings with one sink, and traces to that endpoint."""
+    sink = SinkSettings(name="shop", url=shop, secrets=(Secret(KEY, reference="env:SHOP"),))
+    given: dict[str, Any] = {"endpoint": endpoint, "share": 1.0, "headers": Secret(HEADER, reference="env:HEADERS")}
+    made = TracingSettings.model_validate({**given, **tracing})
+    return settings(folder, tick=0.05, database=database).model_copy(update={"sinks": (sink,), "tracing": made})
+
+
+@contextmanager
+def running(folder: Path, database: str, **tracing: Any) -> Iterator[Rig]:
+    """A rig; what is left of the traces has been sent when the block has ended."""
+    shop = Receiver()
+    shop.start()
+    try:
+        with collecting() as collector:
+            config = configured(folder, database, shop.url, tracing.pop("endpoint", collector.url), **tracing)
+            with serving(config) as web, worker(config):
+                yield Rig(web, shop, collector)
+    finally:
+        shop.stop()
+
+
+@contextmanager
+def worker(config: Settings) -> Iterator[Service]:
+    """A worker with a service of its own."""
+    service = Service(config)
+    started, stop = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        async with working(service):
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield service
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(20)
+        service.close()
+        assert not thread.is_alive()
