@@ -21,9 +21,7 @@ def typed(shell, *args, stdin, code=0):
 
 
 def add(shell, name="ada", role="operator", *more):
-    typed(
-        shell, "users", "add", name, "--role", role, "--by", "root", "--password-stdin", *more, stdin=f"{PASSWORD}\n"
-    )
+    typed(shell, "users", "add", name, "--role", role, "--by", "root", "--password-stdin", *more, stdin=f"{PASSWORD}\n")
 
 
 def kept(shell, name="ada"):
@@ -47,9 +45,7 @@ def test_a_person_is_added_with_a_password_that_is_not_kept_and_it_is_known_by_w
 
 
 def test_the_password_is_asked_for_twice(shell):
-    given = typed(
-        shell, "users", "add", "ada", "--role", "viewer", "--by", "root", stdin=f"{PASSWORD}\n{PASSWORD}\n"
-    )
+    given = typed(shell, "users", "add", "ada", "--role", "viewer", "--by", "root", stdin=f"{PASSWORD}\n{PASSWORD}\n")
 
     assert PASSWORD not in given.stdout + given.stderr
     assert is_password(PASSWORD, kept(shell)[0].password_hash)
