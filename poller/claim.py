@@ -85,9 +85,8 @@ class Claims:
 
     def _is_any_due(self, account: str, now: datetime) -> bool:
         with self._database.read() as unit:
-            if payments.unanswered_creates(unit, account, now - self._create_grace, limit=1):
-                return True
-            return not budget.is_barred(unit, account, now) and payments.is_any_due(unit, account, now)
+            is_unanswered, is_due = payments.anything_to_ask(unit, account, now, now - self._create_grace)
+            return is_unanswered or (is_due and not budget.is_barred(unit, account, now))
 
     def _choose(self, unit: Unit, due: list[Payment], room: int, now: datetime) -> list[Payment]:
         if not due:
