@@ -17,7 +17,7 @@ from pygal.style import Style
 sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("pygal")]
 
 _DROPPED: Final[frozenset[object]] = frozenset({"style", "script", "defs", "desc", "title", ET.Comment})
-_UNSEEN: Final = frozenset({"overlay", "text-overlay", "tooltip-overlay", "titles", "legends", "background"})
+_UNSEEN: Final = frozenset({"text-overlay", "tooltip-overlay", "titles", "legends", "background"})
 _BARE: Final = Style(background="transparent", plot_background="transparent", font_family="inherit")
 
 #: Labels of the x axis that are written out, of however many points.
@@ -60,7 +60,7 @@ class Chart:
 
     def lines(self) -> Markup:
         """Lines, whose gaps are where nothing is known."""
-        return self._drawn(pygal.Line, margin=0, spacing=4, dots_size=1.6, allow_interruptions=True)
+        return self._drawn(pygal.Line, margin=0, spacing=4, dots_size=2.2, allow_interruptions=True)
 
     def _drawn(self, kind: type[Any], **options: Any) -> Markup:
         top = max((sum(value or 0 for value in column) for column in self._columns()), default=0)
@@ -82,6 +82,7 @@ class Chart:
             max_scale=4,
             range=(0, top or 1),
             truncate_label=-1,
+            order_min=None if self.unit else 0,  # what is counted has no halves
             **options,
         )
         every = max(1, -(-len(self.labels) // _LABELS))
@@ -144,6 +145,8 @@ def _is_unseen(element: ET.Element) -> bool:
     words = set(element.get("class", "").split())
     if words == {"guides"}:
         return not any(text.text for text in element.iter("text"))
+    if "overlay" in words:  # where lines have their points: one that has no neighbour is seen by nothing else
+        return next(element.iter("circle"), None) is None
     return not _UNSEEN.isdisjoint(words)
 
 

@@ -56,6 +56,13 @@ class Watch:
         self.faults: list[str] = []
         self.refused: set[int] = set()  #: answers that a test means to get
 
+    @contextmanager
+    def expecting(self, status: int) -> Iterator[None]:
+        """Such an answer is meant within the block."""
+        self.refused.add(status)
+        yield
+        self.refused.discard(status)
+
     def over(self, context: BrowserContext) -> BrowserContext:
         """The context, watched from now on."""
         context.add_init_script(_TELL_VIOLATIONS)

@@ -112,7 +112,7 @@ class Deployment:
             "account": account,
             "amount_minor": minor,
             "currency": currency,
-            "reference": f"order-{new_id()[-8:]}",
+            "reference": f"order{new_id()[-8:]}",
             "extra": extra,
         }
         answer = self.api.post("/v1/payments", json=wish, headers={"idempotency-key": new_id()})
@@ -219,3 +219,6 @@ def deployed(folder: Path, *, more: str = "") -> Iterator[Deployment]:
             httpx2.Client(base_url=console.base_url, headers={"authorization": f"Bearer {key}"}, timeout=_WAIT)
         )
         yield Deployment(settings, sandbox, shop, console, api)
+        for client in console.clients:
+            client.close()
+        assert [line for line in web.errors if '"request.failed"' in line] == [], "no request found a bug"

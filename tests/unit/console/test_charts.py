@@ -66,6 +66,22 @@ def test_lines_are_broken_where_nothing_is_known():
     assert paths[0].count(" ") == 3, "two points, and none beyond the gap"
 
 
+def test_a_point_without_neighbours_is_seen():
+    chart = a_chart(series=[Series("half", [None, 0.1, None], "chart-ok")], unit=" s")
+
+    points = [title.text for group in parsed(chart.lines()).iter("g") for title in group.findall("title")]
+
+    assert points == ["10:01: 0.1 s half"]
+
+
+def test_what_is_counted_has_no_halves():
+    chart = a_chart(labels=["a", "b"], series=[Series("paid", [3, 1], "chart-ok")])
+
+    axis = next(group for group in parsed(chart.bars()).iter("g") if "axis y" in group.get("class", ""))
+
+    assert [text.text for text in axis.iter("text")] == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize("values", [[], [0, 0, 0], [None, None, None]])
 def test_nothing_to_draw_is_known(values):
     assert a_chart(series=[Series("applied", values, "chart-ok")]).is_empty
