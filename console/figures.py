@@ -25,8 +25,8 @@ KEPT: Final = 2.0
 _PUSH_KEPT: Final = 30.0
 
 #: Seconds that a look may take for what has passed. A new process needs more than one look at a large database.
-_FOR_MONEY: Final = 0.2
-_FOR_DELIVERIES: Final = 0.1
+_FOR_MONEY: Final = 0.06
+_FOR_DELIVERIES: Final = 0.03
 
 #: Days of push that the overview sums up, today included.
 PUSH_DAYS: Final = 7

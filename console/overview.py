@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links, overview_charts
-from console.charts import Chart
 from console.figures import Figures, Figuring, MoneyRow, Pushed
 from console.live import Live
 from console.page import Pages
@@ -30,10 +29,12 @@ _VERY_LATE: Final = timedelta(minutes=15)
 def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
     """The page, and what tells it of changes."""
     live = Live(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
+    drawings = overview_charts.Drawings()
 
     async def show(request: Request) -> Response:
         figures = await parts.read(figuring.look)
-        return await pages.show(request, "overview.html", **shown(figures, parts))
+        drawn = await parts.in_thread(lambda: drawings.of(figures))
+        return await pages.show(request, "overview.html", **shown(figures, parts), charts=drawn)
 
     async def changes(request: Request) -> Response:
         return live.stream(request, "overview")
@@ -72,7 +73,7 @@ class AccountLine:
 
 
 def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
-    """What the template shows of the figures."""
+    """What the template shows of the figures, but for the charts."""
     hour = figures.deliveries()
     lines = list(_lines(figures, hour, parts.accounts))
     return {
@@ -83,7 +84,6 @@ def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
         "money": figures.money,
         "totals": _totals(figures.money),
         "lines": lines,
-        "charts": _charts(figures),
         "accounts": parts.accounts,
         "links": links,
         "money_link": lambda row, **which: _money_link(row, figures.at, **which),
@@ -101,17 +101,6 @@ def alarms_of(standing: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
         }
         for account, alarms in sorted(standing.items())
         for name, told in sorted(alarms.items())
-    ]
-
-
-def _charts(figures: Figures) -> list[tuple[Chart, str]]:
-    return [
-        (chart, chart.lines() if is_line else chart.bars())
-        for chart, is_line in (
-            (overview_charts.ingest(figures), False),
-            (overview_charts.paid(figures), False),
-            (overview_charts.lag(figures), True),
-        )
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import delete, insert, select, update
 
-from storage.engine import Unit, load, values
+from storage.engine import Unit, made, values
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.tables_console import ConsolePerson, ConsoleSession
@@ -28,12 +28,15 @@ def begin(unit: Unit, session: ConsoleSession) -> None:
 
 def by_digest(unit: Unit, digest: str) -> tuple[ConsoleSession, ConsolePerson] | None:
     """The session of that digest and its person, whether or not either is still good."""
-    row = unit.execute(select(_table).where(_table.c.digest == digest)).first()
+    query = select(_table, _person).join(_person, _person.c.id == _table.c.person_id).where(_table.c.digest == digest)
+    row = unit.execute(query).first()  # every page asks: one question, and not two
     if row is None:
         return None
-    session = load(ConsoleSession, row)
-    person = unit.first(ConsolePerson, select(_person).where(_person.c.id == session.person_id))
-    return None if person is None else (session, person)
+    columns = row._mapping  # noqa: SLF001 - the documented way to a row's columns, underscore and all
+    return (
+        made(ConsoleSession, {column.name: columns[column] for column in _table.c}),
+        made(ConsolePerson, {column.name: columns[column] for column in _person.c}),
+    )
 
 
 def is_open(session: ConsoleSession, now: datetime, idle: timedelta) -> bool:
