@@ -155,7 +155,10 @@ def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
         service.place = (board, place)
         service.database.engine.dispose(close=False)  # its connections are the first process's
         app = create_app(service, with_work=False)
-        server.serve(app, listener, on_ready=on_ready, on_stop=app.stop)
+        try:
+            server.serve(app, listener, on_ready=on_ready, on_stop=app.stop)
+        finally:
+            service.close()  # this process's own connections and spans
         _raise_if_failed(service)
 
     def ready() -> None:

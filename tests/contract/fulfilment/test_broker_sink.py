@@ -118,6 +118,18 @@ def test_signed(live: Live) -> None:
     run(live, scenario, keys=[KEY, OLD_KEY])
 
 
+def test_trace_travels(live: Live) -> None:
+    """What is traced says where, and what is not says nothing, so that the consumer samples as it likes."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    async def scenario(sink: BrokerSink) -> None:
+        assert await sink.deliver(owed(traceparent=parent), NOW) == Delivered()
+        assert await sink.deliver(owed(id=ID.format(2)), NOW) == Delivered()
+        assert sorted(got.headers.get("traceparent", "") for got in await live.received()) == ["", parent]
+
+    run(live, scenario)
+
+
 def test_effect_about_an_account(live: Live) -> None:
     """An effect without a payment travels as well."""
 
