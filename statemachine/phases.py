@@ -17,7 +17,7 @@ class Phase(StrEnum):
 
 
 class Effect(StrEnum):
-    """A consequence owed to the world; one row per payment and sink, except REVIEW_REQUIRED (one per review).
+    """A consequence owed to the world; one row per payment and sink, except those of reviews (one per review).
 
     What is owed about an account as a whole is named by its Alarm.
     """
@@ -29,6 +29,7 @@ class Effect(StrEnum):
     EXPIRED = "payment.expired"  #: owed once
     REFUNDED = "payment.refunded"  #: owed once
     REVIEW_REQUIRED = "payment.review_required"  #: a person must decide; owed once for each review opened
+    REVIEW_CLOSED = "payment.review_closed"  #: nobody must decide that any more; owed once for each review closed
 
 
 class Alarm(StrEnum):

@@ -9,7 +9,7 @@ import structlog
 from msgspec.structs import replace
 
 from statemachine.decide import decide
-from statemachine.lifecycle import NOT_CREATED, Lifecycle
+from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
 from statemachine.phases import Alarm, Effect, Outcome, Phase, Review
@@ -20,7 +20,7 @@ from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
 from worker.batch import Batch
-from worker.effects import alarm_payload, payload
+from worker.effects import Closed, alarm_payload, closed_by, occurrence_of, payload, with_closing
 
 #: What is owed where nothing is.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
@@ -240,6 +240,7 @@ class Ledger:
     def _keep(
         self, lifecycle: Lifecycle, payment: Payment, decision: Decision, *, next_poll_at: datetime | None
     ) -> None:
+        closed = closed_by(decision, payment)
         if decision.review is not None:
             payment.review, payment.review_note = decision.review.value, decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
@@ -254,20 +255,25 @@ class Ledger:
             payment.review = payment.review_note = payment.review_opened_at = None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
         owed = _NOTHING
-        if decision.effects:
+        effects = decision.effects
+        if closed is not None:
+            effects = with_closing(effects)
+            log.info("payment.review_closed", payment_id=payment.id, account=payment.account, review=closed.review)
+        if effects:
             owed = {
                 name: ids
-                for effect in decision.effects
-                if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason))
+                for effect in effects
+                if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason, closed))
             }
         self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed)
 
-    def _owe(self, payment: Payment, effect: Effect, name: str, reason: str) -> list[str]:
-        """Ids of what is owed for the first time. A refused create may be followed by a true failure of its own."""
-        occurrence = payment.reviews if effect is Effect.REVIEW_REQUIRED else int(payment.state == NOT_CREATED)
+    def _owe(self, payment: Payment, effect: Effect, name: str, reason: str, closed: Closed | None) -> list[str]:
+        """Ids of what is owed for the first time."""
+        about = closed if effect is Effect.REVIEW_CLOSED else None
+        occurrence = occurrence_of(effect, payment, about)
         takers = [sink for sink in self._sinks if self._takes(sink, name)]
         sinks = [sink for sink in takers if not self._batch.is_owed(payment.id, name, sink, occurrence)]
-        text = payload(name, payment, reason, self._now) if sinks else ""
+        text = payload(name, payment, reason, self._now, about) if sinks else ""
         owed: list[str] = []
         for sink in sinks:
             message = outbox.new_message(

@@ -1,21 +1,51 @@
 """What travels to a sink: the payment as it stood when the effect was owed, or an account's alarm."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import from_minor
-from statemachine.phases import Alarm
+from statemachine.observation import Decision
+from statemachine.phases import Alarm, Effect
 from statemachine.statements import AccountAlarm
 from storage.tables import Payment
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def payload(effect: str, payment: Payment, reason: str, now: datetime) -> str:
-    """The JSON text of an effect; the same for every attempt and sink."""
+class Closed(NamedTuple):
+    """A review that is over, which the payment no longer names."""
+
+    review: str
+    number: int  #: the payment's first review is 1
+
+
+def closed_by(decision: Decision, payment: Payment) -> Closed | None:
+    """The payment's review, where the decision closes it or opens another in its place."""
+    if payment.review is None or not (decision.closes_review or decision.review is not None):
+        return None
+    return Closed(payment.review, payment.reviews)
+
+
+def with_closing(effects: Sequence[Effect]) -> tuple[Effect, ...]:
+    """What is owed where a review is over: that comes after all fulfilment, which must not wait until it is taken."""
+    rest = tuple(effect for effect in effects if effect is not Effect.REVIEW_REQUIRED)
+    return (*rest, Effect.REVIEW_CLOSED, *effects[len(rest) :])
+
+
+def occurrence_of(effect: Effect, payment: Payment, closed: Closed | None) -> int:
+    """Which one of its name it is: a review's number, and 1 of a true failure that may follow a refused create."""
+    if effect is Effect.REVIEW_REQUIRED:
+        return payment.reviews
+    return closed.number if closed is not None else int(payment.state == NOT_CREATED)
+
+
+def payload(effect: str, payment: Payment, reason: str, now: datetime, closed: Closed | None = None) -> str:
+    """The JSON text of an effect; the same for every attempt and sink. `closed` is the review that it is about."""
+    review, number = closed or (payment.review, payment.reviews)
     amount = None
     if payment.amount_minor is not None and payment.currency is not None:
         amount = from_minor(payment.amount_minor, payment.currency)
@@ -37,7 +67,8 @@ def payload(effect: str, payment: Payment, reason: str, now: datetime) -> str:
             "phase": payment.phase,
             "version": payment.version,
             "failure_reason": payment.failure_reason,
-            "review": payment.review,
+            "review": review,
+            "review_number": number or None,
             "reason": reason,
         },
     )

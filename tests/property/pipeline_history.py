@@ -352,17 +352,22 @@ class History:
         reviews = {Review.AMOUNT_MISMATCH} if is_withheld else {None, Review.CREATE_UNKNOWN}
         assert payment.review in reviews, f"review {payment.review}: {payment.review_note}"
         effects, review = {o.effect for o in owed}, life.effect_name(Effect.REVIEW_REQUIRED)
+        closing = life.effect_name(Effect.REVIEW_CLOSED)
         required = {life.effect_name(e) for e in EFFECTS[life.phase(self.state)]}
         allowed = {life.effect_name(e) for state in self.walk for e in EFFECTS[life.phase(state)]}
         if is_withheld:
             goods = {life.effect_name(Effect.PAID), life.effect_name(Effect.SETTLED)}
             required, allowed = required - goods, allowed - goods
         assert required <= effects, f"{required - effects} is not owed"
-        assert effects <= allowed | {review}, f"{effects - allowed} is owed without reason"
-        for effect in effects - {review}:
+        assert effects <= allowed | {review, closing}, f"{effects - allowed} is owed without reason"
+        for effect in effects - {review, closing}:
             assert sorted(SINKS) == sorted(o.sink for o in owed if o.effect == effect), f"{effect} for whom?"
         told = [o for o in owed if o.effect == review]
         assert len(SINKS) * payment.reviews == len(told), "each review is told once"
+        over = {(o.sink, o.occurrence) for o in owed if o.effect == closing}
+        stands = {payment.reviews} if payment.review is not None else set()
+        ended = {(o.sink, o.occurrence) for o in told if o.occurrence not in stands}
+        assert over == ended, "each review that is over is told to be over, and no other"
 
 
 def run_history(world: World, voice: Voice, seed: int, *, is_piled: bool = False) -> History:

@@ -195,7 +195,7 @@ def test_an_ambiguous_create_needs_review_and_is_not_failed(desk):
 
     desk.told("confirmed", metadata={"reference": "order-1"})
     assert desk.get(payment_id).state == "confirmed"
-    assert desk.effects(payment_id) == ["payment.review_required", "payment.paid"]
+    assert desk.effects(payment_id) == ["payment.review_required", "payment.paid", "payment.review_closed"]
 
 
 @pytest.mark.parametrize("policy", list(ConflictPolicy))
@@ -303,7 +303,8 @@ def test_a_confirmed_conflict_waits_for_a_person_who_resolves_it(desk):
         payment.review_opened_at,
     ) == ("confirmed", None, None, None)
     assert (link.forced, link.actor, link.source) == (True, "ada", "operator")
-    assert desk.effects(payment.id) == ["payment.cancelled", "payment.review_required", "payment.paid"]
+    review = ["payment.review_required", "payment.paid", "payment.review_closed"]
+    assert desk.effects(payment.id) == ["payment.cancelled", *review]
     assert desk.world.audit().first is None
 
 
@@ -331,7 +332,7 @@ def test_another_amount_moves_the_state_and_a_person_releases_the_goods(desk):
 
     desk.say(statements.Resolution("confirmed", "a cent is fine", "ada"), payment_id)
     desk.work()
-    assert desk.effects(payment_id) == ["payment.review_required", "payment.paid"]
+    assert desk.effects(payment_id) == ["payment.review_required", "payment.paid", "payment.review_closed"]
     assert desk.get(payment_id).review is None
 
 
