@@ -50,7 +50,7 @@ bench-poll: .venv.stamp ## simulate the poller beside other schedules; holds its
 bench-pages: .venv.stamp ## every page of the console and list of the API with a million payments; writes docs/performance-pages.md
 	$(BIN)/python -m tests.benchmarks.pages $(if $(BENCH_PAYMENTS),--payments $(BENCH_PAYMENTS))
 
-e2e: .venv.stamp ## start the Procfile's processes and drive them
+e2e: .venv.stamp ## start the Procfile's processes and drive them, the console in Chromium
 	$(BIN)/pytest tests/e2e -m e2e --timeout 600
 
 migrate: .venv.stamp ## bring the database of receipted.toml to the newest schema
