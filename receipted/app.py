@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -134,7 +134,6 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     """
     tick = service.settings.worker.tick_seconds
     stepping = partial(keep_stepping, beat=service.pulse.beat)
-    inbox_worker = service.inbox_worker()
     on_inbox, on_outbox = Wake(), Wake(_OUTBOX_GAP)
     async with service.clients() as clients, service.dispatcher(on_outbox) as dispatcher:
         on_poll = {name: Wake(_POLL_GAP) for name in service.accounts}  # a Wake wakes one loop
@@ -150,9 +149,6 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             for wake in (on_outbox, *on_poll.values()):
                 wake()
 
-        async def apply() -> int:
-            return await asyncio.to_thread(inbox_worker.step)
-
         async def plan() -> int:
             return await asyncio.to_thread(planner.step)
 
@@ -166,7 +162,7 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             return await asyncio.to_thread(push_meter.step)
 
         loops = {
-            "inbox": stepping("inbox", apply, on_inbox, tick, applied),
+            **_deciding(service, on_inbox, applied),
             "outbox": stepping("outbox", hand_over, on_outbox, tick),
             "planner": stepping("planner", plan, Wake(), _PLAN_TICK),
         }
@@ -187,6 +183,29 @@ async def working(service: Service) -> AsyncIterator[Wake]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await poller.aclose()
+
+
+def _deciding(service: Service, on_inbox: Wake, applied: Callable[[], None]) -> dict[str, Coroutine[Any, Any, None]]:
+    """The loops that apply the inbox: one, and others beside it while more waits than it takes at once.
+
+    They decide while the database writes for the first.
+    """
+    worker, stepping = service.settings.worker, partial(keep_stepping, beat=service.pulse.beat)
+    first, *others = (service.inbox_worker() for _ in range(service.batches()))
+    wakes = [Wake() for _ in others]
+
+    async def apply() -> int:
+        done = await asyncio.to_thread(first.step)
+        if done >= worker.batch:
+            for wake in wakes:
+                wake()
+        return done
+
+    loops = {"inbox": stepping("inbox", apply, on_inbox, worker.tick_seconds, applied)}
+    for number, (other, wake) in enumerate(zip(others, wakes, strict=True), start=2):
+        name = f"inbox.{number}"
+        loops[name] = stepping(name, partial(asyncio.to_thread, other.step), wake, _SELDOM, applied)
+    return loops
 
 
 def _told_by_others(service: Service, on_inbox: Wake) -> AbstractAsyncContextManager[None]:

@@ -143,12 +143,18 @@ class PushSettings(Section):
     )
     loss_alarm: float = Field(0.2, gt=0, lt=1, description="the share of lost pushes of a kind that raises an alarm")
     loss_samples: int = Field(20, ge=5, description="how many recent changes of a kind that alarm needs at least")
+    unreachable_seconds: float = Field(
+        600, ge=60, le=86_400, description="seconds for which no question may be answered until that raises an alarm"
+    )
 
 
 class WorkerSettings(Section):
     """How the inbox is worked through."""
 
     batch: int = Field(500, ge=1, description="how many messages are claimed at once")
+    batches: int = Field(
+        2, ge=1, le=8, description="how many batches a process decides at once while more waits; on SQLite always one"
+    )
     lease_seconds: float = Field(60, gt=0, description="seconds that a claim lasts before others may take over")
     max_attempts: int = Field(12, ge=1, description="attempts after which a message is dead")
     retry_first_seconds: float = Field(1, gt=0, description="the wait after the first failed attempt, in seconds")

@@ -118,6 +118,10 @@ class Service:
             for name, account in self.accounts.items()
         }
 
+    def batches(self) -> int:
+        """How many batches of the inbox are decided at once: on SQLite, which has one writer, one."""
+        return self.settings.worker.batches if self.database.engine.dialect.name == "postgresql" else 1
+
     def inbox_worker(self) -> InboxWorker:
         """What applies the inbox."""
         worker = self.settings.worker
@@ -207,6 +211,7 @@ class Service:
             every=timedelta(seconds=push.measure_every_seconds),
             grace=timedelta(seconds=push.grace_seconds) if push.grace_seconds is not None else None,
             loss=Loss(push.loss_alarm, push.loss_samples),
+            unreachable=timedelta(seconds=push.unreachable_seconds),
         )
         providers = {name: account.provider for name, account in self.accounts.items()}
         return PushMeter(self.database, providers, self.clock, settings)
@@ -226,6 +231,7 @@ class Service:
             backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
             concurrency=settings.concurrency,
             on_end=on_end,
+            sample=logs.sample,
             traced=self.traces,
         )
         self.parts.dispatchers.append(dispatcher)

@@ -4,16 +4,27 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+Step = Callable[[], int]
 
 
-def go(step: Callable[[], int], *, seconds: float = 1e9) -> None:
-    """One step to get warm; then "ready", a line on stdin, the rest, and one line of JSON."""
-    step()
+def go(*steps: Step, seconds: float = 1e9) -> None:
+    """One step of each to get warm; then "ready", a line on stdin, the rest side by side, and one line of JSON."""
+    for step in steps:
+        step()
     print("ready", flush=True)
     sys.stdin.readline()
-    started, cpu, done = time.perf_counter(), time.process_time(), 0
-    last = started
-    while (count := step()) and last - started < seconds:
-        done += count
-        last = time.perf_counter()
-    print(json.dumps({"events": done, "seconds": last - started, "cpu": time.process_time() - cpu}), flush=True)
+    started, cpu = time.perf_counter(), time.process_time()
+
+    def on(step: Step) -> tuple[int, float]:
+        done, last = 0, started
+        while (count := step()) and last - started < seconds:
+            done += count
+            last = time.perf_counter()
+        return done, last
+
+    with ThreadPoolExecutor(len(steps)) as threads:
+        counts, ends = zip(*threads.map(on, steps), strict=True)
+    told = {"events": sum(counts), "seconds": max(ends) - started, "cpu": time.process_time() - cpu}
+    print(json.dumps(told), flush=True)

@@ -17,7 +17,8 @@ from tests.benchmarks.filling import fill
 from tests.benchmarks.measuring import rounds
 
 ABOUT: Final = prose("""
-*receipted* is `InboxWorker.step` until the inbox is empty, from settings as an operator would have them: events are
+*receipted* is `InboxWorker.step` until the inbox is empty, from settings as an operator would have them, so on
+PostgreSQL two batches at once: events are
 decoded, decided by the lifecycle's table, and committed durably as transitions with their hash chain, payments with
 their seal, effects, decisions with their digest, and one log line each.
 Of three events of a payment two move it and the last owes an effect.

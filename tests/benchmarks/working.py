@@ -1,4 +1,4 @@
-"""The real worker: `python -m tests.benchmarks.working URL SECONDS` steps until nothing is pending, or for so long."""
+"""The real worker: `python -m tests.benchmarks.working URL SECONDS` until nothing is pending, or for so long."""
 
 import sys
 
@@ -10,4 +10,5 @@ from tests.benchmarks.going import go
 if __name__ == "__main__":
     logs.configure("info", "json")
     url, limit = sys.argv[1:]
-    go(Service(settings(url)).inbox_worker().step, seconds=float(limit))
+    service = Service(settings(url))
+    go(*(service.inbox_worker().step for _ in range(service.batches())), seconds=float(limit))
