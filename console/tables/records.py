@@ -13,7 +13,7 @@ from storage.engine import Unit
 from storage.sifting import Line
 from storage.types import ReconciliationStatus
 
-_PAYMENT_HINT: Final = "A whole id, the provider's name for it, or your reference"
+_PAYMENT_HINT: Final = "Our id, the provider's, or your reference"
 
 
 class Payments(Table):
@@ -31,12 +31,12 @@ class Payments(Table):
         cell("created_at", "Created", Shown.AGO),
         cell("account", "Account", Shown.ACCOUNT),
         cell("reference", "Your reference"),
-        cell("provider_ref", "At the provider"),
         cell("amount_minor", "Amount", Shown.MONEY),
         cell("phase", "Phase", Shown.PHASE),
-        cell("state", "State"),
         cell("review", "Review", Shown.REVIEW),
+        cell("state", "State"),
         cell("changed_at", "Changed", Shown.AGO),
+        cell("provider_ref", "At the provider"),
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
