@@ -15,7 +15,7 @@ SETTLES: Final = timedelta(minutes=2)
 AGES: Final = timedelta(minutes=5)
 
 #: By how much the first look may take longer, which has everything to count.
-_FIRST: Final = 4
+_FIRST: Final = 10
 
 
 class Piece(NamedTuple):

@@ -138,12 +138,13 @@ def _entered(since: datetime, until: datetime) -> Select[Any]:
     is_refund = _transition.c.phase == Phase.REFUNDED.value
     paid = func.coalesce(_payment.c.captured_minor, _payment.c.amount_minor)
     amount = case((is_refund, func.coalesce(_payment.c.refunded_minor, paid)), else_=paid)
-    columns = [_payment.c[name] for name in ("account", "kind", "currency", "reference", "state", "review")]
+    columns = [_payment.c[name] for name in ("kind", "currency", "reference", "state", "review")]
     return (
         select(
             _transition.c.id,
             _transition.c.recorded_at,
             _transition.c.payment_id,
+            _transition.c.account,  # and not the payment's: SQLite would go through all of the account's payments
             *columns,
             case((is_refund, Phase.REFUNDED.value), else_=Phase.PAID.value).label("what"),
             amount.label("amount"),

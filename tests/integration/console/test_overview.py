@@ -263,6 +263,7 @@ def test_the_page_keeps_the_strict_policy_and_has_numbers_beside_its_charts(cons
         message.received_at = START - timedelta(milliseconds=40)
         add(unit, message)
 
+    overview_of(console)
     answer = console.client("viewer").get("/console/")
 
     assert "script-src 'self'" in answer.headers["content-security-policy"]
