@@ -51,6 +51,7 @@ class HandlerSink:
             raise InvalidSink("a handler needs a timeout above 0 seconds and at least one thread")
         self.name = name
         self._handler = load(handler)
+        self._is_async = _is_async(self._handler)
         self._timeout = timeout
         # Threads of its own: a handler that hangs must not take those that the database calls need.
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"handler-{name}")
@@ -85,7 +86,7 @@ class HandlerSink:
         return Delivered()
 
     async def _call(self, fulfilment: Fulfilment) -> Any:
-        if _is_async(self._handler):
+        if self._is_async:
             return await self._handler(fulfilment)
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()

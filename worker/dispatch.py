@@ -16,7 +16,7 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
 from statemachine.tally import Counts, counts
 from storage import outbox
-from storage.engine import Database, Unit
+from storage.engine import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage
@@ -56,9 +56,13 @@ class Dispatcher:
         concurrency: int = CONCURRENCY,
         missing_sink_delay: timedelta = MISSING_SINK_DELAY,
         on_end: Callable[[], None] = lambda: None,
+        sample: Callable[[str], int] = lambda _event: 1,
         traced: Traced | None = None,
     ) -> None:
-        """`on_end` is called after each delivery: `start` has something to record, and room for more."""
+        """`on_end` is called after each delivery: `start` has something to record, and room for more.
+
+        `sample` says for how many lines of an event the next one stands; 0 where it is left out.
+        """
         self._database = database
         self._sinks = dict(sinks)
         self._clock = clock
@@ -66,6 +70,7 @@ class Dispatcher:
         self._share = max(1, concurrency // max(1, len(self._sinks)))
         self._settling = Settling(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
+        self._sample = sample
         self._traced = traced or Untraced()
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
         self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
@@ -160,7 +165,8 @@ class Dispatcher:
             self._faults.append(fault)
         elif not task.cancelled():
             self._ended.append(task.result())
-        self._begin()
+        if self._waiting:
+            self._begin()
         self._on_end()
 
     def _release(self, claimed: Sequence[OutboxMessage]) -> None:
@@ -211,7 +217,7 @@ class Dispatcher:
         sink = settled.message.sink
         outcome = settled.attempt.outcome if sink in self._sinks else "missing"
         self.attempts[sink, outcome] += 1
-        tell(settled)
+        tell(settled, self._sample)
         self._traced.delivered(settled)
 
     def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
@@ -226,15 +232,16 @@ class Dispatcher:
         sink = self._sinks.get(message.sink)
         result = Failed(MISSING) if sink is None else await self._deliver(sink, message, started_at)
         ended_at = max(self._clock(), started_at)
-        attempt = DeliveryAttempt(
-            id="",
-            outbox_id=message.id,
-            number=0,
-            started_at=started_at,
-            duration_ms=round((ended_at - started_at).total_seconds() * 1000),
-            http_status=result.http_status,
-            outcome="delivered" if isinstance(result, Delivered) else "failed",
-            error=None if isinstance(result, Delivered) else result.error,
+        attempt = made(  # `settle_all` says the rest of it
+            DeliveryAttempt,
+            {
+                "outbox_id": message.id,
+                "started_at": started_at,
+                "duration_ms": round((ended_at - started_at).total_seconds() * 1000),
+                "http_status": result.http_status,
+                "outcome": "delivered" if isinstance(result, Delivered) else "failed",
+                "error": None if isinstance(result, Delivered) else result.error,
+            },
         )
         return Ended(message, attempt, result, ended_at, is_missing=sink is None)
 

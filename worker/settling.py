@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -68,12 +68,16 @@ class Settling:
         return Settlement(message, attempt, OutboxStatus.PENDING, at + timedelta(seconds=delay))
 
 
-def tell(settled: Settlement) -> None:
-    """The log says what became of the effect; call it after the commit."""
-    attempt = settled.attempt
+def tell(settled: Settlement, sample: Callable[[str], int]) -> None:
+    """The log says what became of the effect; call it after the commit. `sample`: see Dispatcher."""
+    attempt, count = settled.attempt, 1
+    if settled.status is OutboxStatus.DELIVERED:
+        count = sample("effect.delivered")
+        if not count:
+            return
     said = {**about(settled.message), "http_status": attempt.http_status}
     if settled.status is OutboxStatus.DELIVERED:
-        _log.info("effect.delivered", **said)
+        _log.info("effect.delivered", **said, sampled=count)
     elif settled.status is OutboxStatus.DEAD:
         _log.error("effect.dead", **said, error=attempt.error)
     else:

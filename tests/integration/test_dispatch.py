@@ -160,7 +160,33 @@ def test_delivered(shop: Shop) -> None:
         "effect": "payment.paid",
         "attempt": 1,
         "http_status": 204,
+        "sampled": 1,
     }
+
+
+def test_lines_left_out(shop: Shop) -> None:
+    """Of effects delivered by the thousand some lines are left out, and no failure's; all attempts are kept."""
+    message_ids = [shop.owe(shop.payment()) for _ in range(3)]
+    shop.receiver.answers += [Response(status_code=204), Response(status_code=500), Response(status_code=204)]
+    asked: list[str] = []
+
+    def sample(event: str) -> int:
+        asked.append(event)
+        return 0 if len(asked) == 1 else 2
+
+    async def scenario() -> None:
+        sink = shop.http_sink()
+        dispatcher = shop.dispatcher({"shop": sink}, sample=sample, concurrency=1)
+        assert await dispatcher.step() == 3
+        assert dispatcher.attempts == {("shop", "delivered"): 2, ("shop", "failed"): 1}
+        await sink.aclose()
+
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+    assert asked == ["effect.delivered"] * 2
+    told = [(log["event"], log.get("sampled")) for log in logs if log["event"].startswith("effect.")]
+    assert told == [("effect.failed", None), ("effect.delivered", 2)]
+    assert [len(shop.attempts(message_id)) for message_id in message_ids] == [1, 1, 1]
 
 
 def test_retry_then_success(shop: Shop) -> None:
