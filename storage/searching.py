@@ -5,7 +5,7 @@ Whole values alone, each found by an index: nothing here looks through a table.
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy import ColumnElement, select
 
 from storage.engine import Unit
 from storage.ids import is_id
@@ -62,15 +62,22 @@ def whole_id(words: str) -> list[str]:
 def places(unit: Unit) -> list[tuple[str, str]]:
     """The accounts and kinds of which there are payments; each takes one step down an index."""
     found: list[tuple[str, str]] = []
+    while (place := _place_after(unit, found[-1] if found else None)) is not None:
+        found.append(place)
+    return found
+
+
+def _place_after(unit: Unit, place: tuple[str, str] | None) -> tuple[str, str] | None:
+    """Of the same account first: two pairs that are compared are more than SQLite looks for in an index."""
     columns = (_payment.c.account, _payment.c.kind)
-    while True:
-        query = select(*columns).order_by(*columns).limit(1)
-        if found:
-            query = query.where(tuple_(*columns) > tuple_(*found[-1]))
-        row = unit.execute(query).first()
-        if row is None:
-            return found
-        found.append((row[0], row[1]))
+    query = select(*columns).order_by(*columns).limit(1)
+    if place is None:
+        wanted = [query]
+    else:
+        is_next = (_payment.c.account == place[0], _payment.c.kind > place[1])
+        wanted = [query.where(*is_next), query.where(_payment.c.account > place[0])]
+    rows = (unit.execute(each).first() for each in wanted)
+    return next(((row[0], row[1]) for row in rows if row is not None), None)
 
 
 def _about(unit: Unit, table: Any, words: str, found: set[str]) -> list[str]:
