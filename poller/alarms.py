@@ -10,6 +10,8 @@ from poller.rhythm import Rhythm
 from statemachine import statements
 from statemachine.phases import Alarm, Source
 from storage import inbox, push
+from storage.budget import Breaker
+from storage.dead import Dead
 from storage.tables import InboxMessage
 from storage.tables_asking import PushQuality, PushWatch
 
@@ -138,6 +140,39 @@ def loss(watch: PushWatch, rows: Iterable[PushQuality], now: datetime, limit: Lo
             details: Details = {"kind": kind, "loss": round(share.loss or 0.0, 3), "changes": share.samples}
             return Change(Alarm.PUSH_LOSS, now, False, words, details)
     return None
+
+
+def unreachable(watch: PushWatch, breaker: Breaker, now: datetime, after: timedelta) -> Change | None:
+    """Whether questions have met outages for longer than `after`, or one was answered since that began.
+
+    A breaker that is open and that nobody has tried again until then says nothing: there was nothing to ask.
+    """
+    stands = watch.alarms.get(Alarm.UNREACHABLE)
+    if stands is not None:
+        since = _instant(stands["since"])
+        if breaker.broken_at is not None and breaker.broken_at <= since:
+            return None
+        words = f"a question was answered again, about {spoken(now - since)} after the first that was not"
+        return Change(Alarm.UNREACHABLE, since, True, words, {"away_seconds": round((now - since).total_seconds())})
+    since_at, again_at = breaker.broken_at, breaker.probe_at
+    if since_at is None or again_at is None or min(now, again_at) < since_at + after:
+        return None
+    words = f"no question was answered for {spoken(now - since_at)}, {breaker.failures} outages in a row"
+    details: Details = {"away_seconds": round((now - since_at).total_seconds()), "outages": breaker.failures}
+    return Change(Alarm.UNREACHABLE, since_at, False, words, details)
+
+
+def dead_letters(watch: PushWatch, dead: Dead, now: datetime) -> Change | None:
+    """Whether something was given up, or nothing that was given up is left."""
+    stands = watch.alarms.get(Alarm.DEAD_LETTERS)
+    is_any = bool(dead.messages or dead.effects)
+    if is_any is (stands is not None):
+        return None
+    if stands is not None:
+        since = _instant(stands["since"])
+        return Change(Alarm.DEAD_LETTERS, since, True, "no message and no effect of a payment is dead any more", {})
+    words = f"messages that are dead: {dead.messages}, effects: {dead.effects}; mend the cause, then replay or redrive"
+    return Change(Alarm.DEAD_LETTERS, now, False, words, {"messages": dead.messages, "effects": dead.effects})
 
 
 def at_least(lost: float, changes: float) -> float:

@@ -18,7 +18,8 @@ from poller.pushed import Push, Tally
 from poller.rhythm import Rhythm
 from providers.contract import Provider, Statement
 from statemachine.phases import Alarm, Source
-from storage import histogram, history, inbox, push, push_watch
+from storage import budget, dead, histogram, history, inbox, push, push_watch
+from storage.dead import Dead
 from storage.engine import Database, Unit
 from storage.push_watch import Rejection
 from storage.tables import InboxMessage, RejectedDelivery, Transition
@@ -50,6 +51,7 @@ class MeterSettings:
     every: timedelta = timedelta(minutes=1)
     grace: timedelta | None = None  #: None: twice the account's own p99 lag, from 15 minutes to 6 hours
     loss: Loss = field(default_factory=Loss)
+    unreachable: timedelta = timedelta(minutes=10)  #: how long questions may meet outages before that alarms
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class _Seen:
     kinds: dict[str, str]
     chains: dict[str, list[Transition]]
     heard_at: datetime | None
+    dead: Dead
     has_more: bool
     grace: timedelta
 
@@ -110,7 +113,7 @@ class PushMeter:
         _move_on(watch, seen, now, self._settings.every)
         with self._database.write() as unit:
             push_watch.add(unit, account, tally.rows)
-            changes = [] if seen.has_more else self._alarms(unit, watch, rhythm, now)
+            changes = [] if seen.has_more else self._alarms(unit, watch, rhythm, seen.dead, now)
             for change in changes:
                 alarms.stand(watch, change, now)
                 inbox.record(unit, [_message(account, change, now)])
@@ -156,6 +159,7 @@ class PushMeter:
             kinds=push_watch.kinds_of(unit, sorted({*ids, *(m.payment_id for m in again if m.payment_id)})),
             chains=history.of_payments(unit, sorted({transition.payment_id for transition, _ in judged})),
             heard_at=heard_at,
+            dead=dead.of_account(unit, account),
             has_more=not (is_end and is_last and is_all_again and len(rejected) < _REJECTED),
             grace=grace,
         )
@@ -222,12 +226,14 @@ class PushMeter:
         watch.rhythm = rhythm.dump()
         return rhythm
 
-    def _alarms(self, unit: Unit, watch: PushWatch, rhythm: Rhythm, now: datetime) -> list[Change]:
+    def _alarms(self, unit: Unit, watch: PushWatch, rhythm: Rhythm, dead_letters: Dead, now: datetime) -> list[Change]:
         rows = push.between(unit, watch.account, (now - _LOOK_BACK).date(), now.date())
         found = (
             alarms.silence(watch, rhythm, now, self._settings.every),
             alarms.unverified(watch, rhythm, now),
             alarms.loss(watch, rows, now, self._settings.loss),
+            alarms.unreachable(watch, budget.breaker(unit, watch.account), now, self._settings.unreachable),
+            alarms.dead_letters(watch, dead_letters, now),
         )
         return [change for change in found if change is not None]
 
@@ -278,5 +284,7 @@ def _tell(account: str, change: Change) -> None:
         Alarm.SILENT: "account.silent",
         Alarm.PUSH_LOSS: "account.push_lost",
         Alarm.UNVERIFIED: "account.unverified",
+        Alarm.UNREACHABLE: "account.unreachable",
+        Alarm.DEAD_LETTERS: "account.dead_letters",
     }[change.alarm]
     log.warning(event, account=account, reason=change.reason, **change.details)

@@ -40,6 +40,9 @@ class Alarm(StrEnum):
     UNVERIFIED = "unverified"  #: deliveries come, and every one fails verification
     DRIFT = "drift"  #: a reconciliation found what nobody had told here; ends with itself
 
+    UNREACHABLE = "unreachable"  #: questions have met outages for so long that somebody should know
+    DEAD_LETTERS = "dead_letters"  #: messages or payments' effects were given up, and nobody has mended that
+
     @property
     def effect(self) -> str:
         """What is owed to the world for it, such as "account.silent"."""
