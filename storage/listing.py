@@ -75,11 +75,14 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     """One row more than wanted is looked for, which says whether there are more."""
     table = table_of(model)
     is_backwards = place.before is not None and place.after is None
-    is_rare = model is Payment and (not _RARE.isdisjoint(wanted.among) or wanted.present.get("review") is True)
+    is_named = model is Payment and not _RARE.isdisjoint(wanted.among)
+    is_in_review = model is Payment and not is_named and wanted.present.get("review") is True
+    is_rare = is_named or is_in_review
+    of = in_order(unit, table.c.account, is_sorted=is_in_review)  # nor through all payments of the account
     by = in_order(unit, table.c.id, is_sorted=is_rare)
     order = by if is_backwards else by.desc()
-    conditions = _conditions(table, wanted)
-    if model is Payment and not _RARE.isdisjoint(wanted.among) and "kind" not in wanted.among:
+    conditions = _conditions({**table.c, "account": of}, wanted)
+    if is_named and "kind" not in wanted.among:
         # The indexes go by kind before they go by name, and SQLite does not skip over what it is not told.
         conditions.append(table.c.kind.in_({kind for _, kind in places(unit)}))
     if place.after is not None:
@@ -87,10 +90,10 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     if place.before is not None:
         conditions.append(table.c.id > place.before)
     accounts = wanted.among.get("account", ())
-    if model is Payment and len(accounts) > 1 and _RARE.isdisjoint(wanted.among):
+    if model is Payment and len(accounts) > 1 and not is_named:
         # Each account's newest come from its own end of the index; all accounts' together would be sorted first.
         ids = [
-            select(table.c.id).where(table.c.account == account, *conditions).order_by(order).limit(place.limit + 1)
+            select(table.c.id).where(of == account, *conditions).order_by(order).limit(place.limit + 1)
             for account in accounts
         ]
         conditions = [table.c.id.in_(union_all(*(select(each.subquery().c.id) for each in ids)))]
@@ -99,16 +102,16 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     return Page(rows[::-1] if is_backwards else rows, has_more=len(found) > place.limit)
 
 
-def _conditions(table: Any, wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(columns: Mapping[str, Any], wanted: Wanted) -> list[ColumnElement[bool]]:
     made = [
-        table.c[name] == (literal(values[0], literal_execute=True) if name in _SPELLED else values[0])
+        columns[name] == (literal(values[0], literal_execute=True) if name in _SPELLED else values[0])
         if len(values) == 1
-        else table.c[name].in_(values)
+        else columns[name].in_(values)
         for name, values in wanted.among.items()
     ]
-    made += [table.c[name] >= value for name, value in wanted.at_least.items()]
-    made += [table.c[name] < value for name, value in wanted.below.items()]
+    made += [columns[name] >= value for name, value in wanted.at_least.items()]
+    made += [columns[name] < value for name, value in wanted.below.items()]
     made += [
-        table.c[name].is_not(None) if is_there else table.c[name].is_(None) for name, is_there in wanted.present.items()
+        columns[name].is_not(None) if is_there else columns[name].is_(None) for name, is_there in wanted.present.items()
     ]
     return made

@@ -117,7 +117,7 @@ def page(unit: Unit, shelf: Shelf, wanted: Wanted, place: Place) -> Sifted:
     """The rows of one page. Nothing but `WALK` rows, or what an index points at, is looked at for it."""
     table = table_of(shelf.model)
     served, sifted = _rules(shelf, wanted)
-    conditions = _conditions(table.c, served, wanted)
+    conditions = _served(unit, shelf, table, served, wanted)
     by = in_order(unit, table.c.id, is_sorted=_are_few(unit, shelf, served, table, conditions))
     order = by if place.is_ascending else by.desc()
     if place.after is not None:
@@ -141,7 +141,7 @@ def count(unit: Unit, shelf: Shelf, wanted: Wanted) -> Counted:
     """How many rows are wanted, up to `COUNTED` of them, and among the newest `WALK` where no index serves."""
     table = table_of(shelf.model)
     served, sifted = _rules(shelf, wanted)
-    conditions = _conditions(table.c, served, wanted)
+    conditions = _served(unit, shelf, table, served, wanted)
     if not sifted:
         inner = select(table.c.id).where(*conditions).limit(COUNTED + 1).subquery()
         number = unit.execute(select(func.count()).select_from(inner)).scalar_one()
@@ -193,12 +193,20 @@ def _conditions(columns: Any, rules: Sequence[Rule], wanted: Wanted | None = Non
         else:
             made.append(column == value)
     if wanted is not None and wanted.since is not None:
-        made.append(columns.id >= first_id(wanted.since))
+        made.append(columns["id"] >= first_id(wanted.since))
     if wanted is not None and wanted.until is not None:
-        made.append(columns.id < first_id(wanted.until))
+        made.append(columns["id"] < first_id(wanted.until))
     if wanted is not None and wanted.ids is not None:
-        made.append(columns.id.in_(wanted.ids))
+        made.append(columns["id"].in_(wanted.ids))
     return made
+
+
+def _served(
+    unit: Unit, shelf: Shelf, table: Table, served: Sequence[Rule], wanted: Wanted
+) -> list[ColumnElement[bool]]:
+    """What an index serves. Where that is one of few rows, SQLite is kept from going through all of the account's."""
+    account = in_order(unit, table.c.account, is_sorted=_is_gathered(shelf, served))
+    return _conditions({**table.c, "account": account}, served, wanted)
 
 
 def _walk(table: Table, conditions: Sequence[ColumnElement[bool]], sifted: Sequence[Rule], order: Any) -> Subquery:
@@ -222,12 +230,15 @@ def in_order(unit: Unit, column: Any, *, is_sorted: bool) -> Any:
 
 def _are_few(unit: Unit, shelf: Shelf, served: Sequence[Rule], table: Table, conditions: Any) -> bool:
     """Whether so few rows are served by an index of another order that they are sorted at once."""
-    gathered = any(shelf.gathered.get(name, "") in (None, value) and value is not False for name, value in served)
-    if unit.dialect != "sqlite" or not gathered:
+    if unit.dialect != "sqlite" or not _is_gathered(shelf, served):
         return False
     inner = select(literal(1)).select_from(table).where(*conditions).limit(WALK + 1).subquery()
     number: int = unit.execute(select(func.count()).select_from(inner)).scalar_one()
     return number <= WALK
+
+
+def _is_gathered(shelf: Shelf, served: Sequence[Rule]) -> bool:
+    return any(shelf.gathered.get(name, "") in (None, value) and value is not False for name, value in served)
 
 
 def _columns(shelf: Shelf) -> list[ColumnElement[Any]]:

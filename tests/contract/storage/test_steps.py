@@ -1,0 +1,99 @@
+"""What SQLite does for one page is the same however many rows there are: it is counted in its own instructions.
+
+A plan alone does not tell: of an index that serves the first of two columns SQLite may go through every entry.
+"""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import insert
+
+from statemachine.phases import Phase
+from storage import inbox, listing, outbox, searching, sifting, story_page, tallies
+from storage.columns import table_of
+from storage.engine import values
+from storage.sifting import Place
+from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
+from storage.tallies import Money
+from tests.builders import a_message, a_payment
+from tests.fakes.clock import START
+from tests.fakes.databases import copy_of
+from tests.fakes.rows import a_transition, an_effect, id_at
+
+ROWS = 4000
+
+#: Far more than any of these needs, and less than one instruction for each row.
+BOUND = ROWS // 2
+
+MINUTE = timedelta(minutes=1)
+IN_REVIEW = listing.Wanted(among={"account": ["acme"]}, present={"review": True})
+MONEY = Money("acme", "payin", "USD", Phase.PAID)
+
+
+@pytest.fixture(scope="module")
+def filled(template, tmp_path_factory):
+    """So many payments, a minute apart, each with a message, a transition, an effect and what somebody did about it."""
+    database = copy_of(template, tmp_path_factory.mktemp("steps") / "steps.db")
+    rows = {model: [] for model in (Payment, InboxMessage, Transition, OutboxMessage, OperatorAction)}
+    for number in range(ROWS):
+        at = START + number * MINUTE
+        payment = a_payment(
+            id=id_at(at), account="acme", kind="payin", phase="paid", currency="USD", amount_minor=5, created_at=at
+        )
+        message = a_message(account="acme", message_id=id_at(at))
+        message.status, message.payment_id = "decided", payment.id
+        action = OperatorAction(id=id_at(at), account="acme", at=at, actor="ada", action="replay", subject=message.id)
+        action.reason = "a test"
+        rows[Payment].append(payment)
+        rows[InboxMessage].append(message)
+        rows[Transition].append(a_transition(payment, 1, "paid", at))
+        rows[OutboxMessage].append(an_effect(at=at, payment_id=payment.id, cause=message.id, status="delivered"))
+        rows[OperatorAction].append(action)
+    with database.write() as unit:
+        for model, made in rows.items():
+            unit.execute(insert(table_of(model)), [values(row) for row in made])
+    yield database, [row.id for row in rows[Payment]], [row.id for row in rows[OutboxMessage]]
+    database.close()
+
+
+PAGES = {
+    "the page of a payment": lambda unit, payment, _owed: story_page.read(unit, payment).happenings,
+    "messages about a payment": lambda unit, payment, _owed: inbox.concerning(unit, payment),
+    "what made an effect owed": lambda unit, _payment, owed: outbox.causes_of(unit, [owed]),
+    "a search that finds": lambda unit, payment, _owed: searching.payment_ids(unit, payment),
+    "a search that finds nothing": lambda unit, _payment, _owed: searching.payment_ids(unit, "order-none") == [],
+    "places of payments": lambda unit, _payment, _owed: searching.places(unit) == [("acme", "payin")],
+    "payments behind a sum": lambda unit, _payment, _owed: tallies.entries(
+        unit, START, START + 10 * MINUTE, [MONEY], after=None, limit=100
+    ),
+    "an account's payments in review": lambda unit, _payment, _owed: (
+        listing.payments(unit, IN_REVIEW, listing.Place(20)).rows == []
+    ),
+    "a table of an account's payments in review": lambda unit, _payment, _owed: (
+        sifting.page(unit, sifting.PAYMENTS, sifting.Wanted({"account": "acme"}, {"review": True}), Place(50)).lines
+        == []
+    ),
+    "how many of an account's payments are in review": lambda unit, _payment, _owed: (
+        sifting.count(unit, sifting.PAYMENTS, sifting.Wanted({"account": "acme"}, {"review": True})).number == 0
+    ),
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_a_page_takes_the_same_steps_however_many_rows_there_are(filled, page):
+    database, payments, owed = filled
+    steps = 0
+
+    def count():
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with database.read() as unit:
+        driver = unit._connection.connection.driver_connection
+        driver.set_progress_handler(count, 1)
+        try:
+            assert page(unit, payments[ROWS // 2], owed[ROWS // 2])
+        finally:
+            driver.set_progress_handler(None, 0)
+    assert 0 < steps < BOUND
