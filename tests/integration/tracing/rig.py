@@ -16,6 +16,7 @@ from receipted.settings_tracing import TracingSettings
 from receipted.wiring import Service
 from tests.contract.fulfilment.receiver import KEY, Receiver
 from tests.fakes.collector import Collector, collecting
+from tests.integration.cli.settings import NOWHERE
 from tests.integration.receiver.serving import Served, serving, settings
 
 HEADER = "api-key=a%20secret-for-the-collector"
@@ -35,7 +36,10 @@ def configured(folder: Path, database: str, shop: str, endpoint: str | None, **t
     sink = SinkSettings(name="shop", url=shop, secrets=(Secret(KEY, reference="env:SHOP"),))
     given: dict[str, Any] = {"endpoint": endpoint, "share": 1.0, "headers": Secret(HEADER, reference="env:HEADERS")}
     made = TracingSettings.model_validate({**given, **tracing})
-    return settings(folder, tick=0.05, database=database).model_copy(update={"sinks": (sink,), "tracing": made})
+    found = settings(folder, tick=0.05, database=database)
+    away = {"base_url": NOWHERE, "options": {"allow_loopback_http": True}}
+    accounts = {name: account.model_copy(update=away) for name, account in found.accounts.items()}
+    return found.model_copy(update={"sinks": (sink,), "tracing": made, "accounts": accounts})
 
 
 @contextmanager
