@@ -115,6 +115,7 @@ def test_by_starttls_with_a_password(server: SmtpServer, authority: tls.Authorit
 
 
 def test_by_tls_from_the_first_byte(certificate: tuple[str, str], authority: tls.Authority) -> None:
+    """With smtps:// nothing at all is said in the clear."""
     with SmtpServer(certificate, is_implicit=True) as server:
         assert deliver(sink_of(server.port, authority, scheme="smtps")) == [Delivered()]
         assert [taken.is_secure for taken in server.taken] == [True]
@@ -158,6 +159,7 @@ def test_plain_text_stays_on_this_machine(server: SmtpServer, authority: tls.Aut
 
 
 def test_a_private_address_is_refused(server: SmtpServer, authority: tls.Authority) -> None:
+    """A name that leads into a private network that is not allowed is not even connected to."""
     [result] = deliver(sink_of(server.port, authority, allowed_networks=()))
     assert result == Failed("the host has an address that is neither public nor allowed")
     assert not server.said
@@ -177,6 +179,7 @@ def test_a_private_address_is_refused(server: SmtpServer, authority: tls.Authori
     ],
 )
 def test_urls_that_are_refused(url: str) -> None:
+    """Whatever is no mail server's bare URL is refused at the start, and no password in it is repeated."""
     with pytest.raises(InsecureSinkUrl) as caught:
         EmailSink("mail", url, HEAD)
     assert "word" not in str(caught.value)
@@ -196,6 +199,7 @@ def test_urls_that_are_refused(url: str) -> None:
     ],
 )
 def test_settings_that_cannot_work(head: Letterhead, settings: dict[str, object]) -> None:
+    """What could not work, or would steer a header, is refused at the start."""
     with pytest.raises(InvalidSink):
         EmailSink("mail", "smtps://mail.example", head, **settings)  # type: ignore[arg-type]
 
@@ -288,12 +292,14 @@ def test_an_end_without_an_answer_is_tried_again_as_the_same_mail(server: SmtpSe
 
 
 def test_nobody_there(authority: tls.Authority) -> None:
+    """A closed port is a failure, not an exception."""
     with SmtpServer() as gone:
         port = gone.port
     assert deliver(sink_of(port, authority)) == [Failed("no answer (ConnectionRefusedError)")]
 
 
 def test_a_payload_of_no_effect_is_final(server: SmtpServer, authority: tls.Authority) -> None:
+    """What cannot be read will never be readable: no attempt is made again."""
     results = deliver(sink_of(server.port, authority), *(owed(payload=text) for text in ("", "[]", '{"data": 1}')))
     assert results == [Failed("the payload is none of an effect", is_final=True)] * 3
 
@@ -302,6 +308,7 @@ def test_a_payload_of_no_effect_is_final(server: SmtpServer, authority: tls.Auth
 
 
 def test_an_alarm_says_what_it_is_and_where_to_look(server: SmtpServer, authority: tls.Authority) -> None:
+    """Subject, headers and text tell a person on call what it is, since when, what to do, and where."""
     deliver(sink_of(server.port, authority))
     sent = server.taken[0].mail
     assert sent["Subject"] == (
@@ -391,10 +398,12 @@ def test_hostile_words_steer_nothing(server: SmtpServer, authority: tls.Authorit
 
 
 def test_without_a_console_no_page_is_named() -> None:
+    """Where there is no console, no address is given that would lead nowhere."""
     text = mail(owed(), Letterhead("r@example.com", ("a@example.com",))).get_content()
     assert "http" not in text
 
 
 def test_neither_password_nor_username_is_shown(server: SmtpServer, authority: tls.Authority) -> None:
+    """A sink that is printed, as in a traceback, shows neither."""
     sink = sink_of(server.port, authority, username="mail-user", password="the-pass-word")
     assert "the-pass-word" not in repr(sink) + repr(sink._server)
