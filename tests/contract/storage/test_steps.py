@@ -81,6 +81,7 @@ PAGES = {
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_a_page_takes_the_same_steps_however_many_rows_there_are(filled, page):
+    """One half of an instruction for each row is not enough to look at every row."""
     database, payments, owed = filled
     steps = 0
 
