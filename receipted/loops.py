@@ -3,7 +3,6 @@
 import asyncio
 import math
 import signal
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -26,17 +25,12 @@ class Wake:
     def __init__(self, gap: float = 0.0) -> None:
         self._event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()  #: the loop's
         self._gap = gap
         self._woken_at = -math.inf
 
     def __call__(self) -> None:
         """There may be work."""
-        if self._event.is_set():
-            return
-        if threading.get_ident() == self._thread:
-            self._event.set()
-        else:
+        if not self._event.is_set():
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float) -> None:
