@@ -215,7 +215,9 @@ def translated() -> Iterator[None]:
         yield
     except (IntegrityError, DataError, ProgrammingError) as fault:
         if is_moved_partition(fault.orig):
-            raise StorageUnavailable("a partition was made at that moment") from None
+            moved = StorageUnavailable("a partition was made at that moment")
+            moved.is_rivalry = True
+            raise moved from None
         raise without_values(fault) from None  # a fault of one row or of the program, not of the database
     except DBAPIError as fault:
         # The statement and its parameters stay out of the message: they hold payloads.

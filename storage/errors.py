@@ -14,7 +14,7 @@ class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     status = 503
     retryable: ClassVar[bool] = True
-    is_rivalry: bool = False  #: another unit of work was let go first, in a deadlock; a repeat will do
+    is_rivalry: bool = False  #: another unit of work was first, in a deadlock or with a partition; a repeat will do
 
 
 class DatabaseUnsupported(ServiceError):

@@ -126,11 +126,11 @@ class PostgresqlStore:
                 outcomes = await _record(
                     connection, batch, is_repeat=bool(deadlocks or losses), is_repeating=self._is_repeating
                 )
-            except asyncpg.DeadlockDetectedError as fault:
+            except (asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError) as fault:
                 deadlocks += 1
                 self._free.append(connection)
-                if deadlocks > _DEADLOCKS:
-                    raise _unavailable(fault) from None
+                if deadlocks > _DEADLOCKS or not _is_rivalry(fault):
+                    raise _named(fault) from None
             except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as fault:
                 if not is_lost(fault) or isinstance(fault, asyncpg.DataError):
                     self._free.append(connection)
@@ -211,6 +211,11 @@ async def _known(connection: ConfirmingConnection, batch: Sequence[Arrival]) -> 
         [a.received_at for a in batch],
     )
     return rows
+
+
+def _is_rivalry(fault: Exception) -> bool:
+    """Whether somebody else was there first, and nothing was kept: the same once more will do."""
+    return isinstance(fault, asyncpg.DeadlockDetectedError) or is_moved_partition(fault)
 
 
 def _named(fault: Exception) -> Exception:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -16,11 +17,12 @@ from storage import connections, inbox
 from storage.arrivals import Arrival, arrived, message_of
 from storage.engine import Database, columns_of
 from storage.errors import SchemaOutdated, StorageUnavailable
-from storage.ids import new_id
+from storage.ids import first_id, new_id
 from storage.inbox import Recorded
 from storage.intake import Outcome, Store, Unstorable, store_for
 from storage.tables import InboxMessage
 from tests.fakes.clock import START
+from tests.fakes.waiting import until
 
 _ZONE = timezone(timedelta(hours=5, minutes=45))
 
@@ -353,3 +355,34 @@ def test_any_mix_of_deliveries_is_as_record_leaves_it(database, deliveries, batc
 
     assert kept(quick) == kept(slow)
     assert sum(duplicate for duplicate, _ in told(got)) == sum(duplicate for duplicate, _ in told(expected))
+
+
+def test_a_batch_that_meets_a_partition_in_the_making_is_kept_all_the_same(postgresql, request):
+    """Its rows were on their way to the partition that held the rest until then; nobody is told 503 for that."""
+    database, arrival, began = postgresql.cleaned(), an_arrival(), threading.Event()
+    request.addfinalizer(database.close)
+    today = datetime.now(UTC)
+
+    def is_waited_for() -> bool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        with database.read() as unit:
+            return bool(unit.execute(text(query)).scalar_one())
+
+    def making() -> None:
+        low, high = first_id(today - timedelta(days=1)), first_id(today + timedelta(days=1))
+        of = f"PARTITION OF inbox_message FOR VALUES FROM ('{low}') TO ('{high}')"
+        with database.write() as unit:
+            unit.execute(text("LOCK TABLE inbox_message_rest IN ACCESS EXCLUSIVE MODE"))
+            began.set()
+            until(is_waited_for, 10, lambda: "the batch to wait")
+            unit.execute(text(f"CREATE TABLE inbox_message_p19990101 {of}"))
+
+    with ThreadPoolExecutor(1) as threads:
+        made = threads.submit(making)
+        assert began.wait(10)
+        assert write(database, [arrival]) == [[Recorded(arrival.id)]]
+        made.result(10)
+
+    with database.read() as unit:
+        found = unit.execute(text("SELECT count(*) FROM inbox_message_p19990101")).scalar_one()
+    assert found == 1
