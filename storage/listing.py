@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 from sqlalchemy import ColumnElement, literal, select, union_all
 from sqlmodel import SQLModel
 
+from storage import sifting
 from storage.columns import table_of
 from storage.engine import Unit
 from storage.searching import places
@@ -77,7 +78,7 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     is_backwards = place.before is not None and place.after is None
     is_named = model is Payment and not _RARE.isdisjoint(wanted.among)
     is_in_review = model is Payment and not is_named and wanted.present.get("review") is True
-    is_rare = is_named or is_in_review
+    is_rare = is_named or is_in_review or _is_few_pending(unit, model, wanted)
     of = in_order(unit, table.c.account, is_sorted=is_in_review)  # nor through all payments of the account
     by = in_order(unit, table.c.id, is_sorted=is_rare)
     order = by if is_backwards else by.desc()
@@ -100,6 +101,13 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     found = unit.all(model, select(table).where(*conditions).order_by(order).limit(place.limit + 1))
     rows = found[: place.limit]
     return Page(rows[::-1] if is_backwards else rows, has_more=len(found) > place.limit)
+
+
+def _is_few_pending(unit: Unit, model: type[SQLModel], wanted: Wanted) -> bool:
+    """Whether the index of what waits, which is in another order, has so few rows that they are sorted at once."""
+    if unit.dialect != "sqlite" or model is not OutboxMessage or list(wanted.among.get("status", ())) != ["pending"]:
+        return False
+    return sifting.count(unit, sifting.OWED, sifting.Wanted({"status": "pending"})).is_more is False
 
 
 def _conditions(columns: Mapping[str, Any], wanted: Wanted) -> list[ColumnElement[bool]]:

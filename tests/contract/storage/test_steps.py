@@ -69,6 +69,9 @@ PAGES = {
     "an account's payments in review": lambda unit, _payment, _owed: (
         listing.payments(unit, IN_REVIEW, listing.Place(20)).rows == []
     ),
+    "effects that wait": lambda unit, _payment, _owed: (
+        listing.owed(unit, listing.Wanted(among={"status": ["pending"]}), listing.Place(20)).rows == []
+    ),
     "a table of an account's payments in review": lambda unit, _payment, _owed: (
         sifting.page(unit, sifting.PAYMENTS, sifting.Wanted({"account": "acme"}, {"review": True}), Place(50)).lines
         == []
