@@ -27,11 +27,11 @@ GLOSSARY: Final = frozenset(
         *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "queue"),
         *("reconciliation", "request", "return", "review", "sandbox", "schema", "service", "settings"),
         *("alarm", "push", "silence", "sink", "storage", "transition", "warning", "webhook", "worker"),
-        *("drift", "partition", "reconcile", "retention", "trace"),
+        *("drift", "partition", "reconcile", "retention", "trace", "login", "session"),
         # what became of them
         *("abandoned", "advanced", "answered", "applied", "asked", "broken", "cancelled", "checked"),
         *("claimed", "closed", "conflicting", "created", "dead", "decided", "delivered", "done", "dropped"),
-        *("expired", "exposed", "failed", "found", "full", "gave", "late", "lost", "migrated", "missing"),
+        *("ended", "expired", "exposed", "failed", "found", "full", "gave", "late", "lost", "migrated", "missing"),
         *("opened", "parked", "paused", "read", "ready", "recorded", "redeemed", "redelivered", "redriven"),
         *("refused", "registered", "rejected", "released", "replayed", "rescued", "resolved", "resumed"),
         *(
@@ -45,6 +45,7 @@ GLOSSARY: Final = frozenset(
             "started",
             "stopped",
             "stopping",
+            "succeeded",
             "swept",
         ),
         *("unavailable", "unknown", "unreadable", "unrenderable", "unstorable", "unverified", "up", "verified"),

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from receipted.app import create_app, working
 from receipted.cli import output, server
 from receipted.cli.context import AsJson, opened
 from receipted.cli.exits import Exit
@@ -131,6 +130,8 @@ def _check(service: Service, *, as_json: bool) -> None:
 
 
 def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -> None:
+    from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
+
     settings = service.settings.service
     listener = server.listen(settings.listen_host, settings.listen_port)
 
@@ -144,6 +145,8 @@ def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -
 
 def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
     """So many processes take connections from one listening socket; the kernel gives each to whoever is free."""
+    from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
+
     if service.database.engine.dialect.name == "sqlite":
         raise OneWriter("SQLite has one writer, which one process is: --workers needs PostgreSQL", param="workers")
     settings = service.settings.service
@@ -184,6 +187,8 @@ def webhook_url(service: Service, account: str) -> str:
 
 
 async def _work(service: Service, listener: socket.socket | None, *, as_json: bool) -> None:
+    from receipted.app import working  # noqa: PLC0415 - it takes time that no other command should
+
     with until_signalled() as stop:
         async with working(service), answering(service, listener):
             url = server.address(listener) if listener is not None else None

@@ -17,7 +17,6 @@ from audit.verify import Audit, Report
 from console.passwords import hashed, made
 from console.person import Role, new_person
 from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.app import create_app
 from receipted.commands import Commands
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
@@ -79,6 +78,8 @@ class Demonstration:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Commands]:
         """The service runs within the block as `receipted serve` does; the commands are a merchant's or operator's."""
+        from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
+
         app = create_app(self.service, with_work=True)
         server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_config=None, access_log=False, lifespan="on", proxy_headers=False)
