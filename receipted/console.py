@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope
 
-from audit.export import export
-from audit.verify import Audit
 from console.parts import Account, Bounds, Parts, Proof, VerifyingKey
 from console.routes import routes
 from console.signing import Signing
@@ -21,6 +19,7 @@ from providers.errors import UnsupportedByProvider
 from receipted.catalogue import budget_of
 from receipted.commands import Commands
 from receipted.errors import NotRunning
+from receipted.proving import Prover
 from receipted.redeeming import redeem_one
 from receipted.wiring import Service, WiredAccount
 from receiver.body import read_body
@@ -65,7 +64,7 @@ class Console:
             clock=service.clock,
             commands=self._given,
             accounts={name: self._account(account) for name, account in service.accounts.items()},
-            prover=_Prover(service),
+            prover=Prover(service, Proof),
             asking=_Asking(service, lambda: self._clients),
             redeem=_Redeem(service),
             signing=Signing(signing_keys(service)),
@@ -164,25 +163,3 @@ class _Asking:
         except UnsupportedByProvider:
             return False
         return True
-
-
-class _Prover:
-    """The audit of one payment, as the console asks for it."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def prove(self, payment_id: str) -> Proof:
-        report = Audit(self._service.database, self._service.audited_accounts()).of_payment(payment_id)
-        return Proof(
-            messages=report.messages,
-            signatures=report.signatures,
-            unverifiable=report.unverifiable,
-            transitions=report.transitions,
-            effects=report.outbox,
-            faults=[(fault.table, fault.row, fault.problem) for fault in report.faults],
-            retained=report.retained,
-        )
-
-    def export(self, payment_id: str) -> Iterable[str]:
-        return export(self._service.database, payment_id)

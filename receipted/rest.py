@@ -1,7 +1,7 @@
 """The merchant's API put together: what `api/` needs, from the service's own parts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.routing import BaseRoute
@@ -9,11 +9,10 @@ from starlette.types import Receive, Scope
 
 from api.parts import Account, Bounds, Parts, Proof
 from api.routes import routes
-from audit.export import export
-from audit.verify import Audit
 from receipted.catalogue import PROVIDERS
 from receipted.commands import Commands
 from receipted.errors import NotRunning
+from receipted.proving import Prover
 from receipted.wiring import Service
 from receiver.body import read_body
 from receiver.peer import peer_of
@@ -72,7 +71,7 @@ class Rest:
                 for provider in PROVIDERS.values()
                 for kind, lifecycle in provider.lifecycles.items()
             },
-            prover=_Prover(service),
+            prover=Prover(service, Proof),
             is_secure=self._is_secure,
             read_body=self._read_body,
             bounds=Bounds(settings.api.requests_per_second, settings.api.burst, settings.api.waiting),
@@ -91,25 +90,3 @@ class Rest:
     async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         settings = self._service.settings.service
         return await read_body(scope, receive, at_most=settings.body_limit_bytes, seconds=settings.body_timeout_seconds)
-
-
-class _Prover:
-    """The audit of one payment, as the API asks for it."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def prove(self, payment_id: str) -> Proof:
-        report = Audit(self._service.database, self._service.audited_accounts()).of_payment(payment_id)
-        return Proof(
-            messages=report.messages,
-            signatures=report.signatures,
-            unverifiable=report.unverifiable,
-            transitions=report.transitions,
-            effects=report.outbox,
-            faults=[(fault.table, fault.row, fault.problem) for fault in report.faults],
-            retained=report.retained,
-        )
-
-    def export(self, payment_id: str) -> Iterable[str]:
-        return export(self._service.database, payment_id)
