@@ -22,5 +22,17 @@ all?.addEventListener("change", () => {
 for (const box of boxes) box.addEventListener("change", count);
 count();
 
+// On a telephone the filters would stand before every row: they are folded until somebody wants them.
+const sieve = document.querySelector(".sieve");
+const unfold = sieve?.querySelector("[data-unfold]");
+if (unfold && !("narrowed" in sieve.dataset) && matchMedia("(max-width: 640px)").matches) {
+  sieve.classList.add("is-folded");
+  unfold.removeAttribute("hidden");
+  unfold.addEventListener("click", () => {
+    const isFolded = sieve.classList.toggle("is-folded");
+    unfold.setAttribute("aria-expanded", String(!isFolded));
+  });
+}
+
 const onward = document.querySelector("form[data-onward]");
 if (onward) setTimeout(() => onward.requestSubmit(), 400);
