@@ -91,8 +91,8 @@ class Online:
                 return end
 
             position = self._patiently(step, work) or position
-            # The rest of the time is the service's, which reads and writes the same table meanwhile.
-            time.sleep((time.monotonic() - began) * (1 / _SHARE - 1))
+            rest = (time.monotonic() - began) * (1 / _SHARE - 1)
+            time.sleep(rest)  # is the service's, which reads and writes the same table meanwhile
 
     def index(self, name: str, definition: str) -> None:
         """The index is there and complete, built while everybody reads and writes."""

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette_admin import BaseModelView
 from starlette_admin.types import ListParams
 
+from console.errors import TableIsReadOnly
 from console.parts import Parts
 from console.tables.asked import Asked, Choice, read
 from console.tables.cells import Cell
@@ -141,16 +142,16 @@ class Table(BaseModelView):
         return obj["id"]
 
     async def create(self, request: Request, data: dict[str, Any]) -> Any:
-        """Never."""
-        raise NotImplementedError
+        """Nobody may: raises TableIsReadOnly."""
+        raise TableIsReadOnly
 
     async def edit(self, request: Request, pk: Any, data: dict[str, Any]) -> Any:
-        """Never."""
-        raise NotImplementedError
+        """Nobody may: raises TableIsReadOnly."""
+        raise TableIsReadOnly
 
     async def delete(self, request: Request, pks: list[Any]) -> int | None:
-        """Never."""
-        raise NotImplementedError
+        """Nobody may: raises TableIsReadOnly."""
+        raise TableIsReadOnly
 
     # -- what the pages show --------------------------------------------------------------------------------------
 

@@ -1,9 +1,14 @@
+import asyncio
 import csv
 import io
 import re
 
 import pytest
 
+from console.errors import TableIsReadOnly
+from console.tables.queues import Inbox, Outbox, Quarantine
+from storage import payments
+from storage.engine import values
 from storage.ids import new_id
 from tests.integration.console.table_rows import acted, owing, paying, rejecting, told
 
@@ -197,3 +202,26 @@ def test_every_table_is_exported(console, browser, key):
     for row in exported(browser, f"/console/tables/{key}/export"):
         assert row["id"] if "id" in row else row["at"]
         assert not {"body", "headers", "payload"} & row.keys()
+
+
+@pytest.mark.parametrize("role", ["operator", "admin"])
+@pytest.mark.parametrize("key", TABLES)
+def test_no_route_of_the_library_changes_a_row(console, key, role):
+    payment = paying(console, reference="order-1")
+    anybody = console.client(role)
+    for path in (f"{key}/create", f"{key}/edit?pk={payment.id}", f"{key}/edit/{payment.id}", f"{key}/delete"):
+        answer = anybody.post(f"/console/tables/{path}", {"phase": "paid", "pks": payment.id})
+        assert answer.status_code in (403, 404, 405), path
+    with console.service.database.read() as unit:
+        assert values(payments.get(unit, payment.id)) == values(payment)
+
+
+@pytest.mark.parametrize("table", [Inbox, Outbox, Quarantine])
+def test_nor_does_what_the_library_asks_of_a_table(table):
+    for ask in (
+        lambda found: found.create(None, {}),
+        lambda found: found.edit(None, UNKNOWN, {}),
+        lambda found: found.delete(None, [UNKNOWN]),
+    ):
+        with pytest.raises(TableIsReadOnly):
+            asyncio.run(ask(table.__new__(table)))
