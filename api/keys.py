@@ -6,7 +6,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -75,11 +75,6 @@ def rotated(old: ApiKey, now: datetime) -> tuple[ApiKey, str]:
     """A new key that may do what the old one may."""
     scopes = [KeyScope(scope) for scope in old.scopes]
     return made(old.name, Environment(old.environment), scopes, now)
-
-
-def overlap_end(now: datetime, overlap: timedelta) -> datetime:
-    """When a rotated key ends."""
-    return now + overlap
 
 
 def digest_of(text: str) -> str:

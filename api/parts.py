@@ -105,7 +105,6 @@ class Bounds:
     requests_per_second: float = 50
     burst: int = 200
     waiting: int = 100  #: how many readers may wait for events at once, in this process
-    list_most: int = 100  #: rows of one page
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ _KINDS: Final = {
     "internal": SpanKind.INTERNAL,
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SAMPLED: Final = Flags(Flags.SAMPLED)
 #: A context without a span, whatever a library has attached to this thread.
 _NOWHERE: Final = Context()
 
