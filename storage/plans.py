@@ -49,7 +49,6 @@ class Left:
     """That one payment left its state, and what is known of when."""
 
     place: Place
-    phase_after: str
     source: str
     entered_at: datetime
     seen_at: datetime | None  #: the last question before, if there was one since it entered the state
@@ -116,7 +115,6 @@ def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[l
             _payments.c.account,
             _payments.c.kind,
             _transitions.c.from_state,
-            _transitions.c.phase,
             _transitions.c.source,
             before.c.recorded_at,
             seen_at,
@@ -140,10 +138,10 @@ def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[l
     found: list[Left] = []
     for row in unit.execute(query):
         after = row[0]
-        _, account, kind, state, phase, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at = row
+        _, account, kind, state, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at = row
         if state is not None and entered_at is not None:
             place = Place(account, kind, state)
-            found.append(Left(place, phase, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at))
+            found.append(Left(place, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at))
     return found, after
 
 
