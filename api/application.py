@@ -14,14 +14,16 @@ from starlette.types import Message, Receive, Scope, Send
 from api.errors import HttpsRequired, MethodNotAllowed, ScopeMissing, TooManyRequests, UnknownPath
 from api.idempotent import Done, Idempotency, key_of
 from api.keys import authenticated, presented
-from api.limits import Allowance, RateLimit
+from api.limits import Allowance, allowance
 from api.operation import Call, Operation, Plain
 from api.parts import Parts
 from api.paths import Table
 from api.reading import body_of, query_of
 from api.refusals import as_refusal
 from statemachine.errors import ServiceError
+from storage.api_rates import Rate, Taken, rates
 from storage.ids import new_id
+from storage.tables_api import ApiKey
 
 log = structlog.get_logger()
 
@@ -34,7 +36,8 @@ class Api:
     def __init__(self, parts: Parts, operations: Sequence[Operation]) -> None:
         self._parts = parts
         self._table = Table(operations)
-        self._limit = RateLimit(parts.bounds.requests_per_second, parts.bounds.burst)
+        self._rate = Rate(parts.bounds.requests_per_second, parts.bounds.burst)
+        self._rates = rates(parts.database, self._rate)
         self._idempotency = Idempotency()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,9 +61,8 @@ class Api:
         operation, path = self._found(scope, out)
         headers = Headers(scope=scope)
         text = presented(headers)
-        now = self._parts.clock()
-        key = await self._parts.in_thread(lambda: authenticated(self._parts.database, text, now))
-        out.allow(self._limit.take(key.id))
+        key, taken = await self._parts.in_thread(lambda: self._admitted(text))
+        out.allow(allowance(self._rate, taken))
         if operation.scope.value not in key.scopes:
             raise ScopeMissing(f"the key needs the scope {operation.scope.value}")
         query = query_of(operation.query, scope.get("query_string", b""))
@@ -88,6 +90,10 @@ class Api:
             await out.give(done.status, refusal)
         else:
             await out.send(done.status, _JSON, done.text.encode())
+
+    def _admitted(self, text: str) -> tuple[ApiKey, Taken]:
+        key = authenticated(self._parts.database, text, self._parts.clock())
+        return key, self._rates.take(key.id)
 
     def _found(self, scope: Scope, out: "_Answer") -> tuple[Operation, Mapping[str, str]]:
         found = self._table.find(scope["path"])

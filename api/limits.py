@@ -1,14 +1,10 @@
-"""How fast each key may call: a token bucket per key, in this process alone."""
+"""What a key is told of how fast it may call."""
 
 import math
-import time
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from datetime import timedelta
 
-#: Buckets that are remembered; the one that was used longest ago is full again anyway.
-_KEPT: Final = 10_000
+from storage.api_rates import Rate, Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +18,17 @@ class Allowance:
     retry_after: int  #: until one request is granted; 0 where one is
 
 
-class RateLimit:
-    """One bucket per key. Several processes allow several times as much: say so where it is configured."""
+def allowance(rate: Rate, taken: Taken) -> Allowance:
+    """Whoever waits as long as it says is granted as much as it says, if nobody else has the key."""
+    wait = taken.full_in - (rate.brim - rate.each)
+    return Allowance(
+        is_granted=taken.is_granted,
+        limit=rate.burst,
+        remaining=max(0, (rate.brim - taken.full_in) // rate.each) if taken.is_granted else 0,
+        reset_seconds=_seconds(taken.full_in),
+        retry_after=0 if taken.is_granted else max(1, _seconds(wait)),
+    )
 
-    def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_second, self._burst, self._clock = per_second, burst, clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, as of when
 
-    def take(self, key: str) -> Allowance:
-        """One request's token, where there is one."""
-        now = self._clock()
-        tokens, since = self._buckets.get(key, (float(self._burst), now))
-        tokens = min(float(self._burst), tokens + (now - since) * self._per_second)
-        is_granted = tokens >= 1
-        tokens -= 1 if is_granted else 0
-        self._buckets[key] = (tokens, now)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > _KEPT:
-            self._buckets.popitem(last=False)
-        return Allowance(
-            is_granted=is_granted,
-            limit=self._burst,
-            remaining=int(tokens),
-            reset_seconds=math.ceil((self._burst - tokens) / self._per_second),
-            retry_after=0 if is_granted else max(1, math.ceil((1 - tokens) / self._per_second)),
-        )
+def _seconds(duration: timedelta) -> int:
+    return math.ceil(duration / timedelta(seconds=1))

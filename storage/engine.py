@@ -180,6 +180,15 @@ class Database:
             with connection.begin():
                 yield Unit(connection)
 
+    def at_once(self, statement: Executable, parameters: Mapping[str, Any]) -> Selected[*tuple[Any, ...]] | None:
+        """The first row of a statement that commits itself, so that what it locks never waits for this process.
+
+        PostgreSQL alone, whose answer is the commit's. Raises StorageUnavailable.
+        """
+        with translated(), self._connected() as connection:
+            alone = connection.execution_options(isolation_level="AUTOCOMMIT", receipted_write=True)
+            return alone.execute(statement, parameters).first()
+
     def in_use(self) -> int:
         """Connections that somebody works with now."""
         pool = self.engine.pool

@@ -39,6 +39,19 @@ class ApiKey(SQLModel, table=True):
     last_used_at: datetime | None = Field(default=None, sa_column=instant())  #: to about a minute
 
 
+class ApiRate(SQLModel, table=True):
+    """How far a key's bucket of requests is from full; on PostgreSQL alone, where several processes may serve.
+
+    At most one row for each API key. The table is UNLOGGED there: a crash or a failover leaves it empty, and every
+    bucket full.
+    """
+
+    __tablename__ = "api_rate"
+
+    key_id: str = Field(sa_column=identifier(primary=True))  #: the API key
+    full_at: datetime = Field(sa_column=instant(nullable=False))  #: by the database's clock; it says nothing afterwards
+
+
 class IdempotencyKey(SQLModel, table=True):
     """One call that was given an Idempotency-Key: under way while `answered_at` is not set, else with its answer."""
 

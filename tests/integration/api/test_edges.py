@@ -6,7 +6,6 @@ import json
 import httpx2
 import pytest
 
-from api.limits import RateLimit
 from receipted import logs, settings
 from storage.errors import StorageUnavailable
 from tests.integration.api.rig import LIVE_ACCOUNT, create, error, serving
@@ -88,18 +87,34 @@ def test_a_key_that_is_too_fast_is_told_when_to_go_on(slow):
     assert other.get("/v1/accounts").status_code == 200
 
 
-def test_a_bucket_fills_at_its_rate_and_never_beyond_its_brim():
-    now = [0.0]
-    limit = RateLimit(2, 4, lambda: now[0])
-    assert [limit.take("k").is_granted for _ in range(5)] == [True] * 4 + [False]
-    assert limit.take("k").retry_after == 1
-    now[0] = 0.5
-    assert [limit.take("k").is_granted for _ in range(2)] == [True, False]
-    now[0] = 1_000.0
-    granted = [limit.take("k") for _ in range(5)]
-    assert [allowance.is_granted for allowance in granted] == [True] * 4 + [False]
-    assert [allowance.remaining for allowance in granted] == [3, 2, 1, 0, 0]
-    assert granted[3].reset_seconds == 2
+def test_services_on_one_postgresql_share_a_keys_limit(tmp_path, sandbox_url, postgresql):
+    database = postgresql.cleaned()
+    bounds = "\n[api]\nburst = 5\nrequests_per_second = 0.01\n"
+    path = write_settings(tmp_path, sandbox_url, extra=LIVE_ACCOUNT + bounds)
+    found = settings.load(path, {"RECEIPTED_SERVICE__DATABASE": database.url})
+    with serving(found) as one, serving(found) as other:
+        key = one.key()
+        clients = [api.client(key) for api in (one, other)]
+        answers = [client.get("/v1/accounts") for client in clients * 3]
+        assert other.client().get("/v1/accounts").status_code == 200  # another key
+    database.close()
+
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["4", "3", "2", "1", "0", "0"]
+    assert 0 < int(answers[5].headers["retry-after"]) <= 100
+    assert 400 < int(answers[5].headers["x-ratelimit-reset"]) <= 500
+
+
+def test_a_count_that_the_database_cannot_take_is_told_as_anything_that_it_cannot_do(api, monkeypatch):
+    def away(*_):
+        raise StorageUnavailable("the database refused")
+
+    client = api.client()
+    monkeypatch.setattr("storage.api_rates.Remembered.take", away)
+    answer = client.get("/v1/accounts")
+
+    assert error(answer, 503)["code"] == "storage_unavailable"
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_database_that_is_away_is_told_with_when_to_come_again(api, monkeypatch):
