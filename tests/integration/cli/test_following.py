@@ -12,7 +12,7 @@ from providers import trial
 from receipted.doctor.signing import active_key, signed
 from tests.fakes.waiting import until
 
-from .processes import started
+from .processes import SECONDS, started
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def settled(shell, account, count):
         found = shell("inbox", "list", "--account", account, "--json").json
         return len(found) == count and all(message["status"] != "pending" for message in found)
 
-    until(done, 20, lambda: "messages that are decided")
+    until(done, SECONDS, lambda: "messages that are decided")
 
 
 def test_tail_tells_each_thing_once_and_in_order(busy):
@@ -50,7 +50,7 @@ def test_tail_tells_each_thing_once_and_in_order(busy):
     settled(shell, "stable", 1)
     assert deliver("payfield", trial.body("two"), is_forged=True) == 401
 
-    told = lines(shell("tail", "--since", "60", "--count", "3", "--json"))
+    told = lines(shell("tail", "--since", "3600", "--count", "3", "--json"))
 
     assert [(each["event"], each["account"]) for each in told] == [
         ("received", "stable"),
@@ -65,12 +65,12 @@ def test_tail_tells_each_thing_once_and_in_order(busy):
 def test_tail_hears_what_comes_after_it_began(busy, tmp_path):
     shell, deliver = busy
     config = ("--config", str(shell.config))
-    with started(*config, "tail", "--json", "--since", "30", "--count", "4", errors=tmp_path / "tail") as process:
+    with started(*config, "tail", "--json", "--since", "3600", "--count", "4", errors=tmp_path / "tail") as process:
         assert deliver("stable", trial.body("first")) == 200
         first = process.json()
         assert deliver("banked", trial.body("second")) == 200
         rest = [process.json() for _ in range(3)]
-        code = process.child.wait(30)
+        code = process.child.wait(SECONDS)
 
     assert first["event"] == "received"
     assert code == 0
@@ -89,8 +89,8 @@ def test_listen_prints_one_account_and_bodies_on_request(busy):
     assert deliver("banked", trial.body("forged"), is_forged=True) == 401
     settled(shell, "banked", 1)
 
-    plain = shell("listen", "banked", "--since", "60", "--count", "3")
-    full = shell("listen", "banked", "--since", "60", "--count", "3", "--bodies")
+    plain = shell("listen", "banked", "--since", "3600", "--count", "3")
+    full = shell("listen", "banked", "--since", "3600", "--count", "3", "--bodies")
 
     assert plain.out.count("banked") == 3
     assert "webhook" in plain.out
@@ -110,7 +110,7 @@ def test_a_payment_that_is_created_is_told_with_its_first_move(at_sandbox):
     args = ("--amount", "5", "--currency", "USD", "--reference", "order 1")
     at_sandbox("payments", "create", "stable", *args)
 
-    told = lines(at_sandbox("tail", "--since", "60", "--count", "5", "--json"))
+    told = lines(at_sandbox("tail", "--since", "3600", "--count", "5", "--json"))
 
     kinds = [each["event"] for each in told]
     assert sorted(kinds) == ["decided", "decided", "moved", "received", "received"]
@@ -131,6 +131,6 @@ def test_a_shell_completes_commands(words, number, suggested):
     asked = {"_RECEIPTED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
     receipted = Path(sys.executable).with_name("receipted")
 
-    answer = subprocess.run([receipted], env=asked, capture_output=True, text=True, timeout=30, check=True)
+    answer = subprocess.run([receipted], env=asked, capture_output=True, text=True, timeout=SECONDS, check=True)
 
     assert answer.stdout.split() == suggested

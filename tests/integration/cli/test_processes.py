@@ -12,7 +12,7 @@ from receipted.cli.exits import Exit
 from worker.inbox_loop import InboxWorker
 
 from .conftest import Shell
-from .processes import finished, started
+from .processes import SECONDS, finished, started
 from .settings import write_settings
 
 
@@ -71,7 +71,7 @@ def test_the_sandbox_tells_people_how_to_point_accounts_at_it(tmp_path):
     with started("sandbox", "--port", "0", errors=tmp_path / "err") as process:
         lines = []
         while not lines or "curl" not in lines[-1]:
-            lines.append(process._lines.get(timeout=30))
+            lines.append(process._lines.get(timeout=SECONDS))
         process.stop()
 
     text = "".join(lines)
