@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from receipted.cli.exits import Exit
+from receipted.doctor import delivering
 from tests.fakes import tls
 from tests.fakes.proxy import Proxy, proxying
 
@@ -28,6 +29,14 @@ def running(tmp_path_factory):
     shell = Shell(write_settings(folder))
     with started("--config", str(shell.config), "serve", "--migrate", "--json", errors=folder / "errors") as process:
         yield process.json()["url"], shell
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """However busy the machine is, nothing counts as slow, save where a test says so."""
+    for bound in ("_PATIENCE", "_TOO_SLOW", "_SLOW", "_LATE"):
+        monkeypatch.setattr(delivering, bound, 60.0)
+    monkeypatch.setattr(delivering, "_SKEW", timedelta(seconds=60))
 
 
 class Practice:
@@ -137,12 +146,24 @@ def test_a_proxy_that_takes_less_than_the_service_is_found_out(practice):
     assert "client_max_body_size" in found["size", "payfield"]["remedy"]
 
 
-def test_a_slow_way_is_a_warning(practice):
-    practice.proxy.pause = 1.1
+def test_a_slow_way_is_a_warning_and_a_very_slow_one_a_fault(practice, monkeypatch):
+    practice.proxy.pause = 0.1
+    with practice.reachable() as url:
+        monkeypatch.setattr(delivering, "_SLOW", 0.1)
+        slow = practice.look(url, "banked")
+        monkeypatch.setattr(delivering, "_TOO_SLOW", 0.1)
+        too_slow = practice.look(url, "banked", code=Exit.FAILED)
+
+    assert slow["answer", "banked"]["verdict"] == "warning"
+    assert too_slow["answer", "banked"]["verdict"] == "fault"
+
+
+def test_a_worker_that_is_behind_is_a_warning(practice, monkeypatch):
+    monkeypatch.setattr(delivering, "_LATE", 0.0)
     with practice.reachable() as url:
         found = practice.look(url, "banked")
 
-    assert found["answer", "banked"]["verdict"] == "warning"
+    assert found["decision", "banked"]["verdict"] == "warning"
 
 
 def test_a_certificate_that_is_not_trusted_is_said_to_be_that(practice):
