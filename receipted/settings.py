@@ -22,6 +22,7 @@ from receipted.catalogue import PROVIDERS
 from receipted.errors import ConfigurationError, Fault
 from receipted.secrets import SecretReader
 from receipted.settings_checks import check
+from receipted.settings_feed import with_feed
 from receipted.settings_sections import Settings
 from receipted.settings_shape import did_you_mean, shape_faults, without_refused
 
@@ -108,7 +109,7 @@ def parse(
         faults += (found for found in check(settings, providers) if not _is_within(found.setting, places))
     if faults or settings is None:
         raise ConfigurationError(faults)
-    return settings
+    return with_feed(settings, providers)
 
 
 def describe(settings: Settings) -> dict[str, Any]:

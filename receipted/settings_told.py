@@ -1,6 +1,7 @@
 """What is wrong with which sink is told what."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from fulfilment.takes import unknown
 from providers.contract import Provider
@@ -8,6 +9,9 @@ from receipted.errors import Fault
 from receipted.settings_fulfilment import SinkSettings
 from receipted.settings_shape import did_you_mean
 from statemachine.phases import Alarm, Effect
+
+#: The sink that takes what no other does, for the API's feed.
+FEED: Final = "api-feed"
 
 
 def effects_of(providers: Mapping[str, type[Provider]]) -> tuple[str, ...]:
@@ -21,6 +25,8 @@ def told(sinks: Sequence[SinkSettings], providers: Mapping[str, type[Provider]])
     """Effects that do not exist, and that nobody would learn of a payment."""
     known = effects_of(providers)
     for at, sink in enumerate(sinks):
+        if sink.name == FEED:
+            yield Fault(f"sinks.{at}.name", "is what the API's feed is called", "give the sink another name")
         if sink.effects is None:
             continue
         if not sink.effects:

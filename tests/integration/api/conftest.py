@@ -8,22 +8,17 @@ import pytest
 
 from receipted import settings
 from receipted.settings import Settings
-from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
-from sandbox.server import running
 from tests.fakes.databases import PostgreSQL
-from tests.integration.api.rig import LIVE_ACCOUNT, Api, serving
-from tests.integration.cli.settings import write_settings
+from tests.fakes.sandbox import generous
+from tests.integration.api.rig import Api, serving
+from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
 
 
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
-    """A sandbox without faults or payers, and without limits that tests could reach."""
-    config = SandboxConfig(
-        alternative_payments=AlternativePayments(requests_per_second=10_000),
-        stable_genius=StableGenius(test_requests_per_minute=10_000),
-    )
-    with running(config) as found:
-        yield found.base_url
+    """One for all tests of the folder."""
+    with generous() as found:
+        yield found
 
 
 @pytest.fixture
@@ -38,6 +33,16 @@ def narrow(tmp_path: Path, sandbox_url: str, template: Path) -> Iterator[Api]:
     """An API with room for two who wait."""
     bounds = "\n[api]\nwaiting = 2\n"
     with serving(_settings(tmp_path, sandbox_url, template, bounds)) as found:
+        yield found
+
+
+@pytest.fixture
+def narrowed(tmp_path: Path, sandbox_url: str, template: Path) -> Iterator[Api]:
+    """An API whose one sink is told of what was paid, and of nothing else."""
+    shutil.copyfile(template, tmp_path / "receipted.db")
+    path = write_settings(tmp_path, sandbox_url)
+    path.write_text(path.read_text().replace('name = "shop"', 'name = "shop"\neffects = ["payment.paid"]'))
+    with serving(settings.load(path, {})) as found:
         yield found
 
 

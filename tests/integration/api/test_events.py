@@ -1,5 +1,6 @@
 """The feed over HTTP: read on, waited for and streamed, while effects are committed; on both databases."""
 
+import asyncio
 import json
 import threading
 import time
@@ -87,6 +88,29 @@ def test_an_effect_is_told_as_its_sinks_are_told(api):
     assert event["data"]["amount_minor"] == 50_000
     assert page["next"] == "1"
     assert not page["has_more"]
+
+
+def test_what_no_sink_of_the_settings_is_told_is_in_the_feed_all_the_same(narrowed):
+    client = narrowed.client()
+    told, untold = create(client).json(), create(client).json()
+    client.post(f"/v1/payments/{told['id']}/resolve", json={"state": "success", "reason": "seen"})
+    client.post(f"/v1/payments/{untold['id']}/resolve", json={"state": "failed", "reason": "seen"})
+    page = client.get("/v1/events").json()
+
+    found = [(event["type"], event["payment"]) for event in page["data"]]
+    assert found == [("payment.paid", told["id"]), ("payment.failed", untold["id"])]
+    assert page["data"][1]["data"]["state"] == "failed"
+
+    async def dispatch():
+        async with narrowed.service.dispatcher() as dispatcher:
+            await dispatcher.step()
+
+    asyncio.run(dispatch())
+    owed = client.get("/v1/outbox").json()["data"]
+    assert {(row["effect"], row["sink"], row["status"]) for row in owed} == {
+        ("payment.paid", "shop", "pending"),  # nobody listens at the shop
+        ("payment.failed", "api-feed", "delivered"),
+    }
 
 
 def test_a_reader_who_goes_on_from_next_gets_everything_once(either):

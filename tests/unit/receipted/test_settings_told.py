@@ -96,6 +96,22 @@ def test_somebody_must_learn_of_a_payment(sinks):
     assert "nobody would learn of a payment" in faults(*sinks)["sinks"]
 
 
+def test_what_no_sink_takes_is_owed_to_the_feed_while_the_api_is_on():
+    narrow = {**SHOP, "effects": ["payment.*", "refund.review_required"]}
+    feed = parsed(narrow, MAIL).sinks[-1]
+    takes = feed.takes()
+    assert (feed.name, feed.kind, feed.handler) == ("api-feed", "python", "api.feed_only:keep")
+    assert [takes(name) for name in ("refund.paid", "payout.failed", "payout.review_closed")] == [True, True, False]
+    assert not any(takes(name) for name in ("payment.paid", "refund.review_closed", "account.silent"))
+
+    assert [sink.name for sink in parsed(narrow, MAIL, api={"enabled": False}).sinks] == [SHOP["name"], "on_call"]
+    assert [sink.name for sink in parsed(SHOP, MAIL).sinks] == [SHOP["name"], "on_call"]
+
+
+def test_the_feeds_name_is_its_own():
+    assert list(faults({**SHOP, "name": "api-feed"})) == ["sinks.0.name"]
+
+
 @pytest.mark.parametrize("name", ["username", "sender", "recipients"])
 def test_other_sinks_have_no_use_for_it(name):
     assert f"sinks.0.{name}" in faults({**SHOP, name: MAIL[name]})
