@@ -4,12 +4,12 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from console.parts import Account, Parts
+from console.parts import Account
 from console.pieces import Piece, Pieces, each
 from statemachine.phases import Phase
 from storage import overview, push, tallies
@@ -40,6 +40,23 @@ _MINUTE: Final = timedelta(minutes=1)
 _AGES_AFTER: Final = 15
 
 Monies = dict[Money, Sum]
+
+#: How each way of money is told, in the order in which it is shown.
+WAYS: Final = {"in": "paid", "back": "refunded", "out": "paid out", "returned": "payouts returned"}
+
+
+class Standpoint(Protocol):
+    """Of which accounts the figures are, and as of when."""
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """The configured accounts, by name."""
+        ...
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """What time it is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +115,20 @@ class Figures:
 class Figuring:
     """Counts the figures, once for all who look within KEPT seconds; for several threads. One for the process."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Standpoint, *, patience: float = 1.0) -> None:
+        """A look takes `patience` times as long as pages allow it; with math.inf the first one counts everything."""
         self._parts = parts
         self._turn = threading.Lock()
         self._found: Figures | None = None
         self._looked_at = float("-inf")
         self._unit: Unit | None = None  #: while somebody looks
         self._money: Pieces[Monies] = Pieces(
-            lambda since, until: tallies.money(self._now(), since, until), seconds=_FOR_MONEY
+            lambda since, until: tallies.money(self._now(), since, until), seconds=_FOR_MONEY * patience
         )
         self._deliveries: Pieces[Deliveries] = Pieces(
             lambda since, until: tallies.deliveries(self._now(), since, until),
             is_final=lambda found: found.is_final,
-            seconds=_FOR_DELIVERIES,
+            seconds=_FOR_DELIVERIES * patience,
         )
         self._pushed: dict[str, Pushed] = {}
         self._pushed_at = float("-inf")
@@ -169,7 +187,11 @@ class Figuring:
             start = min(piece.since.replace(minute=0), hour)
             if start > hour - _DAY:
                 hours.setdefault(start, Counter()).update(self._came_in(found.get(piece, {})))
-        return list(self._rows(today, yesterday)), dict(sorted(hours.items())), len(found) == len(set(wanted))
+        return (
+            money_rows(today, yesterday, self._parts.accounts),
+            dict(sorted(hours.items())),
+            len(found) == len(set(wanted)),
+        )
 
     def _came_in(self, monies: Monies) -> Counter[str]:
         found: Counter[str] = Counter()
@@ -178,25 +200,41 @@ class Figuring:
                 found[place.account] += one.payments
         return found
 
-    def _rows(self, today: Monies, yesterday: Monies) -> Iterator[MoneyRow]:
-        kept: dict[tuple[str, str, str | None], list[Sum]] = {}
-        kinds: dict[tuple[str, str, str | None], set[str]] = {}
-        for at, monies in enumerate((today, yesterday)):
-            for place, one in monies.items():
-                key = (way_of(place, self._parts.accounts), place.account, place.currency)
-                kept.setdefault(key, [Sum(), Sum()])[at] += one
-                kinds.setdefault(key, set()).add(place.kind)
-        order = {"in": 0, "back": 1, "out": 2, "returned": 3}
-        for way, account, currency in sorted(kept, key=lambda key: (order[key[0]], key[1], key[2] or "~")):
-            key = (way, account, currency)
-            yield MoneyRow(account, currency, way, tuple(sorted(kinds[key])), *kept[key])
-
     def _worth(self, unit: Unit, now: datetime) -> dict[str, Pushed]:
         if not self._pushed_at <= time.monotonic() < self._pushed_at + _PUSH_KEPT:
             rows = push.between(unit, None, now.date() - timedelta(days=PUSH_DAYS - 1), now.date())
             self._pushed = worth(rows)
             self._pushed_at = time.monotonic()
         return self._pushed
+
+
+def money_rows(today: Monies, yesterday: Monies, accounts: Mapping[str, Account]) -> list[MoneyRow]:
+    """One row for each way, account and currency of which there is any, in the order of WAYS."""
+    kept: dict[tuple[str, str, str | None], list[Sum]] = {}
+    kinds: dict[tuple[str, str, str | None], set[str]] = {}
+    for at, monies in enumerate((today, yesterday)):
+        for place, one in monies.items():
+            key = (way_of(place, accounts), place.account, place.currency)
+            kept.setdefault(key, [Sum(), Sum()])[at] += one
+            kinds.setdefault(key, set()).add(place.kind)
+    order = list(WAYS)
+    return [
+        MoneyRow(account, currency, way, tuple(sorted(kinds[way, account, currency])), *kept[way, account, currency])
+        for way, account, currency in sorted(kept, key=lambda key: (order.index(key[0]), key[1], key[2] or "~"))
+    ]
+
+
+def totals(rows: Sequence[MoneyRow]) -> list[MoneyRow]:
+    """What came in by currency, where more than one account took it; these rows have no account."""
+    found: dict[str | None, list[MoneyRow]] = {}
+    for row in rows:
+        if row.way == "in":
+            found.setdefault(row.currency, []).append(row)
+    return [
+        MoneyRow("", currency, "in", (), _added(row.today for row in same), _added(row.yesterday for row in same))
+        for currency, same in sorted(found.items(), key=lambda item: item[0] or "~")
+        if len(same) > 1
+    ]
 
 
 def way_of(place: Money, accounts: Mapping[str, Account]) -> str:
@@ -218,6 +256,10 @@ def worth(rows: Sequence[PushQuality]) -> dict[str, Pushed]:
         judged = [row for row in of_account if (row.kind, row.event) in pushed]
         found[account] = Pushed(*(sum(getattr(row, name) for row in judged) for name in ("pushed", "late", "lost")))
     return found
+
+
+def _added(sums: Iterable[Sum]) -> Sum:
+    return sum(sums, Sum())
 
 
 def _few(now: datetime) -> datetime:

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from console import links
 from console.errors import InvalidForm
+from console.figures import WAYS
 from console.page import Pages
 from console.parts import Parts
 from statemachine.phases import Phase
@@ -21,9 +22,6 @@ from storage.tallies import Money
 _MOST: Final = 100
 
 _LONGEST: Final = 64
-
-#: How each way is told.
-WAYS: Final = {"in": "paid", "out": "paid out", "back": "refunded", "returned": "payouts returned"}
 
 
 def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:

@@ -1,8 +1,6 @@
 """The overview: what an operator and an engineer look at first. Every figure leads to the rows behind it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -10,20 +8,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links, overview_charts
-from console.figures import Figures, Figuring, MoneyRow, Pushed
+from console.figures import Figures, Figuring, MoneyRow, totals
 from console.live import Live
+from console.overview_rows import alarms_of, lines_of, tiles_of
 from console.page import Pages
-from console.parts import Account, Parts
-from statemachine.phases import Phase
-from storage.overview import Bounded, Breaking, Overdue, Waiting
-from storage.slots import LONGEST
-from storage.tallies import REJECTED, Deliveries, Sum, lag_quantile
+from console.parts import Parts
 
 _HERE: Final = "/console/"
-
-#: Ages beyond which what waits is shown as late, and as bad.
-_LATE: Final = timedelta(minutes=1)
-_VERY_LATE: Final = timedelta(minutes=15)
 
 
 def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
@@ -42,47 +33,16 @@ def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
     return [Route(_HERE, show, methods=["GET"]), Route(f"{_HERE}live", changes, methods=["GET"])]
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One figure: what it is, how much, what is to be known of it, and where its rows are."""
-
-    label: str
-    value: str
-    url: str
-    note: str = ""
-    since: datetime | None = None  #: told after the note, as an age
-    tone: str = "quiet"
-    first: str | None = None  #: where the oldest is
-
-
-@dataclass(frozen=True, slots=True)
-class AccountLine:
-    """One account as the overview shows it."""
-
-    name: str
-    account: Account | None  #: None where the settings do not have it any more
-    deliveries: int
-    rejected: int
-    heard_at: datetime | None
-    overdue: Overdue | None
-    asked: int
-    broken: Breaking | None  #: while the breaker is open
-    paused_until: datetime | None
-    pushed: Pushed
-    alarms: Sequence[str]
-
-
 def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
     """What the template shows of the figures, but for the charts."""
-    hour = figures.deliveries()
-    lines = list(_lines(figures, hour, parts.accounts))
+    lines = lines_of(figures, parts.accounts)
     return {
         "figures": figures,
         "alarms": alarms_of(figures.alarms),
         "broken": [line for line in lines if line.broken is not None],
-        "tiles": _tiles(figures, hour),
+        "tiles": tiles_of(figures),
         "money": figures.money,
-        "totals": _totals(figures.money),
+        "totals": totals(figures.money),
         "lines": lines,
         "accounts": parts.accounts,
         "links": links,
@@ -90,153 +50,7 @@ def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
     }
 
 
-def alarms_of(standing: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The alarms that stand, by account, as the template shows them."""
-    return [
-        {
-            "account": account,
-            "name": name,
-            "since_at": datetime.fromisoformat(told["since"]).astimezone(UTC),
-            "reason": told["reason"],
-        }
-        for account, alarms in sorted(standing.items())
-        for name, told in sorted(alarms.items())
-    ]
-
-
-def _tiles(figures: Figures, hour: Deliveries) -> list[Tile]:
-    standing, now = figures.standing, figures.at
-    reviews, dead, stuck = standing.reviews, standing.dead_effects, standing.dead_messages
-    total = sum(hour.outcomes.values())
-    return [
-        Tile(
-            "Needs review",
-            _many(reviews.count),
-            links.table("payments", review="any"),
-            "oldest" if reviews.since else "nobody has to decide anything",
-            reviews.since,
-            "warn" if reviews.count.number else "ok",
-            links.payment(reviews.oldest_id) if reviews.oldest_id else None,
-        ),
-        _stuck("Dead effects", dead, "outbox", "every effect was delivered, or is tried again"),
-        _stuck("Dead messages", stuck, "inbox", "every message could be processed"),
-        Tile(
-            "Parked messages",
-            _many(standing.parked_messages),
-            links.table("inbox", status="parked"),
-            "authentic, and not applicable now",
-            tone="warn" if standing.parked_messages.number else "ok",
-        ),
-        *(
-            Tile(
-                f"Payments {phase.value}",
-                _many(standing.open[phase]),
-                links.table("payments", phase=phase.value),
-                "the payer has not paid yet" if phase is Phase.OPEN else "paid by the payer, not confirmed yet",
-            )
-            for phase in standing.open
-        ),
-        _pending("Inbox waiting", standing.pending_messages, "inbox", now),
-        _pending("Effects waiting", standing.pending_effects, "outbox", now),
-        Tile(
-            "Deliveries per minute",
-            _rate(total / max(len(figures.minutes), 1)),
-            links.table("inbox", since=f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M}"),
-            f"{total:,} in the last hour",
-        ),
-        Tile(
-            "Decided within",
-            _seconds(lag_quantile(hour.lags, 0.95)) if hour.lags else "–",
-            links.table("inbox", status="decided"),
-            f"95 of 100; half within {_seconds(lag_quantile(hour.lags, 0.5))}"
-            if hour.lags
-            else "nothing to decide lately",
-        ),
-    ]
-
-
-def _stuck(label: str, waiting: Waiting, table: str, calm: str) -> Tile:
-    return Tile(
-        label,
-        _many(waiting.count),
-        links.table(table, status="dead"),
-        "oldest" if waiting.since else calm,
-        waiting.since,
-        "bad" if waiting.count.number else "ok",
-    )
-
-
-def _pending(label: str, waiting: Waiting, table: str, now: datetime) -> Tile:
-    age = now - waiting.since if waiting.since is not None else timedelta(0)
-    return Tile(
-        label,
-        _many(waiting.count),
-        links.table(table, status="pending"),
-        "oldest" if waiting.since else "nothing waits",
-        waiting.since,
-        "bad" if age > _VERY_LATE else "warn" if age > _LATE else "ok" if not waiting.count.number else "quiet",
-    )
-
-
-def _lines(figures: Figures, hour: Deliveries, accounts: Mapping[str, Account]) -> list[AccountLine]:
-    """Configured accounts, then those that only the rows still know."""
-    standing = figures.standing
-    seen = {name for name, _ in hour.outcomes} | set(figures.alarms)
-    lines = []
-    for name in [*accounts, *sorted(seen - set(accounts))]:
-        counts = {outcome: count for (account, outcome), count in hour.outcomes.items() if account == name}
-        budget = standing.budgets.get(name)
-        paused = budget.paused_until if budget is not None else None
-        lines.append(
-            AccountLine(
-                name=name,
-                account=accounts.get(name),
-                deliveries=sum(count for outcome, count in counts.items() if outcome != REJECTED),
-                rejected=counts.get(REJECTED, 0),
-                heard_at=figures.heard.get(name),
-                overdue=standing.overdue.get(name),
-                asked=standing.asked.get(name, 0),
-                broken=budget if budget is not None and budget.broken_at is not None else None,
-                paused_until=paused if paused is not None and figures.at < paused <= figures.at + LONGEST else None,
-                pushed=figures.pushed.get(name, Pushed()),
-                alarms=sorted(figures.alarms.get(name, {})),
-            )
-        )
-    return lines
-
-
-def _totals(rows: Sequence[MoneyRow]) -> list[MoneyRow]:
-    """What came in by currency, where more than one account took it."""
-    found: dict[str | None, list[MoneyRow]] = {}
-    for row in rows:
-        if row.way == "in":
-            found.setdefault(row.currency, []).append(row)
-    return [
-        MoneyRow("", currency, "in", (), _added([row.today for row in same]), _added([row.yesterday for row in same]))
-        for currency, same in sorted(found.items(), key=lambda item: item[0] or "~")
-        if len(same) > 1
-    ]
-
-
 def _money_link(row: MoneyRow, now: datetime, *, is_yesterday: bool = False) -> str:
     day = now - timedelta(days=1) if is_yesterday else now
     until = f"{day:%H:%M}" if is_yesterday else None
     return links.money(f"{day:%Y-%m-%d}", row.account, row.currency, row.way, row.kinds, until)
-
-
-def _added(sums: Sequence[Sum]) -> Sum:
-    return sum(sums, Sum())
-
-
-def _many(count: Bounded) -> str:
-    return f"{count.number:,}" + ("+" if count.is_more else "")
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
-
-
-def _seconds(edge: float | None) -> str:
-    if edge is None:
-        return "over 5 min"
-    return f"{edge * 1000:.0f} ms" if edge < 1 else f"{edge:g} s"

@@ -2,26 +2,25 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope
 
-from console.parts import Account, Bounds, Parts, Proof, VerifyingKey
+from console.parts import Bounds, Parts, Proof
 from console.routes import routes
 from console.signing import Signing
 from providers.contract import Client
 from providers.errors import UnsupportedByProvider
-from receipted.catalogue import budget_of
 from receipted.commands import Commands
+from receipted.console_accounts import accounts_of
 from receipted.errors import NotRunning
 from receipted.proving import Prover
 from receipted.redeeming import redeem_one
-from receipted.wiring import Service, WiredAccount
+from receipted.wiring import Service
 from receiver.body import read_body
 from receiver.peer import Peer, peer_of
 from storage.tables import Payment
@@ -63,7 +62,7 @@ class Console:
             database=service.database,
             clock=service.clock,
             commands=self._given,
-            accounts={name: self._account(account) for name, account in service.accounts.items()},
+            accounts=accounts_of(service),
             prover=Prover(service, Proof),
             asking=_Asking(service, lambda: self._clients),
             redeem=_Redeem(service),
@@ -81,21 +80,6 @@ class Console:
                 attempts_window=timedelta(seconds=settings.console.attempts_window_seconds),
             ),
             stopping=self._stopping,
-        )
-
-    def _account(self, account: WiredAccount) -> Account:
-        return Account(
-            name=account.name,
-            provider=account.provider.name,
-            environment=account.settings.environment,
-            webhook_url=f"{self._service.settings.service.public_url}/webhooks/{account.name}",
-            default_kind=account.provider.default_kind,
-            lifecycles=account.provider.lifecycles,
-            configuration=tuple(_flat(account.settings.model_dump(mode="json"))),
-            keys=tuple(VerifyingKey(key.id, key.not_before, key.not_after) for key in account.settings.webhook_keys),
-            budget=(budget.requests, budget.seconds) if (budget := budget_of(account.settings)) is not None else None,
-            window=(account.settings.window_past_seconds, account.settings.window_future_seconds),
-            authentication=account.provider.authentication,
         )
 
     def _given(self) -> Commands:
@@ -121,18 +105,6 @@ def signing_keys(service: Service) -> Sequence[bytes]:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Settings as lines: the full name, and the value as it may be shown."""
-    if isinstance(value, dict):
-        for key, under in value.items():
-            yield from _flat(under, f"{name}.{key}" if name else key)
-    elif isinstance(value, list):
-        for at, under in enumerate(value):
-            yield from _flat(under, f"{name}.{at}")
-    else:
-        yield name, "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _Redeem:

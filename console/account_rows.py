@@ -1,0 +1,139 @@
+"""One account as it stands, for its page and the command line: how it is asked, its keys, its push, its quarantine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+from console.overview_rows import alarms_of
+from console.parts import Account, VerifyingKey
+from storage import overview, plans, push, push_report, quarantine, reconciliations
+from storage.engine import Unit
+from storage.overview import Asking
+from storage.push_report import AccountFigures
+from storage.slots import LONGEST
+from storage.tables_asking import PollPlan, Reconciliation
+
+#: Days of push that an account's page shows.
+_DAYS: Final = 30
+
+#: Of its reconciliations, the newest.
+_RECONCILIATIONS: Final = 8
+
+#: A key that ends so soon is to be rotated now.
+_ENDS_SOON: Final = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """One key that verifies deliveries: whether it does now, and what it has verified lately."""
+
+    key: VerifyingKey
+    standing: str  #: in a word
+    tone: str
+    verified: int  #: of the newest messages
+    last_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What one day's push was worth, of the events that are pushed at all."""
+
+    day: date
+    pushed: int
+    late: int
+    lost: int
+    deliveries: int
+    duplicates: int
+    rejected: int
+
+
+def look(unit: Unit, account: Account, now: datetime) -> dict[str, Any]:
+    """Everything that is told of one account as it stands."""
+    today, name = now.date(), account.name
+    found = push_report.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
+    asking = overview.asking(unit, name, now)
+    plan = plans.plans(unit).get(name)
+    rejected = {reason: count for (of, reason), count in sorted(quarantine.count_by_reason(unit).items()) if of == name}
+    return {
+        "alarms": alarms_of({name: found[0].alarms}) if found else [],
+        "push": found[0] if found else AccountFigures(name, None, None, 0, 0, None),
+        "days": _days(unit, name, today),
+        "asking": asking,
+        "why": _why(asking, plan, account, now),
+        "plan": plan,
+        "per_minute": account.budget[0] * 60 / account.budget[1] if account.budget is not None else None,
+        "keys": _keys(account, overview.keys_used(unit, name), now),
+        "reconciliations": [
+            (run, _drift(run)) for run in reconciliations.find(unit, account=name, limit=_RECONCILIATIONS)
+        ],
+        "rejected": rejected,
+    }
+
+
+def _days(unit: Unit, name: str, today: date) -> list[Day]:
+    """Every day, those without anything too, the oldest first."""
+    since = today - timedelta(days=_DAYS - 1)
+    rows = push.between(unit, name, since, today)
+    pushed = push.pushed_events(rows)
+    found = []
+    for at in range(_DAYS):
+        day = since + timedelta(days=at)
+        of_day = [row for row in rows if row.day == day]
+        judged = [row for row in of_day if (row.kind, row.event) in pushed]
+        counts = [sum(getattr(row, what) for row in judged) for what in ("pushed", "late", "lost")]
+        others = [sum(getattr(row, what) for row in of_day) for what in ("deliveries", "duplicates", "rejected")]
+        found.append(Day(day, *counts, *others))
+    return found
+
+
+def _keys(account: Account, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyLine]:
+    """As configured, then those that have verified something lately and are not in the settings any more."""
+    lines = []
+    for key in account.keys:
+        standing, tone = _standing(key, now)
+        lines.append(KeyLine(key, standing, tone, *used.get(key.id, (0, None))))
+    known = {key.id for key in account.keys}
+    gone = (VerifyingKey(key_id, None, None) for key_id in sorted(set(used) - known))
+    return [*lines, *(KeyLine(key, "not in the settings", "quiet", *used[key.id]) for key in gone)]
+
+
+def _standing(key: VerifyingKey, now: datetime) -> tuple[str, str]:
+    if key.not_before is not None and now < key.not_before:
+        return "not yet valid", "quiet"
+    if key.not_after is not None and now >= key.not_after:
+        return "ended", "bad"
+    if key.not_after is not None and key.not_after - now < _ENDS_SOON:
+        return "ends soon", "warn"
+    return "verifies", "ok"
+
+
+def _why(asking: Asking, plan: PollPlan | None, account: Account, now: datetime) -> list[tuple[str, str]]:
+    """How the account is asked and why, in words, each with its tone."""
+    budget = asking.budget
+    told = []
+    if budget is not None and budget.broken_at is not None:
+        words = f"The breaker is open: {budget.failures} questions in a row met an outage. "
+        words += "Nothing is asked but one question now and then, which closes it when it is answered."
+        told.append((words, "bad"))
+    elif budget is not None and budget.failures:
+        told.append((f"The last {budget.failures} questions met an outage; a few more open the breaker.", "warn"))
+    if budget is not None and budget.paused_until is not None and now < budget.paused_until <= now + LONGEST:
+        told.append(("The provider wants no request for a while; that is kept to.", "warn"))
+    if plan is None:
+        return [*told, ("No schedule was planned yet: that happens while a worker runs.", "quiet")]
+    words = f"{plan.watched:,} payments are asked about, {plan.wanted_per_second * 60:,.1f} times a minute in all. "
+    words += f"One more question must save {plan.price_seconds:.3g} expected seconds of not knowing to be worth asking."
+    told.append((words, "quiet"))
+    if plan.stretch > 1:
+        words = "The budget is too small to ask about each as often as poller.longest_seconds wants: "
+        told.append((words + f"each waits up to {plan.stretch:.1f} times as long.", "warn"))
+    if account.budget is None:
+        told.append(("No limit of the provider's is known: questions are not held back.", "quiet"))
+    return told
+
+
+def _drift(run: Reconciliation) -> list[tuple[str, int]]:
+    """What it found different, as far as it is more than nothing; of the fresh a webhook may yet tell."""
+    names = (("drift", "drift"), ("alarming", "alarming"), ("fresh", "fresh"), ("adopted", "adopted"))
+    return [(label, run.counts[name]) for name, label in names if run.counts.get(name)]
