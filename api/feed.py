@@ -11,16 +11,11 @@ from storage import events
 LOOK_EVERY: Final = 0.2
 
 
-#: Of one look, so that the first reader of a long history has an answer in time; the next looks go on.
-_BATCHES: Final = 10
-
-
 class Feed:
     """How far the feed goes. One for the process."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._database = parts.database
         self._turn = asyncio.Lock()
         self._seen_at = float("-inf")
         self._last = 0
@@ -32,7 +27,7 @@ class Feed:
         async with self._turn:
             if self._seen_at < asked_at:  # else somebody looked while we stood in line, and saw all that we would
                 looked_at = time.monotonic()
-                self._last = await self._parts.in_thread(self._look)
+                self._last = await self._parts.in_thread(lambda: events.caught_up(self._parts.database))
                 self._seen_at = looked_at
             return self._last
 
@@ -43,15 +38,4 @@ class Feed:
             if left <= 0:
                 return last
             await asyncio.sleep(min(LOOK_EVERY, left))
-        return last
-
-    def _look(self) -> int:
-        with self._database.read() as unit:
-            is_behind, last = events.is_unnumbered(unit), events.last_number(unit)
-        for _ in range(_BATCHES if is_behind else 0):
-            with self._database.write() as unit:
-                count = events.number(unit)
-                last = events.last_number(unit)
-            if count < events.BATCH:
-                break
         return last

@@ -1,7 +1,7 @@
 """Verifies quarantined deliveries again; each that is authentic now is recorded and removed in one commit."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
@@ -33,9 +33,10 @@ class Redeemed:
     rejected: Counter[str] = field(default_factory=Counter)  #: by reason: still not authentic
 
 
-def redeem_all(service: Service, account: str, *, by: str, reason: str) -> Redeemed:
+def redeem_all(service: Service, account: str, *, by: str, reason: str, only: Container[str] | None = None) -> Redeemed:
     """Everything in the account's quarantine that verifies as of when it was received is in the inbox afterwards.
 
+    With `only`, deliveries of other ids stay where they are.
     A worker applies it from there. A crash in between leaves each delivery in exactly one of the two places.
     """
     receiving = service.receiving_accounts()[account]
@@ -43,6 +44,8 @@ def redeem_all(service: Service, account: str, *, by: str, reason: str) -> Redee
     after = ""
     while page := _page(service, account, after):
         for rejected in page:
+            if only is not None and rejected.id not in only:
+                continue
             try:
                 message = _verified(receiving, rejected)
             except DeliveryRejected as again:

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import table_of
-from storage.engine import Unit
+from storage.engine import Database, Unit
 from storage.tables import OutboxMessage
 from storage.tables_api import Event, EventFeed
 
@@ -26,6 +26,9 @@ _NAME: Final = "effects"
 
 #: How many are numbered in one commit.
 BATCH: Final = 1000
+
+#: Of one look, so that the first reader of a long history has an answer in time; the next looks go on.
+_BATCHES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,19 @@ def number(unit: Unit, limit: int = BATCH) -> int:
     )
     unit.execute(update(_feed).where(_feed.c.name == _NAME).values(last_number=last + len(waiting)))
     return len(waiting)
+
+
+def caught_up(database: Database) -> int:
+    """The number of the newest effect, after what is committed now was numbered, as far as that takes no long time."""
+    with database.read() as unit:
+        is_behind, last = is_unnumbered(unit), last_number(unit)
+    for _ in range(_BATCHES if is_behind else 0):
+        with database.write() as unit:
+            count = number(unit)
+            last = last_number(unit)
+        if count < BATCH:
+            break
+    return last
 
 
 def last_number(unit: Unit) -> int:

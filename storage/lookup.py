@@ -4,12 +4,23 @@ from sqlalchemy import String, cast, func, or_, select
 
 from storage.columns import table_of
 from storage.engine import Unit
-from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
+from storage.tables_audit import AuditRun
 from storage.tables_console import ConsoleSession
 
-Found = Payment | InboxMessage | OutboxMessage | RejectedDelivery | Reconciliation | ApiKey | ConsoleSession
+Found = (
+    Payment
+    | InboxMessage
+    | OutboxMessage
+    | RejectedDelivery
+    | Reconciliation
+    | ApiKey
+    | ConsoleSession
+    | OperatorAction
+    | AuditRun
+)
 
 _WHOLE = 32  #: hexadecimal digits of a UUID
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from receipted.cli import output, timeline
+from receipted.cli import lists, output, timeline
 from receipted.cli.context import (
     ID_HELP,
     After,
@@ -21,8 +21,8 @@ from receipted.cli.context import (
 from receipted.cli.lookup import find_id
 from receipted.cli.progress import tracked
 from receipted.commands import Commands
-from statemachine.phases import Source
-from storage import inbox, telling
+from statemachine.phases import Outcome, Source
+from storage import inbox, searching, sifting, telling
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 
@@ -37,20 +37,23 @@ def list_(
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
     status: Annotated[InboxStatus | None, typer.Option("--status", help="Only in this status.")] = None,
     source: Annotated[Source | None, typer.Option("--source", help="Only from this source.")] = None,
+    decision: Annotated[Outcome | None, typer.Option("--decision", help="Only with this decision.")] = None,
+    payment: lists.OfPayment = None,
+    search: lists.Search = None,
+    since: lists.Since = None,
+    before: lists.Before = None,
+    newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
     json: AsJson = False,
 ) -> None:
     """List inbox messages in order of arrival, without their bodies."""
-    with opened(context) as service, service.database.read() as unit:
-        found = inbox.find(
-            unit,
-            account=account,
-            status=status.value if status else None,
-            source=source.value if source else None,
-            after=find_id(unit, InboxMessage, after) if after else "",
-            limit=limit,
-        )
+    with opened(context) as service:
+        given = {"account": account, "status": status, "source": source, "decision": decision}
+        about = lists.payment_of(service, payment)
+        ids = lists.named(service, searching.message_ids, search)
+        what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
+        found = lists.find(service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=newest)
         if not found:
             known_account(service, account)
     if json:
@@ -73,7 +76,7 @@ def list_(
             for message in found
         ),
     )
-    output.more(found, limit, "receipted inbox list")
+    output.more(found, limit)
 
 
 @app.command(epilog=example("receipted inbox show 77c1d2aa90fe --body"))
@@ -81,11 +84,14 @@ def show(
     context: typer.Context,
     message_id: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)],
     body: Annotated[bool, typer.Option("--body", help="Also its headers and bytes: personal data.")] = False,
+    target: lists.Target = None,
     json: AsJson = False,
 ) -> None:
-    """Show a message and its decision; its headers and bytes only with --body."""
+    """Show a message and its decision; its headers and bytes only with --body, or exactly in a FILE."""
     with opened(context) as service, service.database.read() as unit:
         message = inbox.get(unit, find_id(unit, InboxMessage, message_id))
+    if target is not None:
+        lists.write_body(target, message.body)
     if json:
         private = {"headers": message.headers, "body": _text(message)} if body else {}
         output.as_json({**timeline.message_data(message), **private})

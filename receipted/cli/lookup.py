@@ -7,9 +7,10 @@ from receipted.cli.exits import InvalidInput
 from storage import lookup
 from storage.engine import Unit
 from storage.errors import NotFound
-from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
+from storage.tables_audit import AuditRun
 from storage.tables_console import ConsoleSession
 
 _SHORTEST: Final = 8
@@ -24,6 +25,8 @@ _NAMES: Final[dict[type[lookup.Found], str]] = {
     Reconciliation: "reconciliation",
     ApiKey: "API key",
     ConsoleSession: "session",
+    OperatorAction: "action",
+    AuditRun: "audit run",
 }
 
 

@@ -7,6 +7,7 @@ import typer
 
 from receipted.cli import (
     asking,
+    audit_history,
     auditing,
     configuration,
     inbox,
@@ -22,10 +23,14 @@ from receipted.cli import (
     webhooks,
 )
 from receipted.cli.accounts import accounts
+from receipted.cli.actions import actions
 from receipted.cli.context import example
 from receipted.cli.doctor import doctor
+from receipted.cli.events import events
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup
 from receipted.cli.following import listen, tail
+from receipted.cli.money import money
+from receipted.cli.overview import overview
 from receipted.cli.push import push_quality
 from receipted.cli.reconcile import reconcile
 from receipted.cli.retention import retention
@@ -61,12 +66,16 @@ app.command(epilog=example("receipted --config receipted.toml worker"))(processe
 app.command(epilog=example("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers"))(playing.sandbox)
 app.command(epilog=example("receipted demo --payments 400 --seed 7"))(demo)
 app.command(epilog=example("receipted migrate", "receipted migrate --check"))(processes.migrate)
+app.command(epilog=example("receipted overview", "receipted overview --json"))(overview)
+app.command(epilog=example("receipted money", "receipted money 2026-11-21 --account shop --way in --payments"))(money)
 payments.app.add_typer(asking.app)
 app.add_typer(payments.app, name="payments", epilog=example("receipted payments list --review"))
 app.add_typer(inbox.app, name="inbox", epilog=example("receipted inbox list --status parked"))
 app.add_typer(outbox.app, name="outbox", epilog=example("receipted outbox list --status dead"))
 app.add_typer(rejected.app, name="rejected", epilog=example("receipted rejected list shop"))
-app.command(epilog=example("receipted accounts"))(accounts)
+app.command(epilog=example("receipted actions", "receipted actions --by ada --since 7d --json"))(actions)
+app.command(epilog=example("receipted events", "receipted events --after 1042 --wait 30 --json"))(events)
+app.command(epilog=example("receipted accounts", "receipted accounts shop --settings"))(accounts)
 app.command(name="push-quality", epilog=example("receipted push-quality", "receipted push-quality shop --since 30d"))(
     push_quality
 )
@@ -81,6 +90,7 @@ app.add_typer(
     reconciliations.app, name="reconciliations", epilog=example("receipted reconciliations list --account shop")
 )
 app.command(epilog=example("receipted retention", 'receipted retention --run --by "Ada L."'))(retention)
+auditing.app.add_typer(audit_history.app)
 app.add_typer(auditing.app, name="audit", epilog=example("receipted audit verify"))
 app.command(epilog=example("receipted lifecycles banked --mermaid"))(lifecycles.lifecycles)
 app.add_typer(keys.app, name="keys", epilog=example("receipted keys list"))

@@ -1,10 +1,11 @@
 """`receipted outbox`: effects that are owed to sinks, and how their deliveries went."""
 
-from typing import Annotated, Final
+import sys
+from typing import Annotated
 
 import typer
 
-from receipted.cli import output
+from receipted.cli import lists, output
 from receipted.cli.context import (
     ID_HELP,
     After,
@@ -14,6 +15,7 @@ from receipted.cli.context import (
     Reason,
     command,
     example,
+    known_account,
     opened,
     subcommands,
 )
@@ -22,7 +24,7 @@ from receipted.cli.lookup import find_id
 from receipted.cli.progress import tracked
 from receipted.commands import Commands
 from receipted.wiring import Service
-from storage import outbox
+from storage import outbox, searching, sifting
 from storage.errors import NotFound
 from storage.tables import OutboxMessage
 from storage.types import OutboxStatus
@@ -30,7 +32,7 @@ from storage.types import OutboxStatus
 app = subcommands("Effects that are owed to sinks, and how their deliveries went.")
 
 _COLUMNS = ("ID", "Created", "Effect", "Sink", "Account", "Payment", "Status", "Attempts", "Next attempt", "Last error")
-_PAGE: Final = 500
+_ATTEMPTS = ("Attempt", "Started", "Outcome", "Answered", "Took", "Error")
 
 
 @app.command("list", epilog=example("receipted outbox list --status dead --sink shop"))
@@ -38,21 +40,27 @@ def list_(
     context: typer.Context,
     status: Annotated[OutboxStatus | None, typer.Option("--status", help="Only in this status.")] = None,
     sink: Annotated[str | None, typer.Option("--sink", help="Only those owed to this sink.")] = None,
+    account: Annotated[str | None, typer.Option("--account", help="Only of this account.")] = None,
+    effect: Annotated[str | None, typer.Option("--effect", help="Only this, such as payment.paid.")] = None,
+    payment: lists.OfPayment = None,
+    search: lists.Search = None,
+    since: lists.Since = None,
+    before: lists.Before = None,
+    newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
     json: AsJson = False,
 ) -> None:
     """List what is owed, oldest first, without the payloads."""
-    with opened(context) as service, service.database.read() as unit:
-        found = outbox.find(
-            unit,
-            status=status.value if status else None,
-            sink=sink,
-            after=find_id(unit, OutboxMessage, after) if after else "",
-            limit=limit,
-        )
+    with opened(context) as service:
+        given = {"status": status, "sink": sink, "account": account, "effect": effect}
+        about = lists.payment_of(service, payment)
+        ids = lists.named(service, searching.owed_ids, search)
+        what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
+        found = lists.find(service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=newest)
         if not found:
             _known_sink(service, sink)
+            known_account(service, account)
     if json:
         output.as_json([_data(message) for message in found])
         return
@@ -74,7 +82,31 @@ def list_(
             for message in found
         ),
     )
-    output.more(found, limit, "receipted outbox list")
+    output.more(found, limit)
+
+
+@app.command(epilog=example("receipted outbox show 90ab12cd34ef --payload"))
+def show(
+    context: typer.Context,
+    message_id: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)],
+    payload: Annotated[bool, typer.Option("--payload", help="Also what is sent.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show an effect that is owed to a sink, with every try to deliver it."""
+    with opened(context) as service, service.database.read() as unit:
+        message = outbox.get(unit, find_id(unit, OutboxMessage, message_id))
+        tries = outbox.attempts_of(unit, [message.id])
+    sent = {"payload": message.payload} if payload else {}
+    if json:
+        output.as_json({**_data(message), **sent, "delivery_attempts": [output.row_of(attempt) for attempt in tries]})
+        return
+    output.fields({**_data(message), **sent})
+    if tries:
+        output.say("")
+        output.table(
+            _ATTEMPTS,
+            ((t.number, t.started_at, t.outcome, t.http_status, f"{t.duration_ms} ms", t.error) for t in tries),
+        )
 
 
 @app.command(
@@ -89,14 +121,20 @@ def redrive(
     by: By,
     message_ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help=ID_HELP, show_default=False)] = None,
     sink: Annotated[str | None, typer.Option("--sink", help="Of this sink; with --all-dead.")] = None,
-    all_dead: Annotated[bool, typer.Option("--all-dead", help="Everything of the sink that is dead.")] = False,
+    account: Annotated[str | None, typer.Option("--account", help="Of this account; with --all-dead.")] = None,
+    effect: Annotated[str | None, typer.Option("--effect", help="This effect; with --all-dead.")] = None,
+    all_dead: Annotated[bool, typer.Option("--all-dead", help="Everything of these that is dead.")] = False,
     json: AsJson = False,
 ) -> None:
     """Make dead effects due again; the dispatcher of `serve` or `worker` delivers them."""
-    if bool(message_ids) == all_dead or all_dead != (sink is not None):
-        raise InvalidInput("give either IDs, or --sink NAME together with --all-dead", param="id")
+    narrowed = {"sink": sink, "account": account, "effect": effect}
+    is_narrowed = any(value is not None for value in narrowed.values())
+    if bool(message_ids) == all_dead or all_dead != is_narrowed:
+        raise InvalidInput(
+            "give either IDs, or --all-dead together with --sink NAME, --account NAME or --effect NAME", param="id"
+        )
     with opened(context) as service:
-        found = _dead(service, sink) if sink is not None else _named(service, message_ids or [])
+        found = _dead(service, narrowed) if all_dead else _named(service, message_ids or [])
 
         async def work(commands: Commands) -> list[OutboxMessage]:
             done = []
@@ -104,7 +142,7 @@ def redrive(
                 try:
                     done.append(await commands.redrive(message_id, reason=reason, by=by))
                 except NotFound:
-                    if sink is None:
+                    if not all_dead:
                         raise
                     output.note(f"{message_id} is not dead any more")
             return done
@@ -123,15 +161,12 @@ def _named(service: Service, texts: list[str]) -> list[str]:
         return [find_id(unit, OutboxMessage, text) for text in texts]
 
 
-def _dead(service: Service, sink: str) -> list[str]:
-    _known_sink(service, sink)
-    found: list[str] = []
-    after = ""
-    with service.database.read() as unit:
-        while page := outbox.find(unit, status=OutboxStatus.DEAD.value, sink=sink, after=after, limit=_PAGE):
-            found += (message.id for message in page)
-            after = page[-1].id
-    return found
+def _dead(service: Service, narrowed: dict[str, str | None]) -> list[str]:
+    _known_sink(service, narrowed["sink"])
+    known_account(service, narrowed["account"])
+    what = lists.wanted({**narrowed, "status": OutboxStatus.DEAD})
+    dead = lists.find(service, OutboxMessage, sifting.OWED, what, after=None, limit=sys.maxsize, is_newest=False)
+    return [message.id for message in dead]
 
 
 def _known_sink(service: Service, name: str | None) -> None:

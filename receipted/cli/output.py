@@ -8,7 +8,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +23,17 @@ from storage.ids import new_id
 
 #: Columns of a table where the output is no terminal: wide enough that nothing is cut.
 _WIDE: Final = 240
+
+#: Columns of a value beyond which it may be told in several lines.
+_WRAPPED: Final = 28
+
+_GAP: Final = 2  #: columns between two values
+
+#: Titles of the columns whose values are copied in one piece.
+_WHOLE: Final = frozenset({"ID", "Hash"})
+
+#: Titles of the columns whose values are amounts, which are compared by their ends.
+_MONEY: Final = frozenset({"Amount", "Today", "Yesterday"})
 
 shown, short = telling.shown, telling.short
 
@@ -57,13 +70,55 @@ def failure(error: ServiceError, *, as_json: bool) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on stdout. Values are text, never markup, and cannot steer the terminal."""
-    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold", no_wrap=column == "ID")  # an id is copied in one piece
-    for row in rows:
-        made.add_row(*(Text(shown(value)) for value in row))
+    """A table on stdout. Values are text, never markup, and cannot steer the terminal.
+
+    Where a terminal is too narrow for every column, the last ones stand below each row, with their names.
+    """
+    texts = [[shown(value) for value in row] for row in rows]
+    beside = _beside(columns, texts, console().width)
+    if beside < len(columns):
+        _folded(columns, texts, beside)
+        return
+    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, _GAP, 0, 0))
+    for column, width in zip(columns, _widths(columns, texts), strict=True):
+        is_whole = column in _WHOLE or width <= _WRAPPED
+        made.add_column(column, overflow="fold", no_wrap=is_whole, justify="right" if column in _MONEY else "left")
+    for row in texts:
+        made.add_row(*(Text(text) for text in row))
     console().print(made)
+
+
+def _widths(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, (column, *(row[at] for row in texts)))) for at, column in enumerate(columns)]
+
+
+def _beside(columns: Sequence[str], texts: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns stand beside each other: all, or as many as fit in front of the rest, and one at least."""
+    widths = zip(columns, _widths(columns, texts), strict=True)
+    needed = [each if name in _WHOLE else min(each, _WRAPPED) for name, each in widths]
+    if sum(needed) + _GAP * (len(needed) - 1) <= width:
+        return len(columns)
+    fitting = 1
+    while fitting < len(columns) and sum(needed[: fitting + 1]) + _GAP * fitting <= width:
+        fitting += 1
+    return fitting
+
+
+def _folded(columns: Sequence[str], texts: Sequence[Sequence[str]], beside: int) -> None:
+    """Rows of which only the first columns stand beside each other; what is empty below is left out."""
+    target, widths = console(), _widths(columns, texts)
+
+    def line(cells: Sequence[str]) -> str:
+        given = zip(cells[:beside], columns[:beside], widths, strict=False)
+        padded = (set_cell_size(cell.rjust(width) if name in _MONEY else cell, width) for cell, name, width in given)
+        return (" " * _GAP).join(padded).rstrip()
+
+    target.print(Text(line(columns), style="bold"))
+    for row in texts:
+        target.print(Text(line(row)), soft_wrap=True)
+        rest = [f"{name.lower()}: {cell}" for name, cell in zip(columns[beside:], row[beside:], strict=True) if cell]
+        if rest:
+            target.print(Padding(Text(" | ".join(rest), style="dim"), (0, 0, 0, _GAP), expand=False))
 
 
 def fields(pairs: Mapping[str, Any]) -> None:
@@ -98,10 +153,10 @@ def row_of(record: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
     return {name: value for name, value in values(record).items() if name not in without}
 
 
-def more(rows: Sequence[Any], limit: int, command: str) -> None:
+def more(rows: Sequence[Any], limit: int) -> None:
     """Say how to go on where a list was cut at its limit."""
     if len(rows) == limit:
-        note(f"there may be more: {command} --after {rows[-1].id}")
+        note(f"there may be more: the same with --after {rows[-1].id}")
 
 
 def plain(value: Any) -> Any:

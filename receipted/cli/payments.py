@@ -1,14 +1,18 @@
 """`receipted payments list` and `show`: what is known of payments."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from receipted.cli import output, timeline
+from receipted.cli import lists, output, timeline
 from receipted.cli.context import ID_HELP, After, AsJson, Limit, example, known_account, opened, subcommands
+from receipted.cli.exits import InvalidInput
 from receipted.cli.lookup import find_id
+from receipted.wiring import Service
+from statemachine.money import currency_code, to_minor
 from statemachine.phases import Phase, Review
-from storage import payments
+from storage import history, listing, searching
+from storage.listing import Place, Wanted
 from storage.obstacles import REMEDIES
 from storage.tables import Payment
 
@@ -17,6 +21,10 @@ app = subcommands("What is known of payments, and what may be asked for.")
 Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)]
 
 _COLUMNS = ("ID", "Account", "Kind", "Reference", "Amount", "State", "Phase", "Review", "Changed")
+_MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "By", "Forced", "Reason", "Hash")
+
+#: Less than the id of any row.
+_FIRST = "00000000-0000-0000-0000-000000000000"
 
 
 @app.command("list", epilog=example("receipted payments list --account shop --phase paid --limit 20"))
@@ -27,22 +35,55 @@ def list_(
     state: Annotated[str | None, typer.Option("--state", help="Only in this state, in the provider's word.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only with this reference of yours.")] = None,
     review: Annotated[bool, typer.Option("--review", help="Only those that need review.")] = False,
+    why: Annotated[Review | None, typer.Option("--why", help="Only those that need review for this.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only of this kind.")] = None,
+    provider_ref: Annotated[
+        str | None, typer.Option("--provider-ref", help="Only with this id of the provider.")
+    ] = None,
+    currency: Annotated[str | None, typer.Option("--currency", help="Only in this currency.")] = None,
+    amount_from: Annotated[
+        str | None, typer.Option("--amount-from", help="Of at least so much, such as 10.00; with --currency.")
+    ] = None,
+    amount_to: Annotated[
+        str | None, typer.Option("--amount-to", help="Of at most so much, such as 10.00; with --currency.")
+    ] = None,
+    search: lists.Search = None,
+    since: lists.Since = None,
+    before: lists.Before = None,
+    changed_since: Annotated[
+        str | None, typer.Option("--changed-since", metavar="WHEN", help="Changed from when on: 2d, 2026-11-01.")
+    ] = None,
+    changed_before: Annotated[
+        str | None, typer.Option("--changed-before", metavar="WHEN", help="Changed before when: 2d, 2026-11-01.")
+    ] = None,
+    newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
     json: AsJson = False,
 ) -> None:
     """List payments, oldest first. An ID in the table is the end of the whole one, and does for it."""
-    with opened(context) as service, service.database.read() as unit:
-        found = payments.find(
-            unit,
-            account=account,
-            phase=phase.value if phase else None,
-            state=state,
-            reference=reference,
-            in_review=review,
-            after=find_id(unit, Payment, after) if after else "",
-            limit=limit,
+    equal = {
+        "account": account,
+        "phase": phase,
+        "state": state,
+        "reference": reference,
+        "review": why,
+        "kind": kind,
+        "provider_ref": provider_ref,
+        "currency": None if currency is None else currency_code(currency),
+    }
+    amounts = (_minor(amount_from, currency, "amount-from"), _minor(amount_to, currency, "amount-to"))
+    with opened(context) as service:
+        ids = lists.named(service, searching.payment_ids, search)
+        created, changed = lists.moments(service, since, before), lists.moments(service, changed_since, changed_before)
+        what = Wanted(
+            {name: [str(value)] for name, value in equal.items() if value is not None}
+            | ({} if ids is None else {"id": ids}),
+            _given({"created_at": created[0], "changed_at": changed[0], "amount_minor": amounts[0]}),
+            _given({"created_at": created[1], "changed_at": changed[1], "amount_minor": _beyond(amounts[1])}),
+            {"review": True} if review else {},
         )
+        found = _listed(service, what, after, limit, is_newest=newest)
         if not found:
             known_account(service, account)
     if json:
@@ -65,7 +106,34 @@ def list_(
             for payment in found
         ),
     )
-    output.more(found, limit, "receipted payments list")
+    output.more(found, limit)
+
+
+@app.command(epilog=example("receipted payments transitions 5b0c2f7e91aa"))
+def transitions(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
+    """Show each move of a payment in order: from where to where, who said so and why, and its hash."""
+    with opened(context) as service, service.database.read() as unit:
+        found = history.of_payment(unit, find_id(unit, Payment, payment_id))
+    if json:
+        output.as_json([output.row_of(transition) for transition in found])
+        return
+    output.table(
+        _MOVES,
+        (
+            (
+                *(
+                    move.number,
+                    move.recorded_at,
+                    move.from_state or "new",
+                    move.to_state,
+                    ", ".join(move.via),
+                    move.phase,
+                ),
+                *(move.source, move.actor, "yes" if move.forced else None, move.reason, move.hash),
+            )
+            for move in found
+        ),
+    )
 
 
 @app.command(epilog=example("receipted payments show 5b0c2f7e91aa"))
@@ -125,3 +193,27 @@ def summary(payment: Payment, why_next_poll: str | None = None) -> None:
             **{f"fact {name}": value for name, value in payment.facts.items()},
         }
     )
+
+
+def _listed(service: Service, what: Wanted, after: str | None, limit: int, *, is_newest: bool) -> list[Payment]:
+    with service.database.read() as unit:
+        start = find_id(unit, Payment, after) if after else None
+        if is_newest:
+            return listing.payments(unit, what, Place(limit, after=start)).rows
+        return listing.payments(unit, what, Place(limit, before=start or _FIRST)).rows[::-1]
+
+
+def _minor(amount: str | None, currency: str | None, option: str) -> int | None:
+    if amount is None:
+        return None
+    if currency is None:
+        raise InvalidInput(f"--{option} needs --currency, which says how many places an amount has", param=option)
+    return to_minor(amount, currency)
+
+
+def _beyond(amount_minor: int | None) -> int | None:
+    return None if amount_minor is None else amount_minor + 1
+
+
+def _given(bounds: dict[str, Any]) -> dict[str, Any]:
+    return {name: bound for name, bound in bounds.items() if bound is not None}

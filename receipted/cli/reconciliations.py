@@ -44,7 +44,7 @@ def list_(
             for row in found
         ),
     )
-    output.more(found, limit, "receipted reconciliations list")
+    output.more(found, limit)
 
 
 @app.command(epilog=example("receipted reconciliations show 5b0c2f7e91aa --format csv"))

@@ -1,14 +1,26 @@
 """`receipted rejected`: the quarantine of deliveries that were not authentic, and redeeming them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from receipted.cli import output
-from receipted.cli.context import AccountName, After, AsJson, Limit, example, known_account, opened, subcommands
+from receipted.cli import lists, output
+from receipted.cli.context import (
+    ID_HELP,
+    AccountName,
+    After,
+    AsJson,
+    Limit,
+    example,
+    known_account,
+    opened,
+    subcommands,
+)
 from receipted.cli.lookup import find_id
 from receipted.redeeming import redeem_all
-from storage import quarantine
+from receipted.wiring import Service
+from storage import quarantine, sifting
+from storage.errors import NotFound
 from storage.tables import RejectedDelivery
 
 app = subcommands("The quarantine: deliveries that were not authentic, kept for a while.")
@@ -16,22 +28,67 @@ app = subcommands("The quarantine: deliveries that were not authentic, kept for 
 
 @app.command("list", epilog=example("receipted rejected list shop"))
 def list_(
-    context: typer.Context, account: AccountName, limit: Limit = 50, after: After = None, json: AsJson = False
+    context: typer.Context,
+    account: Annotated[
+        str | None, typer.Argument(metavar="ACCOUNT", help="Only this account's.", show_default=False)
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Only these, such as signature_wrong.")] = None,
+    since: lists.Since = None,
+    before: lists.Before = None,
+    newest: lists.Newest = False,
+    limit: Limit = 50,
+    after: After = None,
+    json: AsJson = False,
 ) -> None:
-    """List an account's rejected deliveries, oldest first, without their bodies."""
+    """List rejected deliveries, oldest first, without their bodies."""
     with opened(context) as service:
         known_account(service, account)
-        with service.database.read() as unit:
-            start = find_id(unit, RejectedDelivery, after) if after else ""
-            found = quarantine.find(unit, account, after=start, limit=limit)
+        what = lists.wanted({"account": account, "reason": reason}, lists.moments(service, since, before))
+        found = lists.find(
+            service, RejectedDelivery, sifting.REJECTED, what, after=after, limit=limit, is_newest=newest
+        )
     if json:
-        output.as_json([{**output.row_of(r, without=("body", "headers")), "size_bytes": len(r.body)} for r in found])
+        output.as_json([_data(rejected) for rejected in found])
         return
     output.table(
-        ("ID", "Received", "Reason", "Client", "Kind", "Bytes"),
-        ((output.short(r.id), r.received_at, r.reason, r.client, r.kind, len(r.body)) for r in found),
+        ("ID", "Received", "Account", "Reason", "Client", "Kind", "Payment", "Bytes"),
+        (
+            (
+                *(output.short(r.id), r.received_at, r.account, r.reason, r.client, r.kind),
+                *(output.short(r.about), len(r.body)),
+            )
+            for r in found
+        ),
     )
-    output.more(found, limit, f"receipted rejected list {account}")
+    output.more(found, limit)
+
+
+@app.command(epilog=example("receipted rejected show 77c1d2aa90fe --body"))
+def show(
+    context: typer.Context,
+    rejected_id: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)],
+    body: Annotated[
+        bool, typer.Option("--body", help="Also its headers and bytes: anybody may have sent them.")
+    ] = False,
+    target: lists.Target = None,
+    json: AsJson = False,
+) -> None:
+    """Show a delivery that was not authentic, and why; its headers and bytes only with --body, or exactly in a FILE."""
+    with opened(context) as service, service.database.read() as unit:
+        found = quarantine.get(unit, find_id(unit, RejectedDelivery, rejected_id))
+    if target is not None:
+        lists.write_body(target, found.body)
+    if json:
+        output.as_json({**_data(found), **({"headers": found.headers, "body": _text(found)} if body else {})})
+        return
+    output.fields(_data(found))
+    if body:
+        output.note(f"what follows was not authentic: anybody may have sent it to account {found.account}")
+        output.say("")
+        for name, value in found.headers:
+            output.say(f"{output.shown(name)}: {output.shown(value)}")
+        output.say("")
+        output.say(output.shown(_text(found), keep="\n\t"))
 
 
 @app.command(epilog=example('receipted rejected redeem shop --by "Ada L." --reason "the webhook key was mended"'))
@@ -40,6 +97,10 @@ def redeem(
     account: AccountName,
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who redeems; kept with each message.")] = "unnamed",
     reason: Annotated[str, typer.Option("--reason", help="Why; kept with each message.")] = "the key was mended",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ID", help="This one, and not all; may be repeated.", show_default=False),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Verify an account's rejected deliveries again, after its key was mended, as of when they were received.
@@ -48,10 +109,30 @@ def redeem(
     """
     with opened(context) as service:
         known_account(service, account)
-        result = redeem_all(service, account, by=by, reason=reason)
+        chosen = _named(service, account, only) if only else None
+        result = redeem_all(service, account, by=by, reason=reason, only=chosen)
     if json:
         output.as_json({"redeemed": result.redeemed, "duplicates": result.duplicates, "rejected": result.rejected})
         return
     output.say(f"{len(result.redeemed)} redeemed, of which {result.duplicates} had come again meanwhile")
     for why, count in sorted(result.rejected.items()):
         output.say(f"{count} stay rejected: {why}")
+
+
+def _named(service: Service, account: str, parts: list[str]) -> set[str]:
+    """The whole ids. Raises NotFound where any of them is not the account's, so that nothing is redeemed then."""
+    with service.database.read() as unit:
+        found = [quarantine.get(unit, find_id(unit, RejectedDelivery, part)) for part in parts]
+    for rejected in found:
+        if rejected.account != account:
+            raise NotFound(f"no rejected delivery {rejected.id} of {account}", param="only")
+    return {rejected.id for rejected in found}
+
+
+def _data(rejected: RejectedDelivery) -> dict[str, Any]:
+    return {**output.row_of(rejected, without=("body", "headers")), "size_bytes": len(rejected.body)}
+
+
+def _text(rejected: RejectedDelivery) -> str:
+    """The body as text; bytes that are none are written as escapes."""
+    return rejected.body.decode("utf-8", "backslashreplace")

@@ -1,0 +1,74 @@
+"""`receipted actions`: what named people and keys did here, and why."""
+
+from typing import Annotated
+
+import typer
+
+from receipted.cli import lists, output
+from receipted.cli.context import After, AsJson, Limit, known_account, opened
+from receipted.cli.lookup import find_id
+from receipted.wiring import Service
+from storage import searching, sifting
+from storage.errors import NotFound
+from storage.ids import is_id
+from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment
+
+_COLUMNS = ("ID", "When", "Who", "What", "Account", "About", "Why")
+
+
+def actions(
+    context: typer.Context,
+    account: Annotated[str | None, typer.Option("--account", help="Only about this account's.")] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Only by this person or key.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only this, such as resolve or redrive.")] = None,
+    about: Annotated[
+        str | None,
+        typer.Option("--about", metavar="ID", help="Only about this payment, message, effect, key or person."),
+    ] = None,
+    since: lists.Since = None,
+    before: lists.Before = None,
+    oldest: lists.Oldest = False,
+    limit: Limit = 50,
+    after: After = None,
+    json: AsJson = False,
+) -> None:
+    """List what named people and keys did here, and why, the newest first. Nobody can change or remove it."""
+    with opened(context) as service:
+        ids = None if about is None else _about(service, about)
+        what = lists.wanted(
+            {"account": account, "actor": by, "action": action}, lists.moments(service, since, before), ids=ids
+        )
+        found = lists.find(
+            service, OperatorAction, sifting.ACTIONS, what, after=after, limit=limit, is_newest=not oldest
+        )
+        if not found:
+            known_account(service, account)
+    if json:
+        output.as_json([output.row_of(done) for done in found])
+        return
+    output.table(
+        _COLUMNS,
+        (
+            (
+                *(output.short(done.id), done.at, done.actor, done.action, done.account),
+                *(output.short(done.subject) if is_id(done.subject) else done.subject, done.reason),
+            )
+            for done in found
+        ),
+    )
+    output.more(found, limit)
+
+
+def _about(service: Service, text: str) -> list[str]:
+    """The ids of what was done about it: a whole id of anything, or a part of a payment's, message's or effect's."""
+    with service.database.read() as unit:
+        if not is_id(text.strip()):
+            for model in (Payment, InboxMessage, OutboxMessage):
+                try:
+                    text = find_id(unit, model, text)
+                    break
+                except NotFound:
+                    continue  # it may be one of the next
+            else:
+                raise NotFound(f"no payment, message or effect {text}", param="about")
+        return searching.action_ids(unit, text.strip().lower())

@@ -1,0 +1,132 @@
+"""What lists have in common: which end comes first, from when, of what; and looking through all there is, in steps."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+
+from receipted.cli import output
+from receipted.cli.lookup import find_id
+from receipted.cli.moments import moment_of
+from receipted.cli.progress import counting
+from receipted.wiring import Service
+from storage import sifting
+from storage.engine import Unit, made
+from storage.sifting import Place, Shelf, Wanted
+from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
+
+Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction)
+
+Newest = Annotated[bool, typer.Option("--newest", help="The newest first.")]
+Oldest = Annotated[bool, typer.Option("--oldest", help="The oldest first.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="WHEN", help="From when on: 2d, 2026-11-01.", show_default=False)
+]
+Before = Annotated[
+    str | None, typer.Option("--before", metavar="WHEN", help="Before when: 2d, 2026-11-01.", show_default=False)
+]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        "--search",
+        metavar="WORD",
+        help="What names it, whole: an id, the provider's name or key for it, or your reference.",
+        show_default=False,
+    ),
+]
+OfPayment = Annotated[
+    str | None, typer.Option("--payment", metavar="ID", help="Only about this payment.", show_default=False)
+]
+
+Target = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Write the exact bytes here: personal data.", show_default=False),
+]
+
+#: Wider than any list's pages: what one statement brings.
+_PAGE: Final = 500
+
+
+def moments(service: Service, since: str | None, before: str | None) -> tuple[datetime | None, datetime | None]:
+    """The instants that are meant; raises InvalidInput."""
+    now = service.clock()
+    return (
+        None if since is None else moment_of(since, now, option="since"),
+        None if before is None else moment_of(before, now, option="before"),
+    )
+
+
+def payment_of(service: Service, part: str | None) -> str | None:
+    """The whole id of the payment that is meant; raises InvalidInput and NotFound."""
+    if part is None:
+        return None
+    with service.database.read() as unit:
+        return find_id(unit, Payment, part)
+
+
+def named(service: Service, search: Callable[[Unit, str], list[str]], words: str | None) -> list[str] | None:
+    """The ids of the rows that a search finds; None where nothing is searched for."""
+    if words is None:
+        return None
+    with service.database.read() as unit:
+        return search(unit, words.strip())
+
+
+def write_body(target: Path, body: bytes) -> None:
+    """The file has these bytes, and nobody else may read it."""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(body)
+    output.note(f"{len(body)} bytes are in {target}")
+
+
+def wanted(
+    equal: Mapping[str, Any],
+    within: tuple[datetime | None, datetime | None] = (None, None),
+    *,
+    present: Mapping[str, bool] | None = None,
+    ids: list[str] | None = None,
+) -> Wanted:
+    """Those of which each column has the value that was given; None was not given."""
+    given = {name: str(value) for name, value in equal.items() if value is not None}
+    return Wanted(given, present or {}, *within, ids)
+
+
+def find(
+    service: Service,
+    model: type[Record],
+    shelf: Shelf,
+    what: Wanted,
+    *,
+    after: str | None,
+    limit: int,
+    is_newest: bool,
+) -> list[Record]:
+    """Up to `limit` whole rows after the one of which `after` is the id or a part, or from the beginning.
+
+    However many others are looked through for that, no statement takes long, and none holds up another process. Raises
+    InvalidInput and NotFound for `after`.
+    """
+    whole = replace(shelf, without=frozenset(), sized=None)
+    found: list[Record] = []
+    place = None
+    if after is not None:
+        with service.database.read() as unit:
+            place = find_id(unit, model, after)
+    with counting() as progress:
+        task = None
+        while len(found) < limit:
+            with service.database.read() as unit:
+                at = Place(min(limit - len(found), _PAGE), place, is_ascending=not is_newest)
+                page = sifting.page(unit, whole, what, at)
+            found += (made(model, line) for line in page.lines)
+            place = page.after
+            if place is None:
+                break
+            if page.is_broken_off:
+                task = progress.add_task("Looking through", total=None) if task is None else task
+                progress.advance(task, sifting.WALK)
+    return found
