@@ -74,6 +74,14 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "Alert: dead letters",
     ),
     Alert(
+        "ReceiptedAccountDeadLetters",
+        f'max by (account) ({m.ALARM}{{alarm="dead_letters"}}) == 1',
+        "1m",
+        "ticket",
+        "Messages of {{ $labels.account }}, or effects of its payments, are dead.",
+        "Alert: dead letters",
+    ),
+    Alert(
         "ReceiptedReviewsOpen",
         f"max by (review) ({m.REVIEWS}) > 0",
         "15m",
@@ -103,6 +111,14 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "10m",
         "ticket",
         "The provider of {{ $labels.account }} gives no answers.",
+        "Alert: a provider is away",
+    ),
+    Alert(
+        "ReceiptedAccountUnreachable",
+        f'max by (account) ({m.ALARM}{{alarm="unreachable"}}) == 1',
+        "1m",
+        "page",
+        "Questions to the provider of {{ $labels.account }} have met outages for too long.",
         "Alert: a provider is away",
     ),
     Alert(

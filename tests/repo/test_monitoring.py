@@ -7,11 +7,10 @@ import subprocess
 
 import pytest
 
-from receipted.metrics.catalogue import METRICS
+from receipted.metrics.catalogue import ALARM, METRICS
 from tests.repo import generate
 from tests.repo.alerts import ALERTS, alerts_file
 from tests.repo.dashboard import dashboard, dashboard_file
-from tests.repo.tree import ROOT
 
 KNOWN = {metric.name: metric for metric in METRICS} | {
     f"{metric.name}{end}": metric
@@ -139,16 +138,58 @@ def test_names_are_in_base_units():
         assert not re.search(r"_(ms|minutes|percent|kb|millis)", metric.name)
 
 
-def test_prometheus_takes_the_rules():
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool(*arguments):
+    found = shutil.which("promtool")
+    if found is None:
         pytest.skip("promtool, of Prometheus, is not on this machine")
-    checked = subprocess.run(
-        [promtool, "check", "rules", ROOT / "docs" / "operations" / "alerts.yaml"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_prometheus_takes_the_rules():
+    checked = promtool("check", "rules", generate.ALERTS)
 
     assert checked.returncode == 0, checked.stderr
     assert f"{len(ALERTS)} rules found" in checked.stdout
+
+
+def test_every_alarm_of_an_account_alerts(tmp_path):
+    """By Prometheus itself: one alert for each, of that account alone, and none where the alarm does not stand."""
+    alerts = {
+        alarm: [alert for alert in ALERTS if f'alarm="{alarm}"' in alert.expression] for alarm in ALARM.labels["alarm"]
+    }
+    assert [len(found) for found in alerts.values()] == [1] * len(alerts)
+
+    def series(account, alarm, value):
+        name = f'{ALARM}{{account="{account}",alarm="{alarm}",instance="one"}}'
+        return {"series": name, "values": f"{value}x30"}
+
+    def expected(alert, accounts):
+        labels = {"severity": alert.severity}
+        notes = {"runbook": f"docs/operations.md#{alert.anchor}"}
+        return {
+            "eval_time": "20m",
+            "alertname": alert.name,
+            "exp_alerts": [
+                {
+                    "exp_labels": {**labels, "account": account},
+                    "exp_annotations": {**notes, "summary": alert.summary.replace("{{ $labels.account }}", account)},
+                }
+                for account in accounts
+            ],
+        }
+
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [series("acme", each, int(each == alarm)) for each in alerts] + [series("other", alarm, 0)],
+            "alert_rule_test": [
+                expected(alert, ["acme"] if each == alarm else []) for each, (alert,) in alerts.items()
+            ],
+        }
+        for alarm in alerts
+    ]
+    path = tmp_path / "alarms.yaml"
+    path.write_text(json.dumps({"rule_files": [str(generate.ALERTS)], "tests": tests}))  # JSON is YAML
+    done = promtool("test", "rules", path)
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -9,12 +9,13 @@ import pytest
 from receipted.metrics.database import DatabaseFigures
 from receipted.metrics.rows import Bounds
 from statemachine.tally import Counts, counts
-from storage import audits, inbox, levels, outbox, payments, push_watch
+from storage import audits, inbox, levels, outbox, push_watch
 from storage.engine import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables_audit import AuditRun
 from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import FakeClock
 from tests.fakes.databases import PostgreSQL
 
@@ -59,9 +60,9 @@ def test_each_figure_is_that_of_the_rows(either: Database, clock: FakeClock) -> 
         inbox.record(unit, [a_message(received_at=old), a_message(), a_message(delivery_key="parked")])
         assert unit.run("UPDATE inbox_message SET status = 'parked' WHERE delivery_key = 'parked'") == 1
         for review in ("conflict", "conflict", "gave_up", None):
-            payments.add(unit, a_payment(review=review))
+            keeping.keep(unit, a_payment(review=review))
         owing = a_payment()
-        payments.add(unit, owing)
+        keeping.keep(unit, owing)
         outbox.owe(
             unit,
             payment_id=owing.id,
@@ -75,7 +76,8 @@ def test_each_figure_is_that_of_the_rows(either: Database, clock: FakeClock) -> 
         )
         watch = push_watch.claim(unit, "acme", clock(), timedelta(0))
         assert watch is not None
-        watch.alarms, watch.heard_at = {"silent": {"since": old.isoformat()}}, old
+        since = {"since": old.isoformat()}
+        watch.alarms, watch.heard_at = {"silent": since, "unreachable": since, "dead_letters": since}, old
         push_watch.keep(unit, watch)
         for faults in (7, 2):
             run = AuditRun(id=new_id(), began_at=old, ended_at=clock(), messages=3, payments=5, faults=faults)
@@ -89,7 +91,8 @@ def test_each_figure_is_that_of_the_rows(either: Database, clock: FakeClock) -> 
     assert rows["receipted_outbox_oldest_pending_seconds"] == {(): [90]}
     reviews = {labels: row[0] for labels, row in rows["receipted_reviews_open"].items() if row[0]}
     assert reviews == {("conflict",): 2, ("gave_up",): 1}
-    assert rows["receipted_account_alarm"]["acme", "silent"] == [1]
+    for alarm in ("silent", "unreachable", "dead_letters"):
+        assert rows["receipted_account_alarm"]["acme", alarm] == [1]
     assert rows["receipted_account_alarm"]["acme", "push_loss"] == [0]
     assert rows["receipted_last_delivery_timestamp_seconds"] == {("acme",): [old.timestamp()]}
     assert rows["receipted_audit_faults"] == {(): [2]}
