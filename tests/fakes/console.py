@@ -23,25 +23,13 @@ from receipted.wiring import Service
 from storage import console_sessions, people
 from storage.ids import new_id
 from storage.tables_console import ConsolePerson, ConsoleSession
-from tests.integration.cli.settings import NOWHERE, write_settings
+from tests.integration.cli.settings import LIVE_ACCOUNT, NOWHERE, write_settings
 from tests.integration.receiver.serving import listening
 
 #: What everybody's password is, kept at a cost that tests can bear.
 PASSWORD = "correct horse battery staple"
 CHEAP = Cost(4, 8, 1)
 _KEPT = hashed(PASSWORD, CHEAP)
-
-LIVE_ACCOUNT = """
-[accounts.shop-live]
-provider = "payfield"
-base_url = "http://127.0.0.1:9/payfield"
-secrets = { api_key = "plain:a-live-api-key-000001", api_secret = "plain:a-live-api-secret-00001" }
-options = { allow_loopback_http = true }
-
-[[accounts.shop-live.webhook_keys]]
-id = "live"
-secret = "plain:a-live-webhook-secret-0001"
-"""
 
 
 @dataclass

@@ -3,18 +3,16 @@
 import asyncio
 import gc
 import ssl
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.brokers import tls
 from fulfilment.contract import Delivered, Failed, Result
 from tests.contract.fulfilment.test_broker_sink import owed
+from tests.fakes import tls as certificates
 from tests.fakes.broker_servers import NatsServer, RedisServer, Server
 from tests.fakes.live_brokers import Redis
 
@@ -22,32 +20,10 @@ NOW = datetime.now(UTC)
 USERS = 'authorization { user: "shop", password: "a-pass-word-1" }'
 
 
-def certificate(folder: Path, name: str) -> tuple[str, str]:
-    """Paths of a self-signed certificate for the name, and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(days=1))
-        .not_valid_after(NOW + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(private)
-    return str(folder / "cert.pem"), str(folder / "key.pem")
-
-
 def started(kind: str, folder: Path, name: str) -> tuple[Server, str]:
     """A server that speaks TLS with a certificate for the name, and the authority to trust."""
-    cert, key = certificate(folder, name)
+    issuer = certificates.authority("an authority of tests")
+    cert, key = certificates.served(folder, name, issuer)
     server: Server
     if kind == "nats":
         server = NatsServer(folder / "broker")
@@ -59,7 +35,8 @@ def started(kind: str, folder: Path, name: str) -> tuple[Server, str]:
             *("--tls-auth-clients", "no", "--requirepass", "a-pass-word-1"),
         )
     server.start()
-    return server, Path(cert).read_text()
+    (folder / "ca.pem").write_bytes(issuer.pem)
+    return server, issuer.pem.decode()
 
 
 def deliver(kind: str, port: int, authorities: str | None = None, password: str = "a-pass-word-1") -> Result:
@@ -86,7 +63,7 @@ def test_the_right_server(kind: str, tmp_path: Path) -> None:
             assert result == Failed("no stream takes the subject, or JetStream is not there")
             return
         assert result == Delivered()
-        place = Redis(f"rediss://:a-pass-word-1@localhost:{server.port}", ssl_ca_certs=str(tmp_path / "cert.pem"))
+        place = Redis(f"rediss://:a-pass-word-1@localhost:{server.port}", ssl_ca_certs=str(tmp_path / "ca.pem"))
         place.destination = "payments"
         [got] = asyncio.run(place.received())
         assert got.body == owed().payload.encode()

@@ -11,9 +11,6 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
@@ -21,6 +18,7 @@ from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import InsecureSinkUrl, InvalidSigningKey, InvalidSink
 from fulfilment.http_sink import MAX_ANSWER, HttpSink
 from tests.contract.fulfilment.receiver import KEY, OLD_KEY, Receiver
+from tests.fakes import tls as certificates
 
 NOW = datetime.now(UTC)
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]
@@ -270,32 +268,11 @@ def test_loopback_without_tls_stays_here(receiver: Receiver) -> None:
     assert deliver(sink) == [Failed("the host has an address that is neither public nor allowed")]
 
 
-def _certificate(folder: Path, name: str) -> tuple[str, str, ssl.SSLContext]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(days=1))
-        .not_valid_after(NOW + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "cert.pem").write_bytes(pem)
-    (folder / "key.pem").write_bytes(private)
-    return str(folder / "cert.pem"), str(folder / "key.pem"), ssl.create_default_context(cadata=pem.decode())
-
-
 def test_tls_proves_the_name(tmp_path: Path) -> None:
     """The connection goes to the checked address, while TLS and the Host header keep the name of the URL."""
-    cert, key, trust = _certificate(tmp_path, "shop.example")
+    issuer = certificates.authority("an authority of tests")
+    cert, key = certificates.served(tmp_path, "shop.example", issuer)
+    trust = ssl.create_default_context(cadata=issuer.pem.decode())
     receiver = Receiver()
     receiver.start(ssl_certfile=cert, ssl_keyfile=key)
     try:

@@ -22,18 +22,6 @@ from tests.integration.receiver.serving import listening
 
 EVERYTHING = tuple(KeyScope)
 
-LIVE_ACCOUNT = """
-[accounts.shop-live]
-provider = "payfield"
-base_url = "http://127.0.0.1:9/payfield"
-secrets = { api_key = "plain:a-live-api-key-000001", api_secret = "plain:a-live-api-secret-00001" }
-options = { allow_loopback_http = true }
-
-[[accounts.shop-live.webhook_keys]]
-id = "live"
-secret = "plain:a-live-webhook-secret-0001"
-"""
-
 _numbers = itertools.count(1)
 
 

@@ -20,8 +20,8 @@ from api.catalogue import operations
 from api.operation import Repeats
 from api.payment_forms import CreateBody
 from receipted import settings
-from tests.integration.api.rig import LIVE_ACCOUNT, Api, create, serving, wish
-from tests.integration.cli.settings import write_settings
+from tests.integration.api.rig import Api, create, serving, wish
+from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
 
 #: Such answers are right for requests of the right form: 422 says that they make no sense here.
 _RIGHT = ["2xx", "401", "403", "404", "409", "422", "429", "502", "503"]

@@ -8,9 +8,9 @@ import pytest
 
 from receipted import logs, settings
 from storage.errors import StorageUnavailable
-from tests.integration.api.rig import LIVE_ACCOUNT, create, error, serving
+from tests.integration.api.rig import create, error, serving
 from tests.integration.cli.conftest import forget_logs
-from tests.integration.cli.settings import write_settings
+from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
 
 SOME = "01a1fdca-6b5b-712f-b9f0-87ef6d7b7107"
 

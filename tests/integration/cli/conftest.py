@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from receipted import logs, redaction, settings
 from receipted.cli.main import app
 from receipted.wiring import Service
-from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
-from sandbox.server import running
+from tests.fakes.sandbox import generous
 
 from .settings import write_settings
 
@@ -67,13 +66,9 @@ class Shell:
 
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
-    """A sandbox without faults or payers, and without limits that tests could reach."""
-    config = SandboxConfig(
-        alternative_payments=AlternativePayments(requests_per_second=10_000),
-        stable_genius=StableGenius(test_requests_per_minute=10_000),
-    )
-    with running(config) as found:
-        yield found.base_url
+    """One for all tests of the folder."""
+    with generous() as found:
+        yield found
 
 
 @pytest.fixture

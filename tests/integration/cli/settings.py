@@ -11,6 +11,19 @@ SINK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").d
 #: Nothing listens there: what does not ask a provider never finds out.
 NOWHERE = "http://127.0.0.1:9"
 
+#: More settings: every account that a sandbox plays is a test account, and this one is not.
+LIVE_ACCOUNT = """
+[accounts.shop-live]
+provider = "payfield"
+base_url = "http://127.0.0.1:9/payfield"
+secrets = { api_key = "plain:a-live-api-key-000001", api_secret = "plain:a-live-api-secret-00001" }
+options = { allow_loopback_http = true }
+
+[[accounts.shop-live.webhook_keys]]
+id = "live"
+secret = "plain:a-live-webhook-secret-0001"
+"""
+
 
 def write_settings(folder: Path, sandbox_url: str = NOWHERE, *, port: int = 0, extra: str = "") -> Path:
     """The path of a settings file in the folder, beside where its database will be."""

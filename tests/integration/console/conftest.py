@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
-from sandbox.server import running
 from tests.fakes.console import Served, on_sqlite
+from tests.fakes.sandbox import generous
 
 
 @pytest.fixture
@@ -19,13 +18,9 @@ def console(tmp_path: Path, template: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def sandbox_url() -> Iterator[str]:
-    """A sandbox without faults or payers, and without limits that tests could reach."""
-    config = SandboxConfig(
-        alternative_payments=AlternativePayments(requests_per_second=10_000),
-        stable_genius=StableGenius(test_requests_per_minute=10_000),
-    )
-    with running(config) as found:
-        yield found.base_url
+    """One for all tests of the folder."""
+    with generous() as found:
+        yield found
 
 
 @pytest.fixture
