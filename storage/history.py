@@ -3,37 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 
-from storage.engine import Unit, unwatched, values
+from storage.engine import Unit, unwatched
 from storage.ids import new_id
 from storage.seals import transition_hash
 from storage.tables import InboxMessage, Payment, Transition, TransitionTable
 
 _table = TransitionTable.__table__  # type: ignore[attr-defined]
-
-
-def append(
-    unit: Unit,
-    payment: Payment,
-    cause: InboxMessage,
-    *,
-    to_state: str,
-    phase: str,
-    via: Sequence[str],
-    forced: bool,
-    actor: str | None,
-    reason: str,
-    as_of: datetime | None,
-    recorded_at: datetime,
-) -> Transition:
-    """The payment's next link is kept at once, as `link` makes it.
-
-    The caller saves the payment in the same unit of work. IntegrityError where another worker took the number.
-    """
-    transition = link(payment, cause, to_state, phase, via, forced, actor, reason, as_of, recorded_at)
-    unit.execute(insert(_table), values(transition))
-    return transition
 
 
 def link(

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
-from storage.seals import body_digest, decision_digest, envelope_digest
+from storage.seals import body_digest, envelope_digest
 from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, TransitionTable
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
@@ -174,38 +174,6 @@ def _is_due(now: datetime) -> ColumnElement[bool]:
     return or_(at <= now, _table.c.claim_token == 0, at > now + CLOCK_WAS_WRONG)
 
 
-def finish(unit: Unit, message: InboxMessage) -> None:
-    """The message's decision is kept; raises LeaseLost when another worker has claimed it since."""
-    message.decision_digest = decision_digest(message)
-    names = ("status", "attempts", "awaits", "payment_id", "decision", "reason", "outcomes", "decided_at")
-    _update_claimed(
-        unit, message, {**values(message, names), "decision_digest": message.decision_digest, "last_error": None}
-    )
-
-
-def retry(unit: Unit, message: InboxMessage, available_at: datetime, error: str | None, *, counts: bool) -> None:
-    """The message may be claimed again from `available_at` on; raises LeaseLost like `finish`."""
-    _update_claimed(
-        unit,
-        message,
-        {"available_at": available_at, "last_error": error, "attempts": message.attempts + (1 if counts else 0)},
-    )
-
-
-def _update_claimed(unit: Unit, message: InboxMessage, changes: dict[str, Any]) -> None:
-    done = unit.execute(
-        update(_table)
-        .where(
-            _table.c.id == message.id,
-            _table.c.claim_token == message.claim_token,
-            _table.c.status == InboxStatus.PENDING,
-        )
-        .values(**changes)
-    )
-    if done.rowcount != 1:
-        raise LeaseLost
-
-
 #: What was decided before stands in `outcomes` and in the history; the message itself is undecided again.
 _PENDING_AGAIN: dict[str, Any] = {
     "status": InboxStatus.PENDING,
@@ -215,16 +183,6 @@ _PENDING_AGAIN: dict[str, Any] = {
     "decided_at": None,
     "decision_digest": None,
 }
-
-
-def reopen_awaiting(unit: Unit, account: str, awaited: Sequence[str], now: datetime) -> int:
-    """Messages parked for a payment that is known now, by any of these names, are pending again; returns how many."""
-    done = unit.execute(
-        update(_table)
-        .where(_table.c.account == account, _table.c.awaits.in_(awaited), _table.c.status == InboxStatus.PARKED)
-        .values(**_PENDING_AGAIN, available_at=now)
-    )
-    return done.rowcount
 
 
 def replay(unit: Unit, message_id: str, now: datetime) -> InboxMessage:

@@ -20,11 +20,6 @@ def note(unit: Unit, *, account: str | None, at: datetime, actor: str, action: s
     unit.execute(insert(_table), values(done))
 
 
-def of_subject(unit: Unit, subject: str) -> list[OperatorAction]:
-    """What was done to one payment or message, in order."""
-    return unit.all(OperatorAction, select(_table).where(_table.c.subject == subject).order_by(_table.c.id))
-
-
 def of_subjects(unit: Unit, subjects: Sequence[str]) -> list[OperatorAction]:
     """What was done to any of these, in order."""
     return unit.all(OperatorAction, select(_table).where(_table.c.subject.in_(subjects)).order_by(_table.c.id))

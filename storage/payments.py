@@ -1,15 +1,14 @@
-"""Payments: found, kept with their seal, and listed. Only worker/apply.py keeps changes."""
+"""Payments: found, listed, and when to ask about them. What the worker keeps of them is in storage/batches.py."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 
-from storage.engine import Unit, values
+from storage.engine import Unit
 from storage.errors import NotFound
 from storage.ids import is_id
-from storage.seals import payment_seal
 from storage.sets import instants
 from storage.tables import Payment, PaymentTable
 from storage.types import CLOCK_WAS_WRONG, PollPriority
@@ -39,40 +38,6 @@ def get(unit: Unit, payment_id: str, *, lock: bool = False) -> Payment:
     return found
 
 
-def find_by_ref(unit: Unit, account: str, kinds: Sequence[str], provider_ref: str) -> Payment | None:
-    """The payment that the provider calls so, of the first of these kinds that has one; locked."""
-    return _first_of(unit, account, kinds, _table.c.provider_ref == provider_ref)
-
-
-def find_unbound(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
-    """The payment of that reference that the provider has not named yet; locked."""
-    return _first_of(unit, account, kinds, _table.c.reference == reference, _table.c.provider_ref.is_(None))
-
-
-def find_by_reference(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
-    """A payment of that reference; the newest where the merchant used it twice. Locked."""
-    return _first_of(unit, account, kinds, _table.c.reference == reference)
-
-
-def find_by_alias(unit: Unit, account: str, kinds: Sequence[str], alias: str) -> Payment | None:
-    """The newest payment that the provider also calls so; locked."""
-    return _first_of(unit, account, kinds, _table.c.alias == alias)
-
-
-def _first_of(unit: Unit, account: str, kinds: Sequence[str], *conditions: ColumnElement[bool]) -> Payment | None:
-    for kind in kinds:
-        query = (
-            select(_table)
-            .where(_table.c.account == account, _table.c.kind == kind, *conditions)
-            .order_by(_table.c.id.desc())
-            .limit(1)
-        )
-        found = unit.first(Payment, query.with_for_update() if unit.dialect == "postgresql" else query)
-        if found is not None:
-            return found
-    return None
-
-
 def has_unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime) -> bool:
     """Whether a create call of these kinds may still be waiting for its answer."""
     query = select(_table.c.id).where(
@@ -83,18 +48,6 @@ def has_unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime)
         _table.c.created_at >= since,
     )
     return unit.execute(query.limit(1)).first() is not None
-
-
-def add(unit: Unit, payment: Payment) -> None:
-    """The payment is kept; IntegrityError where account, kind and provider_ref are taken."""
-    payment.seal = payment_seal(payment)
-    unit.execute(insert(_table), values(payment))
-
-
-def save(unit: Unit, payment: Payment) -> None:
-    """Every column of the payment is as given; the caller holds its lock."""
-    payment.seal = payment_seal(payment)
-    unit.execute(update(_table).where(_table.c.id == payment.id).values(**values(payment)))
 
 
 def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime, priority: PollPriority) -> int:

@@ -17,7 +17,7 @@ from statemachine.lifecycle import Lifecycle, State
 from statemachine.observation import Observation
 from statemachine.observation import Payment as View
 from statemachine.phases import Phase, Source
-from storage import history, inbox
+from storage import inbox
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
 from tests.fakes.clock import START
@@ -114,21 +114,4 @@ def a_payment(**changes: Any) -> Payment:
             }
             | changes
         )
-    )
-
-
-def moved_to_paid(unit, payment, message):
-    """Append the payment's next transition, to paid, caused by the message."""
-    return history.append(
-        unit,
-        payment,
-        message,
-        to_state="paid",
-        phase="paid",
-        via=(),
-        forced=False,
-        actor=None,
-        reason="a test",
-        as_of=None,
-        recorded_at=START,
     )

@@ -206,14 +206,14 @@ class InboxWorker:
             except LeaseLost:
                 log.warning("message.lease_lost", message_id=message_id)
                 return
-            if message.attempts + 1 < settings.max_attempts:
-                delay = min(settings.retry_first * 2**message.attempts, settings.retry_longest)
-                inbox.retry(unit, message, now + delay, error, counts=True)
+            delay = min(settings.retry_first * 2**message.attempts, settings.retry_longest)
+            message.attempts += 1
+            if message.attempts < settings.max_attempts:
+                batches.put_off(unit, [(message, now + delay, error)])
                 return
             message.status, message.decision = InboxStatus.DEAD, Outcome.PARKED
-            message.attempts += 1
             message.reason, message.decided_at = f"attempts exhausted: {error}", now
-            inbox.finish(unit, message)
+            batches.finish(unit, [message])
         self.decisions[message.account, InboxStatus.DEAD.value] += 1
         self._traced([message])
         log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)

@@ -132,7 +132,7 @@ class Deployment:
     def actions(self, subject: str) -> list[OperatorAction]:
         """What people did about a payment or an effect."""
         with self.console.service.database.read() as unit:
-            return list(operators.of_subject(unit, subject))
+            return list(operators.of_subjects(unit, [subject]))
 
     def checkout(self, payment: Payment) -> str:
         """The sandbox's page at which the payer pays; found as a payer would, among those that are open."""

@@ -17,7 +17,8 @@ from console.passwords import Cost, hashed
 from console.person import Role, new_person
 from console.signing import Signing, digest_of, new_secret
 from receipted import settings
-from receipted.console import Console, signing_keys
+from receipted.console import console_routes, signing_keys
+from receipted.edge import Edge
 from receipted.settings import Settings
 from receipted.wiring import Service
 from storage import console_sessions, people
@@ -124,14 +125,14 @@ def serving(found: Settings, *, clock: Any = None) -> Iterator[Served]:
     service = Service(found)
     if clock is not None:
         service.clock = clock
-    console = Console(service)
+    edge = Edge(service)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette):
-        async with console.running():
+        async with edge.running():
             yield
 
-    routes = console.routes()
+    routes = console_routes(service, edge)
     app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
     inner = [route for route in cast("Mounted", routes[0])._router.routes if isinstance(route, Route)]

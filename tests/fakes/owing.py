@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Sink
-from storage import inbox, outbox, payments
+from storage import inbox, outbox
 from storage.engine import Database
 from storage.ids import new_id
 from storage.tables import OutboxMessage, Payment
 from storage.types import OutboxStatus
+from tests.fakes import keeping
 from worker.dispatch import Dispatcher
 
 #: In the order in which each payment is owed them.
@@ -53,7 +54,7 @@ class Owing:
                     heard_at=at,
                 )
                 inbox.record(unit, [cause])
-                payments.add(unit, payment)
+                keeping.keep(unit, payment)
                 for effect in effects:
                     payload = json.dumps({"type": effect, "data": {"payment": payment.id, "name": "Bücher – 7"}})
                     found = outbox.owe(

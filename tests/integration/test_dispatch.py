@@ -16,13 +16,14 @@ from structlog.testing import capture_logs
 from fulfilment.backoff import Backoff
 from fulfilment.contract import OwedEffect, Result, Sink
 from fulfilment.http_sink import HttpSink
-from storage import inbox, migrate, outbox, payments
+from storage import inbox, migrate, outbox
 from storage.engine import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment
 from tests.contract.fulfilment.receiver import KEY, Received, Receiver
+from tests.fakes import keeping
 from worker.dispatch import Dispatcher
 
 LEASE = timedelta(seconds=60)
@@ -68,7 +69,7 @@ class Shop:
         )
         with self.database.write() as unit:
             inbox.record(unit, [message])
-            payments.add(unit, payment)
+            keeping.keep(unit, payment)
         return payment.id, message.id
 
     def owe(self, payment: tuple[str, str], effect: str = "payment.paid", sink: str = "shop") -> str:

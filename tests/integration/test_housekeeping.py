@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from storage import inbox
+from storage import batches, inbox
 from storage.engine import Database
 from storage.errors import StorageUnavailable
 from storage.ids import instant_of, new_id
@@ -60,7 +60,7 @@ def decided(database, count):
         inbox.record(unit, [a_message() for _ in range(count)])
         for message in inbox.claim(unit, instant_of(new_id()), timedelta(seconds=60), count):
             message.status = "decided"
-            inbox.finish(unit, message)
+            batches.finish(unit, [message])
 
 
 def test_what_fell_into_the_rest_is_told(database):

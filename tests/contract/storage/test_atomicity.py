@@ -2,9 +2,10 @@
 
 import pytest
 
-from storage import history, inbox, outbox, payments
+from storage import batches, history, inbox, outbox, payments
 from storage.ids import new_id
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 from tests.property.pipeline_world import Crashes, SimulatedCrash
 
@@ -13,9 +14,9 @@ def one_unit(database, message, payment):
     """Everything that R3 says belongs together."""
     with database.write() as unit:
         inbox.record(unit, [message])
-        payments.add(unit, payment)
-        moved_to_paid(unit, payment, message)
-        payments.save(unit, payment)
+        keeping.keep(unit, payment)
+        keeping.moved_to_paid(unit, payment, message)
+        keeping.change(unit, payment)
         outbox.owe(
             unit,
             payment_id=payment.id,
@@ -28,7 +29,7 @@ def one_unit(database, message, payment):
             now=START,
         )
         message.status, message.decision, message.decided_at = "decided", "advanced", START
-        inbox.finish(unit, message)
+        batches.finish(unit, [message])
 
 
 def everything(database):

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from receipted.logs import exceptions_as_data
-from storage import inbox, payments
 from storage.columns import table_of
+from storage.engine import values
 from storage.tables import InboxMessage, Payment
 from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 
 SECRET = "order-of-ada-lovelace"
 
@@ -24,19 +25,19 @@ def refused(database, change):
 
 def twice(unit):
     for _ in range(2):
-        payments.add(unit, a_payment(provider_ref=SECRET))
+        keeping.keep(unit, a_payment(provider_ref=SECRET))
 
 
 def without_account(unit):
     kept = a_message(delivery_key=SECRET, body=SECRET.encode())
     kept.account = None
-    unit.execute(table_of(InboxMessage).insert(), inbox.values(kept))
+    unit.execute(table_of(InboxMessage).insert(), values(kept))
 
 
 def unkeepable(text):
     payment = a_payment()
     payment.provider_ref = text
-    return lambda unit: payments.add(unit, payment)
+    return lambda unit: unit.execute(table_of(Payment).insert(), values(payment))
 
 
 def no_id(unit):

@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 
-from storage import inbox, outbox, payments, quarantine
+from storage import batches, inbox, outbox, quarantine
 from storage.following import Follower
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
 from tests.contract.storage.test_events import owe
+from tests.fakes import keeping
 
 
 def now():
@@ -29,11 +30,11 @@ def test_each_thing_is_told_once(database):
 
     with database.write() as unit:
         (claimed,) = inbox.claim(unit, now(), timedelta(seconds=9), 1)
-        payments.add(unit, payment)
-        moved_to_paid(unit, payment, claimed)
+        keeping.keep(unit, payment)
+        keeping.moved_to_paid(unit, payment, claimed)
         claimed.status, claimed.decision, claimed.decided_at = InboxStatus.DECIDED, "advanced", now()
         claimed.payment_id, claimed.reason = payment.id, "a test"
-        inbox.finish(unit, claimed)
+        batches.finish(unit, [claimed])
         owe(unit, payment.id, cause=message.id)
     assert sorted(told(follower)) == [("decided", "acme"), ("moved", "acme"), ("owed", "acme")]
     assert told(follower) == []

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from storage import heard, inbox, payments
-from tests.builders import a_message, a_payment, moved_to_paid
+from storage import batches, heard, inbox
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 
@@ -24,7 +25,7 @@ def test_the_way_is_that_of_the_first_word(database, before, source, way):
     with database.write() as unit:
         for number in range(3):
             payment = a_payment()
-            payments.add(unit, payment)
+            keeping.keep(unit, payment)
             messages = [a_message(source=source, received_at=START)]
             if before is not None:
                 at = START - timedelta(seconds=1 + number)
@@ -33,9 +34,9 @@ def test_the_way_is_that_of_the_first_word(database, before, source, way):
             for message in messages:
                 message.payment_id, message.status, message.decision = payment.id, "decided", "noted"
                 message.reason, message.decided_at = "a test", START
-                inbox.finish(unit, message)
-            moved_to_paid(unit, payment, messages[-1])
-            payments.save(unit, payment)
+                batches.finish(unit, [message])
+            keeping.moved_to_paid(unit, payment, messages[-1])
+            keeping.change(unit, payment)
 
     with database.read() as unit:
         assert heard.first_paid(unit) == {"acme": {way: 3}}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import inbox
+from storage import batches, inbox
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from tests.builders import a_message
@@ -29,7 +29,7 @@ def claim(database, now=START, limit=10, **kw):
 def decide(database, message, status="decided"):
     message.status, message.decision, message.decided_at, message.reason = status, "noted", START, "a test"
     with database.write() as unit:
-        inbox.finish(unit, message)
+        batches.finish(unit, [message])
 
 
 def get(database, message_id):
@@ -101,7 +101,7 @@ def test_an_expired_lease_returns_and_the_old_token_is_refused(database, again):
     with pytest.raises(LeaseLost):
         decide(database, late)
     with pytest.raises(LeaseLost), database.write() as unit:
-        inbox.retry(unit, late, START, "late", counts=True)
+        batches.put_off(unit, [(late, START, "late")])
     decide(again, new)
     assert get(database, new.id).status == "decided"
     with pytest.raises(LeaseLost):
@@ -151,12 +151,13 @@ def test_claims_in_order_of_arrival_up_to_the_limit(database):
 
 
 def test_put_off_messages_come_back_when_due(database):
-    """A retry waits, keeps its error and counts an attempt where it is one."""
+    """A retry waits, keeps its error, and has as many attempts as were counted."""
     record(database, a_message())
     message = claim(database)[0]
     due = START + timedelta(seconds=7)
+    message.attempts += 1
     with database.write() as unit:
-        inbox.retry(unit, message, due, "no luck", counts=True)
+        batches.put_off(unit, [(message, due, "no luck")])
 
     assert claim(database, due - timedelta(microseconds=1)) == []
     assert [(m.attempts, m.last_error) for m in claim(database, due)] == [(1, "no luck")]
@@ -188,7 +189,7 @@ def test_reopening_frees_exactly_what_awaits(database):
         message.awaits = awaits
         decide(database, message, status="decided" if message.id == messages[3].id else "parked")
     with database.write() as unit:
-        assert inbox.reopen_awaiting(unit, "acme", ["payout:1", "payin:1"], START) == 1
+        assert batches.reopen_awaiting(unit, [("acme", "payout:1"), ("acme", "payin:1")], START) == 1
 
     assert [get(database, m.id).status for m in messages] == ["pending", "parked", "parked", "decided"]
 

@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from storage import inbox, outbox, payments
+from storage import inbox, outbox
 from storage.errors import LeaseLost, NotFound
 from storage.tables import DeliveryAttempt
 from storage.types import OutboxStatus
 from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 LEASE = timedelta(seconds=60)
@@ -30,7 +31,7 @@ def payment(database):
 def a_kept_payment(database):
     kept = a_payment()
     with database.write() as unit:
-        payments.add(unit, kept)
+        keeping.keep(unit, kept)
     return kept.id
 
 

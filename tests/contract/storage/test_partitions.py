@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from storage import history, inbox, migrate, partitions, payments
+from storage import history, inbox, migrate, partitions
 from storage.engine import Database
 from storage.errors import StorageUnavailable
 from storage.ids import first_id, instant_of, new_id
 from storage.leading import is_leader
 from storage.partitions import Period
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 
@@ -127,8 +128,8 @@ def test_what_fell_into_the_rest_is_moved(empty):
     payment, message = a_payment(id=an_id(NOW - timedelta(days=40))), a_message()
     with empty.write() as unit:
         inbox.record(unit, [message])
-        payments.add(unit, payment)
-        moved_to_paid(unit, payment, message)
+        keeping.keep(unit, payment)
+        keeping.moved_to_paid(unit, payment, message)
     kept = partitions.keep_ahead(empty, NOW, Period.MONTH)
 
     assert where(empty, "inbox_message", "id", late) == "inbox_message_p20260901"
@@ -167,8 +168,8 @@ def test_history_is_append_only_in_every_partition(empty):
         payment, message = a_payment(id=an_id(at)), a_message()
         with empty.write() as unit:
             inbox.record(unit, [message])
-            payments.add(unit, payment)
-            moved_to_paid(unit, payment, message)
+            keeping.keep(unit, payment)
+            keeping.moved_to_paid(unit, payment, message)
     for change in ("UPDATE {} SET reason = 'x'", "DELETE FROM {}", "TRUNCATE {}"):
         for partition in ("transition", "transition_rest", "transition_p20261101"):
             with pytest.raises(IntegrityError, match="append-only"), empty.write() as unit:

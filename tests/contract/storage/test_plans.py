@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
-from storage import history, inbox, payments, plans
+from storage import batches, history, inbox, payments, plans
 from storage.plans import Place
 from storage.tables_asking import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 MINUTE = timedelta(minutes=1)
@@ -20,7 +21,7 @@ def seconds(count):
 def kept(database, *found):
     with database.write() as unit:
         for payment in found:
-            payments.add(unit, payment)
+            keeping.keep(unit, payment)
     return found
 
 
@@ -74,11 +75,8 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
     def move(unit, message, state, at, as_of=None):
         inbox.record(unit, [message])
         message.payment_id, message.status = payment.id, "decided"
-        history.append(
-            unit, payment, message, to_state=state, phase="open", via=(), forced=False, actor=None, reason="a test",
-            as_of=as_of, recorded_at=at,
-        )  # fmt: skip
-        payments.save(unit, payment)
+        batches.append(unit, [history.link(payment, message, state, "open", (), False, None, "a test", as_of, at)])
+        keeping.change(unit, payment)
 
     with database.write() as unit:
         move(unit, a_message(), "pending", START)
@@ -86,7 +84,7 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
         inbox.record(unit, [early])
         claimed = inbox.claim(unit, START, MINUTE, 10, only=[early.id])[0]
         claimed.payment_id, claimed.status = payment.id, "decided"
-        inbox.finish(unit, claimed)
+        batches.finish(unit, [claimed])
         told = a_message(provider_time=START + seconds(90), **asked)
         move(unit, told, "sent", START + seconds(91), as_of=START + seconds(90))
         move(unit, a_message(), "paid", START + seconds(200))

@@ -5,11 +5,12 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Source
-from storage import history, inbox, payments, push, push_watch
+from storage import history, inbox, push, push_watch
 from storage.errors import LeaseLost
 from storage.tables import InboxMessageTable
 from storage.tables_asking import PushQuality
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 LEASE = timedelta(minutes=5)
@@ -139,9 +140,9 @@ def test_transitions_are_passed_over_up_to_an_instant(database):
     record(database, cause)
     with database.write() as unit:
         for payment in (mine, other):
-            payments.add(unit, payment)
-            moved_to_paid(unit, payment, cause)
-            payments.save(unit, payment)
+            keeping.keep(unit, payment)
+            keeping.moved_to_paid(unit, payment, cause)
+            keeping.change(unit, payment)
     with database.read() as unit:
         (link,) = history.of_payment(unit, mine.id)
         (last,) = history.of_payment(unit, other.id)
@@ -179,7 +180,7 @@ def test_payments_are_known_by_either_name(database):
     named, referred = a_payment(provider_ref="pi_1"), a_payment(provider_ref="pi_2", reference="order-2")
     with database.write() as unit:
         for payment in (named, referred, a_payment(provider_ref="pi_1", account="other")):
-            payments.add(unit, payment)
+            keeping.keep(unit, payment)
     with database.read() as unit:
         kinds = ["payment_intent"]
         assert push_watch.known_by(unit, "acme", kinds, ["pi_1", "order-2", "x"]) == {named.id, referred.id}

@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Source
-from storage import inbox, payments, reconciled, reconciliations
+from storage import batches, inbox, payments, reconciled, reconciliations
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.reconciliations import Wanted
 from storage.types import ReconciliationStatus
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 LEASE = timedelta(seconds=60)
@@ -165,7 +166,7 @@ def test_the_candidates_are_those_of_the_range(database):
     }
     with database.write() as unit:
         for payment in made.values():
-            payments.add(unit, payment)
+            keeping.keep(unit, payment)
 
     with database.read() as unit:
         found = reconciled.candidates(unit, row)
@@ -180,13 +181,13 @@ def test_what_rests_on_its_messages_is_found(database):
     later, payment = a_message(source=Source.POLL.value, provider_time=START + DAY), a_payment()
     with database.write() as unit:
         inbox.record(unit, [message, later])
-        payments.add(unit, payment)
-        first = moved_to_paid(unit, payment, message)
-        second = moved_to_paid(unit, payment, later)
-        payments.save(unit, payment)
+        keeping.keep(unit, payment)
+        first = keeping.moved_to_paid(unit, payment, message)
+        second = keeping.moved_to_paid(unit, payment, later)
+        keeping.change(unit, payment)
         for told in (message, later):
             told.payment_id, told.status = payment.id, "decided"
-            inbox.finish(unit, told)
+            batches.finish(unit, [told])
 
     with database.write() as unit:
         assert [t.id for t in reconciled.transitions(unit, [later.id])] == [second.id]

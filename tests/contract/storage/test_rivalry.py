@@ -7,6 +7,7 @@ import pytest
 from storage import payments
 from storage.errors import StorageUnavailable
 from tests.builders import a_payment
+from tests.fakes import keeping
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # one writer waits for nobody
@@ -14,8 +15,8 @@ def test_of_two_units_that_wait_for_each_other_one_is_told_so(database):
     """PostgreSQL ends one of them; the other goes on, and nothing of the first is kept."""
     one, two = a_payment(), a_payment()
     with database.write() as unit:
-        payments.add(unit, one)
-        payments.add(unit, two)
+        keeping.keep(unit, one)
+        keeping.keep(unit, two)
     met, faults = threading.Barrier(2), []
 
     def change(first, second):

@@ -13,7 +13,8 @@ from storage import history, inbox, migrate, payments
 from storage.engine import Database
 from storage.errors import DatabaseUnsupported, SchemaOutdated
 from storage.schema import metadata
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 
@@ -141,8 +142,8 @@ def test_history_is_append_only(database, change):
     message, payment = a_message(), a_payment()
     with database.write() as unit:
         inbox.record(unit, [message])
-        payments.add(unit, payment)
-        moved_to_paid(unit, payment, message)
+        keeping.keep(unit, payment)
+        keeping.moved_to_paid(unit, payment, message)
     with pytest.raises(IntegrityError, match="append-only"), database.write() as unit:
         unit._connection.exec_driver_sql(change)
 
@@ -155,11 +156,11 @@ def test_a_number_is_given_once(database):
     message, payment = a_message(), a_payment()
     with database.write() as unit:
         inbox.record(unit, [message])
-        payments.add(unit, payment)
+        keeping.keep(unit, payment)
 
     def append(stale):
         with database.write() as unit:
-            moved_to_paid(unit, stale, message)
+            keeping.moved_to_paid(unit, stale, message)
 
     with database.read() as unit:
         one, two = (payments.get(unit, payment.id) for _ in range(2))
@@ -178,7 +179,7 @@ def test_an_instant_comes_back_as_it_went_in(database):
     """To the microsecond, in UTC, whatever zone it was said in."""
     payment = a_payment(changed_at=START + timedelta(microseconds=123_457))
     with database.write() as unit:
-        payments.add(unit, payment)
+        keeping.keep(unit, payment)
     with database.read() as unit:
         found = payments.get(unit, payment.id).changed_at
 

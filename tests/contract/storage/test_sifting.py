@@ -4,16 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-from storage import inbox, outbox, payments, searching, sifting
+from storage import inbox, outbox, searching, sifting
 from storage.ids import first_id, new_id
 from storage.sifting import Place, Wanted
 from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 
 def paying(unit, **columns):
     payment = a_payment(**columns)
-    payments.add(unit, payment)
+    keeping.keep(unit, payment)
     return payment.id
 
 

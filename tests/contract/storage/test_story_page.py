@@ -4,13 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from storage import history, inbox, operators, outbox, payments, quarantine, story_page
+from storage import batches, history, inbox, operators, outbox, payments, quarantine, story_page
 from storage.errors import NotFound
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import OutboxStatus
 from storage.watching import payment_marks
-from tests.builders import a_message, a_payment, moved_to_paid
+from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 
@@ -19,13 +20,13 @@ def told(database):
     """A payment of which something of every kind has happened; with the ids of that, the newest first."""
     payment, messages = a_payment(), [a_message() for _ in range(3)]
     with database.write() as unit:
-        payments.add(unit, payment)
+        keeping.keep(unit, payment)
         inbox.record(unit, messages)
-        moved_to_paid(unit, payment, messages[0])
-        payments.save(unit, payment)
+        keeping.moved_to_paid(unit, payment, messages[0])
+        keeping.change(unit, payment)
         for message in inbox.claim(unit, START, timedelta(seconds=9), 9):
             message.status, message.payment_id, message.decision = "decided", payment.id, "unchanged"
-            inbox.finish(unit, message)
+            batches.finish(unit, [message])
         owed = outbox.owe(
             unit,
             payment_id=payment.id,
@@ -109,7 +110,7 @@ def test_a_mark_changes_with_whatever_is_told_and_with_nothing_else(database, to
     payment, _ = told
     other = a_payment()
     with database.write() as unit:
-        payments.add(unit, other)
+        keeping.keep(unit, other)
 
     def marks():
         with database.read() as unit:

@@ -100,7 +100,7 @@ def test_a_message_is_replayed_with_a_reason(api):
     again = client.post(url, json={"reason": "the program was mended"}).json()
     assert (again["status"], len(again["outcomes"])) == ("decided", 2)
     with api.service.database.read() as unit:
-        (done,) = operators.of_subject(unit, message["id"])
+        (done,) = operators.of_subjects(unit, [message["id"]])
     assert (done.actor, done.action, done.reason) == ("key night shift", "replay", "the program was mended")
 
 

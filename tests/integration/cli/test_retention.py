@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from receipted.cli.exits import Exit
-from storage import inbox, migrate
+from storage import batches, inbox, migrate
 from storage.ids import first_id, instant_of, new_id
 from tests.builders import a_message
 from tests.integration.cli.conftest import Shell
@@ -24,7 +24,7 @@ def decided_long_ago(service, count):
         inbox.record(unit, [a_message(message_id=row_id, received_at=then) for row_id in ids])
         for message in inbox.claim(unit, service.clock(), timedelta(seconds=60), count):
             message.status, message.decided_at = "decided", then
-            inbox.finish(unit, message)
+            batches.finish(unit, [message])
 
 
 def test_without_a_setting_nothing_is_thrown_away(shell):

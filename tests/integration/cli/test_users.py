@@ -29,7 +29,7 @@ def kept(shell, name="ada"):
     try:
         with service.database.read() as unit:
             person = people.by_name(unit, name)
-            return person, operators.of_subject(unit, person.id), console_sessions.of_person(unit, person.id)
+            return person, operators.of_subjects(unit, [person.id]), console_sessions.of_person(unit, person.id)
     finally:
         service.close()
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from statemachine import statements
-from storage import inbox, outbox, payments, quarantine
+from storage import batches, inbox, outbox, payments, quarantine
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery
 from storage.types import OutboxStatus
@@ -144,8 +144,8 @@ class Teller:
 
     def by_ref(self, account: str, ref: str) -> Payment:
         with self.database.read() as unit:
-            found = payments.find_by_ref(unit, account, list(self.service.accounts[account].provider.lifecycles), ref)
-        assert found is not None
+            kinds = self.service.accounts[account].provider.lifecycles
+            (found,) = batches.by_ref(unit, [(account, kind, ref) for kind in kinds])
         return found
 
     def messages(self, payment_id: str) -> Sequence[InboxMessage]:

@@ -1,10 +1,11 @@
 """Rows for the tables of the console."""
 
-from storage import inbox, outbox, payments, quarantine
+from storage import inbox, outbox, quarantine
 from storage.ids import new_id
 from storage.operators import note
 from storage.tables import RejectedDelivery
 from tests.builders import a_message, a_payment
+from tests.fakes import keeping
 from tests.fakes.clock import START
 
 
@@ -17,7 +18,7 @@ def write(console, do):
 def paying(console, **columns):
     """A payment that exists here alone."""
     payment = a_payment(**{"account": "payfield", "kind": "payin", "amount_minor": 450, "currency": "BDT", **columns})
-    write(console, lambda unit: payments.add(unit, payment))
+    write(console, lambda unit: keeping.keep(unit, payment))
     return payment
 
 

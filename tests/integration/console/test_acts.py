@@ -13,6 +13,7 @@ from storage import history, inbox, operators, outbox, payments, quarantine
 from storage.ids import new_id
 from storage.tables import Payment, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
+from tests.fakes import keeping
 from tests.integration.api.test_queues import dead, reject
 
 REASON = {"reason": "the customer called"}
@@ -52,7 +53,7 @@ def in_review(served, **columns):
         **columns,
     )
     with served.service.database.write() as unit:
-        payments.add(unit, made)
+        keeping.keep(unit, made)
     return made
 
 
@@ -81,7 +82,7 @@ def read(served, do):
 def done_to(served, subject):
     return [
         (done.actor, done.action, done.reason)
-        for done in read(served, lambda unit: operators.of_subject(unit, subject))
+        for done in read(served, lambda unit: operators.of_subjects(unit, [subject]))
     ]
 
 

@@ -147,7 +147,7 @@ def test_whoever_is_disabled_is_out_at_once_and_may_come_back(console):
     assert other.get("/console/me").status_code == 303  # the old session stays over
     assert log_in(console.client(None), other.person.name).status_code == 303
     with console.service.database.read() as unit:
-        kept = operators.of_subject(unit, other.person.id)
+        kept = operators.of_subjects(unit, [other.person.id])
     assert [(done.actor, done.action, done.reason) for done in kept] == [
         (admin.person.name, "disable person", "has left"),
         (admin.person.name, "enable person", "is back"),

@@ -4,7 +4,7 @@ import pytest
 
 from storage import outbox, sifting
 from storage.ids import new_id
-from storage.operators import of_subject
+from storage.operators import of_subjects
 from storage.sifting import Wanted
 from tests.integration.console.table_rows import owing, rejecting, told
 
@@ -73,7 +73,7 @@ def test_chosen_effects_are_due_again_with_who_and_why(console):
     assert "<strong>3</strong> due again" in answer.text
     assert [status(console, each) for each in [*chosen, other]] == ["pending"] * 3 + ["dead"]
     with console.service.database.read() as unit:
-        (done,) = of_subject(unit, chosen[0])
+        (done,) = of_subjects(unit, [chosen[0]])
     assert (done.actor, done.reason) == (operator.person.name, "the shop is back")
 
 
@@ -127,7 +127,7 @@ def test_a_chosen_message_is_applied_once_more(console):
 
     assert "<strong>1</strong> replayed" in page
     with console.service.database.read() as unit:
-        assert [done.action for done in of_subject(unit, message.id)] == ["replay"]
+        assert [done.action for done in of_subjects(unit, [message.id])] == ["replay"]
 
 
 def test_what_is_still_not_authentic_stays(console):

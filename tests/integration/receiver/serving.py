@@ -25,10 +25,11 @@ from receipted.settings import Settings, parse
 from receipted.wiring import Service
 from receiver.intake import Intake
 from receiver.tokens import About
-from storage import inbox, migrate, payments, quarantine
+from storage import inbox, migrate, quarantine
 from storage.engine import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, RejectedDelivery
+from tests.fakes import keeping
 from tests.integration.receiver.deliveries import KEYS, OLD_KEYS, PROVIDERS, Signed
 
 TOKEN_KEY = "token-key-for-tests-0000000000001"
@@ -180,7 +181,7 @@ class Served:
         for name, value in columns.items():
             setattr(made, name, value)
         with self.database.write() as unit:
-            payments.add(unit, made)
+            keeping.keep(unit, made)
         return About(account, kind, made.id)
 
 

@@ -1,0 +1,28 @@
+"""Payments and links kept without a worker, with the seals and hashes that it would give them."""
+
+from sqlalchemy import update
+
+from storage import batches, history
+from storage.columns import table_of
+from storage.engine import values
+from storage.seals import payment_seal
+from storage.tables import Payment
+from tests.fakes.clock import START
+
+
+def keep(unit, payment):
+    batches.add(unit, [payment])
+
+
+def change(unit, payment):
+    """Every column is as given, whoever else has changed it."""
+    payment.seal = payment_seal(payment)
+    table = table_of(Payment)
+    unit.execute(update(table).where(table.c.id == payment.id).values(**values(payment)))
+
+
+def moved_to_paid(unit, payment, message):
+    """Append the payment's next transition, to paid, caused by the message; the payment itself is not kept."""
+    transition = history.link(payment, message, "paid", "paid", (), False, None, "a test", None, START)
+    batches.append(unit, [transition])
+    return transition
