@@ -1,14 +1,15 @@
 """`receipted accounts`: how each provider account is asked now, and whether anything is in its way."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from poller.plan import is_short
 from receipted.catalogue import budget_of
-from receipted.cli import output
-from receipted.cli.context import AsJson, opened
+from receipted.cli import account, output
+from receipted.cli.context import AsJson, known_account, opened
+from receipted.cli.exits import InvalidInput
 from receipted.wiring import Service
 from storage import budget, plans, push
 from storage.budget import Breaker
@@ -18,23 +19,41 @@ from storage.tables_asking import PollPlan
 _COLUMNS = ("Account", "Provider", "May ask", "Watched", "Would ask", "Price", "Asks now", "Planned", "Alarms")
 
 
-def accounts(context: typer.Context, json: AsJson = False) -> None:
+def accounts(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="ACCOUNT", help="Everything about this account, and not all.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Also how it is configured; of secrets, where they are read from.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
     """Show how each account is asked: its budget, how much it has to ask, and whether the provider is away.
 
-    The price is the expected seconds of not knowing that one more question must save: the dearer, the fewer.
+    The price is the expected seconds of not knowing that one more question must save: the dearer, the fewer. Of one
+    account its webhook URL, keys, quarantine, push of 30 days and last reconciliations are told too.
     """
-    with opened(context) as service, service.database.read() as unit:
-        found = [_account(service, unit, name) for name in service.accounts]
+    if settings and name is None:
+        raise InvalidInput("--settings is about one account: name it", param="settings")
+    with opened(context) as service:
+        known_account(service, name)
+        with service.database.read() as unit:
+            found = [_account(service, unit, each) for each in service.accounts if name in (None, each)]
+        if name is not None:
+            account.tell(service, name, found[0], settings=settings, as_json=json)
+            return
     if json:
         output.as_json(found)
         return
-    output.table(_COLUMNS, (_row(account) for account in found))
-    for account in found:
-        if account["is_budget_short"]:
-            crowd = f"{account['watched']} payment{'' if account['watched'] == 1 else 's'}"
+    output.table(_COLUMNS, map(_row, found))
+    for each in found:
+        if each["is_budget_short"]:
+            crowd = f"{each['watched']} payment{'' if each['watched'] == 1 else 's'}"
             output.say(
-                f"{account['account']}: the budget is too small to ask about {crowd} as often as "
-                f"poller.longest_seconds wants; each waits up to {account['stretch']:.1f} times as long"
+                f"{each['account']}: the budget is too small to ask about {crowd} as often as "
+                f"poller.longest_seconds wants; each waits up to {each['stretch']:.1f} times as long"
             )
 
 

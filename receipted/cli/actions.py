@@ -30,6 +30,7 @@ def actions(
     oldest: lists.Oldest = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List what named people and keys did here, and why, the newest first. Nobody can change or remove it."""
@@ -43,8 +44,7 @@ def actions(
         )
         if not found:
             known_account(service, account)
-    if json:
-        output.as_json([output.row_of(done) for done in found])
+    if lists.told([output.row_of(done) for done in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,

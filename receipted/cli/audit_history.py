@@ -30,6 +30,7 @@ def heads(
     oldest: lists.Oldest = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List the hash of each payment's last transition, which covers its whole history; the newest payment first.
@@ -41,8 +42,8 @@ def heads(
         found = lists.find(service, Payment, sifting.HEADS, what, after=after, limit=limit, is_newest=not oldest)
         if not found:
             known_account(service, account)
-    if json:
-        output.as_json([{name: getattr(payment, name) for name in _OF_HEAD} for payment in found])
+    data = [{name: getattr(payment, name) for name in _OF_HEAD} for payment in found]
+    if lists.told(data, limit, as_json=json, as_csv=csv):
         return
     output.table(
         _HEADS,

@@ -37,9 +37,6 @@ COLUMNS: Final = (
     ),
 )
 
-#: A spreadsheet would reckon with a cell that begins so; the provider may have sent it.
-_FORMULA: Final = ("=", "+", "-", "@")
-
 _INTERNAL: Final = ("claim_token", "position")
 
 _UNKNOWN: Final = "unknown here"
@@ -76,7 +73,7 @@ def _as_csv(row: Reconciliation) -> None:
 
 def _cell(value: Any) -> str:
     text = " ".join(value) if isinstance(value, list) else output.shown(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(output.FORMULA) else text
 
 
 def _as_text(row: Reconciliation) -> None:

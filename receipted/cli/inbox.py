@@ -45,6 +45,7 @@ def list_(
     newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List inbox messages in order of arrival, without their bodies."""
@@ -56,8 +57,7 @@ def list_(
         found = lists.find(service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=newest)
         if not found:
             known_account(service, account)
-    if json:
-        output.as_json([timeline.message_data(message) for message in found])
+    if lists.told([timeline.message_data(message) for message in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,

@@ -1,7 +1,7 @@
 """What lists have in common: which end comes first, from when, of what; and looking through all there is, in steps."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 
 from receipted.cli import output
+from receipted.cli.exits import InvalidInput
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import moment_of
 from receipted.cli.progress import counting
@@ -18,8 +19,9 @@ from storage import sifting
 from storage.engine import Unit, made
 from storage.sifting import Place, Shelf, Wanted
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
+from storage.tables_asking import Reconciliation
 
-Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction)
+Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction, Reconciliation)
 
 Newest = Annotated[bool, typer.Option("--newest", help="The newest first.")]
 Oldest = Annotated[bool, typer.Option("--oldest", help="The oldest first.")]
@@ -42,6 +44,7 @@ OfPayment = Annotated[
     str | None, typer.Option("--payment", metavar="ID", help="Only about this payment.", show_default=False)
 ]
 
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets, and nothing else, on stdout.")]
 Target = Annotated[
     Path | None,
     typer.Option("--output", metavar="FILE", help="Write the exact bytes here: personal data.", show_default=False),
@@ -74,6 +77,19 @@ def named(service: Service, search: Callable[[Unit, str], list[str]], words: str
         return None
     with service.database.read() as unit:
         return search(unit, words.strip())
+
+
+def told(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv: bool) -> bool:
+    """Whether it was for machines, and is printed. Raises InvalidInput where both forms are wanted."""
+    if as_json and as_csv:
+        raise InvalidInput("give either --json or --csv", param="csv")
+    if as_json:
+        output.as_json(rows)
+    elif as_csv:
+        output.as_csv(rows)
+        if len(rows) == limit:
+            output.note(f"there may be more: the same with --after {rows[-1]['id']}")
+    return as_json or as_csv
 
 
 def write_body(target: Path, body: bytes) -> None:

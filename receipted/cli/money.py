@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from console.figures import WAYS, MoneyRow, money_rows, totals, way_of
-from receipted.cli import output
+from receipted.cli import lists, output
 from receipted.cli.context import After, AsJson, Limit, known_account, opened
 from receipted.cli.exits import InvalidInput
 from receipted.cli.overview import doubts, sum_data
@@ -35,6 +35,7 @@ def money(
     payments: Annotated[bool, typer.Option("--payments", help="The payments, and not what they come to.")] = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """Show what a day brought by account and currency, or with --payments each payment that is counted.
@@ -54,12 +55,12 @@ def money(
         if payments:
             with service.database.read() as unit:
                 entries = tallies.entries(unit, since, until, list(sums), after=after, limit=limit)
-            _tell_entries(entries, limit, as_json=json)
+            _tell_entries(entries, limit, as_json=json, as_csv=csv)
             return
         rows = money_rows(sums, {}, accounts_of(service))
-    if json:
-        output.as_json([_row_data(row) for row in rows])
-    elif rows:
+    if lists.told([_row_data(row) for row in rows], len(rows) + 1, as_json=json, as_csv=csv):
+        return
+    if rows:
         output.table(_SUMS, (_row(row) for row in [*rows, *totals(rows)]))
     else:
         output.say(f"no money on {since:%Y-%m-%d}")
@@ -107,17 +108,27 @@ def _row(row: MoneyRow) -> tuple[Any, ...]:
 def _row_data(row: MoneyRow) -> dict[str, Any]:
     return {
         "account": row.account,
-        "currency": row.currency,
         "way": row.way,
         "kinds": row.kinds,
+        "amount": _major(row.today.amount_minor, row.currency),
+        "currency": row.currency,
         **sum_data(row.today),
     }
 
 
-def _tell_entries(entries: list[Entry], limit: int, *, as_json: bool) -> None:
-    if as_json:
-        names = ("id", "recorded_at", "payment_id", "kind", "reference", "amount_minor", "currency", "state", "review")
-        output.as_json([{name: getattr(entry, name) for name in names} for entry in entries])
+def _major(minor: int | None, currency: str | None) -> str | None:
+    """The amount without its currency; None where no known currency tells the places."""
+    told = output.amount(minor, currency) or ""
+    return told.partition(" ")[0] if currency is not None and told.count(" ") == 1 else None
+
+
+def _tell_entries(entries: list[Entry], limit: int, *, as_json: bool, as_csv: bool) -> None:
+    names = ("id", "recorded_at", "payment_id", "kind", "reference", "amount_minor", "currency", "state", "review")
+    data = [
+        {name: getattr(entry, name) for name in names} | {"amount": _major(entry.amount_minor, entry.currency)}
+        for entry in entries
+    ]
+    if lists.told(data, limit, as_json=as_json, as_csv=as_csv):
         return
     output.table(
         _ENTRIES,

@@ -49,6 +49,7 @@ def list_(
     newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List what is owed, oldest first, without the payloads."""
@@ -61,8 +62,7 @@ def list_(
         if not found:
             _known_sink(service, sink)
             known_account(service, account)
-    if json:
-        output.as_json([_data(message) for message in found])
+    if lists.told([_data(message) for message in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,

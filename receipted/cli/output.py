@@ -1,5 +1,6 @@
 """What commands print: tables for people, JSON for machines, and failures. Nothing here decides anything."""
 
+import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ _WRAPPED: Final = 28
 
 _GAP: Final = 2  #: columns between two values
 
+#: A spreadsheet would reckon with a text that begins so; the provider may have sent it.
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
 #: Titles of the columns whose values are copied in one piece.
 _WHOLE: Final = frozenset({"ID", "Hash"})
 
@@ -53,6 +57,25 @@ def note(line: str) -> None:
 def as_json(data: Any) -> None:
     """The answer as JSON, and nothing else, on stdout; instants are ISO 8601 with Z."""
     say(json.dumps(data, default=plain, indent=2))
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as CSV, and nothing else, on stdout: their names first, then what --json has, with lists as JSON.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it. Of no rows there is no line.
+    """
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if rows:
+        writer.writerow(rows[0])
+    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    sys.stdout.flush()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, default=plain, ensure_ascii=False)
+    text = shown(plain(value) if isinstance(value, datetime) else value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA) else text
 
 
 def failure(error: ServiceError, *, as_json: bool) -> None:

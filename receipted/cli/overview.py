@@ -1,6 +1,7 @@
 """`receipted overview`: how everything stands, as the first page of the console tells it."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -132,9 +133,21 @@ def _as_data(figures: Figures, lines: list[AccountLine]) -> dict[str, Any]:
         "pending_effects": _waiting(standing.pending_effects),
         "deliveries": {"last_hour": count, "per_minute": round(count / max(len(figures.minutes), 1), 3)},
         "decided_within_seconds": {f"p{share}": lag_quantile(hour.lags, share / 100) for share in (50, 95)},
+        "paid_per_hour": [{"hour": hour, "payments": counts} for hour, counts in figures.hours.items()],
+        "deliveries_per_minute": [
+            {"minute": minute, **_outcomes(found.outcomes)} for minute, found in figures.minutes.items()
+        ],
         "accounts": [_account_data(line) for line in lines],
         "alarms": alarms_of(figures.alarms),
     }
+
+
+def _outcomes(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """By what became of them, whatever the account."""
+    found = Counter[str]()
+    for (_account, outcome), count in counts.items():
+        found[outcome or "decided"] += count
+    return dict(found)
 
 
 def _money_data(row: MoneyRow) -> dict[str, Any]:

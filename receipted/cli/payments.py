@@ -34,7 +34,10 @@ def list_(
     phase: Annotated[Phase | None, typer.Option("--phase", help="Only in this phase.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="Only in this state, in the provider's word.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only with this reference of yours.")] = None,
-    review: Annotated[bool, typer.Option("--review", help="Only those that need review.")] = False,
+    review: Annotated[
+        bool | None,
+        typer.Option("--review/--no-review", help="Only those that need review, or that do not.", show_default=False),
+    ] = None,
     why: Annotated[Review | None, typer.Option("--why", help="Only those that need review for this.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Only of this kind.")] = None,
     provider_ref: Annotated[
@@ -59,6 +62,7 @@ def list_(
     newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List payments, oldest first. An ID in the table is the end of the whole one, and does for it."""
@@ -81,13 +85,12 @@ def list_(
             | ({} if ids is None else {"id": ids}),
             _given({"created_at": created[0], "changed_at": changed[0], "amount_minor": amounts[0]}),
             _given({"created_at": created[1], "changed_at": changed[1], "amount_minor": _beyond(amounts[1])}),
-            {"review": True} if review else {},
+            {} if review is None else {"review": review},
         )
         found = _listed(service, what, after, limit, is_newest=newest)
         if not found:
             known_account(service, account)
-    if json:
-        output.as_json([timeline.payment_data(payment) for payment in found])
+    if lists.told([timeline.payment_data(payment) for payment in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,

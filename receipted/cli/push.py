@@ -13,7 +13,8 @@ from storage import push_report
 from storage.push_report import AccountFigures, EventFigures, Pushing
 
 _ACCOUNTS = ("Account", "Last delivery", "Measured", "Deliveries", "Rejected", "Provider's clock")
-_EVENTS = (
+#: Of one event of an account.
+EVENTS = (
     *("Account", "Kind", "Event", "Changes", "Pushed", "Late", "Lost", "Loss", "Lag p50", "Lag p99"),
     *("Deliveries", "Duplicates", "Out of order"),
 )
@@ -43,7 +44,7 @@ def push_quality(
         with service.database.read() as unit:
             found = push_report.figures(unit, account, start, now.date())
     if json:
-        output.as_json([_as_data(figures) for figures in found])
+        output.as_json([as_data(figures) for figures in found])
         return
     if not found:
         output.say("nothing was measured yet: that happens while receipted serve or receipted worker runs")
@@ -54,7 +55,7 @@ def push_quality(
     output.say("")
     events = [(figures.account, event) for figures in found for event in figures.events]
     if events:
-        output.table(_EVENTS, (_event_row(name, event) for name, event in events))
+        output.table(EVENTS, (event_row(name, event) for name, event in events))
     else:
         output.say("no delivery was measured since then; what came in the last minutes has to settle first")
 
@@ -78,7 +79,8 @@ def _account_row(figures: AccountFigures) -> tuple[Any, ...]:
     )
 
 
-def _event_row(account: str, event: EventFigures) -> tuple[Any, ...]:
+def event_row(account: str, event: EventFigures) -> tuple[Any, ...]:
+    """What push was worth of one event, in the order of EVENTS."""
     loss = {Pushing.NO: "not pushed", Pushing.UNKNOWN: "no push yet"}.get(event.pushing)
     if loss is None and event.loss is not None:
         loss = f"{event.loss:.1%}"
@@ -104,7 +106,8 @@ def _clock(skew: timedelta | None) -> str | None:
     return f"{spoken(abs(skew))} {'ahead' if skew > timedelta(0) else 'behind'}"
 
 
-def _as_data(figures: AccountFigures) -> dict[str, Any]:
+def as_data(figures: AccountFigures) -> dict[str, Any]:
+    """The figures as JSON values."""
     return {
         "account": figures.account,
         "measured_at": figures.measured_at,

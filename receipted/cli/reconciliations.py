@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from receipted.cli import drift_report, output
+from receipted.cli import drift_report, lists, output
 from receipted.cli.context import ID_HELP, After, AsJson, Limit, example, known_account, opened, subcommands
 from receipted.cli.drift_report import Format
 from receipted.cli.lookup import find_id
 from receipted.cli.reconcile import AsFormat
-from storage import reconciliations
+from storage import reconciliations, sifting
 from storage.tables_asking import Reconciliation
+from storage.types import ReconciliationStatus
 
 app = subcommands("What reconciliations found, whoever wanted them.")
 
@@ -21,18 +22,24 @@ _COLUMNS = ("ID", "Account", "Wanted by", "Began", "Since", "Status", "Listed", 
 def list_(
     context: typer.Context,
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
+    status: Annotated[ReconciliationStatus | None, typer.Option("--status", help="Only in this status.")] = None,
+    since: lists.Since = None,
+    before: lists.Before = None,
+    oldest: lists.Oldest = False,
     limit: Limit = 20,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List reconciliations, the newest first. An ID in the table is the end of the whole one, and does for it."""
-    with opened(context) as service, service.database.read() as unit:
-        start = find_id(unit, Reconciliation, after) if after else ""
-        found = reconciliations.find(unit, account=account, after=start, limit=limit)
+    with opened(context) as service:
+        what = lists.wanted({"account": account, "status": status}, lists.moments(service, since, before))
+        found = lists.find(
+            service, Reconciliation, sifting.RECONCILIATIONS, what, after=after, limit=limit, is_newest=not oldest
+        )
         if not found:
             known_account(service, account)
-    if json:
-        output.as_json([drift_report.as_data(row, is_whole=False) for row in found])
+    if lists.told([drift_report.as_data(row, is_whole=False) for row in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,

@@ -38,6 +38,7 @@ def list_(
     newest: lists.Newest = False,
     limit: Limit = 50,
     after: After = None,
+    csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
     """List rejected deliveries, oldest first, without their bodies."""
@@ -47,8 +48,7 @@ def list_(
         found = lists.find(
             service, RejectedDelivery, sifting.REJECTED, what, after=after, limit=limit, is_newest=newest
         )
-    if json:
-        output.as_json([_data(rejected) for rejected in found])
+    if lists.told([_data(rejected) for rejected in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         ("ID", "Received", "Account", "Reason", "Client", "Kind", "Payment", "Bytes"),
