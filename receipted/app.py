@@ -12,13 +12,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from receipted import logs
-from receipted.console import Console
+from receipted.console import console_routes
+from receipted.edge import Edge
 from receipted.keeping import housekeeping
 from receipted.loops import Wake, keep_stepping
 from receipted.monitoring import Watched
 from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
-from receipted.rest import Rest
+from receipted.rest import rest_routes
 from receipted.wiring import Service
 from receiver.intake import Intake
 from receiver.limits import UnverifiedLimit
@@ -85,13 +86,12 @@ def create_app(service: Service, *, with_work: bool) -> Application:
         is_development=settings.development,
     )
 
-    rest, console, watched = Rest(service), Console(service), Watched(service, receives=True)
+    edge, watched = Edge(service), Watched(service, receives=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(rest.running())
-            await stack.enter_async_context(console.running())
+            await stack.enter_async_context(edge.running())
             await stack.enter_async_context(watched.running())
             stack.enter_context(checkpointing(service.database))
             if with_work:
@@ -107,14 +107,15 @@ def create_app(service: Service, *, with_work: bool) -> Application:
             yield
         log.info("service.stopped")
 
-    def stop() -> None:
-        rest.stop()
-        console.stop()
-
     app = Application(
         intake.take,
-        stop,
-        routes=[*routes(intake, returns), *rest.routes(), *console.routes(), *watched.routes()],
+        edge.stop,
+        routes=[
+            *routes(intake, returns),
+            *rest_routes(service, edge),
+            *console_routes(service, edge),
+            *watched.routes(),
+        ],
         lifespan=lifespan,
         exception_handlers={
             ServiceError: service_error,

@@ -26,7 +26,8 @@ from console.page import Pages
 from console.routes import routes
 from console.tables.admin import Tables
 from console.tables.view import Table as Tabled
-from receipted.console import Console
+from receipted.console import parts_of
+from receipted.edge import Edge
 from receipted.wiring import Service
 from tests.benchmarks import events, report
 from tests.benchmarks.config import ROOT, settings
@@ -87,7 +88,7 @@ def pages(filled: Peopled) -> Iterator[Asked]:
     """Everything that is measured."""
     service = Service(settings(filled.url))
     try:
-        parts = Console(service)._parts()
+        parts = parts_of(service, Edge(service))
         (routed,) = routes(parts)
         assert isinstance(routed, Routed)
         for path in _paths(routed._router.routes):

@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 from starlette.routing import BaseRoute, Mount, Route
 
-from receipted.console import Console
+from receipted.console import console_routes
+from receipted.edge import Edge
 from tests.e2e import axe
 from tests.e2e.browsing import Watch, overhang
 from tests.e2e.deployment import Deployment
@@ -132,8 +133,9 @@ def test_every_page_can_be_used_by_everybody(tour):
 
 def test_every_page_was_looked_at(story):
     """A page that is added is added here too."""
+    service = story.deployment.console.service
     paths = [path.partition("?")[0] for path in (*story.pages.values(), "/console/login")]
-    patterns = list(_pages(Console(story.deployment.console.service).routes()))
+    patterns = list(_pages(console_routes(service, Edge(service))))
 
     assert patterns
     assert [pattern for pattern in patterns if not any(re.fullmatch(pattern, path) for path in paths)] == []

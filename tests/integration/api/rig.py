@@ -11,7 +11,8 @@ import httpx2
 from starlette.applications import Starlette
 
 from api.keys import Environment, KeyScope, made
-from receipted.rest import Rest
+from receipted.edge import Edge
+from receipted.rest import rest_routes
 from receipted.settings import Settings
 from receipted.wiring import Service
 from storage import api_keys
@@ -76,14 +77,14 @@ class Api:
 def serving(found: Settings) -> Iterator[Api]:
     """The API of these settings, whose database is migrated."""
     service = Service(found)
-    rest = Rest(service)
+    edge = Edge(service)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette):
-        async with rest.running():
+        async with edge.running():
             yield
 
-    app = Starlette(routes=rest.routes(), lifespan=lifespan)
+    app = Starlette(routes=rest_routes(service, edge), lifespan=lifespan)
     api = Api("", service)
     try:
         with listening(app) as port:

@@ -1,0 +1,66 @@
+"""What the API and the console both have of the application: commands while it runs, and how a request came."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.types import Receive, Scope
+
+from providers.contract import Client
+from receipted.commands import Commands
+from receipted.errors import NotRunning
+from receipted.wiring import Service
+from receiver.body import read_body
+from receiver.peer import Peer, peer_of
+
+
+class Edge:
+    """One for both in a process, so that they share the providers' clients."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._commands: Commands | None = None
+        self._clients: Mapping[str, Client] = {}
+        self.stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Whoever waits for something is let go, so that the server can end."""
+        self.stopping.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Commands may be given within the block, which keeps the providers' clients open."""
+        settings = self._service.settings
+        if not (settings.api.enabled or settings.console.enabled):
+            yield
+            return
+        async with self._service.clients() as clients:
+            self._commands, self._clients = Commands(self._service, clients), clients
+            try:
+                yield
+            finally:
+                self._commands, self._clients = None, {}
+
+    def commands(self) -> Commands:
+        """Those of the application that runs; raises NotRunning."""
+        if self._commands is None:
+            raise NotRunning
+        return self._commands
+
+    def client(self, account: str) -> Client | None:
+        """The account's, while the application runs."""
+        return self._clients.get(account)
+
+    def peer(self, scope: Scope) -> Peer:
+        """Who sent the request, and whether over HTTPS."""
+        settings = self._service.settings.service
+        return peer_of(scope, settings.trusted_proxies, is_development=settings.development)
+
+    def is_secure(self, scope: Scope) -> bool:
+        """Whether the request came over HTTPS."""
+        return self.peer(scope).is_secure
+
+    async def read_body(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, which may be as large and as slow as a provider's."""
+        settings = self._service.settings.service
+        return await read_body(scope, receive, at_most=settings.body_limit_bytes, seconds=settings.body_timeout_seconds)
