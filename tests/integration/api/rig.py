@@ -16,9 +16,9 @@ from receipted.rest import rest_routes
 from receipted.settings import Settings
 from receipted.wiring import Service
 from storage import api_keys
-from storage import payments as kept_payments
 from storage.ids import new_id
 from storage.tables import Payment
+from tests.fakes.keeping import keep
 from tests.integration.receiver.serving import listening
 
 EVERYTHING = tuple(KeyScope)
@@ -68,7 +68,7 @@ class Api:
                         **columns,
                     }
                 )
-                kept_payments.add(unit, payment)
+                keep(unit, payment)
                 found.append(payment)
         return found
 
