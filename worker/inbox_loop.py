@@ -1,9 +1,7 @@
 """One step of the inbox: a batch is applied in one commit; what fails is retried alone and ends dead, visibly."""
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -73,7 +71,7 @@ class InboxWorker:
         """
         for is_last in (False, True):
             try:
-                with _uncollected(), self._database.write() as unit:
+                with self._database.write() as unit:
                     applied = self._apply(unit, self._due(unit, only), is_alone=only is not None)
             except StorageUnavailable as fault:
                 if is_last or not fault.is_rivalry:
@@ -217,18 +215,6 @@ class InboxWorker:
         self.decisions[message.account, InboxStatus.DEAD.value] += 1
         self._traced([message])
         log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Cycles are not looked for: a batch makes many objects and no cycle, and looking takes a tenth of its time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _still_ours(unit: Unit, message_id: str, token: int) -> InboxMessage:

@@ -12,6 +12,7 @@ from receipted.cli import output, server
 from receipted.cli.context import AsJson, opened
 from receipted.cli.exits import Exit
 from receipted.cli.workers import Workers
+from receipted.garbage import collect_seldom
 from receipted.loops import until_signalled
 from receipted.metrics.board import Board
 from receipted.monitoring import answering
@@ -191,6 +192,7 @@ async def _work(service: Service, listener: socket.socket | None, *, as_json: bo
 
     with until_signalled() as stop:
         async with working(service), answering(service, listener):
+            collect_seldom()
             url = server.address(listener) if listener is not None else None
             if as_json:
                 output.as_json({"process": "worker", "accounts": list(service.accounts), "metrics": url})

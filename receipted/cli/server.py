@@ -1,6 +1,5 @@
 """Serves one application over HTTP until SIGTERM or Ctrl-C, in order."""
 
-import gc
 import signal
 import socket
 import sys
@@ -11,6 +10,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from receipted.garbage import collect_seldom
 from receipted.protocol import BoundedProtocol
 from statemachine.errors import ServiceError
 
@@ -45,9 +45,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            # What is there now stays: looking through it again and again tripled the 99th percentile of the way in.
-            gc.collect()
-            gc.freeze()
+            collect_seldom()
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

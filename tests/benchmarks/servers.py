@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from receipted import logs
 from receipted.app import create_app, working
 from receipted.cli.server import address, listen, serve
+from receipted.garbage import collect_seldom
 from receipted.loops import until_signalled
 from receipted.wiring import Service
 from tests.benchmarks.config import ROOT, settings
@@ -73,6 +74,7 @@ MODES: Final = ("starlette", "asgi", "naive", "web", "serve", "worker")
 async def _work(url: str, on_ready: Callable[[], None]) -> None:
     with until_signalled() as stop:
         async with working(Service(settings(url))):
+            collect_seldom()
             on_ready()
             await stop.wait()
 
