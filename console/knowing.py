@@ -1,10 +1,13 @@
 """Whether somebody knows a person's password, and how often that may be tried."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from typing import NamedTuple
 
 from console.errors import TooManyLogins
-from console.parts import Parts
+from console.parts import Bounds, Parts
 from console.passwords import LONGEST, NOBODYS, is_password
 from storage import console_attempts
 from storage.engine import Unit
@@ -19,7 +22,37 @@ async def verified(parts: Parts, person: ConsolePerson | None, password: str) ->
     return is_right and may
 
 
-async def count(parts: Parts, name: str, network: str) -> None:
+class Counted(NamedTuple):
+    """One of the counts that a try falls under."""
+
+    subject: str
+    at_most: int
+    is_own: bool  #: of this name from here alone, so that the right password forgets all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Who tries a password: with which name, from which network, and in a browser where the name has proved itself.
+
+    Strangers share what they may try of a name, and use it up for each other and for its person. A browser that is
+    known by its session, or by the cookie of an earlier log-in, is counted by itself: nobody else can keep it out.
+    """
+
+    name: str
+    network: str
+    browser: str | None = None  #: a secret of its own that was signed here for this name, or its session's id
+
+    def counted(self, bounds: Bounds) -> Iterator[Counted]:
+        """Under what it is counted, always in this order, so that no two wait for each other's rows."""
+        if self.browser is not None:
+            yield Counted(_subject("browser", self.browser), bounds.attempts, is_own=True)
+            return
+        yield Counted(_subject("network", self.network), bounds.attempts_per_network, is_own=False)
+        yield Counted(_subject("here", f"{self.network} {self.name}"), bounds.attempts, is_own=True)
+        yield Counted(_subject("name", self.name), bounds.attempts_everywhere, is_own=False)
+
+
+async def count(parts: Parts, tried: Try) -> None:
     """One try more is counted before the password is looked at, in every process; raises TooManyLogins.
 
     A name that nobody has is counted like any other, and so is one that is locked out: neither can be told apart.
@@ -27,11 +60,8 @@ async def count(parts: Parts, name: str, network: str) -> None:
     now, bounds = parts.clock(), parts.bounds
 
     def take(unit: Unit) -> TooManyLogins | None:
-        for subject, at_most in (
-            (_subject("network", network), bounds.attempts_per_network),
-            (_subject("name", name), bounds.attempts),
-        ):
-            wait = console_attempts.take(unit, subject, now, at_most=at_most, window=bounds.attempts_window)
+        for each in tried.counted(bounds):
+            wait = console_attempts.take(unit, each.subject, now, at_most=each.at_most, window=bounds.attempts_window)
             if wait is not None:
                 return TooManyLogins(wait)  # what was counted until here is kept
         console_attempts.forget_before(unit, _long_ago(now, parts))
@@ -42,10 +72,10 @@ async def count(parts: Parts, name: str, network: str) -> None:
         raise refused
 
 
-def succeeded(unit: Unit, name: str, network: str) -> None:
-    """The tries with this name are forgotten, and the last does not count for the network."""
-    console_attempts.forget(unit, _subject("name", name))
-    console_attempts.give_back(unit, _subject("network", network))
+def succeeded(unit: Unit, tried: Try, bounds: Bounds) -> None:
+    """The tries of this name from here are forgotten; among those of the network, and of all strangers, the last is."""
+    for each in tried.counted(bounds):
+        (console_attempts.forget if each.is_own else console_attempts.give_back)(unit, each.subject)
 
 
 def _long_ago(now: datetime, parts: Parts) -> datetime:

@@ -10,13 +10,13 @@ from starlette.routing import BaseRoute, Route
 
 from console.errors import TooManyLogins, WrongLogin
 from console.guards import local
-from console.knowing import count, succeeded, verified
+from console.knowing import Try, count, succeeded, verified
 from console.page import Pages
 from console.parts import Parts
 from console.passwords import hashed, is_weaker
 from console.person import Person
 from console.sessions import Sessions, network_of
-from console.signing import digest_of
+from console.signing import KNOWN, digest_of
 from statemachine.errors import ServiceError
 from storage import console_sessions, people
 from storage.engine import Unit
@@ -59,8 +59,9 @@ class Login:
         try:
             if not self.parts.signing.is_before(request.state.secret, self.parts.clock()):
                 raise WrongLogin("this page stood open for too long; log in now")
-            await self._count(request, name)
-            secret = await self._begun(request, name, password)
+            tried = self._tried(request, name)
+            await count(self.parts, tried)
+            secret = await self._begun(request, tried, password)
         except ServiceError as error:
             if error.status >= 500:
                 raise
@@ -70,8 +71,11 @@ class Login:
                 response.headers["retry-after"] = str(error.retry_after)
             return response
         response = self.pages.go(wanted or "/console/")
-        self.pages.cookies.put(response, self.pages.cookies.session, self.parts.signing.session(secret))
-        self.pages.cookies.drop(response, self.pages.cookies.before)
+        cookies, signing = self.pages.cookies, self.parts.signing
+        cookies.put(response, cookies.session, signing.session(secret))
+        known = signing.known(name, self.parts.clock())
+        cookies.put(response, cookies.known, known, seconds=int(KNOWN.total_seconds()))
+        cookies.drop(response, cookies.before)
         return response
 
     async def leave(self, request: Request) -> Response:
@@ -102,16 +106,17 @@ class Login:
         self.pages.cookies.put(response, self.pages.cookies.before, before)
         return response
 
-    async def _count(self, request: Request, name: str) -> None:
-        """Return where one more log-in may be tried; raises TooManyLogins."""
-        await count(self.parts, name, self._network(request))
+    def _tried(self, request: Request, name: str) -> Try:
+        cookie = request.cookies.get(self.pages.cookies.known, "")
+        browser = self.parts.signing.browser(cookie, name, self.parts.clock())
+        return Try(name, self._network(request), browser)
 
-    async def _begun(self, request: Request, name: str, password: str) -> str:
+    async def _begun(self, request: Request, tried: Try, password: str) -> str:
         """The secret of a new session; raises WrongLogin, whichever of the two is wrong."""
-        person = await self.parts.read(lambda unit: people.by_name(unit, name))
+        person = await self.parts.read(lambda unit: people.by_name(unit, tried.name))
         if not await verified(self.parts, person, password) or person is None:
             raise WrongLogin
-        found, stronger, network = person, None, self._network(request)
+        found, stronger = person, None
         if is_weaker(found.password_hash):
             stronger = await self.parts.passwords.do(lambda: hashed(password))
         now = self.parts.clock()
@@ -123,13 +128,13 @@ class Login:
                 raise WrongLogin  # both may have changed while the password was checked
             if stronger is not None:
                 people.rehash(unit, found.id, found.password_hash, stronger)
-            succeeded(unit, name, network)
+            succeeded(unit, tried, self.parts.bounds)
             if old is not None:
                 console_sessions.revoke_secret(unit, digest_of(old), now)
             return self.sessions.begin(unit, found, request, now)
 
         secret = await self.parts.write(begin)
-        log.info("login.succeeded", person_id=found.id, network=network)
+        log.info("login.succeeded", person_id=found.id, network=tried.network)
         return secret
 
     def _network(self, request: Request) -> str:

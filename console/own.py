@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console.errors import InvalidForm, WrongLogin
-from console.knowing import count, succeeded, verified
+from console.knowing import Try, count, succeeded, verified
 from console.page import Pages
 from console.parts import Parts
 from console.passwords import check, hashed
@@ -47,12 +47,12 @@ class Own:
     async def change_password(self, request: Request) -> Response:
         """Another password from now on; every session ends, and this browser gets a new one."""
         person, form = _person(request), request.state.form
-        network = network_of(self.parts.address_of(request.scope))
+        tried = Try(person.name, network_of(self.parts.address_of(request.scope)), person.session_id)
         try:
             if form.get("new", "") != form.get("again", ""):
                 raise InvalidForm("the new password was not typed the same twice")
             check(form.get("new", ""), person.name)
-            await count(self.parts, person.name, network)
+            await count(self.parts, tried)
             kept = await self.parts.read(lambda unit: people.get(unit, person.id))
             if not await verified(self.parts, kept, form.get("current", "")):
                 raise WrongLogin("the current password is wrong")
@@ -66,7 +66,7 @@ class Own:
         def change(unit: Unit) -> str:
             people.change_password(unit, person.id, new_hash, now, is_temporary=False)
             console_sessions.revoke_all(unit, person.id, now)
-            succeeded(unit, person.name, network)
+            succeeded(unit, tried, self.parts.bounds)
             operators.note(
                 unit,
                 account=None,

@@ -126,8 +126,9 @@ class Bounds:
 
     idle: timedelta = timedelta(hours=8)  #: a session ends after so long without use
     longest: timedelta = timedelta(hours=24)  #: and after so long in any case
-    attempts: int = 10  #: log-ins that may fail with one name in a window
-    attempts_per_network: int = 50  #: and from one network
+    attempts: int = 10  #: log-ins that may fail in a window with one name from one network, or in a browser it knows
+    attempts_per_network: int = 50  #: and from one network, whatever the names
+    attempts_everywhere: int = 100  #: and with one name from all networks together
     attempts_window: timedelta = timedelta(minutes=15)
     redrive_batch: int = 100  #: effects that one request makes due again
 

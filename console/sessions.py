@@ -31,6 +31,7 @@ class Cookies:
         prefix = "__Host-" if self._is_secure else ""  # the prefix is refused by browsers over plain HTTP
         self.session: Final = f"{prefix}receipted"
         self.before: Final = f"{prefix}receipted-login"
+        self.known: Final = f"{prefix}receipted-known"
         self.flash: Final = f"{prefix}receipted-flash"
 
     def put(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:

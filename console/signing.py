@@ -11,6 +11,9 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 #: Of the session cookie: another is not read.
 _VERSION: Final = 1
 
+#: How long a browser is known in which somebody has logged in; each log-in begins it anew.
+KNOWN: Final = timedelta(days=180)
+
 FLASH: Final = timedelta(minutes=1)  #: how long the next page may take to come
 _FORM: Final = timedelta(hours=1)  #: how long a log-in page may stand open
 
@@ -25,6 +28,7 @@ class Signing:
             return URLSafeSerializer(given, salt=f"receipted.console.{purpose}", signer_kwargs=_SHA256)
 
         self._session, self._flash, self._before = serializer("session"), serializer("flash"), serializer("login")
+        self._known = serializer("browser")
         self._form = Signer(given, salt="receipted.console.form", key_derivation="hmac", digest_method=sha256)
 
     def session(self, secret: str) -> str:
@@ -52,6 +56,16 @@ class Signing:
         """Whether the cookie is a log-in page's, and has not ended."""
         _, at = _read(self._before, cookie, 2) or (None, None)
         return _is_fresh(at, now, _FORM)
+
+    def known(self, name: str, now: datetime) -> str:
+        """What tells a browser in which somebody of that name has logged in. It opens nothing."""
+        return str(self._known.dumps([digest_of(name), new_secret(), int(now.timestamp())]))
+
+    def browser(self, cookie: str, name: str, now: datetime) -> str | None:
+        """Its secret; None where it is of another name, is old, or was not signed here."""
+        of, secret, at = _read(self._known, cookie, 3) or (None, None, None)
+        is_known = of == digest_of(name) and isinstance(secret, str) and _is_fresh(at, now, KNOWN)
+        return str(secret) if is_known else None
 
     def flash(self, tone: str, words: str, now: datetime) -> str:
         """What the next page says, kept by the browser until then."""

@@ -14,13 +14,22 @@ class ConsoleSettings(Section):
         86_400, ge=60, le=2_592_000, description="seconds after which a session ends however much it is used"
     )
     attempts_per_name: int = Field(
-        10, ge=1, le=1000, description="log-ins with one name that may fail within the window"
+        10,
+        ge=1,
+        le=1000,
+        description="log-ins with one name that may fail within the window, from one network or in one known browser",
     )
     attempts_per_network: int = Field(
         50,
         ge=1,
         le=100_000,
         description="log-ins from one network (IPv4 /24, IPv6 /56) that may fail within the window",
+    )
+    attempts_everywhere: int = Field(
+        100,
+        ge=1,
+        le=100_000,
+        description="log-ins with one name that may fail within the window from all networks, known browsers aside",
     )
     attempts_window_seconds: int = Field(
         900,

@@ -46,11 +46,11 @@ class ConsoleSession(SQLModel, table=True):
 
 
 class ConsoleAttempt(SQLModel, table=True):
-    """How many log-ins were tried for one name, or from one network, since the window began."""
+    """How many log-ins were tried for one name, from one network, or in one known browser, since the window began."""
 
     __tablename__ = "console_attempt"
     __table_args__ = (Index("ix_console_attempt_began_at", "began_at"),)
 
-    subject: str = Field(sa_column=Column(String(64), primary_key=True))  #: SHA-256 of the name or the network, hex
+    subject: str = Field(sa_column=Column(String(64), primary_key=True))  #: SHA-256 of what is counted, hex
     tried: int = 0  #: log-ins in this window that did not succeed, or are under way
     began_at: datetime = Field(sa_column=instant(nullable=False))

@@ -277,6 +277,84 @@ def test_a_network_is_limited_whichever_names_it_tries(tmp_path, template):
     assert answers == [401] * 4 + [429] * 2
 
 
+@pytest.fixture
+def far_off(tmp_path, template):
+    """A console of which strangers come from networks of their own: what fails from one of them, and its clock."""
+    clock = FakeClock()
+    environ = {"RECEIPTED_SERVICE__TRUSTED_PROXIES": '["127.0.0.0/8"]'}
+    more = "\n[console]\nattempts_everywhere = 25\n"
+    with on_sqlite(tmp_path, template, more=more, clock=clock, environ=environ) as served:
+
+        def fail(name, network, times):
+            stranger = served.client(None)
+            stranger.http.headers.update({"x-forwarded-for": f"198.51.{network}.7", "x-forwarded-proto": "https"})
+            return [log_in(stranger, name, "a wrong password").status_code for _ in range(times)]
+
+        yield served, fail, clock
+
+
+def test_a_stranger_elsewhere_keeps_nobody_out(far_off):
+    served, fail, _ = far_off
+    person = served.person("operator")
+
+    assert fail(person.name, 1, 12) == [401] * 10 + [429] * 2
+    assert log_in(served.client(None), person.name).status_code == 303
+    assert fail(person.name, 1, 1) == [429]  # who succeeds elsewhere gives them no more
+
+
+def test_strangers_from_many_networks_keep_out_browsers_that_nobody_knows_and_no_other(far_off):
+    served, fail, clock = far_off
+    person, browser = served.person("operator"), served.client(None)
+    assert log_in(browser, person.name).status_code == 303
+    browser.post("/console/logout", fields(browser.get("/console/").text))
+    failed = [status for network in range(3) for status in fail(person.name, network, 10)]
+
+    assert failed == [401] * 25 + [429] * 5
+    assert log_in(served.client(None), person.name).status_code == 429
+    assert log_in(browser, person.name).status_code == 303
+    clock.advance(900)
+    assert log_in(served.client(None), person.name).status_code == 303
+
+
+def test_a_known_browser_is_counted_by_itself_and_for_one_name(far_off):
+    served, _, _ = far_off
+    person, other, browser = served.person("operator"), served.person("operator"), served.client(None)
+    log_in(browser, person.name)
+    browser.http.cookies.delete("receipted")
+
+    assert [log_in(browser, person.name, "a wrong password").status_code for _ in range(10)] == [401] * 10
+    assert log_in(browser, person.name).status_code == 429
+    assert log_in(served.client(None), person.name).status_code == 303  # it used up nothing of anybody's
+    tries = [log_in(browser, other.name, "a wrong password").status_code for _ in range(11)]
+    assert tries == [401] * 10 + [429]
+    assert log_in(served.client(None), other.name).status_code == 429  # there it is a stranger like any other
+
+
+def test_what_makes_a_browser_known_opens_nothing_and_is_kept_for_long(console):
+    person, browser = console.person("viewer"), console.client(None)
+    answer = log_in(browser, person.name)
+    kept = cookie(answer, "receipted-known")
+
+    assert (kept["httponly"], kept["samesite"], kept["path"], kept["max-age"]) == (True, "strict", "/", "15552000")
+    assert person.name not in kept.value
+    browser.http.cookies.delete("receipted")
+    assert browser.get("/console/me").status_code == 303
+
+
+def test_whoever_is_logged_in_can_change_the_password_while_strangers_try_it(far_off):
+    served, fail, _ = far_off
+    browser = served.client("operator")
+    assert browser.person is not None
+    for network in range(3):
+        fail(browser.person.name, network, 10)
+    new = {"new": "another horse battery", "again": "another horse battery"}
+
+    wrong = [browser.post("/console/me/password", {**new, "current": "wrong"}).status_code for _ in range(2)]
+    right = browser.post("/console/me/password", {**new, "current": PASSWORD})
+
+    assert (wrong, right.status_code) == ([401, 401], 303)
+
+
 def test_the_limit_holds_over_processes_on_postgresql(tmp_path, postgresql: PostgreSQL):
     from receipted import settings
 

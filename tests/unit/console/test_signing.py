@@ -19,6 +19,17 @@ def test_a_session_is_read_with_any_key_and_signed_with_the_last():
     assert during.is_form("secret", before.form("secret"))
 
 
+def test_a_browser_is_known_for_one_name_and_for_half_a_year():
+    signing = Signing([NEW])
+    cookie = signing.known("ada", NOW)
+
+    assert signing.browser(cookie, "ada", NOW) == signing.browser(cookie, "ada", NOW + timedelta(days=179))
+    assert signing.browser(cookie, "ada", NOW) != signing.browser(signing.known("ada", NOW), "ada", NOW)
+    assert signing.browser(cookie, "bob", NOW) is None
+    assert signing.browser(cookie, "ada", NOW + timedelta(days=180)) is None
+    assert Signing([OLD]).browser(cookie, "ada", NOW) is None
+
+
 @pytest.mark.parametrize("text", ["", "x", "a.b", "é", "\0", "a" * 10_000, "WzEsIngiXQ.x"])
 def test_what_was_not_signed_here_is_nothing(text):
     signing = Signing([NEW])
@@ -26,6 +37,7 @@ def test_what_was_not_signed_here_is_nothing(text):
     assert signing.secret(text) is None
     assert signing.flashed(text, NOW) is None
     assert not signing.is_before(text, NOW)
+    assert signing.browser(text, "ada", NOW) is None
     assert not signing.is_form("secret", text)
 
 
@@ -35,6 +47,8 @@ def test_nothing_signed_for_one_purpose_is_taken_for_another():
 
     assert signing.secret(flash) is None
     assert signing.secret(before) is None
+    assert signing.secret(signing.known("ada", NOW)) is None
+    assert {signing.browser(other, "ada", NOW) for other in (session, flash, before)} == {None}
     assert signing.flashed(session, NOW) is None
     assert not signing.is_before(session, NOW)
     assert not signing.is_before(flash, NOW)
