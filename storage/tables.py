@@ -24,7 +24,7 @@ from storage.columns import Row, identifier, instant, json_value
 
 
 class KnownDelivery(SQLModel, table=True):
-    """Which delivery keys are known, and by which message: what makes a repeat a redelivery, for ever.
+    """Which delivery keys are known, and by which message: what makes a repeat a redelivery, until a rule forgets it.
 
     Not partitioned, so that a key is unique whenever it comes; kept when the message itself is detached.
     """
