@@ -1,7 +1,6 @@
 """The tables of what is known and what was done: payments, reconciliations, operators' actions, audit heads."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from console.parts import Parts
 from console.tables.asked import ANY, NONE, Choice
@@ -13,18 +12,29 @@ from storage.engine import Unit
 from storage.sifting import Line
 from storage.types import ReconciliationStatus
 
-_PAYMENT_HINT: Final = "Our id, the provider's, or your reference"
+
+class _OfPayments(Table):
+    """A list with a line for each payment, which leads to its page."""
+
+    hint = "Our id, the provider's, or your reference"
+    when = "created"
+    detail_template = ""
+
+    def search(self, unit: Unit, words: str) -> Sequence[str]:
+        """By what names them."""
+        return searching.payment_ids(unit, words)
+
+    def link(self, line: Line) -> str | None:
+        """The payment's page."""
+        return f"/console/payments/{line['id']}"
 
 
-class Payments(Table):
+class Payments(_OfPayments):
     """Payments, each with where it stands."""
 
     key = "payments"
     display_name = "Payments"
     about = "Each payment as it is known now; its page tells how that came to be."
-    hint = _PAYMENT_HINT
-    when = "created"
-    detail_template = ""
     shelf = sifting.PAYMENTS
     fields = (
         cell("id", "Payment", is_head=True),
@@ -39,10 +49,6 @@ class Payments(Table):
         cell("provider_ref", "At the provider"),
     )
 
-    def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """By what names them."""
-        return searching.payment_ids(unit, words)
-
     def filters(self, parts: Parts) -> Sequence[Choice]:
         """By account, kind, phase and review."""
         kinds = sorted({kind for account in parts.accounts.values() for kind in account.lifecycles})
@@ -54,12 +60,8 @@ class Payments(Table):
             Choice("state", "State"),
         ]
 
-    def link(self, line: Line) -> str | None:
-        """The payment's page."""
-        return f"/console/payments/{line['id']}"
 
-
-class Heads(Table):
+class Heads(_OfPayments):
     """The last link of each payment's chain: what an auditor writes down, to compare with later."""
 
     key = "audit"
@@ -68,9 +70,6 @@ class Heads(Table):
         "The hash of each payment's last transition covers its whole history. Kept elsewhere, it proves later that "
         "nothing before it was changed; receipted audit verify recomputes all of them."
     )
-    hint = _PAYMENT_HINT
-    when = "created"
-    detail_template = ""
     shelf = sifting.HEADS
     fields = (
         cell("id", "Payment", is_head=True),
@@ -80,14 +79,6 @@ class Heads(Table):
         cell("changed_at", "Last", Shown.AGO),
         cell("head_hash", "Hash of the last transition", Shown.HASH),
     )
-
-    def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """By what names them."""
-        return searching.payment_ids(unit, words)
-
-    def link(self, line: Line) -> str | None:
-        """The payment's page."""
-        return f"/console/payments/{line['id']}"
 
 
 class Reconciliations(Table):
@@ -124,7 +115,7 @@ class Actions(Table):
 
     key = "actions"
     display_name = "Actions"
-    about = "What named people and keys did here, and why. Nobody can change or remove it."
+    about = "What named people and keys did here, and why. Nothing here changes or removes it."
     hint = "The whole id of what it was about"
     when = "done"
     detail_template = ""
