@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
 
+from fulfilment import tls
 from fulfilment.addresses import LOOPBACK, Network, Resolver, checked, resolve
-from fulfilment.brokers import tls
 from fulfilment.brokers import url as urls
 from fulfilment.brokers.contract import Fault, Message, NotConfirmed, Publisher, Target
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from fulfilment import tls
 from fulfilment.addresses import LOOPBACK, Network, Resolver, checked, is_loopback, resolve
-from fulfilment.brokers import tls
 from fulfilment.contract import Failed, OwedEffect, Result
 from fulfilment.email_session import Server, Session
 from fulfilment.email_text import Letterhead, mail

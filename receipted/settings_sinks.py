@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from fulfilment import tls
 from fulfilment.addresses import Network
 from fulfilment.broker_sink import EXTRA, is_installed, require_destination
-from fulfilment.brokers import tls
 from fulfilment.brokers import url as urls
 from fulfilment.email_sink import is_address, is_printable, read_url
 from fulfilment.errors import InsecureSinkUrl, InvalidSink

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from fulfilment.brokers.tls import Tls
 from fulfilment.brokers.url import BrokerUrl
+from fulfilment.tls import Tls
 
 
 @dataclass(frozen=True, slots=True)

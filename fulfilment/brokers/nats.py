@@ -12,8 +12,8 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
 from fulfilment.brokers.contract import Fault, Message, NotConfirmed, Target
-from fulfilment.brokers.tls import Tls
 from fulfilment.brokers.url import BrokerUrl
+from fulfilment.tls import Tls
 
 _SHARE: Final = 0.8  #: of the time for connecting
 _UNCLEAR: Final = Fault("the server does not offer TLS, so that nothing was sent")

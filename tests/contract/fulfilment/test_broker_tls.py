@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fulfilment import tls
 from fulfilment.broker_sink import BrokerSink
-from fulfilment.brokers import tls
 from fulfilment.contract import Delivered, Failed, Result
 from tests.contract.fulfilment.test_broker_sink import owed
 from tests.fakes import tls as certificates

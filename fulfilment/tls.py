@@ -1,4 +1,4 @@
-"""TLS to brokers: certificates and names are verified, and it is known whether the handshake took place at all."""
+"""TLS to brokers and mail servers: certificates and names are verified, and whether a handshake took place is known."""
 
 import ssl
 from typing import Any
