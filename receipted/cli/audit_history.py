@@ -8,7 +8,7 @@ from receipted.cli import lists, output
 from receipted.cli.context import After, AsJson, Limit, example, known_account, opened, subcommands
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import lasting
-from storage import audits, sifting
+from storage import audits, searching, sifting
 from storage.tables import Payment
 from storage.tables_audit import AuditRun
 
@@ -25,6 +25,7 @@ _OF_HEAD = ("id", "account", "state", "version", "changed_at", "head_hash")
 def heads(
     context: typer.Context,
     account: Annotated[str | None, typer.Option("--account", help="Only this account's payments.")] = None,
+    search: lists.Search = None,
     since: lists.Since = None,
     before: lists.Before = None,
     oldest: lists.Oldest = False,
@@ -38,7 +39,8 @@ def heads(
     Kept elsewhere, it proves later that nothing before it was changed.
     """
     with opened(context) as service:
-        what = lists.wanted({"account": account}, lists.moments(service, since, before))
+        ids = lists.named(service, searching.payment_ids, search)
+        what = lists.wanted({"account": account}, lists.moments(service, since, before), ids=ids)
         found = lists.find(service, Payment, sifting.HEADS, what, after=after, limit=limit, is_newest=not oldest)
         if not found:
             known_account(service, account)

@@ -54,6 +54,15 @@ Target = Annotated[
 _PAGE: Final = 500
 
 
+#: Less than the id of any row.
+FIRST: Final = "00000000-0000-0000-0000-000000000000"
+
+
+def whole(shelf: Shelf) -> Shelf:
+    """The same rows with all of their columns."""
+    return replace(shelf, without=frozenset(), sized=None)
+
+
 def moments(service: Service, since: str | None, before: str | None) -> tuple[datetime | None, datetime | None]:
     """The instants that are meant; raises InvalidInput."""
     now = service.clock()
@@ -126,7 +135,7 @@ def find(
     However many others are looked through for that, no statement takes long, and none holds up another process. Raises
     InvalidInput and NotFound for `after`.
     """
-    whole = replace(shelf, without=frozenset(), sized=None)
+    rows = whole(shelf)
     found: list[Record] = []
     place = None
     if after is not None:
@@ -137,7 +146,7 @@ def find(
         while len(found) < limit:
             with service.database.read() as unit:
                 at = Place(min(limit - len(found), _PAGE), place, is_ascending=not is_newest)
-                page = sifting.page(unit, whole, what, at)
+                page = sifting.page(unit, rows, what, at)
             found += (made(model, line) for line in page.lines)
             place = page.after
             if place is None:

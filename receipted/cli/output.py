@@ -31,7 +31,7 @@ _WRAPPED: Final = 28
 _GAP: Final = 2  #: columns between two values
 
 #: A spreadsheet would reckon with a text that begins so; the provider may have sent it.
-FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+FORMULA: Final = ("=", "+", "-", "@")
 
 #: Titles of the columns whose values are copied in one piece.
 _WHOLE: Final = frozenset({"ID", "Hash"})

@@ -23,9 +23,6 @@ Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=Fals
 _COLUMNS = ("ID", "Account", "Kind", "Reference", "Amount", "State", "Phase", "Review", "Changed")
 _MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "By", "Forced", "Reason", "Hash")
 
-#: Less than the id of any row.
-_FIRST = "00000000-0000-0000-0000-000000000000"
-
 
 @app.command("list", epilog=example("receipted payments list --account shop --phase paid --limit 20"))
 def list_(
@@ -203,7 +200,7 @@ def _listed(service: Service, what: Wanted, after: str | None, limit: int, *, is
         start = find_id(unit, Payment, after) if after else None
         if is_newest:
             return listing.payments(unit, what, Place(limit, after=start)).rows
-        return listing.payments(unit, what, Place(limit, before=start or _FIRST)).rows[::-1]
+        return listing.payments(unit, what, Place(limit, before=start or lists.FIRST)).rows[::-1]
 
 
 def _minor(amount: str | None, currency: str | None, option: str) -> int | None:

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from receipted.cli import timeline
-from storage import inbox, outbox, payments
+from receipted.cli import lists, timeline
+from storage import listing, payments, sifting
 from storage.engine import Unit
+from storage.listing import Place, Wanted
 from tests.benchmarks import driver_loop
 from tests.benchmarks.chart import drawn
 from tests.benchmarks.databases import BOTH, POSTGRESQL, Databases, opened, rows, settle, size
@@ -39,15 +40,23 @@ def _last(unit: Unit) -> str:
     return payments.find(unit, reference="order-500")[0].id
 
 
+#: As lists begin.
+_OLDEST: Final = Place(_PAGE, before=lists.FIRST)
+
+
+def _sifted(unit: Unit, shelf: sifting.Shelf, **equal: str) -> Any:
+    return sifting.page(unit, lists.whole(shelf), sifting.Wanted(equal), sifting.Place(_PAGE, is_ascending=True))
+
+
 #: What a person asks for.
 PAGES: Final[dict[str, Callable[[Unit, str], Any]]] = {
-    "payments": lambda unit, _id: payments.find(unit, limit=_PAGE),
+    "payments": lambda unit, _id: listing.payments(unit, Wanted(), _OLDEST),
     "payment's timeline": timeline.read,
-    "inbox": lambda unit, _id: inbox.find(unit, limit=_PAGE),
-    "inbox, parked": lambda unit, _id: inbox.find(unit, status="parked", limit=_PAGE),
-    "outbox": lambda unit, _id: outbox.find(unit, limit=_PAGE),
-    "outbox, dead": lambda unit, _id: outbox.find(unit, status="dead", limit=_PAGE),
-    "payments by reference": lambda unit, _id: payments.find(unit, reference="order-501", limit=_PAGE),
+    "inbox": lambda unit, _id: _sifted(unit, sifting.MESSAGES),
+    "inbox, parked": lambda unit, _id: _sifted(unit, sifting.MESSAGES, status="parked"),
+    "outbox": lambda unit, _id: _sifted(unit, sifting.OWED),
+    "outbox, dead": lambda unit, _id: _sifted(unit, sifting.OWED, status="dead"),
+    "payments by reference": lambda unit, _id: listing.payments(unit, Wanted({"reference": ["order-501"]}), _OLDEST),
 }
 
 

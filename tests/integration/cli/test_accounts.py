@@ -2,8 +2,10 @@
 
 from datetime import timedelta
 
+from receipted.cli.exits import Exit
 from storage import budget
 from tests.integration.cli.test_payments import create
+from tests.integration.cli.test_rejected import change_key, refuse_one
 
 
 def test_before_anything_was_planned(shell):
@@ -58,3 +60,29 @@ def test_a_payment_says_why_it_is_asked_next(at_sandbox):
 
     assert "of payments have left awaiting_payment at that age" in line
     assert at_sandbox("payments", "show", payment["id"], "--json").json["payment"]["why_next_poll"] in line
+
+
+def test_one_account_tells_its_keys_its_quarantine_and_its_settings(shell):
+    """Of secrets, where they are read from and never what they are; settings only on request."""
+    change_key(shell, "stable", to_wrong=True)
+    refuse_one(shell, "stable")
+    change_key(shell, "stable", to_wrong=False)
+    service = shell.service()
+    secrets = service.settings.secret_values()
+    service.close()
+
+    data = shell("accounts", "stable", "--settings", "--json")
+    plain, whole = shell("accounts", "stable"), shell("accounts", "stable", "--settings")
+
+    assert data.json["webhook_url"] == "http://127.0.0.1:8000/webhooks/stable"
+    assert [(key["id"], key["standing"], key["verified_lately"]) for key in data.json["keys"]] == [
+        ("sandbox", "verifies", 0)
+    ]
+    assert data.json["rejected"] == {"signature_wrong": 1}
+    assert "signature_wrong" in plain.out
+    assert "unknown_payments" not in plain.out
+    assert "unknown_payments" in whole.out
+    assert data.json["settings"]["secrets.api_key"] == "plain:***"
+    assert not [value for value in secrets if value in data.out + whole.out]
+    shell("accounts", "nobody", code=Exit.NOT_FOUND)
+    shell("accounts", "--settings", code=Exit.USAGE)

@@ -64,3 +64,46 @@ def test_the_history_is_exported_as_lines(shell, tmp_path):
     assert written == {"output": str(target), "lines": len(lines)}
     assert [json.loads(line) for line in target.read_text().splitlines()] == lines
     assert list(tmp_path.glob("*.part")) == []
+
+
+def test_one_payment_is_proved_alone(shell):
+    """Its own rows are checked, and no others; that is no audit of everything, and is not kept as one."""
+    right, wrong = refused_create(shell, "order 1"), refused_create(shell, "order 2")
+    tamper(shell, "UPDATE payment SET amount_minor = 1 WHERE reference = :reference", reference="order 2")
+
+    report = shell("audit", "verify", "--payment", right["id"][-12:], "--json").json
+    said = shell("audit", "verify", "--payment", wrong["id"], code=Exit.AUDIT).out
+
+    assert (report["ok"], report["payments"], report["transitions"]) == (True, 1, 1)
+    assert f"payment {wrong['id']}" in said
+    assert shell("audit", "runs", "--json").json == []
+
+
+def test_heads_are_what_an_auditor_writes_down(shell):
+    """The hash of each payment's last transition, whole; the newest payment first."""
+    first, second = refused_create(shell, "order 1"), refused_create(shell, "order 2")
+
+    heads = shell("audit", "heads", "--json").json
+
+    assert [(head["id"], head["head_hash"], head["version"]) for head in heads] == [
+        (payment["id"], payment["head_hash"], 1) for payment in (second, first)
+    ]
+    assert second["head_hash"] in shell("audit", "heads", "--limit", "1").out
+    assert [head["id"] for head in shell("audit", "heads", "--after", second["id"], "--json").json] == [first["id"]]
+    assert f"{first['id']},alternative" in shell("audit", "heads", "--oldest", "--csv").out
+    shell("audit", "heads", "--account", "nobody", code=Exit.NOT_FOUND)
+
+
+def test_past_audits_are_listed(shell):
+    """The newest first, with how many rows were checked and how many were wrong."""
+    assert "nothing was proved yet" in shell("audit", "runs").out
+    refused_create(shell)
+    shell("audit", "verify")
+    tamper(shell, "UPDATE payment SET amount_minor = 1")
+    shell("audit", "verify", code=Exit.AUDIT)
+
+    newest, oldest = shell("audit", "runs", "--json").json
+
+    assert (newest["faults"], oldest["faults"], oldest["messages"], oldest["payments"]) == (1, 0, 2, 1)
+    assert shell("audit", "runs", "--after", newest["id"][-12:], "--json").json == [oldest]
+    assert newest["id"][-12:] in shell("audit", "runs").out

@@ -30,7 +30,7 @@ FAR = "0190a5c8-6b1e-7000-8000-000000000000"
         (["payments", "lists"], Exit.USAGE, "Did you mean 'list'"),
         (["inbox", "show", FAR], Exit.NOT_FOUND, "no inbox message"),
         (["outbox", "list", "--sink", "shpo"], Exit.NOT_FOUND, "no sink 'shpo'; there are: shop"),
-        (["outbox", "redrive", "--reason", "r", "--by", "b"], Exit.USAGE, "give either IDs, or --sink NAME together"),
+        (["outbox", "redrive", "--reason", "r", "--by", "b"], Exit.USAGE, "give either IDs, or --all-dead together"),
         (["rejected", "list", "shpo"], Exit.NOT_FOUND, "no account 'shpo'"),
         (["webhooks", "register", "payfield"], Exit.FAILED, "unsupported_by_provider"),
         (["lifecycles", "stripe"], Exit.USAGE, "no provider 'stripe'; there are: alternative_payments"),
