@@ -4,6 +4,8 @@ import itertools
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,20 @@ def copy_of(template: Path, path: Path) -> Database:
     """A database of its own in a new file."""
     shutil.copyfile(template, path)
     return Database(f"sqlite:///{path}")
+
+
+@contextmanager
+def migrated(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty migrated database of the kind that the fixture's parameter names, and of the test's own."""
+    if request.param == "sqlite":
+        opened = copy_of(request.getfixturevalue("template"), request.getfixturevalue("tmp_path") / "of-its-own.db")
+        yield opened
+        opened.close()
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    opened = server.copy()
+    yield opened
+    server.drop(opened)
 
 
 class PostgreSQL:

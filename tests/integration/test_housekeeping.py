@@ -15,21 +15,14 @@ from storage.retention import Retention, Rules, rested
 from storage.types import RetentionRule
 from tests.builders import a_message
 from tests.fakes.clock import FakeClock
-from tests.fakes.databases import copy_of
+from tests.fakes.databases import migrated
 from worker.housekeeping import Housekeeping
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, template, tmp_path):
-    if request.param == "sqlite":
-        opened = copy_of(template, tmp_path / "house.db")
+def database(request):
+    with migrated(request) as opened:
         yield opened
-        opened.close()
-        return
-    server = request.getfixturevalue("postgresql")
-    opened = server.copy()
-    yield opened
-    server.drop(opened)
 
 
 class House:

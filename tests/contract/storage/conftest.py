@@ -2,21 +2,14 @@
 
 import pytest
 
-from tests.fakes.databases import copy_of
+from tests.fakes.databases import migrated
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, template, tmp_path):
+def database(request):
     """An empty migrated database of the kind."""
-    if request.param == "sqlite":
-        opened = copy_of(template, tmp_path / "contract.db")
+    with migrated(request) as opened:
         yield opened
-        opened.close()
-        return
-    server = request.getfixturevalue("postgresql")
-    opened = server.copy()
-    yield opened
-    server.drop(opened)
 
 
 @pytest.fixture

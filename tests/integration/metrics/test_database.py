@@ -1,7 +1,6 @@
 """Figures of the database: read seldom, cheap, and given up alone where they fail."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -17,19 +16,6 @@ from storage.tables_audit import AuditRun
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import FakeClock
-from tests.fakes.databases import PostgreSQL
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """A migrated database of each kind."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("database")
-        return
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    opened = server.cleaned()
-    yield opened
-    opened.close()
 
 
 class Steps:

@@ -1,7 +1,6 @@
 """/healthz and /readyz: each cause by its own name, and well again when it is over."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from storage import inbox
 from storage.engine import Database
 from tests.builders import a_message
 from tests.fakes.clock import FakeClock
-from tests.fakes.databases import PostgreSQL
 from tests.integration.receiver.serving import eventually, serving, settings
 
 
@@ -26,18 +24,6 @@ class Steps:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """A migrated database of each kind."""
-    if request.param == "sqlite":
-        yield request.getfixturevalue("database")
-        return
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    opened = server.cleaned()
-    yield opened
-    opened.close()
 
 
 def checks(database: Database, clock: FakeClock, steps: Steps, *, works: bool = True) -> tuple[Checks, Pulse]:

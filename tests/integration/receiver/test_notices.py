@@ -1,21 +1,17 @@
 """Web and worker in two processes on PostgreSQL: the worker is told, and need not look."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from receipted.app import working
-from receipted.wiring import Service
 from storage import inbox
 from storage.engine import Database
 from tests.fakes.databases import PostgreSQL
 from tests.integration.receiver.deliveries import event
 from tests.integration.receiver.serving import Served, eventually, serving, settings
+from tests.integration.receiver.working import worker
 
 _THEIRS = "query ~ '(LISTEN|NOTIFY) .?receipted'"
 
@@ -26,31 +22,6 @@ def url(postgresql: PostgreSQL) -> Iterator[str]:
     database = postgresql.copy()
     yield database.url
     postgresql.drop(database)
-
-
-@contextmanager
-def worker(folder: Path, url: str) -> Iterator[None]:
-    """A worker that looks for work by itself once in ten minutes."""
-    service = Service(settings(folder, tick=600, database=url))
-    started, stop = threading.Event(), asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def run() -> None:
-        loops.append(asyncio.get_running_loop())
-        async with working(service):
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    try:
-        assert started.wait(10)
-        yield
-    finally:
-        loops[0].call_soon_threadsafe(stop.set)
-        thread.join(20)
-        service.close()
-        assert not thread.is_alive()
 
 
 def decided(url: str) -> int:
@@ -69,7 +40,7 @@ def deliver(web: Served, url: str, before: int) -> None:
 
 def test_a_worker_is_told_of_what_another_process_recorded(tmp_path: Path, url: str, postgresql: PostgreSQL) -> None:
     """Also after its connection was lost, and that of whoever tells."""
-    with serving(settings(tmp_path, database=url)) as web, worker(tmp_path, url):
+    with serving(settings(tmp_path, database=url)) as web, worker(settings(tmp_path, tick=600, database=url)):
         deliver(web, url, 0)
         deliver(web, url, 1)
         with web.database.read() as unit:

@@ -1,23 +1,20 @@
 """A web process and a worker, each a service of its own on one database, a shop, and a collector of traces."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from receipted.app import working
 from receipted.secrets import Secret
 from receipted.settings import Settings
 from receipted.settings_sections import SinkSettings
 from receipted.settings_tracing import TracingSettings
-from receipted.wiring import Service
 from tests.contract.fulfilment.receiver import KEY, Receiver
 from tests.fakes.collector import Collector, collecting
 from tests.integration.cli.settings import NOWHERE
 from tests.integration.receiver.serving import Served, serving, settings
+from tests.integration.receiver.working import worker
 
 HEADER = "api-key=a%20secret-for-the-collector"
 
@@ -54,28 +51,3 @@ def running(folder: Path, database: str, **tracing: Any) -> Iterator[Rig]:
                 yield Rig(web, shop, collector)
     finally:
         shop.stop()
-
-
-@contextmanager
-def worker(config: Settings) -> Iterator[Service]:
-    """A worker with a service of its own."""
-    service = Service(config)
-    started, stop = threading.Event(), asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def run() -> None:
-        loops.append(asyncio.get_running_loop())
-        async with working(service):
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    try:
-        assert started.wait(10)
-        yield service
-    finally:
-        loops[0].call_soon_threadsafe(stop.set)
-        thread.join(20)
-        service.close()
-        assert not thread.is_alive()
