@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from receipted import logs, redaction, settings
 from receipted.cli.main import app
 from receipted.wiring import Service
+from tests.fakes.databases import PostgreSQL
 from tests.fakes.sandbox import generous
 
 from .settings import write_settings
@@ -90,3 +91,19 @@ def at_sandbox(tmp_path: Path, sandbox_url: str) -> Shell:
     made = Shell(write_settings(tmp_path, sandbox_url))
     made("migrate")
     return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def on_both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
+    """As `shell`, on either database."""
+    made = Shell(write_settings(tmp_path))
+    if request.param == "sqlite":
+        made("migrate")
+        yield made
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    opened = server.copy()
+    path = tmp_path / "receipted.toml"
+    path.write_text(path.read_text().replace(f"sqlite:///{tmp_path / 'receipted.db'}", opened.url))
+    yield made
+    server.drop(opened)

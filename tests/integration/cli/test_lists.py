@@ -18,6 +18,12 @@ from .test_inbox_outbox import WHO, kill_everything_owed, refused_create, webhoo
 from .test_rejected import change_key, refuse_one
 
 
+@pytest.fixture
+def shell(on_both):
+    """On either database."""
+    return on_both
+
+
 def write(shell, *records):
     service = shell.service()
     with service.database.write() as unit:
