@@ -95,7 +95,9 @@ class Intake:
         """Whether the POST is an ordinary delivery; then it is answered as soon as its commit is known.
 
         Otherwise nothing was done, and `__call__` answers it: that is the only place that refuses. Half of what a
-        delivery costs there is spent on requests in general, before and after all that is done here.
+        delivery costs there is spent on requests in general, before and after all that is done here. A forged one is
+        verified there once more: that is little beside a request in general and the commit of its quarantine, and a
+        verdict that is remembered from one place to the other could be another delivery's.
         """
         place = self._places.get(target) or self._called_back(target)
         if place is None or len(raw) > _MAX_HEADERS or len(body) > self._settings.body_limit:

@@ -200,14 +200,14 @@ def test_what_is_not_ordinary_is_answered_as_ever(
 
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """Connections without a request are closed after half a second, as others are after five."""
+    """Connections without a request are closed after a second, as others are after five."""
     from receipted.protocol import BoundedProtocol
 
     before = BoundedProtocol.__init__
 
     def begin(self: BoundedProtocol, *args: Any, **kwargs: Any) -> None:
         before(self, *args, **kwargs)
-        self.timeout_keep_alive = 0.5  # type: ignore[assignment]
+        self.timeout_keep_alive = 1.0  # type: ignore[assignment]
 
     monkeypatch.setattr(BoundedProtocol, "__init__", begin)
     with serving(settings(tmp_path)) as running:
@@ -221,7 +221,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not(hasty: Served) -> No
         assert answer(connection)[0] == 200
         with write_locked(hasty.file):
             connection.sendall(request(event("sg")))
-            connection.settimeout(1.2)
+            connection.settimeout(2.2)
             with pytest.raises(TimeoutError):
                 connection.recv(1)
         connection.settimeout(10)

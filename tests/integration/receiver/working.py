@@ -26,7 +26,7 @@ def worker(config: Settings) -> Iterator[Service]:
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(30)
         yield service
     finally:
         loops[0].call_soon_threadsafe(stop.set)
