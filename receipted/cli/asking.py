@@ -1,24 +1,32 @@
 """`receipted payments create`, `track`, `refresh`, `cancel` and `resolve`: what may be asked for."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 
 from receipted.cli import output, timeline
 from receipted.cli.context import AccountName, AsJson, By, Reason, command, example, opened, subcommands
-from receipted.cli.exits import Exit
+from receipted.cli.exits import Exit, InvalidInput
 from receipted.cli.extra import fields_of
 from receipted.cli.lookup import find_id
 from receipted.cli.payments import Id, summary
 from receipted.commands import Commands
+from receipted.wiring import Service
 from statemachine.money import currency_code, to_minor
 from statemachine.phases import Phase, Review
+from storage import operators, payments
 from storage.tables import Payment
 
 app = subcommands("What may be asked for.")
 
 Kind = Annotated[str | None, typer.Option("--kind", help="The lifecycle's kind, where not the provider's usual one.")]
+
+MayBy = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who asks for it; kept as an action.", show_default=False)
+]
+MayReason = Annotated[str | None, typer.Option("--reason", help="Why; kept with the action.", show_default=False)]
 
 #: By phase after a cancel: whether no money will come any more, and what to say.
 _AFTER_CANCELLING: Final = {
@@ -91,19 +99,25 @@ def create(
 
 
 @app.command(epilog=example("receipted payments refresh 5b0c2f7e91aa"))
-def refresh(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
+def refresh(
+    context: typer.Context, payment_id: Id, by: MayBy = None, reason: MayReason = None, json: AsJson = False
+) -> None:
     """Ask the provider about a payment now, and apply the answer."""
-    _run(context, lambda commands, found: commands.refresh(found), payment_id, as_json=json)
+    noted = _noted("refresh", by, reason)
+    _run(context, lambda commands, found: commands.refresh(found), payment_id, noted=noted, as_json=json)
 
 
-@app.command(epilog=example("receipted payments cancel 5b0c2f7e91aa"))
-def cancel(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
+@app.command(epilog=example('receipted payments cancel 5b0c2f7e91aa --by "Ada L." --reason "the order was withdrawn"'))
+def cancel(
+    context: typer.Context, payment_id: Id, by: MayBy = None, reason: MayReason = None, json: AsJson = False
+) -> None:
     """Cancel a payment at its provider, and show what it is then: the provider is asked before, and after where needed.
 
     Exit code 0 says that no money will come: cancelled, expired or failed. Exit code 1 says that it is paid, still goes
     on, needs review, or that nobody knows yet; a repeat is harmless. With --json the payment is on stdout all the same.
     """
-    payment = _run(context, lambda commands, found: commands.cancel(found), payment_id, as_json=json)
+    noted = _noted("cancel", by, reason)
+    payment = _run(context, lambda commands, found: commands.cancel(found), payment_id, noted=noted, as_json=json)
     is_done, words = after_cancelling(payment)
     if words:
         output.note(f"{'note' if is_done else 'error'}: {words}")
@@ -131,21 +145,60 @@ def resolve(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """What is kept of whoever asks for something."""
+
+    action: str
+    by: str
+    reason: str
+
+
+def _noted(action: str, by: str | None, reason: str | None) -> _Noted | None:
+    """None where nobody is named; raises InvalidInput for a reason of nobody's."""
+    if by is None and reason is not None:
+        raise InvalidInput("a reason is kept with a name: give --by too", param="by")
+    return None if by is None else _Noted(action, by, reason or "asked for on the command line")
+
+
 def _run(
-    context: typer.Context, do: Callable[[Commands, str], Awaitable[Payment]], part: str = "", *, as_json: bool
+    context: typer.Context,
+    do: Callable[[Commands, str], Awaitable[Payment]],
+    part: str = "",
+    *,
+    noted: _Noted | None = None,
+    as_json: bool,
 ) -> Payment:
-    """Do one command about the payment that `part` names, and print the payment as it is then."""
+    """Do one command about the payment that `part` names, and print the payment as it is then.
+
+    Who asked for it is kept before it is done, so that it is known whatever comes of it.
+    """
     with opened(context) as service:
         found = ""
         if part:
             with service.database.read() as unit:
                 found = find_id(unit, Payment, part)
+        if noted is not None:
+            _keep(service, noted, found)
         payment = command(service, lambda commands: do(commands, found))
     if as_json:
         output.as_json(timeline.payment_data(payment))
     else:
         summary(payment)
     return payment
+
+
+def _keep(service: Service, noted: _Noted, payment_id: str) -> None:
+    with service.database.write() as unit:
+        operators.note(
+            unit,
+            account=payments.get(unit, payment_id).account,
+            at=service.clock(),
+            actor=noted.by,
+            action=noted.action,
+            subject=payment_id,
+            reason=noted.reason,
+        )
 
 
 def after_cancelling(payment: Payment) -> tuple[bool, str]:

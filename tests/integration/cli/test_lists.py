@@ -210,6 +210,23 @@ def test_what_people_did_is_listed_with_who_what_why_and_when(shell):
     shell("actions", "--account", "nobody", code=Exit.NOT_FOUND)
 
 
+def test_whoever_asks_a_provider_by_name_is_kept_whatever_comes_of_it(shell):
+    """The provider is away; without a name it is as it was, and a reason alone is nobody's."""
+    payment = a_payment(account="stable", provider_ref="pi_1", phase="open", state="awaiting_payment")
+    write(shell, payment)
+
+    shell("payments", "refresh", payment.id, code=Exit.FAILED)
+    shell("payments", "refresh", payment.id, "--by", "Ada L.", code=Exit.FAILED)
+    shell("payments", "cancel", payment.id, *WHO, code=Exit.FAILED)
+    shell("payments", "cancel", payment.id, "--reason", "a test", code=Exit.USAGE)
+
+    told = [(one["action"], one["actor"], one["reason"], one["account"]) for one in shell("actions", "--json").json]
+    assert told == [
+        ("cancel", "Ada L.", "a test", "stable"),
+        ("refresh", "Ada L.", "asked for on the command line", "stable"),
+    ]
+
+
 def test_reconciliations_are_narrowed_by_status(at_sandbox):
     """As the console narrows them."""
     at_sandbox("reconcile", "stable", "--since", "1d")
