@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
 from markupsafe import Markup
@@ -32,8 +31,6 @@ GROUPS: Final = (
 
 #: Accounts that have a colour of their own; the others are drawn together.
 _ACCOUNTS: Final = 5
-
-_MINUTE: Final = timedelta(minutes=1)
 
 
 class Drawings:

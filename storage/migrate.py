@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from alembic import command
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -17,8 +16,6 @@ from sqlalchemy import Connection
 
 from storage.engine import Database, translated
 from storage.errors import SchemaOutdated, StorageUnavailable
-from storage.partitions import NAMES
-from storage.schema import metadata
 
 #: The advisory lock of whoever migrates: the first bytes of the SHA-256 of "receipted migrate".
 _MIGRATING: Final = 0x723CDBC223EAE0F
@@ -175,17 +172,3 @@ def pending(database: Database) -> list[Pending]:
         Pending(each.revision, each.doc, is_server and getattr(each.module, "is_online", False))
         for each in reversed(list(revisions))
     ]
-
-
-def drift(database: Database) -> list[str]:
-    """What the tables declare and the migrated database lacks, or the other way round; empty where they agree.
-
-    Partitions are made and detached in the course of time, and are no difference.
-    """
-    with database.engine.connect() as connection:
-
-        def is_declared(_item: object, name: str | None, kind: str, _reflected: bool, _against: object) -> bool:
-            return kind != "table" or NAMES.fullmatch(name or "") is None
-
-        context = MigrationContext.configure(connection, opts={"include_object": is_declared})
-        return [str(difference) for difference in compare_metadata(context, metadata)]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.engine import Unit, values
@@ -77,8 +77,3 @@ def others_with_role(unit: Unit, role: str, person_id: str) -> int:
     query = select(_table.c.id).where(_table.c.role == role, _table.c.disabled_at.is_(None)).order_by(_table.c.id)
     found = [row[0] for row in unit.execute(query.with_for_update())]
     return sum(other != person_id for other in found)
-
-
-def count(unit: Unit) -> int:
-    """How many there are, disabled ones too."""
-    return int(unit.execute(select(func.count()).select_from(_table)).scalar_one())

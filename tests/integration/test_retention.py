@@ -11,7 +11,6 @@ from statemachine.phases import Source
 from storage import (
     history,
     inbox,
-    migrate,
     outbox,
     partitions,
     payments,
@@ -27,6 +26,7 @@ from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.tables_retention import RetentionRun
 from storage.types import OutboxStatus, RetentionRule, RetentionStatus
 from tests.builders import a_message
+from tests.fakes.drift import drift
 from tests.integration.audit_case import Shop, Tampering
 from tests.property.pipeline_world import SimulatedCrash, World
 
@@ -247,7 +247,7 @@ def test_a_partition_of_messages_goes_when_all_of_it_is_over(on_postgresql):
     assert report.retained["statements"] == taken[0].statements
     assert report.retained["messages"] > 0
     assert kept_tables(shop) >= {taken[0].partition}
-    assert migrate.drift(shop.world.database) == []
+    assert drift(shop.world.database) == []
 
 
 def kept_tables(shop):

@@ -11,6 +11,7 @@ from storage import events, migrate, outbox
 from storage.engine import Database
 from storage.ids import new_id
 from tests.fakes.clock import START
+from tests.fakes.drift import drift
 
 
 def owe(unit, payment_id, effect="payment.paid", sink="shop", *, occurrence=0, account="acme", cause=None):
@@ -271,4 +272,4 @@ def test_what_was_owed_before_there_was_a_feed_is_told_first(before):
 
     assert [told.payment_id for told in feed(before)] == [*payments, None, newest]
     assert [told.number for told in feed(before)] == list(range(1, 8))
-    assert migrate.drift(before) == []
+    assert drift(before) == []

@@ -13,6 +13,7 @@ from storage import migrate, online, partitions
 from storage.engine import Database
 from storage.ids import first_id
 from storage.tables import TransitionTable
+from tests.fakes.drift import drift
 from tests.fakes.old_rows import counts, expected, fill
 from tests.fakes.waiting import until
 
@@ -73,7 +74,7 @@ def test_a_migration_that_was_killed_goes_on(old, number):
     assert upgraded_after_a_kill(old, number)
 
     assert counts(old) == expected(ROWS)
-    assert migrate.drift(old) == []
+    assert drift(old) == []
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_a_migration_may_be_killed_at_any_statement(postgresql, monkeypatch):
         database = Database(postgresql.url_of(postgresql._create(name)))
         is_killed = upgraded_after_a_kill(database, number)
         assert counts(database) == expected(ROWS), f"killed before statement {number}"
-        assert migrate.drift(database) == [], f"killed before statement {number}"
+        assert drift(database) == [], f"killed before statement {number}"
         postgresql.drop(database)
 
     assert number > 100
@@ -118,7 +119,7 @@ def test_an_index_that_was_left_half_built_is_built_again(old, monkeypatch):
 
     assert len(broken) == 10, broken
     assert counts(old) == expected(ROWS)
-    assert migrate.drift(old) == []
+    assert drift(old) == []
 
 
 def test_a_partition_made_amid_the_building_of_an_index_has_it_too(old, monkeypatch):
@@ -140,7 +141,7 @@ def test_a_partition_made_amid_the_building_of_an_index_has_it_too(old, monkeypa
         parts = {part.name for part in partitions.existing(unit, "inbox_message")}
     assert {"inbox_message_p20300101", "inbox_message_p20310101"} <= parts
     assert found == {"inbox_message", "inbox_message_rest", *parts}
-    assert migrate.drift(old) == []
+    assert drift(old) == []
 
 
 def test_what_a_wrong_clock_recorded_lies_in_the_rest(old):

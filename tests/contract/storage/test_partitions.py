@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from storage import history, inbox, migrate, partitions
+from storage import history, inbox, partitions
 from storage.engine import Database
 from storage.errors import StorageUnavailable
 from storage.ids import first_id, instant_of, new_id
@@ -15,6 +15,7 @@ from storage.leading import is_leader
 from storage.partitions import Period
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
+from tests.fakes.drift import drift
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 
@@ -86,7 +87,7 @@ def test_the_coming_partitions_are_there(empty):
     assert names(empty) == [f"inbox_message_p{month}" for month in months]
     assert partitions.keep_ahead(empty, NOW, Period.MONTH) == partitions.Kept()
     assert partitions.keep_ahead(empty, NOW + timedelta(days=10), Period.MONTH).made[0] == "inbox_message_p20270301"
-    assert migrate.drift(empty) == []
+    assert drift(empty) == []
 
 
 def test_on_sqlite_there_are_none(template, tmp_path):

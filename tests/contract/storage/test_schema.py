@@ -16,6 +16,7 @@ from storage.schema import metadata
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import START
+from tests.fakes.drift import drift
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -37,7 +38,7 @@ def test_upgrading_twice_changes_nothing(empty):
     assert migrate.upgrade(empty) == migrate.upgrade(empty) == migrate.newest()
     migrate.check(empty)
 
-    assert migrate.drift(empty) == []
+    assert drift(empty) == []
 
 
 def test_processes_that_migrate_at_once_do_it_once(empty):
@@ -58,7 +59,7 @@ def test_processes_that_migrate_at_once_do_it_once(empty):
         opened.close()
 
     assert found == [migrate.newest()] * 4
-    assert migrate.drift(empty) == []
+    assert drift(empty) == []
 
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(tmp_path, monkeypatch):
@@ -82,7 +83,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(tmp_path, monkeypatc
 
     monkeypatch.undo()
     migrate.upgrade(empty)
-    assert migrate.drift(empty) == []
+    assert drift(empty) == []
     empty.close()
 
 
@@ -99,7 +100,7 @@ def test_an_upgrade_keeps_every_row(empty):
     assert {"outbox_message", "delivery_attempt", "transition", "payment"} <= filled.keys()
     migrate.upgrade(empty)
 
-    assert migrate.drift(empty) == []
+    assert drift(empty) == []
     assert {name: _rows(empty, name, columns=rows[0].keys()) for name, rows in filled.items()} == filled
     known, accounts = _rows(empty, "known_delivery"), {row["account"] for row in filled["payment"]}
     messages = {(row["account"], row["delivery_key"], row["id"]) for row in filled["inbox_message"]}
