@@ -27,8 +27,8 @@ except ModuleNotFoundError:
 #: Seconds for one batch, connecting included: shorter than a provider waits for its answer.
 _PATIENCE: Final = 7.0
 
-#: How often a batch is repeated that was chosen as the victim of a deadlock.
-_DEADLOCKS: Final = 3
+#: How often a batch is repeated that was the victim of a deadlock, or met a partition in the making.
+_RIVALS: Final = 3
 
 #: Classes of SQLSTATE that say that the database cannot do it now; others are about what it was given.
 _AWAY: Final = frozenset({"08", "25", "40", "53", "55", "57", "58", "F0", "XX"})
@@ -118,18 +118,18 @@ class PostgresqlStore:
 
     async def _recorded(self, batch: Sequence[Arrival]) -> list[Recorded | None]:
         """Where a connection is lost the batch is repeated once, by another: to another server after a failover."""
-        deadlocks = losses = 0
+        rivals = losses = 0
         while True:
             was_free = bool(self._free)
             connection = self._free.pop() if was_free else await connect(self._database.url)
             try:
                 outcomes = await _record(
-                    connection, batch, is_repeat=bool(deadlocks or losses), is_repeating=self._is_repeating
+                    connection, batch, is_repeat=bool(rivals or losses), is_repeating=self._is_repeating
                 )
             except (asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError) as fault:
-                deadlocks += 1
+                rivals += 1
                 self._free.append(connection)
-                if deadlocks > _DEADLOCKS or not _is_rivalry(fault):
+                if rivals > _RIVALS or not _is_rivalry(fault):
                     raise _named(fault) from None
             except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as fault:
                 if not is_lost(fault) or isinstance(fault, asyncpg.DataError):
