@@ -52,18 +52,22 @@ def look(unit: Unit, account: Account, now: datetime) -> dict[str, Any]:
     """Everything that is told of one account as it stands."""
     today, name = now.date(), account.name
     found = push_report.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
+    measured = found[0] if found else AccountFigures(name, None, None, 0, 0, None)
+    used = overview.keys_used(unit, name)
+    heard = [measured.heard_at, *(at for _, at in used.values())]
     asking = overview.asking(unit, name, now)
     plan = plans.plans(unit).get(name)
     rejected = {reason: count for (of, reason), count in sorted(quarantine.count_by_reason(unit).items()) if of == name}
     return {
         "alarms": alarms_of({name: found[0].alarms}) if found else [],
-        "push": found[0] if found else AccountFigures(name, None, None, 0, 0, None),
+        "push": measured,
         "days": _days(unit, name, today),
         "asking": asking,
         "why": _why(asking, plan, account, now),
         "plan": plan,
         "per_minute": account.budget[0] * 60 / account.budget[1] if account.budget is not None else None,
-        "keys": _keys(account, overview.keys_used(unit, name), now),
+        "keys": _keys(account, used, now),
+        "heard_at": max((at for at in heard if at is not None), default=None),
         "reconciliations": [
             (run, _drift(run)) for run in reconciliations.find(unit, account=name, limit=_RECONCILIATIONS)
         ],

@@ -152,7 +152,7 @@ def lines_of(figures: Figures, accounts: Mapping[str, Account]) -> list[AccountL
                 account=accounts.get(name),
                 deliveries=sum(count for outcome, count in counts.items() if outcome != REJECTED),
                 rejected=counts.get(REJECTED, 0),
-                heard_at=figures.heard.get(name),
+                heard_at=_heard(figures, name),
                 overdue=standing.overdue.get(name),
                 asked=standing.asked.get(name, 0),
                 broken=budget if budget is not None and budget.broken_at is not None else None,
@@ -162,6 +162,16 @@ def lines_of(figures: Figures, accounts: Mapping[str, Account]) -> list[AccountL
             )
         )
     return lines
+
+
+def _heard(figures: Figures, account: str) -> datetime | None:
+    """The last verified delivery; to the minute where it is newer than the last look at what push delivers."""
+    verified = [
+        minute
+        for minute, deliveries in figures.minutes.items()
+        if any(name == account and outcome != REJECTED for name, outcome in deliveries.outcomes)
+    ]
+    return max((at for at in (figures.heard.get(account), *verified) if at is not None), default=None)
 
 
 def many(count: Bounded) -> str:

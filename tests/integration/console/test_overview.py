@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 
 from console import figures
 from receipted import settings
-from storage import overview, push
+from storage import inbox, overview, push
 from storage.columns import table_of
 from storage.engine import values
 from storage.tables import Payment
@@ -216,6 +216,24 @@ def test_an_open_breaker_and_a_standing_alarm_are_loud(console):
     assert any("breaker open" in row for row in rows_of(page, "accounts"))
 
 
+def test_the_last_delivery_is_the_newest_that_is_known(console):
+    """What push delivers is looked at seldom; a delivery that has come since is told, a rejected one is none."""
+    late = START - timedelta(minutes=5)
+    with console.service.database.write() as unit:
+        for account in ("banked", "payfield"):
+            add(unit, PushWatch(account=account, due_at=START, measured_at=START, heard_at=START - 2 * HOUR))
+            add(unit, a_rejection(account=account, at=START - timedelta(minutes=2)))
+        message = a_message(account="payfield", received_at=late, key_id="k1")
+        message.id = id_at(late)
+        inbox.record(unit, [message])
+    rows = rows_of(overview_of(console), "accounts")
+    page = console.client("viewer").get("/console/accounts/payfield").text
+
+    assert [("2 h ago" in row, "5 min ago" in row) for row in rows if row.startswith("banked ")] == [(True, False)]
+    assert [("2 h ago" in row, "5 min ago" in row) for row in rows if row.startswith("payfield ")] == [(False, True)]
+    assert "5 min ago" in text_of(page.partition("Last verified delivery")[2][:200])
+
+
 def test_an_account_shows_its_push_its_lateness_and_what_came(console):
     day = START.date()
     with console.service.database.write() as unit:
@@ -236,7 +254,7 @@ def test_an_account_shows_its_push_its_lateness_and_what_came(console):
     page = overview_of(console)
 
     row = next(row for row in rows_of(page, "accounts") if row.startswith("payfield payfield"))
-    assert row == "payfield payfield, test 2 1 – asks 7 min 1 due 90 % pushed, 6 late, 4 lost"
+    assert row == "payfield payfield, test 2 1 60 s ago asks 7 min 1 due 90 % pushed, 6 late, 4 lost"
 
 
 def test_names_that_others_chose_are_text(console):
