@@ -115,7 +115,7 @@ class Actions(Table):
 
     key = "actions"
     display_name = "Actions"
-    about = "What named people and keys did here, and why. Nothing here changes or removes it."
+    about = "What named people and keys did here, and why. The database refuses to change or remove it."
     hint = "The whole id of what it was about"
     when = "done"
     detail_template = ""

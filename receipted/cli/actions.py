@@ -33,7 +33,10 @@ def actions(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List what named people and keys did here, and why, the newest first. Nobody can change or remove it."""
+    """List what named people and keys did here, and why, the newest first.
+
+    The database refuses to change or remove it.
+    """
     with opened(context) as service:
         ids = None if about is None else _about(service, about)
         what = lists.wanted(
