@@ -29,7 +29,7 @@ from receiver.routes import http_error, routes, service_error, unexpected_error
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 from storage.checkpoints import checkpointing
-from storage.intake import store_for
+from storage.intake_stores import store_for
 
 log = structlog.get_logger()
 

@@ -19,7 +19,8 @@ from storage.engine import Database, columns_of
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.ids import first_id, new_id
 from storage.inbox import Recorded
-from storage.intake import Outcome, Store, Unstorable, store_for
+from storage.intake import Outcome, Store, Unstorable
+from storage.intake_stores import store_for
 from storage.tables import InboxMessage
 from tests.fakes.clock import START
 from tests.fakes.waiting import until

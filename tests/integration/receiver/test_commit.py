@@ -19,7 +19,7 @@ from receiver.writer import GroupWriter
 from storage import migrate
 from storage.arrivals import Arrival, arrived
 from storage.engine import Database
-from storage.intake import store_for
+from storage.intake_stores import store_for
 from tests.integration.receiver.deliveries import event, sign
 from tests.integration.receiver.serving import Served, listening, serving, settings, write_locked
 

@@ -4,7 +4,7 @@ import pytest
 
 from storage.engine import Database
 from storage.errors import DatabaseUnsupported
-from storage.intake import store_for
+from storage.intake_stores import store_for
 
 
 @pytest.fixture
