@@ -4,21 +4,19 @@ import base64
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sandbox.alternative_payments.account import Account
 from sandbox.paging import UnknownCursor, cut
 from sandbox.provider import whole
 from sandbox.times import parsed
 from sandbox.web import Call
 
-if TYPE_CHECKING:
-    from sandbox.alternative_payments.api import AlternativePayments
-
 Row = dict[str, Any]
 
 
 def paged(
-    owner: "AlternativePayments", rows: list[Row], call: Call, is_wanted: Callable[[Row], bool] = lambda _: True
+    owner: Account, rows: list[Row], call: Call, is_wanted: Callable[[Row], bool] = lambda _: True
 ) -> dict[str, Any]:
     """The wanted rows after or before a cursor, at most `limit` (100); 400 for a cursor that is none."""
     limit = whole(call.query.get("limit"), 100, 100)
@@ -38,7 +36,7 @@ def paged(
     return {"data": page.rows, **cursors}
 
 
-def instant_of(owner: "AlternativePayments", call: Call, name: str) -> datetime | None:
+def instant_of(owner: Account, call: Call, name: str) -> datetime | None:
     """The instant in the query; 400 for one that is not ISO 8601."""
     at = parsed(call.query.get(name, ""))
     if at is None and name in call.query:

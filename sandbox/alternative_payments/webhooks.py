@@ -1,8 +1,9 @@
 """Alternative Payments' subscriptions: one topic each, a bearer token instead of a signature."""
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sandbox.alternative_payments.account import Account
 from sandbox.alternative_payments.pages import instant_of, paged
 from sandbox.deliver import Message, Policy
 from sandbox.provider import Stage, read_json
@@ -10,9 +11,6 @@ from sandbox.signing import alternative_payments
 from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply, to_json
 from sandbox.world import Resource
-
-if TYPE_CHECKING:
-    from sandbox.alternative_payments.api import AlternativePayments
 
 TOPICS = frozenset(
     {
@@ -44,7 +42,7 @@ POLICY = Policy(delays=(10.0, 60.0, 300.0, 1800.0, 7200.0))
 class Subscriptions:
     """Who wants to hear of which topic, and what was told."""
 
-    def __init__(self, stage: Stage, owner: "AlternativePayments") -> None:
+    def __init__(self, stage: Stage, owner: Account) -> None:
         self._stage, self._owner = stage, owner
         self._rows: list[dict[str, Any]] = []
         self._secrets: dict[str, str] = {}

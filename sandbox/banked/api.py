@@ -1,22 +1,15 @@
-"""Banked: who may call, how its resources live, and what a payer, a bank or the dashboard does to them."""
+"""Banked: how its resources live, and what a payer, a bank or the dashboard does to them."""
 
-import base64
-import binascii
-import hmac
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any, ClassVar
-from urllib.parse import parse_qs
 
-from sandbox.banked.errors import refuse, row_of
-from sandbox.banked.idempotency import Idempotency
+from sandbox.banked.account import Account
 from sandbox.banked.payins import Payins
 from sandbox.banked.refunds import Refunds
 from sandbox.banked.sessions import Sessions
 from sandbox.banked.webhooks import Webhooks
-from sandbox.provider import Provider, Stage, magic_code, read_json
-from sandbox.times import now
-from sandbox.web import Call, Handler, Reply, json_reply
+from sandbox.provider import Stage
+from sandbox.web import Handler
 from sandbox.world import IllegalMove, Lifecycle, Resource
 
 SESSION = Lifecycle(
@@ -69,8 +62,8 @@ NOT_YET_AT_THE_BANK = frozenset({"awaiting_provider", "awaiting_payment_consent"
 REASONS = {"decline": "BANK_REJECTED", "expire": "PAYMENT_EXPIRED", "cancel": "UNKNOWN"}
 
 
-class BankedProvider(Provider):
-    """One business with one key pair; v2 and v3 side by side."""
+class BankedProvider(Account):
+    """Both generations of the API, v2 and v3, side by side."""
 
     name = "banked"
     prefix = "/banked"
@@ -90,11 +83,8 @@ class BankedProvider(Provider):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
-        self.own = stage.config.banked
-        self._tokens: dict[str, datetime] = {}
-        self._idempotency = Idempotency(self.config.scaled)
-        self.sessions, self.payins = Sessions(self), Payins(self)
-        self.refunds, self.webhooks = Refunds(self), Webhooks(stage, self)
+        self.sessions, self.payins, self.webhooks = Sessions(self), Payins(self), Webhooks(stage, self)
+        self.refunds = Refunds(self, self.webhooks)
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Every call of both generations."""
@@ -105,71 +95,6 @@ class BankedProvider(Provider):
             *self.refunds.routes(),
             *self.webhooks.routes(),
         ]
-
-    def trouble(self, call: Call, status: int) -> Reply:
-        """The errors array with the row of this status."""
-        codes = {404: "not_found", 405: "method_not_allowed", 429: "rate_limit_exceeded", 502: "bad_gateway"}
-        codes |= {503: "service_unavailable", 504: "gateway_timeout"}
-        return refuse(call, [(codes.get(status, "internal"), "")]).reply
-
-    async def run(self, handler: Handler, call: Call) -> Reply:
-        """Authenticate, honour the idempotency key, then answer."""
-        if call.path == "/oauth/token":
-            return await super().run(handler, call)
-        if not self._is_authentic(call):
-            return refuse(call, [("unauthorized", "Authorization")]).reply
-        if b'"sandbox slow"' in call.body or b'"sandbox:slow"' in call.body:
-            call.slow_seconds = max(call.slow_seconds, 1.0)
-        answer = super().run
-        return await self._idempotency.run(call, lambda: answer(handler, call))
-
-    def _is_own_pair(self, value: str) -> bool:
-        try:
-            given = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        return hmac.compare_digest(given, f"{self.own.key}:{self.own.secret}".encode())
-
-    def _is_authentic(self, call: Call) -> bool:
-        scheme, _, value = call.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            return self._is_own_pair(value.strip())
-        ends_at = self._tokens.get(value.strip())
-        return scheme.lower() == "bearer" and ends_at is not None and ends_at > now()
-
-    def token(self, call: Call) -> Reply:
-        """Client credentials for a token; 401 for wrong ones, 400 for another grant or scope."""
-        scheme, _, value = call.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "basic" or not self._is_own_pair(value.strip()):
-            raise refuse(call, [("unauthorized", "Authorization")])
-        form = parse_qs(call.body.decode("latin-1"))
-        if form.get("grant_type") != ["client_credentials"]:
-            raise refuse(call, [("invalid_request", "grant_type")])
-        if form.get("scope") != [self.own.application_id]:
-            raise refuse(call, [("invalid_business", "scope")])
-        text = self.world.hex(self.world.name(self.name, "token", ""), 64, "token")
-        seconds = self.config.scaled(self.own.token_seconds)
-        self._tokens[text] = now() + timedelta(seconds=seconds)
-        value_out = {"access_token": text, "token_type": "Bearer", "expires_in": max(1, int(seconds))}
-        return json_reply(200, value_out)
-
-    def read(self, call: Call) -> dict[str, Any]:
-        """The JSON object in the body, else `decoding`."""
-        return read_json(call, refuse(call, [("decoding", "body")]).reply)
-
-    def provoke(self, call: Call, reference: object) -> None:
-        """Raise the row that a magic reference asks for."""
-        code = row_of(magic_code(reference))
-        if code:
-            raise refuse(call, [(code, "reference")])
-
-    def found(self, call: Call, kind: str, missing: str = "not_found") -> Resource:
-        """The resource of the path, or the error of the provider."""
-        self.provoke(call, call.params["id"])
-        resource = self.world.find(self.name, kind, call.params["id"])
-        if resource is None or resource.state == "deleted":
-            raise refuse(call, [(missing, "id")])
-        return resource
 
     def shown(self, resource: Resource) -> dict[str, Any]:
         """The object as its own calls show it."""

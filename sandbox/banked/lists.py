@@ -1,21 +1,16 @@
 """Banked's lists: newest first, at most 100, by state and time; they have no cursor."""
 
-from typing import TYPE_CHECKING
-
 from sandbox.banked.errors import refuse
-from sandbox.provider import whole
+from sandbox.provider import Provider, whole
 from sandbox.times import parsed
 from sandbox.web import Call
 from sandbox.world import Resource
-
-if TYPE_CHECKING:
-    from sandbox.banked.api import BankedProvider
 
 #: The provider speaks of time filters and does not name them, so these names are ours.
 _TIMES = ("created_after", "created_before")
 
 
-def listed(owner: "BankedProvider", call: Call, kind: str) -> list[Resource]:
+def listed(owner: Provider, call: Call, kind: str) -> list[Resource]:
     """The newest `limit` (100) of the resources that the filters leave; 400 for a time that is not ISO 8601."""
     since, until = (parsed(call.query.get(name, "")) for name in _TIMES)
     wrong = [name for name, at in zip(_TIMES, (since, until), strict=True) if at is None and name in call.query]

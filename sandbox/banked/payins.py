@@ -1,7 +1,8 @@
 """Banked v3 payins: create, read, list. No cancel call is known, so only the control cancels."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sandbox.banked.account import Account
 from sandbox.banked.checks import is_amount
 from sandbox.banked.errors import refuse
 from sandbox.banked.lists import listed
@@ -10,16 +11,13 @@ from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Resource
 
-if TYPE_CHECKING:
-    from sandbox.banked.api import BankedProvider
-
 KIND = "payin"
 
 
 class Payins:
     """The v3 calls of a payin."""
 
-    def __init__(self, owner: "BankedProvider") -> None:
+    def __init__(self, owner: Account) -> None:
         self._owner = owner
 
     def routes(self) -> list[tuple[str, str, Handler]]:

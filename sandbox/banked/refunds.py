@@ -1,24 +1,23 @@
 """Banked refunds and payouts, as little of them as a merchant needs to follow money back and out."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sandbox.banked.account import Account
 from sandbox.banked.checks import is_amount
 from sandbox.banked.errors import refuse
 from sandbox.banked.lists import listed
+from sandbox.banked.webhooks import Webhooks
 from sandbox.provider import plain
 from sandbox.times import banked_time, now
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Resource
 
-if TYPE_CHECKING:
-    from sandbox.banked.api import BankedProvider
-
 
 class Refunds:
     """Refunds of sent payments under both versions, payouts under v2."""
 
-    def __init__(self, owner: "BankedProvider") -> None:
-        self._owner = owner
+    def __init__(self, owner: Account, webhooks: Webhooks) -> None:
+        self._owner, self._webhooks = owner, webhooks
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Create, list and read of both kinds."""
@@ -110,7 +109,7 @@ class Refunds:
             data=data,
         )
         owner.world.add(resource)
-        owner.webhooks.tell(resource)
+        self._webhooks.tell(resource)
         return resource
 
     def shown(self, resource: Resource) -> dict[str, Any]:

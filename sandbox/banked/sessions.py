@@ -1,8 +1,9 @@
 """Banked v2 payment sessions: create, read, list, delete, and creates that half succeed."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sandbox.banked.account import Account
 from sandbox.banked.checks import SessionChecks, total
 from sandbox.banked.errors import refuse
 from sandbox.banked.lists import listed
@@ -11,16 +12,13 @@ from sandbox.times import banked_time, now, parsed
 from sandbox.web import Call, Handler, Reply, json_reply
 from sandbox.world import Resource
 
-if TYPE_CHECKING:
-    from sandbox.banked.api import BankedProvider
-
 KIND = "payment_session"
 
 
 class Sessions:
     """The v2 calls of a payment session."""
 
-    def __init__(self, owner: "BankedProvider") -> None:
+    def __init__(self, owner: Account) -> None:
         self._owner = owner
         self._checks = SessionChecks(owner.own, owner.is_acceptable)
 

@@ -1,8 +1,9 @@
 """Banked's webhooks: registration in both versions, flat v2 bodies with their spelling, the v3 envelope."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
+from sandbox.banked.account import Account
 from sandbox.banked.errors import refuse
 from sandbox.deliver import Message, Policy
 from sandbox.provider import Stage
@@ -10,9 +11,6 @@ from sandbox.signing import banked
 from sandbox.times import iso, now
 from sandbox.web import Call, Handler, Reply, json_reply, to_json
 from sandbox.world import Resource
-
-if TYPE_CHECKING:
-    from sandbox.banked.api import BankedProvider
 
 #: 25 retries over about 20 days; the formula is inferred. 410 ends it.
 POLICY = Policy(delays=tuple(n**4 + 15.0 for n in range(25)), is_gone_final=True)
@@ -74,7 +72,7 @@ class _Webhook:
 class Webhooks:
     """Who listens to what, and what they are told."""
 
-    def __init__(self, stage: Stage, owner: "BankedProvider") -> None:
+    def __init__(self, stage: Stage, owner: Account) -> None:
         self._stage, self._owner = stage, owner
         self._hooks: list[_Webhook] = []
 

@@ -1,13 +1,12 @@
 """Stable Genius: USDC payment intents over `/stable-genius/v1`."""
 
-import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from sandbox.limits import FixedWindow, scaled_window
-from sandbox.provider import Provider, Stage, magic_code, read_json
+from sandbox.provider import Stage, magic_code
+from sandbox.stable_genius.account import Account
 from sandbox.stable_genius.errors import ERRORS, refuse
 from sandbox.stable_genius.events import Events
 from sandbox.stable_genius.lists import listed
@@ -25,7 +24,7 @@ FEE_RATE = Decimal("0.01")
 TOKEN_CONTRACT = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"  # noqa: S105 - USDC on Base, an address
 
 
-class StableGenius(Provider):
+class StableGenius(Account):
     """Answers as the documented API does; intents belong to the environment of the key that made them."""
 
     name = "stable_genius"
@@ -35,12 +34,6 @@ class StableGenius(Provider):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
-        self._own = stage.config.stable_genius
-        speed = self.config.speed
-        self._limits = {
-            False: FixedWindow(*scaled_window(self._own.test_requests_per_minute, 60.0, speed)),
-            True: FixedWindow(*scaled_window(self._own.live_requests_per_minute, 60.0, speed)),
-        }
         self._keys: dict[tuple[bool, str], tuple[datetime, dict[str, Any], Resource]] = {}
         self.events = Events(stage, self)
 
@@ -54,44 +47,6 @@ class StableGenius(Provider):
             ("POST", "/v1/webhooks", self.events.subscribe),
             ("GET", "/qr/{id}", self.events.qr_image),
         ]
-
-    def trouble(self, call: Call, status: int) -> Reply:
-        """The error object with this status."""
-        if status == 429:
-            return self._limited(now().timestamp() + 1)
-        return refuse({404: "not_found", 405: "method_not_allowed"}.get(status, f"internal_error_{status}")).reply
-
-    def authorise(self, call: Call) -> bool:
-        """True for the live key and False for the test key; else the documented 401, or 429 when it is used up."""
-        if call.is_behind_stage:
-            return False
-        header = call.headers.get("authorization")
-        if not header:
-            raise refuse("missing_api_key")
-        scheme, _, key = header.partition(" ")
-        key = key.strip()
-        if scheme.lower() == "bearer" and key == self._own.revoked_key:
-            raise refuse("revoked_api_key")
-        if scheme.lower() != "bearer" or key not in {self._own.test_key, self._own.live_key}:
-            raise refuse("invalid_api_key")
-        is_live = key == self._own.live_key
-        resets_at = self._limits[is_live].admit(key)
-        if resets_at is not None:
-            error = refuse("rate_limit_exceeded")
-            error.reply = self._limited(resets_at)
-            raise error
-        return is_live
-
-    def _limited(self, resets_at: float) -> Reply:
-        seconds = resets_at - now().timestamp() if self._own.reset_as_delta else resets_at
-        reply = refuse("rate_limit_exceeded").reply
-        return Reply(429, reply.body, {"X-RateLimit-Reset": str(math.ceil(seconds))})
-
-    def read(self, call: Call) -> dict[str, Any]:
-        """The JSON object in the body; 400 for anything else or another content type."""
-        if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise refuse("invalid_request", "Content-Type must be application/json")
-        return read_json(call, refuse("invalid_request", "The body is not a JSON object").reply)
 
     def create(self, call: Call) -> Reply:
         """A new intent, or the existing one when the idempotency key was used with the same parameters."""

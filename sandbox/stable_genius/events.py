@@ -2,18 +2,16 @@
 
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox.deliver import Message, Policy
 from sandbox.provider import Stage
 from sandbox.signing import stable_genius
+from sandbox.stable_genius.account import Account
 from sandbox.stable_genius.errors import refuse
 from sandbox.times import iso, now
 from sandbox.web import Call, Reply, json_reply, to_json
 from sandbox.world import Resource
-
-if TYPE_CHECKING:
-    from sandbox.stable_genius.api import StableGenius
 
 API_VERSION = "2026-04-01"
 
@@ -24,7 +22,7 @@ POLICY = Policy(delays=(5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0))
 class Events:
     """Who listens to which environment, and what they are told."""
 
-    def __init__(self, stage: Stage, owner: "StableGenius") -> None:
+    def __init__(self, stage: Stage, owner: Account) -> None:
         self._stage, self._owner = stage, owner
         self._endpoints: list[tuple[str, str, str]] = []
 

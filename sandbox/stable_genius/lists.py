@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox.paging import UnknownCursor, cut
 from sandbox.provider import whole
+from sandbox.stable_genius.account import Account
 from sandbox.stable_genius.errors import refuse
 from sandbox.times import parsed
 from sandbox.web import Call
 from sandbox.world import Resource
 
-if TYPE_CHECKING:
-    from sandbox.stable_genius.api import StableGenius
-
 STATES = frozenset({"awaiting_payment", "confirmed", "expired", "cancelled", "settled"})
 
 
-def listed(owner: "StableGenius", call: Call, *, is_live: bool) -> dict[str, Any]:
+def listed(owner: Account, call: Call, *, is_live: bool) -> dict[str, Any]:
     """The list envelope with at most `limit` (25, up to 100) intents; 400 for a filter or cursor that is none."""
     query = call.query
     merchant, status = _merchant(owner, query.get("merchant_id")), query.get("status")
@@ -51,7 +49,7 @@ def listed(owner: "StableGenius", call: Call, *, is_live: bool) -> dict[str, Any
     }
 
 
-def _merchant(owner: "StableGenius", merchant: str | None) -> str:
+def _merchant(owner: Account, merchant: str | None) -> str:
     own = owner.config.stable_genius
     if not merchant:
         raise refuse("invalid_request", "merchant_id is required", "merchant_id")
