@@ -106,7 +106,7 @@ def test_the_provider_is_asked_from_the_page(at_sandbox, account):
 
 def test_hostile_bytes_are_shown_and_do_nothing(console, tell):
     """A provider, or who forges one, can write nothing but text into the page."""
-    attack = "</pre><script>alert(1)</script>\" onload='x' {{ 7*7 }}"
+    attack = "</pre><script>alert(1)</script>\" onload='x' {{ 1234*4321 }}"
     tell.push("stable", json.dumps({"id": "evt_1", "type": attack, "data": {"id": "pi_1", "status": attack}}).encode())
     tell.stable("awaiting_payment", customer={"name": attack, "rtl": "\u202e"})
     payment = tell.by_ref("stable", "pi_1")
@@ -117,7 +117,8 @@ def test_hostile_bytes_are_shown_and_do_nothing(console, tell):
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "onload='x'" not in page
-    assert "49" not in re.findall(r"\{\{.*?\}\}|\b49\b", page)
+    assert "1234*4321" in page
+    assert str(1234 * 4321) not in page
     assert "\u202e" not in page
     assert "\\u202e" in page
     assert not re.search(r"<[^>]+\sstyle=", page)
