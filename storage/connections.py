@@ -1,5 +1,6 @@
 """Connections to the two databases, set up so that what is committed is kept and nothing is waited for without end."""
 
+import time
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
@@ -35,7 +36,15 @@ SESSION: Final = {
     "lock_timeout": f"{int(BUSY_SECONDS * 1000)}ms",
     "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
     "timezone": "UTC",
+    # Nothing that is asked here is best answered by going through a table, but while it is small: and a plan of that
+    # time is kept while the table grows.
+    "enable_seqscan": "off",
 }
+
+#: Seconds after which a connection's plans are made anew. PostgreSQL does so where it has looked at a table again, a
+#: minute later and more: until then, a day's new partition and whatever grows quickly are gone through as if they
+#: were still as good as empty.
+_PLANNED_FOR: Final = 1.0
 
 #: Of libpq: a server that is gone is noticed within half a minute, and not after the system's two hours.
 _NETWORK: Final = {
@@ -110,6 +119,8 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
             driver.patience = options.get("receipted_patience", _PATIENCE["write" if is_write else "read"])
         if url.is_pooled:
             _configure(connection.connection, is_local=True)
+        else:
+            _replan(connection)
 
     @event.listens_for(engine, "reset")
     def _reset(dbapi_connection: Any, _record: Any, _state: Any) -> None:
@@ -132,6 +143,15 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
             dbapi_connection.autocommit = False
 
     return engine
+
+
+def _replan(connection: Connection) -> None:
+    now = time.monotonic()
+    if now >= connection.info.get("receipted_replans_at", now):
+        connection.info["receipted_replans_at"] = now + _PLANNED_FOR
+        cursor = connection.connection.cursor()
+        cursor.execute("DISCARD PLANS")
+        cursor.close()
 
 
 def _configure(dbapi_connection: Any, *, is_local: bool) -> None:

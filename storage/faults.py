@@ -2,7 +2,9 @@
 
 from typing import TypeVar
 
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from storage.errors import LeaseLost
 
 Fault = TypeVar("Fault", bound=DBAPIError)
 
@@ -20,3 +22,8 @@ def words(fault: DBAPIError) -> str:
         return type(fault.orig).__name__
     told = getattr(getattr(fault.orig, "diag", None), "message_primary", None) or str(fault.orig)
     return str(told).partition("\n")[0]
+
+
+def is_rivalry(fault: Exception) -> bool:
+    """Whether another worker was quicker, so that the same once more will see what it did."""
+    return isinstance(fault, LeaseLost | IntegrityError)

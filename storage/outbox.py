@@ -22,15 +22,17 @@ _table = OutboxMessageTable.__table__  # type: ignore[attr-defined]
 _attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
 
 _PENDING: Final = f"status = '{OutboxStatus.PENDING.value}'"
+#: The same in words that fit no index: a row that is known is looked up, and not searched for among all that wait.
+_STILL_PENDING: Final = f"coalesce({_PENDING}, false)"
 _AT_ONCE: Final = 1_000  #: ids that one statement looks for
 _ROW: Final = Columns(table_of(OutboxMessage), tuple(OutboxMessage.model_fields))
 _CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token"), ("id",))
-_RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_PENDING)
+_RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_STILL_PENDING)
 _SETTLE: Final = Update(
     table_of(OutboxMessage),
     ("status", "attempts", "next_attempt_at", "last_error", "delivered_at"),
     ("id", "claim_token"),
-    only=_PENDING,
+    only=_STILL_PENDING,
 )
 _ATTEMPT: Final = tuple(DeliveryAttempt.model_fields)
 _TRY: Final = Insert(table_of(DeliveryAttempt), _ATTEMPT)

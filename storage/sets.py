@@ -30,6 +30,9 @@ _KINDS: Final = (
     (LargeBinary, "bytea"),
 )
 
+#: Of columns that tell rows apart; what else a row must be is no name.
+_NAMING: Final = frozenset({"uuid", "text"})
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -63,7 +66,11 @@ class Insert:
 
 
 class Update:
-    """Rows are changed where they are as expected; how many were tells whether all of them are."""
+    """Rows are changed where they are as expected; how many were tells whether all of them are.
+
+    On PostgreSQL the keys are given twice, as rows to join with and as what is looked up. Of a join alone the plan may
+    go through the whole table, or an index of it, for each set of rows: a good plan of a small table, which is kept.
+    """
 
     def __init__(
         self, table: Table, names: Sequence[str], keys: Sequence[str], *, more: str = "", only: str = ""
@@ -77,9 +84,12 @@ class Update:
         said = ", ".join([*([more] if more else []), *(f"{name} = r.new_{name}" for name in names)])
         where = " AND ".join(f"{table.name}.{key} = r.old_{key}" for key in keys)
         given = [*(f"new_{name}" for name in names), *(f"old_{key}" for key in keys)]
+        sought = [at for at, key in enumerate(keys, start=len(names)) if self._kinds[at] in _NAMING]
+        among = "".join(f" AND {table.name}.{keys[at - len(names)]} = ANY(%s::{self._kinds[at]}[])" for at in sought)
+        self._sought = sought
         self._postgresql = (
             f"UPDATE {table.name} SET {said} FROM {unnest(self._kinds, given)} "  # noqa: S608 - our own names
-            f"WHERE {where}{restriction}"
+            f"WHERE {where}{restriction}{among}"
         )
 
     def __call__(self, unit: Unit, rows: Iterable[Sequence[Any]]) -> int:
@@ -87,7 +97,7 @@ class Update:
         columns = list(zip(*rows, strict=True))
         if not columns:
             return 0
-        return _run(unit, self._sqlite, self._postgresql, self._kinds, columns)
+        return _run(unit, self._sqlite, self._postgresql, self._kinds, columns, self._sought)
 
 
 class Columns:
@@ -168,10 +178,19 @@ def instants(dialect: str, values: Sequence[datetime]) -> list[Any]:
     return _instants_to_sqlite(values) if dialect == "sqlite" else _instants(values)
 
 
-def _run(unit: Unit, sqlite: str, postgresql: str, kinds: Sequence[str], columns: Sequence[Sequence[Any]]) -> int:
+def _run(
+    unit: Unit,
+    sqlite: str,
+    postgresql: str,
+    kinds: Sequence[str],
+    columns: Sequence[Sequence[Any]],
+    twice: Sequence[int] = (),
+) -> int:
+    """`twice` are the columns that PostgreSQL's statement has once more at its end."""
     pairs = zip(kinds, columns, strict=True)
     if unit.dialect != "sqlite":
-        return unit.run(postgresql, tuple(array(kind, values) for kind, values in pairs))
+        arrays = [array(kind, values) for kind, values in pairs]
+        return unit.run(postgresql, (*arrays, *(arrays[at] for at in twice)))
     told = [_TO_SQLITE[kind](values) if kind in _TO_SQLITE else values for kind, values in pairs]
     return unit.run_each(sqlite, list(zip(*told, strict=True)))
 

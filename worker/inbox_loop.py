@@ -9,7 +9,7 @@ import structlog
 
 from statemachine.phases import Outcome, Source
 from statemachine.tally import Counts, Histogram, counts
-from storage import batches, inbox
+from storage import batches, faults, inbox
 from storage.batches import Key
 from storage.engine import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
@@ -78,7 +78,7 @@ class InboxWorker:
                     raise
             except Exception as fault:  # noqa: BLE001 - one poison message must not fail its neighbours
                 log.warning("message.retried", error=type(fault).__name__)
-                if is_last or not batches.is_rivalry(fault):
+                if is_last or not faults.is_rivalry(fault):
                     break
             else:
                 self._tell(applied)

@@ -1,5 +1,7 @@
 """What the worker reads and writes in sets, on every database: the same rows, and few statements whatever there is."""
 
+import itertools
+import re
 from datetime import timedelta
 
 import pytest
@@ -190,6 +192,48 @@ def test_the_newest_of_a_name_is_found_by_the_name_s_own_index(database):
         unit.rows = lambda query, given: plans.append(str(real(explain + query, given))) or []
         batches.newest(unit, [key, none], batches.UNBOUND)
     assert "ix_payment_reference" in plans[0], plans[0]
+
+
+@pytest.mark.parametrize("known_as", ["empty", "decided"])
+def test_rows_that_are_known_are_looked_up_however_little_is_known_of_the_table(postgresql, known_as):
+    """A plan is kept while a table grows, and what waits is much after an outage: neither makes a batch any dearer."""
+    database = postgresql.cleaned()
+    texts = []
+    with database.write() as unit:
+        if known_as == "decided":
+            inbox.record(unit, [a_message() for _ in range(300)])
+            done = batches.due(unit, START, 300)
+            for message in done:
+                message.status, message.decision, message.decided_at = "decided", "noted", START
+            batches.finish(unit, done)
+            batches.add(unit, [a_payment() for _ in range(300)])
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")
+    with database.write() as unit:
+        inbox.record(unit, [a_message() for _ in range(2000)])
+        run = unit.run
+        unit.run = lambda statement, given: texts.append(statement) or run(statement, given)
+        messages = batches.due(unit, START, 2)
+        batches.finish(unit, messages)
+        payment = a_payment()
+        batches.add(unit, [payment])
+        read = batches.as_read(payment)
+        payment.version = 1
+        batches.change(unit, [(payment, read)])
+        updates = [text for text in texts if text.startswith("UPDATE")]
+        plans = ["\n".join(row[0] for row in unit.rows(f"EXPLAIN (GENERIC_PLAN) {numbered(text)}")) for text in updates]
+    database.close()
+
+    assert len(plans) == 2
+    for plan in plans:
+        assert "Seq Scan" not in plan, plan
+        assert plan.count("Index Cond: (id = ANY") == plan.count("Scan using") + plan.count("Bitmap Index Scan"), plan
+
+
+def numbered(statement):
+    """The parameters as a server knows them."""
+    numbers = itertools.count(1)
+    return re.sub("%s", lambda _: f"${next(numbers)}", statement)
 
 
 def test_a_name_is_busy_while_another_unit_of_work_has_it(database, again):
