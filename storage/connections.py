@@ -44,7 +44,7 @@ SESSION: Final = {
 #: Seconds after which a connection's plans are made anew. PostgreSQL does so where it has looked at a table again, a
 #: minute later and more: until then, a day's new partition and whatever grows quickly are gone through as if they
 #: were still as good as empty.
-_PLANNED_FOR: Final = 1.0
+_PLANNED_FOR: Final = 10.0
 
 #: Of libpq: a server that is gone is noticed within half a minute, and not after the system's two hours.
 _NETWORK: Final = {
