@@ -1,6 +1,8 @@
 """What commands have in common: their options, and the service that they work with."""
 
 import asyncio
+import io
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,11 +65,18 @@ def opened(context: typer.Context, *, is_process: bool = False, checks_schema: b
     try:
         if is_process:
             settings.warn(service.settings)
+            _tell_lines_at_once()
         if checks_schema:
             check_schema(service)
         yield service
     finally:
         service.close()
+
+
+def _tell_lines_at_once() -> None:
+    """What a handler of the user's prints is read when it is printed: a pipe or a journal would get it by 8 KiB."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def check_schema(service: Service) -> None:

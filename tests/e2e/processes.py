@@ -188,5 +188,6 @@ def arguments(command: str) -> list[str]:
 
 def _environment(settings: Path | None) -> dict[str, str]:
     mine = os.environ  # noqa: TID251 - passed on to the processes, without what would be settings of theirs
-    ours = {name: value for name, value in mine.items() if not name.startswith("RECEIPTED_")}
+    theirs = ("RECEIPTED_", "PYTHONUNBUFFERED")  # what is printed must arrive at once without it
+    ours = {name: value for name, value in mine.items() if not name.startswith(theirs)}
     return {**ours, "RECEIPTED_CONFIG": str(settings)} if settings else ours
