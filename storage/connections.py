@@ -113,12 +113,13 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        # By SQLAlchemy's connection: what a driver's own cursor raises here would be nobody's StorageUnavailable.
         options, driver = connection.get_execution_options(), connection.connection.driver_connection
         is_write = options.get("receipted_write", False)
         if driver is not None:
             driver.patience = options.get("receipted_patience", _PATIENCE["write" if is_write else "read"])
         if url.is_pooled:
-            _configure(connection.connection, is_local=True)
+            connection.exec_driver_sql(_CONFIGURE, _settings(is_local=True))
         else:
             _replan(connection)
 
@@ -139,26 +140,26 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
         @event.listens_for(engine, "connect")
         def _set_up(dbapi_connection: Any, _record: Any) -> None:
             dbapi_connection.autocommit = True
-            _configure(dbapi_connection, is_local=False)
+            with dbapi_connection.cursor() as cursor:
+                cursor.execute(_CONFIGURE, _settings(is_local=False))
             dbapi_connection.autocommit = False
 
     return engine
+
+
+#: Our settings in one statement, for the session or for one transaction.
+_CONFIGURE: Final = f"SELECT {', '.join('set_config(%s, %s, %s)' for _ in SESSION)}"
+
+
+def _settings(*, is_local: bool) -> tuple[Any, ...]:
+    return tuple(each for pair in SESSION.items() for each in (*pair, is_local))
 
 
 def _replan(connection: Connection) -> None:
     now = time.monotonic()
     if now >= connection.info.get("receipted_replans_at", now):
         connection.info["receipted_replans_at"] = now + _PLANNED_FOR
-        cursor = connection.connection.cursor()
-        cursor.execute("DISCARD PLANS")
-        cursor.close()
-
-
-def _configure(dbapi_connection: Any, *, is_local: bool) -> None:
-    """For the session, or for the transaction where the next one may be in another session."""
-    calls = ", ".join("set_config(%s, %s, %s)" for _ in SESSION)
-    with dbapi_connection.cursor() as cursor:
-        cursor.execute(f"SELECT {calls}", [each for pair in SESSION.items() for each in (*pair, is_local)])
+        connection.exec_driver_sql("DISCARD PLANS")
 
 
 def _sqlite(url: URL) -> Engine:

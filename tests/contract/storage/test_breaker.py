@@ -35,7 +35,7 @@ def writes(database):
     seen = []
 
     def watch(_connection, _cursor, statement, *_):
-        if not statement.startswith(("SELECT", "BEGIN", "PRAGMA")):
+        if not statement.startswith(("SELECT", "BEGIN", "PRAGMA", "DISCARD")):
             seen.append(statement)
 
     event.listen(database.engine, "before_cursor_execute", watch)

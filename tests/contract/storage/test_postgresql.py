@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from storage import connections, inbox, migrate
-from storage.engine import Database
+from storage.engine import Database, translated
 from storage.errors import StorageUnavailable
 from tests.builders import a_message
 
@@ -166,3 +166,16 @@ def test_a_server_that_is_not_there_is_unavailable_and_its_password_is_not_told(
     away.close()
 
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("pooler", ["", "?pooler=transaction"])
+def test_a_session_that_ends_just_before_a_unit_of_work_begins_is_storage_that_is_away(database, pooler):
+    """What is said to a connection at the beginning fails as any other statement does: loops wait, and do not end."""
+    pooled = Database(f"{database.url}{pooler.replace('?', '&') if '?' in database.url else pooler}")
+    try:
+        with pooled.engine.connect() as connection:  # it answered when it was taken
+            _run(database, f"SELECT pg_terminate_backend({connection.connection.driver_connection.info.backend_pid})")
+            with pytest.raises(StorageUnavailable), translated(), connection.begin():
+                connection.exec_driver_sql("SELECT 1")
+    finally:
+        pooled.close()
