@@ -1,12 +1,13 @@
 """Web and worker in two processes on PostgreSQL: the worker is told, and need not look."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from storage import inbox
+from storage import inbox, partitions
 from storage.engine import Database
 from tests.fakes.databases import PostgreSQL
 from tests.integration.receiver.deliveries import event
@@ -18,8 +19,9 @@ _THEIRS = "query ~ '(LISTEN|NOTIFY) .?receipted'"
 
 @pytest.fixture
 def url(postgresql: PostgreSQL) -> Iterator[str]:
-    """Of a database of its own."""
+    """Of a database of its own, with its partitions: a row that is on its way to a new one is left to the tick."""
     database = postgresql.copy()
+    partitions.keep_ahead(database, datetime.now(UTC), partitions.Period.MONTH)
     yield database.url
     postgresql.drop(database)
 
