@@ -92,7 +92,7 @@ class Online:
 
             position = self._patiently(step, work) or position
             rest = (time.monotonic() - began) * (1 / _SHARE - 1)
-            time.sleep(rest)  # is the service's, which reads and writes the same table meanwhile
+            time.sleep(rest)  # since the service reads and writes the same table meanwhile
 
     def index(self, name: str, definition: str) -> None:
         """The index is there and complete, built while everybody reads and writes."""

@@ -169,7 +169,7 @@ def _patiently(database: Database, table: str, since: str, until: str) -> tuple[
         except StorageUnavailable:
             if not left:
                 raise
-        time.sleep(0.25)  # so that whoever waited behind us is served
+        time.sleep(0.25)  # since a lock tells nobody when it is free, and whoever waited behind us is served first
     return None
 
 

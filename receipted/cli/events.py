@@ -43,9 +43,10 @@ def events(
         deadline = time.monotonic() + wait
         while True:
             found, last = _read(service, after, account, about, effect, limit + 1)
-            if found or time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if found or left <= 0:
                 break
-            time.sleep(min(_LOOK, wait))  # what other processes write tells nobody on SQLite
+            time.sleep(min(_LOOK, left))  # what other processes write tells nobody on SQLite
     rows, has_more = found[:limit], len(found) > limit
     following = rows[-1].number if has_more else max(last, after)
     if json:

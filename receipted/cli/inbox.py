@@ -93,7 +93,7 @@ def show(
     if target is not None:
         lists.write_body(target, message.body)
     if json:
-        private = {"headers": message.headers, "body": _text(message)} if body else {}
+        private = {"headers": message.headers, "body": lists.text_of(message.body)} if body else {}
         output.as_json({**timeline.message_data(message), **private})
         return
     data = timeline.message_data(message)
@@ -103,14 +103,11 @@ def show(
         output.say(f"decided: {output.shown(entry.get('outcome'))}: {output.shown(entry.get('reason'))}")
     if body:
         output.note(f"what follows came by {message.source} for account {message.account}; it may be personal data")
-        output.say("")
-        for name, value in message.headers:
-            output.say(f"{output.shown(name)}: {output.shown(value)}")
-        output.say("")
+        lists.tell_headers(message.headers)
         if message.scrubbed_at is not None:
             output.say(f"{telling.size(message)}; their digest is kept: sha256 {message.digest}")
         else:
-            output.say(output.shown(_text(message), keep="\n\t"))
+            output.say(output.shown(lists.text_of(message.body), keep="\n\t"))
 
 
 @app.command(epilog=example('receipted inbox replay 77c1d2aa90fe --reason "parser mended in 0.2" --by "Ada L."'))
@@ -137,8 +134,3 @@ def replay(
         return
     for message in replayed:
         output.say(f"{message.id}  {message.status}, {message.decision}: {output.shown(message.reason)}")
-
-
-def _text(message: InboxMessage) -> str:
-    """The body as text; bytes that are none are written as escapes."""
-    return message.body.decode("utf-8", "backslashreplace")

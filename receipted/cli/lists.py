@@ -1,7 +1,7 @@
 """What lists have in common: which end comes first, from when, of what; and looking through all there is, in steps."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -106,6 +106,19 @@ def write_body(target: Path, body: bytes) -> None:
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(body)
     output.note(f"{len(body)} bytes are in {target}")
+
+
+def text_of(body: bytes) -> str:
+    """The body as text; bytes that are none are written as escapes."""
+    return body.decode("utf-8", "backslashreplace")
+
+
+def tell_headers(headers: Iterable[Sequence[str]]) -> None:
+    """Each on a line of its own, with an empty line before and after them all."""
+    output.say("")
+    for name, value in headers:
+        output.say(f"{output.shown(name)}: {output.shown(value)}")
+    output.say("")
 
 
 def wanted(

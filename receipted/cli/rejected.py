@@ -79,16 +79,15 @@ def show(
     if target is not None:
         lists.write_body(target, found.body)
     if json:
-        output.as_json({**_data(found), **({"headers": found.headers, "body": _text(found)} if body else {})})
+        output.as_json(
+            {**_data(found), **({"headers": found.headers, "body": lists.text_of(found.body)} if body else {})}
+        )
         return
     output.fields(_data(found))
     if body:
         output.note(f"what follows was not authentic: anybody may have sent it to account {found.account}")
-        output.say("")
-        for name, value in found.headers:
-            output.say(f"{output.shown(name)}: {output.shown(value)}")
-        output.say("")
-        output.say(output.shown(_text(found), keep="\n\t"))
+        lists.tell_headers(found.headers)
+        output.say(output.shown(lists.text_of(found.body), keep="\n\t"))
 
 
 @app.command(epilog=example('receipted rejected redeem shop --by "Ada L." --reason "the webhook key was mended"'))
@@ -131,8 +130,3 @@ def _named(service: Service, account: str, parts: list[str]) -> set[str]:
 
 def _data(rejected: RejectedDelivery) -> dict[str, Any]:
     return {**output.row_of(rejected, without=("body", "headers")), "size_bytes": len(rejected.body)}
-
-
-def _text(rejected: RejectedDelivery) -> str:
-    """The body as text; bytes that are none are written as escapes."""
-    return rejected.body.decode("utf-8", "backslashreplace")

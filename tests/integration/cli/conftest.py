@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import structlog
+from sqlmodel import SQLModel
 from typer.testing import CliRunner
 
 from receipted import logs, redaction, settings
 from receipted.cli.main import app
 from receipted.wiring import Service
 from tests.fakes.databases import PostgreSQL
+from tests.fakes.rows import add
 from tests.fakes.sandbox import generous
 
 from .settings import write_settings
@@ -63,6 +65,14 @@ class Shell:
     def service(self) -> Service:
         """The application behind the settings, to look inside."""
         return Service(settings.load(self.config, {}))
+
+    def write(self, *records: SQLModel) -> None:
+        """The rows are there as they are given."""
+        service = self.service()
+        with service.database.write() as unit:
+            for record in records:
+                add(unit, record)
+        service.close()
 
 
 @pytest.fixture(scope="session")

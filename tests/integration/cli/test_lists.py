@@ -12,7 +12,7 @@ from storage.columns import table_of
 from storage.tables import Payment
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
-from tests.fakes.rows import a_rejection, add, an_effect
+from tests.fakes.rows import a_rejection, an_effect
 
 from .test_inbox_outbox import WHO, kill_everything_owed, refused_create, webhook
 from .test_rejected import change_key, refuse_one
@@ -24,20 +24,12 @@ def shell(on_both):
     return on_both
 
 
-def write(shell, *records):
-    service = shell.service()
-    with service.database.write() as unit:
-        for record in records:
-            add(unit, record)
-    service.close()
-
-
 def decided(shell, *decisions):
     """Messages of these decisions, in order; their ids."""
     messages = [a_message(account="stable") for _ in decisions]
     for message, decision in zip(messages, decisions, strict=True):
         message.status, message.decision = "decided", decision
-    write(shell, *messages)
+    shell.write(*messages)
     return [message.id for message in messages]
 
 
@@ -91,7 +83,7 @@ def test_payments_are_narrowed_as_the_api_narrows_them(shell):
     small = a_payment(account="stable", amount_minor=999, currency="USD", provider_ref="pi_1")
     large = a_payment(account="stable", amount_minor=1_000, currency="USD", provider_ref="pi_2", review="conflict")
     other = a_payment(account="banked", kind="payout", amount_minor=5_000, currency="GBP", reference="order 7")
-    write(shell, small, large, other)
+    shell.write(small, large, other)
 
     def listed(*args):
         return ids(shell("payments", "list", *args, "--json"))
@@ -139,7 +131,7 @@ def test_dead_effects_of_an_account_or_of_one_kind_are_redriven(shell):
     """Those of others stay dead; what would redrive everything without saying so is refused."""
     dead = {"status": "dead"}
     one, two = an_effect(account="stable", **dead), an_effect(account="banked", effect="payment.failed", **dead)
-    write(shell, one, two)
+    shell.write(one, two)
 
     assert ids(shell("outbox", "list", "--effect", "payment.failed", "--json")) == [two.id]
     assert ids(shell("outbox", "list", "--account", "stable", "--status", "dead", "--json")) == [one.id]
@@ -154,7 +146,7 @@ def test_the_quarantine_of_every_account_is_listed_and_one_delivery_shown(shell,
     """By reason too; the bytes of whoever sent them only on request, and unable to steer the terminal."""
     first = a_rejection(account="stable", reason="signature_wrong", body=b"\x1b[2Jforged", headers=[["via", "x"]])
     second = a_rejection(account="banked", reason="timestamp_stale", at=START.replace(hour=11))
-    write(shell, first, second)
+    shell.write(first, second)
     target = tmp_path / "body"
 
     assert ids(shell("rejected", "list", "--json")) == [first.id, second.id]
@@ -213,7 +205,7 @@ def test_what_people_did_is_listed_with_who_what_why_and_when(shell):
 def test_whoever_asks_a_provider_by_name_is_kept_whatever_comes_of_it(shell):
     """The provider is away; without a name it is as it was, and a reason alone is nobody's."""
     payment = a_payment(account="stable", provider_ref="pi_1", phase="open", state="awaiting_payment")
-    write(shell, payment)
+    shell.write(payment)
 
     shell("payments", "refresh", payment.id, code=Exit.FAILED)
     shell("payments", "refresh", payment.id, "--by", "Ada L.", code=Exit.FAILED)
@@ -240,7 +232,7 @@ def test_reconciliations_are_narrowed_by_status(at_sandbox):
 def test_a_list_for_a_spreadsheet_holds_no_formula(shell, formula):
     """CSV has what JSON has; a text that would be calculated has an apostrophe before it."""
     payment = a_payment(account="stable", amount_minor=-5, reference="order 1")
-    write(shell, payment)
+    shell.write(payment)
     service = shell.service()
     with service.database.write() as unit:
         unit.execute(update(table_of(Payment)).values(reference=formula))

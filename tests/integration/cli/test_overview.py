@@ -9,7 +9,7 @@ from receipted.cli.exits import Exit
 from storage.tables_asking import PushQuality, PushWatch
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
-from tests.fakes.rows import a_rejection, a_transition, add, an_effect, id_at
+from tests.fakes.rows import a_rejection, a_transition, an_effect, id_at
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -19,14 +19,6 @@ def at_ten(shell, monkeypatch):
     """Commands at an instant that stands still, 10:00 UTC."""
     monkeypatch.setattr(wiring, "utc_now", lambda: START)
     return shell
-
-
-def write(shell, *records):
-    service = shell.service()
-    with service.database.write() as unit:
-        for record in records:
-            add(unit, record)
-    service.close()
 
 
 def paid(amount, currency, *, at, account="payfield", kind="payin", phase="paid", **changes):
@@ -44,8 +36,7 @@ def row(shown, *names):
 
 def test_money_is_that_of_today_and_of_yesterday_by_the_same_time(at_ten):
     """By account and currency; what was given back stands apart, and what came later yesterday is not in it."""
-    write(
-        at_ten,
+    at_ten.write(
         *paid(12_345, "BDT", at=START - HOUR),
         *paid(100, "BDT", at=START - DAY - HOUR),
         *paid(999, "BDT", at=START - DAY + HOUR),
@@ -71,8 +62,7 @@ def test_what_needs_somebody_and_what_waits_is_counted_with_its_age(at_ten):
     needy = a_payment(id=id_at(old), account="stable", phase="open", review="conflict", review_opened_at=old)
     waiting = a_message(account="stable", received_at=START - minutes)
     waiting.id = id_at(START - minutes)
-    write(
-        at_ten,
+    at_ten.write(
         needy,
         a_payment(account="stable", phase="processing", provider_ref="pi_2"),
         an_effect(status="dead", at=START - HOUR),
@@ -100,8 +90,7 @@ def test_each_account_shows_its_push_its_lateness_and_what_is_in_the_way(at_ten)
     alarm = {"since": START.isoformat(), "reason": "nothing\x1b[2J came", "details": {}, "number": 1}
     asked = a_payment(account="stable", provider_ref="pi_1", next_poll_at=START - HOUR, poll_priority=1)
     of_push = {"kind": "payment_intent", "event": "confirmed", "day": START.date()}
-    write(
-        at_ten,
+    at_ten.write(
         asked,
         PushQuality(account="stable", **of_push, pushed=70, late=5, lost=25, lags={}, skews={}),
         PushWatch(account="stable", due_at=START, alarms={"silent": alarm}, rhythm={}, heard_at=START - HOUR),
@@ -125,7 +114,7 @@ def test_an_empty_database_is_no_reason_to_fail(at_ten):
 def test_the_money_of_a_day_and_the_payments_behind_it(at_ten):
     """Sums by account and currency; with --payments each payment, the newest first, page by page."""
     first, second = paid(1_000, "BDT", at=START - 2 * HOUR), paid(2_345, "BDT", at=START - HOUR, reference="=1+1")
-    write(at_ten, *first, *second, *paid(77, "INR", at=START - DAY, account="payfield-old"))
+    at_ten.write(*first, *second, *paid(77, "INR", at=START - DAY, account="payfield-old"))
 
     assert row(at_ten("money").out, "payfield")[1:] == ["paid", "33.45", "BDT", "2"]
     assert "payfield-old" in at_ten("money", "2026-03-31").out
