@@ -3,8 +3,8 @@
 import gc
 from typing import Final
 
-#: Objects that have come and not gone, beyond which it looks; by default 700. A batch of the worker makes some ten
-#: thousand and no cycle among them: looking through them took a tenth of its time.
+#: Objects that have come and not gone, beyond which it looks; by default 700. A batch of the worker makes many, and no
+#: cycle among them: looking through them took a tenth of its time.
 _SELDOM: Final = 50_000
 
 

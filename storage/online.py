@@ -83,7 +83,6 @@ class Online:
             began = time.monotonic()
 
             def work(connection: Connection, after: str = position) -> str | None:
-                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # it would be one for every batch
                 end = _end(connection, table, after)
                 if end is not None:
                     connection.execute(text(statement), {"after": after, "end": end})

@@ -179,3 +179,15 @@ def test_a_session_that_ends_just_before_a_unit_of_work_begins_is_storage_that_i
                 connection.exec_driver_sql("SELECT 1")
     finally:
         pooled.close()
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, 3), (3600.0, 1)])
+def test_plans_are_made_anew_now_and_then(database, monkeypatch, seconds, times):
+    """By each connection, whatever it is used for; in between they are kept."""
+    monkeypatch.setattr(connections, "_PLANNED_FOR", seconds)
+    said = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda _c, _k, statement, *_: said.append(statement))
+    for read in (False, True, False):
+        assert shown(database, "enable_seqscan", read=read) == "off"
+
+    assert said.count("DISCARD PLANS") == times
