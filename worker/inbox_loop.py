@@ -204,7 +204,7 @@ class InboxWorker:
             except LeaseLost:
                 log.warning("message.lease_lost", message_id=message_id)
                 return
-            delay = min(settings.retry_first * 2**message.attempts, settings.retry_longest)
+            delay = _wait(settings, message.attempts)
             message.attempts += 1
             if message.attempts < settings.max_attempts:
                 batches.put_off(unit, [(message, now + delay, error)])
@@ -215,6 +215,12 @@ class InboxWorker:
         self.decisions[message.account, InboxStatus.DEAD.value] += 1
         self._traced([message])
         log.error("message.dead", message_id=message_id, account=message.account, attempts=message.attempts)
+
+
+def _wait(settings: ApplySettings, attempts: int) -> timedelta:
+    """Doubled after each failed attempt, however many there may be: a timedelta alone would overflow at 46 of a second."""
+    doubled = settings.retry_first.total_seconds() * 2.0 ** min(attempts, 1000)
+    return timedelta(seconds=min(doubled, settings.retry_longest.total_seconds()))
 
 
 def _still_ours(unit: Unit, message_id: str, token: int) -> InboxMessage:
