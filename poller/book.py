@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from poller import policy
 from poller.hazard import BINS, Learnt
 from poller.policy import Next, Outlook, Push, Schedule, Silent
+from statemachine.errors import ServiceError
 from statemachine.phases import Phase
 from storage import plans, push
 from storage.engine import Database
@@ -17,6 +20,8 @@ from storage.push import PushWorth
 from storage.tables import Payment
 from storage.tables_asking import Hazard, PollPlan
 from storage.types import PollPriority
+
+log = structlog.get_logger()
 
 _FRESH_FOR: Final = timedelta(seconds=30)
 
@@ -112,22 +117,37 @@ class Book:
         return policy.in_words(outlook, silent_of(payment), found, payment.state or "the first state")
 
     def _refresh(self) -> None:
-        """What was learnt is at most half a minute old. Raises StorageUnavailable."""
-        now = self._clock()
-        if self._read_at is not None and abs(now - self._read_at) < _FRESH_FOR:
+        """Read what was learnt again where that is half a minute old; without a fault, whatever becomes of it.
+
+        Deciding about a payment asks when to ask next: it must not fail because what the planner keeps cannot be read.
+        What was known before stands until the next try.
+        """
+        if self._is_fresh():
             return
         with self._reading:
-            with self._database.read() as unit:
-                hazards, planned = plans.hazards(unit), plans.plans(unit)
-                pushes = {
-                    (name, kind): push_of(push.worth(unit, name, kind, now))
-                    for name, account in self._accounts.items()
-                    for kind in account.kinds
-                }
-            self._learnt = {place: learnt_of(row) for place, row in hazards.items()}
-            self._plans, self._pushes = planned, pushes
-            self._outlooks = {}
-            self._read_at = now
+            if self._is_fresh():  # another thread was quicker
+                return
+            try:
+                self._read()
+            except Exception as fault:  # noqa: BLE001 - see above; the planner meets it too, and reports it
+                log.warning("budget.unreadable", error=fault.code if isinstance(fault, ServiceError) else repr(fault))
+            self._read_at = self._clock()
+
+    def _is_fresh(self) -> bool:
+        return self._read_at is not None and abs(self._clock() - self._read_at) < _FRESH_FOR
+
+    def _read(self) -> None:
+        now = self._clock()
+        with self._database.read() as unit:
+            hazards, planned = plans.hazards(unit), plans.plans(unit)
+            pushes = {
+                (name, kind): push_of(push.worth(unit, name, kind, now))
+                for name, account in self._accounts.items()
+                for kind in account.kinds
+            }
+        self._learnt = {place: learnt_of(row) for place, row in hazards.items()}
+        self._plans, self._pushes = planned, pushes
+        self._outlooks = {}
 
 
 def learnt_of(row: Hazard) -> Learnt:

@@ -93,10 +93,18 @@ class PushMeter:
     def step(self) -> int:
         """Measure a batch of each account whose time has come; returns of how many there is more to do, or to tell.
 
-        Raises StorageUnavailable, and LeaseLost where a step took so long that somebody else went on: nothing of
-        that account's step was kept.
+        Raises what an account met after the others were measured: StorageUnavailable, LeaseLost where a step took so
+        long that somebody else went on, or a bug. Nothing of that account's step was kept.
         """
-        return sum(self.measure(account) for account in self._providers)
+        more, faults = 0, list[Exception]()
+        for account in self._providers:
+            try:
+                more += self.measure(account)
+            except Exception as fault:  # noqa: BLE001 - raised below
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+        return more
 
     def measure(self, account: str) -> bool:
         """Measure a batch of one account if its time has come; whether there is more to do, or an alarm was told."""

@@ -15,7 +15,7 @@ from receipted import logs
 from receipted.console import console_routes
 from receipted.edge import Edge
 from receipted.keeping import housekeeping
-from receipted.loops import Wake, keep_stepping
+from receipted.loops import LONGEST_DUTY_WAIT_S, Wake, keep_stepping
 from receipted.monitoring import Watched
 from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
@@ -131,10 +131,12 @@ def create_app(service: Service, *, with_work: bool) -> Application:
 async def working(service: Service) -> AsyncIterator[Wake]:
     """Inbox, poller and outbox are worked on within the block; calling the Wake says that a message was recorded.
 
-    A loop that ends by a bug stops the process with SIGTERM, so that the bug is seen and the process started again.
+    A loop goes on whatever its steps raise, and the others do not wait for it. One that ends all the same stops the
+    process with SIGTERM, so that it is started again.
     """
     tick = service.settings.worker.tick_seconds
-    stepping = partial(keep_stepping, beat=service.pulse.beat)
+    stepping = partial(keep_stepping, beat=service.pulse.beat, stepped=service.pulse.stepped)
+    duty = partial(stepping, longest_wait=LONGEST_DUTY_WAIT_S)
     on_inbox, on_outbox = Wake(), Wake(_OUTBOX_GAP)
     async with service.clients() as clients, service.dispatcher(on_outbox) as dispatcher:
         on_poll = {name: Wake(_POLL_GAP) for name in service.accounts}  # a Wake wakes one loop
@@ -165,14 +167,14 @@ async def working(service: Service) -> AsyncIterator[Wake]:
         loops = {
             **_deciding(service, on_inbox, applied),
             "outbox": stepping("outbox", hand_over, on_outbox, tick),
-            "planner": stepping("planner", plan, Wake(), _PLAN_TICK),
+            "planner": duty("planner", plan, Wake(), _PLAN_TICK),
         }
-        loops["housekeeping"] = stepping("housekeeping", housekeeping(service).step, Wake(), _SELDOM)
-        loops["push"] = stepping("push", measure, Wake(), push_tick, on_inbox)
+        loops["housekeeping"] = duty("housekeeping", housekeeping(service).step, Wake(), _SELDOM)
+        loops["push"] = duty("push", measure, Wake(), push_tick, on_inbox)
         for name, wake in on_poll.items():
-            loops[f"poller.{name}"] = stepping(name, partial(poller.start, name), wake, tick)
+            loops[f"poller.{name}"] = duty(name, partial(poller.start, name), wake, tick)
         for name, step in scheduled_steps(service, clients).items():
-            loops[f"reconcile.{name}"] = stepping(f"reconcile.{name}", step, Wake(), max(tick, _SELDOM), applied)
+            loops[f"reconcile.{name}"] = duty(f"reconcile.{name}", step, Wake(), max(tick, _SELDOM), applied)
         tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))
@@ -191,7 +193,8 @@ def _deciding(service: Service, on_inbox: Wake, applied: Callable[[], None]) -> 
 
     They decide while the database writes for the first.
     """
-    worker, stepping = service.settings.worker, partial(keep_stepping, beat=service.pulse.beat)
+    worker = service.settings.worker
+    stepping = partial(keep_stepping, beat=service.pulse.beat, stepped=service.pulse.stepped)
     first, *others = (service.inbox_worker() for _ in range(service.batches()))
     wakes = [Wake() for _ in others]
 

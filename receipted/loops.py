@@ -5,15 +5,20 @@ import math
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 import structlog
 
+from statemachine.errors import ServiceError
 from storage.errors import LeaseLost, StorageUnavailable
 
 log = structlog.get_logger()
 
-_LONGEST_WAIT = 5.0
-_DOUBLINGS = 16  #: more would overflow a float before an outage of nine hours ends
+#: Seconds between two tries of what decides and delivers, and of a duty beside it that meets a bug again and again.
+LONGEST_WAIT_S: Final = 5.0
+LONGEST_DUTY_WAIT_S: Final = 60.0
+
+_DOUBLINGS: Final = 16  #: more would overflow a float before an outage of nine hours ends
 
 
 class Wake:
@@ -53,28 +58,45 @@ async def keep_stepping(
     then: Callable[[], None] = lambda: None,
     *,
     beat: Callable[[], None] = lambda: None,
+    stepped: Callable[[Exception | None], None] = lambda _fault: None,
+    longest_wait: float = LONGEST_WAIT_S,
 ) -> None:
-    """Step until cancelled. `then` is called after each step that did something, `beat` before each.
+    """Step until cancelled, whatever a step raises: one that fails is logged and tried again, with growing waits.
 
-    While storage is away the waits grow to 5 s. Any other exception ends the loop, and with it the process: a bug
-    must be seen, and nothing is lost by a restart.
+    `then` is called after each step that did something, `beat` before each and `stepped` after it, with what it
+    raised. Waits grow to 5 s while storage is away, and to `longest_wait` after any other exception: that is a bug, and
+    its trace is in the log at the first, the tenth and every hundredth failure in a row.
     """
     failures = 0
     while True:
         beat()
         try:
             done = await step()
-        except (StorageUnavailable, LeaseLost) as fault:
+        except Exception as fault:  # noqa: BLE001 - no other duty waits because this one has met a bug
             failures += 1
-            wait = min(tick * 2 ** min(failures, _DOUBLINGS), _LONGEST_WAIT)
-            log.warning("service.waiting", loop=name, error=fault.code, seconds=wait)
+            is_named = isinstance(fault, StorageUnavailable | LeaseLost)
+            wait = min(tick * 2 ** min(failures, _DOUBLINGS), LONGEST_WAIT_S if is_named else longest_wait)
+            _report(name, fault, failures, wait)
+            stepped(fault)
             await asyncio.sleep(wait)
             continue
         failures = 0
+        stepped(None)
         if done:
             then()
         else:
             await wake.wait(tick)
+
+
+def _report(name: str, fault: Exception, failures: int, wait: float) -> None:
+    if isinstance(fault, StorageUnavailable | LeaseLost):
+        log.warning("service.waiting", loop=name, error=fault.code, seconds=wait)
+        return
+    is_traced = failures in (1, 10) or failures % 100 == 0
+    error = fault.code if isinstance(fault, ServiceError) else type(fault).__name__
+    log.error(
+        "service.failed", loop=name, error=error, failures=failures, seconds=wait, exc_info=fault if is_traced else None
+    )
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from receipted import logs
 from receipted.catalogue import account_of, budget_of, provider_of
 from receipted.metrics.board import Board
 from receipted.metrics.process import Parts
-from receipted.metrics.pulse import Pulse
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_fulfilment import SinkSettings
 from receipted.settings_sections import Settings
@@ -72,7 +71,7 @@ class Service:
             name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
         }
         self.parts = Parts()  #: what counts, for metrics
-        self.pulse = Pulse()
+        self.pulse = self.parts.pulse
         self.place: tuple[Board, int] | None = None  #: where figures are shared with processes at the same socket
         self._end_traces: Callable[[], None] = lambda: None
         self.has_failed = False  #: set when a loop ended by a bug

@@ -75,7 +75,7 @@ class Checkpoints:
         while not self._stop.wait(_TICK):
             try:
                 self.step(_TICK)
-            except (sqlite3.Error, OSError) as fault:
+            except Exception as fault:  # noqa: BLE001 - it is tried again, and commits go on meanwhile
                 log.warning("storage.waiting", error=f"{type(fault).__name__}: {fault}")
 
     def step(self, passed: float) -> None:

@@ -12,12 +12,10 @@ from typing import Any, Final
 import structlog
 
 from storage.engine import Database
-from storage.errors import DatabaseUnsupported, StorageUnavailable
+from storage.errors import DatabaseUnsupported
 from storage.postgresql_url import read_url
 
 try:
-    import asyncpg  # type: ignore[import-untyped]
-
     from storage.asyncpg_connection import ConfirmingConnection, connect
 except ModuleNotFoundError:
     raise DatabaseUnsupported(
@@ -41,8 +39,6 @@ _LONGEST_WAIT: Final = 30.0
 
 #: Seconds between two proofs that the connection of whoever listens still stands.
 _PROOF: Final = 30.0
-
-_FAULTS: Final = (StorageUnavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Notices:
@@ -74,7 +70,7 @@ class Notices:
                         connection = connection or await connect(self._url)
                         await connection.execute(_NOTIFY)
                     wait = 0.0
-                except _FAULTS:
+                except Exception:  # noqa: BLE001 - see below; of any kind, since nothing else ends this loop
                     # Nothing is lost: those who would have been told look by themselves.
                     wait = min(max(1.0, 2 * wait), _LONGEST_WAIT)
                     if connection is not None:
@@ -121,7 +117,7 @@ async def _listen(url: str, on_notice: Callable[[], None]) -> None:
                 await asyncio.sleep(_PROOF)
                 async with asyncio.timeout(_PATIENCE):
                     await connection.execute("SELECT 1")
-        except _FAULTS as fault:
+        except Exception as fault:  # noqa: BLE001 - whoever listens goes on, whatever the connection met
             wait = min(max(1.0, 2 * wait), _LONGEST_WAIT)
             log.warning("service.waiting", loop="notices", error=type(fault).__name__, seconds=wait)
         finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import case, func, insert, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
@@ -166,7 +166,9 @@ def keep(unit: Unit, plans_: Iterable[PollPlan], hazards_: Iterable[Hazard], lea
 
 
 def _upsert(unit: Unit, table: Any, keys: tuple[str, ...], row: SQLModel) -> None:
+    """One statement: two planners whose clocks are apart may keep a first row at the same moment."""
+    dialect = sqlite if unit.dialect == "sqlite" else postgresql
     changed = values(row)
-    where = [table.c[key] == changed[key] for key in keys]
-    if unit.execute(update(table).where(*where).values(changed)).rowcount == 0:
-        unit.execute(insert(table), changed)
+    others = {name: value for name, value in changed.items() if name not in keys}
+    statement = dialect.insert(table).values(changed)
+    unit.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=others))

@@ -85,22 +85,35 @@ class Retention:
     def step(self, *, asked_by: str = SCHEDULE, wanted_at: datetime | None = None) -> Stepped:
         """One batch of the first rule that is due: daily, or since somebody wanted it.
 
-        Raises StorageUnavailable; of a batch, all is kept or nothing.
+        A rule that meets a fault holds up no other; where none of them has anything to do, the fault is raised. Of a
+        batch, all is kept or nothing.
         """
-        now = self._clock()
+        now, faults = self._clock(), list[Exception]()
         for rule, days in self._on():
             if rule in NEEDS_PARTITIONS and not self._is_postgresql:
                 continue
-            with self._database.write() as unit:
-                if not is_leader(unit, "retention"):
-                    return Stepped(None, timedelta(seconds=1))
-                run = self._run(unit, Ask(rule, days, asked_by, now), wanted_at)
-                if run is None:
-                    continue
-                if now < run.resume_at < now + timedelta(hours=1):  # whichever process did the last batch
-                    return Stepped(run, run.resume_at - now)
-                return self._batch(unit, run, now)
+            try:
+                stepped = self._step(Ask(rule, days, asked_by, now), wanted_at)
+            except Exception as fault:  # noqa: BLE001 - raised below
+                faults.append(fault)
+                continue
+            if stepped is not None:
+                return stepped
+        if faults:
+            raise faults[0]
         return Stepped(None, EVERY)
+
+    def _step(self, ask: Ask, wanted_at: datetime | None) -> Stepped | None:
+        """A batch of one rule; None where it has nothing to do."""
+        with self._database.write() as unit:
+            if not is_leader(unit, "retention"):
+                return Stepped(None, timedelta(seconds=1))
+            run = self._run(unit, ask, wanted_at)
+            if run is None:
+                return None
+            if ask.now < run.resume_at < ask.now + timedelta(hours=1):  # whichever process did the last batch
+                return Stepped(run, run.resume_at - ask.now)
+            return self._batch(unit, run, ask.now)
 
     def _on(self) -> list[tuple[RetentionRule, int]]:
         return [(rule, self._rules.days[rule]) for rule in RetentionRule if rule in self._rules.days]

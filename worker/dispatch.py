@@ -5,6 +5,7 @@ No transaction is open while a sink is being talked to (rule R3). The loop that 
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -28,6 +29,8 @@ CONCURRENCY: Final = 16
 #: How long a message waits for a sink that is not configured: long enough to be quiet, short enough for a deployment
 #: in which one worker knows the new sink and another does not yet.
 MISSING_SINK_DELAY: Final = timedelta(minutes=15)
+#: The longest duration that an attempt's column holds; a clock never makes one longer.
+_MAX_DURATION_MS: Final = 2**31 - 1
 #: At most so many shares of a sink are claimed ahead.
 _AHEAD: Final = 3
 
@@ -58,6 +61,7 @@ class Dispatcher:
         on_end: Callable[[], None] = lambda: None,
         sample: Callable[[str], int] = lambda _event: 1,
         traced: Traced | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_end` is called after each delivery: `start` has something to record, and room for more.
 
@@ -72,6 +76,7 @@ class Dispatcher:
         self._on_end = on_end
         self._sample = sample
         self._traced = traced or Untraced()
+        self._monotonic = monotonic  #: for durations: the wall clock may jump by months during a delivery
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
         self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
         self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
@@ -228,16 +233,17 @@ class Dispatcher:
         return claimed
 
     async def _hand_over(self, message: OutboxMessage) -> Ended:
-        started_at = self._clock()
+        started_at, began = self._clock(), self._monotonic()
         sink = self._sinks.get(message.sink)
         result = Failed(MISSING) if sink is None else await self._deliver(sink, message, started_at)
+        duration_ms = round((self._monotonic() - began) * 1000)
         ended_at = max(self._clock(), started_at)
         attempt = made(  # `settle_all` says the rest of it
             DeliveryAttempt,
             {
                 "outbox_id": message.id,
                 "started_at": started_at,
-                "duration_ms": round((ended_at - started_at).total_seconds() * 1000),
+                "duration_ms": min(max(duration_ms, 0), _MAX_DURATION_MS),
                 "http_status": result.http_status,
                 "outcome": "delivered" if isinstance(result, Delivered) else "failed",
                 "error": None if isinstance(result, Delivered) else result.error,

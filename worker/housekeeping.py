@@ -43,14 +43,19 @@ class Housekeeping:
     async def step(self) -> int:
         """Look after the partitions, if that is due, and do a batch of retention, and rest; whether there is more.
 
-        Raises StorageUnavailable; a repeat goes on from there.
+        Raises what either of them met, after both had their turn; a repeat goes on from there.
         """
-        now = self._clock()
+        now, fault = self._clock(), None
         if self._looked_at is None or not self._looked_at <= now < self._looked_at + _EVERY:
-            await asyncio.to_thread(self._keep_partitions, now)
-            self._looked_at = now
+            try:
+                await asyncio.to_thread(self._keep_partitions, now)
+                self._looked_at = now
+            except Exception as met:  # noqa: BLE001 - raised below: retention does not wait for partitions
+                fault = met
         began = time.monotonic()
         stepped = await asyncio.to_thread(self._retention.step)
+        if fault is not None:
+            raise fault
         if stepped.run is None:
             return 0
         _tell(stepped.run)

@@ -117,6 +117,17 @@ POOL_WAITS: Final = _counter("receipted_pool_waits_total", "Units of work that f
 PROCESSES: Final = _gauge("receipted_processes", "Processes whose figures these are.")
 CPU: Final = _counter("receipted_process_cpu_seconds_total", "Processor time that they have used.")
 BUILD: Final = _gauge("receipted_build_info", "Always 1; the label is the version.", version=None)
+LOOP_FAILURES: Final = _counter(
+    "receipted_loop_failures_total",
+    "Steps of the process's loops that failed and are tried again: the database was away, or a bug.",
+    loop=("inbox", "outbox", "poller", "planner", "push", "housekeeping", "reconcile"),
+    cause=("storage", "bug"),
+)
+LOOP_FAILING: Final = _gauge(
+    "receipted_loop_failing_seconds",
+    "For how long a loop has done nothing but fail; of its accounts or batches, the longest. 0 while it goes on.",
+    loop=("inbox", "outbox", "poller", "planner", "push", "housekeeping", "reconcile"),
+)
 SCRAPE_ERRORS: Final = _counter(
     "receipted_scrape_errors_total",
     "Figures of the database that could not be read for an answer, and are missing in it.",

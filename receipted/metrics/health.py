@@ -25,6 +25,7 @@ class Health:
 
     causes: list[dict[str, Any]] = field(default_factory=list)
     inbox_lag_seconds: float | None = None  #: of the oldest undecided message; None where that is not known
+    failing: list[dict[str, Any]] = field(default_factory=list)  #: loops that fail and are tried again
 
     @property
     def is_well(self) -> bool:
@@ -59,7 +60,19 @@ class Checks:
         """Whether the loops go on; the event loop does, since it answers. Never looks at the database."""
         causes: list[dict[str, Any]] = [{"cause": "loop_failed", "loop": name} for name in self._pulse.failed]
         causes += [{"cause": "loop_stalled", "loop": name} for name in self._pulse.stalled(self._stalled_after)]
-        return Health(causes)
+        causes += [
+            {"cause": "loop_failing", "loop": each.loop, "error": each.error, "seconds": round(each.seconds)}
+            for each in self._pulse.troubles()
+            if each.is_main and each.is_bug and each.seconds > self._stalled_after
+        ]
+        return Health(causes, failing=self._failing())
+
+    def _failing(self) -> list[dict[str, Any]]:
+        """Loops that fail now; a duty beside deciding and delivering is told, and makes nothing unready."""
+        return [
+            {"loop": each.loop, "error": each.error, "failures": each.failures, "seconds": round(each.seconds)}
+            for each in self._pulse.troubles()
+        ]
 
     async def ready(self) -> Health:
         """Whether it can do its work: it lives, the database answers and has the newest schema; a worker keeps up."""
@@ -70,9 +83,10 @@ class Checks:
             self._look = asyncio.create_task(asyncio.to_thread(self._of_database))
         await asyncio.wait([self._look], timeout=_PATIENCE)
         if not self._look.done():
-            return Health([*alive.causes, {"cause": "storage_unavailable", "after_seconds": _PATIENCE}])
+            causes = [*alive.causes, {"cause": "storage_unavailable", "after_seconds": _PATIENCE}]
+            return Health(causes, failing=alive.failing)
         found = self._look.result()
-        return Health([*alive.causes, *found.causes], found.inbox_lag_seconds)
+        return Health([*alive.causes, *found.causes], found.inbox_lag_seconds, alive.failing)
 
     def _of_database(self) -> Health:
         try:

@@ -9,6 +9,7 @@ from poller.ask import Poller
 from receipted.metrics import catalogue
 from receipted.metrics.board import Board
 from receipted.metrics.catalogue import METRICS, Metric
+from receipted.metrics.pulse import Pulse, family
 from receipted.metrics.rows import Bounds, Rows, add, merged, packed, unpacked
 from receiver.notes import Notes
 from receiver.writer import GroupWriter
@@ -32,6 +33,7 @@ class Parts:
     workers: list[InboxWorker] = field(default_factory=list)
     pollers: list[Poller] = field(default_factory=list)
     dispatchers: list[Dispatcher] = field(default_factory=list)
+    pulse: Pulse = field(default_factory=Pulse)
     scrape_errors: Counts = field(default_factory=counts)  #: by which figures, and ""
 
 
@@ -105,6 +107,8 @@ class ProcessFigures:
             self._counts(rows, catalogue.POLLS, (poller.asked for poller in parts.pollers))
         if parts.dispatchers:
             self._counts(rows, catalogue.ATTEMPTS, (dispatcher.attempts for dispatcher in parts.dispatchers))
+        self._counts(rows, catalogue.LOOP_FAILURES, [parts.pulse.failures])
+        self._failing(rows)
         add(rows, catalogue.POOL_IN_USE, (), [self._database.in_use()])
         add(rows, catalogue.POOL_SIZE, (), [self._database.pool_limit])
         add(rows, catalogue.POOL_WAITS, (), [self._database.pool_waits])
@@ -114,6 +118,15 @@ class ProcessFigures:
         for (figures, _), times in parts.scrape_errors.copy().items():
             add(rows, catalogue.SCRAPE_ERRORS, self._bounds.bounded(catalogue.SCRAPE_ERRORS, (figures,)), [times])
         return merged([rows, self._inherited])
+
+    def _failing(self, rows: Rows) -> None:
+        longest: dict[str, float] = {}
+        for trouble in self._parts.pulse.troubles():
+            name = family(trouble.loop)
+            longest[name] = max(longest.get(name, 0.0), trouble.seconds)
+        self._zeros(rows, catalogue.LOOP_FAILING)
+        for name, seconds in longest.items():
+            add(rows, catalogue.LOOP_FAILING, self._bounds.bounded(catalogue.LOOP_FAILING, (name,)), [seconds])
 
     def _zeros(self, rows: Rows, metric: Metric) -> None:
         """What has not happened yet is told too: a rate needs a number before the first."""

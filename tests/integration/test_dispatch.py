@@ -14,7 +14,7 @@ from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from fulfilment.backoff import Backoff
-from fulfilment.contract import OwedEffect, Result, Sink
+from fulfilment.contract import Delivered, OwedEffect, Result, Sink
 from fulfilment.http_sink import HttpSink
 from storage import inbox, migrate, outbox
 from storage.engine import Database, Unit
@@ -788,3 +788,42 @@ def test_claimed_ahead_for_too_long(shop: Shop) -> None:
 
     asyncio.run(scenario())
     assert sorted(started) == sorted(shop.received_ids()) == sorted(ids)
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=200), timedelta(days=-200), timedelta(days=36_500)])
+def test_a_clock_that_jumps_during_a_delivery_changes_no_duration(shop: Shop, jump: timedelta) -> None:
+    """What was delivered is recorded, with how long it took by a clock that nobody sets."""
+    message_id = shop.owe(shop.payment())
+    began, moments = shop.clock.now, iter((10.0, 10.25))
+
+    class Jumping:
+        name = "shop"
+
+        async def deliver(self, _owed: OwedEffect, _now: datetime) -> Result:
+            shop.clock.now += jump
+            return Delivered(204)
+
+        async def aclose(self) -> None:
+            return
+
+    asyncio.run(shop.dispatcher({"shop": Jumping()}, monotonic=lambda: next(moments)).step())
+
+    assert shop.message(message_id).status == "delivered"
+    assert [(a.started_at, a.duration_ms) for a in shop.attempts(message_id)] == [(began, 250)]
+
+
+@pytest.mark.parametrize("seconds", [1e12, -1.0])
+def test_a_duration_is_bounded_before_it_is_kept(shop: Shop, seconds: float) -> None:
+    """Whatever a clock says, the column holds it: PostgreSQL's integer has 32 bits."""
+    message_id = shop.owe(shop.payment())
+    moments = iter((0.0, seconds))
+
+    async def scenario(_dispatcher: Dispatcher) -> None:
+        sink = shop.http_sink()
+        await shop.dispatcher({"shop": sink}, monotonic=lambda: next(moments)).step()
+        await sink.aclose()
+
+    shop.run(scenario)
+
+    assert shop.message(message_id).status == "delivered"
+    assert 0 <= shop.attempts(message_id)[0].duration_ms < 2**31

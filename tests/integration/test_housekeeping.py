@@ -118,3 +118,45 @@ def test_a_database_that_is_away_is_said(tmp_path):
     with pytest.raises(StorageUnavailable):
         House(database, bodies=10).step()
     database.close()
+
+
+def test_retention_does_not_wait_for_partitions_that_cannot_be_made(database, monkeypatch):
+    """A table is in use for ever: what is old goes all the same, and the fault is raised after it."""
+    house = House(database, known=1)
+    decided(database, 1)
+    house.clock.advance(3 * 86_400)
+
+    def held(*_):
+        raise StorageUnavailable("the table is in use")
+
+    monkeypatch.setattr("worker.housekeeping.partitions.keep_ahead", held)
+    before = house.duty._retention.step
+
+    stepped = []
+    monkeypatch.setattr(house.duty._retention, "step", lambda: stepped.append(before()) or stepped[-1])
+    with pytest.raises(StorageUnavailable):
+        house.step()
+
+    assert stepped[0].run is not None, "the rule had its turn"
+
+
+def test_a_rule_that_fails_holds_up_no_other(database, monkeypatch):
+    """The first rule meets a bug at every step; the second has its batches, and then the bug is raised."""
+    house = House(database, bodies=1, known=1)
+    decided(database, 1)
+    house.clock.advance(3 * 86_400)
+    retention, asked = house.duty._retention, []
+    real = retention._step
+
+    def failing(ask, wanted_at):
+        asked.append(ask.rule)
+        if ask.rule is RetentionRule.BODIES:
+            raise OverflowError("a bug")
+        return real(ask, wanted_at)
+
+    monkeypatch.setattr(retention, "_step", failing)
+    with pytest.raises(OverflowError):
+        house.work()
+
+    assert RetentionRule.KNOWN in asked
+    assert retention.plan()[-1].last is not None, "the second rule has run"

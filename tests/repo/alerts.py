@@ -170,6 +170,14 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "Alert: the audit fails",
     ),
     Alert(
+        "ReceiptedLoopFailing",
+        f"max by (loop) ({m.LOOP_FAILING}) > 300",
+        "5m",
+        "ticket",
+        "A loop of a process has done nothing but fail for five minutes; the others go on.",
+        "Alert: a loop fails",
+    ),
+    Alert(
         "ReceiptedUnmeasured",
         f"{_rate(m.SCRAPE_ERRORS, 'figures', '15m')} > 3 or absent({m.INBOX_AGE})",
         "10m",

@@ -191,6 +191,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 ),
                 m.POOL_IN_USE.says,
             ),
+            Panel("Loops that fail", ((_per_second(m.LOOP_FAILURES, "loop"), "{{loop}}"),), m.LOOP_FAILURES.says),
             Panel("Figures missing", ((_per_second(m.SCRAPE_ERRORS, "figures"), "{{figures}}"),), m.SCRAPE_ERRORS.says),
             Panel("Audit", ((_level(m.AUDIT_FAULTS), "faults"),), m.AUDIT_FAULTS.says, kind="stat"),
             Panel("Since the audit", ((f"time() - {_level(m.AUDITED)}", "age"),), m.AUDITED.says, "s", "stat"),

@@ -1,12 +1,15 @@
 """A deadlock is told apart from a database that is away: a repeat will do."""
 
 import threading
+from datetime import timedelta
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from storage import payments
+from storage import payments, plans
 from storage.errors import StorageUnavailable
-from tests.builders import a_payment
+from storage.tables_asking import Hazard, PollPlan
+from tests.builders import START, a_payment
 from tests.fakes import keeping
 
 
@@ -36,3 +39,35 @@ def test_of_two_units_that_wait_for_each_other_one_is_told_so(database):
 
     assert [fault.is_rivalry for fault in faults] == [True]
     assert not StorageUnavailable().is_rivalry
+
+
+def test_two_planners_whose_clocks_are_apart_keep_their_first_plans_at_the_same_moment(database, again):
+    """Both had a turn, and neither has seen the other's rows: the later one wins, and nobody fails."""
+
+    def keep(on, price, when):
+        plan = PollPlan(account="acme", planned_at=when, price_seconds=price)
+        hazard = Hazard(account="acme", kind="payin", state="open", learned_at=when)
+        plans.keep(on, [plan], [hazard], None)
+
+    faults, has_begun = [], threading.Event()
+
+    def second():
+        try:
+            with again.write() as unit:
+                has_begun.set()
+                keep(unit, 2.0, START + timedelta(minutes=5))
+        except (StorageUnavailable, IntegrityError) as fault:
+            faults.append(fault)
+
+    other = threading.Thread(target=second)
+    with database.write() as unit:
+        assert plans.begin(unit, START, timedelta(minutes=1)) is not None
+        keep(unit, 1.0, START)
+        other.start()
+        if unit.dialect == "postgresql":
+            assert has_begun.wait(20)
+    other.join(20)
+
+    assert not faults
+    with database.read() as unit:
+        assert plans.plans(unit)["acme"].price_seconds == 2.0

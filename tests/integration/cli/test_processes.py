@@ -9,7 +9,6 @@ import pytest
 
 from receipted import settings
 from receipted.cli.exits import Exit
-from worker.inbox_loop import InboxWorker
 
 from .conftest import Shell
 from .processes import SECONDS, finished, started
@@ -115,13 +114,13 @@ def test_migrating_twice_changes_nothing(empty):
 
 
 @pytest.mark.parametrize("process", ["serve", "worker"])
-def test_a_loop_that_ends_by_a_bug_ends_the_process_with_1(shell, monkeypatch, process):
-    """A bug in a loop stops the process in order, is logged, and is no clean exit."""
+def test_a_loop_that_ends_all_the_same_ends_the_process_with_1(shell, monkeypatch, process):
+    """What a step raises ends no loop; where one ends by itself the process stops in order, and with a failure."""
 
-    def break_down(_worker, _only=None):
-        raise RuntimeError("a bug")
+    async def break_down(*_, **__):
+        raise RuntimeError("a bug of the loop itself")
 
-    monkeypatch.setattr(InboxWorker, "step", break_down)
+    monkeypatch.setattr("receipted.app.keep_stepping", break_down)
 
     typed = shell(process, code=Exit.FAILED)
 

@@ -37,7 +37,15 @@ SINK_KEY = "whsec_" + "c2luay1rZXktZm9yLXRlc3RzLTAwMDAwMDAwMDAwMDE="
 _DEADLINE = 10.0
 
 
-def settings(folder: Path, *, development: bool = True, tick: float = 1, **service: Any) -> Settings:
+def settings(
+    folder: Path,
+    *,
+    development: bool = True,
+    tick: float = 1,
+    handler: str | None = None,
+    sections: Mapping[str, Any] | None = None,
+    **service: Any,
+) -> Settings:
     """Settings with an account at each provider, read as an operator's file would be."""
     client_secrets = {
         "alternative_payments": ("client_id", "client_secret"),
@@ -66,7 +74,12 @@ def settings(folder: Path, *, development: bool = True, tick: float = 1, **servi
                 "token_keys": [{"id": "t1", "secret": "env:TOKEN"}],
                 **service,
             },
-            "sinks": [{"name": "shop", "url": "https://shop.example/receipted", "secrets": ["env:SINK"]}],
+            "sinks": [
+                {"name": "shop", "url": "https://shop.example/receipted", "secrets": ["env:SINK"]}
+                if handler is None
+                else {"name": "shop", "kind": "python", "handler": handler}
+            ],
+            **(sections or {}),
             "worker": {"tick_seconds": tick},
             "accounts": accounts,
         },

@@ -201,3 +201,27 @@ def test_why_is_said_in_words(desk):
     with desk.database.write() as unit:
         payments.note_asked(unit, payment, clock(), error="away")
     assert known.why(desk.payment("pi_2"), clock()) == "the last question failed"
+
+
+def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
+    """When to ask next is then as without a plan, or as it was known before; the next try is half a minute later."""
+    known = book(desk)
+    desk.told("awaiting_payment", ref="pi_1")
+    (payment,) = desk.payments()
+    tries = []
+
+    def unreadable(_unit):
+        tries.append(desk.clock())
+        raise ValueError("no JSON")
+
+    monkeypatch.setattr("poller.book.plans.hazards", unreadable)
+    with capture_logs() as logged:
+        assert known.next_at(payment, desk.clock()) is not None
+        known.next_at(payment, desk.clock())
+
+    assert len(tries) == 1
+    assert [line["event"] for line in logged] == ["budget.unreadable"]
+    monkeypatch.undo()
+    desk.clock.advance(31)
+    known.next_at(payment, desk.clock())
+    assert known._read_at == desk.clock()

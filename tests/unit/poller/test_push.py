@@ -462,3 +462,22 @@ def test_a_backlog_is_worked_off_in_steps(desk, meter, monkeypatch):
     assert whole["confirmed"]["deliveries"] == 8
     with desk.database.read() as unit:
         assert meter.watch().message_id == inbox.find(unit, limit=1000)[-1].id
+
+
+def test_an_account_that_cannot_be_measured_holds_up_no_other(desk, monkeypatch):
+    """Every account has its turn at each step, and what one of them met is raised after that."""
+    providers = dict.fromkeys(("acme", "other", "third"), PROVIDERS["stable_genius"])
+    meter, measured = PushMeter(desk.database, providers, desk.clock), []
+    real = meter.measure
+
+    def measure(account):
+        measured.append(account)
+        if account == "acme":
+            raise OverflowError("a bug")
+        return real(account)
+
+    monkeypatch.setattr(meter, "measure", measure)
+    with pytest.raises(OverflowError):
+        meter.step()
+
+    assert measured == ["acme", "other", "third"]
