@@ -28,6 +28,10 @@ _FRESH_FOR: Final = timedelta(seconds=30)
 #: A plan that is so far from what would be planned now was made for another reason than today's.
 _MOVED: Final = timedelta(seconds=1)
 
+#: Of seconds, changes, prices and stretches: what is more is no measurement, and would overflow what is made of it.
+_MAX_QUANTITY: Final = 1e15
+_MAX_STRETCH: Final = 1e4
+
 #: However good push was, it may fail from now on.
 _LEAST_LOSS: Final = 0.01
 
@@ -94,6 +98,8 @@ class Book:
         if found is None:
             place, phase = Place(*key[:3]), Phase(payment.phase)
             plan = self._plans.get(place.account)
+            if plan is not None and not (_is_quantity(plan.price_seconds) and 1.0 <= plan.stretch <= _MAX_STRETCH):
+                plan = None
             found = self._outlooks[key] = Outlook(
                 phase,
                 self._learnt.get(place, Learnt()).curve(phase),
@@ -151,10 +157,16 @@ class Book:
 
 
 def learnt_of(row: Hazard) -> Learnt:
-    """What a row says; nothing where it was written for other bins than ours."""
+    """What a row says; nothing where it was written for other bins than ours, or holds what is no quantity."""
     if len(row.exposure) != BINS or len(row.changes) != BINS:
         return Learnt()
+    if not all(_is_quantity(each) for each in (*row.exposure, *row.changes)):
+        return Learnt()
     return Learnt(tuple(row.exposure), tuple(row.changes))
+
+
+def _is_quantity(value: object) -> bool:
+    return isinstance(value, int | float) and 0.0 <= value <= _MAX_QUANTITY
 
 
 def push_of(worth: PushWorth) -> Push:

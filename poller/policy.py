@@ -8,7 +8,7 @@ account's: the higher, the fewer questions (poller/price.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final, Generic, TypeVar
 
@@ -122,6 +122,9 @@ class Next:
     reason: str  #: one of the REASONS
 
 
+#: An expiry from then on is a provider's "never": an instant after it may be none that a datetime can hold.
+_NEVER: Final = datetime(9000, 1, 1, tzinfo=UTC)
+
 CHANGED: Final = "changed"  #: enough payments of this age have changed by then
 FLOOR: Final = "floor"  #: nothing is asked about less often
 EXPIRY: Final = "expiry"  #: the provider said that it ends shortly before
@@ -144,7 +147,7 @@ def next_question(schedule: Schedule, outlook: Outlook, silent: Silent, now: dat
     found = Next(seen_at + floor, FLOOR)
     if age - seen < floor.total_seconds():
         found = Next(max(silent.changed_at + timedelta(seconds=age), seen_at + wait), CHANGED)
-    if silent.expires_at is not None and outlook.phase in UNPAID:
+    if silent.expires_at is not None and silent.expires_at < _NEVER and outlook.phase in UNPAID:
         over = silent.expires_at + max(schedule.after_expiry, outlook.push.lag)
         if seen_at < over < found.at:
             found = Next(over, EXPIRY)

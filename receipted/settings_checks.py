@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fulfilment.broker_sink import DRIVERS
 from providers.contract import Provider
@@ -19,6 +19,9 @@ from receipted.settings_tracing import tracing_faults
 from storage.errors import DatabaseUnsupported
 from storage.postgresql_url import is_postgresql, read_url
 
+#: Ten years: an instant so far ahead still has a place in every column and calendar.
+_MAX_SPAN_S: Final = 315_360_000
+
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
 _RANDOM: Final = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
@@ -28,6 +31,7 @@ def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterat
     yield from _service(settings)
     yield from _metrics(settings)
     yield from tracing_faults(settings.tracing)
+    yield from _spans(settings, "")
     yield from _waits(settings)
     yield from _sinks(settings)
     yield from told(settings.sinks, providers)
@@ -54,6 +58,23 @@ def _service(settings: Settings) -> Iterator[Fault]:
         remedy = f"add [[service.token_keys]] with an id and a secret; {_RANDOM}"
         yield Fault("service.token_keys", "is missing: callback and return URLs could not be signed", remedy)
     yield from _keys("service.token_keys", service.token_keys)
+
+
+def _spans(section: BaseModel, prefix: str) -> Iterator[Fault]:
+    """No span is longer than a clock can be moved by."""
+    for name in type(section).model_fields:
+        value, setting = getattr(section, name), f"{prefix}{name}"
+        parts = list(
+            value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, tuple) else ()
+        )
+        for key, part in parts:
+            if isinstance(part, BaseModel):
+                yield from _spans(part, f"{setting}.{key}.")
+        if isinstance(value, BaseModel):
+            yield from _spans(value, f"{setting}.")
+        numbers = [value, *(part for _, part in parts)] if name.endswith("_seconds") else []
+        if any(isinstance(number, int | float) and not number <= _MAX_SPAN_S for number in numbers):
+            yield Fault(setting, "is longer than ten years", f"give at most {_MAX_SPAN_S:,} seconds")
 
 
 def _metrics(settings: Settings) -> Iterator[Fault]:

@@ -218,7 +218,7 @@ class InboxWorker:
 
 
 def _wait(settings: ApplySettings, attempts: int) -> timedelta:
-    """Doubled after each failed attempt, however many there may be: a timedelta alone would overflow at 46 of a second."""
+    """Double the wait after each failed attempt, without the overflow of timedelta at the 46th."""
     doubled = settings.retry_first.total_seconds() * 2.0 ** min(attempts, 1000)
     return timedelta(seconds=min(doubled, settings.retry_longest.total_seconds()))
 

@@ -7,11 +7,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from poller.book import Book, BookedAccount
+from poller.hazard import BINS
 from poller.plan import Planner
 from poller.policy import Schedule
 from statemachine.phases import Source
 from storage import payments, plans
 from storage.plans import Place
+from storage.tables_asking import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.property.pipeline_world import World
 from tests.unit.worker.desk import KIND, Desk
@@ -225,3 +227,23 @@ def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
     desk.clock.advance(31)
     known.next_at(payment, desk.clock())
     assert known._read_at == desk.clock()
+
+
+@pytest.mark.parametrize("number", [float("inf"), -1.0, 1e300])
+def test_what_no_planner_can_have_written_plans_nothing(desk, number):
+    """A price, a stretch or a hazard that is no quantity overflows no wait: it is as if there were no plan."""
+    with desk.database.write() as unit:
+        row = PollPlan(account="acme", planned_at=desk.clock(), price_seconds=number, stretch=number)
+        sad = Hazard(
+            account="acme",
+            kind=KIND,
+            state="awaiting_payment",
+            exposure=[number] * BINS,
+            changes=[1.0] * BINS,
+            learned_at=desk.clock(),
+        )
+        plans.keep(unit, [row], [sad] if number != float("inf") else [], None)
+    desk.told("awaiting_payment", ref="pi_1")
+    (payment,) = desk.payments()
+
+    assert book(desk).next_at(payment, desk.clock()) is not None

@@ -1,7 +1,7 @@
 """When a payment is asked about: as its hazard has it, within bounds, and at an end never or seldom."""
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import assume, given
@@ -244,3 +244,20 @@ def test_the_prior_is_what_the_documents_say():
     for age in (600.0, 3_600.0, 86_400.0):
         assert 1 - math.exp(-curve.between(age, 2 * age)) == pytest.approx(0.3, abs=0.06)
     assert curve.changed_by(10) < 0.1
+
+
+@pytest.mark.parametrize("expiry", ["9999-12-31T23:59:59.999999", "9500-01-01", "0001-01-01"])
+def test_an_expiry_at_the_end_of_the_calendar_is_none(expiry):
+    """A provider's "never" overflows nothing: the payment is asked about as if it had said nothing."""
+    aware = datetime.fromisoformat(expiry).replace(tzinfo=UTC)
+    now = START
+    with_it = policy.next_question(SCHEDULE, UNKNOWN, Silent(START, now, aware), now)
+    assert with_it == policy.next_question(SCHEDULE, UNKNOWN, Silent(START, now, None), now)
+    assert policy.urgency(SCHEDULE, UNKNOWN, Silent(START, now, aware), now + timedelta(hours=1)) > 0
+
+
+@pytest.mark.parametrize("failures", [0, 31, 64, 1024, 10**6, 2**31 - 1])
+def test_waits_after_failures_are_bounded_however_many_there_were(failures):
+    """Counters grow for years."""
+    at = SCHEDULE.after_failure(failures, None, True, START, 1.0)
+    assert START < at <= START + 1.2 * SCHEDULE.retry_longest

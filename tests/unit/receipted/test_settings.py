@@ -2,15 +2,18 @@
 
 import copy
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
+from pydantic import BaseModel
 
 from providers.contract import Budget
 from receipted.catalogue import PROVIDERS, account_of, budget_of, provider_of
 from receipted.errors import ConfigurationError
 from receipted.settings import describe, load, parse, settings_path, warn
+from receipted.settings_accounts import AccountSettings
 from receipted.settings_fulfilment import masked_url
 from receipted.settings_sections import Settings
 from statemachine.errors import ServiceError
@@ -436,3 +439,26 @@ def test_a_file_that_others_may_read_is_a_warning(file):
 
 def test_defaults_need_no_context():
     assert Settings().service.database == "sqlite:///var/receipted.db"
+
+
+def spans():
+    """Every setting that is a span of seconds, by its full name."""
+
+    def within(model, prefix):
+        for name, field in model.model_fields.items():
+            if name.endswith("_seconds"):
+                yield f"{prefix}{name}"
+            elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from within(field.annotation, f"{prefix}{name}.")
+
+    return [*within(Settings, ""), *within(AccountSettings, "accounts.shop.")]
+
+
+@pytest.mark.parametrize("setting", spans())
+@pytest.mark.parametrize("seconds", [1e300, math.inf, 1e10])
+def test_no_span_is_longer_than_a_clock_can_be_moved_by(setting, seconds):
+    """Each is refused in words, and none overflows when it is added to an instant."""
+    is_list = setting.endswith(("late_checks_seconds", "schedule_seconds"))
+    with pytest.raises(ConfigurationError) as refused:
+        parse(changed((setting, [seconds] if is_list else seconds)), environ=ENVIRONMENT)
+    assert any(fault.setting.startswith(setting) for fault in refused.value.faults)
