@@ -7,9 +7,10 @@ from pydantic import Field
 
 from api.answers import Shape
 from api.errors import EnvironmentMismatch
-from api.keys import Environment, KeyScope, made, rotated
+from api.keys import Environment, made, rotated
 from api.operation import Call, Operation
 from api.reading import INTEGRAL, Input, Name
+from service.permissions import KeyScope, Permission
 from storage import api_keys, operators
 from storage.engine import Unit
 from storage.tables_api import ApiKey
@@ -147,20 +148,20 @@ def _told(key: ApiKey) -> KeyAnswer:
 _UNKNOWN: Final = {404: "no such API key"}
 
 OPERATIONS: Final = (
-    Operation("GET", "/v1/keys", "list_keys", "API keys", KeyScope.ADMIN, find, Keys),
-    Operation("POST", "/v1/keys", "add_key", "API keys", KeyScope.ADMIN, add, NewKeyAnswer, body=AddKeyBody),
+    Operation("GET", "/v1/keys", "list_keys", "API keys", Permission.ADMIN, find, Keys),
+    Operation("POST", "/v1/keys", "add_key", "API keys", Permission.ADMIN, add, NewKeyAnswer, body=AddKeyBody),
     Operation(
         "POST",
         "/v1/keys/{id}/rotate",
         "rotate_key",
         "API keys",
-        KeyScope.ADMIN,
+        Permission.ADMIN,
         rotate,
         NewKeyAnswer,
         body=RotateBody,
         refusals=_UNKNOWN,
     ),
     Operation(
-        "POST", "/v1/keys/{id}/revoke", "revoke_key", "API keys", KeyScope.ADMIN, revoke, KeyAnswer, refusals=_UNKNOWN
+        "POST", "/v1/keys/{id}/revoke", "revoke_key", "API keys", Permission.ADMIN, revoke, KeyAnswer, refusals=_UNKNOWN
     ),
 )

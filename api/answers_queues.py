@@ -147,19 +147,19 @@ class RejectedAnswer(Shape):
     account: str
     received_at: datetime
     reason: str
-    client: str = Field(description="the address that it came from")
+    client: str | None = Field(description="the address that it came from; null for a key without the scope operate")
     kind: str | None
     size_bytes: int
 
 
-def rejected(kept: RejectedDelivery) -> RejectedAnswer:
+def rejected(kept: RejectedDelivery, *, shows_client: bool) -> RejectedAnswer:
     """The rejected delivery as the API tells it."""
     return RejectedAnswer(
         id=kept.id,
         account=kept.account,
         received_at=kept.received_at,
         reason=kept.reason,
-        client=kept.client,
+        client=kept.client if shows_client else None,
         kind=kept.kind,
         size_bytes=len(kept.body),
     )

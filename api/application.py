@@ -20,6 +20,7 @@ from api.parts import Parts
 from api.paths import Table
 from api.reading import body_of, query_of
 from api.refusals import as_refusal
+from service.permissions import granted
 from statemachine.errors import ServiceError
 from storage.api_rates import Rate, Taken, rates
 from storage.ids import new_id
@@ -63,7 +64,7 @@ class Api:
         text = presented(headers)
         key, taken = await self._parts.in_thread(lambda: self._admitted(text))
         out.allow(allowance(self._rate, taken))
-        if operation.scope.value not in key.scopes:
+        if operation.needs not in granted(key.scopes):
             raise ScopeMissing(f"the key needs the scope {operation.scope.value}")
         query = query_of(operation.query, scope.get("query_string", b""))
         body = None

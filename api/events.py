@@ -11,20 +11,19 @@ import structlog
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from api.answers import Shape
-from api.errors import CursorAhead, InvalidRequest, TooManyWaiting
-from api.feed import Feed
-from api.keys import KeyScope
+from api.errors import CursorAhead, InvalidRequest, KeyInvalid, TooManyWaiting
+from api.feed import KEY_CHECK_INTERVAL_S, Feed
 from api.operation import Call, Operation, Plain
 from api.reading import WHOLE, Id, Input, Name
-from statemachine.errors import ServiceError
+from service.permissions import Permission
 from statemachine.phases import Alarm, Effect
-from storage import api_keys, events
+from storage import events
 from storage.engine import Unit
 from storage.errors import StorageUnavailable
 
 log = structlog.get_logger()
 
-#: Seconds after which a silent stream sends a comment, and whether its key is still good is looked at again.
+#: Seconds after which a silent stream sends a comment.
 _BEAT: Final = 15.0
 
 #: Seconds after which a stream ends; a reader comes again with the last id that it had.
@@ -156,16 +155,24 @@ class _Reader:
         return Events(data=[_told(row) for row in rows], has_more=has_more, next=str(following))
 
     async def waited(self, after: int, seen: int, seconds: float) -> Events:
-        """As page(), once it holds something, the time is up, or the caller has gone."""
+        """As page(), once it holds something, the time is up, or the caller has gone.
+
+        Raises KeyInvalid where the key ends meanwhile.
+        """
         self.check_room()
         deadline = time.monotonic() + seconds
         gone = asyncio.create_task(self._gone())
         self._feed.waiting += 1
         try:
             while True:
-                seen = await self._beyond(seen, deadline, gone)
+                known, seen = seen, await self._beyond(seen, min(deadline, _next_check()), gone)
+                if not await self._feed.is_good(self._call.key.id):
+                    raise KeyInvalid
+                is_over = gone.done() or time.monotonic() >= deadline
+                if seen <= known and not is_over:
+                    continue
                 page = await self.page(after)
-                if page.data or gone.done() or time.monotonic() >= deadline:
+                if page.data or is_over:
                     return page
                 after = int(page.next)
         finally:
@@ -177,19 +184,24 @@ class _Reader:
         ends_at = time.monotonic() + _LONGEST
         gone = asyncio.create_task(self._gone())
         self._feed.waiting += 1
-        yield b"retry: 1000\n\n"
+        key_id = self._call.key.id
         try:
-            while not gone.done() and time.monotonic() < ends_at:
-                page = await self.page(after)
-                for event in page.data:
-                    yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
-                after = int(page.next)
-                if page.has_more:
-                    continue
-                beat_at = time.monotonic() + _BEAT
-                if await self._beyond(after, beat_at, gone) <= after:
-                    if not await self._is_good():
-                        return
+            yield b"retry: 1000\n\n"
+            beat_at, has_news = time.monotonic() + _BEAT, True
+            while not gone.done() and time.monotonic() < ends_at and await self._feed.is_good(key_id):
+                if has_news:
+                    page = await self.page(after)
+                    for event in page.data:
+                        if not await self._feed.is_good(key_id):  # a reader may take a page slowly
+                            return
+                        yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+                    after = int(page.next)
+                    if page.has_more:
+                        continue
+                    beat_at = time.monotonic() + _BEAT
+                has_news = await self._beyond(after, min(beat_at, _next_check()), gone) > after
+                if not has_news and time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + _BEAT
                     yield b": still here\n\n"
         except StorageUnavailable as away:
             log.info("request.refused", request_id=self._call.request_id, code=away.code, status=away.status)
@@ -222,13 +234,10 @@ class _Reader:
     async def _stopping(self) -> None:
         await self._call.parts.stopping.wait()
 
-    async def _is_good(self) -> bool:
-        key, now = self._call.key, self._call.parts.clock()
-        try:
-            kept = await self._call.read(lambda unit: api_keys.get(unit, key.id))
-        except ServiceError:
-            return False
-        return api_keys.is_good(kept, now)
+
+def _next_check() -> float:
+    """The instant of time.monotonic() at which a reader's key is looked at again."""
+    return time.monotonic() + KEY_CHECK_INTERVAL_S
 
 
 def _resumed(call: Call, after: int) -> int:
@@ -261,7 +270,7 @@ def operations() -> tuple[Operation, ...]:
             "/v1/events",
             "list_events",
             "Events",
-            KeyScope.READ,
+            Permission.READ,
             Reading().find,
             Events,
             query=EventsQuery,

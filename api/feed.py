@@ -5,10 +5,14 @@ import time
 from typing import Final
 
 from api.parts import Parts
-from storage import events
+from storage import api_keys, events
+from storage.errors import NotFound
 
 #: Seconds between two looks of a reader who waits; looks of several within it are one.
 LOOK_EVERY: Final = 0.2
+
+#: Seconds within which a revoked or expired key ends what is still read with it.
+KEY_CHECK_INTERVAL_S: Final = 1.0
 
 
 class Feed:
@@ -19,7 +23,28 @@ class Feed:
         self._turn = asyncio.Lock()
         self._seen_at = float("-inf")
         self._last = 0
+        self._keys: dict[str, tuple[float, bool]] = {}  # by id: when the key was looked at, and whether it was good
         self.waiting = 0
+
+    async def is_good(self, key_id: str) -> bool:
+        """Return True where the key was good within the last KEY_CHECK_INTERVAL_S. Raises StorageUnavailable.
+
+        However many readers a key has in this process, it is looked at once in that time.
+        """
+        oldest = time.monotonic() - KEY_CHECK_INTERVAL_S
+        found = self._keys.get(key_id)
+        if found is None or found[0] < oldest:
+            looked_at = time.monotonic()
+            found = looked_at, await self._parts.in_thread(lambda: self._is_good(key_id))
+            self._keys = {name: kept for name, kept in self._keys.items() if kept[0] >= oldest} | {key_id: found}
+        return found[1]
+
+    def _is_good(self, key_id: str) -> bool:
+        with self._parts.database.read() as unit:
+            try:
+                return api_keys.is_good(api_keys.get(unit, key_id), self._parts.clock())
+            except NotFound:
+                return False
 
     async def last(self) -> int:
         """The number of the newest effect, after what is committed now was numbered. Raises StorageUnavailable."""

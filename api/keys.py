@@ -15,6 +15,7 @@ import structlog
 from starlette.datastructures import Headers
 
 from api.errors import KeyInvalid, KeyMissing
+from service.permissions import KeyScope
 from storage import api_keys
 from storage.engine import Database
 from storage.errors import StorageUnavailable
@@ -37,15 +38,6 @@ class Environment(StrEnum):
 
     LIVE = "live"
     TEST = "test"
-
-
-class KeyScope(StrEnum):
-    """What a key may do. None implies another."""
-
-    READ = "read"  #: every GET but raw bodies and exports
-    WRITE = "write"  #: create, track, refresh, cancel
-    OPERATE = "operate"  #: resolve, replay, redrive, raw bodies, exports
-    ADMIN = "admin"  #: keys
 
 
 def made(

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from api.answers import Shape
-from api.keys import KeyScope
 from api.operation import Call, Operation
 from api.reading import WHOLE, Input, Name
+from service.permissions import Permission
 from statemachine.lifecycle import Lifecycle
 from storage import push_report
 from storage.push_report import AccountFigures, EventFigures
@@ -204,13 +204,13 @@ def _seconds(span: timedelta | None) -> float | None:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/v1/accounts", "list_accounts", "Accounts", KeyScope.READ, accounts, Accounts),
+    Operation("GET", "/v1/accounts", "list_accounts", "Accounts", Permission.READ, accounts, Accounts),
     Operation(
         "GET",
         "/v1/accounts/{account}",
         "get_account",
         "Accounts",
-        KeyScope.READ,
+        Permission.READ,
         account,
         AccountAnswer,
         refusals={404: "no such account"},
@@ -220,7 +220,7 @@ OPERATIONS: Final = (
         "/v1/lifecycles",
         "list_lifecycles",
         "Accounts",
-        KeyScope.READ,
+        Permission.READ,
         lifecycles,
         Lifecycles,
         query=LifecyclesQuery,
@@ -230,7 +230,7 @@ OPERATIONS: Final = (
         "/v1/push-quality",
         "get_push_quality",
         "Accounts",
-        KeyScope.READ,
+        Permission.READ,
         push_quality,
         PushQuality,
         query=PushQuery,

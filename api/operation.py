@@ -10,8 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from api.errors import EnvironmentMismatch
-from api.keys import KeyScope
 from api.parts import Account, Parts
+from service.permissions import KeyScope, Permission, granted, scope_for
 from storage import payments
 from storage.engine import Unit
 from storage.errors import NotFound
@@ -56,6 +56,10 @@ class Call:
     def commands(self) -> Any:
         """What may be asked for."""
         return self.parts.commands()
+
+    def may(self, permission: Permission) -> bool:
+        """Return True where the key grants the permission."""
+        return permission in granted(self.key.scopes)
 
     @property
     def actor(self) -> str:
@@ -127,7 +131,7 @@ class Operation:
     path: str  #: with {id} and {account} in it
     id: str
     tag: str
-    scope: KeyScope
+    needs: Permission
     does: Does
     answer: type[BaseModel] | None  #: None for an answer that is no JSON object of ours
     query: type[BaseModel] | None = None
@@ -137,6 +141,11 @@ class Operation:
     status: int = 200
     media_types: tuple[str, ...] = ("application/json",)
     refusals: Mapping[int, str] = field(default_factory=dict)  #: of its own, by status
+
+    @property
+    def scope(self) -> KeyScope:
+        """Scope that a key needs for it."""
+        return scope_for(self.needs)
 
     @property
     def summary(self) -> str:

@@ -5,10 +5,10 @@ from typing import Any, Final, Literal
 from api import answers, answers_queues
 from api.answers import Listing, PaymentAnswer, Shape, TransitionAnswer
 from api.answers_queues import Moment, Timeline
-from api.keys import KeyScope
 from api.operation import Call, Operation, Repeats
 from api.payment_forms import CreateBody, PaymentsQuery, ResolveBody, TrackBody
 from api.reading import Listed
+from service.permissions import Permission
 from storage import history, listing, story, telling
 from storage.engine import Unit
 from storage.listing import Place, Wanted
@@ -184,7 +184,7 @@ OPERATIONS: Final = (
         "/v1/payments",
         "create_payment",
         "Payments",
-        KeyScope.WRITE,
+        Permission.WRITE,
         create,
         PaymentAnswer,
         body=CreateBody,
@@ -196,7 +196,7 @@ OPERATIONS: Final = (
         "/v1/payments/track",
         "track_payment",
         "Payments",
-        KeyScope.WRITE,
+        Permission.WRITE,
         track,
         PaymentAnswer,
         body=TrackBody,
@@ -208,21 +208,21 @@ OPERATIONS: Final = (
         "/v1/payments",
         "list_payments",
         "Payments",
-        KeyScope.READ,
+        Permission.READ,
         find,
         Listing[PaymentAnswer],
         query=PaymentsQuery,
         refusals={404: "no such account"},
     ),
     Operation(
-        "GET", "/v1/payments/{id}", "get_payment", "Payments", KeyScope.READ, show, PaymentAnswer, refusals=_UNKNOWN
+        "GET", "/v1/payments/{id}", "get_payment", "Payments", Permission.READ, show, PaymentAnswer, refusals=_UNKNOWN
     ),
     Operation(
         "GET",
         "/v1/payments/{id}/transitions",
         "list_transitions",
         "Payments",
-        KeyScope.READ,
+        Permission.READ,
         transitions,
         Transitions,
         refusals=_UNKNOWN,
@@ -232,7 +232,7 @@ OPERATIONS: Final = (
         "/v1/payments/{id}/timeline",
         "get_timeline",
         "Payments",
-        KeyScope.READ,
+        Permission.READ,
         timeline,
         Timeline,
         refusals=_UNKNOWN,
@@ -242,7 +242,7 @@ OPERATIONS: Final = (
         "/v1/payments/{id}/refresh",
         "refresh_payment",
         "Payments",
-        KeyScope.WRITE,
+        Permission.WRITE,
         refresh,
         PaymentAnswer,
         repeats=Repeats.MAY,
@@ -253,7 +253,7 @@ OPERATIONS: Final = (
         "/v1/payments/{id}/cancel",
         "cancel_payment",
         "Payments",
-        KeyScope.WRITE,
+        Permission.WRITE,
         cancel,
         PaymentAnswer,
         repeats=Repeats.MAY,
@@ -264,7 +264,7 @@ OPERATIONS: Final = (
         "/v1/payments/{id}/resolve",
         "resolve_payment",
         "Payments",
-        KeyScope.OPERATE,
+        Permission.OPERATE,
         resolve,
         PaymentAnswer,
         body=ResolveBody,

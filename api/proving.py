@@ -5,8 +5,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from api.answers import Shape
-from api.keys import KeyScope
 from api.operation import Call, Operation, Plain
+from service.permissions import Permission
 
 
 class FaultAnswer(Shape):
@@ -71,7 +71,7 @@ OPERATIONS: Final = (
         "/v1/payments/{id}/proof",
         "prove_payment",
         "Audit",
-        KeyScope.READ,
+        Permission.READ,
         prove,
         ProofAnswer,
         refusals=_NO_PAYMENT,
@@ -81,7 +81,7 @@ OPERATIONS: Final = (
         "/v1/payments/{id}/export",
         "export_payment",
         "Audit",
-        KeyScope.OPERATE,
+        Permission.EXPORT,
         export,
         None,
         media_types=("application/x-ndjson",),

@@ -7,10 +7,10 @@ from pydantic import Field
 from api import answers, answers_queues
 from api.answers import Listing, Shape
 from api.answers_queues import MessageAnswer, OwedAnswer, OwedWithAttempts, RejectedAnswer
-from api.keys import KeyScope
 from api.operation import Call, Operation, Plain, Repeats
 from api.payments import place_of
 from api.queue_forms import MessagesQuery, OwedQuery, ReasonBody, RedriveBody, RejectedQuery
+from service.permissions import Permission
 from storage import inbox, listing, outbox
 from storage.engine import Unit
 from storage.errors import NotFound
@@ -126,7 +126,8 @@ async def find_rejected(call: Call) -> Listing[RejectedAnswer]:
     if query.reason is not None:
         among["reason"] = [query.reason]
     page = await call.read(lambda unit: listing.rejected(unit, Wanted(among), place_of(query)))
-    made = [answers_queues.rejected(row) for row in page.rows]
+    shows_client = call.may(Permission.PERSONAL)
+    made = [answers_queues.rejected(row, shows_client=shows_client) for row in page.rows]
     return Listing[RejectedAnswer](**answers.listing(made, page, is_backwards=query.is_backwards))
 
 
@@ -138,7 +139,7 @@ async def show_rejected(call: Call) -> RejectedAnswer:
         if not page.rows:
             raise NotFound(f"no rejected delivery {call.path['id']}", param="id")
         call.check(page.rows[0].account)
-        return answers_queues.rejected(page.rows[0])
+        return answers_queues.rejected(page.rows[0], shows_client=call.may(Permission.PERSONAL))
 
     return await call.read(read)
 
@@ -162,7 +163,7 @@ OPERATIONS: Final = (
         "/v1/inbox",
         "list_inbox",
         "Inbox",
-        KeyScope.READ,
+        Permission.READ,
         find_messages,
         Listing[MessageAnswer],
         query=MessagesQuery,
@@ -173,7 +174,7 @@ OPERATIONS: Final = (
         "/v1/inbox/{id}",
         "get_inbox_message",
         "Inbox",
-        KeyScope.READ,
+        Permission.READ,
         show_message,
         MessageAnswer,
         refusals=_NO_MESSAGE,
@@ -183,7 +184,7 @@ OPERATIONS: Final = (
         "/v1/inbox/{id}/body",
         "get_inbox_body",
         "Inbox",
-        KeyScope.OPERATE,
+        Permission.BODIES,
         raw_message,
         None,
         media_types=("application/octet-stream",),
@@ -194,7 +195,7 @@ OPERATIONS: Final = (
         "/v1/inbox/{id}/replay",
         "replay_inbox_message",
         "Inbox",
-        KeyScope.OPERATE,
+        Permission.OPERATE,
         replay_message,
         MessageAnswer,
         body=ReasonBody,
@@ -206,7 +207,7 @@ OPERATIONS: Final = (
         "/v1/outbox",
         "list_outbox",
         "Outbox",
-        KeyScope.READ,
+        Permission.READ,
         find_owed,
         Listing[OwedAnswer],
         query=OwedQuery,
@@ -217,7 +218,7 @@ OPERATIONS: Final = (
         "/v1/outbox/redrive",
         "redrive_outbox",
         "Outbox",
-        KeyScope.OPERATE,
+        Permission.OPERATE,
         redrive_many,
         Redriven,
         body=RedriveBody,
@@ -229,7 +230,7 @@ OPERATIONS: Final = (
         "/v1/outbox/{id}",
         "get_outbox_message",
         "Outbox",
-        KeyScope.READ,
+        Permission.READ,
         show_owed,
         OwedWithAttempts,
         refusals=_NO_OWED,
@@ -239,7 +240,7 @@ OPERATIONS: Final = (
         "/v1/outbox/{id}/redrive",
         "redrive_outbox_message",
         "Outbox",
-        KeyScope.OPERATE,
+        Permission.OPERATE,
         redrive_one,
         OwedAnswer,
         body=ReasonBody,
@@ -251,7 +252,7 @@ OPERATIONS: Final = (
         "/v1/rejected",
         "list_rejected",
         "Rejected deliveries",
-        KeyScope.READ,
+        Permission.READ,
         find_rejected,
         Listing[RejectedAnswer],
         query=RejectedQuery,
@@ -262,7 +263,7 @@ OPERATIONS: Final = (
         "/v1/rejected/{id}",
         "get_rejected",
         "Rejected deliveries",
-        KeyScope.READ,
+        Permission.READ,
         show_rejected,
         RejectedAnswer,
         refusals=_NO_REJECTED,

@@ -14,7 +14,8 @@ from console.figures import Figuring
 from console.overview import shown
 from console.page import Pages
 from console.parts import Parts
-from console.person import Role
+from console.person import Person
+from service.permissions import Permission
 from storage.errors import NotFound
 
 _HERE: Final = "/console/accounts"
@@ -32,7 +33,7 @@ def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
         if account is None:
             raise NotFound("no account of that name is in the settings", param="account")
         found = await parts.read(lambda unit: look(unit, account, parts.clock()))
-        is_admin = request.state.person.role.allows(Role.ADMIN)
+        person: Person = request.state.person
         return await pages.show(
             request,
             "account.html",
@@ -40,7 +41,7 @@ def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
             chart=_chart(found["days"]),
             account=account,
             links=links,
-            shows_settings=is_admin,
+            shows_settings=person.may(Permission.SETTINGS),
         )
 
     return [Route(_HERE, every, methods=["GET"]), Route(f"{_HERE}/{{name}}", one, methods=["GET"])]

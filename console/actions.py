@@ -1,4 +1,4 @@
-"""Acting: what every form that does something has in common. Who may, why, and what is said afterwards."""
+"""Acting: what every form that does something has in common. Who, why, and what is said afterwards."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from console.errors import InvalidForm, RoleMissing
+from console.errors import InvalidForm
 from console.guards import local
 from console.page import Pages
 from console.parts import Commands, Parts
-from console.person import Person, Role
+from console.person import Person
 
 #: As long as the commands take.
 _LONGEST_REASON: Final = 2000
@@ -63,16 +63,6 @@ Does = Callable[[Act], Awaitable[Done]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def require(request: Request, role: Role) -> Person:
-    """The person of the request; raises RoleMissing where they may not do what the role may."""
-    person: Person = request.state.person
-    if not person.role.allows(role):
-        raise RoleMissing(
-            f"your role is {person.role.value}, and this needs {role.value}; ask an admin of this console"
-        )
-    return person
-
-
 def reason_of(form: ImmutableMultiDict[str, str], *, is_needed: bool) -> str:
     """The reason as it is kept; raises InvalidForm where it is missing or too long."""
     reason = form.get("reason", "").replace("\r\n", "\n").strip()
@@ -88,18 +78,17 @@ def acting(
     pages: Pages,
     does: Does,
     *,
-    role: Role = Role.OPERATOR,
     needs_reason: bool = False,
     back: str = "/console/",
 ) -> Endpoint:
-    """An endpoint for POST that does it once the person may, and goes back to the page by 303 with what is said.
+    """An endpoint for POST that does it, and goes back to the page by 303 with what is said.
 
-    Session, origin and the form's token are checked before (console/application.py). A ServiceError becomes a page in
-    words, with its status; what was recorded until then is recorded.
+    Session, origin, the form's token and the permission are checked before (console/application.py). A ServiceError
+    becomes a page in words, with its status; what was recorded until then is recorded.
     """
 
     async def endpoint(request: Request) -> Response:
-        person = require(request, role)
+        person: Person = request.state.person
         form: ImmutableMultiDict[str, str] = request.state.form
         act = Act(parts, request, person, form, reason_of(form, is_needed=needs_reason))
         done = await does(act)

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from console.access import Access
 from console.errors import HttpsRequired, NotFromHere, NotLoggedIn, PasswordIsTemporary
 from console.guards import SAFE, check_origin, form_of, guard
 from console.page import Pages
@@ -40,6 +41,7 @@ class Console(BaseRoute):
     def __init__(self, parts: Parts, pages: Pages, sessions: Sessions, routes: Sequence[BaseRoute]) -> None:
         self._parts, self._pages, self._sessions = parts, pages, sessions
         self._router = Router(routes, redirect_slashes=False)
+        self._access = Access(routes)
         pages.is_served = self._is_served
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -79,10 +81,14 @@ class Console(BaseRoute):
         try:
             answer = await self._entered(request)
             if answer is None:
+                self._access.check(inner, request.state.person)
                 await self._router(inner, _again(state, receive), guarded)
             else:
                 await answer(inner, receive, guarded)
         except Exception as error:
+            if is_begun and isinstance(error, ServiceError):  # the server breaks the connection off
+                log.info("request.broken_off", request_id=request_id, code=error.code)
+                return
             if is_begun:
                 raise
             response = await self._told(request, error)

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from storage.tables import InboxMessage, RejectedDelivery
@@ -31,6 +31,10 @@ class Contents:
     exact: str = ""  #: as text where they are text, else in hexadecimal
     pretty: str | None = None  #: the same JSON, one value a line; None for anything else
     left_off: int = 0  #: bytes that are not in `exact`
+
+    def withheld(self) -> "Contents":
+        """Return the kind and size alone."""
+        return replace(self, exact="", pretty=None)
 
 
 def contents(message: InboxMessage | RejectedDelivery) -> Contents:

@@ -38,6 +38,14 @@ class PasswordIsTemporary(ServiceError):
     status = 403
 
 
+class ExportBrokenOff(ServiceError):
+    """The export ends before its last row, since the session has ended or the service stops."""
+
+    type = "api_error"
+    code = "export_broken_off"
+    status = 503
+
+
 class TableIsReadOnly(ServiceError):
     """The rows of a table are made by what happens; they are changed by the console's own forms, or not at all."""
 

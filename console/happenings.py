@@ -1,13 +1,14 @@
 """What happened to one payment, as the entries of a page: each with a sentence and its details. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from console import origin
 from console.contents import Contents, contents
 from providers.contract import Scheme
+from service.permissions import Permission
 from statemachine import statements
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
@@ -44,6 +45,7 @@ class Bytes:
     origin: Sequence[origin.Fact]
     download: str | None  #: where all of its bytes are
     scrubbed_at: datetime | None = None
+    is_withheld: bool = False  #: bytes and headers need a permission that the person has not
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,8 @@ _ICONS: Final = {Source.POLL: "ask", Source.LIST: "ask", Source.CREATE: "call", 
 _SAID_ONCE: Final = (Source.OPERATOR, Source.POLLER)
 
 
-def entries(page: StoryPage, scheme: Scheme | None) -> list[Entry]:
-    """The page's happenings in its order."""
+def entries(page: StoryPage, scheme: Scheme | None, permissions: frozenset[Permission]) -> list[Entry]:
+    """The page's happenings in its order, without what the permissions do not cover."""
     by_cause: dict[str, list[Transition]] = {}
     for transition in page.transitions:
         by_cause.setdefault(transition.cause, []).append(transition)
@@ -108,14 +110,28 @@ def entries(page: StoryPage, scheme: Scheme | None) -> list[Entry]:
     for happening in page.happenings:
         if isinstance(happening, InboxMessage):
             moves = by_cause.get(happening.id, [])
-            found.append(_message(happening, page.payment.id, moves, caused.get(happening.id, []), scheme))
+            entry = _message(happening, page.payment.id, moves, caused.get(happening.id, []), scheme)
+            found.append(_withheld(entry, permissions))
         elif isinstance(happening, DeliveryAttempt):
             found.append(_attempt(happening, owed))
         elif isinstance(happening, OperatorAction):
             found.append(_action(happening, page.payment.id))
         else:
-            found.append(_refused(happening, scheme))
+            shows_client = Permission.PERSONAL in permissions
+            found.append(_withheld(_refused(happening, scheme, shows_client=shows_client), permissions))
     return found
+
+
+def _withheld(entry: Entry, permissions: frozenset[Permission]) -> Entry:
+    """The entry without the bytes and headers that the permissions do not cover."""
+    held = entry.bytes
+    if held is None:
+        return entry
+    if Permission.BODIES not in permissions:
+        held = replace(held, contents=held.contents.withheld(), download=None, is_withheld=True)
+    if Permission.HEADERS not in permissions:
+        held = replace(held, headers=(), origin=origin.without_headers(held.origin), is_withheld=True)
+    return replace(entry, bytes=held)
 
 
 def _message(
@@ -225,16 +241,17 @@ def _action(action: OperatorAction, payment_id: str) -> Entry:
     )
 
 
-def _refused(rejected: RejectedDelivery, scheme: Scheme | None) -> Entry:
+def _refused(rejected: RejectedDelivery, scheme: Scheme | None, *, shows_client: bool) -> Entry:
     facts = origin.of_rejected(rejected, scheme)
     line = Line("quarantined", facts[0][1], "bad")
+    whence = f", from {shown(rejected.client)}" if shows_client else ""
     hint = Line("to do", "mend the key or the clock, and redeem it from the quarantine", "quiet")
     return Entry(
         id=rejected.id,
         at=rejected.received_at,
         sort="refused",
         icon="in",
-        title=f"A delivery to this payment's URL was refused, from {shown(rejected.client)}",
+        title=f"A delivery to this payment's URL was refused{whence}",
         tone="bad",
         lines=[line, hint],
         bytes=Bytes(

@@ -19,14 +19,14 @@ from console.person import Person
 from statemachine.errors import ServiceError
 from storage import console_sessions
 from storage.engine import Unit
-from storage.errors import NotFound, StorageUnavailable
+from storage.errors import StorageUnavailable
 
 log = structlog.get_logger()
 
 #: Seconds between two looks; of all who wait together.
 LOOK_EVERY: Final = 1.0
 
-#: Seconds after which a silent stream sends a comment, and whether its session is still open is looked at again.
+#: Seconds after which a silent stream sends a comment.
 BEAT: Final = 15.0
 
 #: Seconds after which a stream ends; a page comes again by itself.
@@ -55,6 +55,8 @@ class Live:
         self._parts, self._read, self._most = parts, read, most
         self._keys: Counter[str] = Counter()
         self._marks: Mapping[str, str] = {}
+        self._sessions: Counter[str] = Counter()
+        self._open: frozenset[str] = frozenset()  # those of the sessions that were open at the last look
         self._looked_at = float("-inf")
         self._turn = asyncio.Lock()
 
@@ -78,20 +80,22 @@ class Live:
     async def _events(self, request: Request, key: str) -> AsyncIterator[bytes]:
         person: Person = request.state.person
         ends_at, beat_at, told = time.monotonic() + LONGEST, time.monotonic() + BEAT, None
+        session = person.session_id
         self._keys[key] += 1
+        self._sessions[session] += 1
         try:
             yield b"retry: 2000\n\n"
             while time.monotonic() < ends_at and not self._parts.stopping.is_set():
-                mark = await self._mark(key)
+                mark = await self._mark(key, session)
+                if session not in self._open:
+                    yield b"event: over\ndata: session\n\n"
+                    return
                 if mark is None:
                     return
                 if mark != told:
                     told = mark
                     yield f"data: {mark}\n\n".encode()
                 if time.monotonic() >= beat_at:
-                    if not await self._is_open(person):
-                        yield b"event: over\ndata: session\n\n"
-                        return
                     beat_at = time.monotonic() + BEAT
                     yield b": still here\n\n"
                 await self._pause()
@@ -99,27 +103,31 @@ class Live:
             log.info("request.refused", request_id=request.state.request_id, code=away.code, status=away.status)
         finally:
             self._keys[key] -= 1
+            self._sessions[session] -= 1
             self._keys += Counter()  # drops what nobody waits for
+            self._sessions += Counter()
 
-    async def _mark(self, key: str) -> str | None:
-        """The mark as of at most a look ago; None where there is no such thing. Raises StorageUnavailable."""
+    async def _mark(self, key: str, session: str) -> str | None:
+        """The mark as of at most a look ago, with the sessions that were open then; None where there is no such thing.
+
+        Raises StorageUnavailable.
+        """
         asked_at = time.monotonic()
         async with self._turn:
-            if self._looked_at < asked_at - LOOK_EVERY or (self._looked_at < asked_at and key not in self._marks):
+            is_known = key in self._marks and session in self._open
+            if self._looked_at < asked_at - LOOK_EVERY or (self._looked_at < asked_at and not is_known):
                 await asyncio.sleep(max(0.0, self._looked_at + LOOK_EVERY - time.monotonic()))
-                keys, looked_at = sorted(self._keys), time.monotonic()
-                self._marks = await self._parts.read(lambda unit: self._read(unit, keys))
+                keys, sessions, looked_at = sorted(self._keys), sorted(self._sessions), time.monotonic()
+                self._marks, self._open = await self._parts.read(lambda unit: self._look(unit, keys, sessions))
                 self._looked_at = looked_at
             return self._marks.get(key)
 
-    async def _is_open(self, person: Person) -> bool:
-        """Whether the session still opens anything. A page that waits is no use of it."""
+    def _look(
+        self, unit: Unit, keys: Sequence[str], sessions: Sequence[str]
+    ) -> tuple[Mapping[str, str], frozenset[str]]:
+        """The marks, and which sessions still open anything; a page that waits is no use of its session."""
         now, idle = self._parts.clock(), self._parts.bounds.idle
-        try:
-            kept = await self._parts.read(lambda unit: console_sessions.get(unit, person.session_id))
-        except NotFound:
-            return False
-        return console_sessions.is_open(kept, now, idle)
+        return self._read(unit, keys), console_sessions.open_among(unit, sessions, now, idle)
 
     async def _pause(self) -> None:
         """Return after a look's time, or at once when the service stops."""

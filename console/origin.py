@@ -27,6 +27,12 @@ _SHOWN: Final = 90
 
 Fact = tuple[str, str]
 
+_SIGNATURE: Final = "signature"
+_SIGNED_TIME: Final = "signed time"
+
+#: Facts that hold a header's value.
+_QUOTING: Final = frozenset({_SIGNATURE, _SIGNED_TIME})
+
 
 def of_message(message: InboxMessage, scheme: Scheme | None) -> list[Fact]:
     """Name and value of everything that says who made the statement."""
@@ -42,6 +48,11 @@ def of_message(message: InboxMessage, scheme: Scheme | None) -> list[Fact]:
     return [("origin", f"recorded by {shown(message.source)}")]
 
 
+def without_headers(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts without those that quote a header."""
+    return [fact for fact in facts if fact[0] not in _QUOTING]
+
+
 def of_rejected(rejected: RejectedDelivery, scheme: Scheme | None) -> list[Fact]:
     """Name and value of everything that was looked at, and why it was not believed."""
     why = REJECTIONS.get(rejected.reason, "it could not be verified")
@@ -52,9 +63,9 @@ def _signed(message: InboxMessage | RejectedDelivery, scheme: Scheme | None) -> 
     if scheme is None:
         return
     yield "scheme", scheme.words
-    yield "signature", _header(message.headers, scheme.header)
+    yield _SIGNATURE, _header(message.headers, scheme.header)
     if scheme.time_header not in (None, scheme.header):
-        yield "signed time", _header(message.headers, scheme.time_header)
+        yield _SIGNED_TIME, _header(message.headers, scheme.time_header)
 
 
 def _matched(message: InboxMessage) -> Iterator[Fact]:

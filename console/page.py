@@ -11,10 +11,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from console.filters import FILTERS
 from console.parts import Parts
-from console.person import Person, Role
+from console.person import Person
 from console.sessions import Cookies
 from console.signing import FLASH
 from console.static_files import StaticFiles
+from service.permissions import Permission
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 
@@ -26,7 +27,7 @@ class Entry:
     name: str
     label: str
     path: str
-    role: Role = Role.VIEWER
+    needs: Permission = Permission.READ
 
 
 #: In the order in which an operator looks.
@@ -40,7 +41,7 @@ NAVIGATION: Final = (
     Entry("reconciliations", "Reconciliations", "/console/tables/reconciliations/list"),
     Entry("actions", "Actions", "/console/tables/actions/list"),
     Entry("audit", "Audit", "/console/tables/audit/list"),
-    Entry("people", "People", "/console/people", Role.ADMIN),
+    Entry("people", "People", "/console/people", Permission.ADMIN),
 )
 
 
@@ -80,10 +81,7 @@ class Pages:
         shown = [
             entry
             for entry in NAVIGATION
-            if person is not None
-            and not person.must_change
-            and person.role.allows(entry.role)
-            and self.is_served(entry.path)
+            if person is not None and not person.must_change and person.may(entry.needs) and self.is_served(entry.path)
         ]
         return {
             "person": person,

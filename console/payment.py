@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from console.actions import require
 from console.drawing import Drawing, Passage
 from console.happenings import entries
 from console.live import Live
 from console.page import Pages
 from console.parts import Account, Parts
-from console.person import Role
+from console.person import Person
 from console.sheet import draw
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
@@ -86,9 +85,13 @@ class PaymentPage:
         now = self.parts.clock()
         read = await self.parts.read(lambda unit: _read(unit, payment_id, place, now))
         why = await self.parts.in_thread(lambda: self.parts.asking.why(read.page.payment, now))
-        return await self.pages.show(request, "payment.html", **self._context(read, why, now, before=place))
+        return await self.pages.show(
+            request, "payment.html", **self._context(read, why, now, request.state.person, before=place)
+        )
 
-    def _context(self, read: _Read, why: str | None, now: datetime, *, before: str | None) -> dict[str, Any]:
+    def _context(
+        self, read: _Read, why: str | None, now: datetime, person: Person, *, before: str | None
+    ) -> dict[str, Any]:
         page, payment = read.page, read.page.payment
         account = self.parts.accounts.get(payment.account)
         lifecycle = account.lifecycles.get(payment.kind) if account else None
@@ -117,7 +120,7 @@ class PaymentPage:
             "drawing": drawing_of(lifecycle, page.transitions, payment.state),
             "transitions": page.transitions,
             "effects": effects_of(page.owed, page.attempts),
-            "entries": entries(page, account.authentication if account else None),
+            "entries": entries(page, account.authentication if account else None, person.permissions),
             "on_page": {happening.id for happening in page.happenings},
             "older": page.older,
             "before": before,
@@ -142,7 +145,6 @@ class PaymentPage:
 
     async def export(self, request: Request) -> Response:
         """The payment's rows with digests and bytes as JSON lines, to be checked without this program."""
-        require(request, Role.OPERATOR)
         payment_id = request.path_params["id"]
         file = await self.parts.in_thread(lambda: self._exported(payment_id))
         name = f'attachment; filename="payment-{payment_id}.ndjson"'
@@ -171,7 +173,6 @@ class PaymentPage:
 
     async def body(self, request: Request) -> Response:
         """The exact bytes of one message; raises NotFound."""
-        require(request, Role.OPERATOR)
         message_id = request.path_params["id"]
         message = await self.parts.read(lambda unit: inbox.get(unit, message_id))
         headers = {

@@ -7,12 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from console.actions import Act, Done, acting, require
+from console.actions import Act, Done, acting
 from console.errors import InvalidForm
 from console.page import Pages
 from console.parts import Parts
 from console.passwords import hashed, made
-from console.person import Role, name_of, new_person
+from console.person import Person, name_of, new_person
+from service.permissions import Role
 from statemachine.errors import ServiceError
 from storage import console_sessions, operators, people
 from storage.engine import Unit
@@ -28,18 +29,18 @@ def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
     return [
         Route(_HERE, page.show, methods=["GET"]),
         Route(_HERE, page.add, methods=["POST"]),
-        Route(f"{_HERE}/{{id}}/role", acting(parts, pages, change_role, role=Role.ADMIN, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/role", acting(parts, pages, change_role, back=_HERE), methods=["POST"]),
         Route(
             f"{_HERE}/{{id}}/disable",
-            acting(parts, pages, disable, role=Role.ADMIN, needs_reason=True, back=_HERE),
+            acting(parts, pages, disable, needs_reason=True, back=_HERE),
             methods=["POST"],
         ),
         Route(
             f"{_HERE}/{{id}}/enable",
-            acting(parts, pages, enable, role=Role.ADMIN, needs_reason=True, back=_HERE),
+            acting(parts, pages, enable, needs_reason=True, back=_HERE),
             methods=["POST"],
         ),
-        Route(f"{_HERE}/{{id}}/logout", acting(parts, pages, log_out, role=Role.ADMIN, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/logout", acting(parts, pages, log_out, back=_HERE), methods=["POST"]),
         Route(f"{_HERE}/{{id}}/password", page.reset, methods=["POST"]),
     ]
 
@@ -53,12 +54,12 @@ class People:
 
     async def show(self, request: Request) -> Response:
         """Everybody, with where they are logged in."""
-        require(request, Role.ADMIN)
         return await self._page(request)
 
     async def add(self, request: Request) -> Response:
         """Somebody may log in from now on, with a password that is shown this once."""
-        admin, form = require(request, Role.ADMIN), request.state.form
+        admin: Person = request.state.person
+        form = request.state.form
         try:
             name, role = name_of(form.get("name", "")), role_of(form.get("role", ""))
             password = made()
@@ -79,7 +80,8 @@ class People:
 
     async def reset(self, request: Request) -> Response:
         """Another password for somebody, shown this once; their sessions end."""
-        admin, person_id = require(request, Role.ADMIN), request.path_params["id"]
+        admin: Person = request.state.person
+        person_id = request.path_params["id"]
         password = made()
         kept = await self.parts.passwords.do(lambda: hashed(password))
         now = self.parts.clock()

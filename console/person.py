@@ -3,27 +3,14 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from console.errors import InvalidForm
+from service.permissions import ROLES, Permission, Role
 from storage.ids import new_id
 from storage.tables_console import ConsolePerson
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,62}[a-z0-9])?", re.ASCII)
-
-
-class Role(StrEnum):
-    """What a person may do. Each may do what those before it may."""
-
-    VIEWER = "viewer"  #: read everything but other people
-    OPERATOR = "operator"  #: ask, cancel, resolve, replay, redrive, redeem
-    ADMIN = "admin"  #: people
-
-    def allows(self, needed: "Role") -> bool:
-        """Whether somebody of this role may do what the other may."""
-        order = list(Role)
-        return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +24,13 @@ class Person:
     must_change: bool = False  #: the password was given by somebody else, and is to be changed before anything else
 
     @property
-    def may_act(self) -> bool:
-        """Whether they may do something about a payment."""
-        return self.role.allows(Role.OPERATOR)
+    def permissions(self) -> frozenset[Permission]:
+        """Everything that the role grants."""
+        return ROLES[self.role]
 
-    @property
-    def is_admin(self) -> bool:
-        """Whether they see to who may use the console."""
-        return self.role is Role.ADMIN
+    def may(self, permission: Permission | str) -> bool:
+        """Return True where the role grants the permission; raises ValueError for a name that is none."""
+        return Permission(permission) in self.permissions
 
 
 def new_person(name: str, role: Role, password_hash: str, now: datetime, *, is_temporary: bool) -> ConsolePerson:

@@ -10,8 +10,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from console.parts import Parts
-from console.person import Person, Role
+from console.person import Person
 from console.signing import digest_of, new_secret
+from service.permissions import Role
 from storage import console_sessions
 from storage.engine import Unit
 from storage.errors import StorageUnavailable

@@ -1,5 +1,6 @@
 """Who is logged in to the console: found by the digest of what the browser keeps, ended at once when revoked."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -42,6 +43,22 @@ def by_digest(unit: Unit, digest: str) -> tuple[ConsoleSession, ConsolePerson] |
 def is_open(session: ConsoleSession, now: datetime, idle: timedelta) -> bool:
     """Whether the session opens anything at that instant, where it ends after so long without use."""
     return session.revoked_at is None and now < session.expires_at and now < session.last_seen_at + idle
+
+
+def open_among(unit: Unit, session_ids: Sequence[str], now: datetime, idle: timedelta) -> frozenset[str]:
+    """Those of the sessions that still open something, of people who are not disabled; in one query."""
+    query = (
+        select(_table.c.id)
+        .join(_person, _person.c.id == _table.c.person_id)
+        .where(
+            _table.c.id.in_(session_ids),
+            _table.c.revoked_at.is_(None),
+            _table.c.expires_at > now,
+            _table.c.last_seen_at > now - idle,
+            _person.c.disabled_at.is_(None),
+        )
+    )
+    return frozenset(str(row[0]) for row in unit.execute(query))
 
 
 def of_person(unit: Unit, person_id: str) -> list[ConsoleSession]:

@@ -25,6 +25,7 @@ from console.tables.many import steps
 from console.tables.queues import Inbox, Outbox, Quarantine, is_dead, is_replayable
 from console.tables.records import Actions, Heads, Payments, Reconciliations
 from console.tables.view import Table
+from storage.errors import NotFound
 from storage.telling import shown
 
 PATH: Final = "/console/tables"
@@ -41,7 +42,7 @@ def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
     acting = [Route(path, do, methods=["POST"]) for path, do in steps(parts, pages)]
     inside = [
         Route("/", _to_first, methods=["GET"]),
-        *(Route(f"/{table.key}/export", partial(_export, table), methods=["GET"]) for table in admin.tables),
+        Route("/{key}/export", partial(_export, admin.tables), methods=["GET"]),
         *acting,
         *admin.routes,
     ]
@@ -52,7 +53,10 @@ async def _to_first(_request: Request) -> Response:
     return RedirectResponse(f"{PATH}/payments/list", 303)
 
 
-async def _export(table: Table, request: Request) -> Response:
+async def _export(tables: Sequence[Table], request: Request) -> Response:
+    table = next((table for table in tables if table.key == request.path_params["key"]), None)
+    if table is None:
+        raise NotFound("no such table", param="table")
     return exported(table, request)
 
 

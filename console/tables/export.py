@@ -12,10 +12,15 @@ from starlette.responses import StreamingResponse
 from starlette_admin.export import ExportConfig
 from starlette_admin.export.helpers import escape_formula
 
+from console.errors import ExportBrokenOff
+from console.person import Person
 from console.tables.asked import Asked, read
 from console.tables.view import Table
+from service.permissions import COLUMNS, Permission
+from storage import console_sessions
 from storage.columns import table_of
-from storage.sifting import Line, Place
+from storage.engine import Unit
+from storage.sifting import Line, Place, Sifted
 
 #: Rows of one export; whoever needs more asks for a range of time after the other, or uses `receipted audit export`.
 LIMITS: Final = ExportConfig(max_rows=100_000)
@@ -26,20 +31,33 @@ _AT_ONCE: Final = 1_000
 def exported(table: Table, request: Request) -> StreamingResponse:
     """The rows that the address asks for, the newest first; raises InvalidForm before anything is sent."""
     asked = read(request.query_params, table.choices)
-    names = [column.name for column in table_of(table.shelf.model).c if column.name not in table.shelf.without]
+    person: Person = request.state.person
+    columns = [column.name for column in table_of(table.shelf.model).c if column.name not in table.shelf.without]
+    names = [name for name in columns if COLUMNS.get(name, Permission.READ) in person.permissions]
     if table.shelf.sized is not None:
         names.append("size_bytes")
     name = f"receipted-{table.key}-{table.parts.clock():%Y%m%dT%H%M%SZ}.csv"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_written(table, asked, names), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(
+        _written(table, asked, names, person), media_type="text/csv; charset=utf-8", headers=headers
+    )
 
 
-async def _written(table: Table, asked: Asked, names: Sequence[str]) -> AsyncIterator[bytes]:
+async def _written(table: Table, asked: Asked, names: Sequence[str], person: Person) -> AsyncIterator[bytes]:
+    """The rows; raises ExportBrokenOff where they may not be read to the end, so that no part passes for the whole."""
     yield _csv([names])
     left, after = LIMITS.max_rows or 0, asked.after
-    while left > 0 and not table.parts.stopping.is_set():
+    parts, session = table.parts, person.session_id
+    while left > 0:
         place = Place(min(_AT_ONCE, left), after)
-        found = await table.parts.read(lambda unit: table.lines(unit, asked, place))  # noqa: B023 - done within the turn
+
+        def read(unit: Unit, place: Place = place) -> Sifted | None:
+            is_open = console_sessions.open_among(unit, [session], parts.clock(), parts.bounds.idle)
+            return table.lines(unit, asked, place) if is_open else None
+
+        found = await parts.read(read)
+        if found is None or parts.stopping.is_set():
+            raise ExportBrokenOff
         if found.lines:
             yield _csv([[_cell(line, name) for name in names] for line in found.lines])
         left, after = left - len(found.lines), found.after

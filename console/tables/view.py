@@ -11,8 +11,10 @@ from starlette_admin.types import ListParams
 
 from console.errors import TableIsReadOnly
 from console.parts import Parts
+from console.person import Person
 from console.tables.asked import Asked, Choice, read
 from console.tables.cells import Cell
+from service.permissions import COLUMNS, Permission, visible
 from storage import searching, sifting
 from storage.engine import Unit
 from storage.ids import is_id
@@ -114,7 +116,9 @@ class Table(BaseModelView):
         request.state.tabled = await self.parts.read(
             lambda unit: self._tabled(unit, asked, limit, is_ascending=is_ascending)
         )
-        return cast("Tabled", request.state.tabled).found.lines
+        person: Person = request.state.person
+        lines = cast("Tabled", request.state.tabled).found.lines
+        return [visible(line, person.permissions) for line in lines]
 
     async def count(self, request: Request, q: str | None = None, filters: Any = None) -> int:
         """As far as it was counted along with the page."""
@@ -124,7 +128,9 @@ class Table(BaseModelView):
         """The row with everything that is kept of it."""
         if not self.detail_template or not is_id(str(pk)):
             return None
-        return await self.parts.read(lambda unit: self.row(unit, str(pk)))
+        person: Person = request.state.person
+        line = await self.parts.read(lambda unit: self.row(unit, str(pk)))
+        return None if line is None else visible(line, person.permissions)
 
     async def find_by_pks(self, request: Request, pks: list[Any]) -> Sequence[Line]:
         """Those of the rows that there are."""
@@ -175,7 +181,9 @@ class Table(BaseModelView):
         """What the list's template shows beside the rows."""
         tabled: Tabled = request.state.tabled
         head = next((field for field in self.fields if isinstance(field, Cell) and field.is_head), None)
-        many = self.many() if request.state.person.may_act else None
+        person: Person = request.state.person
+        fields = [field for field in self.fields if COLUMNS.get(field.name, Permission.READ) in person.permissions]
+        many = self.many() if person.may(Permission.OPERATE) else None
         return {
             "table": self,
             "tabled": tabled,
@@ -188,6 +196,7 @@ class Table(BaseModelView):
             "exported": f"/console/tables/{self.key}/export?{self._query(tabled.asked)}",
             "here_again": self._address(tabled, params, after=tabled.asked.after),
             "many": many,
+            "fields": fields,
         }
 
     def _tabled(self, unit: Unit, asked: Asked, limit: int, *, is_ascending: bool) -> Tabled:

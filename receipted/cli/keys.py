@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from api.keys import Environment, KeyScope, made, rotated
+from api.keys import Environment, made, rotated
 from receipted.cli import output
 from receipted.cli.context import AsJson, By, example, opened, subcommands
 from receipted.cli.exits import InvalidInput
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import span_of
+from service.permissions import KeyScope
 from storage import api_keys, operators
 from storage.tables_api import ApiKey
 

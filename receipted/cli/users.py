@@ -8,12 +8,13 @@ import typer
 
 from console.errors import InvalidForm, UnusablePassword
 from console.passwords import check, hashed
-from console.person import Role, name_of, new_person
+from console.person import name_of, new_person
 from receipted.cli import output
 from receipted.cli.context import AsJson, By, Reason, example, opened, subcommands
 from receipted.cli.exits import InvalidInput
 from receipted.cli.lookup import find_id
 from receipted.wiring import Service
+from service.permissions import Role
 from storage import console_sessions, operators, people
 from storage.engine import Unit
 from storage.errors import NotFound

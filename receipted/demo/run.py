@@ -15,7 +15,7 @@ import uvicorn
 
 from audit.verify import Audit, Report
 from console.passwords import hashed, made
-from console.person import Role, new_person
+from console.person import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.commands import Commands
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
@@ -26,6 +26,7 @@ from receipted.settings import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
+from service.permissions import Role
 from statemachine.phases import Phase, Review
 from storage import heard, migrate, payments, people, statistics
 from storage.tables import Payment

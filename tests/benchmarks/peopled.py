@@ -6,9 +6,10 @@ from typing import Final
 
 from sqlalchemy import text
 
-from api.keys import Environment, KeyScope, made
+from api.keys import Environment, made
 from console.passwords import Cost, hashed
-from console.person import Role, new_person
+from console.person import new_person
+from service.permissions import KeyScope, Role
 from storage import api_keys, operators, people, quarantine, reconciliations
 from storage.engine import Database
 from storage.ids import new_id

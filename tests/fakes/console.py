@@ -14,13 +14,14 @@ from starlette.routing import Route
 from console.application import Console as Mounted
 from console.parts import Bounds
 from console.passwords import Cost, hashed
-from console.person import Role, new_person
+from console.person import new_person
 from console.signing import Signing, digest_of, new_secret
 from receipted import settings
 from receipted.console import console_routes, signing_keys
 from receipted.edge import Edge
 from receipted.settings import Settings
 from receipted.wiring import Service
+from service.permissions import Role
 from storage import console_sessions, people
 from storage.ids import new_id
 from storage.tables_console import ConsolePerson, ConsoleSession
@@ -41,6 +42,7 @@ class Served:
     service: Service
     routes: list[Route] = field(default_factory=list)  #: every page and form of the console
     clients: list[httpx2.Client] = field(default_factory=list)
+    mounted: list[Any] = field(default_factory=list)  #: the console as the web application has it
 
     @property
     def bounds(self) -> Bounds:
@@ -136,7 +138,7 @@ def serving(found: Settings, *, clock: Any = None) -> Iterator[Served]:
     app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
     inner = [route for route in cast("Mounted", routes[0])._router.routes if isinstance(route, Route)]
-    served = Served("", service, inner)
+    served = Served("", service, inner, mounted=list(routes))
     try:
         with listening(app) as port:
             served.base_url = f"http://127.0.0.1:{port}"

@@ -10,11 +10,12 @@ from typing import Any
 import httpx2
 from starlette.applications import Starlette
 
-from api.keys import Environment, KeyScope, made
+from api.keys import Environment, made
 from receipted.edge import Edge
 from receipted.rest import rest_routes
 from receipted.settings import Settings
 from receipted.wiring import Service
+from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
 from storage.tables import Payment

@@ -4,11 +4,12 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import httpx2
 import pytest
 
+from api.feed import Feed
 from api.keys import Environment
 from storage import api_keys, outbox
 from storage.ids import new_id
@@ -245,17 +246,97 @@ def test_a_last_id_that_is_none_is_refused(shared, given):
     assert error(shared.client().get("/v1/events", headers=headers), 400)["param"] == "Last-Event-ID"
 
 
-def test_a_stream_ends_when_its_key_does(api, monkeypatch):
-    monkeypatch.setattr("api.events._BEAT", 0.1)
-    key = api.key()
-    client = api.client(key)
-    with client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=20) as answer:
+#: Seconds within which a reader's key ends what it reads; a beat, which once looked at the key, is longer.
+WITHIN_S = 10
+
+
+def revoke(api):
+    with api.service.database.write() as unit:
+        (kept,) = api_keys.find(unit)
+        api_keys.revoke(unit, kept.id, api.service.clock())
+
+
+@contextmanager
+def busy(api):
+    """Something is owed all the time, so that no reader is ever silent."""
+    stop = threading.Event()
+
+    def work():
+        while not stop.wait(0.02):
+            owe(api)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+def test_a_stream_ends_when_its_key_does(api, monkeypatch, is_busy):
+    monkeypatch.setattr("api.events._BEAT", 600)
+    client = api.client(api.key())
+    with (
+        busy(api) if is_busy else nullcontext(),
+        client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=20) as answer,
+    ):
         lines = answer.iter_lines()
         assert next(lines) == "retry: 1000"
-        with api.service.database.write() as unit:
-            (kept,) = api_keys.find(unit)
-            api_keys.revoke(unit, kept.id, api.service.clock())
-        assert {line for line in lines if line} <= {": still here"}
+        if is_busy:
+            assert next(line for line in lines if line).startswith("id: ")
+        revoke(api)
+        began = time.monotonic()
+        for _ in lines:
+            assert time.monotonic() - began < WITHIN_S
+        assert time.monotonic() - began < WITHIN_S
+
+
+def test_a_reader_who_takes_a_page_slowly_gets_nothing_after_the_key_ended(api, monkeypatch):
+    monkeypatch.setattr("api.feed.KEY_CHECK_INTERVAL_S", 0)
+    for _ in range(5):
+        owe(api)
+    ended = threading.Event()
+    real = Feed.is_good
+
+    async def is_good(self, key_id):
+        if self.looks == 3 and not ended.is_set():
+            await asyncio.to_thread(revoke, api)
+            ended.set()
+        self.looks += 1
+        return await real(self, key_id)
+
+    monkeypatch.setattr(Feed, "is_good", is_good)
+    monkeypatch.setattr(Feed, "looks", 0, raising=False)
+    client = api.client(api.key())
+    with client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=20) as answer:
+        ids = [line for line in answer.iter_lines() if line.startswith("id: ")]
+
+    assert ids == ["id: 1", "id: 2"]
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+def test_a_long_poll_ends_when_its_key_does(api, is_busy):
+    client = api.client(api.key())
+    of_nobody = {"wait": 60, "payment": new_id()}
+    answers, began = [], []
+    thread = threading.Thread(target=lambda: answers.append(client.get("/v1/events", params=of_nobody, timeout=70)))
+    with busy(api) if is_busy else nullcontext():
+        thread.start()
+        until(lambda: last_used(api) is not None, 10, lambda: "the key is used")
+        revoke(api)
+        began.append(time.monotonic())
+        thread.join(WITHIN_S + 5)
+
+    assert time.monotonic() - began[0] < WITHIN_S
+    assert error(answers[0], 401)["code"] == "api_key_invalid"
+
+
+def last_used(api):
+    with api.service.database.read() as unit:
+        (kept,) = api_keys.find(unit)
+    return kept.last_used_at
 
 
 def test_the_readers_who_wait_are_bounded(narrow):

@@ -8,7 +8,8 @@ import httpx2
 import pytest
 
 from api.catalogue import operations
-from api.keys import Environment, KeyScope
+from api.keys import Environment
+from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
 from tests.integration.api.rig import error

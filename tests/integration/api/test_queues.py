@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from api.keys import KeyScope
+from service.permissions import KeyScope
 from storage import operators, outbox, quarantine
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery

@@ -6,8 +6,8 @@ from hashlib import sha256
 
 import pytest
 
-from console.person import Role
 from receipted.commands import Commands
+from service.permissions import Role
 from statemachine.phases import Source
 from storage import history, inbox, operators, outbox, payments, quarantine
 from storage.ids import new_id

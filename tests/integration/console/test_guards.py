@@ -3,7 +3,7 @@
 import pytest
 
 from console.guards import POLICY, local
-from console.person import Role
+from service.permissions import Role
 from storage import people
 from storage.ids import new_id
 from tests.fakes.console import PASSWORD

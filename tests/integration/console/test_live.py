@@ -1,5 +1,6 @@
 """Open pages are told of changes: what is told, when it ends, and how many may wait."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ import httpx2
 import pytest
 
 from console import live
-from storage import console_sessions
+from storage import console_sessions, people
 from tests.fakes.console import Browser
 from tests.integration.console.stories import Teller
 
@@ -60,16 +61,40 @@ def test_a_page_is_told_of_the_mark_that_it_shows_and_of_each_change(console, te
     assert f'data-live-mark="{changed}"' in browser.get(f"/console/payments/{payment.id}").text
 
 
-def test_a_stream_ends_with_its_session(console, tell):
+def revoked(unit, person, now):
+    (session,) = console_sessions.of_person(unit, person.id)
+    console_sessions.revoke(unit, session.id, now)
+
+
+ENDS = {
+    "revoked": revoked,
+    "logged out by an admin": lambda unit, person, now: console_sessions.revoke_all(unit, person.id, now),
+    "disabled": lambda unit, person, now: people.disable(unit, person.id, now),
+}
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_stream_ends_at_the_next_look_after_its_session_or_person_did(console, tell, monkeypatch, how, is_busy):
+    monkeypatch.setattr(live, "BEAT", 600)
+    real, numbers = live.Live.stream, itertools.count()
+
+    def stream(self, request, key):
+        if is_busy:
+            self._read = lambda _unit, keys: {each: str(next(numbers)) for each in keys}
+        return real(self, request, key)
+
+    monkeypatch.setattr(live.Live, "stream", stream)
     tell.stable("awaiting_payment")
     payment = tell.by_ref("stable", "pi_1")
     browser = console.client("viewer")
 
     with listening(browser, payment.id) as heard:
         heard.next("data: ")
+        if is_busy:
+            heard.next("data: ")
         with tell.database.write() as unit:
-            (session,) = console_sessions.of_person(unit, browser.person.id)
-            console_sessions.revoke(unit, session.id, tell.now)
+            ENDS[how](unit, browser.person, tell.now)
         assert heard.next("event: ") == "over"
         with pytest.raises(StopIteration):
             heard.next("never")

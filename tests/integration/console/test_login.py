@@ -7,7 +7,7 @@ import pytest
 
 from console import knowing
 from console.passwords import NOBODYS, is_weaker
-from console.person import Role
+from service.permissions import Role
 from storage import console_attempts, console_sessions, people
 from tests.fakes.clock import FakeClock
 from tests.fakes.console import PASSWORD, on_sqlite, serving

@@ -3,10 +3,14 @@ import csv
 import io
 import re
 
+import httpx2
 import pytest
+from sqlalchemy import text
 
 from console.errors import TableIsReadOnly
+from console.parts import Parts
 from console.tables.queues import Inbox, Outbox, Quarantine
+from console.tables.records import Payments
 from storage import payments
 from storage.engine import values
 from storage.ids import new_id
@@ -18,7 +22,7 @@ TABLES = ["payments", "inbox", "outbox", "quarantine", "reconciliations", "actio
 
 @pytest.fixture
 def browser(console):
-    return console.client("viewer")
+    return console.client("operator")
 
 
 @pytest.mark.parametrize("key", TABLES)
@@ -225,3 +229,25 @@ def test_nor_does_what_the_library_asks_of_a_table(table):
     ):
         with pytest.raises(TableIsReadOnly):
             asyncio.run(ask(table.__new__(table)))
+
+
+@pytest.mark.parametrize("how", ["session", "stopping"])
+def test_an_export_that_may_not_be_read_to_the_end_does_not_pass_for_the_whole(console, monkeypatch, how):
+    monkeypatch.setattr("console.tables.export._AT_ONCE", 2)
+    for _ in range(6):
+        paying(console)
+    operator = console.client("operator")
+    real = Payments.lines
+
+    def lines(self, unit, asked, place):
+        if place.after is not None:
+            if how == "stopping":
+                self.parts.stopping.set()
+            else:
+                unit.execute(text("UPDATE console_session SET revoked_at = last_seen_at"))
+        return real(self, unit, asked, place)
+
+    monkeypatch.setattr(Payments, "lines", lines)
+    monkeypatch.setattr(Parts, "read", Parts.write)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        operator.get("/console/tables/payments/export")

@@ -1,0 +1,104 @@
+"""Access to the console's routes: which permission each needs, asked before any of them is entered."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import Scope
+
+from console.errors import RoleMissing
+from console.person import Person
+from console.static_files import PATH as STATIC
+from service.permissions import Permission, role_for
+
+#: Permission that each route needs; None for what is served to nobody in particular. HEAD needs what GET needs.
+NEEDED: Final[Mapping[str, Permission | None]] = {
+    f"GET {STATIC}{{name}}": None,
+    "GET /console/login": None,
+    "POST /console/login": None,
+    "POST /console/logout": Permission.OWN,
+    "GET /console/me": Permission.OWN,
+    "POST /console/me/password": Permission.OWN,
+    "POST /console/me/sessions/revoke": Permission.OWN,
+    "POST /console/me/sessions/{id}/revoke": Permission.OWN,
+    "GET /console/": Permission.READ,
+    "GET /console/live": Permission.READ,
+    "GET /console/accounts": Permission.READ,
+    "GET /console/accounts/{name}": Permission.READ,
+    "GET /console/money": Permission.READ,
+    "GET /console/payments/{id}": Permission.READ,
+    "GET /console/payments/{id}/live": Permission.READ,
+    "GET /console/payments/{id}/proof": Permission.READ,
+    "GET /console/payments/{id}/export": Permission.EXPORT,
+    "GET /console/inbox/{id}/body": Permission.BODIES,
+    "GET /console/tables/": Permission.READ,
+    "GET /console/tables/{key}/list": Permission.READ,
+    "GET /console/tables/{key}/detail": Permission.READ,  # without the columns that need more
+    "GET /console/tables/{key}/export": Permission.EXPORT,
+    "POST /console/payments/{id}/refresh": Permission.WRITE,
+    "POST /console/payments/{id}/cancel": Permission.WRITE,
+    "POST /console/payments/{id}/resolve": Permission.OPERATE,
+    "POST /console/inbox/{id}/replay": Permission.OPERATE,
+    "POST /console/outbox/{id}/redrive": Permission.OPERATE,
+    "POST /console/quarantine/{id}/redeem": Permission.OPERATE,
+    "POST /console/tables/inbox/replay": Permission.OPERATE,
+    "POST /console/tables/outbox/redrive": Permission.OPERATE,
+    "POST /console/tables/quarantine/redeem": Permission.OPERATE,
+    "GET /console/people": Permission.ADMIN,
+    "POST /console/people": Permission.ADMIN,
+    "POST /console/people/{id}/role": Permission.ADMIN,
+    "POST /console/people/{id}/disable": Permission.ADMIN,
+    "POST /console/people/{id}/enable": Permission.ADMIN,
+    "POST /console/people/{id}/logout": Permission.ADMIN,
+    "POST /console/people/{id}/password": Permission.ADMIN,
+}
+
+
+class Access:
+    """Finds the route of a request as the router does, and asks for its permission."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        """Raises RuntimeError for a route without a declared permission, and for a declaration without a route."""
+        self._routes = routes
+        self._names: dict[int, str] = {id(route): name for route, name in named(routes)}
+        served = {f"{method} {name}" for route, name in named(routes) for method in _methods(route)}
+        if served != set(NEEDED):
+            raise RuntimeError(f"routes and declared permissions differ: {sorted(served ^ set(NEEDED))}")
+
+    def check(self, scope: Scope, person: Person | None) -> None:
+        """Return where the person may have the route, or none takes the request; raises RoleMissing."""
+        route = _found(self._routes, scope)
+        if route is None:
+            return  # the router answers 404 or 405
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        needed = NEEDED[f"{method} {self._names[id(route)]}"]
+        if needed is not None and (person is None or not person.may(needed)):
+            role = person.role.value if person is not None else "none"
+            words = f"your role is {role}, and this needs {role_for(needed).value}; ask an admin of this console"
+            raise RoleMissing(words)
+
+
+def named(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[Route, str]]:
+    """Every route with its whole path, mounted ones with what they are mounted at."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from named(route.routes, prefix + route.path)
+        elif isinstance(route, Route):
+            yield route, prefix + route.path
+        else:
+            raise TypeError(f"a route of a kind without a permission: {type(route).__name__}")
+
+
+def _methods(route: Route) -> set[str]:
+    return (route.methods or set()) - {"HEAD"}
+
+
+def _found(routes: Sequence[BaseRoute], scope: Scope) -> Route | None:
+    for route in routes:
+        match, inner = route.matches(scope)
+        if match is not Match.FULL:
+            continue
+        if isinstance(route, Mount):
+            return _found(route.routes, {**scope, **inner})
+        return route if isinstance(route, Route) else None
+    return None

@@ -1,0 +1,1 @@
+"""Rules that the console, the API and the command line share."""
