@@ -1,104 +1,215 @@
-"""HTTP as uvicorn speaks it, with a bound on what stands before a body, and a straight way in for deliveries.
+"""HTTP over uvicorn with bounded input, and a short path for ordinary deliveries.
 
 Of what a request costs under uvicorn and Starlette, half is spent on requests in general: a scope, a task, events and
-queues between the two. A POST on a URL of the way in is therefore held until all of it is there, which is nearly always
+queues between the two. A POST on a URL of the intake is therefore held until all of it is there, which is nearly always
 at once, and handed to the application's `take`. Whatever is not ordinary about it goes the general way, from its
 beginning: too large, too slow, pipelined, refused.
+
+Where a message ends is decided by its length or its chunks alone (RFC 9112, section 6.3), so that this parser and a
+proxy's agree: an Upgrade is ignored, and what could be framed in two ways is refused and its connection closed. What
+stands behind the last chunk (trailers) is dropped. Nothing is parsed while a request waits behind another, so that a
+connection holds a bounded amount of memory; and every wait for its client is bounded in time.
 """
 
 import asyncio
 from typing import Any, Final, Protocol
 
+import msgspec
+import structlog
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from receiver.answers import headers_of
+from receiver.errors import (
+    ExpectationFailed,
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTooSlow,
+    UnsupportedRequest,
+    UnsupportedVersion,
+)
+from statemachine.errors import ServiceError
+from storage.ids import new_id
 
-#: Request line and headers together. What passes is judged by receiver/intake.py, which takes less.
-MAX_HEAD = 64 * 1024
+log = structlog.get_logger()
+
+#: Bytes of a request line and its headers, and of what stands between or behind the chunks of a body. What passes is
+#: judged by receiver/intake.py, which takes less.
+MAX_HEAD_BYTES: Final = 64 * 1024
+
+#: Seconds from the first byte of a request, or from the beginning of its connection, to the end of its headers.
+HEAD_TIMEOUT_S = 10.0
+
+#: Seconds and bytes within which the rest of a body that nobody reads must have come, for its connection to be kept.
+DRAIN_TIMEOUT_S = 5.0
+MAX_DRAIN_BYTES: Final = 1024 * 1024
+
+#: Seconds after which a client that does not read its answer is dropped.
+WRITE_TIMEOUT_S = 60.0
+
+#: Seconds between two looks at a connection that has no earlier deadline.
+_LOOK_INTERVAL_S: Final = 10.0
+
+#: Bytes given to the parser at once: all requests that begin within them are held, before reading stops.
+_PIECE_BYTES: Final = 4096
 
 #: Of URLs that `take` may know.
-_WAYS_IN: Final = (b"/webhooks/", b"/callbacks/")
+_INTAKE_PATHS: Final = (b"/webhooks/", b"/callbacks/")
 
 #: Bytes of a body that are held until the rest of it is there.
-_HELD: Final = 64 * 1024
+_MAX_HELD_BYTES: Final = 64 * 1024
 
 #: Seconds that a request is held: its packets come together or, if its sender is slow, not at all.
-_HOLD_SECONDS: Final = 0.05
+_HOLD_TIMEOUT_S: Final = 0.05
+
+#: Headers that say how a message is framed or to be read; see `_note`.
+_NOTED: Final = frozenset({b"expect", b"host", b"transfer-encoding"})
 
 
 class Takes(Protocol):
     """An application that may answer a whole request itself; see receiver.intake.Intake.take."""
 
     def __call__(self, target: bytes, raw: Any, body: bytes, client: str, scheme: str, answer: Any, /) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
 
 
 class _Taken:
-    """What uvicorn sees of a request that was taken, in place of its own cycle of request and response."""
+    """A request that was taken, in place of uvicorn's cycle of request and response."""
 
-    __slots__ = ("_protocol", "disconnected", "keep_alive", "message_event", "response_complete")
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "message_event", "response_complete", "response_started")
 
     def __init__(self, protocol: "BoundedProtocol", *, keep_alive: bool) -> None:
         self._protocol = protocol
         self.keep_alive = keep_alive
         self.disconnected = False
+        self.response_started = False
         self.response_complete = False
         self.message_event = self
 
     def set(self) -> None:
-        """Nobody waits for more of the request."""
+        """Do nothing: nobody waits for more of the request."""
 
     def answer(self, status: int, body: bytes) -> None:
-        """The answer is sent, if there is still somebody to send it to."""
-        self.response_complete = True
+        """Send the answer, if its client is still there."""
+        self.response_started = self.response_complete = True
         self._protocol.answered(self, status, body)
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request line and headers do not end: uvicorn would keep all of them in memory.
+class _Flow(FlowControl):
+    """Flow control that reads on only when no request waits behind another.
 
-    There is no answer, since the parser stands amid a header.
+    uvicorn's resumes as soon as an application asks for a body, however many requests wait.
     """
 
-    _is_in_head = False
-    _began_now = False  #: within the data that is being parsed; what stands before it belongs to another request
-    _head = 0
-    _held: list[bytes] | None = None  #: the body so far, of a request that may be taken
-    _hold: asyncio.TimerHandle | None = None
-    _idle: asyncio.TimerHandle | None = None
-    _idle_since = 0.0  #: the loop's time of the last answer to what was taken; 0 while a request is under way
+    def __init__(self, protocol: "BoundedProtocol", transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def pause_reading(self) -> None:
+        """Stop parsing after the piece that is being parsed."""
+        self.read_paused = True
+        self._protocol.stop_reading()
+
+    def resume_reading(self) -> None:
+        """Parse what was read already, then read on."""
+        if self.read_paused and self._protocol.may_read_on():
+            self.read_paused = False
+            self._protocol.loop.call_soon(self._protocol.read_on)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: An application that knows nothing of this, or one below another's path, is served as uvicorn would.
         self._take: Takes | None = None if self.root_path else getattr(self.app, "take", None)
 
+        self._is_in_head = False
+        self._is_in_body = False
+        self._has_moved = False  #: a request, its body or its end began within the piece that is being parsed
+        self._unframed = 0  #: bytes parsed since the last of these
+        self._fault: ServiceError | None = None  #: of the head that is being parsed
+        self._hosts = 0
+        self._is_chunked = False
+        self._is_upgrade = False  #: the parser skips the body of the message, which is parsed once more
+        self._version = ""
+
+        self._unread = b""  #: was read, and is parsed when no request waits
+        self._is_stopped = False  #: the transport does not read
+        self._running: Any = None  #: the request that is being answered; others wait in `pipeline`
+        self._refusal: ServiceError | None = None  #: answers what cannot be parsed, after all that came before it
+        self._is_discarding = False  #: the last answer was sent
+        self._discarded = 0
+
+        self._held: list[bytes] | None = None  #: the body so far, of a request that may be taken
+        self._hold: asyncio.TimerHandle | None = None
+
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._due = 0.0  #: the loop's time by which the client must have moved; 0 while an application works
+        self._blocked_since = 0.0  #: the loop's time since which the client does not read; 0 while it does
+        self._was_closing = False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection is there."""
+        """Begin to wait for the first request."""
         super().connection_made(transport)
+        self.flow = _Flow(self, transport)
         client: tuple[str, int] | None = self.client  # none on a socket of the system's own
         self._peer = "" if client is None else client[0]
         self._over = str(self.scheme)
+        self._wait(HEAD_TIMEOUT_S)
+
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        self._is_in_head, self._began_now, self._head = True, True, 0
+        """Forget the request before."""
+        self._is_in_head = self._has_moved = True
+        self._due = 0.0
+        self._fault, self._hosts, self._is_chunked = None, 0, False
         if self._take is None:
             super().on_message_begin()
         else:
             self.url, self.headers, self.expect_100_continue = b"", [], False
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header without the blanks behind it, which are no part of it (RFC 9110, section 5.5).
+
+        A trailer is dropped: whoever reads headers would take it for one.
+        """
+        if not self._is_in_head:
+            return
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name in _NOTED:
+            self._note(name, value)
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
-        """Its body begins, or its end."""
-        self._is_in_head = False
-        before: Any = self.cycle  # none at first, whatever uvicorn declares
+        """Begin the body, or refuse a request that others could frame or read differently."""
+        self._is_in_head, self._has_moved, self._due = False, True, 0.0
+        if self._fault is not None:
+            raise self._fault
+        parser = self.parser
+        method, version = parser.get_method(), parser.get_http_version()
+        if version != "1.1" and (version != "1.0" or self._is_chunked):
+            raise MalformedRequest if version == "1.0" else UnsupportedVersion
+        if method == b"CONNECT":
+            raise UnsupportedRequest
+        if not self.url.startswith(b"/") and parse_url(self.url).path is None:
+            raise MalformedRequest  # such as http://host
+        if parser.should_upgrade():
+            self._is_upgrade = True
+            return
+        self._is_in_body, self._version = True, version
         if self._take is None:
             super().on_headers_complete()
-        elif (
-            self.url.startswith(_WAYS_IN)
-            and self.parser.get_method() == b"POST"
+            return
+        before: Any = self.cycle  # none at first, whatever uvicorn declares
+        if (
+            self.url.startswith(_INTAKE_PATHS)
+            and method == b"POST"
             and not self.expect_100_continue
-            and not self.parser.should_upgrade()
             and (before is None or before.response_complete)
             and not self.flow.write_paused
         ):
@@ -107,59 +218,246 @@ class BoundedProtocol(HttpToolsProtocol):
             self._go_the_general_way()
 
     def on_body(self, body: bytes) -> None:
-        """A part of its body."""
-        if self._held is None:
-            super().on_body(body)
-        else:
+        """Hold or hand on a part of the body; drop it where the answer was given already."""
+        self._has_moved = True
+        if self._held is not None:
             self._held.append(body)
+        elif self.cycle.response_complete:
+            self._discard(len(body))
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of it is there."""
+        """Have the request taken, if it was held, or tell its application that this is all."""
+        self._has_moved = True
+        if self._is_upgrade:
+            return
+        self._is_in_body = False
+        keep_alive = self._version == "1.1" and self.parser.should_keep_alive()
         if self._held is None:
-            super().on_message_complete()
+            self._end_body(keep_alive=keep_alive)
             return
         held = self._unhold()
-        parser = self.parser
-        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
         taken = _Taken(self, keep_alive=keep_alive)
         body = held[0] if len(held) == 1 else b"".join(held)
         if self._take is not None and self._take(self.url, self.headers, body, self._peer, self._over, taken.answer):
-            self.cycle = taken  # type: ignore[assignment]
+            self.cycle = self._running = taken  # type: ignore[assignment]
             return
         self._go_the_general_way()
         super().on_body(body)
-        super().on_message_complete()
+        self._end_body(keep_alive=keep_alive)
+
+    # Called by the transport.
 
     def data_received(self, data: bytes) -> None:
-        """Up to 256 KiB at a time, so that the bound may be passed by twice as much."""
-        self._began_now = False
-        self._idle_since = 0.0
-        super().data_received(data)
-        if self._held is not None:
-            if sum(map(len, self._held)) > _HELD:
-                self._release()
-            elif self._hold is None:
-                self._hold = self.loop.call_later(_HOLD_SECONDS, self._release)
-        if self._is_in_head and not self._began_now:
-            self._head += len(data)
-            if self._head > MAX_HEAD:
-                self.transport.abort()
+        """Parse up to 256 KiB, which is what a transport reads at a time."""
+        if self._is_discarding:
+            self._discard(len(data))
+        elif self._unread or self._refusal is not None:
+            self._unread += data  # a transport may give what it had read when it was told to stop
+        else:
+            self._feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """What was held goes the general way, where it is told that the client is gone."""
+        """Tell the applications; what was held goes the general way, where it is logged that its client is gone."""
         if self._held is not None:
             self._let_go()
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._unread = b""
+        self._hang_up(self._running)
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        self._blocked_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Send on."""
+        self._blocked_since = 0.0
+        super().resume_writing()
+
+    # Called by uvicorn.
+
     def shutdown(self) -> None:
-        """A request that is held is answered before its connection ends."""
+        """Answer a request that is held before its connection ends."""
         self._release()
         super().shutdown()
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            self.flow.resume_reading()
+        elif self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self._is_in_body and self.expect_100_continue:
+            self.transport.close()  # the client need not send the body now, or may: nobody knows where it ends
+        else:
+            self.flow.resume_reading()
+            in_body, in_head = DRAIN_TIMEOUT_S, HEAD_TIMEOUT_S
+            self._wait(in_body if self._is_in_body else in_head if self._is_in_head else self.timeout_keep_alive)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # Reading.
+
+    def stop_reading(self) -> None:
+        """Have the transport read no more."""
+        if not self._is_stopped and not self.transport.is_closing():
+            self._is_stopped = True
+            self.transport.pause_reading()
+
+    def may_read_on(self) -> bool:
+        """Return whether no request waits behind another."""
+        return not self.pipeline and self._refusal is None
+
+    def read_on(self) -> None:
+        """Parse what was read already, and have the transport read on unless a request waits again."""
+        if self.transport.is_closing():
+            return
+        data, self._unread = self._unread, b""
+        if data:
+            self._feed(data)
+        if self._is_stopped and not self.flow.read_paused and not self._unread and not self.transport.is_closing():
+            self._is_stopped = False
+            self.transport.resume_reading()
+
+    def _feed(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        while at < end:
+            if self.flow.read_paused:
+                self._unread = data[at:]
+                break
+            if not self._parse(data[at : at + _PIECE_BYTES]):  # bytes that are whole are not copied
+                return
+            at += self._parsed
+            if self.transport.is_closing():
+                return
+        if self._held is not None:
+            if sum(map(len, self._held)) > _MAX_HELD_BYTES:
+                self._release()
+            elif self._hold is None:
+                self._hold = self.loop.call_later(_HOLD_TIMEOUT_S, self._release)
+        elif self._is_in_head and not self._due and (self._running is None or self._running.response_complete):
+            self._wait(HEAD_TIMEOUT_S)
+
+    _parsed = 0
+
+    def _parse(self, piece: bytes) -> bool:
+        """Parse a piece of at least one byte, or a part of it; return False where it was refused."""
+        self._has_moved = False
+        try:
+            try:
+                self.parser.feed_data(piece)
+                self._parsed = len(piece)
+            except HttpParserUpgrade as pause:
+                self._parsed = int(pause.args[0])
+                self._parse_without_upgrade()
+        except HttpParserError as fault:
+            self._refuse(_refusal_for(fault))
+            return False
+        self._unframed = 0 if self._has_moved else self._unframed + self._parsed
+        if self._unframed > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge())
+            return False
+        return True
+
+    def _parse_without_upgrade(self) -> None:
+        """Parse the head once more, without what made the parser skip its body."""
+        self._is_upgrade = False
+        first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.parser.feed_data(b"".join([first, *lines, b"\r\n"]))
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        """Look at a header that says how the message is framed or to be read."""
+        if name == b"host":
+            self._hosts += 1
+            if self._hosts > 1:
+                self._fault = MalformedRequest()
+        elif name == b"transfer-encoding":
+            self._is_chunked = True
+            if value.lower() != b"chunked":
+                self._fault = UnsupportedRequest()
+        elif value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        else:
+            self._fault = ExpectationFailed()
+
+    def _end_body(self, *, keep_alive: bool) -> None:
+        cycle = self.cycle
+        if not keep_alive:  # a trailer may have said so; the parser takes no other request then
+            cycle.keep_alive = False
+        if not cycle.response_complete:
+            super().on_message_complete()
+        elif keep_alive:
+            self._wait(self.timeout_keep_alive)
+        else:
+            self.transport.close()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > MAX_DRAIN_BYTES:
+            self.transport.close()
+
+    # Refusing.
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer what cannot be parsed when all before it is answered, and close the connection."""
+        self._refusal = error
+        self._unread = b""
+        self.stop_reading()
+        is_held = self._held is not None
+        self._unhold()
+        if self._is_in_body and not is_held:
+            cycle = self.cycle
+            if cycle.response_started:
+                self.transport.close()
+                return
+            self._hang_up(cycle)
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                self.pipeline.popleft()
+            else:
+                self._running = None
+        self._is_in_head = self._is_in_body = False
+        if self._running is None or self._running.response_complete:
+            self._send_refusal(error)
+
+    def _send_refusal(self, error: ServiceError) -> None:
+        request_id = new_id()
+        log.info("request.refused", request_id=request_id, code=error.code, status=error.status)
+        body = msgspec.json.encode(error.as_json(request_id))
+        transport = self.transport
+        transport.write(self._head_of(error.status, keep_alive=False) + b"%d\r\n\r\n" % len(body) + body)
+        # What the client is still sending must not reset the connection before it has read the answer.
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        self._is_discarding, self._discarded = True, 0
+        self._wait(DRAIN_TIMEOUT_S)
+        if self._is_stopped:
+            self._is_stopped = False
+            transport.resume_reading()
+
+    def _hang_up(self, cycle: Any) -> None:
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    # Requests that may be taken.
+
     def _go_the_general_way(self) -> None:
-        """As if uvicorn had seen the request from its beginning."""
+        """Have uvicorn see the request from its beginning."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -179,7 +477,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._let_go()
 
     def _let_go(self) -> None:
-        """The rest of the request goes the general way, which bounds how large and how slow it may be."""
+        """Send the rest of the request the general way, which bounds how large and how slow it may be."""
         held = self._unhold()
         self._go_the_general_way()
         for part in held:
@@ -194,38 +492,66 @@ class BoundedProtocol(HttpToolsProtocol):
         transport.write(self._head_of(status, keep_alive=taken.keep_alive) + length + body)
         if not taken.keep_alive:
             transport.close()
-        elif self.pipeline or self.flow.read_paused:
+        else:
             self.on_response_complete()
-        else:
-            self.server_state.total_requests += 1
-            self._idle_since = self.loop.time()
-            if self._idle is None:
-                self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
 
-    def _close_if_idle(self) -> None:
-        """One timer for many answers: uvicorn's own is made and taken back for each."""
-        self._idle = None
-        if not self._idle_since:
-            return  # a request is under way; the answer to it begins anew
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._idle = self.loop.call_later(left, self._close_if_idle)
-        else:
-            self.timeout_keep_alive_handler()
+    # Waiting.
+
+    def _wait(self, seconds: float) -> None:
+        """Close the connection unless its client moves within so many seconds.
+
+        One timer serves many requests: uvicorn's own is made and taken back for each.
+        """
+        self._due = due = self.loop.time() + seconds
+        if self._timer is None or self._timer_at > due:
+            self._look_at(due)
+
+    def _look_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self.loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Close what has waited too long, and look again later: an answer that is under way has no end here."""
+        now = self.loop.time()
+        transport = self.transport
+        if self._was_closing or (self._blocked_since and now - self._blocked_since >= WRITE_TIMEOUT_S):
+            transport.abort()  # its client does not read
+            return
+        self._was_closing = transport.is_closing()
+        if self._due and now >= self._due and not self._was_closing:
+            self._due = 0.0
+            if self._is_in_head:
+                self._refuse(RequestTooSlow())
+            else:
+                transport.close()
+        self._look_at(min(self._due or now + _LOOK_INTERVAL_S, now + _LOOK_INTERVAL_S))
 
     def _head_of(self, status: int, *, keep_alive: bool) -> bytes:
-        """Everything before the number of bytes; made anew when the date changes, once a second."""
+        """Return everything before the number of bytes; made anew when the date changes, once a second."""
         common = self.server_state.default_headers
         found = _HEADS.get((status, keep_alive))
         if found is not None and found[0] is common:
             return found[1]
         headers = [*common, *headers_of(status)]
-        if not keep_alive:
-            headers.append((b"connection", b"close"))
+        if not keep_alive and _CLOSE not in headers:
+            headers.append(_CLOSE)
         lines = [b"%b: %b\r\n" % pair for pair in headers]
         head = b"".join([STATUS_LINE[status], *lines, b"content-length: "])
         _HEADS[status, keep_alive] = (common, head)
         return head
 
 
+_CLOSE: Final = (b"connection", b"close")
 _HEADS: dict[tuple[int, bool], tuple[list[tuple[bytes, bytes]], bytes]] = {}
+
+
+def _refusal_for(fault: HttpParserError) -> ServiceError:
+    """Return the error for what the parser, or something that it called, has raised; raise what is a bug."""
+    cause = fault.__context__ if isinstance(fault, HttpParserCallbackError) else None
+    if isinstance(cause, ServiceError):
+        return cause
+    if cause is None or isinstance(cause, (HttpParserError, UnicodeError)):  # uvicorn reads the URL
+        return MalformedRequest()
+    raise cause

@@ -53,6 +53,46 @@ class HeadersTooLarge(ServiceError):
     status = 431
 
 
+class MalformedRequest(ServiceError):
+    """The request is not HTTP/1.1, or could be read in more than one way; its connection is closed."""
+
+    type = "invalid_request_error"
+    code = "malformed_request"
+    status = 400
+
+
+class RequestTooSlow(ServiceError):
+    """The headers of the request did not arrive in time."""
+
+    type = "invalid_request_error"
+    code = "request_too_slow"
+    status = 408
+
+
+class ExpectationFailed(ServiceError):
+    """The request expects something other than 100-continue."""
+
+    type = "invalid_request_error"
+    code = "expectation_failed"
+    status = 417
+
+
+class UnsupportedRequest(ServiceError):
+    """The method CONNECT, or a Transfer-Encoding other than chunked."""
+
+    type = "invalid_request_error"
+    code = "not_implemented"
+    status = 501
+
+
+class UnsupportedVersion(ServiceError):
+    """The version of HTTP is neither 1.1 nor 1.0."""
+
+    type = "invalid_request_error"
+    code = "unsupported_http_version"
+    status = 505
+
+
 class TooManyUnverified(ServiceError):
     """Too many deliveries of this client were not authentic."""
 
