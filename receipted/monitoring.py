@@ -18,6 +18,7 @@ from receipted.metrics.health import Checks
 from receipted.metrics.process import ProcessFigures
 from receipted.metrics.routes import Monitoring
 from receipted.metrics.rows import Bounds
+from receipted.protocol import BoundedProtocol
 from receipted.wiring import Service
 
 #: Seconds between two times at which a process tells its figures to those that answer at the same socket.
@@ -108,6 +109,7 @@ async def answering(service: Service, listener: socket.socket | None) -> AsyncIt
     app = Starlette(routes=Watched(service, receives=False).routes())
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -79,11 +79,22 @@ class Demonstration:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Commands]:
         """The service runs within the block as `receipted serve` does; the commands are a merchant's or operator's."""
-        from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
+        # They take time that no other command should.
+        from receipted.app import create_app  # noqa: PLC0415
+        from receipted.protocol import BoundedProtocol  # noqa: PLC0415
 
         app = create_app(self.service, with_work=True)
         server = uvicorn.Server(
-            uvicorn.Config(app, port=self.port, log_config=None, access_log=False, lifespan="on", proxy_headers=False)
+            uvicorn.Config(
+                app,
+                port=self.port,
+                http=BoundedProtocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                proxy_headers=False,
+            )
         )
         serving = asyncio.create_task(server.serve())
         try:

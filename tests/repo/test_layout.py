@@ -101,6 +101,20 @@ def test_one_file_knows_the_transitions_library():
     assert users == {"statemachine/machine.py"}
 
 
+def test_every_server_bounds_what_it_reads():
+    """Web, metrics of a worker and the demonstration; the sandbox shares nothing with what it tests."""
+    served = {
+        name(path): {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        for path in production()
+        if not name(path).startswith("sandbox/")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and dotted(node.func).endswith("uvicorn.Config")
+    }
+    assert set(served) == {"receipted/cli/server.py", "receipted/demo/run.py", "receipted/monitoring.py"}
+    for options in served.values():
+        assert (options.get("http"), options.get("ws")) == ("BoundedProtocol", "'none'")
+
+
 def test_only_storage_knows_sql():
     users = {
         name(path).partition("/")[0]

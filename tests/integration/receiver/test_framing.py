@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -289,9 +289,7 @@ def test_expecting_a_client_that_was_refused_closes_its_connection(shared: Serve
         answer = answers.next()
         assert answer is not None
         assert answer[0] == 404
-        try:
+        with suppress(ConnectionResetError, BrokenPipeError):
             connection.sendall(whole(delivery))
-        except (ConnectionResetError, BrokenPipeError):
-            pass
         assert answers.next() is None
     eventually(lambda: all(row.body != delivery.body for row in shared.rows("sg")))
