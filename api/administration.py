@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from api.answers import Shape
+from api.answers import RecordId, Shape
 from api.errors import EnvironmentMismatch
 from api.keys import Environment, made, rotated
 from api.operation import Call, Operation
@@ -20,7 +20,7 @@ class KeyAnswer(Shape):
     """An API key, without what opens anything."""
 
     object: Literal["api_key"] = "api_key"
-    id: str
+    id: RecordId
     name: str
     environment: Literal["live", "test"]
     scopes: list[KeyScope]
@@ -28,7 +28,7 @@ class KeyAnswer(Shape):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
-    replaced_by: str | None
+    replaced_by: RecordId | None
     last_used_at: datetime | None = Field(description="to about a minute")
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
@@ -16,10 +16,14 @@ from storage.tables import Transition as KeptTransition
 Item = TypeVar("Item", bound=BaseModel)
 
 
-class Shape(BaseModel):
-    """An answer. New names may be added to it at any time."""
+#: An id as our answers have it: of the type that paths and queries take.
+RecordId = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"}, mode="serialization")]
 
-    model_config = ConfigDict(frozen=True)
+
+class Shape(BaseModel):
+    """An answer. New names may be added to it at any time; every name that is described is always there."""
+
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class Listing(Shape, Generic[Item]):
@@ -28,7 +32,9 @@ class Listing(Shape, Generic[Item]):
     object: Literal["list"] = "list"
     data: list[Item]
     has_more: bool = Field(description="whether there are more in the direction of the walk")
-    next: str | None = Field(description="give it as `after` (or as `before`, going back) for the page that follows")
+    next: RecordId | None = Field(
+        description="give it as `after` (or as `before`, going back) for the page that follows"
+    )
 
 
 def listing(made: Sequence[Item], page: Page[Any], *, is_backwards: bool) -> dict[str, Any]:
@@ -51,7 +57,7 @@ class PaymentAnswer(Shape):
     """What is true of one payment now."""
 
     object: Literal["payment"] = "payment"
-    id: str
+    id: RecordId
     account: str
     environment: Literal["live", "test"]
     kind: str = Field(description="which of the provider's resources it is")
@@ -128,15 +134,15 @@ class TransitionAnswer(Shape):
     """The recorded fact that a payment moved."""
 
     object: Literal["transition"] = "transition"
-    id: str
-    payment: str
+    id: RecordId
+    payment: RecordId
     number: int
     from_state: str | None
     to_state: str
     phase: str
     via: list[str] = Field(description="states that were passed without a message of their own")
     forced: bool = Field(description="against the lifecycle, by a person or by policy")
-    message: str = Field(description="the inbox message that it rests on")
+    message: RecordId = Field(description="the inbox message that it rests on")
     source: str
     actor: str | None
     reason: str

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.answers import PaymentAnswer, Shape, TransitionAnswer
+from api.answers import PaymentAnswer, RecordId, Shape, TransitionAnswer
 from storage.tables import DeliveryAttempt, InboxMessage, OperatorAction, OutboxMessage, RejectedDelivery
 
 
@@ -14,7 +14,7 @@ class MessageAnswer(Shape):
     """An authentic statement, and what was decided about it; its bytes are elsewhere."""
 
     object: Literal["inbox_message"] = "inbox_message"
-    id: str
+    id: RecordId
     account: str
     source: str
     delivery_key: str
@@ -25,7 +25,7 @@ class MessageAnswer(Shape):
     provider_time: datetime | None
     http_status: int | None = Field(description="of an answer to our own call")
     status: str = Field(description="pending, decided, parked or dead")
-    payment: str | None
+    payment: RecordId | None
     decision: str | None
     reason: str | None
     outcomes: list[dict[str, Any]] = Field(description="what was decided, one for each payment that it speaks of")
@@ -34,7 +34,7 @@ class MessageAnswer(Shape):
     last_error: str | None
     redeliveries: int
     last_redelivered_at: datetime | None
-    variant_of: str | None = Field(description="the message of the same identity and other content")
+    variant_of: RecordId | None = Field(description="the message of the same identity and other content")
 
 
 def message(kept: InboxMessage) -> MessageAnswer:
@@ -92,12 +92,12 @@ class OwedAnswer(Shape):
     """An effect that is owed to one sink."""
 
     object: Literal["outbox_message"] = "outbox_message"
-    id: str = Field(description="travels as `webhook-id`")
+    id: RecordId = Field(description="travels as `webhook-id`")
     account: str
-    payment: str | None
+    payment: RecordId | None
     effect: str
     sink: str
-    message: str = Field(description="the inbox message that made it owed")
+    message: RecordId = Field(description="the inbox message that made it owed")
     status: str = Field(description="pending, delivered or dead")
     attempts: int
     created_at: datetime
@@ -143,7 +143,7 @@ class RejectedAnswer(Shape):
     """A delivery that was not authentic; its bytes and headers are not shown."""
 
     object: Literal["rejected_delivery"] = "rejected_delivery"
-    id: str
+    id: RecordId
     account: str
     received_at: datetime
     reason: str
@@ -169,7 +169,7 @@ class ActionAnswer(Shape):
     """What a named person or key did, and why."""
 
     object: Literal["operator_action"] = "operator_action"
-    id: str
+    id: RecordId
     at: datetime
     actor: str
     action: str

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import structlog
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from api.answers import Shape
+from api.answers import RecordId, Shape
 from api.errors import CursorAhead, InvalidRequest, KeyInvalid, TooManyWaiting
 from api.feed import KEY_CHECK_INTERVAL_S, Feed
 from api.operation import Call, Operation, Plain
@@ -70,7 +70,7 @@ class EventAnswer(Shape):
     id: str = Field(description="its number in the feed")
     type: str = Field(description="the effect, such as payment.paid")
     account: str
-    payment: str | None = Field(description="null where it is about an account")
+    payment: RecordId | None = Field(description="null where it is about an account")
     created_at: datetime
     data: dict[str, Any] | None = Field(description="as sinks get it; null where retention took it")
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from api.operation import Operation, Repeats
 from api.refusals import ALWAYS, WITH_BODY, WITH_KEY, WITH_PROVIDER
@@ -90,15 +91,62 @@ def description(operations: Sequence[Operation], *, server: str, version: str = 
 #: Keyed by what pydantic takes for a model, of which ours are one kind.
 Reference = tuple[Any, JsonSchemaMode]
 
+#: What only lists, objects, texts or numbers have: beside a list of types it says nothing of null.
+_OF_ONE_TYPE: Final = frozenset(
+    {"type", "format", "pattern", "minLength", "maxLength", "minimum", "maximum"}
+    | {"items", "minItems", "maxItems", "additionalProperties", "minProperties", "maxProperties"}
+)
+
+#: Where a request's default is until it is said in words, or beside a parameter.
+_DEFAULT: Final = "x-default"
+
+
+class _Schemas(GenerateJsonSchema):
+    """JSON schemas from which generators make the types that a caller needs.
+
+    A generator takes a field with a default for one that is always there, in requests too; so no field has one: what
+    may be left out is just not required, and what is always answered is required. Null is one of a list of types.
+    """
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Describe the value alone, and a default of a request in words."""
+        made = super().default_schema(schema)
+        default = made.pop("default", None)
+        return made if self.mode == "serialization" or default is None else {**made, _DEFAULT: default}
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """Describe null beside the one type there is, where that is possible."""
+        made = super().nullable_schema(schema)
+        (given, *_), null = made.get("anyOf", [{}]), {"type": "null"}
+        if isinstance(given.get("type"), str) and given.keys() <= _OF_ONE_TYPE:
+            return {**given, "type": [given["type"], null["type"]]}
+        return made
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Leave the titles away, which only repeat the names."""
+        return False
+
 
 def _schemas(operations: Sequence[Operation]) -> tuple[dict[str, Any], Mapping[Reference, dict[str, Any]]]:
     wanted: list[Reference] = []
     for operation in operations:
         wanted += [(model, "validation") for model in (operation.query, operation.body) if model is not None]
         wanted += [(operation.answer, "serialization")] if operation.answer is not None else []
-    references, made = models_json_schema(list(dict.fromkeys(wanted)), ref_template=_TEMPLATE)
+    references, made = models_json_schema(
+        list(dict.fromkeys(wanted)), ref_template=_TEMPLATE, schema_generator=_Schemas
+    )
     defined: dict[str, Any] = made.get("$defs", {})
+    for operation in operations:
+        if operation.body is not None:
+            for schema in defined[operation.body.__name__]["properties"].values():
+                _say_default(schema)
     return defined, references
+
+
+def _say_default(schema: dict[str, Any]) -> None:
+    default = schema.pop(_DEFAULT, None)
+    if default is not None:
+        schema["description"] = f"{schema['description']}; {default} where it is not given"
 
 
 def _operation(
@@ -143,11 +191,13 @@ def _query_parameters(operation: Operation, schemas: Mapping[str, Any]) -> list[
 
 def _present(schema: dict[str, Any]) -> dict[str, Any]:
     """A query has no null: what may be left out is described as what it is when it is there."""
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "type", _DEFAULT)}
+    if _DEFAULT in schema:
+        rest["default"] = schema[_DEFAULT]
+    if "type" in schema:
+        (rest["type"],) = {schema["type"]} if isinstance(schema["type"], str) else {*schema["type"]} - {"null"}
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
-    if not choices:
-        return schema
-    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
-    return {**rest, **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
+    return {**rest, **(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})}
 
 
 def _headers(operation: Operation) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from api.answers import Shape
+from api.answers import RecordId, Shape
 from api.operation import Call, Operation, Plain
 from service.permissions import Permission
 
@@ -21,7 +21,7 @@ class ProofAnswer(Shape):
     """What was checked of one payment, and what was found."""
 
     object: Literal["proof"] = "proof"
-    payment: str
+    payment: RecordId
     holds: bool = Field(description="whether everything that is kept of it is as it was written")
     messages: int
     signatures: int = Field(description="verified again")

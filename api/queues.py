@@ -5,7 +5,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from api import answers, answers_queues
-from api.answers import Listing, Shape
+from api.answers import Listing, RecordId, Shape
 from api.answers_queues import MessageAnswer, OwedAnswer, OwedWithAttempts, RejectedAnswer
 from api.operation import Call, Operation, Plain, Repeats
 from api.payments import place_of
@@ -25,7 +25,7 @@ class Redriven(Shape):
     object: Literal["redriven"] = "redriven"
     redriven: int
     has_more: bool = Field(description="whether dead ones that fit are left")
-    data: list[str] = Field(description="their ids")
+    data: list[RecordId] = Field(description="their ids")
 
 
 async def find_messages(call: Call) -> Listing[MessageAnswer]:

@@ -1,4 +1,5 @@
-// Of the tables: choosing every row of a page, and going on by itself while something is done about many rows.
+// Of the tables: folding the filters, choosing every row of a page, and going on by itself while something is done
+// about many rows.
 // Everything works without it too.
 
 const all = document.querySelector("[data-choose-all]");
@@ -22,10 +23,11 @@ all?.addEventListener("change", () => {
 for (const box of boxes) box.addEventListener("change", count);
 count();
 
-// On a telephone the filters would stand before every row: they are folded until somebody wants them.
+// On a telephone the filters would stand before every row: they are folded until somebody wants them. How wide a
+// telephone is says the style, so that turning it needs no script.
 const sieve = document.querySelector(".sieve");
 const unfold = sieve?.querySelector("[data-unfold]");
-if (unfold && !("narrowed" in sieve.dataset) && matchMedia("(max-width: 640px)").matches) {
+if (unfold) {
   sieve.classList.add("is-folded");
   unfold.removeAttribute("hidden");
   unfold.addEventListener("click", () => {

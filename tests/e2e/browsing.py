@@ -36,6 +36,49 @@ _FOCUS = """
 """
 
 
+#: Elements that the page hides by the attribute and its style shows all the same.
+_SHOWN_ALTHOUGH_HIDDEN = """
+() => [...document.querySelectorAll("[hidden]")].filter(each => each.getClientRects().length)
+  .map(each => each.outerHTML.slice(0, 120))
+"""
+
+#: What offers an effect and has none: a button of no form that changes nothing when it is pressed, one whose form has
+#: no address, a fold with nothing in it, a link to a part that the page does not have.
+_WITHOUT_EFFECT = """
+async () => {
+  const seen = () => JSON.stringify([document.body.innerText, String(getSelection()),
+    [...document.querySelectorAll("main *")].map(each => { const at = each.getBoundingClientRect();
+      return [at.x, at.y, at.width, at.height].map(Math.round); })]);
+  const changes = async (press) => {
+    const before = seen(), until = performance.now() + 2000;
+    press();
+    while (performance.now() < until) {
+      if (seen() !== before) return true;
+      await new Promise(next => requestAnimationFrame(next));
+    }
+    return false;
+  };
+  const dead = [];
+  for (const each of document.querySelectorAll("button, summary, a")) {
+    if (!each.getClientRects().length) continue;
+    const words = `${each.textContent.trim()} (${each.outerHTML.slice(0, 80)})`;
+    if (each.matches("a")) {
+      const to = each.getAttribute("href");
+      if (!to || (to.startsWith("#") && !document.getElementById(to.slice(1)))) dead.push(words);
+    } else if (each.matches("summary")) {
+      if (each.parentElement.children.length < 2) dead.push(words);
+    } else if (each.type === "submit") {
+      if (!each.form || !each.form.getAttribute("action")) dead.push(words);
+    } else if (!each.disabled) {
+      if (!(await changes(() => each.click()))) dead.push(words);
+      if (each.hasAttribute("aria-expanded")) each.click();
+    }
+  }
+  return dead;
+}
+"""
+
+
 @contextmanager
 def launched() -> Iterator[Browser]:
     """Chromium; skips the test where there is none."""
@@ -119,6 +162,18 @@ def overhang(page: Page) -> int:
     """How many pixels the page is wider than its window."""
     wide: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return wide
+
+
+def shown_although_hidden(page: Page) -> list[str]:
+    """Elements of the page that `hidden` does not hide."""
+    found: list[str] = page.evaluate(_SHOWN_ALTHOUGH_HIDDEN)
+    return found
+
+
+def without_effect(page: Page) -> list[str]:
+    """Buttons, folds and links of the page that do nothing; buttons that only the page answers are pressed."""
+    found: list[str] = page.evaluate(_WITHOUT_EFFECT)
+    return found
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from receipted.console import console_routes
 from receipted.edge import Edge
 from tests.e2e import axe
-from tests.e2e.browsing import Watch, overhang
+from tests.e2e.browsing import Watch, overhang, shown_although_hidden, without_effect
 from tests.e2e.deployment import Deployment
 from tests.e2e.story import Story, told
 from tests.fakes.console import PASSWORD
@@ -23,6 +23,9 @@ _PICTURES = ROOT / "var" / "screenshots"
 
 #: What is no page: files, what scripts listen to, and what only leads elsewhere.
 _NO_PAGE = re.compile(r"/console/static/\{name\}|.*/(export|live|body)|/console/tables/")
+
+#: Pixels from which on a table shows every filter.
+_WIDE = 641
 
 LOOKS = [(360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")]
 
@@ -36,6 +39,9 @@ class Tour:
     program: str | None  #: axe-core's
     sticking_out: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)  #: although hidden
+    dead: list[str] = field(default_factory=list)  #: buttons, folds and links without an effect
+    unfolded: list[str] = field(default_factory=list)  #: tables that begin with a screen of filters
     faults: list[str] = field(default_factory=list)
 
     def look(self, page: Page, name: str) -> None:
@@ -45,6 +51,10 @@ class Tour:
         page.screenshot(path=_PICTURES / f"{name}-{self.width}-{self.scheme}.png", full_page=True)
         if self.program is not None:
             self.unusable += axe.violations(page, self.program)
+        self.shown += [f"{name}: {each}" for each in shown_although_hidden(page)]
+        if self.width < _WIDE and page.locator(".sieve").count() and page.locator(".sieve .field:visible").count() > 1:
+            self.unfolded.append(name)
+        self.dead += [f"{name}: {each}" for each in without_effect(page)]
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +132,21 @@ def test_no_page_is_wider_than_its_window(tour):
 def test_no_page_breaks_a_policy_fails_or_asks_elsewhere(tour):
     """No error and no warning of a script, no violation of the policy, no request to another origin."""
     assert tour.faults == []
+
+
+def test_nothing_that_is_hidden_is_shown_on_any_page(tour):
+    """The attribute `hidden` wins over every class."""
+    assert tour.shown == []
+
+
+def test_every_button_fold_and_link_of_every_page_has_an_effect(tour):
+    """What can be pressed changes what is seen, sends a form, or leads somewhere."""
+    assert tour.dead == []
+
+
+def test_no_table_begins_with_a_screen_of_filters_on_a_telephone(tour):
+    """They are folded, whether or not something can be done about many rows, and whatever was asked for."""
+    assert tour.unfolded == []
 
 
 def test_every_page_can_be_used_by_everybody(tour):
