@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from api.answers import PaymentAnswer, RecordId, Shape, TransitionAnswer
+from storage.ids import WEBHOOK_PREFIX
 from storage.tables import DeliveryAttempt, InboxMessage, OperatorAction, OutboxMessage, RejectedDelivery
 
 
@@ -92,7 +93,8 @@ class OwedAnswer(Shape):
     """An effect that is owed to one sink."""
 
     object: Literal["outbox_message"] = "outbox_message"
-    id: RecordId = Field(description="travels as `webhook-id`")
+    id: RecordId
+    webhook_id: str = Field(description="the `webhook-id` that the sink is given; the same after a restored backup")
     account: str
     payment: RecordId | None
     effect: str
@@ -109,6 +111,7 @@ class OwedAnswer(Shape):
 def _owed_columns(kept: OutboxMessage) -> dict[str, Any]:
     return {
         "id": kept.id,
+        "webhook_id": f"{WEBHOOK_PREFIX}{kept.travels_as}",
         "account": kept.account,
         "payment": kept.payment_id,
         "effect": kept.effect,

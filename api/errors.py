@@ -95,7 +95,7 @@ class KeyInUse(ServiceError):
 
 
 class CursorAhead(ServiceError):
-    """The feed ends before this number: the database is older than what was read of it. Begin anew."""
+    """The feed does not hold what was read of it: the database is older, or another. Begin anew from 0."""
 
     type = "conflict_error"
     code = "cursor_ahead"

@@ -20,6 +20,7 @@ from statemachine.phases import Alarm, Effect
 from storage import events
 from storage.engine import Unit
 from storage.errors import StorageUnavailable
+from storage.events import Cursor
 
 log = structlog.get_logger()
 
@@ -28,8 +29,6 @@ _BEAT: Final = 15.0
 
 #: Seconds after which a stream ends; a reader comes again with the last id that it had.
 _LONGEST: Final = 600.0
-
-_MOST: Final = 10**18  #: more than any number of an effect will be
 
 
 def _effect(value: Any) -> Any:
@@ -50,10 +49,20 @@ EffectName = Annotated[
 ]
 
 
+def _place(value: Any) -> Any:
+    if isinstance(value, str) and events.read_cursor(value) is not None:
+        return value
+    raise ValueError("Input should be `next` or the id of an event as they were told, or 0")
+
+
+#: What a reader was told of where it is; nothing else says so.
+Place = Annotated[str, BeforeValidator(_place), WithJsonSchema({"type": "string"}, mode="validation")]
+
+
 class EventsQuery(Input):
     """From where on, how many, and how long to wait where there is nothing."""
 
-    after: Annotated[int, Field(ge=0, le=_MOST), WHOLE] = Field(0, description="the id that was had last; 0 for all")
+    after: Place = Field("0", description="the `next`, or the id, that was had last; 0 for all")
     limit: Annotated[int, Field(ge=1, le=1000), WHOLE] = Field(100, description="how many at most")
     wait: Annotated[int, Field(ge=0, le=60), WHOLE] = Field(
         0, description="seconds to wait for one where there is none; as a stream it does not count"
@@ -67,7 +76,7 @@ class EventAnswer(Shape):
     """One effect, as it is owed to the world."""
 
     object: Literal["event"] = "event"
-    id: str = Field(description="its number in the feed")
+    id: str = Field(description="its place in the feed; opaque, and a reader may go on after it")
     type: str = Field(description="the effect, such as payment.paid")
     account: str
     payment: RecordId | None = Field(description="null where it is about an account")
@@ -102,17 +111,16 @@ class Reading:
         query: EventsQuery = call.query
         feed = self._of(call)
         is_stream = "text/event-stream" in call.headers.get("accept", "").lower()
-        after = _resumed(call, query.after) if is_stream else query.after
+        after = _resumed(call, query.after) if is_stream else read_place(query.after)
         reader = _Reader(call, query, feed)
-        last = await feed.last()
-        if after > last:
-            raise CursorAhead(f"the feed ends at {last}", param="after")
+        await feed.last()
         if is_stream:
+            await reader.check(after)
             reader.check_room()
             return Plain("text/event-stream", chunks=reader.stream(after), headers={"x-accel-buffering": "no"})
         page = await reader.page(after)
         if not page.data and query.wait:
-            page = await reader.waited(after, int(page.next), query.wait)
+            page = await reader.waited(after, read_place(page.next).number, query.wait)
         return page
 
     def _of(self, call: Call) -> Feed:
@@ -133,28 +141,40 @@ class _Reader:
         if self._feed.waiting >= self._call.parts.bounds.waiting:
             raise TooManyWaiting
 
-    async def page(self, after: int) -> Events:
-        """What follows. Where all of it fits, the next page begins at the feed's end, as seen in the same snapshot."""
+    async def check(self, after: Cursor) -> None:
+        """Return where the feed can be read on from there; raises CursorAhead."""
+
+        def read(unit: Unit) -> None:
+            require_held(unit, after)
+
+        await self._call.read(read)
+
+    async def page(self, after: Cursor) -> Events:
+        """What follows. Where all of it fits, the next page begins at the feed's end, as seen in the same snapshot.
+
+        Raises CursorAhead.
+        """
         query = self._query
 
-        def read(unit: Unit) -> tuple[list[events.Told], int]:
+        def read(unit: Unit) -> tuple[list[events.Told], Cursor]:
+            require_held(unit, after)
             found = events.find(
                 unit,
                 self._accounts,
-                after=after,
+                after=after.number,
                 limit=query.limit + 1,
                 effects=[query.type] if query.type else (),
                 payment_id=query.payment,
             )
-            return found, events.last_number(unit)
+            return found, events.end(unit)
 
-        found, last = await self._call.read(read)
+        found, end = await self._call.read(read)
         has_more = len(found) > query.limit
         rows = found[: query.limit]
-        following = rows[-1].number if has_more else max(last, after)
+        following = rows[-1].cursor if has_more else end
         return Events(data=[_told(row) for row in rows], has_more=has_more, next=str(following))
 
-    async def waited(self, after: int, seen: int, seconds: float) -> Events:
+    async def waited(self, after: Cursor, seen: int, seconds: float) -> Events:
         """As page(), once it holds something, the time is up, or the caller has gone.
 
         Raises KeyInvalid where the key ends meanwhile.
@@ -174,12 +194,12 @@ class _Reader:
                 page = await self.page(after)
                 if page.data or is_over:
                     return page
-                after = int(page.next)
+                after = read_place(page.next)
         finally:
             self._feed.waiting -= 1
             gone.cancel()
 
-    async def stream(self, after: int) -> AsyncIterator[bytes]:
+    async def stream(self, after: Cursor) -> AsyncIterator[bytes]:
         """Server-sent events, until the reader goes, its key is good no more, or it is time to come again."""
         ends_at = time.monotonic() + _LONGEST
         gone = asyncio.create_task(self._gone())
@@ -195,16 +215,17 @@ class _Reader:
                         if not await self._feed.is_good(key_id):  # a reader may take a page slowly
                             return
                         yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
-                    after = int(page.next)
+                    after = read_place(page.next)
                     if page.has_more:
                         continue
                     beat_at = time.monotonic() + _BEAT
-                has_news = await self._beyond(after, min(beat_at, _next_check()), gone) > after
+                end = await self._beyond(after.number, min(beat_at, _next_check()), gone)
+                has_news = end > after.number
                 if not has_news and time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + _BEAT
                     yield b": still here\n\n"
-        except StorageUnavailable as away:
-            log.info("request.refused", request_id=self._call.request_id, code=away.code, status=away.status)
+        except (StorageUnavailable, CursorAhead) as fault:  # a reader that comes again is told so
+            log.info("request.refused", request_id=self._call.request_id, code=fault.code, status=fault.status)
         finally:
             self._feed.waiting -= 1
             gone.cancel()
@@ -240,20 +261,36 @@ def _next_check() -> float:
     return time.monotonic() + KEY_CHECK_INTERVAL_S
 
 
-def _resumed(call: Call, after: int) -> int:
+def require_held(unit: Unit, after: Cursor) -> None:
+    """Return where the feed holds what was read up to there; raises CursorAhead where the database is older."""
+    if events.holds(unit, after):
+        return
+    last = events.last_number(unit)
+    why = f"the feed ends at {last}" if after.number > last else f"at {after.number} it is not the feed that was read"
+    raise CursorAhead(f"{why}: begin anew from 0", param="after")
+
+
+def read_place(text: str) -> Cursor:
+    """The cursor that a checked text writes."""
+    found = events.read_cursor(text)
+    if found is None:
+        raise InvalidRequest("it is no id of an event", param="after", code="invalid_value")
+    return found
+
+
+def _resumed(call: Call, after: str) -> Cursor:
     """Where the reader's stream broke off, if it says so."""
-    given = call.headers.get("last-event-id")
-    if given is None or not given.strip():
-        return after
-    if not given.isascii() or not given.isdigit() or int(given[:30]) > _MOST:
+    given = (call.headers.get("last-event-id") or "").strip()
+    found = events.read_cursor(given or after)
+    if found is None:
         raise InvalidRequest("it is no id of an event", param="Last-Event-ID", code="invalid_value")
-    return int(given)
+    return found
 
 
 def _told(row: events.Told) -> EventAnswer:
     data = json.loads(row.payload)["data"] if row.payload is not None else None
     return EventAnswer(
-        id=str(row.number),
+        id=str(row.cursor),
         type=row.effect,
         account=row.account,
         payment=row.payment_id,
@@ -277,7 +314,7 @@ def operations() -> tuple[Operation, ...]:
             media_types=("application/json", "text/event-stream"),
             refusals={
                 404: "no such account",
-                409: "the feed ends before `after`: the database is older than what was read of it",
+                409: "the feed does not hold `after`: the database is older than what was read of it",
             },
         ),
     )

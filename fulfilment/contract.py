@@ -9,7 +9,7 @@ from typing import Protocol
 class OwedEffect:
     """One effect at one attempt; `id` is the same at every attempt, so that a receiver can tell a repeat."""
 
-    id: str  #: the outbox id: the idempotency key that travels
+    id: str  #: the idempotency key that travels: the same after a restored backup, too
     effect: str  #: statemachine.phases.Effect, such as "payment.paid"
     payment_id: str | None  #: None where the effect is about an account
     attempt: int  #: 1, 2, 3, ...

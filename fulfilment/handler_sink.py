@@ -75,7 +75,7 @@ class HandlerSink:
                 return Failed(f"the handler took longer than {self._timeout:g} s")
             _log.warning(
                 "handler.failed",
-                outbox_id=owed.id,
+                webhook_id=owed.id,
                 sink=self.name,
                 exc_type=type(error).__qualname__,
                 raised_in=_raised_in(error),

@@ -262,12 +262,12 @@ def owe(unit: Unit, messages: Sequence[OutboxMessage]) -> None:
     _OWE(unit, (_owed(message.__dict__) for message in messages))
 
 
-def owed(unit: Unit, payment_ids: Iterable[str]) -> set[tuple[str, str, str, int]]:
-    """Payment, effect, sink and occurrence of everything that the payments owe."""
+def owed(unit: Unit, payment_ids: Iterable[str]) -> dict[tuple[str, str, str, int], int]:
+    """By payment, effect, sink and occurrence of everything that the payments owe: its number."""
     payment = "payment_id" if unit.dialect == "sqlite" else "payment_id::text"
-    query = f"SELECT {payment}, effect, sink, occurrence FROM outbox_message WHERE {_among(unit, 'payment_id')}"  # noqa: S608
+    query = f"SELECT {payment}, effect, sink, occurrence, number FROM outbox_message WHERE {_among(unit, 'payment_id')}"  # noqa: S608
     rows = unit.rows(query, (_ids(unit, payment_ids),))
-    return {(_with_dashes(found), effect, sink, occurrence) for found, effect, sink, occurrence in rows}
+    return {(_with_dashes(found), effect, sink, nth): number for found, effect, sink, nth, number in rows}
 
 
 # -- words of both databases

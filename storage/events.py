@@ -4,14 +4,19 @@ An id tells when a row was made, and not when it was committed: a reader who goe
 late. So effects are numbered afterwards, by one writer at a time, and only what is committed gets a number. What a
 reader sees is therefore always a beginning of the feed. Numbers are ours, and survive a dump, a restore and a failover,
 which the database's own transaction numbers do not.
+
+A restored backup gives numbers that were read already to other effects. So a mark is drawn with each number, and a
+cursor is both: where the feed has another mark at that number, its reader has read what is not there any more.
 """
 
+import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import table_of
@@ -27,15 +32,35 @@ _NAME: Final = "effects"
 #: How many are numbered in one commit.
 BATCH: Final = 1000
 
+_MARK_BYTES: Final = 6
+
+_CURSOR: Final = re.compile(r"0|([1-9][0-9]{0,17})(?:-([0-9a-f]{12}))?", re.ASCII)
+
 #: Of one look, so that the first reader of a long history has an answer in time; the next looks go on.
 _BATCHES: Final = 10
+
+
+class Cursor(NamedTuple):
+    """How far a reader has read; written as `1042-5f0c2b9a1d3e`, or as `0` before the first effect."""
+
+    number: int = 0
+    mark: str = ""  #: of the number; none where a reader has kept the number alone, which nothing can check
+
+    def __str__(self) -> str:
+        return f"{self.number}-{self.mark}" if self.number else "0"
+
+
+def read_cursor(text: str) -> Cursor | None:
+    """The cursor that the text writes; None where it writes none."""
+    found = _CURSOR.fullmatch(text)
+    return None if found is None else Cursor(int(found[1] or 0), found[2] or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """One effect with its place in the feed."""
 
-    number: int
+    cursor: Cursor
     effect: str
     account: str
     payment_id: str | None
@@ -49,17 +74,13 @@ def is_unnumbered(unit: Unit) -> bool:
 
 
 def number(unit: Unit, limit: int = BATCH) -> int:
-    """Up to so many committed effects get the numbers that follow; returns how many.
+    """Some committed effects get the numbers that follow: up to `limit`, and what comes before those of their payments.
 
-    Whoever else numbers waits until this unit of work has ended, so that a smaller number is never seen later.
+    Returns how many. Whoever else numbers waits until this unit of work has ended, so that a smaller number is never
+    seen later.
     """
-    last = _locked(unit)
-    waiting = unit.execute(
-        select(_table.c.subject, _table.c.effect, _table.c.occurrence)
-        .where(_table.c.number.is_(None))
-        .order_by(_table.c.outbox_id)
-        .limit(limit)
-    ).all()
+    last, mark = _locked(unit), secrets.token_hex(_MARK_BYTES)
+    waiting = _in_order(unit, limit)
     if not waiting:
         return 0
     unit.execute(
@@ -69,7 +90,7 @@ def number(unit: Unit, limit: int = BATCH) -> int:
             _table.c.effect == bindparam("of_effect"),
             _table.c.occurrence == bindparam("of_occurrence"),
         )
-        .values(number=bindparam("as_number")),
+        .values(number=bindparam("as_number"), mark=mark),
         [
             {"of_subject": subject, "of_effect": effect, "of_occurrence": occurrence, "as_number": last + nth}
             for nth, (subject, effect, occurrence) in enumerate(waiting, start=1)
@@ -77,6 +98,27 @@ def number(unit: Unit, limit: int = BATCH) -> int:
     )
     unit.execute(update(_feed).where(_feed.c.name == _NAME).values(last_number=last + len(waiting)))
     return len(waiting)
+
+
+def _in_order(unit: Unit, limit: int) -> list[tuple[str, str, int]]:
+    """Subject, effect and occurrence of effects without a number: those of one payment in the order of its own numbers.
+
+    An id tells the time by the clock of the process that made it, and so orders effects of different payments alone.
+    """
+    oldest = select(_table.c.subject).where(_table.c.number.is_(None)).order_by(_table.c.outbox_id).limit(limit)
+    owed = table_of(OutboxMessage)
+    found = unit.execute(
+        select(_table.c.subject, _table.c.effect, _table.c.occurrence, _table.c.outbox_id, owed.c.number)
+        .select_from(_table.outerjoin(owed, owed.c.id == _table.c.outbox_id))
+        .where(_table.c.number.is_(None), _table.c.subject.in_(oldest))
+        .order_by(func.coalesce(owed.c.number, 0), _table.c.outbox_id)
+    )
+    latest: dict[str, str] = {}
+    placed: list[tuple[str, int, tuple[str, str, int]]] = []
+    for subject, effect, occurrence, outbox_id, nth in found:
+        latest[subject] = max(latest.get(subject, ""), outbox_id)
+        placed.append((latest[subject], nth or 0, (subject, effect, occurrence)))
+    return [each for _, _, each in sorted(placed)]
 
 
 def caught_up(database: Database) -> int:
@@ -98,6 +140,28 @@ def last_number(unit: Unit) -> int:
     return int(found or 0)
 
 
+def end(unit: Unit) -> Cursor:
+    """The cursor of who has read everything that is numbered."""
+    last = last_number(unit)
+    return Cursor(last, _mark_of(unit, last) or "")
+
+
+def holds(unit: Unit, cursor: Cursor) -> bool:
+    """Whether the feed holds what was read up to the cursor; not where the database is older than the reader."""
+    return cursor.number == 0 or (cursor.mark != "" and _mark_of(unit, cursor.number) == cursor.mark)
+
+
+def _mark_of(unit: Unit, number: int) -> str | None:
+    query = select(_table.c.mark, _table.c.outbox_id).where(_table.c.number == number)
+    found = unit.execute(query).first()
+    return None if found is None else _mark(*found)
+
+
+def _mark(mark: str | None, outbox_id: str) -> str:
+    """The mark of a number; of those from before there were marks, what was drawn for the row's id."""
+    return mark or outbox_id.replace("-", "")[-2 * _MARK_BYTES :]
+
+
 def find(
     unit: Unit,
     accounts: Sequence[str],
@@ -112,6 +176,8 @@ def find(
     query = (
         select(
             _table.c.number,
+            _table.c.mark,
+            _table.c.outbox_id,
             _table.c.effect,
             _table.c.account,
             _table.c.payment_id,
@@ -127,7 +193,9 @@ def find(
         query = query.where(_table.c.effect.in_(effects))
     if payment_id is not None:
         query = query.where(_table.c.subject == payment_id)
-    return [Told(*row) for row in unit.execute(query)]
+    return [
+        Told(Cursor(number, _mark(mark, outbox_id)), *about) for number, mark, outbox_id, *about in unit.execute(query)
+    ]
 
 
 def _locked(unit: Unit) -> int:

@@ -1,10 +1,17 @@
-"""Ids in time order, so that an index grows at its end."""
+"""Ids of rows in time order, so that an index grows at its end; and ids of effects, which follow from what they are."""
 
+import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final
+from uuid import UUID
 
 import uuid_utils
+
+#: Before an id that travels, where a sink writes it as `webhook-id`. Source: Standard Webhooks, specification.
+WEBHOOK_PREFIX: Final = "msg_"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -14,6 +21,25 @@ _ID: Final = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}
 def new_id() -> str:
     """A new UUIDv7 (RFC 9562) in its canonical text form; later ids sort after earlier ones of this process."""
     return str(uuid_utils.uuid7())
+
+
+def effect_id(account: str, about: Sequence[str | int | bool], effect: str, occurrence: int) -> str:
+    """The id of an effect, which follows from what it is alone: the same over retries, replays and restored backups.
+
+    `about` names the payment by its kind and the provider's name of it, never by an id that was drawn here.
+    """
+    return _id_of("effect", account, list(about), effect, occurrence)
+
+
+def webhook_id(effect: str, sink: str) -> str:
+    """The id under which the effect of this id travels to the sink: its idempotency key there."""
+    return _id_of("webhook", effect, sink)
+
+
+def _id_of(*parts: object) -> str:
+    """A UUIDv8 (RFC 9562): SHA-256 of the parts as JSON, cut to its 122 free bits."""
+    digest = int.from_bytes(sha256(json.dumps(parts).encode()).digest()[:16])
+    return str(UUID(int=digest & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62))
 
 
 def first_id(at: datetime) -> str:

@@ -1,6 +1,8 @@
 """Finds records by a part of their id, as people copy it."""
 
-from sqlalchemy import String, cast, func, or_, select
+from typing import Any
+
+from sqlalchemy import Column, String, cast, func, or_, select
 
 from storage.columns import table_of
 from storage.engine import Unit
@@ -29,10 +31,16 @@ def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[s
     """Up to `limit` ids, in order, that are, begin with or end with these lower-case hexadecimal digits, no dashes."""
     column = table_of(model).c.id
     if len(part) == _WHOLE:
-        query = select(column).where(column == part)
+        query = select(column).where(or_(*(each == part for each in _whole_names(model))))
     else:
         digits = func.replace(cast(column, String), "-", "")
         query = select(column).where(
             or_(digits.startswith(part, autoescape=True), digits.endswith(part, autoescape=True))
         )
     return list(unit.execute(query.order_by(column).limit(limit)).scalars())
+
+
+def _whole_names(model: type[Found]) -> list[Column[Any]]:
+    """The columns that a whole id may stand in: an effect has the id that sinks are given, too."""
+    columns = table_of(model).c
+    return [columns.id, columns.webhook_id] if model is OutboxMessage else [columns.id]

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage.columns import table_of
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
-from storage.ids import is_id, new_id
+from storage.ids import WEBHOOK_PREFIX, is_id, new_id
 from storage.seals import outbox_seal
 from storage.sets import Columns, Insert, Update, instants
 from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
@@ -38,10 +38,12 @@ _ATTEMPT: Final = tuple(DeliveryAttempt.model_fields)
 _TRY: Final = Insert(table_of(DeliveryAttempt), _ATTEMPT)
 _tried: Final = itemgetter(*_ATTEMPT)
 
-#: No earlier message to the same sink is owed: about the same payment, or of the same alarm.
+#: No earlier message to the same sink is owed: about the same payment, or of the same alarm. Earlier by its number,
+#: which is given while the payment is held: ids go by the clock of the process that made them.
 _EARLIER: Final = (
     f"SELECT 1 FROM outbox_message AS earlier WHERE earlier.{_PENDING} "  # noqa: S608 - our own names
-    "AND earlier.sink = outbox_message.sink AND earlier.id < outbox_message.id AND earlier.payment_id "
+    "AND earlier.sink = outbox_message.sink "
+    "AND (earlier.number, earlier.id) < (outbox_message.number, outbox_message.id) AND earlier.payment_id "
 )
 _IS_FIRST: Final = (
     f"NOT EXISTS ({_EARLIER} = outbox_message.payment_id) "
@@ -61,10 +63,12 @@ def owe(
     cause: str,
     payload: str,
     now: datetime,
+    webhook_id: str | None = None,
 ) -> str | None:
     """The effect is owed to the sink exactly once, however often this is called; its id, or None if it was owed.
 
-    One that is about an account (`payment_id` is None) is owed once for each cause: an alarm may come again.
+    One that is about an account (`payment_id` is None) is owed once for each cause: an alarm may come again. Without a
+    `webhook_id` it travels under its own id, which a restored backup does not give again.
     """
     message = new_message(
         payment_id=payment_id,
@@ -75,6 +79,8 @@ def owe(
         cause=cause,
         payload=payload,
         now=now,
+        webhook_id=webhook_id,
+        number=_next_number(unit, payment_id, account, effect),
     )
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     if payment_id is None:  # a unique constraint does not see NULL, a unique index over such rows does
@@ -99,6 +105,8 @@ def new_message(
     cause: str,
     payload: str,
     now: datetime,
+    webhook_id: str | None,
+    number: int,
 ) -> OutboxMessage:
     """What is owed, sealed and ready to be kept."""
     message = made(
@@ -117,10 +125,24 @@ def new_message(
             "attempts": 0,
             "next_attempt_at": now,
             "claim_token": 0,
+            "webhook_id": webhook_id,
+            "number": number,
         },
     )
     message.seal = outbox_seal(message)
     return message
+
+
+def _next_number(unit: Unit, payment_id: str | None, account: str, effect: str) -> int:
+    """The number that follows; of an account's alarms, nobody else's to give until the unit of work ends."""
+    alike = (
+        (_table.c.payment_id == payment_id,)
+        if payment_id is not None
+        else (_table.c.payment_id.is_(None), _table.c.account == account, _table.c.effect == effect)
+    )
+    if payment_id is None and unit.dialect == "postgresql":
+        unit.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"outbox:{account}:{effect}", 0))))
+    return int(unit.execute(select(func.coalesce(func.max(_table.c.number), 0)).where(*alike)).scalar_one()) + 1
 
 
 def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequence[str] = ()) -> list[OutboxMessage]:
@@ -200,7 +222,7 @@ def _settled(each: Settlement) -> tuple[Any, ...]:
 
 def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
     """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead."""
-    get(unit, message_id)
+    message_id = get(unit, message_id).id
     done = unit.execute(
         update(_table)
         .where(_table.c.id == message_id, _table.c.status == OutboxStatus.DEAD)
@@ -212,8 +234,12 @@ def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
 
 
 def get(unit: Unit, message_id: str) -> OutboxMessage:
-    """One message; raises NotFound."""
-    found = unit.first(OutboxMessage, select(_table).where(_table.c.id == message_id)) if is_id(message_id) else None
+    """One message by its own id or the one that it travels under; raises NotFound."""
+    found, given = None, message_id.removeprefix(WEBHOOK_PREFIX)
+    if is_id(given):
+        query = select(_table)
+        found = unit.first(OutboxMessage, query.where(_table.c.id == given))
+        found = found or unit.first(OutboxMessage, query.where(_table.c.webhook_id == given))
     if found is None:
         raise NotFound(f"no outbox message {message_id}", param="message")
     return found
@@ -221,7 +247,8 @@ def get(unit: Unit, message_id: str) -> OutboxMessage:
 
 def of_payment(unit: Unit, payment_id: str) -> list[OutboxMessage]:
     """Everything owed for the payment, in order."""
-    return unit.all(OutboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
+    query = select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.number, _table.c.id)
+    return unit.all(OutboxMessage, query)
 
 
 def of_accounts(unit: Unit, *, after: str = "", limit: int = 100) -> list[OutboxMessage]:
@@ -242,7 +269,8 @@ def causes_of(unit: Unit, owed_ids: Sequence[str]) -> set[tuple[str, str]]:
 
 def attempts_of(unit: Unit, message_ids: Sequence[str]) -> list[DeliveryAttempt]:
     """Every try of these messages, in order."""
-    query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids)).order_by(_attempts.c.id)
+    query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids))
+    query = query.order_by(_attempts.c.outbox_id, _attempts.c.number)
     return unit.all(DeliveryAttempt, query)
 
 

@@ -45,7 +45,7 @@ def payment_seal(payment: Payment) -> str:
 
 def outbox_seal(message: OutboxMessage) -> str:
     """The digest of what is owed."""
-    return _of_outbox(message)
+    return _of_outbox(message) if message.webhook_id is not None else _of_old_outbox(message)
 
 
 class _Digest:
@@ -139,3 +139,4 @@ _of_decision: Final = _Digest(InboxMessage, InboxMessage.DECIDED)
 _of_transition: Final = _Digest(Transition, Transition.SEALED)
 _of_payment: Final = _Digest(Payment, Payment.SEALED)
 _of_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED)
+_of_old_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED_AT_FIRST)

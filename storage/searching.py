@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, select
 
 from storage.engine import Unit
-from storage.ids import is_id
+from storage.ids import WEBHOOK_PREFIX, is_id
 from storage.tables import InboxMessageTable, KnownDelivery, OperatorAction, OutboxMessageTable, PaymentTable
 
 _payment = PaymentTable.__table__  # type: ignore[attr-defined]
@@ -45,8 +45,10 @@ def message_ids(unit: Unit, words: str) -> list[str]:
 
 
 def owed_ids(unit: Unit, words: str) -> list[str]:
-    """Outbox messages of that id, and those about the payments that are found by it."""
-    return _about(unit, _outbox, words, set())
+    """Outbox messages of that id, of that `webhook-id`, and those about the payments that are found by it."""
+    travels_as = words.removeprefix(WEBHOOK_PREFIX)
+    named = _ids(unit, _outbox.c.id, _outbox.c.webhook_id == travels_as) if is_id(travels_as) else set()
+    return _about(unit, _outbox, words, named | set(whole_id(travels_as)))
 
 
 def action_ids(unit: Unit, words: str) -> list[str]:

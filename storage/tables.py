@@ -345,9 +345,13 @@ class OutboxMessage(Row):
         "cause",
         "payload",
         "created_at",
+        "webhook_id",
+        "number",
     )
+    #: those of rows from before there were the others; such a row has no `webhook_id`
+    SEALED_AT_FIRST: ClassVar[tuple[str, ...]] = SEALED[:-2]
 
-    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7; the idempotency key that travels
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7, of the row; what travels is `webhook_id`
     payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: None where it is about an account
     account: str = Field(max_length=64)
     effect: str = Field(max_length=32)  #: statemachine.phases.Effect, or that of an Alarm
@@ -363,6 +367,15 @@ class OutboxMessage(Row):
     claim_token: int = 0  #: fencing: grows with every claim
     delivered_at: datetime | None = Field(default=None, sa_column=instant())
     last_error: str | None = None
+    #: the idempotency key that travels, by storage.ids.webhook_id; None in old rows, of which the id travels
+    webhook_id: str | None = Field(default=None, sa_column=identifier(nullable=True))
+    #: its place among what the payment owes, or among an account's alarms of its name; 0 in old rows, which come first
+    number: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default=text("0")))
+
+    @property
+    def travels_as(self) -> str:
+        """The id that sinks are given: the same at every attempt, and after a restored backup."""
+        return self.webhook_id or self.id
 
 
 class OutboxMessageTable(OutboxMessage, table=True):
@@ -385,6 +398,7 @@ class OutboxMessageTable(OutboxMessage, table=True):
             sqlite_where=text("status = 'dead'"),
             postgresql_where=text("status = 'dead'"),
         ),
+        Index("ix_outbox_message_webhook_id", "webhook_id"),
         Index(
             "uq_outbox_message_account",
             "cause",

@@ -92,6 +92,8 @@ class Event(SQLModel, table=True):
     account: str = Field(max_length=64)
     payment_id: str | None = Field(default=None, sa_column=identifier(nullable=True))
     created_at: datetime = Field(sa_column=instant(nullable=False))
+    #: drawn with the number, so that a restored database gives the number another; None where it was numbered before
+    mark: str | None = Field(default=None, max_length=12)
 
 
 class EventFeed(SQLModel, table=True):

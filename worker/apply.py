@@ -16,11 +16,21 @@ from statemachine.phases import Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
 from storage import history, outbox
 from storage.engine import made
+from storage.ids import webhook_id
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
 from worker.batch import Batch
-from worker.effects import Closed, alarm_payload, closed_by, occurrence_of, payload, with_closing
+from worker.effects import (
+    Closed,
+    alarm_id,
+    alarm_payload,
+    closed_by,
+    id_of,
+    occurrence_of,
+    payload,
+    with_closing,
+)
 
 #: What is owed where nothing is.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
@@ -101,7 +111,11 @@ class Ledger:
         account = self._message.account
         text = alarm_payload(account, alarm, self._now)
         sinks = [sink for sink in self._sinks if self._takes(sink, name)]
-        ids = [self._batch.owe_of_account(account, name, sink, self._message.id, text) for sink in sinks]
+        effect = alarm_id(account, alarm)
+        ids = [
+            self._batch.owe_of_account(account, name, sink, self._message.id, text, webhook_id(effect, sink))
+            for sink in sinks
+        ]
         owed = [owed_id for owed_id in ids if owed_id is not None]
         word = "is over" if alarm.is_over else "begins"
         self.note(None, Outcome.NOTED, f"{name} {word}: {alarm.reason}", owed={name: owed} if owed else {})
@@ -273,7 +287,8 @@ class Ledger:
         occurrence = occurrence_of(effect, payment, about)
         takers = [sink for sink in self._sinks if self._takes(sink, name)]
         sinks = [sink for sink in takers if not self._batch.is_owed(payment.id, name, sink, occurrence)]
-        text = payload(name, payment, reason, self._now, about) if sinks else ""
+        effect_id = id_of(name, payment, occurrence, about)
+        text = payload(name, payment, reason, self._now, about, effect_id=effect_id) if sinks else ""
         owed: list[str] = []
         for sink in sinks:
             message = outbox.new_message(
@@ -285,6 +300,8 @@ class Ledger:
                 cause=self._message.id,
                 payload=text,
                 now=self._now,
+                webhook_id=webhook_id(effect_id, sink),
+                number=self._batch.next_owed(payment.id),
             )
             self._batch.owe(message)
             owed.append(message.id)

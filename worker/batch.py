@@ -35,6 +35,7 @@ class Batch:
         self._begun: list[Payment] = []  #: without a ref, and not asked of the database
         self._waiting: dict[tuple[str, tuple[str, ...], datetime], list[str]] = {}
         self._owed: set[tuple[str, str, str, int]] = set()
+        self._owed_last: dict[str, int] = {}  #: by payment: the number of what it was owed last
         self._owed_known: set[str] = set()  #: payments of which all that is owed is in `_owed`
         self._held: set[tuple[str, str]] = set()  #: names of payments that are ours until the unit of work ends
         # to be written
@@ -234,17 +235,26 @@ class Batch:
         """Whether the payment owes it already."""
         if payment_id not in self._owed_known:
             others = [each for each in self._read if each not in self._owed_known]
-            self._owed |= batches.owed(self._unit, others)
+            for one, number in batches.owed(self._unit, others).items():
+                self._owed.add(one)
+                self._owed_last[one[0]] = max(number, self._owed_last.get(one[0], 0))
             self._owed_known.update(others)
         return (payment_id, effect, sink, occurrence) in self._owed
+
+    def next_owed(self, payment_id: str) -> int:
+        """The number of what the payment owes next; the caller has asked `is_owed`, and holds the payment."""
+        return self._owed_last.get(payment_id, 0) + 1
 
     def owe(self, message: OutboxMessage) -> None:
         """The effect is owed; the caller has seen that it was not."""
         if message.payment_id is not None:
             self._owed.add((message.payment_id, message.effect, message.sink, message.occurrence))
+            self._owed_last[message.payment_id] = message.number
         self._outbox.append(message)
 
-    def owe_of_account(self, account: str, effect: str, sink: str, cause: str, payload: str) -> str | None:
+    def owe_of_account(
+        self, account: str, effect: str, sink: str, cause: str, payload: str, webhook_id: str
+    ) -> str | None:
         """What is owed about an account, once for each cause; its id, or None if it was owed."""
         return outbox.owe(
             self._unit,
@@ -256,6 +266,7 @@ class Batch:
             cause=cause,
             payload=payload,
             now=self.now,
+            webhook_id=webhook_id,
         )
 
     def finish(self, message: InboxMessage) -> None:

@@ -253,7 +253,7 @@ class Dispatcher:
 
     async def _deliver(self, sink: Sink, message: OutboxMessage, now: datetime) -> Result:
         owed = OwedEffect(
-            id=message.id,
+            id=message.travels_as,
             effect=message.effect,
             payment_id=message.payment_id,
             attempt=message.attempts + 1,

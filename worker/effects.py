@@ -11,9 +11,15 @@ from statemachine.money import from_minor
 from statemachine.observation import Decision
 from statemachine.phases import Alarm, Effect
 from statemachine.statements import AccountAlarm
+from storage.ids import effect_id
 from storage.tables import Payment
 
 _encode: Final = msgspec.json.Encoder().encode
+
+#: Ends of the names of effects that are about a review.
+_OF_REVIEWS: Final = tuple(
+    f".{effect.value.partition('.')[2]}" for effect in (Effect.REVIEW_REQUIRED, Effect.REVIEW_CLOSED)
+)
 
 
 class Closed(NamedTuple):
@@ -43,7 +49,28 @@ def occurrence_of(effect: Effect, payment: Payment, closed: Closed | None) -> in
     return closed.number if closed is not None else int(payment.state == NOT_CREATED)
 
 
-def payload(effect: str, payment: Payment, reason: str, now: datetime, closed: Closed | None = None) -> str:
+def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None = None) -> str:
+    """The id of what a payment owes, by the name that the provider gives the payment, which is unique.
+
+    Before the provider has named it, by the reference that the provider was asked under, which is a name of one
+    payment as well. An effect that was owed under the one is never owed under the other later, since each is owed once;
+    and after a restored backup a payment that is paid has a name. A review is told apart by what it is about.
+    """
+    about = [payment.kind, payment.provider_ref or payment.reference or payment.id]
+    review = closed.review if closed is not None else payment.review
+    if effect.endswith(_OF_REVIEWS) and review is not None:
+        about.append(review)
+    return effect_id(payment.account, about, effect, occurrence)
+
+
+def alarm_id(account: str, alarm: AccountAlarm) -> str:
+    """The id of what is owed about an account: an alarm's beginning and its end are two effects."""
+    return effect_id(account, [alarm.since, alarm.is_over], Alarm(alarm.alarm).effect, 0)
+
+
+def payload(
+    effect: str, payment: Payment, reason: str, now: datetime, closed: Closed | None = None, *, effect_id: str
+) -> str:
     """The JSON text of an effect; the same for every attempt and sink. `closed` is the review that it is about."""
     review, number = closed or (payment.review, payment.reviews)
     amount = None
@@ -53,6 +80,7 @@ def payload(effect: str, payment: Payment, reason: str, now: datetime, closed: C
         effect,
         now,
         {
+            "effect_id": effect_id,
             "payment": payment.id,
             "account": payment.account,
             "kind": payment.kind,
@@ -83,6 +111,7 @@ def alarm_payload(account: str, alarm: AccountAlarm, now: datetime) -> str:
         Alarm(alarm.alarm).effect,
         now,
         {
+            "effect_id": alarm_id(account, alarm),
             "account": account,
             "alarm": alarm.alarm,
             "since": alarm.since,

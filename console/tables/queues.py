@@ -63,7 +63,7 @@ class Outbox(Table):
     key = "outbox"
     display_name = "Outbox"
     about = "What is owed to your systems. Dead means that every attempt failed, and that a person must redrive it."
-    hint = "A whole id, or what names its payment"
+    hint = "A whole id or webhook-id, or what names its payment"
     when = "owed"
     detail_template = "tables/owed.html"
     shelf = sifting.OWED

@@ -1,4 +1,4 @@
-"""`receipted events`: the feed of effects, to be read on from any number, as the API tells it."""
+"""`receipted events`: the feed of effects, to be read on from any place, as the API tells it."""
 
 import json as json_module
 import time
@@ -6,14 +6,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from api.errors import CursorAhead
+from api.events import require_held
 from receipted.cli import lists, output
 from receipted.cli.context import AsJson, Limit, known_account, opened
+from receipted.cli.exits import InvalidInput
 from receipted.wiring import Service
 from storage import events as feed
-from storage.events import Told
+from storage.events import Cursor, Told
 
-_COLUMNS: Final = ("Number", "Owed", "Effect", "Account", "Payment")
+_COLUMNS: Final = ("ID", "Owed", "Effect", "Account", "Payment")
 
 #: Seconds between two looks of one who waits.
 _LOOK: Final = 0.25
@@ -22,8 +23,8 @@ _LOOK: Final = 0.25
 def events(
     context: typer.Context,
     after: Annotated[
-        int, typer.Option("--after", metavar="NUMBER", min=0, help="The number that was had last; 0 for all.")
-    ] = 0,
+        str, typer.Option("--after", metavar="ID", help="The `next`, or the ID, that was had last; 0 for all.")
+    ] = "0",
     account: Annotated[str | None, typer.Option("--account", help="Only about this account.")] = None,
     payment: lists.OfPayment = None,
     effect: Annotated[str | None, typer.Option("--effect", help="Only this, such as payment.paid.")] = None,
@@ -33,49 +34,59 @@ def events(
     ] = 0,
     json: AsJson = False,
 ) -> None:
-    """List the effects that follow a number in the feed, the oldest first: each once, and none is passed over.
+    """List the effects that follow a place in the feed, the oldest first: each once, and none is passed over.
 
-    With --json, give `next` as --after the next time. Nothing is ever added before a number that was seen.
+    With --json, give `next` as --after the next time. Nothing is ever added before what was seen.
     """
     with opened(context) as service:
         known_account(service, account)
         about = lists.payment_of(service, payment)
         deadline = time.monotonic() + wait
+        place = _place(after)
         while True:
-            found, last = _read(service, after, account, about, effect, limit + 1)
+            found, end = _read(service, place, account, about, effect, limit + 1)
             left = deadline - time.monotonic()
             if found or left <= 0:
                 break
             time.sleep(min(_LOOK, left))  # what other processes write tells nobody on SQLite
     rows, has_more = found[:limit], len(found) > limit
-    following = rows[-1].number if has_more else max(last, after)
+    following = str(rows[-1].cursor if has_more else end)
     if json:
         output.as_json({"data": [_data(told) for told in rows], "has_more": has_more, "next": following})
         return
     output.table(
         _COLUMNS,
-        ((told.number, told.created_at, told.effect, told.account, output.short(told.payment_id)) for told in rows),
+        (
+            (str(told.cursor), told.created_at, told.effect, told.account, output.short(told.payment_id))
+            for told in rows
+        ),
     )
     output.note(f"{'there is more' if has_more else 'that is all for now'}: receipted events --after {following}")
 
 
 def _read(
-    service: Service, after: int, account: str | None, payment: str | None, effect: str | None, limit: int
-) -> tuple[list[Told], int]:
-    """What follows, and the feed's end in the same snapshot. Raises CursorAhead where the feed ends before `after`."""
+    service: Service, after: Cursor, account: str | None, payment: str | None, effect: str | None, limit: int
+) -> tuple[list[Told], Cursor]:
+    """What follows, and the feed's end in the same snapshot. Raises CursorAhead where the feed does not hold `after`."""
     feed.caught_up(service.database)
     accounts = [account] if account is not None else list(service.accounts)
     with service.database.read() as unit:
-        last = feed.last_number(unit)
-        if after > last:
-            raise CursorAhead(f"the feed ends at {last}", param="after")
+        require_held(unit, after)
         effects = [effect] if effect is not None else []
-        return feed.find(unit, accounts, after=after, limit=limit, effects=effects, payment_id=payment), last
+        found = feed.find(unit, accounts, after=after.number, limit=limit, effects=effects, payment_id=payment)
+        return found, feed.end(unit)
+
+
+def _place(text: str) -> Cursor:
+    found = feed.read_cursor(text.strip())
+    if found is None:
+        raise InvalidInput("give `next` or an ID as this command printed it, or 0", param="after")
+    return found
 
 
 def _data(told: Told) -> dict[str, Any]:
     return {
-        "id": str(told.number),
+        "id": str(told.cursor),
         "type": told.effect,
         "account": told.account,
         "payment": told.payment_id,

@@ -7,6 +7,7 @@ from receipted.cli.exits import InvalidInput
 from storage import lookup
 from storage.engine import Unit
 from storage.errors import NotFound
+from storage.ids import WEBHOOK_PREFIX
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_api import ApiKey
 from storage.tables_asking import Reconciliation
@@ -37,7 +38,7 @@ def find_id(unit: Unit, model: type[lookup.Found], text: str) -> str:
     made together begin alike, so an end tells more than a beginning.
     """
     name = _NAMES[model]
-    part = text.strip().lower().replace("-", "")
+    part = text.strip().lower().removeprefix(WEBHOOK_PREFIX).replace("-", "")
     if not _DIGITS.fullmatch(part) or len(part) > _WHOLE:
         raise InvalidInput(f"{text!r} is no id of a {name}", param="id")
     if len(part) < _SHORTEST:

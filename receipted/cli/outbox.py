@@ -26,6 +26,7 @@ from receipted.commands import Commands
 from receipted.wiring import Service
 from storage import outbox, searching, sifting
 from storage.errors import NotFound
+from storage.ids import WEBHOOK_PREFIX
 from storage.tables import OutboxMessage
 from storage.types import OutboxStatus
 
@@ -176,4 +177,4 @@ def _known_sink(service: Service, name: str | None) -> None:
 
 
 def _data(message: OutboxMessage) -> dict[str, object]:
-    return output.row_of(message, without=("payload",))
+    return {**output.row_of(message, without=("payload",)), "webhook_id": f"{WEBHOOK_PREFIX}{message.travels_as}"}

@@ -97,6 +97,11 @@ class PostgreSQL:
         """A migrated database of its own."""
         return Database(self.url_of(self._create(make_url(self._template).database or "")))
 
+    def backup(self, database: Database) -> Database:
+        """Another database as this one is now; nobody may be connected to this one but its own pool."""
+        database.engine.dispose()
+        return Database(self.url_of(self._create(make_url(database.url).database or "")))
+
     def cleaned(self) -> Database:
         """The one database that tests use one after the other, without a row; to be closed, not dropped.
 

@@ -127,7 +127,7 @@ def test_dead_it_is_redriven_and_the_audit_holds(world, receiver):
         outbox.redrive(unit, dead.id, world.clock())
     dispatch(world, {"shop": http_sink(receiver)})
 
-    assert [got.id for got in receiver.received] == [f"msg_{dead.id}"] * 2
+    assert [got.id for got in receiver.received] == [f"msg_{dead.travels_as}"] * 2
     with world.database.read() as unit:
         assert outbox.get(unit, dead.id).status == "delivered"
     assert world.audit().faults == []

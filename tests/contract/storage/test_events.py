@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from storage import events, migrate, outbox
+from storage.columns import table_of
 from storage.engine import Database
 from storage.ids import new_id
+from storage.tables import OutboxMessage
 from tests.fakes.clock import START
 from tests.fakes.drift import drift
 
@@ -60,7 +62,9 @@ def test_an_effect_is_one_event_however_many_sinks_it_is_owed_to(database):
     owed(database, payment, sink="shop")
     numbered(database)
 
-    assert [(told.number, told.effect, told.payment_id) for told in feed(database)] == [(1, "payment.paid", payment)]
+    assert [(told.cursor.number, told.effect, told.payment_id) for told in feed(database)] == [
+        (1, "payment.paid", payment)
+    ]
 
 
 def test_each_review_and_each_alarm_is_an_event_of_its_own(database):
@@ -117,7 +121,7 @@ def test_a_row_that_is_made_first_and_committed_last_is_not_passed_over(postgres
             (seen,) = feed(database)
             assert seen.payment_id == late
         numbered(database)
-        (then,) = feed(database, after=seen.number)
+        (then,) = feed(database, after=seen.cursor.number)
         assert then.payment_id == early
     finally:
         postgresql.drop(database)
@@ -150,9 +154,9 @@ class Reader:
         while True:
             is_last = self.done.is_set()
             page = feed(self.database, after=after, limit=5)
-            self.seen += [(event.number, event.payment_id) for event in page]
+            self.seen += [(event.cursor.number, event.payment_id) for event in page]
             if page:
-                after = page[-1].number
+                after = page[-1].cursor.number
             elif is_last:
                 return
 
@@ -200,10 +204,10 @@ def test_a_reader_sees_the_accounts_and_effects_that_it_asks_for(database):
     owed(database, mine, "payment.refunded")
     numbered(database)
 
-    assert [event.number for event in feed(database, accounts=("acme", "other"))] == [1, 2, 3]
-    assert [event.number for event in feed(database)] == [1, 3]
-    assert [event.number for event in feed(database, effects=("payment.refunded",))] == [3]
-    assert [event.number for event in feed(database, payment_id=mine, accounts=("acme", "other"))] == [1, 3]
+    assert [event.cursor.number for event in feed(database, accounts=("acme", "other"))] == [1, 2, 3]
+    assert [event.cursor.number for event in feed(database)] == [1, 3]
+    assert [event.cursor.number for event in feed(database, effects=("payment.refunded",))] == [3]
+    assert [event.cursor.number for event in feed(database, payment_id=mine, accounts=("acme", "other"))] == [1, 3]
     assert feed(database, accounts=()) == []
 
 
@@ -217,7 +221,7 @@ def test_numbers_go_on_when_old_events_are_gone(database):
     owed(database, new_id())
     numbered(database)
 
-    assert [event.number for event in feed(database)] == [2]
+    assert [event.cursor.number for event in feed(database)] == [2]
 
 
 def test_a_feed_without_its_row_begins_anew(database):
@@ -227,7 +231,7 @@ def test_a_feed_without_its_row_begins_anew(database):
     owed(database, new_id())
     numbered(database)
 
-    assert [event.number for event in feed(database)] == [1]
+    assert [event.cursor.number for event in feed(database)] == [1]
 
 
 def test_an_event_outlives_what_its_sinks_got(database):
@@ -258,18 +262,37 @@ def before(request, tmp_path):
     database.close()
 
 
+def _owed_in_old_days(unit, payment, effect, sink):
+    """A row with the columns that there were."""
+    row = outbox.new_message(
+        payment_id=payment,
+        account="acme",
+        effect=effect,
+        sink=sink,
+        occurrence=0,
+        cause=new_id(),
+        payload='{"data": {}}',
+        now=START,
+        webhook_id=None,
+        number=0,
+    )
+    names = [name for name in OutboxMessage.model_fields if name not in ("webhook_id", "number")]
+    unit.execute(sa.insert(table_of(OutboxMessage)).values({name: getattr(row, name) for name in names}))
+
+
 def test_what_was_owed_before_there_was_a_feed_is_told_first(before):
     """The migration makes one event of each effect that is there, in the order in which they were owed."""
     payments = [new_id() for _ in range(5)]
-    for payment in payments:
-        owed(before, payment, sink="shop")
-        owed(before, payment, sink="ledger")
-    owed(before, None, "account.silent")
+    with before.write() as unit:
+        for payment in payments:
+            _owed_in_old_days(unit, payment, "payment.paid", "shop")
+            _owed_in_old_days(unit, payment, "payment.paid", "ledger")
+        _owed_in_old_days(unit, None, "account.silent", "shop")
     migrate.upgrade(before)
     owed(before, payments[0], sink="added-later")
     owed(before, newest := new_id())
     numbered(before)
 
     assert [told.payment_id for told in feed(before)] == [*payments, None, newest]
-    assert [told.number for told in feed(before)] == list(range(1, 8))
+    assert [told.cursor.number for told in feed(before)] == list(range(1, 8))
     assert drift(before) == []

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 
 from api.feed import Feed
 from api.keys import Environment
@@ -20,6 +21,13 @@ from tests.integration.api.rig import create, error
 @pytest.fixture(params=["sqlite", "postgresql"])
 def either(request):
     return request.getfixturevalue("api" if request.param == "sqlite" else "api_on_postgresql")
+
+
+def number_of(cursor):
+    """The place in the feed; what is behind it tells this feed from a restored one."""
+    number, _, mark = cursor.partition("-")
+    assert len(mark) == 12
+    return int(number)
 
 
 def owe(api, payment=None, effect="payment.paid", account="payfield"):
@@ -57,7 +65,7 @@ def streaming(api, client=None, **options):
             for line in answer.iter_lines():
                 lines.append(line)
                 if not line and "data" in entry:
-                    found.append((int(entry["id"]), entry["event"], json.loads(entry["data"])))
+                    found.append((number_of(entry["id"]), entry["event"], json.loads(entry["data"])))
                     entry = {}
                 elif line:
                     name, _, value = line.partition(": ")
@@ -85,9 +93,9 @@ def test_an_effect_is_told_as_its_sinks_are_told(api):
     page = client.get("/v1/events").json()
 
     (event,) = page["data"]
-    assert (event["id"], event["type"], event["payment"]) == ("1", "payment.paid", made["id"])
+    assert (number_of(event["id"]), event["type"], event["payment"]) == (1, "payment.paid", made["id"])
     assert event["data"]["amount_minor"] == 50_000
-    assert page["next"] == "1"
+    assert page["next"] == event["id"]
     assert not page["has_more"]
 
 
@@ -185,8 +193,8 @@ def test_a_page_that_has_nothing_for_the_reader_moves_it_on(api):
     client = api.client()
     page = client.get("/v1/events").json()
 
-    assert (page["data"], page["next"]) == ([], "1")
-    assert client.get("/v1/events", params={"after": page["next"]}).json()["next"] == "1"
+    assert (page["data"], number_of(page["next"])) == ([], 1)
+    assert client.get("/v1/events", params={"after": page["next"]}).json()["next"] == page["next"]
 
 
 def test_a_key_is_told_of_its_own_environment_only(api):
@@ -198,11 +206,37 @@ def test_a_key_is_told_of_its_own_environment_only(api):
         assert [event["payment"] for event in page["data"]] == [payment]
 
 
-def test_a_cursor_beyond_the_end_is_refused(api):
+@pytest.mark.parametrize("after", ["2-0123456789ab", "1-0123456789ab", "2", "1"], ids=lambda each: f"after {each}")
+@pytest.mark.parametrize("way", ["page", "wait", "stream", "resumed stream"])
+def test_a_cursor_that_the_feed_does_not_hold_is_refused_in_every_way_to_read(api, way, after):
+    """Beyond the end, of another effect at that number, or a number alone, which cannot be checked."""
     owe(api)
-    refused = error(api.client().get("/v1/events", params={"after": 2}), 409)
+    stream = {"accept": "text/event-stream"}
+    params, headers = {
+        "page": ({"after": after}, {}),
+        "wait": ({"after": after, "wait": 30}, {}),
+        "stream": ({"after": after}, stream),
+        "resumed stream": ({}, {**stream, "last-event-id": after}),
+    }[way]
+    refused = error(api.client().get("/v1/events", params=params, headers=headers), 409)
 
     assert (refused["code"], refused["param"]) == ("cursor_ahead", "after")
+
+
+def test_a_stream_ends_where_the_database_is_restored_under_it(api, monkeypatch):
+    """Its reader comes again with the last id that it had, and is told."""
+    monkeypatch.setattr("api.events._BEAT", 0.1)
+    owe(api)
+    client, headers = api.client(), {"accept": "text/event-stream"}
+    with client.stream("GET", "/v1/events", headers=headers, timeout=20) as answer:
+        lines = answer.iter_lines()
+        last = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
+        with api.service.database.write() as unit:
+            unit.execute(sa.text("UPDATE event SET mark = 'ffffffffffff'"))
+        owe(api)
+        assert [line for line in lines if line.startswith("id: ")] == []
+
+    assert error(client.get("/v1/events", headers={**headers, "last-event-id": last}), 409)["code"] == "cursor_ahead"
 
 
 @pytest.mark.parametrize(
@@ -227,14 +261,15 @@ def test_a_stream_tells_what_was_and_what_comes(either):
         until(lambda: len(told) == 4, 10, lambda: str(told))
 
         assert [event[2]["payment"] for event in told] == [before, *after]
-        assert [(number, data["id"], kind) for number, kind, data in told] == [
-            (nth, str(nth), "payment.paid") for nth in range(1, 5)
+        assert [(number, number_of(data["id"]), kind) for number, kind, data in told] == [
+            (nth, nth, "payment.paid") for nth in range(1, 5)
         ]
 
 
 def test_a_reader_that_comes_again_goes_on_where_it_was(api):
     payments = [owe(api) for _ in range(4)]
-    with streaming(api, headers={"last-event-id": "2"}, params={"after": 1}) as told:
+    first, second, *_ = (event["id"] for event in api.client().get("/v1/events").json()["data"])
+    with streaming(api, headers={"last-event-id": second}, params={"after": first}) as told:
         until(lambda: len(told) == 2, 10, lambda: str(told))
         assert [event[2]["payment"] for event in told] == payments[2:]
 

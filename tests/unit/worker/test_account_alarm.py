@@ -8,6 +8,7 @@ import pytest
 from poller.alarms import alarm_message
 from statemachine.phases import Alarm
 from storage import inbox, outbox
+from storage.ids import effect_id
 from tests.fakes.clock import START
 
 SILENT = {"since": START, "is_over": False, "reason": "nothing came", "details": {"hours": 3, "p99_seconds": 4.5}}
@@ -44,6 +45,7 @@ def test_the_payload_says_which_alarm_and_why_and_names_no_payment(desk):
         "type": "account.silent",
         "timestamp": START.isoformat(),
         "data": {
+            "effect_id": effect_id("acme", [START.isoformat(), False], "account.silent", 0),
             "account": "acme",
             "alarm": "silent",
             "since": START.isoformat(),
