@@ -47,6 +47,8 @@ def test_what_is_written_in_a_set_is_what_is_read(database):
         cause=message.id,
         payload=ODD,
         now=START,
+        webhook_id=new_id(),
+        number=1,
     )
     with database.write() as unit:
         batches.add(unit, [one, two])

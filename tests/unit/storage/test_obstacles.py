@@ -21,7 +21,16 @@ def told(payment=None, owed=(), attempts=(), waiting=(), breaker=None, **changes
 
 def owing(effect="payment.paid", sink="shop", **changes):
     message = new_message(
-        payment_id="p", account="acme", effect=effect, sink=sink, occurrence=0, cause="m", payload="{}", now=START
+        payment_id="p",
+        account="acme",
+        effect=effect,
+        sink=sink,
+        occurrence=0,
+        cause="m",
+        payload="{}",
+        now=START,
+        webhook_id=None,
+        number=1,
     )
     for name, value in changes.items():
         setattr(message, name, value)
