@@ -63,7 +63,7 @@ def test_what_is_written_in_a_set_is_what_is_read(database):
         assert (kept.model_dump(), transition_hash(kept)) == (link.model_dump(), link.hash)
         (found,) = outbox.of_payment(unit, one.id)
         assert (found.model_dump(), outbox_seal(found)) == (owed.model_dump(), owed.seal)
-        assert batches.owed(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0)}
+        assert batches.owed(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0): 1}
     with database.write() as unit:
         assert [p.model_dump() for p in batches.by_id(unit, [two.id, one.id, new_id()])] == [
             p.model_dump() for p in sorted((one, two), key=lambda payment: payment.id)
