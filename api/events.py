@@ -262,7 +262,7 @@ def _next_check() -> float:
 
 
 def require_held(unit: Unit, after: Cursor) -> None:
-    """Return where the feed holds what was read up to there; raises CursorAhead where the database is older."""
+    """Raise CursorAhead where the database is older than what was read of it."""
     if events.holds(unit, after):
         return
     last = events.last_number(unit)

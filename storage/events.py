@@ -41,7 +41,7 @@ _BATCHES: Final = 10
 
 
 class Cursor(NamedTuple):
-    """How far a reader has read; written as `1042-5f0c2b9a1d3e`, or as `0` before the first effect."""
+    """How far a reader has read: `1042-5f0c2b9a1d3e`, or `0` at the beginning."""
 
     number: int = 0
     mark: str = ""  #: of the number; none where a reader has kept the number alone, which nothing can check
@@ -74,7 +74,7 @@ def is_unnumbered(unit: Unit) -> bool:
 
 
 def number(unit: Unit, limit: int = BATCH) -> int:
-    """Some committed effects get the numbers that follow: up to `limit`, and what comes before those of their payments.
+    """Number committed effects: up to `limit`, and the earlier ones of their payments.
 
     Returns how many. Whoever else numbers waits until this unit of work has ended, so that a smaller number is never
     seen later.
@@ -101,7 +101,9 @@ def number(unit: Unit, limit: int = BATCH) -> int:
 
 
 def _in_order(unit: Unit, limit: int) -> list[tuple[str, str, int]]:
-    """Subject, effect and occurrence of effects without a number: those of one payment in the order of its own numbers.
+    """Subject, effect and occurrence of effects without a number, in order.
+
+    Those of one payment are in the order of its own numbers.
 
     An id tells the time by the clock of the process that made it, and so orders effects of different payments alone.
     """
@@ -147,7 +149,10 @@ def end(unit: Unit) -> Cursor:
 
 
 def holds(unit: Unit, cursor: Cursor) -> bool:
-    """Whether the feed holds what was read up to the cursor; not where the database is older than the reader."""
+    """True where the feed holds what was read up to the cursor.
+
+    Not where the database is older than its reader.
+    """
     return cursor.number == 0 or (cursor.mark != "" and _mark_of(unit, cursor.number) == cursor.mark)
 
 
@@ -158,7 +163,7 @@ def _mark_of(unit: Unit, number: int) -> str | None:
 
 
 def _mark(mark: str | None, outbox_id: str) -> str:
-    """The mark of a number; of those from before there were marks, what was drawn for the row's id."""
+    """The mark of a number; before there were marks, what was drawn for the id."""
     return mark or outbox_id.replace("-", "")[-2 * _MARK_BYTES :]
 
 

@@ -1,4 +1,4 @@
-"""Ids of rows in time order, so that an index grows at its end; and ids of effects, which follow from what they are."""
+"""Ids of rows, in time order, and ids of effects, which follow from what they are."""
 
 import json
 import re
@@ -24,15 +24,15 @@ def new_id() -> str:
 
 
 def effect_id(account: str, about: Sequence[str | int | bool], effect: str, occurrence: int) -> str:
-    """The id of an effect, which follows from what it is alone: the same over retries, replays and restored backups.
+    """The id of an effect, which follows from what it is alone.
 
-    `about` names the payment by its kind and the provider's name of it, never by an id that was drawn here.
+    It is the same over retries, replays and restored backups. `about` names the payment by its kind and the provider's name of it, never by an id that was drawn here.
     """
     return _id_of("effect", account, list(about), effect, occurrence)
 
 
 def webhook_id(effect: str, sink: str) -> str:
-    """The id under which the effect of this id travels to the sink: its idempotency key there."""
+    """The id under which an effect travels to a sink: its idempotency key there."""
     return _id_of("webhook", effect, sink)
 
 

@@ -134,7 +134,7 @@ def new_message(
 
 
 def _next_number(unit: Unit, payment_id: str | None, account: str, effect: str) -> int:
-    """The number that follows; of an account's alarms, nobody else's to give until the unit of work ends."""
+    """The number that follows; an account's are held until the unit of work ends."""
     alike = (
         (_table.c.payment_id == payment_id,)
         if payment_id is not None

@@ -242,7 +242,7 @@ class Batch:
         return (payment_id, effect, sink, occurrence) in self._owed
 
     def next_owed(self, payment_id: str) -> int:
-        """The number of what the payment owes next; the caller has asked `is_owed`, and holds the payment."""
+        """The number of what the payment owes next, after `is_owed` was asked."""
         return self._owed_last.get(payment_id, 0) + 1
 
     def owe(self, message: OutboxMessage) -> None:

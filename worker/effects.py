@@ -50,9 +50,9 @@ def occurrence_of(effect: Effect, payment: Payment, closed: Closed | None) -> in
 
 
 def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None = None) -> str:
-    """The id of what a payment owes, by the name that the provider gives the payment, which is unique.
+    """The id of what a payment owes, by the name that the provider gives it.
 
-    Before the provider has named it, by the reference that the provider was asked under, which is a name of one
+    That is unique. Before the provider has named it, by the reference that the provider was asked under, which is a name of one
     payment as well. An effect that was owed under the one is never owed under the other later, since each is owed once;
     and after a restored backup a payment that is paid has a name. A review is told apart by what it is about.
     """
@@ -64,7 +64,7 @@ def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None 
 
 
 def alarm_id(account: str, alarm: AccountAlarm) -> str:
-    """The id of what is owed about an account: an alarm's beginning and its end are two effects."""
+    """The id of what is owed about an account; an alarm's end is another effect."""
     return effect_id(account, [alarm.since, alarm.is_over], Alarm(alarm.alarm).effect, 0)
 
 

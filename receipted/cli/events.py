@@ -67,7 +67,10 @@ def events(
 def _read(
     service: Service, after: Cursor, account: str | None, payment: str | None, effect: str | None, limit: int
 ) -> tuple[list[Told], Cursor]:
-    """What follows, and the feed's end in the same snapshot. Raises CursorAhead where the feed does not hold `after`."""
+    """Read what follows, and the feed's end in the same snapshot.
+
+    Raises CursorAhead where the feed does not hold `after`.
+    """
     feed.caught_up(service.database)
     accounts = [account] if account is not None else list(service.accounts)
     with service.database.read() as unit:
