@@ -26,7 +26,8 @@ def new_id() -> str:
 def effect_id(account: str, about: Sequence[str | int | bool], effect: str, occurrence: int) -> str:
     """The id of an effect, which follows from what it is alone.
 
-    It is the same over retries, replays and restored backups. `about` names the payment by its kind and the provider's name of it, never by an id that was drawn here.
+    It is the same over retries, replays and restored backups. `about` names the payment by its kind and the provider's
+    name of it, never by an id that was drawn here.
     """
     return _id_of("effect", account, list(about), effect, occurrence)
 

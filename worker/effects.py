@@ -52,9 +52,9 @@ def occurrence_of(effect: Effect, payment: Payment, closed: Closed | None) -> in
 def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None = None) -> str:
     """The id of what a payment owes, by the name that the provider gives it.
 
-    That is unique. Before the provider has named it, by the reference that the provider was asked under, which is a name of one
-    payment as well. An effect that was owed under the one is never owed under the other later, since each is owed once;
-    and after a restored backup a payment that is paid has a name. A review is told apart by what it is about.
+    That is unique. Before there is one it is the reference that the provider was asked under, which names one payment
+    too. An effect that was owed under the one is never owed under the other later, since each is owed once; and a
+    payment that comes back after a restored backup has a name. A review is told apart by what it is about.
     """
     about = [payment.kind, payment.provider_ref or payment.reference or payment.id]
     review = closed.review if closed is not None else payment.review
