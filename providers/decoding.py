@@ -114,6 +114,33 @@ def _is_sane(value: Decimal) -> bool:
     return len(parts.digits) <= _MAX_DIGITS and isinstance(parts.exponent, int) and abs(parts.exponent) <= _MAX_DIGITS
 
 
+#: Names under which bodies say whether their money is real, and what their values mean.
+_IS_LIVE: Final[dict[object, bool]] = {True: True, False: False, "true": True, "false": False}
+_IS_TEST: Final = {value: not is_live for value, is_live in _IS_LIVE.items()}
+_MODE_WORDS: Final[dict[object, bool]] = {"live": True, "production": True, "test": False, "sandbox": False}
+_MODES: Final[dict[str, dict[object, bool]]] = {
+    **dict.fromkeys(("live", "livemode", "live_mode", "is_live"), _IS_LIVE),
+    **dict.fromkeys(("test", "testmode", "test_mode", "is_test", "sandbox"), _IS_TEST),
+    **dict.fromkeys(("mode", "environment"), _MODE_WORDS),
+}
+
+
+def says_live(*objects: Mapping[str, object]) -> bool | None:
+    """Whether the money is real by the words of these objects; None where none says so.
+
+    Raises Unreadable where they contradict each other.
+    """
+    found: set[bool] = set()
+    for each in objects:
+        for name in _MODES.keys() & each.keys():
+            value = each[name]
+            if isinstance(value, bool | str) and value in _MODES[name]:
+                found.add(_MODES[name][value])
+    if len(found) > 1:
+        raise Unreadable("it says live and test at once")
+    return found.pop() if found else None
+
+
 def words_under(value: object, is_wanted: Callable[[str, str], bool], limit: int = 20) -> tuple[str, ...]:
     """The distinct texts at any depth of a JSON value that are wanted, by the key they stand under; at most `limit`.
 

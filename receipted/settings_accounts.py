@@ -54,7 +54,8 @@ class AccountSettings(Section):
 
     provider: str = Field("", description="which provider the account is at", json_schema_extra=REQUIRED)
     environment: Literal["live", "test"] = Field(
-        "live", description="live, or test for a provider's sandbox: which API keys reach the account"
+        "live",
+        description="live, or test for a provider's sandbox: which API keys reach it, and what bodies must say",
     )
     base_url: str | None = Field(None, description="where the provider is called, when not at its usual URL")
     secrets: dict[str, Secret] = Field(

@@ -130,6 +130,7 @@ class Service:
                 next_poll=self.book.next_at,
                 policy=account.settings.conflict_policy(),
                 adopts_unknown=account.settings.unknown_payments == "adopt",
+                is_live=account.settings.environment == "live",
             )
             for name, account in self.accounts.items()
         }

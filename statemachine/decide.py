@@ -1,8 +1,9 @@
 """decide(): from a payment and an observation to a decision. Pure and total."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -16,6 +17,7 @@ from statemachine.phases import (
     ANSWERS,
     EFFECT_OF_PHASE,
     FULFILMENT_EFFECTS,
+    STATE_EFFECTS,
     WITHHOLDING,
     ConflictPolicy,
     Effect,
@@ -25,36 +27,38 @@ from statemachine.phases import (
     Source,
 )
 
+#: Points that contradict the payment's state; one that was accepted is forgotten when the provider moves the payment.
+_CONFLICT: Final = "conflict:"
+
 
 class _Doubt(NamedTuple):
-    """That the money is not what was asked for: which review that is, and how so in words."""
+    """One point that a person must accept before certain effects are owed."""
 
     review: Review
     words: str
+    point: str  #: the same whenever the same is stated, so that it can be recorded as accepted
+    withholds: frozenset[Effect] = FULFILMENT_EFFECTS
 
 
 def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now: datetime) -> Decision:
     """Exactly one decision for any observation; never raises, reads no clock and changes nothing.
 
-    `payment.state` must be a state of the lifecycle or None. Amount and currency in doubt move the state and withhold
-    fulfilment. Only an operator, or the account's policy on an answer to our own question, can force a move.
+    `payment.state` must be a state of the lifecycle or None. Money, reference or environment in doubt move the state
+    and withhold fulfilment; what a person has accepted is in doubt no more. Only an operator, or the account's policy
+    on an answer to our own question, can force a move.
     """
     if observation.source is Source.OPERATOR:
         return _resolved(lifecycle, payment, observation)
-    doubt = _doubt(payment, observation)
+    observation = as_refund(lifecycle, observation)
     status = observation.status
     if status is None:
-        return _with_doubt(
-            Decision(Outcome.UNCHANGED, "exists at the provider, state not told", ask=True), payment, doubt
-        )
+        decision = Decision(Outcome.UNCHANGED, "exists at the provider, state not told", ask=True)
+        return _checked(lifecycle, payment, observation, decision)
     if not lifecycle.knows(status):
-        return _opening(
-            Decision(Outcome.PARKED, f"{status!r} is not a state that {lifecycle.name} is known to have"),
-            payment,
-            Review.UNKNOWN_STATUS,
-        )
+        words = f"{status!r} is not a state that {lifecycle.name} is known to have"
+        return _opening(Decision(Outcome.PARKED, words), payment, Review.UNKNOWN_STATUS, (f"status:{status}",))
     if status == payment.state:
-        return _with_doubt(Decision(Outcome.UNCHANGED, f"already {status}"), payment, doubt)
+        return _checked(lifecycle, payment, observation, Decision(Outcome.UNCHANGED, f"already {status}"))
     moves = moves_of(lifecycle)
     ahead = moves.walk(payment.state, status)
     behind = payment.state is not None and moves.walk(status, payment.state) is not None
@@ -65,14 +69,27 @@ def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now
             ask=observation.source not in ANSWERS,
         )
     if ahead is not None:
-        return _advanced(lifecycle, payment, ahead, doubt)
+        return _advanced(lifecycle, payment, observation, ahead)
     if behind:
-        return _with_doubt(
-            Decision(Outcome.STALE, f"the payment has passed {status} and is {payment.state}"), payment, doubt
-        )
+        decision = Decision(Outcome.STALE, f"the payment has passed {status} and is {payment.state}")
+        return _checked(lifecycle, payment, observation, decision)
     if _is_overtaken(payment, observation, now):
         return Decision(Outcome.STALE, f"{status} was asked for before the payment was {payment.state}", ask=True)
-    return _conflict(lifecycle, payment, observation, doubt)
+    return _conflict(lifecycle, payment, observation)
+
+
+def as_refund(lifecycle: Lifecycle, observation: Observation) -> Observation:
+    """The observation with the amount of a refund as `refunded_minor`.
+
+    A repeat changes nothing. An amount that comes with a refunded state is the refund's, and says nothing about what
+    was asked for, unless the refunded total is stated beside it. In a lifecycle of refunds it is so already.
+    """
+    amount, status = observation.amount_minor, observation.status
+    if amount is None or observation.refunded_minor is not None or status is None or not lifecycle.is_paid_first:
+        return observation
+    if not lifecycle.knows(status) or lifecycle.phase(status) is not Phase.REFUNDED:
+        return observation
+    return replace(observation, amount_minor=None, refunded_minor=amount)
 
 
 def effects_of(phase: Phase, passed: tuple[Phase, ...] = ()) -> tuple[Effect, ...]:
@@ -88,13 +105,14 @@ def effects_of(phase: Phase, passed: tuple[Phase, ...] = ()) -> tuple[Effect, ..
     return (effect,)
 
 
-def _advanced(lifecycle: Lifecycle, payment: Payment, walk: tuple[str, ...], doubt: _Doubt | None) -> Decision:
+def _advanced(lifecycle: Lifecycle, payment: Payment, observation: Observation, walk: tuple[str, ...]) -> Decision:
     decision = _walked(lifecycle, payment.state, walk)
-    if payment.review is None and doubt is None:
-        return decision
     if payment.review in ANSWERED_BY_A_MOVE:
         decision = replace(decision, closes_review=True)
-    return _with_doubt(decision, payment, doubt)
+    if payment.accepted and any(point.startswith(_CONFLICT) for point in payment.accepted):
+        left = tuple(point for point in payment.accepted if not point.startswith(_CONFLICT))
+        decision = replace(decision, accepted=left)
+    return _checked(lifecycle, payment, observation, decision)
 
 
 @cache
@@ -110,12 +128,12 @@ def _walked(lifecycle: Lifecycle, state: str | None, walk: tuple[str, ...]) -> D
     return Decision(Outcome.ADVANCED, words, to_state=walk[-1], via=via, effects=effects)
 
 
-def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation, doubt: _Doubt | None) -> Decision:
+def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation) -> Decision:
     status = observation.status
     assert status is not None  # noqa: S101 - decide() handles None before
-    words = f"{status} cannot follow {payment.state}"
-    is_answer = observation.source in ANSWERS
-    if is_answer and payment.policy is ConflictPolicy.TRUST_PROVIDER:
+    words, point = f"{status} cannot follow {payment.state}", _CONFLICT + status
+    is_answer, is_accepted = observation.source in ANSWERS, point in payment.accepted
+    if is_answer and payment.policy is ConflictPolicy.TRUST_PROVIDER and not is_accepted:
         decision = Decision(
             Outcome.ADVANCED,
             f"{words}; the provider, asked, confirms it, and the account trusts the provider",
@@ -124,20 +142,29 @@ def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation, 
             effects=effects_of(lifecycle.phase(status)),
             closes_review=payment.review is Review.CONFLICT,
         )
-        return _with_doubt(decision, payment, doubt)
+        return _checked(lifecycle, payment, observation, decision)
     told = "the provider, asked, confirms it" if is_answer else "the provider is asked"
-    return _opening(Decision(Outcome.CONFLICT, f"{words}; {told}", ask=not is_answer), payment, Review.CONFLICT)
+    conflict = Decision(Outcome.CONFLICT, f"{words}; {told}", ask=not is_answer)
+    if is_accepted:
+        conflict = Decision(Outcome.CONFLICT, words)
+    return _opening(conflict, payment, Review.CONFLICT, (point,))
 
 
 def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) -> Decision:
+    """The decision of a person.
+
+    It accepts the points of the open review, and that the provider goes on to say the state that is left by it.
+    """
     status = observation.status
     if status is None or not lifecycle.knows(status):
         return Decision(Outcome.PARKED, f"{status!r} is not a state of {lifecycle.name}")
     by = f"resolved by {observation.actor}: {observation.note}"
     effects = effects_of(lifecycle.phase(status))
+    left = () if payment.state in (None, status) else (f"{_CONFLICT}{payment.state}",)
+    accepted = tuple(dict.fromkeys((*payment.accepted, *payment.disputed, *left)))
     if status == payment.state:
         owed = effects if payment.review in WITHHOLDING else ()
-        return Decision(Outcome.UNCHANGED, by, effects=owed, closes_review=True)
+        return Decision(Outcome.UNCHANGED, by, effects=owed, closes_review=True, accepted=accepted)
     walk = moves_of(lifecycle).walk(payment.state, status)
     return Decision(
         Outcome.ADVANCED,
@@ -147,19 +174,70 @@ def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) 
         forced=walk is None,
         effects=effects,
         closes_review=True,
+        accepted=accepted,
     )
 
 
-def _doubt(payment: Payment, observation: Observation) -> _Doubt | None:
-    said, asked = observation.currency, payment.currency
-    if said is not None and asked is not None and said != asked:
-        return _Doubt(Review.CURRENCY_MISMATCH, f"the currency is {said}, {asked} was asked for")
-    for amount, what in ((observation.amount_minor, "amount"), (observation.captured_minor, "amount captured")):
-        if payment.amount_minor is not None and amount is not None and amount != payment.amount_minor:
-            currency = asked or said
-            words = f"the {what} is {_money(amount, currency)}, {_money(payment.amount_minor, currency)} was asked for"
-            return _Doubt(Review.AMOUNT_MISMATCH, words)
-    return None
+# -- what is in doubt
+
+
+def _doubts(payment: Payment, said: Observation) -> Iterator[_Doubt]:
+    """What the statement says besides the state and differs from what is known."""
+    if None not in (said.is_live, payment.is_live) and said.is_live != payment.is_live:
+        modes = ("test", "live")
+        words = f"the money is {modes[bool(said.is_live)]}, and the account is {modes[bool(payment.is_live)]}"
+        yield _Doubt(Review.WRONG_ENVIRONMENT, words, f"environment:{modes[bool(said.is_live)]}", STATE_EFFECTS)
+    if said.currency is not None and payment.currency is not None and said.currency != payment.currency:
+        words = f"the currency is {said.currency}, {payment.currency} was asked for"
+        yield _Doubt(Review.CURRENCY_MISMATCH, words, f"currency:{said.currency}")
+    asked = payment.amount_minor
+    if asked is None:
+        return
+    currency = payment.currency or said.currency
+    for amount, what, name in (
+        (said.amount_minor, "amount", "amount"),
+        (said.captured_minor, "amount captured", "captured"),
+    ):
+        if amount is not None and amount != asked:
+            words = f"the {what} is {_money(amount, currency)}, {_money(asked, currency)} was asked for"
+            yield _Doubt(Review.AMOUNT_MISMATCH, words, f"{name}:{amount}")
+    if said.refunded_minor is not None and said.refunded_minor > asked:
+        words = f"{_money(said.refunded_minor, currency)} were given back of {_money(asked, currency)}"
+        yield _Doubt(Review.AMOUNT_MISMATCH, words, f"refunded:{said.refunded_minor}", _GOODS_AND_REFUNDS)
+
+
+_GOODS_AND_REFUNDS: Final = FULFILMENT_EFFECTS | {Effect.REFUNDED}
+
+
+def _unknowns(
+    lifecycle: Lifecycle, payment: Payment, said: Observation, effects: tuple[Effect, ...]
+) -> Iterator[_Doubt]:
+    """What is not known and must be before these effects are owed.
+
+    That is an amount above zero, its currency, and that the reference is no other payment's.
+    """
+    gives_goods = not FULFILMENT_EFFECTS.isdisjoint(effects)
+    refunds = Effect.REFUNDED in effects
+    currency = payment.currency or said.currency
+    if gives_goods or (refunds and not lifecycle.is_paid_first):
+        amount = said.amount_minor if payment.amount_minor is None else payment.amount_minor
+        if amount is None:
+            yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the amount", "amount:unsaid", _GOODS_AND_REFUNDS)
+        elif amount <= 0:
+            words = f"the amount is {_money(amount, currency)}"
+            yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"amount:{amount}", _GOODS_AND_REFUNDS)
+        if not currency:
+            yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the currency", "currency:unsaid", _GOODS_AND_REFUNDS)
+    elif refunds and said.refunded_minor is not None and said.refunded_minor <= 0:
+        words = f"{_money(said.refunded_minor, currency)} were given back"
+        yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"refunded:{said.refunded_minor}", _GOODS_AND_REFUNDS)
+    if gives_goods and payment.namesake is not None:
+        words = f"the reference is that of payment {payment.namesake}"
+        yield _Doubt(Review.REFERENCE_TAKEN, words, f"reference:{payment.namesake}")
+
+
+def _says_money(said: Observation) -> bool:
+    return said.refunded_minor is not None or said.amount_minor is not None
 
 
 def _money(minor: int, currency: str | None) -> str:
@@ -169,24 +247,52 @@ def _money(minor: int, currency: str | None) -> str:
         return f"{minor} minor units of {currency}"
 
 
-def _with_doubt(decision: Decision, payment: Payment, doubt: _Doubt | None) -> Decision:
-    """The same decision, opening a review for money in doubt and withholding fulfilment while one is open."""
-    if doubt is None and (payment.review not in WITHHOLDING or decision.closes_review):
+def _checked(lifecycle: Lifecycle, payment: Payment, said: Observation, decision: Decision) -> Decision:
+    """The decision without the effects that are in doubt, and with a review of the doubt.
+
+    The one guard before goods: every decision on a provider's word passes here. An amount that was unknown and is
+    known now closes its review, and what was withheld is owed.
+    """
+    effects, is_learnt = decision.effects, False
+    is_new_word = decision.outcome in (Outcome.ADVANCED, Outcome.UNCHANGED) and said.status is not None
+    if payment.review is Review.AMOUNT_UNKNOWN and is_new_word:
+        owed = effects_of(lifecycle.phase(said.status))
+        is_learnt = not FULFILMENT_EFFECTS.isdisjoint(owed) or (Effect.REFUNDED in owed and _says_money(said))
+        effects = tuple(dict.fromkeys((*owed, *effects)))
+    found = (*_doubts(payment, said), *(_unknowns(lifecycle, payment, said, effects) if effects else ()))
+    doubts = [doubt for doubt in found if doubt.point not in payment.accepted] if found else []
+    if is_learnt and not doubts:
+        reason = f"{decision.reason}; the amount is known now"
+        return replace(decision, reason=reason, effects=effects, closes_review=True)
+    stands = payment.review in WITHHOLDING and not decision.closes_review
+    if not doubts and not (stands and decision.effects):
         return decision
-    kept = tuple(effect for effect in decision.effects if effect not in FULFILMENT_EFFECTS)
-    why = f"the review of {payment.review} is open" if doubt is None else doubt.words
+    withheld = frozenset[Effect]().union(*(doubt.withholds for doubt in doubts))
+    if stands:
+        withheld |= STATE_EFFECTS if payment.review is Review.WRONG_ENVIRONMENT else FULFILMENT_EFFECTS
+    kept = tuple(effect for effect in decision.effects if effect not in withheld)
+    why = doubts[0].words if doubts else f"the review of {payment.review} is open"
     if len(kept) < len(decision.effects):
-        why = f"no fulfilment: {why}"
-    elif doubt is None:
+        gone = set(decision.effects) - set(kept)
+        why = f"{'no fulfilment' if gone & FULFILMENT_EFFECTS else 'withheld'}: {why}"
+    elif not doubts:
         return decision
     decision = replace(decision, reason=f"{decision.reason}; {why}", effects=kept)
-    return decision if doubt is None else _opening(decision, payment, doubt.review)
+    if not doubts:
+        return decision
+    review = doubts[0].review
+    if review is Review.AMOUNT_UNKNOWN and said.source not in ANSWERS:
+        decision = replace(decision, ask=True)  # the answer may say it
+    return _opening(decision, payment, review, tuple(doubt.point for doubt in doubts))
 
 
-def _opening(decision: Decision, payment: Payment, review: Review) -> Decision:
+def _opening(decision: Decision, payment: Payment, review: Review, points: tuple[str, ...]) -> Decision:
+    """The decision with this review, unless one stands or all points are accepted."""
+    if all(point in payment.accepted for point in points):
+        return replace(decision, reason=f"{decision.reason}; accepted by a person before")
     if payment.review is review or payment.review in WITHHOLDING:
         return decision  # open already, or one that withholds fulfilment stands and must not be replaced
-    return replace(decision, review=review, effects=(*decision.effects, Effect.REVIEW_REQUIRED))
+    return replace(decision, review=review, disputed=points, effects=(*decision.effects, Effect.REVIEW_REQUIRED))
 
 
 def _is_newer(payment: Payment, observation: Observation, now: datetime) -> bool:

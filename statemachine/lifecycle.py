@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from statemachine.errors import InvalidLifecycle
-from statemachine.phases import Effect, Phase
+from statemachine.phases import FULFILMENT_PHASES, Effect, Phase
 
 #: Ours, in every lifecycle: the provider refused the create call, so there is nothing at the provider.
 #: Left when a later create with the same identity succeeds.
@@ -38,6 +38,7 @@ class Lifecycle:
     source: str = ""  #: where the provider says so
     subject: str = "payment"  #: what its effects are named after; "payment" only where money comes in (ADR 0014)
     by_name: Mapping[str, State] = field(init=False, repr=False)
+    is_paid_first: bool = field(init=False, repr=False)  #: what is refunded was paid; else it is a refund itself
 
     def __post_init__(self) -> None:
         names = [state.name for state in self.states]
@@ -65,6 +66,7 @@ class Lifecycle:
             raise InvalidLifecycle(f"lifecycle {self.name}: " + "; ".join(faults))
         ours = State(NOT_CREATED, Phase.FAILED)
         object.__setattr__(self, "by_name", {s.name: s for s in (*self.states, ours)})
+        object.__setattr__(self, "is_paid_first", any(s.phase in FULFILMENT_PHASES for s in self.states))
 
     def phase(self, state: str | None) -> Phase:
         """The phase of a state of this lifecycle; a payment without a state is open."""

@@ -18,14 +18,16 @@ class Observation(msgspec.Struct, frozen=True):
 
     source: Source
     kind: str | None = None  #: lifecycle kind; None where only the payment's own record can tell
+    is_kind_guessed: bool = False  #: the body does not say its kind: it is the channel's, or the likeliest
     provider_ref: str | None = None  #: the id under which the provider's API returns it
     reference: str | None = None  #: the merchant's own id, as the provider echoes it
     alias: str | None = None  #: another name that the provider's hints may use, such as an address on a chain
     status: str | None = None  #: the provider's word for the state
-    amount_minor: int | None = None
+    amount_minor: int | None = None  #: of the payment; of the refund where the status is refunded (see as_refund())
     currency: str | None = None
     captured_minor: int | None = None  #: cumulative, never a delta
     refunded_minor: int | None = None  #: cumulative, never a delta
+    is_live: bool | None = None  #: whether it says that the money is real
     as_of: datetime | None = None
     asked_at: datetime | None = None  #: for an answer to our own call: when it was sent, by our clock
     failure_reason: str | None = None
@@ -44,6 +46,10 @@ class Payment(msgspec.Struct, frozen=True):
     state_as_of: datetime | None = None  #: as_of of the statement that the state rests on
     changed_at: datetime | None = None  #: when the last move was recorded, by our clock
     review: Review | None = None  #: the open review, if any
+    disputed: tuple[str, ...] = ()  #: points that the open review is about
+    accepted: tuple[str, ...] = ()  #: points that a person has accepted: they open no review again
+    namesake: str | None = None  #: id of the payment that has had the reference before this one
+    is_live: bool | None = None  #: whether its account is live; None where that is not to be compared
     policy: ConflictPolicy = ConflictPolicy.REVIEW
 
 
@@ -57,5 +63,7 @@ class Decision(msgspec.Struct, frozen=True):
     forced: bool = False  #: recorded against the lifecycle, by an operator or by policy
     effects: tuple[Effect, ...] = ()
     review: Review | None = None  #: the review that this opens, if it is not open already
+    disputed: tuple[str, ...] = ()  #: points that the review is about, such as "amount:449"
     closes_review: bool = False
+    accepted: tuple[str, ...] | None = None  #: what is accepted from now on, where that changes
     ask: bool = False  #: the provider should be asked at once

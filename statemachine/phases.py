@@ -59,8 +59,14 @@ EFFECT_OF_PHASE: dict[Phase, Effect] = {
     Phase.REFUNDED: Effect.REFUNDED,
 }
 
-#: Effects that hand over goods; withheld while amount or currency are in doubt.
+#: Effects that hand over goods; withheld while amount, currency or reference are in doubt.
 FULFILMENT_EFFECTS = frozenset({Effect.PAID, Effect.SETTLED})
+
+#: Effects of a state; all of them are withheld where the state is of the wrong environment.
+STATE_EFFECTS = frozenset(EFFECT_OF_PHASE.values())
+
+#: Phases in which goods are handed over.
+FULFILMENT_PHASES = frozenset({Phase.PAID, Phase.SETTLED})
 
 
 class Source(StrEnum):
@@ -98,15 +104,26 @@ class Review(StrEnum):
 
     AMOUNT_MISMATCH = "amount_mismatch"  #: the provider states another amount than was asked for
     CURRENCY_MISMATCH = "currency_mismatch"  #: the provider states another currency
+    AMOUNT_UNKNOWN = "amount_unknown"  #: goods are owed for money that is not stated, or for zero or less
+    REFERENCE_TAKEN = "reference_taken"  #: goods are owed under a reference that another payment has
+    WRONG_ENVIRONMENT = "wrong_environment"  #: test money in a live account, or live money in a test account
     CONFLICT = "conflict"  #: the provider's statements have no legal order, such as paid after cancelled
     UNKNOWN_STATUS = "unknown_status"  #: the provider uses a status that the lifecycle does not know
     GAVE_UP = "gave_up"  #: asking went on for as long as configured, without an end
     CREATE_UNKNOWN = "create_unknown"  #: the create call had no answer; the provider may hold a payment
 
 
-#: Reviews in which goods must not be handed over until a person says so.
-WITHHOLDING = frozenset({Review.AMOUNT_MISMATCH, Review.CURRENCY_MISMATCH})
-
+#: Reviews in which goods must not be handed over: until a person says so, or, where the amount was unknown, until it
+#: is known.
+WITHHOLDING = frozenset(
+    {
+        Review.AMOUNT_MISMATCH,
+        Review.CURRENCY_MISMATCH,
+        Review.AMOUNT_UNKNOWN,
+        Review.REFERENCE_TAKEN,
+        Review.WRONG_ENVIRONMENT,
+    }
+)
 
 #: Reviews that the provider's next word on the state answers: it closes them.
 ANSWERED_BY_A_MOVE = frozenset({Review.UNKNOWN_STATUS, Review.GAVE_UP, Review.CREATE_UNKNOWN})

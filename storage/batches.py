@@ -12,7 +12,7 @@ from storage.engine import Unit
 from storage.errors import LeaseLost
 from storage.seals import decision_digest, payment_seal
 from storage.sets import Columns, Insert, Update, array, instants, unnest
-from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus, OutboxStatus
 
 #: Account, kind, and a name within them.
@@ -120,7 +120,7 @@ _MOVING: Final = (
 )
 _SELDOM: Final = (
     *("provider_ref", "reference", "alias", "amount_minor", "currency", "captured_minor", "refunded_minor"),
-    *("review", "review_note", "review_opened_at", "reviews", "return_url"),
+    *("review", "review_note", "review_opened_at", "disputed", "accepted", "reviews", "return_url"),
 )
 _AS_READ: Final = ("id", "version")
 _MOVE: Final = Update(table_of(Payment), _MOVING, _AS_READ)
@@ -192,6 +192,39 @@ def newest(unit: Unit, keys: Sequence[Key], name: str) -> dict[Key, str | None]:
     return found
 
 
+#: Payments of one reference that are looked at for the oldest; a merchant who uses one for all has many.
+NAMESAKES_LIMIT: Final = 200
+
+_HAS_REFERENCE: Final = (
+    f"FROM payment p WHERE p.account = k.account AND p.kind = k.kind AND p.reference = k.name LIMIT {NAMESAKES_LIMIT}"
+)
+_MAY_BE_PAID: Final = "phase NOT IN ('failed', 'cancelled', 'expired')"
+
+
+def namesakes(unit: Unit, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
+    """For each account, kind and reference the ids of the oldest payment, and of the oldest not ended unpaid.
+
+    Not locked; nothing for a key without payments.
+    """
+    if unit.dialect == "sqlite":
+        given: Sequence[Any] = [json.dumps(keys)]
+        oldest = f"SELECT min(id) FROM (SELECT +p.id AS id, p.phase {_HAS_REFERENCE})"  # noqa: S608 - our own names
+        columns, source = f"({oldest}), ({oldest} WHERE {_MAY_BE_PAID})", _KEYS_OF_SQLITE
+    else:
+        given = _arrays(keys)
+        columns = "had.oldest, had.unended"
+        source = (
+            f"{_KEYS_OF_POSTGRESQL} CROSS JOIN LATERAL (SELECT min(id) AS oldest, "  # noqa: S608 - our own names
+            f"min(id) FILTER (WHERE {_MAY_BE_PAID}) AS unended "
+            f"FROM (SELECT p.id::text AS id, p.phase {_HAS_REFERENCE}) AS few) AS had"
+        )
+    rows = unit.rows(f"SELECT k.account, k.kind, k.name, {columns} FROM {source}", given)  # noqa: S608 - our own names
+    return {
+        (account, kind, name): tuple(dict.fromkeys(_with_dashes(each) for each in found if each is not None))
+        for account, kind, name, *found in rows
+    }
+
+
 def unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime, limit: int) -> list[str]:
     """Ids of payments whose create calls may still wait for an answer, up to `limit`."""
     is_sqlite = unit.dialect == "sqlite"
@@ -230,6 +263,25 @@ def change(unit: Unit, payments: Sequence[tuple[Payment, AsRead]]) -> None:
             changed.append((*_moving(now), *_seldom(now), payment.id, version))
     if _MOVE(unit, moved) + _CHANGE(unit, changed) != len(payments):
         raise LeaseLost
+
+
+_ALSO_ABOUT: Final = Insert(table_of(MessagePayment), ("payment_id", "message_id"))
+
+
+def also_about(unit: Unit, pairs: Sequence[tuple[str, str]]) -> None:
+    """Payment and message: the message was decided about the payment too; a repeat changes nothing."""
+    if not pairs:
+        return
+    known = _known_pairs(unit, [message_id for _, message_id in pairs])
+    _ALSO_ABOUT(unit, [pair for pair in dict.fromkeys(pairs) if pair not in known])
+
+
+def _known_pairs(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str]]:
+    payment, message = (
+        ("payment_id", "message_id") if unit.dialect == "sqlite" else ("payment_id::text", "message_id::text")
+    )
+    query = f"SELECT {payment}, {message} FROM message_payment WHERE {_among(unit, 'message_id')}"  # noqa: S608
+    return {(_with_dashes(p), _with_dashes(m)) for p, m in unit.rows(query, (_ids(unit, message_ids),))}
 
 
 # -- history, and what is owed

@@ -5,18 +5,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, func, insert, literal_column, or_, select, union, update
+from sqlalchemy import ColumnElement, CompoundSelect, func, insert, literal_column, or_, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.seals import body_digest, envelope_digest
-from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, TransitionTable
+from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, MessagePayment, TransitionTable
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
 _table = InboxMessageTable.__table__  # type: ignore[attr-defined]
 _known = KnownDelivery.__table__  # type: ignore[attr-defined]
+_also = MessagePayment.__table__  # type: ignore[attr-defined]
 _transitions = TransitionTable.__table__  # type: ignore[attr-defined]
 
 
@@ -216,14 +217,24 @@ def get_many(unit: Unit, message_ids: Sequence[str]) -> dict[str, InboxMessage]:
 
 
 def of_payment(unit: Unit, payment_id: str) -> list[InboxMessage]:
-    """Every message that was about the payment, in order of arrival."""
-    return unit.all(InboxMessage, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.id))
+    """Every message that was decided about the payment, in order of arrival."""
+    query = select(_table).where(_table.c.id.in_(decided_about([payment_id])))
+    return unit.all(InboxMessage, query.order_by(_table.c.id))
+
+
+def decided_about(payment_ids: Sequence[str]) -> CompoundSelect[tuple[str]]:
+    """Ids of the messages that were decided about one of the payments, be it the first that they name or not."""
+    return union(
+        select(_table.c.id).where(_table.c.payment_id.in_(payment_ids)),
+        select(_also.c.message_id).where(_also.c.payment_id.in_(payment_ids)),
+    )
 
 
 def concerning(unit: Unit, payment_id: str) -> list[InboxMessage]:
     """Every message that was decided about the payment, changed it, or waits and names it; in order of arrival."""
     ids = (
         select(_table.c.id).where(_table.c.payment_id == payment_id),
+        select(_also.c.message_id).where(_also.c.payment_id == payment_id),
         select(_table.c.id).where(_table.c.about == payment_id, _table.c.status == literal_column("'pending'")),
         select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
     )

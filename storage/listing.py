@@ -1,14 +1,14 @@
 """Lists for people and programs, newest first: pages that stay put while rows are added, forwards and back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, literal, select, union_all
 from sqlmodel import SQLModel
 
-from storage import sifting
+from storage import inbox, sifting
 from storage.columns import table_of
 from storage.engine import Unit
 from storage.searching import places
@@ -82,7 +82,11 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     of = in_order(unit, table.c.account, is_sorted=is_in_review)  # nor through all payments of the account
     by = in_order(unit, table.c.id, is_sorted=is_rare)
     order = by if is_backwards else by.desc()
-    conditions = _conditions({**table.c, "account": of}, wanted)
+    among = dict(wanted.among)
+    about = among.pop("payment_id", None) if model is InboxMessage else None  # which may be about several
+    conditions = _conditions({**table.c, "account": of}, replace(wanted, among=among))
+    if about is not None:
+        conditions.append(table.c.id.in_(inbox.decided_about(about)))
     if is_named and "kind" not in wanted.among:
         # The indexes go by kind before they go by name, and SQLite does not skip over what it is not told.
         conditions.append(table.c.kind.in_({kind for _, kind in places(unit)}))

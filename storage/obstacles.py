@@ -34,6 +34,24 @@ REMEDIES: Final[dict[Review, Remedy]] = {
         "Compare with the provider's dashboard. Where the goods may go out, resolve with the payment's true state: "
         "what was withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
     ),
+    Review.AMOUNT_UNKNOWN: Remedy(
+        "the provider says that money is there, and not how much: no amount or currency, or zero or less; what was not "
+        "handed over before is withheld",
+        "The provider is asked, and an answer with the amount ends the review. Otherwise compare with the provider's "
+        "dashboard, and resolve with the payment's true state: what was withheld is then owed.",
+    ),
+    Review.REFERENCE_TAKEN: Remedy(
+        "another payment had the same reference before this one, so an order may be paid twice, or with another's "
+        "money; what was not handed over before is withheld",
+        "Look at both payments. Where the goods may go out for this one, resolve with its true state: what was "
+        "withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
+    ),
+    Review.WRONG_ENVIRONMENT: Remedy(
+        "the provider says that this is test money and the account is live, or the other way round; everything is "
+        "withheld",
+        "Correct the account's `environment`, or the URL that is registered at the provider. Resolve with the "
+        "payment's true state where its effects may go out all the same.",
+    ),
     Review.CONFLICT: Remedy(
         "the provider's statements have no legal order, or money came to a payment that had ended",
         "Find out whether the money is there, and resolve with the true state.",

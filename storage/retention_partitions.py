@@ -62,6 +62,9 @@ _AGAIN: Final = {
     "AND id >= :since AND id < :end LIMIT 1",
 }
 
+#: What says about which further payments the messages were that are counted.
+_FORGET: Final = "DELETE FROM message_payment WHERE message_id > :after AND message_id <= :end"
+
 _COUNTS: Final = {
     RetentionRule.INBOX: "SELECT count(*), coalesce(sum((SELECT count(*) FROM json_array_elements(outcomes) AS e "
     "WHERE e ->> 'payment' IS NOT NULL)), 0)",
@@ -135,6 +138,8 @@ def _count(unit: Unit, run: RetentionRun, rule: RetentionRule) -> bool:
     where, bounds = f"{by} > :after", {"after": after}
     if end is not None:
         where, bounds = f"{where} AND {by} <= :end", {"after": after, "end": str(end)}
+    if rule is RetentionRule.INBOX:
+        unit.execute(text(_FORGET), {"after": after, "end": end or run.until_id})
     rows, statements = unit.execute(text(f"{_COUNTS[rule]} FROM {run.partition} WHERE {where}"), bounds).one()
     run.rows, run.statements = run.rows + int(rows), run.statements + int(statements)
     run.position = None if end is None else str(end)

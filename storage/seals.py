@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import combinations
 from operator import itemgetter
 from typing import Any, Final
 
@@ -51,7 +52,14 @@ def outbox_seal(message: OutboxMessage) -> str:
 class _Digest:
     """SHA-256, hex, over the canonical form of some columns of a record."""
 
-    def __init__(self, model: type[SQLModel], columns: tuple[str, ...]) -> None:
+    def __init__(self, model: type[SQLModel], columns: tuple[str, ...], if_any: tuple[str, ...] = ()) -> None:
+        """`if_any` are columns that are left out of each record where they are None."""
+        self._if_any = if_any
+        self._with = {
+            there: _Digest(model, (*columns, *there))
+            for count in range(1, len(if_any) + 1)
+            for there in combinations(if_any, count)
+        }
         names = sorted(columns)  # once, and not for each digest
         kinds = [table_of(model).c[name].type for name in names]
         self._sealed = defstruct(f"{model.__name__}Sealed", [(name, object) for name in names])
@@ -60,6 +68,9 @@ class _Digest:
         self._told = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, JSON))
 
     def __call__(self, record: SQLModel) -> str:
+        there = tuple([name for name in self._if_any if record.__dict__[name] is not None])
+        if there:
+            return self._with[there](record)
         found = list(self._take(record.__dict__))
         for at in self._instants:
             if found[at] is not None:
@@ -137,6 +148,6 @@ def _told(value: Any) -> Any:
 _of_envelope: Final = _Digest(InboxMessage, InboxMessage.SEALED)
 _of_decision: Final = _Digest(InboxMessage, InboxMessage.DECIDED)
 _of_transition: Final = _Digest(Transition, Transition.SEALED)
-_of_payment: Final = _Digest(Payment, Payment.SEALED)
+_of_payment: Final = _Digest(Payment, Payment.SEALED, Payment.SEALED_IF_ANY)
 _of_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED)
 _of_old_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED_AT_FIRST)

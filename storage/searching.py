@@ -9,12 +9,20 @@ from sqlalchemy import ColumnElement, select
 
 from storage.engine import Unit
 from storage.ids import WEBHOOK_PREFIX, is_id
-from storage.tables import InboxMessageTable, KnownDelivery, OperatorAction, OutboxMessageTable, PaymentTable
+from storage.tables import (
+    InboxMessageTable,
+    KnownDelivery,
+    MessagePayment,
+    OperatorAction,
+    OutboxMessageTable,
+    PaymentTable,
+)
 
 _payment = PaymentTable.__table__  # type: ignore[attr-defined]
 _inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
 _outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
 _action = OperatorAction.__table__  # type: ignore[attr-defined]
+_also = MessagePayment.__table__  # type: ignore[attr-defined]
 _known = KnownDelivery.__table__  # type: ignore[attr-defined]
 
 #: Rows that one search finds at most, the newest first.
@@ -87,6 +95,8 @@ def _about(unit: Unit, table: Any, words: str, found: set[str]) -> list[str]:
         return []
     about = payment_ids(unit, words)
     found = {*found, *whole_id(words), *_ids(unit, table.c.id, table.c.payment_id.in_(about))}
+    if table is _inbox:
+        found |= _ids(unit, _also.c.message_id, _also.c.payment_id.in_(about))
     return sorted(found, reverse=True)[:MOST]
 
 

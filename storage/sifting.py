@@ -17,6 +17,7 @@ from statemachine.phases import Phase
 from storage.columns import table_of
 from storage.engine import Unit
 from storage.ids import first_id
+from storage.inbox import decided_about
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, PaymentTable, RejectedDelivery
 from storage.tables_asking import Reconciliation
 from storage.types import InboxStatus, OutboxStatus
@@ -206,6 +207,10 @@ def _served(
 ) -> list[ColumnElement[bool]]:
     """What an index serves. Where that is one of few rows, SQLite is kept from going through all of the account's."""
     account = in_order(unit, table.c.account, is_sorted=_is_gathered(shelf, served))
+    about = [value for name, value in served if shelf is MESSAGES and name == "payment_id"]
+    if about and not isinstance(about[0], bool):  # a message may be about several payments
+        rules = [rule for rule in served if rule[0] != "payment_id"]
+        return [*_conditions({**table.c, "account": account}, rules, wanted), table.c.id.in_(decided_about(about))]
     return _conditions({**table.c, "account": account}, served, wanted)
 
 

@@ -13,6 +13,7 @@ from storage.tables import (
     DeliveryAttemptTable,
     InboxMessage,
     InboxMessageTable,
+    MessagePayment,
     OperatorAction,
     OutboxMessage,
     OutboxMessageTable,
@@ -27,6 +28,7 @@ _inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
 _transitions = TransitionTable.__table__  # type: ignore[attr-defined]
 _outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
 _attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
+_also = MessagePayment.__table__  # type: ignore[attr-defined]
 _actions = OperatorAction.__table__  # type: ignore[attr-defined]
 _rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
 
@@ -92,6 +94,7 @@ def _messages(payment_id: str) -> Select[Any]:
     is_pending = _inbox.c.status == literal_column("'pending'")
     ids = (
         select(_inbox.c.id).where(_inbox.c.payment_id == payment_id),
+        select(_also.c.message_id).where(_also.c.payment_id == payment_id),
         select(_inbox.c.id).where(_inbox.c.about == payment_id, is_pending),
         select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
     )
@@ -112,7 +115,8 @@ def _done(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[
     if unit.dialect == "sqlite":  # an id is kept without its dashes there, and a subject as it is written
         digits = (func.substr(_inbox.c.id, *group) for group in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
         named = func.printf("%s-%s-%s-%s-%s", *digits, type_=String)
-    of_messages = select(named).where(_inbox.c.payment_id == payment_id)
+    also = select(_also.c.message_id).where(_also.c.payment_id == payment_id)
+    of_messages = select(named).where(or_(_inbox.c.payment_id == payment_id, _inbox.c.id.in_(also)))
     subject = _actions.c.subject
     ids = union(
         select(_actions.c.id).where(subject.in_([payment_id, *(message.id for message in owed)])),

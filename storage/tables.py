@@ -147,6 +147,19 @@ class InboxMessageTable(InboxMessage, table=True):
     )
 
 
+class MessagePayment(SQLModel, table=True):
+    """That an inbox message was decided about a payment besides the one that it names: one of several, or of replays.
+
+    Not partitioned; a row goes with its message.
+    """
+
+    __tablename__ = "message_payment"
+    __table_args__ = (Index("ix_message_payment_message_id", "message_id"), {"sqlite_with_rowid": False})
+
+    payment_id: str = Field(sa_column=identifier(primary=True))
+    message_id: str = Field(sa_column=identifier(primary=True))
+
+
 class Payment(Row):
     """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
 
@@ -179,6 +192,8 @@ class Payment(Row):
         "created_at",
         "changed_at",
     )
+    #: `seal` covers these too; none of them stands in it while it is None, as in rows from before there was the column
+    SEALED_IF_ANY: ClassVar[tuple[str, ...]] = ("disputed", "accepted")
 
     id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
     account: str = Field(max_length=64)
@@ -198,6 +213,12 @@ class Payment(Row):
     review: str | None = Field(default=None, max_length=32)  #: statemachine.phases.Review, while one is open
     review_note: str | None = None  #: in words
     review_opened_at: datetime | None = Field(default=None, sa_column=instant())
+    #: points that the open review is about, such as "amount:451", "currency:EUR", "conflict:confirmed",
+    #: "status:blessed", "reference:<payment>", "environment:test" or "message:<id>"; None for none
+    disputed: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
+    #: points that resolutions accepted, each once `disputed` (or "conflict:" and the state that was left): they open no
+    #: review again. A move by the provider's word takes the conflicts away. None for none
+    accepted: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
     reviews: int = 0  #: how many reviews were ever opened
     statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
     facts: dict[str, str] = Field(default_factory=dict, sa_column=json_value())  #: latest_error, checkout url, ...
@@ -206,7 +227,7 @@ class Payment(Row):
     return_url: str | None = None  #: the merchant's page for the returning payer
     created_at: datetime = Field(sa_column=instant(nullable=False))
     changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
-    seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED, hex
+    seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED and SEALED_IF_ANY, hex
     heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
     next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
     poll_priority: int = 4  #: storage.types.PollPriority of the next question

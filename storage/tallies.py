@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, case, extract, false, func, or_, select
 
-from statemachine.phases import Phase, Source
+from statemachine.phases import WITHHOLDING, Phase, Source
 from storage.engine import Unit
 from storage.ids import first_id
 from storage.tables import InboxMessageTable, PaymentTable, RejectedDelivery, TransitionTable
@@ -27,7 +27,7 @@ _rejected: Any = RejectedDelivery.__table__  # type: ignore[attr-defined]
 _PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
 
 _PAID: Final = (Phase.PAID.value, Phase.SETTLED.value)
-_DOUBTFUL: Final = ("amount_mismatch", "currency_mismatch")
+_DOUBTFUL: Final = tuple(sorted(review.value for review in WITHHOLDING))
 
 #: Sums are built of two, since SQLite's own may not be larger than an integer of 64 bits.
 _PART: Final = 1_000_000
@@ -52,7 +52,7 @@ class Sum:
     payments: int = 0
     amount_minor: int = 0
     unpriced: int = 0  #: of the payments: without a known amount
-    doubtful: int = 0  #: of the payments: their amount or currency needs review now
+    doubtful: int = 0  #: of the payments: a review withholds their goods now
 
     def __add__(self, other: "Sum") -> "Sum":
         return Sum(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from providers.contract import Provider
+from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy
 from storage.tables import Payment
 
@@ -20,6 +21,12 @@ class AccountRules:
     next_poll: NextPoll
     policy: ConflictPolicy = ConflictPolicy.REVIEW
     adopts_unknown: bool = True  #: a payment first heard of by webhook is tracked; else its messages are parked
+    is_live: bool | None = None  #: whether the money is real, by the account's environment; None: not compared
+
+    def is_other_environment(self, observation: Observation) -> bool:
+        """Whether the statement says test of a live account, or the other way round."""
+        told = observation.is_live
+        return told is not None and self.is_live is not None and told is not self.is_live
 
 
 @dataclass(frozen=True, slots=True)

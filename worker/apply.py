@@ -8,11 +8,11 @@ from typing import Any, Final, cast
 import structlog
 from msgspec.structs import replace
 
-from statemachine.decide import decide
+from statemachine.decide import as_refund, decide
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
-from statemachine.phases import Alarm, Effect, Outcome, Phase, Review
+from statemachine.phases import FULFILMENT_PHASES, Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
 from storage import history, outbox
 from storage.engine import made
@@ -31,6 +31,7 @@ from worker.effects import (
     payload,
     with_closing,
 )
+from worker.finder import gives_goods, namesake_kinds
 
 #: What is owed where nothing is.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
@@ -57,7 +58,7 @@ class Ledger:
         self._sinks, self._takes = settings.sinks, settings.takes
         self._now = batch.now
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
-        self.payment_id: str | None = None  #: the first payment that the message was about
+        self.payment_ids: dict[str, None] = {}  #: every payment that the message was about, in order
 
     def decide(self, rules: AccountRules, payment: Payment, observation: Observation, *, ask: bool = False) -> None:
         """The payment is as the rules say, with its transition, effects, review and next question (`ask`: at once)."""
@@ -65,6 +66,7 @@ class Ledger:
         is_unnamed = payment.provider_ref is None
         if not self._bind(rules, payment, observation):
             return
+        observation = as_refund(lifecycle, observation)
         view = View(
             state=payment.state,
             amount_minor=payment.amount_minor,
@@ -72,6 +74,10 @@ class Ledger:
             state_as_of=payment.state_as_of,
             changed_at=payment.changed_at,
             review=Review(payment.review) if payment.review else None,
+            disputed=tuple(payment.disputed or ()),
+            accepted=tuple(payment.accepted or ()),
+            namesake=self._namesake(rules, lifecycle, payment, observation),
+            is_live=rules.is_live,
             policy=rules.policy,
         )
         decision = decide(lifecycle, view, observation, self._now)
@@ -80,19 +86,27 @@ class Ledger:
         if decision.to_state is not None:
             self._move(payment, decision, observation, decision.to_state, lifecycle.phase(decision.to_state))
             if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
-                decision = _doubting(decision, f"{decision.reason}; yet a transfer was seen")
+                decision = self._doubting(decision, f"{decision.reason}; yet a transfer was seen")
         is_named_now = is_unnamed and payment.provider_ref is not None
         if is_named_now and payment.review == Review.CREATE_UNKNOWN and decision.review is None:
             decision = replace(decision, closes_review=True)  # what became of the create call is known now
         self._learn(payment, decision, observation)
         self._keep(lifecycle, payment, decision, next_poll_at=self._next_poll(rules, payment, decision))
 
-    def review(self, rules: AccountRules, payment: Payment, review: Review, reason: str) -> None:
-        """Open a review that no observation asked for; one that stands already is kept."""
-        effects: tuple[Effect, ...] = ()
-        if payment.review is None:
+    def review(
+        self, rules: AccountRules, payment: Payment, review: Review, reason: str, *, point: str | None = None
+    ) -> None:
+        """Open a review that no observation asked for; one that stands already is kept.
+
+        None is opened for a point that a person has accepted; the point is this very message where none is given.
+        """
+        point = point or self._point
+        decision = Decision(Outcome.NOTED, reason)
+        if point in (payment.accepted or ()):
+            decision = replace(decision, reason=f"{reason}; accepted by a person before")
+        elif payment.review is None:
             effects = (Effect.REVIEW_REQUIRED,)
-        decision = Decision(Outcome.NOTED, reason, effects=effects, review=review if effects else None)
+            decision = replace(decision, effects=effects, review=review, disputed=(point,))
         lifecycle = rules.provider.lifecycles[payment.kind]
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
@@ -100,8 +114,9 @@ class Ledger:
         """Money came to the payment's address: on one that ended, or ends, without money a person must look."""
         payment.facts = {**payment.facts, _TRANSFER: self._now.isoformat()}
         decision = Decision(Outcome.NOTED, "a transfer has reached the payment's address; the provider is asked")
-        if payment.phase in _ENDED_UNPAID and payment.review is None:
-            decision = _doubting(decision, f"a transfer has come after the payment was {payment.state}")
+        is_accepted = self._point in (payment.accepted or ())
+        if payment.phase in _ENDED_UNPAID and payment.review is None and not is_accepted:
+            decision = self._doubting(decision, f"a transfer has come after the payment was {payment.state}")
         lifecycle = rules.provider.lifecycles[payment.kind]
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
@@ -160,12 +175,14 @@ class Ledger:
         entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._batch.moment}
         if payment is not None:
             entry["payment"] = payment.id
-            self.payment_id = self.payment_id or payment.id
+            self.payment_ids[payment.id] = None
         if decision is not None:
             if decision.to_state is not None and payment is not None:
                 entry["state"], entry["transition"] = decision.to_state, payment.version
             if decision.review is not None:
-                entry["review"] = decision.review.value
+                entry["review"], entry["disputed"] = decision.review.value, list(decision.disputed)
+            if decision.accepted is not None:
+                entry["accepted"] = list(decision.accepted)
         if owed:
             entry["effects"] = list(owed)
             entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
@@ -181,7 +198,8 @@ class Ledger:
             return True
         other = self._batch.find_by_ref(payment.account, [payment.kind], ref)
         if other is not None and other.id != payment.id:
-            self.review(rules, payment, Review.CREATE_UNKNOWN, f"the provider's id is that of payment {other.id}")
+            words = f"the provider's id is that of payment {other.id}"
+            self.review(rules, payment, Review.CREATE_UNKNOWN, words, point=f"id:{ref}")
             return False
         payment.provider_ref = ref
         self.reopen(rules, ref)
@@ -212,7 +230,7 @@ class Ledger:
 
     def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
         """Take over what the statement says besides the state, unless the payment has moved on since."""
-        if payment.amount_minor is None and observation.amount_minor is not None:
+        if payment.amount_minor is None and (observation.amount_minor or 0) > 0:  # nobody pays zero or less
             payment.amount_minor = observation.amount_minor
         if payment.currency is None:
             payment.currency = observation.currency
@@ -231,7 +249,7 @@ class Ledger:
         # totals: a late smaller one is an old one
         if observation.captured_minor is not None:
             payment.captured_minor = max(observation.captured_minor, payment.captured_minor or 0)
-        if observation.refunded_minor is not None:
+        if observation.refunded_minor is not None and observation.refunded_minor >= 0:
             payment.refunded_minor = max(observation.refunded_minor, payment.refunded_minor or 0)
 
     def _next_poll(self, rules: AccountRules, payment: Payment, decision: Decision) -> datetime | None:
@@ -258,6 +276,7 @@ class Ledger:
         if decision.review is not None:
             payment.review, payment.review_note = decision.review.value, decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
+            payment.disputed = list(decision.disputed) or None
             log.warning(
                 "payment.review_opened",
                 payment_id=payment.id,
@@ -266,7 +285,9 @@ class Ledger:
                 review=decision.review.value,
             )
         elif decision.closes_review:
-            payment.review = payment.review_note = payment.review_opened_at = None
+            payment.review = payment.review_note = payment.review_opened_at = payment.disputed = None
+        if decision.accepted is not None:
+            payment.accepted = list(decision.accepted) or None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
         owed = _NOTHING
         effects = decision.effects
@@ -307,8 +328,38 @@ class Ledger:
             owed.append(message.id)
         return owed
 
+    @property
+    def _point(self) -> str:
+        """That this very message says something: a replay of it is the same point, another message is not."""
+        return f"message:{self._message.id}"
 
-def _doubting(decision: Decision, reason: str) -> Decision:
-    """The same decision with a review of money that has no legal place."""
-    effects = (*decision.effects, Effect.REVIEW_REQUIRED)
-    return replace(decision, reason=reason, review=Review.CONFLICT, effects=effects)
+    def _doubting(self, decision: Decision, reason: str) -> Decision:
+        """The same decision with a review of money that has no legal place."""
+        effects = (*decision.effects, Effect.REVIEW_REQUIRED)
+        return replace(decision, reason=reason, review=Review.CONFLICT, disputed=(self._point,), effects=effects)
+
+    def _namesake(
+        self, rules: AccountRules, lifecycle: Lifecycle, payment: Payment, observation: Observation
+    ) -> str | None:
+        """Id of the payment whose reference this one has too, where goods may be owed for it.
+
+        Another attempt at the same order is none: the one before ended without money, and asked for as much.
+        """
+        reference = payment.reference or observation.reference
+        if reference is None or not gives_goods(lifecycle, observation):
+            return None
+        if payment.phase in FULFILMENT_PHASES and payment.review is None:
+            return None  # owed already
+        amount = observation.amount_minor if payment.amount_minor is None else payment.amount_minor
+        money = (amount, payment.currency or observation.currency)
+        for other in self._batch.namesakes(payment, namesake_kinds(rules, payment.kind), reference):
+            is_attempt = other.phase in _ENDED_UNPAID and (other.amount_minor, other.currency) == money
+            if not is_attempt and not _is_of_other_environment(other):
+                return other.id
+        return None
+
+
+def _is_of_other_environment(payment: Payment) -> bool:
+    return payment.review == Review.WRONG_ENVIRONMENT or any(
+        point.startswith("environment:") for point in payment.accepted or ()
+    )

@@ -32,6 +32,8 @@ class Batch:
         self._by_ref: dict[Key, Payment | None] = {}  #: None: the database holds none
         self._unbound: dict[Key, Payment | None] = {}  #: the newest that the database held, by reference
         self._added: dict[Key, list[Payment]] = {}  #: without a ref when they were begun here, by reference
+        self._namesakes: dict[Key, tuple[str, ...]] = {}  #: of references, as the database had them
+        self._renamed: dict[Key, set[str]] = {}  #: payments of a reference that have changed here since
         self._begun: list[Payment] = []  #: without a ref, and not asked of the database
         self._waiting: dict[tuple[str, tuple[str, ...], datetime], list[str]] = {}
         self._owed: set[tuple[str, str, str, int]] = set()
@@ -44,6 +46,7 @@ class Batch:
         self._transitions: list[Transition] = []
         self._outbox: list[OutboxMessage] = []
         self._finished: list[InboxMessage] = []
+        self._also_about: dict[tuple[str, str], None] = {}  #: payment and message
         self._put_off: list[tuple[InboxMessage, datetime, str | None]] = []
         self._reopened: dict[tuple[str, str], None] = {}
 
@@ -82,6 +85,14 @@ class Batch:
             payment = None if payment_id is None else self._by_id.get(payment_id)
             if payment_id is None or (payment is not None and payment.provider_ref is None):
                 self._unbound[key] = payment
+
+    def load_namesakes(self, keys: Collection[Key]) -> None:
+        """Which payments have had these references first is known from now on."""
+        wanted = [key for key in keys if key not in self._namesakes]
+        if wanted:
+            self._namesakes.update(batches.namesakes(self._unit, wanted))
+            for key in wanted:
+                self._renamed.pop(key, None)
 
     def _keep(self, payment: Payment) -> Payment:
         """The one object of this payment."""
@@ -145,6 +156,21 @@ class Batch:
         newest = self._unbound[key]
         return newest is None or newest.provider_ref is None
 
+    def namesakes(self, payment: Payment, kinds: Sequence[str], reference: str) -> list[Payment]:
+        """Payments of these kinds that had the reference before this one.
+
+        The oldest of each kind, and the oldest that has not ended unpaid.
+        """
+        found: dict[str, None] = {}
+        for kind in kinds:
+            key = (payment.account, kind, reference)
+            if self._renamed.get(key, set()) - {payment.id}:
+                self.flush()
+                self._namesakes.pop(key, None)
+            self.load_namesakes([key])
+            found |= dict.fromkeys(self._namesakes[key])
+        return [self.get(each) for each in found if each < payment.id]
+
     def find_by_reference(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
         """A payment of that reference; the newest where the merchant used it twice."""
         return self._find_newest(account, kinds, reference, batches.REFERENCE)
@@ -199,6 +225,9 @@ class Batch:
         self._index(payment)
 
     def _index(self, payment: Payment) -> None:
+        if payment.reference is not None:
+            key = (payment.account, payment.kind, payment.reference)
+            self._renamed.setdefault(key, set()).add(payment.id)
         if payment.provider_ref is not None:
             self._by_ref[payment.account, payment.kind, payment.provider_ref] = payment
         elif payment.reference is not None:
@@ -275,6 +304,10 @@ class Batch:
             self.flush()  # it was parked after those were reopened, and stays parked
         self._finished.append(message)
 
+    def also_about(self, message: InboxMessage, payment_ids: Iterable[str]) -> None:
+        """The message was decided about these payments, besides the one that it names."""
+        self._also_about.update(dict.fromkeys((payment_id, message.id) for payment_id in payment_ids))
+
     def put_off(self, message: InboxMessage, until: datetime, why: str) -> None:
         """The message is read again then; that counts as no attempt."""
         self._put_off.append((message, until, why))
@@ -302,6 +335,7 @@ class Batch:
         names.hold(unit, (*parked, *self._reopened), self._held)
         if self._finished:
             batches.finish(unit, self._finished)
+        batches.also_about(unit, list(self._also_about))
         self._reopened.update(dict.fromkeys(names.known_meanwhile(unit, parked)))
         if self._put_off:
             batches.put_off(unit, self._put_off)
@@ -309,3 +343,4 @@ class Batch:
             batches.reopen_awaiting(unit, list(self._reopened), self.now)
         self._new, self._changed, self._reopened = {}, {}, {}
         self._transitions, self._outbox, self._finished, self._put_off = [], [], [], []
+        self._also_about = {}

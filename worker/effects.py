@@ -73,9 +73,6 @@ def payload(
 ) -> str:
     """The JSON text of an effect; the same for every attempt and sink. `closed` is the review that it is about."""
     review, number = closed or (payment.review, payment.reviews)
-    amount = None
-    if payment.amount_minor is not None and payment.currency is not None:
-        amount = from_minor(payment.amount_minor, payment.currency)
     return _text(
         effect,
         now,
@@ -87,10 +84,11 @@ def payload(
             "provider_ref": payment.provider_ref,
             "reference": payment.reference,
             "amount_minor": payment.amount_minor,
-            "amount": amount,
+            "amount": _major(payment.amount_minor, payment.currency),
             "currency": payment.currency,
             "captured_minor": payment.captured_minor,
             "refunded_minor": payment.refunded_minor,
+            "refunded": _major(payment.refunded_minor, payment.currency),
             "state": payment.state,
             "phase": payment.phase,
             "version": payment.version,
@@ -100,6 +98,10 @@ def payload(
             "reason": reason,
         },
     )
+
+
+def _major(minor: int | None, currency: str | None) -> str | None:
+    return None if minor is None or currency is None else from_minor(minor, currency)
 
 
 def alarm_payload(account: str, alarm: AccountAlarm, now: datetime) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Set as AbstractSet
 
 from providers.contract import Reading
+from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Observation
-from statemachine.phases import Source
+from statemachine.phases import FULFILMENT_PHASES, Source
 from storage.batches import Key
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
@@ -18,49 +19,61 @@ class Finder:
         self._batch = batch
         self._message = message
         self._account = message.account
-        self._kinds: dict[str | None, list[str]] = {}  #: what `kinds` has answered
+        self._kinds: dict[tuple[str | None, bool], list[str]] = {}  #: what `kinds` has answered
 
     def kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
-        """The kinds that the statement may be about, the likeliest first."""
-        kind = observation.kind
-        found = self._kinds.get(kind)
+        """The kinds that the statement may be about, the likeliest first; the one that its body says, if it does."""
+        key = kind, is_guessed = observation.kind, observation.is_kind_guessed
+        found = self._kinds.get(key)
         if found is None:
             every = rules.provider.lifecycles
             if kind is None:
                 found = list(every)
-            elif self._message.kind is not None:
+            elif not is_guessed or self._message.kind is not None:
                 found = [kind]
             else:
                 found = [kind, *(each for each in every if each != kind)]
-            self._kinds[kind] = found
+            self._kinds[key] = found
         return found
 
     def find(self, rules: AccountRules, observation: Observation) -> Payment | None:
-        """The payment that the statement is about: by the provider's name, the channel, or the merchant's reference."""
+        """The payment that the statement is about: by the provider's name, the channel, or the merchant's reference.
+
+        The channel (a callback's token) is not signed: it counts only where the statement does not say otherwise. Of
+        the other environment nothing but the provider's name is believed: an order's number may exist in both.
+        """
         batch, account, ref = self._batch, self._account, observation.provider_ref
         about_id = self._message.about
-        kinds = self.kinds(rules, observation)
         if about_id is not None and self._message.source == Source.CREATE:
             return batch.get(about_id)
+        kinds = self.kinds(rules, observation)
         if ref is not None:
             named = batch.find_by_ref(account, kinds, ref)
             if named is not None:
                 return named
-        if about_id is not None:
-            about = batch.get(about_id)
-            is_its_ref = about.provider_ref is None or ref in (None, about.provider_ref)
-            is_its_reference = None in (about.reference, observation.reference) or (
-                about.reference == observation.reference
-            )
-            if about.account == account and is_its_ref and (about.provider_ref is not None or is_its_reference):
-                return about
+        if rules.is_other_environment(observation):
+            return None
+        about = None if about_id is None else batch.known(about_id)
+        if about is not None and about.account == account and about.kind in kinds and _may_mean(observation, about):
+            return about
         if observation.reference is not None:
             return batch.find_unbound(account, kinds, observation.reference)
         return None
 
+    def contradicted(self, payment: Payment | None) -> Payment | None:
+        """The payment at whose own callback URL the message came, where it is about another one, or none."""
+        about_id = self._message.about
+        if about_id is None or self._message.source != Source.CALLBACK or (payment and payment.id == about_id):
+            return None
+        return self._batch.known(about_id)
+
     def twins(self, rules: AccountRules, observation: Observation) -> list[Payment]:
-        """Payments of several kinds that the statement may be about, where nothing but its own words tells the kind."""
-        if len(rules.provider.lifecycles) == 1 or self._message.kind is not None or observation.provider_ref is None:
+        """Payments of several kinds that the statement may be about, where its body does not tell the kind.
+
+        The channel that it came by does not tell it either: whoever has a signed body may send it to any URL.
+        """
+        is_said = observation.kind is not None and not observation.is_kind_guessed
+        if is_said or observation.provider_ref is None or len(rules.provider.lifecycles) == 1:
             return []
         account, ref = self._message.account, observation.provider_ref
         return [p for kind in rules.provider.lifecycles if (p := self._batch.find_by_ref(account, [kind], ref))]
@@ -81,7 +94,8 @@ class Finder:
         account = self._account
         for observation in reading.observations:
             if observation.provider_ref is not None:
-                for kind in self.kinds(rules, observation):
+                guessed = observation.is_kind_guessed
+                for kind in rules.provider.lifecycles if guessed else self.kinds(rules, observation):
                     keys[account, kind, observation.provider_ref] = None
         for hint in reading.hints:
             for kind in rules.provider.lifecycles:
@@ -103,3 +117,48 @@ class Finder:
                 if ref is None or not self._batch.knows_ref(account, kinds, ref):
                     for kind in kinds:
                         keys[account, kind, reference] = None
+
+    def giving_goods(self, rules: AccountRules, reading: Reading, keys: dict[Key, None]) -> None:
+        """Add the references whose other payments `namesakes` will look for, now that the payments are known."""
+        account = self._account
+        for observation in reading.observations:
+            kinds = self.kinds(rules, observation)
+            ref, reference, kind = observation.provider_ref, observation.reference, kinds[0]
+            if ref is not None and self._batch.knows_ref(account, kinds, ref):
+                payment = self._batch.find_by_ref(account, kinds, ref)
+                if payment is not None:
+                    reference, kind = payment.reference or reference, payment.kind
+            lifecycle = rules.provider.lifecycles[kind]
+            if reference is not None and gives_goods(lifecycle, observation):
+                for each in namesake_kinds(rules, kind):
+                    keys[account, each, reference] = None
+
+
+def gives_goods(lifecycle: Lifecycle, observation: Observation) -> bool:
+    """Whether the statement says that the money is there."""
+    status = observation.status
+    return status is not None and lifecycle.knows(status) and lifecycle.phase(status) in FULFILMENT_PHASES
+
+
+def namesake_kinds(rules: AccountRules, kind: str) -> list[str]:
+    """The kinds that share a merchant's references: a payout may have a payment's."""
+    lifecycles = rules.provider.lifecycles
+    return [name for name, each in lifecycles.items() if each.subject == lifecycles[kind].subject]
+
+
+def _may_mean(observation: Observation, about: Payment) -> bool:
+    """Whether the statement says nothing that the payment of its channel is not.
+
+    The amount may differ where the statement names the payment: then it is in doubt. Where nothing but the channel
+    names it, another amount is another payment's.
+    """
+    ref, reference = observation.provider_ref, observation.reference
+    if None not in (ref, about.provider_ref) and ref != about.provider_ref:
+        return False
+    if None not in (reference, about.reference) and reference != about.reference:
+        return False
+    is_named = (ref is not None and ref == about.provider_ref) or (
+        reference is not None and reference == about.reference
+    )
+    told = (observation.amount_minor, about.amount_minor), (observation.currency, about.currency)
+    return is_named or all(None in pair or pair[0] == pair[1] for pair in told)

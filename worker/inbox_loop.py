@@ -154,6 +154,10 @@ class InboxWorker:
         for application in applications:
             application.foresee_unnamed(references)
         batch.load_unbound(references)
+        references = {}
+        for application in applications:
+            application.foresee_goods(references)
+        batch.load_namesakes(references)
         for application in applications:
             application.run()
         batch.flush()

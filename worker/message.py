@@ -68,6 +68,11 @@ class Application:
         if self._rules is not None and self._reading is not None and self._message.about is None:
             self._finder.unnamed(self._rules, self._reading, references)
 
+    def foresee_goods(self, references: dict[Key, None]) -> None:
+        """Add the references under which other payments will be looked for, before goods are owed."""
+        if self._rules is not None and self._reading is not None:
+            self._finder.giving_goods(self._rules, self._reading, references)
+
     def run(self) -> None:
         """The message is decided or parked, or put off until the create call that it may belong to is answered."""
         message, rules = self._message, self._rules
@@ -155,11 +160,16 @@ class Application:
             if observation.asked_at != asked_at:
                 observation = replace(observation, asked_at=asked_at)
             self._ledger.decide(rules, payment, observation, ask=is_new)
+        contradicted = self._finder.contradicted(payment)
+        if contradicted is not None:
+            words = "came to this payment's own URL, and what is signed is about another one; the provider is asked"
+            self._ledger.note(contradicted, Outcome.NOTED, words)
+            self._ask(contradicted)
 
     def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
         """The payment that a create call made, where its wish is another payment by now; a person must look."""
         words = f"the create call was answered with {ref}, and the payment is {payment.provider_ref}: there may be two"
-        self._ledger.review(rules, payment, Review.CREATE_UNKNOWN, words)
+        self._ledger.review(rules, payment, Review.CREATE_UNKNOWN, words, point=f"id:{ref}")
         return self._batch.find_by_ref(payment.account, [payment.kind], ref)
 
     def _doubt_variant(self, rules: AccountRules, observation: Observation) -> None:
@@ -177,8 +187,8 @@ class Application:
 
     def _ask_about_return(self) -> None:
         about = self._message.about
-        if about is not None:
-            payment = self._batch.get(about)
+        payment = None if about is None else self._batch.known(about)
+        if payment is not None:
             self._ledger.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
             self._batch.ask_at(payment, self._now, PollPriority.PAYER)
         else:
@@ -263,7 +273,8 @@ class Application:
         if is_answered if gave_up.review == Review.CREATE_UNKNOWN else has_changed:
             self._ledger.note(payment, Outcome.NOTED, f"overtaken: {gave_up.reason}")
             return
-        self._ledger.review(rules, payment, Review(gave_up.review), gave_up.reason)
+        point = f"{gave_up.review}:{payment.state}"
+        self._ledger.review(rules, payment, Review(gave_up.review), gave_up.reason, point=point)
 
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
@@ -289,7 +300,11 @@ class Application:
         message.decision, message.reason = outcome, _ = entry["outcome"], entry["reason"]
         message.status = _PARKED if outcome == Outcome.PARKED else _DECIDED
         message.outcomes = [*message.outcomes, *entries]
-        message.payment_id = self._ledger.payment_id or message.payment_id
+        named, before = self._ledger.payment_ids, message.payment_id
+        message.payment_id = next(iter(named), before)
+        others = [each for each in (*named, *filter(None, [before])) if each != message.payment_id]
+        if others:
+            self._batch.also_about(message, others)
         message.awaits = self._awaits
         message.decided_at = self._now
         self._batch.finish(message)

@@ -5,7 +5,17 @@ from typing import Final, Literal
 
 from providers.alternative_payments.lifecycle import PAYMENT_REQUEST
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, json_value, word, words_under
+from providers.decoding import (
+    Unreadable,
+    exact_minor,
+    fact,
+    instant,
+    json_object,
+    json_value,
+    says_live,
+    word,
+    words_under,
+)
 from providers.listing import Extent, extent, things_in
 from statemachine.errors import InvalidAmount
 from statemachine.money import currency_code, exponent
@@ -92,6 +102,7 @@ def _request(told: Mapping[str, object], statement: Statement, amount_unit: Amou
         status=status,
         amount_minor=None if amount is None else _minor(amount, currency or _CURRENCY, amount_unit),
         currency=currency,
+        is_live=says_live(told),
         as_of=statement.received_at,
         expires_at=instant(told.get("expires_at")),
         facts={name: text for name in _FACTS if (text := fact(told.get(name))) is not None},

@@ -40,9 +40,6 @@ class BankedOptions(ProviderOptions):
         description="the query's name for the instant that they were created before; without it only the newest 100"
         " can be listed, and a longer list ends with a fault",
     )
-    live: bool | None = Field(
-        None, description="what bodies must say in `live`; those of the other environment are then not applied"
-    )
     allow_loopback_http: bool = Field(False, description="for development: our URLs may be http:// on loopback")
 
     @model_validator(mode="after")

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
+from msgspec.structs import replace
+
 from providers.banked import v2, v3
 from providers.banked.errors import created_ref, error_items
 from providers.banked.options import BankedOptions
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, json_object, json_value
+from providers.decoding import Unreadable, json_object, json_value, says_live
 from providers.listing import read_each, things_in
 from providers.masking import masked_words
 from statemachine.observation import Observation
@@ -29,8 +31,6 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
         if statement.source is Source.LIST:
             return _page(listed(statement.body), statement, options)
         body = json_object(statement.body)
-        if _is_of_other_environment(body, options.live):
-            return Reading(note="test and live are kept apart: this is of the other environment")
         if statement.source in ANSWERS:
             return Reading(observations=(_answer(body, statement, options.allow_loopback_http),))
         data = v3.data_of(body)
@@ -54,22 +54,13 @@ def listed(body: bytes) -> list[object]:
 
 
 def _page(resources: list[object], statement: Statement, options: BankedOptions) -> Reading:
-    ours = [each for each in resources if not (isinstance(each, dict) and _is_of_other_environment(each, options.live))]
-    if not ours:
-        note = "test and live are kept apart: this page is of the other environment" if resources else "an empty page"
-        return Reading(note=note)
+    if not resources:
+        return Reading(note="an empty page")
 
     def read(resource: Mapping[str, object]) -> Observation:
         return _answer(resource, statement, options.allow_loopback_http)
 
-    return Reading(observations=tuple(read_each(ours, statement, statement.kind, read)))
-
-
-def _is_of_other_environment(body: Mapping[str, object], live: bool | None) -> bool:
-    """One signature key may serve both environments, and one order number may exist in both."""
-    data = body.get("data")
-    told = data.get("live") if isinstance(data, dict) and "live" not in body else body.get("live")
-    return live is not None and isinstance(told, bool) and told is not live
+    return Reading(observations=tuple(read_each(resources, statement, statement.kind, read)))
 
 
 def _answer(body: Mapping[str, object], statement: Statement, allow_loopback: bool) -> Observation:
@@ -81,8 +72,10 @@ def _answer(body: Mapping[str, object], statement: Statement, allow_loopback: bo
     data = body.get("data")
     inner = data if isinstance(data, dict) and "id" not in body else body
     if statement.kind == "payin" or "status_details" in inner:
-        return v3.observation({}, inner, statement, statement.kind, allow_loopback=allow_loopback)
-    return v2.observation(inner, statement, statement.kind, allow_loopback=allow_loopback)
+        seen = v3.observation({}, inner, statement, statement.kind, allow_loopback=allow_loopback)
+    else:
+        seen = v2.observation(inner, statement, statement.kind, allow_loopback=allow_loopback)
+    return seen if inner is body else replace(seen, is_live=says_live(body, inner))
 
 
 def _partly_created(body: Mapping[str, object], statement: Statement, ref: str) -> Observation:
@@ -92,6 +85,7 @@ def _partly_created(body: Mapping[str, object], statement: Statement, ref: str) 
         source=statement.source,
         kind=statement.kind,
         provider_ref=ref,
+        is_live=says_live(body),
         as_of=statement.received_at,
         facts={"create_errors": codes} if codes else {},
     )

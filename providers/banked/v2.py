@@ -5,7 +5,7 @@ from typing import Final
 
 from providers.banked.fields import agreed, facts_of, money_of, reason_of, ref_of
 from providers.contract import Statement
-from providers.decoding import Unreadable, word
+from providers.decoding import Unreadable, says_live, word
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS
 
@@ -35,6 +35,11 @@ def kind_of(body: Mapping[str, object], used: str | None) -> str | None:
     return used or "payment_session"
 
 
+def _says_kind(body: Mapping[str, object]) -> bool:
+    told = body.get("webhook_type") or body.get("webook_type")
+    return isinstance(told, str) or word(body.get("webhook_event")) is not None
+
+
 def observation(
     body: Mapping[str, object], statement: Statement, kind: str, *, allow_loopback: bool = False
 ) -> Observation:
@@ -48,11 +53,13 @@ def observation(
     return Observation(
         source=statement.source,
         kind=kind,
+        is_kind_guessed=not is_answer and not _says_kind(body),
         provider_ref=ref_of(body, statement),
         reference=word(body.get("reference")),
         status=status,
         amount_minor=amount,
         currency=currency,
+        is_live=says_live(body),
         as_of=statement.received_at if is_answer else None,
         failure_reason=reason_of(body.get("state_reason")) if status == "failed" else None,
         facts=facts_of(body, allow_loopback=allow_loopback),

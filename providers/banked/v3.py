@@ -5,7 +5,7 @@ from typing import Final
 
 from providers.banked.fields import agreed, facts_of, money_of, reason_of, ref_of
 from providers.contract import Statement
-from providers.decoding import Unreadable, word
+from providers.decoding import Unreadable, says_live, word
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS
 
@@ -64,6 +64,7 @@ def observation(
         status=state,
         amount_minor=amount,
         currency=currency,
+        is_live=says_live(envelope, data),
         as_of=statement.received_at if is_answer else None,
         failure_reason=reason_of(reason) if has_failed else None,
         facts=facts_of(data, allow_loopback=allow_loopback),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, word
+from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, says_live, word
 from providers.errors import InsecureUrl
 from providers.http import require_https
 from statemachine.errors import InvalidAmount
@@ -51,12 +51,14 @@ def _kind(body: Mapping[str, object], statement: Statement, default_kind: str) -
     told = body.get("transaction_type")
     if told is None:
         return statement.kind or default_kind
+    if statement.source in ANSWERS and statement.kind is not None and told != statement.kind:
+        raise Unreadable("the answer is about another kind of operation than was asked about")
     return told if isinstance(told, str) and told in _KINDS else None
 
 
 def _something(statement: Statement, ref: str) -> Observation:
     """There is an operation with this id: whichever of them is known here, the provider is asked about it."""
-    return Observation(source=statement.source, kind=_LIKELIEST, provider_ref=ref, reference=ref)
+    return Observation(source=statement.source, kind=_LIKELIEST, is_kind_guessed=True, provider_ref=ref, reference=ref)
 
 
 def _observation(
@@ -71,11 +73,13 @@ def _observation(
     return Observation(
         source=statement.source,
         kind=kind,
+        is_kind_guessed=not is_answer and body.get("transaction_type") is None,
         provider_ref=ref,
         reference=ref,
         status=status,
         amount_minor=amount,
         currency=currency,
+        is_live=says_live(body),
         as_of=instant(body.get("updated_at")) or (statement.received_at if is_answer else None),
         expires_at=instant(_part(body, "payment_page_expires_at")),
         facts=facts,

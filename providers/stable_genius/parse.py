@@ -5,8 +5,10 @@ from datetime import datetime
 from re import compile as pattern
 from typing import Final
 
+from msgspec.structs import replace
+
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, word, words_under
+from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, says_live, word, words_under
 from providers.listing import Extent, extent, last_id, read_each, things_in
 from providers.stable_genius.lifecycle import PAYMENT_INTENT
 from statemachine.errors import InvalidAmount
@@ -82,7 +84,8 @@ def _event(told: Mapping[str, object], statement: Statement, reference_key: str)
     if name.startswith("payment_intent."):
         if not isinstance(data, dict):
             raise Unreadable("the event has no data object")
-        return Reading(observations=(_intent(data, statement, instant(told.get("created_at")), reference_key),))
+        seen = _intent(data, statement, instant(told.get("created_at")), reference_key)
+        return Reading(observations=(replace(seen, is_live=says_live(told, data)),))
     if name in ("settlement.completed", "settlement.failed"):
         # A settlement names no intents in the documentation, and settles many: ask about all that are open.
         return Reading(hints=_related(data), hints_account=True)
@@ -122,6 +125,7 @@ def _intent(
         status=status,
         amount_minor=None if amount is None else exact_minor(amount, currency or _CURRENCY),
         currency=currency,
+        is_live=says_live(data),
         as_of=as_of,
         expires_at=instant(data.get("expires_at")),
         facts={name: text for name in _FACTS if name in data and (text := fact(data[name])) is not None},

@@ -256,3 +256,47 @@ def test_a_text_that_postgresql_cannot_keep_fails_its_own_statement(text):
     """And moves no other value to another row."""
     with pytest.raises(ValueError, match="NUL"):
         array("text", ["a", text])
+
+
+def test_the_oldest_payment_of_a_reference_is_found(database):
+    """And the oldest that has not ended unpaid, of this account and kind alone; nothing where there is none."""
+    made = [
+        a_payment(reference="order-1", phase=phase, **other)
+        for phase, other in (
+            ("paid", {"account": "other"}),
+            ("paid", {"kind": "payout"}),
+            ("expired", {}),
+            ("failed", {}),
+            ("open", {}),
+            ("paid", {}),
+        )
+    ]
+    with database.write() as unit:
+        batches.add(unit, made[::-1])
+        ended = a_payment(reference=ODD, phase="cancelled")
+        batches.add(unit, [ended])
+    key, odd, none = (("acme", "payment_intent", name) for name in ("order-1", ODD, "order-2"))
+    with database.read() as unit:
+        found = batches.namesakes(unit, [key, odd, none])
+
+    assert found == {key: (made[2].id, made[4].id), odd: (ended.id,), none: ()}
+
+
+def test_a_message_is_found_by_every_payment_that_it_was_decided_about(database):
+    """By the first that it names and the further ones, however often that is written."""
+    message, other = a_message(), a_message()
+    first, *further = (a_payment() for _ in range(3))
+    recorded(database, message, other)
+    for _ in range(2):
+        with database.write() as unit:
+            batches.also_about(unit, [(payment.id, message.id) for payment in (*further, further[0])])
+    with database.write() as unit:
+        (due, _) = batches.due(unit, START, 9)
+        due.status, due.payment_id, due.decided_at = "decided", first.id, START
+        batches.finish(unit, [due])
+
+    with database.read() as unit:
+        for payment in (first, *further):
+            assert [found.id for found in inbox.of_payment(unit, payment.id)] == [message.id]
+            assert [found.id for found in inbox.concerning(unit, payment.id)] == [message.id]
+        assert inbox.of_payment(unit, a_payment().id) == []

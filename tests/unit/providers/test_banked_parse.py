@@ -237,10 +237,11 @@ def test_an_answer_is_about_what_was_asked():
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_test_and_live_are_kept_apart_where_the_account_says_which(live):
+def test_test_and_live_are_told_apart(live):
     for body in (SESSION | {"live": live}, envelope("payment_sent", PAYIN | {"live": live})):
-        assert seen(body, live=live).status
-        assert seen(body).status
-        assert reading(body, live=not live).note
-        assert not reading(body, live=not live).observations
-    assert seen(without("live"), live=live).status == "sent"
+        assert seen(body).is_live is live
+    assert seen(without("live")).is_live is None
+
+
+def test_a_body_that_says_live_and_test_at_once_is_unreadable():
+    assert reading(envelope("payment_sent", PAYIN | {"live": True}) | {"live": False}).unreadable

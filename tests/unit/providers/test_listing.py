@@ -299,11 +299,8 @@ def test_a_page_that_names_far_too_much_is_parked():
     assert reading.unreadable
 
 
-def test_sessions_of_the_other_environment_are_left_out():
-    provider = Banked(BankedOptions(live=True))
-    ours, theirs = {"id": "a", "state": "sent", "live": True}, {"id": "b", "state": "sent", "live": False}
-    both = provider.parse(Statement(Source.LIST, json.dumps([ours, theirs]).encode(), AT, "payment_session"))
-    alone = provider.parse(Statement(Source.LIST, json.dumps([theirs]).encode(), AT, "payment_session"))
-    assert [seen.provider_ref for seen in both.observations] == ["a"]
-    assert alone.note
-    assert not alone.unreadable
+def test_each_session_of_a_page_says_its_environment():
+    one, other = {"id": "a", "state": "sent", "live": True}, {"id": "b", "state": "sent", "live": False}
+    page = Statement(Source.LIST, json.dumps([one, other]).encode(), AT, "payment_session")
+    both = Banked(BankedOptions()).parse(page)
+    assert [(seen.provider_ref, seen.is_live) for seen in both.observations] == [("a", True), ("b", False)]

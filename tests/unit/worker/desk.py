@@ -27,8 +27,12 @@ class Desk:
 
     def rule(self, **changes: Any) -> None:
         """The account has other rules from now on."""
-        rules: AccountRules = self.world.rules["acme"]
-        self.world.rules["acme"] = replace(rules, **changes)
+        self.rules("acme", **changes)
+
+    def rules(self, account: str, **changes: Any) -> None:
+        """The account of that name has other rules from now on."""
+        rules: AccountRules = self.world.rules[account]
+        self.world.rules[account] = replace(rules, **changes)
 
     def set(self, **changes: Any) -> None:
         """The worker has other settings from now on."""

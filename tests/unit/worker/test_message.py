@@ -345,7 +345,7 @@ def test_each_review_is_told_once(desk):
 
     desk.say(statements.Resolution("cancelled", "a test", "ada"), desk.payment().id)
     desk.work()
-    desk.told("confirmed")
+    desk.told("blessed")
 
     assert desk.effects(desk.payment().id).count("payment.review_required") == 2
     assert desk.payment().reviews == 2
