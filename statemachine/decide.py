@@ -221,12 +221,12 @@ def _unknowns(
     currency = payment.currency or said.currency
     if gives_goods or (refunds and not lifecycle.is_paid_first):
         amount = said.amount_minor if payment.amount_minor is None else payment.amount_minor
-        if amount is None:
+        if amount is None and gives_goods:
             yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the amount", "amount:unsaid", _GOODS_AND_REFUNDS)
-        elif amount <= 0:
+        elif amount is not None and amount <= 0:
             words = f"the amount is {_money(amount, currency)}"
             yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"amount:{amount}", _GOODS_AND_REFUNDS)
-        if not currency:
+        if not currency and gives_goods:
             yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the currency", "currency:unsaid", _GOODS_AND_REFUNDS)
     elif refunds and said.refunded_minor is not None and said.refunded_minor <= 0:
         words = f"{_money(said.refunded_minor, currency)} were given back"

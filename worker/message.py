@@ -273,8 +273,7 @@ class Application:
         if is_answered if gave_up.review == Review.CREATE_UNKNOWN else has_changed:
             self._ledger.note(payment, Outcome.NOTED, f"overtaken: {gave_up.reason}")
             return
-        point = f"{gave_up.review}:{payment.state}"
-        self._ledger.review(rules, payment, Review(gave_up.review), gave_up.reason, point=point)
+        self._ledger.review(rules, payment, Review(gave_up.review), gave_up.reason)
 
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"

@@ -345,18 +345,6 @@ def test_a_reference_that_was_resolved_opens_nothing_again(desk):
     assert set(desk.effects(desk.payment().id)) >= GOODS
 
 
-@pytest.mark.parametrize("gave_up", [Review.GAVE_UP])
-def test_a_silence_that_was_resolved_opens_nothing_again(desk, gave_up):
-    desk.told("awaiting_payment")
-    for _ in range(2):
-        desk.clock.advance(10)
-        desk.say(statements.GaveUp(gave_up, "silence"), desk.payment().id)
-        desk.work()
-        resolve(desk, "awaiting_payment")
-
-    assert (desk.payment().reviews, desk.payment().accepted) == (1, ["gave_up:awaiting_payment"])
-
-
 def test_a_move_of_the_provider_s_forgets_which_conflicts_were_accepted(desk):
     """A conflict that was accepted at one state is another one at the next."""
     desk.told("expired")
