@@ -12,6 +12,7 @@ from storage.listing import Page
 from storage.story import checkout_url
 from storage.tables import Payment
 from storage.tables import Transition as KeptTransition
+from storage.telling import said_by, shown
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -68,7 +69,9 @@ class PaymentAnswer(Shape):
     currency: str | None
     captured_minor: int | None
     refunded_minor: int | None
-    state: str | None = Field(description="in the provider's word; null before its first")
+    state: str | None = Field(
+        description="as the provider names it, whoever said it (see the timeline); `not_created` is ours; null at first"
+    )
     phase: str = Field(description="open, processing, paid, settled, failed, cancelled, expired or refunded")
     version: int = Field(description="the number of its last transition")
     review: Review | None = Field(description="while a person must look at it")
@@ -145,6 +148,7 @@ class TransitionAnswer(Shape):
     message: RecordId = Field(description="the inbox message that it rests on")
     source: str
     actor: str | None
+    said_by: str = Field(description="who says that it is in this state, in words: the provider, a person, a policy")
     reason: str
     as_of: datetime | None = Field(description="by the provider's clock")
     recorded_at: datetime
@@ -166,6 +170,7 @@ def transition(kept: KeptTransition) -> TransitionAnswer:
         message=kept.cause,
         source=kept.source,
         actor=kept.actor,
+        said_by=shown(said_by(kept)),
         reason=kept.reason,
         as_of=kept.as_of,
         recorded_at=kept.recorded_at,

@@ -35,7 +35,7 @@ class Accounts(Shape):
 
 
 class StateAnswer(Shape):
-    """A state, in the provider's word."""
+    """A state, as the provider names it."""
 
     name: str
     phase: str

@@ -45,7 +45,7 @@ class TrackBody(Input):
 class ResolveBody(Input):
     """A named person's word about what is true."""
 
-    state: Name = Field(description="the true state, in the provider's word")
+    state: Name = Field(description="the true state, as the provider names it")
     reason: Reason = Field(description="why; kept with the payment's history")
     by: By | None = Field(None, description="who decides; kept beside the key's name")
 
@@ -56,7 +56,7 @@ class PaymentsQuery(Listed):
     account: Name | None = Field(None, description="of this account")
     kind: Name | None = Field(None, description="of this kind")
     phase: Phase | None = Field(None, description="in this phase")
-    state: Name | None = Field(None, description="in this state, in the provider's word")
+    state: Name | None = Field(None, description="in this state, as the provider names it")
     reference: Text | None = Field(None, description="with this reference of yours")
     provider_ref: Text | None = Field(None, description="with this id of the provider's")
     in_review: Flag | None = Field(None, description="those that a person must look at, or those that nobody must")

@@ -46,7 +46,7 @@ async def cancel(act: Act) -> Done:
         return Done(f"No money will come: the payment is {_state(after)}.", to=_page(after.id))
     if after.phase in _MONEY:
         return Done(f"It was paid first: the payment is {_state(after)}.", "warn", to=_page(after.id))
-    return Done(f"The provider says that the payment goes on: it is {_state(after)}.", "warn", to=_page(after.id))
+    return Done(f"It is not cancelled: the provider was asked, and it is {_state(after)}.", "warn", to=_page(after.id))
 
 
 async def resolve(act: Act) -> Done:
@@ -93,7 +93,7 @@ async def _noted(act: Act, action: str, reason: str) -> Payment:
 
 
 def _state(payment: Payment) -> str:
-    return payment.state or "not known to the provider"
+    return payment.state or "in no state yet"
 
 
 def _page(payment_id: str) -> str:

@@ -28,6 +28,7 @@ from storage.obstacles import REMEDIES, obstacles
 from storage.story import checkout_url
 from storage.story_page import StoryPage
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment, Transition
+from storage.telling import said_by, shown
 from storage.watching import payment_marks
 
 #: Entries of the timeline on one page.
@@ -119,6 +120,8 @@ class PaymentPage:
             "obstacles": in_the_way,
             "drawing": drawing_of(lifecycle, page.transitions, payment.state),
             "transitions": page.transitions,
+            "said_by": lambda transition: shown(said_by(transition)),
+            "state_said_by": shown(said_by(page.transitions[-1])) if page.transitions else None,
             "effects": effects_of(page.owed, page.attempts),
             "entries": entries(page, account.authentication if account else None, person.permissions),
             "on_page": {happening.id for happening in page.happenings},

@@ -133,7 +133,7 @@ class _Sheet:
         return boxes
 
     def _lines(self, row: State) -> list[str]:
-        """What a box says: the provider's word, what it means, and when the payment entered it last."""
+        """What a box says: the state's name, what it means, and when the payment entered it last."""
         entries = [step for step in self._walked if step.target == row.name]
         told = [step for step in entries if not step.skips]
         lines = [row.name, row.phase.value]

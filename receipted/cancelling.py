@@ -88,7 +88,7 @@ class Cancelling:
         if is_refused or has_ended(payment):
             return payment
         if failed.is_ambiguous:
-            words = f"the cancel call has left no answer, and the provider, asked again, says {payment.state}"
+            words = f"the cancel call has left no answer; the provider was asked again, and it is {payment.state}"
             raise CancelUnanswered(words) from error
         raise error
 

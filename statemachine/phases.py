@@ -10,9 +10,9 @@ class Phase(StrEnum):
     PROCESSING = "processing"  #: the payer did, the outcome is not known; left by any word of the provider
     PAID = "paid"  #: the money is the merchant's; fulfilment starts here
     SETTLED = "settled"  #: the money has reached the merchant's bank
-    FAILED = "failed"  #: ended without money, by the provider's word
-    CANCELLED = "cancelled"  #: withdrawn before payment, by the provider's word
-    EXPIRED = "expired"  #: not paid in time, by the provider's word
+    FAILED = "failed"  #: ended without money
+    CANCELLED = "cancelled"  #: withdrawn before payment
+    EXPIRED = "expired"  #: not paid in time
     REFUNDED = "refunded"  #: paid and given back
 
 

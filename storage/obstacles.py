@@ -53,7 +53,7 @@ REMEDIES: Final[dict[Review, Remedy]] = {
         "payment's true state where its effects may go out all the same.",
     ),
     Review.CONFLICT: Remedy(
-        "the provider's statements have no legal order, or money came to a payment that had ended",
+        "what was said of it has no legal order, or money came to a payment that had ended",
         "Find out whether the money is there, and resolve with the true state.",
     ),
     Review.UNKNOWN_STATUS: Remedy(

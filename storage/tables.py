@@ -205,7 +205,7 @@ class Payment(Row):
     currency: str | None = Field(default=None, max_length=3)
     captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
     refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
-    state: str | None = Field(default=None, max_length=64)  #: the provider's word; None before its first
+    state: str | None = Field(default=None, max_length=64)  #: as the provider names it; None before its first
     phase: str = Field(max_length=16)  #: statemachine.phases.Phase
     state_as_of: datetime | None = Field(default=None, sa_column=instant())
     version: int = 0  #: number of its last transition

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
 
+from statemachine.lifecycle import NOT_CREATED
+from statemachine.phases import ANSWERS, Source
 from storage.story import Story
 from storage.tables import InboxMessage, Transition
 
@@ -48,6 +50,34 @@ def shown(value: Any, *, keep: str = "") -> str:
 def short(record_id: str | None) -> str | None:
     """The end of an id, which tells rows apart; every command takes it for the whole id."""
     return None if record_id is None else record_id[-12:]
+
+
+#: How the provider said it.
+_BY_PROVIDER: Final = {
+    Source.WEBHOOK: "the provider, by webhook",
+    Source.CALLBACK: "the provider, by this payment's callback",
+    Source.POLL: "the provider, in answer to our question",
+    Source.LIST: "the provider, in its list",
+    Source.CREATE: "the provider, in answer to our create call",
+    Source.CANCEL: "the provider, in answer to our cancel call",
+}
+
+
+def said_by(transition: Transition) -> str:
+    """Name who said that the payment is in the state: the provider and how, a person, a policy, or this service.
+
+    A state keeps the provider's name for it whoever says it, so that only this tells them apart.
+    """
+    source = Source(transition.source) if transition.source in list(Source) else None
+    if source is Source.OPERATOR:
+        return f"{transition.actor}, an operator"
+    if transition.to_state == NOT_CREATED:
+        return "this service, since the create call was refused"
+    if transition.forced and source in ANSWERS:
+        return "our account's policy, which trusts what the provider answered"
+    if source in _BY_PROVIDER:
+        return _BY_PROVIDER[source]
+    return f"this service ({transition.source})"
 
 
 def size(message: InboxMessage) -> str:
@@ -110,8 +140,8 @@ def _moved(transition: Transition) -> str:
         words.append(f"via {', '.join(transition.via)}")
     if transition.forced:
         words.append("FORCED")
-    if transition.actor is not None:
-        words.append(f"by {transition.actor}")
+    if transition.forced or transition.actor is not None or transition.to_state == NOT_CREATED:
+        words.append(f"said by {said_by(transition)}")
     return ", ".join([*words, f"phase {transition.phase}"])
 
 

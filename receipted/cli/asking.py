@@ -36,8 +36,8 @@ _AFTER_CANCELLING: Final = {
     Phase.PAID: (False, "it is paid"),
     Phase.SETTLED: (False, "it is paid and settled"),
     Phase.REFUNDED: (False, "it was paid, and is refunded"),
-    Phase.OPEN: (False, "the provider says that it is still open"),
-    Phase.PROCESSING: (False, "the payer has done their part, and the provider goes on with it"),
+    Phase.OPEN: (False, "it is still open"),
+    Phase.PROCESSING: (False, "the payer has done their part, and it goes on"),
 }
 
 #: Reviews in which a payment that has ended may hold money all the same.
@@ -131,7 +131,9 @@ def cancel(
 def resolve(
     context: typer.Context,
     payment_id: Id,
-    state: Annotated[str, typer.Option("--state", help="The true state, in the provider's word.", show_default=False)],
+    state: Annotated[
+        str, typer.Option("--state", help="The true state, as the provider names it.", show_default=False)
+    ],
     reason: Reason,
     by: By,
     json: AsJson = False,

@@ -15,13 +15,14 @@ from storage import history, listing, searching
 from storage.listing import Place, Wanted
 from storage.obstacles import REMEDIES
 from storage.tables import Payment
+from storage.telling import said_by
 
 app = subcommands("What is known of payments, and what may be asked for.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)]
 
 _COLUMNS = ("ID", "Account", "Kind", "Reference", "Amount", "State", "Phase", "Review", "Changed")
-_MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "By", "Forced", "Reason", "Hash")
+_MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "Said by", "Forced", "Reason", "Hash")
 
 
 @app.command("list", epilog=example("receipted payments list --account shop --phase paid --limit 20"))
@@ -29,7 +30,7 @@ def list_(
     context: typer.Context,
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
     phase: Annotated[Phase | None, typer.Option("--phase", help="Only in this phase.")] = None,
-    state: Annotated[str | None, typer.Option("--state", help="Only in this state, in the provider's word.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="Only in this state, as the provider names it.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only with this reference of yours.")] = None,
     review: Annotated[
         bool | None,
@@ -129,7 +130,7 @@ def transitions(context: typer.Context, payment_id: Id, json: AsJson = False) ->
                     ", ".join(move.via),
                     move.phase,
                 ),
-                *(move.source, move.actor, "yes" if move.forced else None, move.reason, move.hash),
+                *(move.source, said_by(move), "yes" if move.forced else None, move.reason, move.hash),
             )
             for move in found
         ),
@@ -148,7 +149,7 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     if json:
         output.as_json(timeline.as_data(story, why_next_poll=why, in_the_way=in_the_way))
         return
-    summary(story.payment, why)
+    summary(story.payment, why, said_by(story.transitions[-1]) if story.transitions else None)
     if in_the_way:
         output.say("")
         output.say("In the way")
@@ -162,7 +163,7 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
             output.say(f"{'':22}{output.shown(detail)}")
 
 
-def summary(payment: Payment, why_next_poll: str | None = None) -> None:
+def summary(payment: Payment, why_next_poll: str | None = None, state_said_by: str | None = None) -> None:
     """The payment as it is now, one fact a line."""
     asked_next = output.shown(payment.next_poll_at) if payment.next_poll_at is not None else None
     output.fields(
@@ -176,6 +177,7 @@ def summary(payment: Payment, why_next_poll: str | None = None) -> None:
             "captured": output.amount(payment.captured_minor, payment.currency),
             "refunded": output.amount(payment.refunded_minor, payment.currency),
             "state": payment.state or "none yet",
+            "said by": state_said_by,
             "phase": payment.phase,
             "review": payment.review,
             "review_note": payment.review_note,

@@ -167,7 +167,7 @@ def test_the_timeline_tells_what_came_and_what_was_sent(at_sandbox, sandbox_url)
         "Ada L.: resolve",
         "reason: a test",
         "operator ",
-        "transition 3: confirmed -> expired, FORCED, by Ada L., phase expired",
+        "transition 3: confirmed -> expired, FORCED, said by Ada L., an operator, phase expired",
     ]
     at = [shown.find(words) for words in expected]
     assert -1 not in at, expected[at.index(-1)]

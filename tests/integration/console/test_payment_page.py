@@ -70,7 +70,7 @@ def test_each_part_is_there_for_each_provider(at_sandbox, account):
         payment.provider_ref,
         payment.id,
         payment.kind,
-        f"The provider's word: {payment.state}",
+        f"{payment.state} , said by the provider, in answer to our create call",
     ):
         assert words in read
     assert at_sandbox.service.accounts[account].provider.name in read
@@ -216,6 +216,8 @@ def test_what_a_person_resolved_is_drawn_as_forced(console, tell):
     assert page.count('class="move passed forced"') == 1
     assert "seen on the statement" in page
     assert f"{browser.person.name} said that it is sent" in plain(page)
+    assert f"sent , said by {browser.person.name}, an operator" in plain(page), "the head says who said the state"
+    assert "said by the provider" not in plain(page)
     assert tell.payment(payment.id).state == "sent"
 
 
