@@ -59,7 +59,10 @@ def _is_ours(parts: Parts, origin: str, host: str) -> bool:
     """Whether pages of that origin are ours: of the public URL, or of the host that was asked, over HTTPS."""
     if origin == parts.origin:
         return True
-    found = urlsplit(origin)
+    try:
+        found = urlsplit(origin)
+    except ValueError:  # brackets without an address between them, and their like
+        return False
     return found.netloc.lower() == host.lower() and (found.scheme == "https" or parts.is_development)
 
 

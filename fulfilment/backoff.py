@@ -60,7 +60,7 @@ def read_retry_after(header: str | None, now: datetime) -> float | None:
         return min(float(text), LONGEST_RETRY_AFTER)
     try:
         until = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, IndexError, OverflowError):  # which of them depends on the version of Python
         return None
     aware = until.replace(tzinfo=UTC) if until.tzinfo is None else until
     return min(max((aware - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)

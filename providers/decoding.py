@@ -185,7 +185,7 @@ def retry_after(headers: Mapping[str, str], sent_at: datetime) -> float | None:
         return sane_wait(float(text))
     try:
         until = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, IndexError, OverflowError):  # which of them depends on the version of Python
         return None
     return sane_wait((until.replace(tzinfo=until.tzinfo or UTC) - sent_at).total_seconds())
 

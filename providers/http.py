@@ -13,6 +13,9 @@ from providers.errors import AnswerTooLarge, InsecureUrl, ProviderError
 
 MAX_ANSWER: Final = 1 << 20
 
+#: End of the name of the step after which a request is on its way.
+_HEAD_SENT: Final = ".send_request_headers.complete"
+
 
 def require_https(url: str, *, allow_loopback: bool = False) -> str:
     """The URL itself when it is HTTPS (or, in development, on loopback); raises InsecureUrl otherwise."""
@@ -61,15 +64,21 @@ class HttpTransport:
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
         """The answer, whatever its status; raises ProviderError where there is none.
 
-        A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous. Raises
-        AnswerTooLarge where the answer is larger than 1 MiB.
+        A failure before the request can have left is not ambiguous, and retryable unless the request itself cannot be
+        sent; any later one is ambiguous. Raises AnswerTooLarge where the answer is larger than 1 MiB.
         """
         require_https(url, allow_loopback=self._allow_loopback_http)
         sent_at = self._clock()
         body = bytearray()
+        steps: list[str] = []
+
+        async def on_progress(step: str, about: dict[str, Any]) -> None:
+            steps.append(step)
+            await self._on_progress(step, about)
+
         try:
             async with self._client.stream(
-                method, url, headers=dict(headers), content=content, extensions={"trace": self._on_progress}
+                method, url, headers=dict(headers), content=content, extensions={"trace": on_progress}
             ) as answer:
                 async for chunk in answer.aiter_bytes():
                     body += chunk
@@ -77,6 +86,10 @@ class HttpTransport:
                         raise AnswerTooLarge("the provider's answer is too large", is_ambiguous=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as fault:
             raise ProviderError(f"the provider cannot be reached ({type(fault).__name__})", may_retry=True) from fault
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError) as fault:
+            # such as a line break in a key: refused by our own library, and never by the provider
+            is_sent = any(step.endswith(_HEAD_SENT) for step in steps)
+            raise ProviderError(f"the request cannot be sent ({type(fault).__name__})", is_ambiguous=is_sent) from fault
         except httpx2.HTTPError as fault:
             raise ProviderError(
                 f"the provider did not answer ({type(fault).__name__})", may_retry=True, is_ambiguous=True

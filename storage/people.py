@@ -23,6 +23,8 @@ def add(unit: Unit, person: ConsolePerson) -> None:
 
 def by_name(unit: Unit, name: str) -> ConsolePerson | None:
     """The person of that name, disabled or not."""
+    if "\0" in name:  # PostgreSQL has no text with one, and refuses to compare with it
+        return None
     return unit.first(ConsolePerson, select(_table).where(_table.c.name == name))
 
 

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 import httpx2
 import pytest
 
+from providers import decoding
+from providers.decoding import Unreadable
+from providers.errors import ProviderError
 from providers.http import HttpTransport
 from storage.errors import StorageUnavailable
 
@@ -84,3 +87,67 @@ def test_nothing_is_sent_where_the_turn_cannot_be_had():
     server, _ = asyncio.run(talk(fail_once))
 
     assert server.requests == 1
+
+
+#: Requests that our own library refuses: nothing of them ever leaves.
+UNSENDABLE = {
+    "a line break in a key": {"x-api-key": "key\n"},
+    "a carriage return in a key": {"x-api-key": "key\r"},
+    "a NUL in a key": {"x-api-key": "a\0b"},
+    "letters that no header holds": {"authorization": "Bearer ключ"},
+    "a BOM": {"authorization": "Bearer \ufeffkey"},
+    "a lone surrogate": {"authorization": "Bearer \ud800"},
+}
+
+
+@pytest.mark.parametrize("kind", UNSENDABLE)
+def test_a_request_that_cannot_be_sent_was_not_sent_and_is_not_tried_again(kind):
+    async def send(transport, _pace, url):
+        with pytest.raises(ProviderError) as refused:
+            await transport.send("POST", url, headers=UNSENDABLE[kind], content=b"{}")
+        assert (refused.value.may_retry, refused.value.is_ambiguous) == (False, False)
+        assert "key" not in refused.value.message
+        await transport.send("POST", url, headers={}, content=b"")  # the account goes on
+
+    server, _ = asyncio.run(talk(send))
+
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Retry-After: Wed, 99 Foo 99999 25:61:61 +9999",
+        b"Retry-After: \xff",
+        b"Retry-After: " + b"9" * 5000,
+        b"Location: http://[",
+        b"Location: https://\xe2\x84\x80/",
+        b"Location: //" + b"a" * 300 + b".example",
+        b"Content-Type: text/html; charset=\xff",
+        b"Content-Encoding: gzip",
+        b"Set-Cookie: a=\xff; expires=Wed, 99 Foo 99999 25:61:61 +9999",
+        b"X-RateLimit-Reset: " + b"9" * 400,
+    ],
+)
+@pytest.mark.parametrize("status", [b"200", b"302", b"429", b"599"])
+def test_whatever_a_provider_answers_is_an_answer_or_a_named_error(head, status):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 2\r\n" + head + b"\r\n\r\n\xff\xfe")
+        await writer.drain()
+        writer.close()
+
+    async def ask():
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+        async with listening, httpx2.AsyncClient() as http:
+            transport = HttpTransport(http, Watched(Server()), lambda: datetime.now(UTC), allow_loopback_http=True)
+            try:
+                answer = await transport.send("GET", url, headers={})
+            except ProviderError:
+                return
+            decoding.retry_after(answer.headers, answer.sent_at)
+            with pytest.raises(Unreadable):
+                decoding.json_object(answer.body)
+
+    asyncio.run(ask())
