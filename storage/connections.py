@@ -1,6 +1,7 @@
 """Connections to the two databases, set up so that what is committed is kept and nothing is waited for without end."""
 
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
@@ -9,6 +10,7 @@ from sqlalchemy.pool import QueuePool
 
 from storage.errors import DatabaseUnsupported
 from storage.postgresql_url import PostgresqlUrl, is_postgresql, read_url
+from storage.private_files import make_file
 
 #: Seconds that another process may hold the write lock of a SQLite file, or a row of PostgreSQL, before we answer
 #: "unavailable": shorter than a provider waits for its answer.
@@ -173,6 +175,13 @@ def _sqlite(url: URL) -> Engine:
         max_overflow=POOL_OVERFLOW,
         pool_use_lifo=True,
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _make_private(_dialect: Any, _record: Any, _given: Any, _named: Any) -> None:
+        # SQLite would make it with what the umask leaves, and gives its -wal and -shm the same mode
+        path = Path(url.database) if url.database and url.database != ":memory:" else None
+        if path is not None and not path.exists() and path.parent.is_dir():
+            make_file(path)
 
     @event.listens_for(engine, "connect")
     def _configure(dbapi_connection: Any, _record: Any) -> None:

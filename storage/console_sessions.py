@@ -46,7 +46,7 @@ def is_open(session: ConsoleSession, now: datetime, idle: timedelta) -> bool:
 
 
 def open_among(unit: Unit, session_ids: Sequence[str], now: datetime, idle: timedelta) -> frozenset[str]:
-    """Those of the sessions that still open something, of people who are not disabled; in one query."""
+    """Those of the sessions that still open something, in one query."""
     query = (
         select(_table.c.id)
         .join(_person, _person.c.id == _table.c.person_id)

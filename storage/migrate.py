@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from storage.engine import Database, translated
 from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.private_files import make_folder
 
 #: The advisory lock of whoever migrates: the first bytes of the SHA-256 of "receipted migrate".
 _MIGRATING: Final = 0x723CDBC223EAE0F
@@ -54,7 +55,7 @@ def upgrade(database: Database, *, to: str = "head") -> str:
     """
     path = _file(database)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     if database.engine.dialect.name == "sqlite":
         _at_once(database, to)
     else:

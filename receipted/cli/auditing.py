@@ -21,6 +21,7 @@ from receipted.wiring import Service
 from storage import audits, inbox, outbox, payments
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
+from storage.private_files import written
 from storage.tables import Payment
 from storage.tables_audit import AuditRun
 
@@ -95,9 +96,9 @@ def _to_file(lines: Iterator[str], target: Path, *, as_json: bool) -> None:
     """The file is whole or as it was: it is written beside its place first."""
     beside = target.with_name(f"{target.name}.part")
     count = 0
-    with beside.open("w", encoding="utf-8") as file:
+    with written(beside) as file:
         for line in lines:
-            file.write(f"{line}\n")
+            file.write(f"{line}\n".encode())
             count += 1
     beside.replace(target)
     if as_json:

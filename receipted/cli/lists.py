@@ -1,6 +1,5 @@
 """What lists have in common: which end comes first, from when, of what; and looking through all there is, in steps."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +16,7 @@ from receipted.cli.progress import counting
 from receipted.wiring import Service
 from storage import sifting
 from storage.engine import Unit, made
+from storage.private_files import written
 from storage.sifting import Place, Shelf, Wanted
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_asking import Reconciliation
@@ -103,7 +103,7 @@ def told(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv
 
 def write_body(target: Path, body: bytes) -> None:
     """The file has these bytes, and nobody else may read it."""
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with written(target) as file:
         file.write(body)
     output.note(f"{len(body)} bytes are in {target}")
 

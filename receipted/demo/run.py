@@ -29,6 +29,7 @@ from sandbox.outside import Outside
 from service.permissions import Role
 from statemachine.phases import Phase, Review
 from storage import heard, migrate, payments, people, statistics
+from storage.private_files import make_folder, written
 from storage.tables import Payment
 
 #: How many create calls the shop has under way at once.
@@ -50,7 +51,7 @@ class Demonstration:
         patience_speed: float | None = None,
         database: str | None = None,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for leftover in folder.glob("receipted.db*"):
             leftover.unlink()
         self.port = _free_port()
@@ -64,7 +65,8 @@ class Demonstration:
             patience_speed=patience_speed or config.speed,
         )
         self.settings_file = folder / "receipted.toml"
-        self.settings_file.write_text(_toml(data))
+        with written(self.settings_file) as file:
+            file.write(_toml(data).encode())
         self.service = Service(parse(data))
         migrate.upgrade(self.service.database)
         self.resolved: Counter[str] = Counter()
