@@ -27,9 +27,9 @@ class Feed:
         self.waiting = 0
 
     async def is_good(self, key_id: str) -> bool:
-        """Return True where the key was good within the last KEY_CHECK_INTERVAL_S. Raises StorageUnavailable.
+        """Return True where the key was good KEY_CHECK_INTERVAL_S ago or later.
 
-        However many readers a key has in this process, it is looked at once in that time.
+        However many readers a key has in this process, it is looked at once in that time. Raises StorageUnavailable.
         """
         oldest = time.monotonic() - KEY_CHECK_INTERVAL_S
         found = self._keys.get(key_id)

@@ -1,4 +1,4 @@
-"""Access to the console's routes: which permission each needs, asked before any of them is entered."""
+"""Access to the console's routes: which permission each needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -58,7 +58,7 @@ class Access:
     """Finds the route of a request as the router does, and asks for its permission."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
-        """Raises RuntimeError for a route without a declared permission, and for a declaration without a route."""
+        """Raises RuntimeError where routes and declared permissions differ."""
         self._routes = routes
         self._names: dict[int, str] = {id(route): name for route, name in named(routes)}
         served = {f"{method} {name}" for route, name in named(routes) for method in _methods(route)}
@@ -66,7 +66,7 @@ class Access:
             raise RuntimeError(f"routes and declared permissions differ: {sorted(served ^ set(NEEDED))}")
 
     def check(self, scope: Scope, person: Person | None) -> None:
-        """Return where the person may have the route, or none takes the request; raises RoleMissing."""
+        """Return where the person may have the route; raises RoleMissing."""
         route = _found(self._routes, scope)
         if route is None:
             return  # the router answers 404 or 405
@@ -79,7 +79,7 @@ class Access:
 
 
 def named(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[Route, str]]:
-    """Every route with its whole path, mounted ones with what they are mounted at."""
+    """Every route with its whole path, also of what is mounted."""
     for route in routes:
         if isinstance(route, Mount):
             yield from named(route.routes, prefix + route.path)

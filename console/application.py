@@ -87,7 +87,7 @@ class Console(BaseRoute):
                 await answer(inner, receive, guarded)
         except Exception as error:
             if is_begun and isinstance(error, ServiceError):  # the server breaks the connection off
-                log.info("request.broken_off", request_id=request_id, code=error.code)
+                log.info("request.broken", request_id=request_id, code=error.code)
                 return
             if is_begun:
                 raise

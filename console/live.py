@@ -108,9 +108,9 @@ class Live:
             self._sessions += Counter()
 
     async def _mark(self, key: str, session: str) -> str | None:
-        """The mark as of at most a look ago, with the sessions that were open then; None where there is no such thing.
+        """The mark as of at most a look ago; None where there is no such thing.
 
-        Raises StorageUnavailable.
+        What `_open` says is of the same look. Raises StorageUnavailable.
         """
         asked_at = time.monotonic()
         async with self._turn:
@@ -125,7 +125,7 @@ class Live:
     def _look(
         self, unit: Unit, keys: Sequence[str], sessions: Sequence[str]
     ) -> tuple[Mapping[str, str], frozenset[str]]:
-        """The marks, and which sessions still open anything; a page that waits is no use of its session."""
+        """The marks, and which sessions are open; a page that waits uses none."""
         now, idle = self._parts.clock(), self._parts.bounds.idle
         return self._read(unit, keys), console_sessions.open_among(unit, sessions, now, idle)
 

@@ -116,11 +116,20 @@ def load(handler: str) -> Handler:
         for attribute in path.split("."):
             target = getattr(target, attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidHandler(f"handler {handler!r} cannot be found", param="handler") from error
+        raise InvalidHandler(f"handler {handler!r} cannot be found ({_why(error)})", param="handler") from error
+    except (Exception, SystemExit) as error:  # foreign code runs while it is imported, and may do anything
+        words = f"handler {handler!r} cannot be imported ({type(error).__name__})"
+        raise InvalidHandler(words, param="handler") from error
     if not callable(target):
         raise InvalidHandler(f"handler {handler!r} is not callable", param="handler")
     called: Handler = target
     return called
+
+
+def _why(error: Exception) -> str:
+    """Name what is missing in Python's own words, else the kind of error."""
+    is_telling = isinstance(error, ModuleNotFoundError | AttributeError)
+    return str(error) if is_telling else type(error).__name__
 
 
 def _is_async(handler: Handler) -> bool:

@@ -2,6 +2,7 @@
 
 import hmac
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ class SecretReader:
         if colon and kind == "file":
             return self._file(rest)
         if colon and kind == "plain":
-            return _checked(rest, reference="plain:***", is_plain=True)
+            return checked(rest, reference="plain:***", is_plain=True)
         # the text may be the secret itself, so no part of it is repeated
         return Secret(reference="a literal value", problem="is a literal value", remedy=HOW)
 
@@ -138,7 +139,7 @@ class SecretReader:
                 problem=f"refers to the environment variable {name}, which is not set",
                 remedy="set it for this process, or refer to another",
             )
-        return _checked(value, reference=reference)
+        return checked(value, reference=reference)
 
     def _file(self, name: str) -> Secret:
         reference = f"file:{name}"
@@ -158,16 +159,33 @@ class SecretReader:
         if len(raw) > _MAX_FILE:
             problem = f"refers to the file {path}, which is larger than any secret"
             return Secret(reference=reference, problem=problem, remedy="refer to a file with nothing but the secret")
-        return _checked(value.rstrip("\r\n"), reference=reference, is_exposed=bool(mode & _OTHERS_MAY_READ))
+        # editors, and what writes secrets into containers, end a file with line breaks; nothing else is taken off
+        return checked(value.rstrip("\r\n"), reference=reference, is_exposed=bool(mode & _OTHERS_MAY_READ))
 
 
-def _checked(value: str, *, reference: str, is_plain: bool = False, is_exposed: bool = False) -> Secret:
-    problem = "" if value else f"is empty ({reference})"
+def invisible_end(text: str) -> str:
+    """Say where a text begins or ends with what nobody sees; empty otherwise.
+
+    White space, control and format characters, and those of no meaning; nothing else of the text is named.
+    """
+    for where, letter in (("begins", text[:1]), ("ends", text[-1:])):
+        if letter and unicodedata.category(letter)[0] in "CZ":
+            return f"{where} with a character that cannot be seen (U+{ord(letter):04X})"
+    return ""
+
+
+def checked(value: str, *, reference: str, is_plain: bool = False, is_exposed: bool = False) -> Secret:
+    """Make a Secret; it has a problem where it is empty or an end is invisible."""
+    problem, remedy = "", ""
+    if not value:
+        problem, remedy = f"is empty ({reference})", "give a value that is not empty"
+    elif found := invisible_end(value):
+        problem, remedy = f"({reference}) {found}", "remove it: it would be part of the value"
     return Secret(
         value,
         reference=reference,
         problem=problem,
-        remedy="give a value that is not empty" if problem else "",
+        remedy=remedy,
         is_plain=is_plain,
         is_exposed=is_exposed,
     )

@@ -25,6 +25,7 @@ from receipted.settings_checks import check
 from receipted.settings_feed import with_feed
 from receipted.settings_sections import Settings
 from receipted.settings_shape import did_you_mean, shape_faults, without_refused
+from receipted.settings_unwise import unwise
 
 __all__ = ["DEFAULT_PATH", "PREFIX", "Settings", "describe", "load", "parse", "settings_path", "warn"]
 
@@ -74,8 +75,14 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     data: dict[str, Any] = _from_file(file) if file else {}
     over, faults = _from_environment(environ)
     _overlay(data, over)
-    base = file.parent if file else Path()
-    return parse(data, environ=environ, base=base, already=faults)
+    if file is not None:
+        return parse(data, environ=environ, base=file.parent, already=faults)
+    try:
+        return parse(data, environ=environ, base=Path(), already=faults)
+    except ConfigurationError as fault:  # told first: without it the rest looks like a list of things to write
+        problem = f"was not found: {DEFAULT_PATH.absolute()} does not exist, and {PREFIX}CONFIG is not set"
+        remedy = "give --config PATH before the command, or copy receipted.example.toml there and edit it"
+        raise ConfigurationError([Fault("a settings file", problem, remedy), *fault.faults]) from None
 
 
 def parse(
@@ -122,6 +129,8 @@ def warn(settings: Settings) -> None:
     for setting, secret in settings.secrets():
         if secret.is_exposed:
             _log.warning("settings.file_exposed", setting=setting, file=secret.reference.removeprefix("file:"))
+    for found in unwise(settings):
+        _log.warning("settings.warning", setting=found.setting, problem=found.problem, remedy=found.remedy)
 
 
 def _validated(data: dict[str, Any], reader: SecretReader) -> tuple[Settings | None, ValidationError | None]:

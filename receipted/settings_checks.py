@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from fulfilment.broker_sink import DRIVERS
 from providers.contract import Provider
 from receipted.errors import Fault
-from receipted.secrets import HOW, MIN_KEY_BYTES
+from receipted.secrets import HOW, MIN_KEY_BYTES, invisible_end
 from receipted.settings_accounts import AccountSettings, TokenKey, WebhookKey
 from receipted.settings_sections import Settings
 from receipted.settings_shape import did_you_mean, shape_faults
@@ -22,12 +22,16 @@ from storage.postgresql_url import is_postgresql, read_url
 #: Ten years: an instant so far ahead still has a place in every column and calendar.
 _MAX_SPAN_S: Final = 315_360_000
 
+#: The URL of a SQLite database in a file: one in memory is another for each connection, and gone at the end.
+_SQLITE_FILE: Final = re.compile(r"[^:]+:///(?!:memory:)[^?]")
+
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
 _RANDOM: Final = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterator[Fault]:
     """Everything wrong with settings of the right shape."""
+    yield from _texts("", settings.model_dump(mode="json"))
     yield from _service(settings)
     yield from _metrics(settings)
     yield from tracing_faults(settings.tracing)
@@ -44,6 +48,18 @@ def check(settings: Settings, providers: Mapping[str, type[Provider]]) -> Iterat
         for setting, secret in settings.secrets():
             if secret.is_plain:
                 yield Fault(setting, "is written in the settings, which is for development only", HOW)
+
+
+def _texts(setting: str, value: object) -> Iterator[Fault]:
+    """Find texts, at any depth, that begin or end with what nobody sees."""
+    if isinstance(value, str):
+        found = invisible_end(value)
+        if found:
+            yield Fault(setting, found, "remove it: it would be part of the value")
+        return
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        yield from _texts(f"{setting}.{name}" if setting else str(name), item)
 
 
 def _service(settings: Settings) -> Iterator[Fault]:
@@ -97,6 +113,9 @@ def _database(url: str) -> Iterator[Fault]:
             yield Fault("service.database", f"is wrong: {fault.message}", remedy)
     elif url.partition(":")[0].partition("+")[0] != "sqlite":
         yield Fault("service.database", "is no database that is supported", remedy)
+    elif not _SQLITE_FILE.match(url):
+        problem = "names no file: sqlite:// is followed by a third slash and a path, or by four and an absolute one"
+        yield Fault("service.database", problem, remedy)
 
 
 def _waits(settings: Settings) -> Iterator[Fault]:
@@ -180,6 +199,9 @@ def _account(
     for secret_name, secret in account.secrets.items():
         if secret.problem:
             yield Fault(f"{setting}.secrets.{secret_name}", secret.problem, secret.remedy)
+        elif not secret.reveal().isprintable():
+            problem = f"({secret.reference}) holds a line break or another character that no header can carry"
+            yield Fault(f"{setting}.secrets.{secret_name}", problem, "give the value in one line, as it was issued")
     provider = providers.get(account.provider)
     if provider is None:
         problem = "is missing" if not account.provider else f"is {account.provider!r}, which is no provider known here"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, PlainValidator, ValidationInfo, field_serializer
 
 from fulfilment.takes import OF_EMAIL, Takes
-from receipted.secrets import Secret, SecretReader
+from receipted.secrets import Secret, SecretReader, checked
 from receipted.settings_accounts import REQUIRED, Section
 from receipted.settings_network import Network
 
@@ -35,7 +35,7 @@ def _place(value: Any, info: ValidationInfo) -> Secret:
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")  # noqa: TRY004 - pydantic takes no other for a fault
     if value.partition(":")[0] not in _REFERENCES:
-        return Secret(value, reference=masked_url(value))
+        return checked(value, reference=masked_url(value))
     reader = info.context if isinstance(info.context, SecretReader) else SecretReader()
     return reader.read(value)
 

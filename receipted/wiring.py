@@ -181,9 +181,10 @@ class Service:
         """A client for each account, each within its budget."""
         limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
         async with httpx2.AsyncClient(timeout=_PROVIDER_TIMEOUT, limits=limits, follow_redirects=False) as http:
-            yield {name: self._client(account, http) for name, account in self.accounts.items()}
+            yield {name: self.client(account, http) for name, account in self.accounts.items()}
 
-    def _client(self, account: WiredAccount, http: httpx2.AsyncClient) -> Client:
+    def client(self, account: WiredAccount, http: httpx2.AsyncClient) -> Client:
+        """A client of one account, within its budget."""
         pace = DatabasePace(self.database, account.name, budget_of(account.settings), self.clock)
         transport = HttpTransport(http, pace, self.clock, allow_loopback_http=self.settings.service.development)
         return account.provider.client(account_of(account.name, account.settings), transport, self.clock)
@@ -220,7 +221,7 @@ class Service:
     async def dispatcher(self, on_end: Callable[[], None] = lambda: None) -> AsyncIterator[Dispatcher]:
         """What hands effects to the sinks; `on_end` is called after each delivery."""
         settings = self.settings.fulfilment
-        sinks = {sink.name: self._sink(sink) for sink in self.settings.sinks}
+        sinks = {sink.name: self.sink(sink) for sink in self.settings.sinks}
         dispatcher = Dispatcher(
             self.database,
             sinks,
@@ -242,7 +243,8 @@ class Service:
             for sink in sinks.values():
                 await sink.aclose()
 
-    def _sink(self, sink: SinkSettings) -> Sink:
+    def sink(self, sink: SinkSettings) -> Sink:
+        """One sink, which connects when it is first used; raises what it refuses."""
         settings = self.settings.fulfilment
         if sink.kind == "python":
             return HandlerSink(sink.name, sink.handler or "", timeout=settings.timeout_seconds)

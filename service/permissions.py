@@ -1,4 +1,6 @@
-"""Permissions: what may be seen and done, which role and which API scope grants it. Every door asks this table.
+"""Permissions: what may be seen and done, and what grants it.
+
+Every page, form, export and operation of the API asks this table.
 
 The command line asks nobody: whoever runs it has the settings and the database already.
 """
@@ -77,17 +79,17 @@ def role_for(needed: Permission) -> Role:
 
 
 def scope_for(needed: Permission) -> KeyScope:
-    """The scope that grants the permission; raises StopIteration for one that no key is ever granted."""
+    """The scope that grants the permission; StopIteration where none does."""
     return next(scope for scope in KeyScope if needed in SCOPES[scope])
 
 
 def granted(scopes: list[str]) -> frozenset[Permission]:
-    """Everything that these scopes of a key grant together; a name that is no scope grants nothing."""
+    """Everything that these scopes of a key grant together."""
     return frozenset().union(*(SCOPES[scope] for scope in KeyScope if scope.value in scopes))
 
 
 def visible(row: Mapping[str, Any], permissions: frozenset[Permission]) -> dict[str, Any]:
-    """The row with None in place of each column that the permissions do not cover."""
+    """Replace each column that the permissions do not cover by None."""
     return {name: value if _may(name, permissions) else None for name, value in row.items()}
 
 

@@ -44,7 +44,7 @@ def exported(table: Table, request: Request) -> StreamingResponse:
 
 
 async def _written(table: Table, asked: Asked, names: Sequence[str], person: Person) -> AsyncIterator[bytes]:
-    """The rows; raises ExportBrokenOff where they may not be read to the end, so that no part passes for the whole."""
+    """Yield the rows; raises ExportBrokenOff instead of ending too early."""
     yield _csv([names])
     left, after = LIMITS.max_rows or 0, asked.after
     parts, session = table.parts, person.session_id

@@ -9,6 +9,8 @@ from receipted.cli.context import AsJson, configured, example, subcommands
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_fulfilment import masked_url
 from receipted.settings_sections import Settings
+from receipted.settings_unwise import exposed, unwise
+from receipted.startup import rehearse
 from receipted.wiring import utc_now
 
 app = subcommands("The settings.")
@@ -23,12 +25,17 @@ def group() -> None:
 def check(context: typer.Context, json: AsJson = False) -> None:
     """Report everything that is wrong with the settings at once (exit 2), or what they come to, secrets masked."""
     found = configured(context)
-    settings.warn(found)
+    rehearse(found)
     silent = [name for name, account in found.accounts.items() if not account.has_active_key(utc_now())]
+    doubtful = [*exposed(found), *unwise(found)]
     if json:
-        output.as_json({"ok": True, "accounts_without_active_key": silent, "settings": settings.describe(found)})
+        warnings = [{"setting": each.setting, "problem": each.problem, "remedy": each.remedy} for each in doubtful]
+        shown = {"accounts_without_active_key": silent, "warnings": warnings, "settings": settings.describe(found)}
+        output.as_json({"ok": True, **shown})
         return
     _summary(found)
+    for each in doubtful:
+        output.note(f"warning: {each}")
     for name in silent:
         output.note(f"warning: no webhook key of {name} is valid now: its deliveries are all refused")
     output.say("the settings can work")

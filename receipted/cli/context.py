@@ -14,6 +14,7 @@ from receipted import logs, redaction, settings
 from receipted.commands import Commands
 from receipted.errors import UnknownAccountName
 from receipted.settings_sections import Settings
+from receipted.startup import rehearse
 from receipted.wiring import Service
 from storage import migrate
 from storage.errors import SchemaOutdated
@@ -59,12 +60,17 @@ def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
 
 
 @contextmanager
-def opened(context: typer.Context, *, is_process: bool = False, checks_schema: bool = True) -> Iterator[Service]:
+def opened(
+    context: typer.Context, *, is_process: bool = False, checks_schema: bool = True, delivers: bool = True
+) -> Iterator[Service]:
     """The service of this run, closed afterwards; raises ConfigurationError, SchemaOutdated or StorageUnavailable."""
-    service = Service(configured(context, is_process=is_process))
+    found = configured(context, is_process=is_process)
+    if is_process:
+        rehearse(found, delivers=delivers)
+    service = Service(found)
     try:
         if is_process:
-            settings.warn(service.settings)
+            settings.warn(found)
             _tell_lines_at_once()
         if checks_schema:
             check_schema(service)

@@ -68,7 +68,7 @@ def web(
     Answers deliveries, callbacks, returning payers and your systems until SIGTERM or Ctrl-C; `receipted worker` does
     the rest.
     """
-    with opened(context, is_process=True) as service:
+    with opened(context, is_process=True, delivers=False) as service:
         if workers == 1:
             _answer("web", service, with_work=False, as_json=json)
         else:

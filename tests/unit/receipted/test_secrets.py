@@ -20,11 +20,54 @@ def test_a_variable_is_followed():
     assert (secret.reveal(), secret.size(), secret.reference, secret.problem) == (VALUE, 16, "env:NAME", "")
 
 
-@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
 def test_a_file_is_followed_without_its_line_ending(tmp_path, ending):
-    (tmp_path / "key").write_bytes(f" {VALUE}{ending}".encode())
-    assert SecretReader(base=tmp_path).read("file:key").reveal() == f" {VALUE}"
-    assert SecretReader().read(f"file:{tmp_path}/key").reveal() == f" {VALUE}"
+    (tmp_path / "key").write_bytes(f"{VALUE}{ending}".encode())
+    assert SecretReader(base=tmp_path).read("file:key").reveal() == VALUE
+    assert SecretReader().read(f"file:{tmp_path}/key").reveal() == VALUE
+
+
+#: What nobody sees in an editor or a terminal, and how it is told.
+INVISIBLE = {
+    " ": "U+0020",
+    "\t": "U+0009",
+    "\r": "U+000D",
+    "\n": "U+000A",
+    "\x07": "U+0007",
+    "\x7f": "U+007F",
+    "\x85": "U+0085",
+    "\xa0": "U+00A0",
+    "\xad": "U+00AD",
+    "\u200b": "U+200B",
+    "\u200d": "U+200D",
+    "\u202e": "U+202E",
+    "\u2028": "U+2028",
+    "\u3000": "U+3000",
+    "\ufeff": "U+FEFF",
+    "\ue000": "U+E000",
+    "\U000e0020": "U+E0020",
+}
+
+
+@pytest.mark.parametrize("letter", INVISIBLE)
+@pytest.mark.parametrize("kind", ["env", "file", "plain"])
+@pytest.mark.parametrize("end", ["begins", "ends"])
+def test_what_nobody_sees_at_an_end_of_a_secret_is_a_problem_without_the_value(tmp_path, letter, kind, end):
+    value = f"{letter}{VALUE}" if end == "begins" else f"{VALUE}{letter}"
+    (tmp_path / "key").write_bytes(value.encode())
+    reference = {"env": "env:NAME", "file": "file:key", "plain": f"plain:{value}"}[kind]
+    secret = SecretReader({"NAME": value}, tmp_path).read(reference)
+    if kind == "file" and end == "ends" and letter in "\r\n":
+        assert secret.reveal() == VALUE  # editors end a file so
+        return
+    assert f"{end} with a character that cannot be seen ({INVISIBLE[letter]})" in secret.problem
+    assert secret.reference in secret.problem
+    assert VALUE not in secret.problem + secret.remedy + secret.reference
+
+
+@pytest.mark.parametrize("value", ["a b", "ключ-ключ-ключ", "a\u200db", "{}", "-", "é"])
+def test_what_stands_within_a_secret_is_part_of_it(value):
+    assert SecretReader({"NAME": value}).read("env:NAME").reveal() == value
 
 
 @pytest.mark.parametrize(("mode", "is_exposed"), [(0o600, False), (0o640, True), (0o604, True)])

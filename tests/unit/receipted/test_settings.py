@@ -16,6 +16,7 @@ from receipted.settings import describe, load, parse, settings_path, warn
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_fulfilment import masked_url
 from receipted.settings_sections import Settings
+from receipted.settings_unwise import unwise
 from statemachine.errors import ServiceError
 from statemachine.phases import ConflictPolicy
 
@@ -41,6 +42,17 @@ GOOD = {
             "webhook_keys": [{"id": "w1", "secret": "env:HOOK"}],
         }
     },
+}
+
+
+MAIL = {
+    "name": "mail",
+    "kind": "email",
+    "url": "smtps://mail.example.com:465",
+    "username": "env:API",
+    "password": "env:PASS",
+    "sender": "r@example.com",
+    "recipients": ["a@example.com"],
 }
 
 
@@ -435,6 +447,132 @@ def test_a_file_that_others_may_read_is_a_warning(file):
     assert lines == [
         {"event": "settings.file_exposed", "setting": "sinks.0.secrets.0", "file": "keys/sink", "log_level": "warning"}
     ]
+
+
+#: Every place of GOOD that takes a secret, and that of others: (changes, the setting that is told).
+PLACES = [
+    ([("service.token_keys.0.secret", "env:SEEN")], "service.token_keys.0.secret"),
+    ([("sinks.0.secrets.0", "env:SEEN")], "sinks.0.secrets.0"),
+    ([("sinks.0.url", "env:SEEN")], "sinks.0.url"),
+    ([("sinks.0.url", "https://shop.example.com/in\u200b")], "sinks.0.url"),
+    ([("accounts.shop.secrets.api_key", "env:SEEN")], "accounts.shop.secrets.api_key"),
+    ([("accounts.shop.webhook_keys.0.secret", "env:SEEN")], "accounts.shop.webhook_keys.0.secret"),
+    ([("metrics", {"token": "env:SEEN"})], "metrics.token"),
+    ([("tracing", {"endpoint": "http://127.0.0.1:4318/v1/traces", "headers": "env:SEEN"})], "tracing.headers"),
+    ([("sinks.+", {**MAIL, "username": "env:SEEN"})], "sinks.1.username"),
+    ([("sinks.+", {**MAIL, "password": "env:SEEN"})], "sinks.1.password"),
+    ([("sinks.+", {**MAIL, "authorities": "env:SEEN"})], "sinks.1.authorities"),
+]
+
+
+@pytest.mark.parametrize("value", ["{}\n", "\ufeff{}", "{} ", " {}", "{}\u200b"])
+@pytest.mark.parametrize(("changes", "setting"), PLACES, ids=[setting for _, setting in PLACES])
+def test_every_secret_is_refused_with_its_place_for_what_nobody_sees_in_it(monkeypatch, changes, setting, value):
+    held = value.format("a-secret-of-enough-bytes-0001")
+    monkeypatch.setitem(ENVIRONMENT, "SEEN", held)
+    monkeypatch.setitem(ENVIRONMENT, "PASS", "mail-pass-word")
+
+    found = faults(*changes)
+
+    assert "cannot be seen" in found[setting].problem
+    assert "a-secret-of-enough" not in str(found[setting])
+
+
+@pytest.mark.parametrize(
+    "path", ["service.public_url", "service.database", "service.listen_host", "accounts.shop.base_url"]
+)
+def test_every_text_is_refused_for_what_nobody_sees_at_its_end(path):
+    texts = {"service.public_url": "https://pay.example.com\n", "service.database": "sqlite:///a.db\n"}
+
+    assert "cannot be seen" in faults((path, texts.get(path, "https://x.example\u200b")))[path].problem
+
+
+def test_a_key_that_no_header_can_carry_is_refused(monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "SEEN", "first\nsecond")
+    found = faults(("accounts.shop.secrets.api_key", "env:SEEN"))
+
+    assert "no header can carry" in found["accounts.shop.secrets.api_key"].problem
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite://a.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///?a=b"])
+def test_a_sqlite_url_without_a_file_is_refused(url):
+    assert "names no file" in faults(("service.database", url))["service.database"].problem
+
+
+KEY, SECRET, HOOK = "accounts.shop.secrets.api_key", "accounts.shop.secrets.api_secret", "accounts.shop.webhook_keys.0"
+
+UNWISE = {
+    "development with live accounts": ([("service.development", True)], "service.development"),
+    "proxies of everything": ([("service.trusted_proxies", ["0.0.0.0/0"])], "service.trusted_proxies"),
+    "proxies of half of everything": ([("service.trusted_proxies", ["128.0.0.0/1"])], "service.trusted_proxies"),
+    "proxies of everything in IPv6": ([("service.trusted_proxies", ["::/0"])], "service.trusted_proxies"),
+    "a provider's huge network": ([("service.trusted_proxies", ["2000::/3"])], "service.trusted_proxies"),
+    "sinks anywhere": ([("fulfilment", {"allowed_networks": ["0.0.0.0/0"]})], "fulfilment.allowed_networks"),
+    "metrics for all": ([("metrics", {"allowed_networks": ["0.0.0.0/0"]})], "metrics.allowed_networks"),
+    "a window of years": ([("accounts.shop.window_past_seconds", 1e8)], "accounts.shop.window_past_seconds"),
+    "a window of years ahead": ([("accounts.shop.window_future_seconds", 1e8)], "accounts.shop.window_future_seconds"),
+    "one secret of an account twice": ([(SECRET, "env:API")], SECRET),
+    "one secret for sinks and providers": (
+        [("sinks.0.secrets.0", "env:SINK"), ("accounts.shop.secrets.api_key", "env:SINK")],
+        "accounts.shop.secrets.api_key",
+    ),
+    "one secret for tokens and deliveries": (
+        [("accounts.shop.webhook_keys.0.secret", "env:TOKEN")],
+        "accounts.shop.webhook_keys.0.secret",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNWISE)
+def test_what_is_unwise_is_told_with_its_place_and_starts(kind):
+    changes, setting = UNWISE[kind]
+    found = parse(changed(*changes), environ=ENVIRONMENT)
+
+    assert [each.setting for each in unwise(found)] == [setting]
+    with structlog.testing.capture_logs() as lines:
+        warn(found)
+    assert [(line["event"], line["setting"]) for line in lines] == [("settings.warning", setting)]
+    assert not [value for value in ENVIRONMENT.values() if value and value in repr(lines)]
+
+
+WISE = [
+    ("service.trusted_proxies", ["127.0.0.1", "10.0.0.0/8", "172.16.0.0/12", "fd00::/8", "203.0.113.0/24"]),
+    ("accounts.shop.window_past_seconds", 86_400),
+    ("accounts.shop.environment", "test"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), WISE)
+def test_what_is_usual_is_told_nobody(path, value):
+    assert list(unwise(parse(changed((path, value)), environ=ENVIRONMENT))) == []
+
+
+def test_a_database_that_others_may_read_is_told(tmp_path):
+    file = tmp_path / "a.db"
+    file.touch(mode=0o644)
+    found = parse(changed(("service.database", f"sqlite:///{file}")), environ=ENVIRONMENT)
+    assert [each.setting for each in unwise(found)] == ["service.database"]
+
+    file.chmod(0o600)
+    assert list(unwise(found)) == []
+
+
+def test_where_no_file_is_found_that_is_told_first_and_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        load(None, {})
+
+    assert caught.value.faults[0].setting == "a settings file"
+    assert str(tmp_path / "receipted.toml") in caught.value.faults[0].problem
+    assert "RECEIPTED_CONFIG" in caught.value.faults[0].problem
+    assert caught.value.message.splitlines()[1].startswith("- a settings file was not found")
+
+
+def test_settings_without_a_file_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {f"RECEIPTED_{name.upper()}": json.dumps(value) for name, value in GOOD.items()}
+
+    assert load(None, {**ENVIRONMENT, **given}).sinks[0].name == "shop"
 
 
 def test_defaults_need_no_context():

@@ -47,7 +47,7 @@ def test_each_kind_is_wired(sink, tmp_path):
     settings = parsed(sink, service={**GOOD["service"], "database": f"sqlite:///{tmp_path / 'r.db'}"})
     service = Service(settings)
     try:
-        found = service._sink(settings.sinks[0])
+        found = service.sink(settings.sinks[0])
         assert isinstance(found, BrokerSink)
         assert found.name == "bus"
     finally:

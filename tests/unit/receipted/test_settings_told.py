@@ -10,7 +10,7 @@ from receipted.settings import describe, parse
 from receipted.wiring import Service
 from tests.unit.receipted.test_settings import ENVIRONMENT, GOOD
 
-HERE = {**ENVIRONMENT, "MAIL_USER": "mail-user", "MAIL_PASSWORD": "mail-pass-word", "BROKEN": "mail-pass-word\x07"}
+HERE = {**ENVIRONMENT, "MAIL_USER": "mail-user", "MAIL_PASSWORD": "mail-pass-word", "BROKEN": "mail-pass\x07-word"}
 MAIL = {
     "name": "on_call",
     "kind": "email",
@@ -38,7 +38,7 @@ def test_it_is_wired_and_told_alarms_and_reviews_only(tmp_path):
     settings = parsed(SHOP, MAIL, service={**GOOD["service"], "database": f"sqlite:///{tmp_path / 'r.db'}"})
     service = Service(settings)
     try:
-        assert isinstance(service._sink(settings.sinks[1]), EmailSink)
+        assert isinstance(service.sink(settings.sinks[1]), EmailSink)
         takes = service.inbox_worker()._settings.takes
         effects = ("payment.paid", "account.silent", "payout.review_required")
         assert [takes("on_call", effect) for effect in effects] == [False, True, True]
