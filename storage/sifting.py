@@ -207,7 +207,7 @@ def _served(
 ) -> list[ColumnElement[bool]]:
     """What an index serves. Where that is one of few rows, SQLite is kept from going through all of the account's."""
     account = in_order(unit, table.c.account, is_sorted=_is_gathered(shelf, served))
-    about = [value for name, value in served if shelf is MESSAGES and name == "payment_id"]
+    about = [value for name, value in served if shelf.model is InboxMessage and name == "payment_id"]
     if about and not isinstance(about[0], bool):  # a message may be about several payments
         rules = [rule for rule in served if rule[0] != "payment_id"]
         return [*_conditions({**table.c, "account": account}, rules, wanted), table.c.id.in_(decided_about(about))]

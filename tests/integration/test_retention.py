@@ -9,6 +9,7 @@ from sqlalchemy import text
 from audit.retained import Retained
 from statemachine.phases import Source
 from storage import (
+    batches,
     history,
     inbox,
     outbox,
@@ -248,6 +249,23 @@ def test_a_partition_of_messages_goes_when_all_of_it_is_over(on_postgresql):
     assert report.retained["messages"] > 0
     assert kept_tables(shop) >= {taken[0].partition}
     assert drift(shop.world.database) == []
+
+
+def test_what_else_messages_were_about_goes_with_them(on_postgresql, monkeypatch):
+    """In the same windows of a few rows; what later messages were about stays."""
+    monkeypatch.setattr(retention_partitions, "_WINDOW", 2)
+    shop = on_postgresql
+    payment = told(shop)
+    later = new_id()
+    with shop.world.database.write() as unit:
+        batches.also_about(unit, [(payment, message.id) for message in messages(shop)])
+        partition = partitions.existing(unit, "inbox_message")[-1]
+        batches.also_about(unit, [(payment, f"{partition.until[:-1]}1"), (later, f"{partition.until[:-1]}2")])
+    run(shop, RetentionRule.INBOX)
+
+    with shop.world.database.read() as unit:
+        left = unit.execute(text("SELECT payment_id::text FROM message_payment")).scalars()
+        assert sorted(left) == sorted([payment, later])
 
 
 def kept_tables(shop):

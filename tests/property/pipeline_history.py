@@ -57,6 +57,9 @@ class History:
         self.held: list[Callable[[], InboxMessage]] = []  #: answers of ours under way
         self.stalled: list[InboxMessage] = []
         self.is_wanted = False
+        self.decoy_id = new_id()  #: another order of the account, whose own URL gets what is not about it
+        self.decoy_ref = f"{self.reference}-decoy"
+        self.has_decoy = rng.random() < 0.5
         self.trail: list[str] = []
 
     def _legal_walk(self) -> list[str]:
@@ -76,14 +79,16 @@ class History:
     def state(self) -> str:
         return self.walk[self.step]
 
-    def _told(self, serial: str = "") -> Telling:
+    def _told(self, serial: str = "", *, says_money: bool = True) -> Telling:
         reference = self.reference if self.echoes else None
-        return Telling(self.ref, reference, self.state, self.minor, self.moved_at, serial)
+        return Telling(self.ref, reference, self.state, self.minor if says_money else None, self.moved_at, serial)
 
     def _answer(self, ref: str | None) -> Answer:
         return Answer(200, self.voice.answer(self._told()), self.world.clock(), self.voice.kind, ref)
 
     def _present(self, _kind: str, ref: str) -> Answer:
+        if ref == self.decoy_ref:
+            return self._decoy_answer(ref)
         if self.step < 0 or self.rng.random() < 0.1:
             raise ProviderError("try later", http_status=503, may_retry=True)
         return self._answer(ref)
@@ -93,7 +98,7 @@ class History:
         if self.step + 1 == len(self.walk):
             return
         self.step, self.moved_at = self.step + 1, self.world.clock()
-        body = self.voice.webhook(self._told(serial=new_id()))
+        body = self.voice.webhook(self._told(serial=new_id(), says_money=self.rng.random() < 0.7))
         if body is not None and self.rng.random() < 0.75:
             self.air.append(body)
         if self.step == 0 and self.is_ours:
@@ -135,6 +140,21 @@ class History:
             self.world.clock.advance(61)
         raise AssertionError("the merchant's wish was lost")
 
+    def _want_decoy(self) -> None:
+        """Another order, of the same sum, which the provider has named and nobody pays."""
+        wanted = statements.CreateWanted(self.voice.kind, self.decoy_ref, ASKED_MINOR, self.voice.currency)
+        self.world.record(
+            our_message(wanted, about=self.decoy_id, at=self.now, account=self.account, delivery_key="create:decoy")
+        )
+        self.world.worker().step()
+        self.world.record(self.world.answered(self.account, Source.CREATE, self._decoy_answer(None), self.decoy_id))
+        self.world.worker().step()
+
+    def _decoy_answer(self, ref: str | None) -> Answer:
+        initial = self.voice.lifecycle.initial[0]
+        told = Telling(self.decoy_ref, self.decoy_ref, initial, ASKED_MINOR, self.now, "")
+        return Answer(200, self.voice.answer(told), self.now, self.voice.kind, ref)
+
     def deliver(self) -> None:
         """A webhook arrives, in any order; a crash before its commit leaves it under way."""
         if not self.air:
@@ -145,6 +165,14 @@ class History:
         if not crashed:
             self.air.remove(body)
             self.sent.append(body)
+
+    def misdeliver(self) -> None:
+        """A webhook arrives at the own URL of another order, which it does not name."""
+        if self.has_decoy and self.air:
+            self.sent.append(self.air.pop(self.rng.randrange(len(self.air))))
+            about = About(self.account, self.voice.kind, self.decoy_id)
+            delivery = self.voice.delivery(self.sent[-1], self.now)
+            self.world.record(verified_message(self.member.receiving, about, self.voice.kind, delivery, self.now))
 
     def redeliver(self) -> None:
         if self.sent:
@@ -231,6 +259,8 @@ class History:
 
     def run(self) -> None:
         """Everything that may happen does, in some order; then one poll. Raises AssertionError where a rule breaks."""
+        if self.has_decoy:
+            self._want_decoy()
         if self.is_ours:
             self.want()
         acts = (
@@ -240,6 +270,7 @@ class History:
             *((self.jump,) * 3),
             *((self.answer_arrives,) * 2),
             *(self.redeliver, self.redeliver, self.deliver_variant, self.slow_question, self.return_hint),
+            self.misdeliver,
             *(self.stall, self.wake, self.poll, self.replay),
         )
         for _ in range(self.rng.randint(4, 28)):
@@ -290,6 +321,9 @@ class History:
         """What holds at every instant."""
         with self.world.database.read() as unit:
             for payment in payments.find(unit, account=self.account):
+                if payment.id == self.decoy_id:
+                    self._check_decoy(unit, payment)
+                    continue
                 self._check_chain(unit, payment)
                 owed = Counter((o.effect, o.sink, o.occurrence) for o in outbox.of_payment(unit, payment.id))
                 assert all(count == 1 for count in owed.values()), f"owed twice: {owed}"
@@ -311,13 +345,18 @@ class History:
             state = link.to_state
         assert (state, len(chain)) == (payment.state, payment.version), "the state is not what the history adds up to"
 
+    def _check_decoy(self, unit: Unit, decoy: Payment) -> None:
+        """What came to its own URL and is signed as another's has done nothing to it."""
+        assert (decoy.state, decoy.version) in ((None, 0), (self.voice.lifecycle.initial[0], 1)), decoy.state
+        assert (decoy.review, outbox.of_payment(unit, decoy.id)) == (None, []), "the decoy was paid"
+
     def _has_been(self, state: str) -> bool:
         return state in self.walk[: self.step + 1]
 
     def check_at_rest(self) -> None:
         """What holds after everything was said and the provider was asked once more."""
         with self.world.database.read() as unit:
-            kept = payments.find(unit, account=self.account)
+            kept = [each for each in payments.find(unit, account=self.account) if each.id != self.decoy_id]
             messages = inbox.find(unit, account=self.account)
             named = [payment for payment in kept if payment.provider_ref == self.ref]
             assert len(named) == 1, f"{len(named)} payments are called {self.ref}"
@@ -358,6 +397,7 @@ class History:
         if is_withheld:
             goods = {life.effect_name(Effect.PAID), life.effect_name(Effect.SETTLED)}
             required, allowed = required - goods, allowed - goods
+            required -= {life.effect_name(Effect.REFUNDED)}  # more was given back than was asked for
         assert required <= effects, f"{required - effects} is not owed"
         assert effects <= allowed | {review, closing}, f"{effects - allowed} is owed without reason"
         for effect in effects - {review, closing}:

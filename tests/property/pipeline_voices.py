@@ -22,9 +22,10 @@ class Telling:
     ref: str
     reference: str | None  #: None where the provider does not echo it
     state: str
-    minor: int
+    minor: int | None  #: None where it does not say how much
     at: datetime
     serial: str  #: tells this event from every other
+    is_live: bool | None = None  #: None where it does not say whether the money is real
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ def _intent(told: Telling) -> dict[str, object]:
         "id": told.ref,
         "object": "payment_intent",
         "status": told.state,
-        "amount": told.minor / 100,
+        "amount": None if told.minor is None else told.minor / 100,
         "currency": "usd",
         "metadata": {"reference": told.reference} if told.reference else {},
+        "livemode": told.is_live,
     }
 
 
@@ -104,7 +106,7 @@ def _request(told: Telling) -> dict[str, object]:
         "reference_id": told.reference,
         "status": told.state,
         "url": f"https://checkout.example/{told.ref}",
-        "amount": str(told.minor),
+        "amount": None if told.minor is None else str(told.minor),
         "currency": "USD",
     }
 
@@ -126,7 +128,7 @@ def _operation(told: Telling) -> dict[str, object]:
         "id": int(hashlib.sha256(told.ref.encode()).hexdigest()[:8], 16),
         "external_id": told.ref,
         "status": told.state,
-        "amount": f"{told.minor // 100}.{told.minor % 100:02}",
+        "amount": None if told.minor is None else f"{told.minor // 100}.{told.minor % 100:02}",
         "currency": "INR",
         "updated_at": _iso(told.at),
     }
@@ -148,7 +150,7 @@ def _session(told: Telling) -> dict[str, object]:
         "state": told.state,
         "reference": told.reference,
         "url": f"https://pay.example/checkout/{told.ref}",
-        "live": False,
+        "live": bool(told.is_live),
     }
 
 

@@ -1,6 +1,7 @@
 """The inbox's loop: one bad message fails nobody else, and no lease is used after it was lost."""
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from storage import batches, inbox
@@ -184,3 +185,23 @@ def test_a_simulated_crash_is_swallowed_by_nobody(desk, monkeypatch):
     monkeypatch.setattr(Application, "run", crash)
     with pytest.raises(SimulatedCrash):
         desk.work()
+
+
+def test_the_wait_of_a_message_is_doubled_and_never_overflows(desk):
+    """However many attempts are allowed: at the 46th a doubled second is more than a timedelta holds."""
+    settings = desk.world.settings
+    first, longest = settings.retry_first.total_seconds(), settings.retry_longest.total_seconds()
+    desk.set(max_attempts=2_000)
+    poison(desk, "pi_bad")
+    message_id = desk.webhook("confirmed", "pi_bad")
+    waits = []
+    with capture_logs():
+        for attempts in (0, 1, 2, 11, 12, 45, 46, 47, 1_023, 1_024, 1_998):
+            with desk.database.write() as unit:
+                unit.execute(text("UPDATE inbox_message SET attempts = :number"), {"number": attempts})
+            desk.clock.advance(2 * longest)
+            desk.work()
+            waits.append((desk.message(message_id).available_at - desk.clock()).total_seconds())
+            assert (desk.message(message_id).status, desk.message(message_id).attempts) == ("pending", attempts + 1)
+
+    assert waits == [first, 2 * first, 4 * first, 2_048 * first, *[longest] * 7]

@@ -1,0 +1,125 @@
+"""A message about several payments stands in the timeline of each: API, console and command line, on both databases."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from receipted import settings
+from receipted.wiring import Service
+from storage import inbox, listing, payments, sifting, story, story_page
+from storage.inbox import replay
+from storage.listing import Place, Wanted
+from tests.builders import a_message
+from tests.fakes import console
+from tests.fakes.console import Served
+from tests.integration.api import rig
+from tests.integration.api.rig import Api
+from tests.integration.cli.conftest import Shell
+from tests.integration.cli.settings import write_settings
+
+REFS = ("pi_1", "pi_2", "pi_3")
+
+
+def page_of_three(service: Service) -> tuple[str, dict[str, str]]:
+    """One page of the provider's list is decided; its message's id, and the payments' by the provider's name."""
+    intents = [{"id": ref, "status": "confirmed", "amount": "4.50", "currency": "usd"} for ref in REFS]
+    message = a_message(
+        account="stable",
+        source="list",
+        body=json.dumps({"data": intents, "has_more": False}).encode(),
+        kind="payment_intent",
+        http_status=200,
+        received_at=service.clock(),
+        provider_time=service.clock(),
+    )
+    with service.database.write() as unit:
+        inbox.record(unit, [message])
+    worker = service.inbox_worker()
+    while worker.step():
+        pass
+    with service.database.read() as unit:
+        return message.id, {payment.provider_ref or "": payment.id for payment in payments.find(unit)}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shell(request, tmp_path: Path, template):
+    """A command line on either database, migrated."""
+    made, path = Shell(write_settings(tmp_path)), tmp_path / "receipted.toml"
+    if request.param == "sqlite":
+        made("migrate")
+        yield made
+        return
+    server = request.getfixturevalue("postgresql")
+    opened = server.copy()
+    path.write_text(path.read_text().replace(f"sqlite:///{tmp_path / 'receipted.db'}", opened.url))
+    yield made
+    server.drop(opened)
+
+
+def test_the_command_line_shows_it_for_each(shell):
+    service = shell.service()
+    message_id, by_ref = page_of_three(service)
+    service.close()
+
+    assert list(by_ref) == list(REFS)
+    for payment_id in by_ref.values():
+        shown = shell("payments", "show", payment_id).out
+        assert f"list {message_id[-12:]}" in shown
+        assert "new -> confirmed" in shown
+        listed = shell("inbox", "list", "--payment", payment_id, "--json").json
+        assert [each["id"] for each in listed] == [message_id]
+    found = shell("inbox", "list", "--search", "pi_3", "--json").json
+    assert [each["id"] for each in found] == [message_id]
+    exported = [json.loads(line) for line in shell("audit", "export", "--payment", by_ref["pi_2"]).out.splitlines()]
+    assert [row["id"] for row in exported if row["table"] == "inbox_message"] == [message_id]
+    shell("audit", "verify")
+
+
+def test_every_reader_of_a_payment_s_messages_finds_it(shell):
+    """Timeline, page of a timeline, lists for people and for programs; a replay about others loses none."""
+    service = shell.service()
+    message_id, by_ref = page_of_three(service)
+    with service.database.write() as unit:
+        replay(unit, message_id, service.clock())
+    service.inbox_worker().step()
+    with service.database.read() as unit:
+        for payment_id in by_ref.values():
+            assert [message.id for message in story.read(unit, payment_id).messages] == [message_id]
+            assert message_id in {each.id for each in story_page.read(unit, payment_id).happenings}
+            rows = listing.messages(unit, Wanted({"payment_id": [payment_id]}), Place(9)).rows
+            assert [row.id for row in rows] == [message_id]
+            wanted = sifting.Wanted({"payment_id": payment_id})
+            lines = sifting.page(unit, sifting.MESSAGES, wanted, sifting.Place(9)).lines
+            assert [line["id"] for line in lines] == [message_id]
+            assert sifting.count(unit, sifting.MESSAGES, wanted).number == 1
+    service.close()
+
+
+@pytest.fixture
+def found(tmp_path, template):
+    """Settings whose database is a copy of the migrated file."""
+    (tmp_path / "receipted.db").write_bytes(Path(template).read_bytes())
+    return settings.load(write_settings(tmp_path), {})
+
+
+def test_the_api_shows_it_for_each(found):
+    with rig.serving(found) as api:
+        assert isinstance(api, Api)
+        message_id, by_ref = page_of_three(api.service)
+        client = api.client()
+        for payment_id in by_ref.values():
+            timeline = client.get(f"/v1/payments/{payment_id}/timeline").json()
+            assert [message["id"] for message in timeline["messages"]] == [message_id]
+            listed = client.get("/v1/inbox", params={"payment": payment_id}).json()["data"]
+            assert [message["id"] for message in listed] == [message_id]
+
+
+def test_the_console_shows_it_for_each(found):
+    with console.serving(found) as served:
+        assert isinstance(served, Served)
+        message_id, by_ref = page_of_three(served.service)
+        browser = served.client("operator")
+        for ref, payment_id in by_ref.items():
+            assert message_id in browser.get(f"/console/payments/{payment_id}").text
+            assert message_id in browser.get(f"/console/tables/inbox/list?q={ref}").text
