@@ -24,11 +24,8 @@ _SHARED: Final = (
 #: Those that it does not know and can do without: they are about noticing a dead connection, or the order of servers.
 _DISPENSABLE: Final = (
     *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
-    *("connect_timeout", "application_name", "target_session_attrs", "load_balance_hosts"),
+    *("connect_timeout", "application_name", "target_session_attrs", "load_balance_hosts", "client_encoding"),
 )
-#: As psycopg begins every transaction, whatever the role's default is.
-_ISOLATION: Final = {"default_transaction_isolation": "read committed"}
-
 #: Our settings for one transaction.
 _LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items())
 
@@ -134,6 +131,6 @@ def _arguments(address: PostgresqlUrl) -> dict[str, Any]:
         "target_session_attrs": words.get("target_session_attrs", "any"),
         # Behind a pooler of transactions no statement is there twice, and a setting would be somebody else's too.
         "statement_cache_size": 0 if address.is_pooled else 100,
-        "server_settings": named if address.is_pooled else {**named, **SESSION, **_ISOLATION},
+        "server_settings": named if address.is_pooled else {**named, **SESSION},
         "connection_class": ConfirmingConnection,
     }

@@ -31,13 +31,31 @@ _IDLE_SECONDS: Final = 15
 #: lock), and to what only reads.
 _PATIENCE: Final = {"idle": 2.0, "write": BUSY_SECONDS + 3.0, "read": 60.0}
 
-#: Of every connection to PostgreSQL. A commit is on the disk, whatever the server's or the role's default is, and on
-#: that of its synchronous standby where the server has one.
+#: Of every connection to PostgreSQL, whatever the server, the database, the role or a PG* variable sets: all that the
+#: program reads or writes by. Left to the operator are search_path, default_transaction_read_only, tablespaces and what
+#: concerns speed alone; lc_messages and session_replication_role are a superuser's to set.
 SESSION: Final = {
+    # A commit is on the disk, and on that of its synchronous standby where the server has one ...
     "synchronous_commit": "on",
+    # ... and where it is not, the server warns of that: no warning may be left out.
+    "client_min_messages": "warning",
     "lock_timeout": f"{int(BUSY_SECONDS * 1000)}ms",
+    "statement_timeout": "0",  # we end what takes too long ourselves; a migration takes as long as it takes
     "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    # How values are written as text, and read from it.
+    "client_encoding": "UTF8",
     "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",  # what one statement meets is no end of the connection
     # Nothing that is asked here is best answered by going through a table, but while it is small: and a plan of that
     # time is kept while the table grows.
     "enable_seqscan": "off",
@@ -107,10 +125,20 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> BoundedConnection:
-        connection = BoundedConnection.connect(*arguments, **{**words, **keywords})
+        # From the first answer on: in another encoding psycopg gives bytes, or refuses text, before we can set it.
+        connection = BoundedConnection.connect(*arguments, **{**words, **keywords, "client_encoding": "utf8"})
         connection.patience = _PATIENCE["idle"]
         if url.is_pooled:
             connection.prepare_threshold = None
+            return connection
+        # At once: SQLAlchemy asks a first connection several things, by whatever the defaults are.
+        try:
+            connection.autocommit = True
+            connection.execute(_CONFIGURE, _settings(is_local=False))
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @event.listens_for(engine, "begin")
@@ -137,24 +165,20 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
         if is_refused and not options.get("postgresql_readonly", False):
             context.is_disconnect = True
 
-    if not url.is_pooled:
-
-        @event.listens_for(engine, "connect")
-        def _set_up(dbapi_connection: Any, _record: Any) -> None:
-            dbapi_connection.autocommit = True
-            with dbapi_connection.cursor() as cursor:
-                cursor.execute(_CONFIGURE, _settings(is_local=False))
-            dbapi_connection.autocommit = False
-
     return engine
 
 
 #: Our settings in one statement, for the session or for one transaction.
-_CONFIGURE: Final = f"SELECT {', '.join('set_config(%s, %s, %s)' for _ in SESSION)}"
+_CONFIGURE: Final = (
+    f"SELECT {', '.join('set_config(%s, %s, %s)' for _ in SESSION)}, "
+    # of PostgreSQL 17 and newer
+    "CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL "
+    "THEN set_config('transaction_timeout', '0', %s) END"
+)
 
 
 def _settings(*, is_local: bool) -> tuple[Any, ...]:
-    return tuple(each for pair in SESSION.items() for each in (*pair, is_local))
+    return (*(each for pair in SESSION.items() for each in (*pair, is_local)), is_local)
 
 
 def _replan(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from storage.engine import Database, translated
-from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
 from storage.private_files import make_folder
 
 #: The advisory lock of whoever migrates: the first bytes of the SHA-256 of "receipted migrate".
@@ -51,8 +51,10 @@ def upgrade(database: Database, *, to: str = "head") -> str:
 
     Several processes may do it at once: one migrates, the others wait for it and find nothing left to do. On SQLite
     all migrations are one transaction. On PostgreSQL each is one, and one that runs beside the service is many; a
-    crash costs the last of them, and the next call goes on from there. Raises StorageUnavailable.
+    crash costs the last of them, and the next call goes on from there. Raises StorageUnavailable, and
+    DatabaseUnsupported as `check_encoding` does.
     """
+    check_encoding(database)
     path = _file(database)
     if path is not None:
         make_folder(path.parent)
@@ -145,8 +147,30 @@ def is_absent(database: Database) -> bool:
     return path is not None and not path.exists()
 
 
+def check_encoding(database: Database) -> None:
+    """Return when the database keeps every text; raises DatabaseUnsupported where its encoding is not UTF8.
+
+    Nothing can be done about it afterwards: in LATIN1 most names of the world have no place, and SQL_ASCII says
+    nothing of what its bytes mean. SQLite's encodings keep all of Unicode.
+    """
+    if database.engine.dialect.name != "postgresql":
+        return
+    with translated(), database.engine.connect() as connection:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise DatabaseUnsupported(
+            f"the database's encoding is {encoding}, and must be UTF8: make one by CREATE DATABASE ... ENCODING 'UTF8' "
+            "TEMPLATE template0",
+            param="database",
+        )
+
+
 def check(database: Database) -> None:
-    """Return when the database has the schema that this program needs; raises SchemaOutdated otherwise."""
+    """Return when the database has the schema that this program needs; raises SchemaOutdated otherwise.
+
+    Raises DatabaseUnsupported as `check_encoding` does.
+    """
+    check_encoding(database)
     found, needed = current(database), newest()
     if found != needed:
         raise SchemaOutdated(

@@ -115,6 +115,7 @@ def migrate(
 
 def _check(service: Service, *, as_json: bool) -> None:
     """Leaves with exit code 3 where something is pending, after saying what, and whether it runs beside the service."""
+    schema.check_encoding(service.database)
     revision = None if schema.is_absent(service.database) else schema.current(service.database)
     waiting = schema.pending(service.database)
     if as_json:

@@ -1,0 +1,162 @@
+"""Whatever a server, a database, a role or a PG* variable sets: what comes is recorded, decided and delivered."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url
+
+from receipted.cli.exits import exit_code
+from storage import migrate
+from storage.asyncpg_connection import connect
+from storage.connections import SESSION
+from storage.engine import Database
+from storage.errors import DatabaseUnsupported
+from tests.fakes.databases import PostgreSQL
+from tests.integration.receiver.deliveries import event
+from tests.integration.receiver.serving import eventually, serving, settings
+from tests.integration.test_duties import delivered
+
+#: For each of ours, what is furthest from it.
+HOSTILE = {
+    "synchronous_commit": "off",
+    "client_min_messages": "error",
+    "lock_timeout": "1ms",
+    "statement_timeout": "1",
+    "idle_in_transaction_session_timeout": "1ms",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "client_encoding": "SQL_ASCII",
+    "timezone": "Asia/Kolkata",
+    "datestyle": "German, DMY",
+    "intervalstyle": "sql_standard",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "array_nulls": "off",
+    "standard_conforming_strings": "off",
+    "quote_all_identifiers": "on",
+    "transform_null_equals": "on",
+    "exit_on_error": "on",
+    "enable_seqscan": "on",
+}
+#: What nobody may set for us: a database that takes no writes is told as that, and whoever makes triggers sleep is a
+#: superuser. The others are of the transaction, and no default.
+LEFT = {
+    *("default_transaction_read_only", "session_replication_role", "role", "session_authorization"),
+    *("transaction_read_only", "transaction_isolation", "transaction_deferrable", "is_superuser"),
+    "wal_consistency_checking",
+}
+
+
+@pytest.fixture
+def database(postgresql: PostgreSQL) -> Iterator[Database]:
+    opened = postgresql.copy()
+    yield opened
+    postgresql.drop(opened)
+
+
+def shown(database: Database, name: str) -> str:
+    with database.write() as unit:
+        return str(unit.execute(sa.text(f"SHOW {name}")).scalar())
+
+
+async def shown_to_asyncpg(url: str, names: list[str]) -> dict[str, str]:
+    connection = await connect(url)
+    try:
+        return {name: await connection.fetchval(f"SHOW {name}") for name in names}
+    finally:
+        connection.terminate()
+
+
+def set_for(postgresql: PostgreSQL, database: Database, values: dict[str, str]) -> None:
+    name = make_url(database.url).database
+    for setting, value in values.items():
+        postgresql.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+
+
+def deliver_all(tmp_path: Path, database: Database) -> None:
+    """One delivery of each account, by the whole application, to its handler."""
+    delivered.clear()
+    config = settings(tmp_path, tick=0.01, handler="tests.integration.test_duties:take", database=database.url)
+    with serving(config, migrated=False, with_work=True) as served:
+        for account in ("sg", "pf"):
+            assert served.post(event(account)).status == 200
+        eventually(lambda: delivered == ["payment.paid"], 30)
+        eventually(lambda: {row.status for row in served.rows()} == {"decided"})
+
+
+def test_every_setting_of_ours_has_a_hostile_default_here() -> None:
+    assert HOSTILE.keys() == SESSION.keys()
+
+
+def test_both_drivers_set_what_they_read_and_write_by(database: Database, postgresql: PostgreSQL) -> None:
+    """By name and value, on each connection."""
+    ours = {name: shown(database, name) for name in SESSION}
+    set_for(postgresql, database, HOSTILE)
+    fresh = Database(database.url)
+    assert {name: shown(fresh, name) for name in SESSION} == ours
+    fresh.close()
+    assert asyncio.run(shown_to_asyncpg(database.url, list(SESSION))) == ours
+
+
+def test_hostile_defaults_of_the_database_stop_nothing(
+    database: Database, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    set_for(postgresql, database, HOSTILE)
+    deliver_all(tmp_path, database)
+
+
+def test_hostile_variables_of_the_process_stop_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PGDATESTYLE": "German",
+        "PGTZ": "Asia/Kolkata",
+        "PGCLIENTENCODING": "LATIN1",
+        "PGOPTIONS": "-c intervalstyle=iso_8601 -c array_nulls=off -c bytea_output=escape",
+    }.items():
+        monkeypatch.setenv(name, value)
+    deliver_all(tmp_path, database)
+
+
+def test_any_other_setting_may_be_as_it_likes(database: Database, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """All that a role may set which is on, off or one of a few words, the other way round, all at once."""
+    query = (
+        "SELECT name, vartype, setting, enumvals FROM pg_settings "
+        "WHERE context IN ('user', 'superuser') AND vartype IN ('bool', 'enum')"
+    )
+    with database.read() as unit:
+        found = [tuple(row) for row in unit.execute(sa.text(query))]
+    changed = {}
+    for name, kind, value, words in found:
+        if name.lower() in SESSION or name in LEFT or name.startswith(("log_", "debug_", "trace_")):
+            continue
+        others = ["off" if value == "on" else "on"] if kind == "bool" else [word for word in words if word != value]
+        if others:
+            changed[name] = others[-1]
+    assert len(changed) > 30
+    set_for(postgresql, database, changed)
+    deliver_all(tmp_path, database)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_is_refused_in_words(postgresql: PostgreSQL, encoding: str) -> None:
+    """By migrate and at start, in one line; nothing is made in it."""
+    name = f"odd_{encoding.lower()}"
+    postgresql.execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' "
+        "TEMPLATE template0 STRATEGY file_copy"
+    )
+    odd = Database(postgresql.url_of(name))
+    try:
+        for refused in (migrate.upgrade, migrate.check):
+            with pytest.raises(DatabaseUnsupported, match=rf"encoding is {encoding}, and must be UTF8") as fault:
+                refused(odd)
+            assert "\n" not in fault.value.message
+            assert exit_code(fault.value) == 1
+        with odd.read() as unit:
+            assert unit.execute(sa.text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")).scalar() == 0
+    finally:
+        postgresql.drop(odd)
