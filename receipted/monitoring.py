@@ -58,6 +58,7 @@ class Watched:
                 service.database,
                 service.pulse,
                 service.clock,
+                held=service.parts.held_payments,
                 stalled_after=metrics.stalled_after_seconds,
                 lag_after=None if receives else timedelta(seconds=metrics.lag_after_seconds),
             ),

@@ -6,10 +6,11 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 
-from statemachine.phases import Source
+from statemachine.phases import Outcome, Source
 from storage.columns import table_of
 from storage.engine import Unit
 from storage.errors import LeaseLost
+from storage.readable import Unreadable
 from storage.seals import decision_digest, payment_seal
 from storage.sets import Columns, Insert, Update, array, instants, unnest
 from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, Transition
@@ -65,6 +66,7 @@ def due(
     """Up to `limit` pending messages in order of arrival, nobody else's until the unit of work ends.
 
     `since` is the first id that is looked at. They hold what deciding them needs, and are none that another claims.
+    Rows that cannot be read are set aside, dead, and hold up no other.
     """
     is_sqlite = unit.dialect == "sqlite"
     at = "?" if is_sqlite else "%s::timestamptz"
@@ -79,7 +81,28 @@ def due(
     query = f"SELECT {_MESSAGE.expression(unit)} FROM inbox_message WHERE {' AND '.join(where)} "  # noqa: S608
     query += "ORDER BY inbox_message.id "  # not what stands behind SELECT, which is text
     query += "LIMIT ?" if is_sqlite else "LIMIT %s FOR UPDATE SKIP LOCKED"
-    return _MESSAGE.records(unit, InboxMessage, query, [*parameters, limit])
+    aside: list[Unreadable] = []
+    found = _MESSAGE.records(unit, InboxMessage, query, [*parameters, limit], aside)
+    set_aside(unit, aside, now)
+    return found
+
+
+def set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> None:
+    """Messages that cannot be read are dead from now on, by the id that their rows hold, whatever that is."""
+    (at,) = instants(unit.dialect, [now])
+    mark, when = ("?", "?") if unit.dialect == "sqlite" else ("%s", "%s::timestamptz")
+    for each in unreadable:
+        unit.run(
+            f"UPDATE inbox_message SET status = '{InboxStatus.DEAD.value}', decision = '{Outcome.PARKED.value}', "  # noqa: S608 - our own names
+            f"reason = {mark}, decided_at = {when}, claim_token = claim_token + 1 "
+            f"WHERE {_PENDING} AND {_is_raw_id(unit)}",
+            (each.words, at, each.raw["id"]),
+        )
+
+
+def _is_raw_id(unit: Unit) -> str:
+    """The id is the one parameter, as the database keeps it: on SQLite that may be bytes that are no text."""
+    return "CAST(id AS BLOB) = CAST(? AS BLOB)" if unit.dialect == "sqlite" else "id = %s::uuid"
 
 
 def finish(unit: Unit, messages: Sequence[InboxMessage]) -> None:
@@ -165,6 +188,30 @@ def by_id(unit: Unit, payment_ids: Iterable[str]) -> list[Payment]:
     query = f"SELECT {_PAYMENT.expression(unit)} FROM payment WHERE {_among(unit, 'id')}"  # noqa: S608 - our own names
     lock = "" if unit.dialect == "sqlite" else f" ORDER BY {_BY_ID} FOR UPDATE"
     return _PAYMENT.records(unit, Payment, query + lock, (_ids(unit, payment_ids),))
+
+
+def held(unit: Unit, keys: Iterable[Key], payment_ids: Iterable[str]) -> dict[Key | str, str]:
+    """Ids of those of the payments that another session holds, by each name and id; waits for nobody.
+
+    On SQLite nobody else writes, so that there is none.
+    """
+    if unit.dialect == "sqlite":
+        return {}
+    keys, ids = list(keys), list(payment_ids)
+    query = (
+        f"SELECT p.id::text, p.account, p.kind, p.provider_ref FROM payment AS p WHERE p.id = ANY(%s::uuid[]) "  # noqa: S608
+        f"OR (p.account, p.kind, p.provider_ref) IN (SELECT account, kind, name FROM {_KEYS_OF_POSTGRESQL})"
+    )
+    given = [array("uuid", ids), *_arrays(keys or [("", "", "")])]
+    rows = unit.rows(query, given)
+    free = "SELECT id::text FROM payment WHERE id = ANY(%s::uuid[]) FOR UPDATE SKIP LOCKED"
+    found = {row[0] for row in unit.rows(free, [array("uuid", [row[0] for row in rows])])}
+    names: dict[Key | str, str] = {}
+    for payment_id, account, kind, ref in rows:
+        if payment_id not in found:
+            names[payment_id] = payment_id
+            names[account, kind, ref] = payment_id
+    return names
 
 
 #: Names that several payments may have; the newest is meant.

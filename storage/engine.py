@@ -1,13 +1,15 @@
 """The database and its units of work. On SQLite one writer at a time, on PostgreSQL row locks."""
 
+import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Final, TypeVar
 
+import structlog
 from pydantic import BaseModel
-from sqlalchemy import Connection, CursorResult, Executable, RowMapping
+from sqlalchemy import Connection, CursorResult, Executable, RowMapping, Select
 from sqlalchemy import Row as Selected
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -16,17 +18,25 @@ from sqlalchemy.orm.attributes import manager_of_class
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
-from storage.columns import Row
+from statemachine.tally import Counts, counts
+from storage import readable
+from storage.columns import Row, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
-from storage.errors import StorageUnavailable
+from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import without_values, words
 from storage.locks import FairLock
+from storage.readable import Unreadable
+
+log = structlog.get_logger()
 
 Record = TypeVar("Record", bound=SQLModel)
 
 #: A reader sees one instant on PostgreSQL too; a writer sees what is committed, and locks the rows that it decides by.
 _SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
+
+#: Rows that cannot be read and are named in the log, each once; more are counted.
+_MAX_NOTED: Final = 1_000
 
 #: Instructions of SQLite's between two looks at the clock.
 _STEPS: Final = 10_000
@@ -35,9 +45,13 @@ _STEPS: Final = 10_000
 class Unit:
     """One unit of work: what is done through it is committed together or not at all."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, note: Callable[[Unreadable], None], *, leaves_out: bool) -> None:
+        """`note` is told of rows that cannot be read; `leaves_out` says that sets of rows are read without them."""
         self._connection = connection
+        self._note = note
+        self._leaves_out = leaves_out
         self.dialect = connection.dialect.name
+        self.unreadable: list[Unreadable] = []  #: what was left out
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -60,14 +74,102 @@ class Unit:
         """Run a statement within the unit of work."""
         return self._connection.execute(statement, parameters)
 
-    def all(self, model: type[Record], statement: Executable) -> list[Record]:
-        """Every row of a statement that selects whole rows of the model."""
-        return [load(model, row) for row in self.execute(statement)]
+    @contextmanager
+    def locks_within(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than this for a row that another session holds; StorageUnavailable is raised then."""
+        if self.dialect != "postgresql":
+            yield
+            return
+        before = self._connection.exec_driver_sql("SHOW lock_timeout").scalar()
+        self._connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(seconds * 1000)}")
+        yield
+        self._connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{before}'")
 
-    def first(self, model: type[Record], statement: Executable) -> Record | None:
-        """The first row, or None."""
-        row = self.execute(statement).first()
-        return None if row is None else load(model, row)
+    def all(self, model: type[Record], statement: Select[Any], aside: list[Unreadable] | None = None) -> list[Record]:
+        """Every row of a statement that selects whole rows of the model.
+
+        Rows that cannot be read go to `aside`; without it, a unit of work that reads leaves them out, and one that
+        writes raises UnreadableRow.
+        """
+        try:
+            with self.execute(statement) as found:
+                records = [load(model, row) for row in found]
+            if all(readable.check(model, record) is None for record in records):
+                return records
+        except Exception as fault:
+            if not readable.is_about_a_row(fault):
+                raise
+        rows, unreadable = self._scanned(statement, table_of(model).name)
+        records = []
+        for raw, row in rows:
+            record = made(model, row)
+            wrong = readable.check(model, record)
+            if wrong is None:
+                records.append(record)
+            else:
+                unreadable.append(Unreadable(table_of(model).name, raw, *wrong))
+        self.set_aside(unreadable, aside)
+        return records
+
+    def each(self, statement: Select[Any]) -> list[Any]:
+        """The rows of any selection of columns; those that cannot be read are left out, or raise, as in `all`."""
+        try:
+            with self.execute(statement) as found:
+                return list(found)
+        except Exception as fault:
+            if not readable.is_about_a_row(fault):
+                raise
+        table = next((each.table.name for each in statement.selected_columns if hasattr(each, "table")), "")
+        rows, unreadable = self._scanned(statement, table)
+        self.set_aside(unreadable, None)
+        return [readable.as_row(row) for _, row in rows]
+
+    def set_aside(self, unreadable: Sequence[Unreadable], aside: list[Unreadable] | None) -> None:
+        """Note the rows, and give them to `aside`; raises UnreadableRow where nobody takes them."""
+        for each in unreadable:
+            self._note(each)
+        if unreadable and aside is None and not self._leaves_out:
+            first = unreadable[0]
+            raise UnreadableRow(f"{first.table} {first.row_id}: {first.words}")
+        (self.unreadable if aside is None else aside).extend(unreadable)
+
+    def _scanned(
+        self, statement: Select[Any], table: str
+    ) -> tuple[list[tuple[Mapping[str, Any], dict[str, Any]]], list[Unreadable]]:
+        """The rows as they are kept with what they are read as, each alone; and those that cannot be read."""
+        is_sqlite = self.dialect == "sqlite"
+        raw, columns = readable.raw_select(statement, is_sqlite=is_sqlite)
+        with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
+            rows = self.execute(raw).all()
+        found, unreadable = list[tuple[Mapping[str, Any], dict[str, Any]]](), list[Unreadable]()
+        for row in rows:
+            values = readable.converted(table, columns, row, is_sqlite=is_sqlite)
+            if isinstance(values, Unreadable):
+                unreadable.append(values)
+            else:
+                found.append((dict(zip(values, row, strict=True)), values))
+        return found, unreadable
+
+    def first(self, model: type[Record], statement: Select[Any]) -> Record | None:
+        """The first row, or None; raises UnreadableRow where it cannot be read."""
+        try:
+            row = self.execute(statement).first()
+            record = None if row is None else load(model, row)
+            wrong = None if record is None else readable.check(model, record)
+            if wrong is None:
+                return record
+            problem = " ".join(wrong)
+        except Exception as fault:
+            if not readable.is_about_a_row(fault):
+                raise
+            problem = type(fault).__name__
+        raise UnreadableRow(f"a row of {table_of(model).name} cannot be read: {problem}")
+
+    def raw_rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query in the driver's own words; text of SQLite's as its bytes, whatever they are."""
+        driver = self._connection.connection.driver_connection
+        with readable.raw_text(driver, is_sqlite=self.dialect == "sqlite"):
+            return self.rows(query, parameters)
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query in the driver's own words, as the driver returns them."""
@@ -156,6 +258,8 @@ class Database:
         self.turn: AbstractContextManager[None] = FairLock() if self._is_sqlite else nullcontext()
         self.pool_limit = POOL_SIZE + POOL_OVERFLOW  #: connections of this process at most
         self.pool_waits = 0  #: units of work that found all of them in use, and waited
+        self.unreadable: Counts = counts()  #: how often rows were met that cannot be read, by table
+        self._noted: set[tuple[str, str]] = set()
 
     @contextmanager
     def write(self) -> Iterator[Unit]:
@@ -169,7 +273,7 @@ class Database:
         with self.turn, translated(), self._connected() as connection:
             connection = connection.execution_options(receipted_write=True)
             with connection.begin():
-                yield Unit(connection)
+                yield Unit(connection, self._note, leaves_out=False)
 
     @contextmanager
     def read(self) -> Iterator[Unit]:
@@ -178,7 +282,7 @@ class Database:
             if not self._is_sqlite:
                 connection = connection.execution_options(**_SNAPSHOT)
             with connection.begin():
-                yield Unit(connection)
+                yield Unit(connection, self._note, leaves_out=True)
 
     def at_once(self, statement: Executable, parameters: Mapping[str, Any]) -> Selected[*tuple[Any, ...]] | None:
         """The first row of a statement that commits itself, so that what it locks never waits for this process.
@@ -188,6 +292,14 @@ class Database:
         with translated(), self._connected() as connection:
             alone = connection.execution_options(isolation_level="AUTOCOMMIT", receipted_write=True)
             return alone.execute(statement, parameters).first()
+
+    def _note(self, unreadable: Unreadable) -> None:
+        """A row that cannot be read is counted, and logged once."""
+        self.unreadable[unreadable.table, ""] += 1
+        row = (unreadable.table, unreadable.row_id)
+        if row not in self._noted and len(self._noted) < _MAX_NOTED:
+            self._noted.add(row)
+            log.error("storage.unreadable", table=unreadable.table, row=unreadable.row_id, problem=unreadable.words)
 
     def in_use(self) -> int:
         """Connections that somebody works with now."""
@@ -216,6 +328,9 @@ def is_moved_partition(fault: BaseException | None) -> bool:
 #: PostgreSQL's serialization_failure and deadlock_detected.
 _RIVALRY: Final = ("40001", "40P01")
 
+#: PostgreSQL's lock_not_available and query_canceled: of one row or one statement, and not of the database.
+_HELD: Final = ("55P03", "57014")
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -228,10 +343,15 @@ def translated() -> Iterator[None]:
             moved.is_rivalry = True
             raise moved from None
         raise without_values(fault) from None  # a fault of one row or of the program, not of the database
-    except DBAPIError as fault:
+    except (DBAPIError, sqlite3.Error) as fault:
+        if readable.is_about_a_row(fault):
+            raise UnreadableRow from None
+        if isinstance(fault, sqlite3.Error):  # of the driver's own cursor
+            raise StorageUnavailable(f"the database refused: {type(fault).__name__}") from None
         # The statement and its parameters stay out of the message: they hold payloads.
         unavailable = StorageUnavailable(f"the database refused: {type(fault.orig).__name__}: {words(fault)}")
         unavailable.is_rivalry = getattr(fault.orig, "sqlstate", None) in _RIVALRY
+        unavailable.is_held = getattr(fault.orig, "sqlstate", None) in _HELD
         raise unavailable from None
     except PoolTimeout:
         raise StorageUnavailable("every connection to the database is in use") from None

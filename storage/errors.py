@@ -15,6 +15,17 @@ class StorageUnavailable(ServiceError):
     status = 503
     retryable: ClassVar[bool] = True
     is_rivalry: bool = False  #: another unit of work was first, in a deadlock or with a partition; a repeat will do
+    is_held: bool = (
+        False  #: another session holds a row, or one statement was ended: others may be written all the same
+    )
+
+
+class UnreadableRow(ServiceError):
+    """A row holds what none of its columns was ever given, so that it cannot be read; a person must mend it."""
+
+    type = "api_error"
+    code = "row_unreadable"
+    status = 500
 
 
 class DatabaseUnsupported(ServiceError):

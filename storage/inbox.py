@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
+from storage.readable import Unreadable
 from storage.seals import body_digest, envelope_digest
 from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, MessagePayment, TransitionTable
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
@@ -146,18 +147,24 @@ def _by_key(unit: Unit, account: str, key: str) -> tuple[str, str] | None:
 
 
 def claim(
-    unit: Unit, now: datetime, lease: timedelta, limit: int, *, only: Sequence[str] | None = None
+    unit: Unit,
+    now: datetime,
+    lease: timedelta,
+    limit: int,
+    *,
+    only: Sequence[str] | None = None,
+    aside: list[Unreadable] | None = None,
 ) -> list[InboxMessage]:
     """Up to `limit` pending messages in order of arrival, nobody else's until the lease ends.
 
-    Each carries a `claim_token` that `finish` and `retry` demand.
+    Each carries a `claim_token` that `finish` and `retry` demand. Rows that cannot be read go to `aside`.
     """
     due = select(_table).where(_table.c.status == InboxStatus.PENDING, _is_due(now)).order_by(_table.c.id).limit(limit)
     if only is not None:
         due = due.where(_table.c.id.in_(only))
     if unit.dialect == "postgresql":
         due = due.with_for_update(skip_locked=True)
-    claimed = unit.all(InboxMessage, due)
+    claimed = unit.all(InboxMessage, due, aside)
     if claimed:
         unit.execute(
             update(_table)

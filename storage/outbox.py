@@ -13,6 +13,7 @@ from storage.columns import table_of
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
+from storage.readable import Unreadable
 from storage.seals import outbox_seal
 from storage.sets import Columns, Insert, Update, instants
 from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
@@ -150,7 +151,8 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
 
     Per sink and payment in order: a message waits while an earlier one to the same sink is pending. One about an
     account waits for its own alarm's earlier ones only, so that its end is never told before its beginning, and a
-    sink that does not take one kind of alarm still hears of the others. Sinks in `busy` are left alone.
+    sink that does not take one kind of alarm still hears of the others. Sinks in `busy` are left alone. Rows that
+    cannot be read are set aside, dead, and hold up no other.
     """
     is_sqlite = unit.dialect == "sqlite"
     at, some = ("?", "?") if is_sqlite else ("%s::timestamptz", "%s")
@@ -164,12 +166,35 @@ def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequ
     if not is_sqlite:
         query += " FOR UPDATE SKIP LOCKED"
     parameters = [*instants(unit.dialect, [now, now + CLOCK_WAS_WRONG]), *busy, limit]
-    claimed = _ROW.records(unit, OutboxMessage, query, parameters)
+    aside: list[Unreadable] = []
+    claimed = _ROW.records(unit, OutboxMessage, query, parameters, aside)
+    set_aside(unit, aside)
     for message in claimed:
         message.claim_token += 1
         message.next_attempt_at = now + lease
     _CLAIM(unit, ((m.next_attempt_at, m.claim_token, m.id) for m in claimed))
     return claimed
+
+
+def set_aside(unit: Unit, unreadable: Sequence[Unreadable]) -> None:
+    """Messages that cannot be read are dead from now on, by the id that their rows hold, whatever that is."""
+    is_sqlite = unit.dialect == "sqlite"
+    where = "CAST(id AS BLOB) = CAST(? AS BLOB)" if is_sqlite else "id = %s::uuid"
+    for each in unreadable:
+        unit.run(
+            f"UPDATE outbox_message SET status = '{OutboxStatus.DEAD.value}', "  # noqa: S608 - our own names
+            f"last_error = {'?' if is_sqlite else '%s'} WHERE {_PENDING} AND {where}",
+            (each.words, each.raw["id"]),
+        )
+
+
+def put_off(unit: Unit, message: OutboxMessage, until: datetime, why: str) -> None:
+    """A claimed message whose try could not be recorded is due again then; another's claim is left alone."""
+    unit.execute(
+        update(_table)
+        .where(_table.c.id == message.id, _table.c.claim_token == message.claim_token)
+        .values(next_attempt_at=until, last_error=why)
+    )
 
 
 def release(unit: Unit, messages: Sequence[OutboxMessage], now: datetime) -> None:
@@ -267,11 +292,11 @@ def causes_of(unit: Unit, owed_ids: Sequence[str]) -> set[tuple[str, str]]:
     return found
 
 
-def attempts_of(unit: Unit, message_ids: Sequence[str]) -> list[DeliveryAttempt]:
-    """Every try of these messages, in order."""
+def attempts_of(unit: Unit, message_ids: Sequence[str], aside: list[Unreadable] | None = None) -> list[DeliveryAttempt]:
+    """Every try of these messages, in order. Rows that cannot be read go to `aside`."""
     query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids))
     query = query.order_by(_attempts.c.outbox_id, _attempts.c.number)
-    return unit.all(DeliveryAttempt, query)
+    return unit.all(DeliveryAttempt, query, aside)
 
 
 def find(

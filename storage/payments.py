@@ -1,7 +1,7 @@
 """Payments: found, listed, and when to ask about them. What the worker keeps of them is in storage/batches.py."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
@@ -9,11 +9,14 @@ from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 from storage.engine import Unit
 from storage.errors import NotFound
 from storage.ids import is_id
+from storage.readable import Unreadable
 from storage.sets import instants
 from storage.tables import Payment, PaymentTable
 from storage.types import CLOCK_WAS_WRONG, PollPriority
 
 _table = PaymentTable.__table__  # type: ignore[attr-defined]
+
+_UNREADABLE_WAIT: Final = timedelta(hours=1)
 
 _UNANSWERED: Final = (
     "EXISTS (SELECT 1 FROM payment WHERE account = {some} AND provider_ref IS NULL AND state IS NULL "
@@ -103,7 +106,7 @@ def anything_to_ask(unit: Unit, account: str, now: datetime, before: datetime) -
 
 
 def _due(unit: Unit, account: str, now: datetime, whose: Sequence[PollPriority], limit: int) -> list[Payment]:
-    found: list[Payment] = []
+    found, aside = list[Payment](), list[Unreadable]()
     for when in _whens(now):
         query = (
             select(_table)
@@ -113,9 +116,24 @@ def _due(unit: Unit, account: str, now: datetime, whose: Sequence[PollPriority],
         )
         if limit > len(found):
             found += unit.all(
-                Payment, query.with_for_update(skip_locked=True) if unit.dialect == "postgresql" else query
+                Payment, query.with_for_update(skip_locked=True) if unit.dialect == "postgresql" else query, aside
             )
+    _set_aside(unit, aside, now)
     return found
+
+
+def _set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> None:
+    """Payments that cannot be read are asked about no sooner than in an hour, in which a person may mend them."""
+    is_sqlite = unit.dialect == "sqlite"
+    where = "CAST(id AS BLOB) = CAST(? AS BLOB)" if is_sqlite else "id = %s::uuid"
+    mark, when = ("?", "?") if is_sqlite else ("%s", "%s::timestamptz")
+    (at,) = instants(unit.dialect, [now + _UNREADABLE_WAIT])
+    for each in unreadable:
+        unit.run(
+            f"UPDATE payment SET next_poll_at = {when}, poll_priority = {int(PollPriority.SCHEDULE)}, "  # noqa: S608
+            f"poll_error = {mark} WHERE {where}",
+            (at, each.words, each.raw["id"]),
+        )
 
 
 def _asked_by(account: str, whose: Sequence[PollPriority]) -> tuple[ColumnElement[bool], ...]:
@@ -175,7 +193,7 @@ def unanswered_creates(unit: Unit, account: str, before: datetime, limit: int = 
         )
         .limit(limit)
     )
-    return unit.all(Payment, query)
+    return unit.all(Payment, query, [])  # what cannot be read is noted, and nobody gives it up
 
 
 def find(

@@ -91,7 +91,7 @@ def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[Place, S
         .group_by(*columns)
     )
     counts: dict[tuple[Place, str], list[int]] = defaultdict(lambda: [0] * len(edges))
-    for account, kind, state, phase, number, count in unit.execute(query):
+    for account, kind, state, phase, number, count in unit.each(query):
         counts[Place(account, kind, state or ""), phase][number] += count
     return {place: Standing(phase, found) for (place, phase), found in counts.items()}
 
@@ -136,7 +136,7 @@ def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[l
     if after is not None:
         query = query.where(_transitions.c.id > after)
     found: list[Left] = []
-    for row in unit.execute(query):
+    for row in unit.each(query):
         after = row[0]
         _, account, kind, state, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at = row
         if state is not None and entered_at is not None:

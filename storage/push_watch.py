@@ -88,7 +88,7 @@ def pushes_after(
     """
     columns = ("id", "account", "source", "status", "received_at", "decided_at")
     query = select(*(_inbox.c[name] for name in columns)).order_by(_inbox.c.id).limit(limit)
-    rows = unit.execute(query.where(_inbox.c.id > after) if after else query).all()
+    rows = unit.each(query.where(_inbox.c.id > after) if after else query)
     wanted: list[str] = []
     is_whole = True
     for row in rows:
@@ -128,7 +128,7 @@ def transitions_after(
         .order_by(_transition.c.id)
         .limit(limit)
     )
-    rows = unit.execute(query.where(_transition.c.id > after) if after else query).all()
+    rows = unit.each(query.where(_transition.c.id > after) if after else query)
     kinds: dict[str, str] = {}
     for row in rows:
         if row.recorded_at > until:
@@ -145,7 +145,7 @@ def last_push_at(unit: Unit, account: str, after: str | None) -> datetime | None
     """When the last of the account's pushes with an id above this one came; one of the last few may be older."""
     query = select(_inbox.c.received_at).where(_inbox.c.account == account, _inbox.c.source.in_(PUSHED))
     latest = query.where(_inbox.c.id > after) if after else query
-    return max(unit.execute(latest.order_by(_inbox.c.id.desc()).limit(10)).scalars(), default=None)
+    return max((row[0] for row in unit.each(latest.order_by(_inbox.c.id.desc()).limit(10))), default=None)
 
 
 def redelivered(
@@ -171,14 +171,14 @@ def last_redelivered_at(unit: Unit, account: str) -> datetime | None:
     """When one of the account's messages was last sent again."""
     at = _inbox.c.last_redelivered_at
     query = select(at).where(_inbox.c.account == account, at.is_not(None), _inbox.c.source.in_(PUSHED))
-    found: datetime | None = unit.execute(query.order_by(at.desc()).limit(1)).scalar()
+    found: datetime | None = next((row[0] for row in unit.each(query.order_by(at.desc()).limit(10))), None)
     return found
 
 
 def rejected_after(unit: Unit, account: str, after: str | None, limit: int) -> list[Rejection]:
     """What is still in quarantine of the account's next rejections after a given id, without their bodies."""
     query = select(_rejected.c.id, _rejected.c.received_at).where(_rejected.c.account == account)
-    rows = unit.execute((query.where(_rejected.c.id > after) if after else query).order_by(_rejected.c.id).limit(limit))
+    rows = unit.each((query.where(_rejected.c.id > after) if after else query).order_by(_rejected.c.id).limit(limit))
     return [Rejection(row.id, row.received_at) for row in rows]
 
 
@@ -190,7 +190,7 @@ def rejected_bodies(unit: Unit, rejected_ids: Sequence[str]) -> list[RejectedDel
 
 def kinds_of(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
     """The kinds of those of the payments that exist, by id."""
-    rows = unit.execute(select(_payment.c.id, _payment.c.kind).where(_payment.c.id.in_(payment_ids)))
+    rows = unit.each(select(_payment.c.id, _payment.c.kind).where(_payment.c.id.in_(payment_ids)))
     return {row.id: row.kind for row in rows}
 
 

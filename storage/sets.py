@@ -11,36 +11,20 @@ from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import msgspec
-from sqlalchemy import JSON, BigInteger, Boolean, Integer, LargeBinary, Table, Uuid
+from sqlalchemy import Table
 from sqlmodel import SQLModel
 
 from storage.columns import Row
 from storage.engine import Unit, columns_of, made, unwatched
-from storage.types import UtcDateTime
+from storage.readable import Unreadable, are_sound, check, converted, dashed, is_about_a_row, kind_of
 
 Record = TypeVar("Record", bound=SQLModel)
-
-_KINDS: Final = (
-    (Uuid, "uuid"),
-    (UtcDateTime, "timestamptz"),
-    (JSON, "json"),
-    (Boolean, "boolean"),
-    (BigInteger, "bigint"),
-    (Integer, "integer"),
-    (LargeBinary, "bytea"),
-)
 
 #: Of columns that tell rows apart; what else a row must be is no name.
 _NAMING: Final = frozenset({"uuid", "text"})
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
-
-
-def kind_of(table: Table, name: str) -> str:
-    """PostgreSQL's name of the column's type."""
-    column_type = table.c[name].type
-    return next((word for kind, word in _KINDS if isinstance(column_type, kind)), "text")
 
 
 class Insert:
@@ -106,6 +90,9 @@ class Columns:
     def __init__(self, table: Table, names: Sequence[str], *, given: Mapping[str, str] | None = None) -> None:
         """`given` are expressions in place of columns, by name."""
         self.names = tuple(names)
+        self._table = table.name
+        self._given = frozenset(given or ())
+        self._named = [(name, kind_of(table, name)) for name in names]
         self._layouts: dict[type[SQLModel], tuple[str, ...]] = {}
         kinds = [kind_of(table, name) for name in names]
         told = [(given or {}).get(name, f"{table.name}.{name}") for name in names]
@@ -120,11 +107,59 @@ class Columns:
         """What stands behind SELECT."""
         return self._sqlite if unit.dialect == "sqlite" else self._postgresql
 
-    def records(self, unit: Unit, model: type[Record], query: str, parameters: Sequence[Any]) -> list[Record]:
-        """The records of a query that selects `expression`."""
-        found = list(zip(*unit.rows(query, parameters), strict=True))
+    def records(
+        self,
+        unit: Unit,
+        model: type[Record],
+        query: str,
+        parameters: Sequence[Any],
+        aside: list[Unreadable] | None = None,
+    ) -> list[Record]:
+        """The records of a query that selects `expression`.
+
+        Rows that cannot be read go to `aside`, and raise UnreadableRow without it.
+        """
+        try:
+            loaded = self._loaded(unit, unit.rows(query, parameters))
+            if are_sound(model, self.names, loaded, self._given):
+                return self._made(model, loaded)
+        except Exception as fault:
+            if not is_about_a_row(fault):
+                raise
+        return self._scanned(unit, model, query, parameters, aside)
+
+    def _loaded(self, unit: Unit, rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """By column, as Python has its values."""
         loaders = self._loaders[unit.dialect == "sqlite"]
-        loaded = [column if load is None else load(column) for column, load in zip(found, loaders, strict=False)]
+        found = list(zip(*rows, strict=True))
+        return [column if load is None else load(column) for column, load in zip(found, loaders, strict=False)]
+
+    def _scanned(
+        self,
+        unit: Unit,
+        model: type[Record],
+        query: str,
+        parameters: Sequence[Any],
+        aside: list[Unreadable] | None,
+    ) -> list[Record]:
+        """Each row alone, as it is kept."""
+        is_sqlite = unit.dialect == "sqlite"
+        found, unreadable = list[Record](), list[Unreadable]()
+        for row in unit.raw_rows(query, parameters):
+            values = converted(self._table, self._named, row, is_sqlite=is_sqlite)
+            if isinstance(values, Unreadable):
+                unreadable.append(values)
+                continue
+            record = made(model, values)
+            wrong = check(model, record, only=self.names, given=self._given)
+            if wrong is None:
+                found.append(record)
+            else:
+                unreadable.append(Unreadable(self._table, dict(zip(self.names, row, strict=True)), *wrong))
+        unit.set_aside(unreadable, aside)
+        return found
+
+    def _made(self, model: type[Record], loaded: Sequence[Any]) -> list[Record]:
         if not loaded or not issubclass(model, Row):
             return [made(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
         others = [repeat(None)] * (len(columns_of(model)) - len(self.names))
@@ -235,7 +270,7 @@ def _undashed(values: Iterable[str | None]) -> list[str | None]:
 
 
 def _dashed(values: Iterable[str | None]) -> list[str | None]:
-    return [value and f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}" for value in values]
+    return [value and dashed(value) for value in values]
 
 
 def _from_texts(values: Iterable[str | None]) -> list[datetime | None]:

@@ -29,6 +29,11 @@ CONCURRENCY: Final = 16
 #: How long a message waits for a sink that is not configured: long enough to be quiet, short enough for a deployment
 #: in which one worker knows the new sink and another does not yet.
 MISSING_SINK_DELAY: Final = timedelta(minutes=15)
+#: Seconds that recording one delivery waits for a row which another session holds, and until it is tried again.
+_HELD_LOCK_S: Final = 0.5
+_HELD_RETRY_S: Final = 5.0
+#: How long an effect waits whose delivery met a bug in being recorded: it was delivered, and will be again.
+_UNRECORDED_DELAY: Final = timedelta(minutes=15)
 #: The longest duration that an attempt's column holds; a clock never makes one longer.
 _MAX_DURATION_MS: Final = 2**31 - 1
 #: At most so many shares of a sink are claimed ahead.
@@ -80,6 +85,7 @@ class Dispatcher:
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
         self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
         self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
+        self._held: list[tuple[float, Ended]] = []  #: not recorded, since another session holds the row; till when
         self._waiting: list[OutboxMessage] = []  #: claimed ahead
         self._faults: list[BaseException] = []  #: bugs that a delivery met; the next call raises them
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
@@ -114,7 +120,7 @@ class Dispatcher:
         if self._faults:
             raise self._faults.pop()
         room = {name: places for name, places in self._room().items() if places > 0}
-        if not room and not self._ended:
+        if not room and not self._ended and not self._held:
             return 0
         # Shielded: a commit that has begun ends, and `_ended` says what it was.
         self._recording = asyncio.create_task(asyncio.to_thread(self._record, list(self._ended), room))
@@ -135,7 +141,8 @@ class Dispatcher:
         try:
             if waiting:
                 await asyncio.to_thread(self._release, waiting)
-            if self._ended:
+            if self._ended or self._held:
+                self._held = [(0.0, each) for _, each in self._held]
                 await asyncio.to_thread(self._record, list(self._ended), {})
         except StorageUnavailable as fault:
             _log.warning("effect.abandoned", effects=len(self._ended), error=fault.code)
@@ -179,13 +186,26 @@ class Dispatcher:
             outbox.release(unit, claimed, self._clock())
 
     def _record(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
-        """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone."""
+        """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone.
+
+        After it those are tried again, alone, whose rows another session held.
+        """
+        claimed = self._record_ended(ended, room)
+        now = self._monotonic() if self._held else 0.0
+        for entry in [entry for entry in self._held if entry[0] <= now]:
+            self._held.remove(entry)
+            self._ended.append(entry[1])
+            self._settle_alone(entry[1])
+        return claimed
+
+    def _record_ended(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
         try:
             with self._database.write() as unit:
                 settlements = self._settling.settle(unit, ended)
                 claimed = self._claim(unit, room)
-        except StorageUnavailable:
-            raise
+        except StorageUnavailable as unavailable:
+            if not ended or not unavailable.is_held:
+                raise
         except Exception:
             if not ended:
                 raise
@@ -201,22 +221,38 @@ class Dispatcher:
             return self._claim(unit, room)
 
     def _settle_alone(self, ended: Ended) -> Exception | None:
-        """The fault that keeps this one from being recorded, if there is one; it comes again when its lease ends."""
+        """The bug that keeps this one from being recorded, if there is one; it is put off, and comes again then.
+
+        One whose row another session holds is recorded later, and keeps no other from being recorded.
+        """
         fault: Exception | None = None
         try:
-            with self._database.write() as unit:
+            with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
                 (settlement,) = self._settling.settle(unit, [ended])
-        except StorageUnavailable:
-            raise
+        except StorageUnavailable as unavailable:
+            if not unavailable.is_held:
+                raise
+            _log.warning("effect.waiting", **about(ended.message), error="another session holds the effect's row")
+            self._held.append((self._monotonic() + _HELD_RETRY_S, ended))
         except LeaseLost:
             # Delivered or not, whoever holds the lease now tries again and records that.
             _log.warning("effect.lease_lost", **about(ended.message), outcome=ended.attempt.outcome)
         except Exception as found:  # noqa: BLE001 - the others are recorded before it is raised
             fault = found
+            self._put_off(ended, found)
         else:
             self._tell(settlement)
         self._ended.remove(ended)
         return fault
+
+    def _put_off(self, ended: Ended, fault: Exception) -> None:
+        """Without this it would be delivered anew as often as its lease ends."""
+        why = f"the delivery could not be recorded: {type(fault).__name__}"
+        try:
+            with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
+                outbox.put_off(unit, ended.message, self._clock() + _UNRECORDED_DELAY, why)
+        except Exception as met:  # noqa: BLE001 - then it comes again when its lease ends; the bug itself is raised
+            _log.warning("effect.abandoned", **about(ended.message), error=type(met).__name__)
 
     def _tell(self, settled: Settlement) -> None:
         sink = settled.message.sink

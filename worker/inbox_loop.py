@@ -14,6 +14,7 @@ from storage.batches import Key
 from storage.engine import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.inbox import Recorded
+from storage.readable import Unreadable
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 from worker.accounts import Accounts, ApplySettings, Clock
@@ -32,6 +33,12 @@ _LOOK_BACK: Final = timedelta(seconds=1)
 
 #: Bounds of the seconds from the receipt of what a provider sent to the commit of its decision.
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+#: Seconds for which a message that is applied alone waits for a row which another session holds, how long it is put
+#: off then, and after how many such in a row it is the database itself that cannot be written.
+_HELD_LOCK_S: Final = 1.0
+_HELD_DELAY: Final = timedelta(seconds=5)
+_MAX_HELD_IN_A_ROW: Final = 3
 
 _PENDING: Final = InboxStatus.PENDING.value
 _PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
@@ -58,6 +65,7 @@ class InboxWorker:
         self._traced = traced
         self._since = ""  #: an id before which everything was decided, put off or another's, when that was looked at
         self._looked_back_at: datetime | None = None
+        self.held: dict[str, datetime] = {}  #: payments that another session held, and when that was last seen
         self.decisions: Counts = counts()  #: by account and outcome, or "dead"
         self.seconds = Histogram(SECONDS)
 
@@ -67,14 +75,20 @@ class InboxWorker:
         They are locked, and no lease is written; those about payments that another worker is busy with are left for
         later. A crash at any point leaves each message either applied and decided, or to be claimed again. Where one
         of the batch fails, nothing of it is kept, and each is claimed under a lease and applied alone; where another
-        worker was quicker, the batch is tried once more before.
+        worker was quicker, the batch is tried once more before. Messages about a payment that another session holds,
+        or that cannot be read, wait; the others do not wait for them.
         """
+        if self.held:  # at once: each batch that names one would wait for it first
+            self._put_off_held(only)
         for is_last in (False, True):
             try:
                 with self._database.write() as unit:
                     applied = self._apply(unit, self._due(unit, only), is_alone=only is not None)
             except StorageUnavailable as fault:
-                if is_last or not fault.is_rivalry:
+                if fault.is_held:
+                    if is_last or not self._put_off_held(only):
+                        break
+                elif is_last or not fault.is_rivalry:
                     raise
             except Exception as fault:  # noqa: BLE001 - one poison message must not fail its neighbours
                 log.warning("message.retried", error=type(fault).__name__)
@@ -83,12 +97,51 @@ class InboxWorker:
             else:
                 self._tell(applied)
                 return len(applied)
-        settings = self._settings
+        return self._apply_one_by_one(only)
+
+    def _apply_one_by_one(self, only: Sequence[str] | None) -> int:
+        """Claim a batch's messages and apply each alone. Raises StorageUnavailable where several in a row were held."""
+        settings, held, aside = self._settings, 0, list[Unreadable]()
         with self._database.write() as unit:
-            claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only)
-        for message in claimed:
-            self._apply_alone(message.id, message.claim_token)
-        return len(claimed)
+            claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only, aside=aside)
+            batches.set_aside(unit, aside, self._clock())
+        for at, message in enumerate(claimed):
+            try:
+                self._apply_alone(message.id, message.claim_token)
+                held = 0
+            except StorageUnavailable as fault:
+                held += 1
+                if not fault.is_held:
+                    raise
+                self._wait_for(claimed[at : at + 1] if held < _MAX_HELD_IN_A_ROW else claimed[at:], fault)
+                if held == _MAX_HELD_IN_A_ROW:
+                    raise
+        return len(claimed) + len(aside)
+
+    def _put_off_held(self, only: Sequence[str] | None) -> int:
+        """Put off the due messages about payments that another session holds; returns how many they are."""
+        now = self._clock()
+        with self._database.write() as unit:
+            batch = Batch(unit, now)
+            applications, refs, ids = self._applications(batch, self._due(unit, only))
+            held = batches.held(unit, refs, ids)
+            waiting = [each for each in applications if each.is_about_payment(held)]
+            batches.put_off(
+                unit, [(each.message, now + _HELD_DELAY, "its payment is held by another session") for each in waiting]
+            )
+        for payment in {*held.values()} - {*self.held}:
+            log.warning("payment.waiting", payment_id=payment, messages=len(waiting), error="another session holds it")
+        still = {payment: since for payment, since in self.held.items() if now - since < _HELD_DELAY}
+        self.held = {**still, **dict.fromkeys(held.values(), now)}
+        return len(waiting)
+
+    def _wait_for(self, messages: Sequence[InboxMessage], fault: StorageUnavailable) -> None:
+        """Put off messages that met a row which another session holds; that counts as no attempt."""
+        for message in messages:
+            log.warning("message.waiting", message_id=message.id, account=message.account, error=fault.message)
+        until = self._clock() + _HELD_DELAY
+        with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
+            batches.put_off(unit, [(message, until, fault.message[:500]) for message in messages])
 
     def take(self, message: InboxMessage) -> Recorded:
         """The message is recorded, and applied in the same commit unless that fails, or it was there already.
@@ -102,6 +155,8 @@ class InboxWorker:
                     recorded = inbox.record(unit, [message])[0]
                     applied = self._apply(unit, self._due(unit, [recorded.id]))
             except StorageUnavailable as fault:
+                if fault.is_held:
+                    break  # it is recorded, and applied when the row is free
                 if is_last or not fault.is_rivalry:
                     raise
             except Exception as fault:  # noqa: BLE001 - what cannot be applied must be kept and seen all the same
@@ -140,12 +195,8 @@ class InboxWorker:
         if not messages:
             return messages
         batch = Batch(unit, self._clock())
-        applications = [Application(batch, message, self._accounts, self._settings) for message in messages]
-        refs: dict[Key, None] = {}
+        applications, refs, ids = self._applications(batch, messages)
         references: dict[Key, None] = {}
-        ids: set[str] = set()
-        for application in applications:
-            application.foresee(refs, ids)
         busy = batch.busy(refs) if not is_alone else set()
         if busy:
             free = [application for application in applications if not application.is_about(busy)]
@@ -162,6 +213,17 @@ class InboxWorker:
             application.run()
         batch.flush()
         return messages
+
+    def _applications(
+        self, batch: Batch, messages: Sequence[InboxMessage]
+    ) -> tuple[list[Application], dict[Key, None], set[str]]:
+        """The messages ready to be applied, with the names and ids of the payments that they name."""
+        applications = [Application(batch, message, self._accounts, self._settings) for message in messages]
+        refs: dict[Key, None] = {}
+        ids: set[str] = set()
+        for application in applications:
+            application.foresee(refs, ids)
+        return applications, refs, ids
 
     def _count(self, messages: Sequence[InboxMessage]) -> None:
         """What is put off, or another worker's, is counted when it is decided."""
@@ -188,7 +250,7 @@ class InboxWorker:
 
     def _apply_alone(self, message_id: str, token: int) -> None:
         try:
-            with self._database.write() as unit:
+            with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
                 applied = self._apply(unit, [_still_ours(unit, message_id, token)])
         except StorageUnavailable:
             raise

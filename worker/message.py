@@ -1,5 +1,6 @@
 """Applies one inbox message: reads it, has its payment found (worker/finder.py) and decided (worker/apply.py)."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 
@@ -62,6 +63,20 @@ class Application:
     def is_about(self, refs: AbstractSet[tuple[str, str]]) -> bool:
         """Whether the message names one of these payments, by account and the provider's name."""
         return self._reading is not None and self._finder.names_one_of(refs, self._reading)
+
+    @property
+    def message(self) -> InboxMessage:
+        """What is applied."""
+        return self._message
+
+    def is_about_payment(self, held: Mapping[Key | str, str]) -> bool:
+        """Whether the message names one of these payments, by its id or the provider's name."""
+        if self._message.about is not None and self._message.about in held:
+            return True
+        refs: dict[Key, None] = {}
+        if self._rules is not None and self._reading is not None:
+            self._finder.named(self._rules, self._reading, refs)
+        return any(key in held for key in refs)
 
     def foresee_unnamed(self, references: dict[Key, None]) -> None:
         """Add the references of payments that the message does not name by an id that is known here."""

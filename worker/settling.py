@@ -14,6 +14,7 @@ from fulfilment.contract import Delivered, Failed, Result
 from storage import outbox
 from storage.engine import Unit
 from storage.outbox import Settlement
+from storage.readable import Unreadable
 from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import OutboxStatus
 
@@ -45,7 +46,8 @@ class Settling:
         """The attempts are kept and their effects moved on; raises LeaseLost where another has claimed one since."""
         failed = [each.message.id for each in ended if not each.is_missing and isinstance(each.result, Failed)]
         before: dict[str, list[DeliveryAttempt]] = defaultdict(list)
-        for attempt in outbox.attempts_of(unit, failed) if failed else ():
+        aside: list[Unreadable] = []  # a try that cannot be read counts for none, and keeps no other from being kept
+        for attempt in outbox.attempts_of(unit, failed, aside) if failed else ():
             before[attempt.outbox_id].append(attempt)
         settlements = [self._settlement(each, before[each.message.id]) for each in ended]
         if settlements:

@@ -128,6 +128,15 @@ LOOP_FAILING: Final = _gauge(
     "For how long a loop has done nothing but fail; of its accounts or batches, the longest. 0 while it goes on.",
     loop=("inbox", "outbox", "poller", "planner", "push", "housekeeping", "reconcile"),
 )
+UNREADABLE: Final = _counter(
+    "receipted_unreadable_rows_total",
+    "How often rows were met that cannot be read, and were left out or set aside; the log names each once.",
+    table=(
+        *("inbox_message", "payment", "transition", "outbox_message", "delivery_attempt", "rejected_delivery"),
+        *("account_budget", "poll_plan", "hazard", "push_watch", "push_quality", "reconciliation", "retention_run"),
+        *("operator_action", "event", "known_delivery"),
+    ),
+)
 SCRAPE_ERRORS: Final = _counter(
     "receipted_scrape_errors_total",
     "Figures of the database that could not be read for an answer, and are missing in it.",

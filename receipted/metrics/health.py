@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
@@ -26,6 +26,7 @@ class Health:
     causes: list[dict[str, Any]] = field(default_factory=list)
     inbox_lag_seconds: float | None = None  #: of the oldest undecided message; None where that is not known
     failing: list[dict[str, Any]] = field(default_factory=list)  #: loops that fail and are tried again
+    held_payments: list[str] = field(default_factory=list)  #: another session holds them, and their messages wait
 
     @property
     def is_well(self) -> bool:
@@ -44,14 +45,19 @@ class Checks:
         *,
         stalled_after: float,
         lag_after: timedelta | None,
+        held: Callable[[], list[str]] = list,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`lag_after` is None where the process receives: it goes on recording, however late the worker is."""
+        """`held` tells payments that another session holds.
+
+        `lag_after` is None where the process receives: it goes on recording, however late the worker is.
+        """
         self._database = database
         self._pulse = pulse
         self._clock = clock
         self._stalled_after = stalled_after
         self._lag_after = lag_after
+        self._held = held
         self._monotonic = monotonic
         self._look: asyncio.Task[Health] | None = None
         self._looked_at = 0.0
@@ -65,7 +71,7 @@ class Checks:
             for each in self._pulse.troubles()
             if each.is_main and each.is_bug and each.seconds > self._stalled_after
         ]
-        return Health(causes, failing=self._failing())
+        return Health(causes, failing=self._failing(), held_payments=self._held())
 
     def _failing(self) -> list[dict[str, Any]]:
         """Loops that fail now; a duty beside deciding and delivering is told, and makes nothing unready."""
@@ -84,9 +90,10 @@ class Checks:
         await asyncio.wait([self._look], timeout=_PATIENCE)
         if not self._look.done():
             causes = [*alive.causes, {"cause": "storage_unavailable", "after_seconds": _PATIENCE}]
-            return Health(causes, failing=alive.failing)
+            return replace(alive, causes=causes)
         found = self._look.result()
-        return Health([*alive.causes, *found.causes], found.inbox_lag_seconds, alive.failing)
+        causes = [*alive.causes, *found.causes]
+        return replace(alive, causes=causes, inbox_lag_seconds=found.inbox_lag_seconds)
 
     def _of_database(self) -> Health:
         try:

@@ -36,6 +36,10 @@ class Parts:
     pulse: Pulse = field(default_factory=Pulse)
     scrape_errors: Counts = field(default_factory=counts)  #: by which figures, and ""
 
+    def held_payments(self) -> list[str]:
+        """Payments that another session holds, so that what is about them waits."""
+        return sorted({payment for worker in self.workers for payment in worker.held.copy()})
+
 
 class ProcessFigures:
     """What this process has done since it began; with a board, what all have done whose places are on it."""
@@ -109,6 +113,7 @@ class ProcessFigures:
             self._counts(rows, catalogue.ATTEMPTS, (dispatcher.attempts for dispatcher in parts.dispatchers))
         self._counts(rows, catalogue.LOOP_FAILURES, [parts.pulse.failures])
         self._failing(rows)
+        self._counts(rows, catalogue.UNREADABLE, [self._database.unreadable], width=1)
         add(rows, catalogue.POOL_IN_USE, (), [self._database.in_use()])
         add(rows, catalogue.POOL_SIZE, (), [self._database.pool_limit])
         add(rows, catalogue.POOL_WAITS, (), [self._database.pool_waits])
@@ -133,11 +138,12 @@ class ProcessFigures:
         for labels in self._bounds.every(metric):
             add(rows, metric, labels, [0])
 
-    def _counts(self, rows: Rows, metric: Metric, found: Iterable[Counts]) -> None:
+    def _counts(self, rows: Rows, metric: Metric, found: Iterable[Counts], *, width: int = 2) -> None:
+        """The first `width` words of each count are its labels."""
         self._zeros(rows, metric)
         for each in found:
             for labels, times in each.copy().items():
-                add(rows, metric, self._bounds.bounded(metric, labels), [times])
+                add(rows, metric, self._bounds.bounded(metric, labels[:width]), [times])
 
     @staticmethod
     def _histogram(rows: Rows, metric: Metric, found: Iterable[Histogram]) -> None:

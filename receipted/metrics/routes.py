@@ -60,6 +60,8 @@ def _answer(word: str, health: Health) -> Response:
     content = {word: health.is_well, "causes": health.causes}
     if health.failing:
         content["failing"] = health.failing
+    if health.held_payments:
+        content["held_payments"] = health.held_payments
     if health.inbox_lag_seconds is not None:
         content["inbox_lag_seconds"] = health.inbox_lag_seconds
     return JSONResponse(content, 200 if health.is_well else 503, headers=_UNCACHED)

@@ -27,6 +27,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def dispatcher_to(database: Database, sink: Sink, concurrency: int = 16) -> Dispatcher:
+    """The real dispatcher, with one sink."""
+    return Dispatcher(
+        database,
+        {sink.name: sink},
+        now,
+        random.Random(7),
+        backoff=BACKOFF,
+        lease=timedelta(seconds=20),
+        concurrency=concurrency,
+    )
+
+
 @dataclass
 class Owing:
     """What is owed, in order, and whether all of it is delivered."""
@@ -81,15 +94,7 @@ class Owing:
 
     async def deliver_all(self, sink: Sink, *, seconds: float = 60, concurrency: int = 16) -> Dispatcher:
         """Return when every effect is delivered, by the real dispatcher; AssertionError when not in time."""
-        dispatcher = Dispatcher(
-            self.database,
-            {sink.name: sink},
-            now,
-            random.Random(7),
-            backoff=BACKOFF,
-            lease=timedelta(seconds=20),
-            concurrency=concurrency,
-        )
+        dispatcher = dispatcher_to(self.database, sink, concurrency)
         try:
             async with asyncio.timeout(seconds):
                 while True:

@@ -192,6 +192,8 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 m.POOL_IN_USE.says,
             ),
             Panel("Loops that fail", ((_per_second(m.LOOP_FAILURES, "loop"), "{{loop}}"),), m.LOOP_FAILURES.says),
+            Panel("Loops failing for", ((f"max by (loop) ({m.LOOP_FAILING})", "{{loop}}"),), m.LOOP_FAILING.says, "s"),
+            Panel("Rows unreadable", ((_per_second(m.UNREADABLE, "table"), "{{table}}"),), m.UNREADABLE.says),
             Panel("Figures missing", ((_per_second(m.SCRAPE_ERRORS, "figures"), "{{figures}}"),), m.SCRAPE_ERRORS.says),
             Panel("Audit", ((_level(m.AUDIT_FAULTS), "faults"),), m.AUDIT_FAULTS.says, kind="stat"),
             Panel("Since the audit", ((f"time() - {_level(m.AUDITED)}", "age"),), m.AUDITED.says, "s", "stat"),

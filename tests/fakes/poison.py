@@ -1,0 +1,158 @@
+"""Rows that cannot be read: one for each column of each table, put past every check that would refuse them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Table, insert, text
+from sqlmodel import SQLModel
+
+from storage.columns import table_of
+from storage.engine import Database, Unit, values
+from storage.ids import new_id
+from storage.inbox import new_message
+from storage.readable import kind_of
+from storage.tables import (
+    DeliveryAttempt,
+    InboxMessage,
+    OutboxMessage,
+    Payment,
+    RejectedDelivery,
+    Transition,
+)
+from storage.tables_asking import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation
+from storage.tables_retention import RetentionRun
+
+#: Every table that a loop reads rows of.
+MODELS: Final[tuple[type[SQLModel], ...]] = (
+    InboxMessage,
+    Payment,
+    OutboxMessage,
+    DeliveryAttempt,
+    Transition,
+    RejectedDelivery,
+    AccountBudget,
+    PollPlan,
+    Hazard,
+    PushWatch,
+    PushQuality,
+    Reconciliation,
+    RetentionRun,
+)
+
+#: On SQLite a column takes anything; on PostgreSQL only what its type holds, which is still more than we can read.
+_ON_SQLITE: Final = {
+    "uuid": "CAST(x'ff41' AS TEXT)",
+    "text": "CAST(x'ff41' AS TEXT)",
+    "timestamptz": "'no time'",
+    "date": "'no day'",
+    "json": "'[1'",
+    "integer": "'abc'",
+    "bigint": "x'00'",
+    "float": "'abc'",
+    "bytea": "5",
+    "boolean": "'abc'",
+}
+_ON_POSTGRESQL: Final = {"timestamptz": "'infinity'", "date": "'infinity'", "json": "'\"no list\"'"}
+_WORDS: Final = {("inbox_message", "source"), ("payment", "phase"), ("transition", "phase")}
+
+#: Of a row that no statement of a loop finds when they are not as they should be.
+SELECTED_BY: Final = {
+    ("inbox_message", "status"),
+    ("inbox_message", "available_at"),
+    ("outbox_message", "status"),
+    ("outbox_message", "sink"),
+    ("payment", "account"),
+    ("payment", "poll_priority"),
+    ("payment", "provider_ref"),
+}
+
+
+def columns_of(model: type[SQLModel], dialect: str) -> Iterator[tuple[str, str]]:
+    """The columns that can be poisoned, each with the expression that does it."""
+    table = table_of(model)
+    poison = _ON_SQLITE if dialect == "sqlite" else _ON_POSTGRESQL
+    for name in model.model_fields:
+        kind = kind_of(table, name)
+        if kind in poison:
+            yield name, poison[kind]
+        elif (table.name, name) in _WORDS:
+            yield name, "'nonsense'"
+
+
+def plant(database: Database, account: str, ref: str) -> list[tuple[str, str, str]]:
+    """A row of each table for each column that can be poisoned: table, column, and the row's healthy id."""
+    planted = []
+    with database.write() as unit:
+        dialect = unit.dialect
+        _unguarded(unit)
+        for model in MODELS:
+            for number, (column, poison) in enumerate(columns_of(model, dialect)):
+                row = _healthy(model, account, f"{ref}-{number}", number)
+                unit.execute(insert(table_of(model)), [row])
+                _poison(unit, table_of(model), row, column, poison)
+                planted.append((table_of(model).name, column, str(row.get("id", ""))))
+    return planted
+
+
+def _unguarded(unit: Unit) -> None:
+    """History refuses changes and the loss of what it names, and so would never be poisoned by a statement."""
+    if unit.dialect == "postgresql":
+        unit.execute(text("SET LOCAL session_replication_role = replica"))
+        return
+    found = unit.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars()
+    for name in list(found):
+        unit.execute(text(f"DROP TRIGGER {name}"))
+
+
+def _poison(unit: Unit, table: Table, row: dict[str, Any], column: str, poison: str) -> None:
+    where = [key.name for key in table.primary_key]
+    matches = " AND ".join(f"{name} = :{name}" for name in where)
+    keys = {name: row[name] for name in where}
+    if unit.dialect == "sqlite":
+        keys = {
+            name: value.replace("-", "") if kind_of(table, name) == "uuid" else value for name, value in keys.items()
+        }
+        keys = {name: str(value) if kind_of(table, name) == "date" else value for name, value in keys.items()}
+    change = f"UPDATE {table.name} SET {column} = {poison} WHERE {matches}"  # noqa: S608 - our own names
+    done = unit.execute(text(change), keys)
+    assert done.rowcount == 1, (table.name, column)
+
+
+def _healthy(model: type[SQLModel], account: str, ref: str, number: int) -> dict[str, Any]:
+    now = datetime.now(UTC) - timedelta(seconds=5)
+    if model is InboxMessage:
+        message = new_message(account=account, source="webhook", delivery_key=new_id(), body=b"{}", received_at=now)
+        return values(message) | {"outcomes": []}
+    row: dict[str, Any] = {}
+    table = table_of(model)
+    for name in model.model_fields:
+        column = table.c[name]
+        kind = kind_of(table, name)
+        if kind == "uuid":
+            row[name] = new_id()
+        elif column.nullable:
+            row[name] = None
+        elif kind == "json":
+            row[name] = {} if name in {"facts", "lags", "skews", "rhythm", "unverified", "alarms", "counts"} else []
+        else:
+            row[name] = {"timestamptz": now, "date": now.date(), "bytea": b"{}", "text": "x", "boolean": False}.get(
+                kind, 0
+            )
+    row |= {"account": account} if "account" in row else {}
+    row |= {
+        Payment: {"kind": "payment_intent", "provider_ref": ref, "phase": "open", "state": "awaiting_payment"},
+        OutboxMessage: {"status": "pending", "effect": "payment.paid", "sink": "shop", "payload": "{}", "number": 1},
+        Transition: {"phase": "open", "number": 1},
+        AccountBudget: {"account": f"{account}-{ref}"},
+        PollPlan: {"account": f"{account}-{ref}", "stretch": 1.0},
+        Hazard: {"kind": ref},
+        PushWatch: {"account": f"{account}-{ref}"},
+        PushQuality: {"kind": ref},
+        Reconciliation: {"status": "failed"},
+        RetentionRun: {"rule": "known", "status": "done"},
+    }.get(model, {})  # type: ignore[call-overload]
+    if model is Payment:
+        row["next_poll_at"] = now
+        row["poll_priority"] = number % 5
+    return {name: value for name, value in row.items() if name in table.c}

@@ -1,0 +1,89 @@
+"""Rows that cannot be read, in every table that a loop reads: the rest goes on, and it is told which they are."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from storage import inbox
+from storage.engine import Database
+from tests.fakes import poison
+from tests.fakes.databases import migrated
+from tests.integration.receiver.deliveries import event
+from tests.integration.receiver.serving import eventually, serving, settings
+from tests.integration.test_duties import delivered, failing_loops
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    with migrated(request) as opened:
+        yield opened
+
+
+def dead(database: Database, table: str, column: str) -> dict[str, str]:
+    """Why each dead row is, by what its id is on the disk."""
+    with database.read() as unit:
+        raw = "hex(CAST(id AS BLOB))" if unit.dialect == "sqlite" else "id::text"
+        query = f"SELECT {raw}, {column} FROM {table} WHERE status = 'dead'"  # noqa: S608 - our own names
+        return {row[0]: row[1] for row in unit.execute(sa.text(query))}
+
+
+def test_poison_in_every_column_of_every_table_stops_nothing_else(database: Database, tmp_path: Path) -> None:
+    """What comes after it is decided and delivered; what is due of it is set aside by its id, and named."""
+    planted = poison.plant(database, "sg", "poison")
+    assert {table for table, _, _ in planted} >= {"inbox_message", "payment", "outbox_message", "transition"}
+    config = settings(tmp_path, tick=0.01, handler="tests.integration.test_duties:take", database=database.url)
+    delivered.clear()
+    with serving(config, migrated=False, with_work=True) as served:
+        deliveries = [event(account) for account in ("sg", "sg", "bk", "ap")]
+        answers = [served.post(each) for each in deliveries]
+        wanted = [answer.json()["id"] for answer in answers]
+
+        def are_decided() -> bool:
+            with served.database.read() as unit:
+                found = inbox.get_many(unit, wanted)
+            return [each.status for each in found.values()] == ["decided"] * len(wanted)
+
+        eventually(are_decided, 30)
+        eventually(lambda: delivered.count("payment.paid") >= 2, 30)
+        aside = {(table, column) for table, column, _ in planted if table in ("inbox_message", "outbox_message")}
+
+        def not_set_aside() -> list[tuple[str, str]]:
+            words = " ".join(
+                [
+                    *(f"inbox_message {why}" for why in dead(served.database, "inbox_message", "reason").values()),
+                    *(
+                        f"outbox_message {why}"
+                        for why in dead(served.database, "outbox_message", "last_error").values()
+                    ),
+                ]
+            )
+            return [
+                (table, column)
+                for table, column in aside
+                if (table, column) not in poison.SELECTED_BY
+                and column not in UNREAD.get(table, ())
+                and f"{table} the row cannot be read: {column} " not in words
+            ]
+
+        give_up = time.monotonic() + 20
+        while not_set_aside() and time.monotonic() < give_up:
+            threading.Event().wait(0.1)
+        assert not_set_aside() == []
+        assert not failing_loops(served) & {"inbox", "outbox"}
+        told = served.request("GET", "/metrics").body.decode()
+        assert 'receipted_unreadable_rows_total{table="inbox_message"}' in told
+        assert 'receipted_unreadable_rows_total{table="inbox_message"} 0.0' not in told
+
+
+#: Columns that no loop reads of a row; a list, a timeline or the audit meets them.
+UNREAD = {
+    "inbox_message": {
+        *("delivery_key", "digest", "key_id", "last_error", "decision", "reason", "decided_at", "decision_digest"),
+        *("redeliveries", "last_redelivered_at", "scrubbed_at", "headers"),
+    },
+    "outbox_message": {"claim_token"},
+}
