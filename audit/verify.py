@@ -106,6 +106,7 @@ class Audit:
             except (ValueError, TypeError, LookupError) as broken:
                 self._fault("-", "-", f"rows cannot be read: {type(broken).__name__}")
             self._report.retained = {name: count for name, count in self._retained.missed.items() if count}
+            self._name_unreadable(unit)
         return self._report
 
     def _walk(self) -> None:
@@ -123,6 +124,12 @@ class Audit:
             for run, problem in self._retained.problems():
                 self._fault("retention_run", run, problem)
             self._report.retained = {name: count for name, count in self._retained.missed.items() if count}
+            self._name_unreadable(unit)
+
+    def _name_unreadable(self, unit: Unit) -> None:
+        """Rows that were left out since they cannot be read are faults, before those that follow from them."""
+        rows = {(each.table, each.row_id): each.words for each in unit.unreadable}
+        self._report.faults[:0] = [Fault(table, row, words) for (table, row), words in rows.items()]
 
     def _pages(self, read: Callable[[str], list[Row]]) -> Iterator[list[Row]]:
         after = ""

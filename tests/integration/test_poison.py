@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from audit.verify import Audit
 from storage import inbox
 from storage.engine import Database
 from tests.fakes import poison
@@ -77,6 +78,8 @@ def test_poison_in_every_column_of_every_table_stops_nothing_else(database: Data
         told = served.request("GET", "/metrics").body.decode()
         assert 'receipted_unreadable_rows_total{table="inbox_message"}' in told
         assert 'receipted_unreadable_rows_total{table="inbox_message"} 0.0' not in told
+    found = Audit(database, {}).run()
+    assert {fault.table for fault in found.faults} >= {"inbox_message", "payment", "outbox_message"}
 
 
 #: Columns that no loop reads of a row; a list, a timeline or the audit meets them.
