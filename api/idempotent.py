@@ -130,10 +130,20 @@ class Idempotency:
             await call.write(lambda unit: idempotency.sweep(unit, call.parts.clock()))
 
 
+#: Refusals that the next call may not meet: of credentials, of what is not there yet, of time and of pace, of a state
+#: that others change, and what is locked or comes too early.
+_PASSING: Final = frozenset({401, 403, 404, 408, 409, 423, 425, 429})
+
+
 def is_final(error: ServiceError) -> bool:
-    """Whether the same call would be refused for ever, so that the refusal is worth keeping."""
+    """Whether the same call would be refused for ever, so that the refusal is worth keeping.
+
+    Of conflicts only that of the reference itself: what it was used for first does not change.
+    """
     may_retry = error.retryable or bool(getattr(error, "may_retry", False)) or getattr(error, "is_ambiguous", False)
-    return 400 <= error.status < 500 and error.status not in (401, 403, 404, 408, 429) and not may_retry
+    if may_retry or not 400 <= error.status < 500:
+        return False
+    return error.is_for_ever or error.status not in _PASSING
 
 
 def digest_of(operation: Operation, call: Call) -> str:

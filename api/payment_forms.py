@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from api.reading import INTEGRAL, TEXT, WHOLE, Flag, Input, Instant, Listed, Name, Text
+from api.reading import INTEGRAL, TEXT, WHOLE, Flag, Input, Instant, Listed, Name, PaymentName
 from statemachine.money import MAX_MINOR
 from statemachine.phases import Phase
 
@@ -22,9 +22,7 @@ class CreateBody(Input):
         description="in whole minor units: 1000 is 10.00 USD, or 1000 JPY"
     )
     currency: Currency = Field(description="ISO 4217, such as USD")
-    reference: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TEXT)] = Field(
-        description="your own id of the payment; the same one never makes a second payment"
-    )
+    reference: PaymentName = Field(description="your own id of the payment; the same one never makes a second payment")
     kind: Name | None = Field(None, description="which of the provider's resources; its usual one where none is given")
     return_url: (
         Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^https?://[!-~]+$")] | None
@@ -38,7 +36,7 @@ class TrackBody(Input):
     """A payment that was not created here."""
 
     account: Name = Field(description="the account's name in the settings")
-    provider_ref: Text = Field(description="the provider's id of the payment")
+    provider_ref: PaymentName = Field(description="the provider's id of the payment")
     kind: Name | None = Field(None, description="which of the provider's resources; its usual one where none is given")
 
 
@@ -57,8 +55,8 @@ class PaymentsQuery(Listed):
     kind: Name | None = Field(None, description="of this kind")
     phase: Phase | None = Field(None, description="in this phase")
     state: Name | None = Field(None, description="in this state, as the provider names it")
-    reference: Text | None = Field(None, description="with this reference of yours")
-    provider_ref: Text | None = Field(None, description="with this id of the provider's")
+    reference: PaymentName | None = Field(None, description="with this reference of yours")
+    provider_ref: PaymentName | None = Field(None, description="with this id of the provider's")
     in_review: Flag | None = Field(None, description="those that a person must look at, or those that nobody must")
     currency: Currency | None = Field(None, description="in this currency")
     amount_from: Annotated[int, Field(ge=0, le=MAX_MINOR), WHOLE] | None = Field(

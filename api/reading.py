@@ -1,14 +1,26 @@
 """Takes a request's query and body apart by their models, and says in the one error shape what is wrong with them."""
 
+import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from starlette.datastructures import Headers
 
 from api.errors import InvalidRequest, NotJson
+from statemachine.names import MAX_NAME_CHARS, NAME_PATTERN, NAME_RULE, is_name
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -63,6 +75,13 @@ def _instant(value: Any) -> Any:
         return _FIRST if value.startswith("000") else _LAST
 
 
+def _payment_name(value: str) -> str:
+    """The rule of what is sent to a provider and read back from it."""
+    if not is_name(value):
+        raise ValueError(f"A name {NAME_RULE}")
+    return value
+
+
 def _id(value: Any) -> Any:
     if isinstance(value, str) and _ID.fullmatch(value):
         return value.lower()
@@ -79,6 +98,14 @@ Instant = Annotated[
 ]
 Id = Annotated[str, BeforeValidator(_id), WithJsonSchema({"type": "string", "format": "uuid"}, mode="validation")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=TEXT)]
+#: A reference of the merchant's, or a provider's id of a payment.
+PaymentName = Annotated[
+    str,
+    AfterValidator(_payment_name),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": NAME_PATTERN}, mode="validation"
+    ),
+]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=TEXT)]
 
 
@@ -142,10 +169,45 @@ def body_of(model: type[Model] | None, raw: bytes, headers: Headers) -> Model | 
         check_media_type(headers)
     if not raw.strip():
         raise InvalidRequest("a JSON object is needed as the body", code="missing_body")
+    check_json(raw)
     try:
         return model.model_validate_json(raw, strict=True)
     except ValidationError as fault:
         raise invalid(fault) from None
+
+
+def check_json(raw: bytes | str) -> None:
+    """Return for JSON that every reader reads alike; raises InvalidRequest.
+
+    A name that is given twice in one object means one thing to one parser and another to the next, and so does a number
+    that JSON has not: NaN, Infinity, and what is too large for a float.
+    """
+    try:
+        text = raw.decode() if isinstance(raw, bytes) else raw
+        json.loads(text, object_pairs_hook=_once_each, parse_float=_finite, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # broken UTF-8, and more digits than Python reads, are ValueErrors
+        raise InvalidRequest("the body is not JSON", code="invalid_json") from None
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise InvalidRequest(
+                "a name is given more than once in one object", param=name[:_LONGEST_PARAM], code="repeated_field"
+            )
+        seen.add(name)
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError("out of range")
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def invalid(fault: ValidationError) -> InvalidRequest:

@@ -36,7 +36,7 @@ WITH_PROVIDER: Final = {
     404: "no such account or payment, here or at the provider",
     409: "it contradicts what is known, here or at the provider",
     422: "it makes no sense here, or the provider refuses it",
-    502: "the provider did not answer, or refuses our credentials",
+    502: "the provider did not answer, or not in a way that says anything, or refuses our credentials",
 }
 
 #: Of those that may be repeated under a key.

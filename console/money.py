@@ -13,6 +13,7 @@ from console.errors import InvalidForm
 from console.figures import WAYS
 from console.page import Pages
 from console.parts import Parts
+from statemachine.names import is_line
 from statemachine.phases import Phase
 from storage import tallies
 from storage.ids import is_id
@@ -76,6 +77,6 @@ def _range(query: QueryParams) -> tuple[datetime, datetime]:
 
 def _word(query: QueryParams | dict[str, str], name: str) -> str:
     value = query.get(name, "")
-    if len(value) > _LONGEST or not value.isprintable():
+    if not is_line(value, _LONGEST):
         raise InvalidForm(f"{name} has at most {_LONGEST} characters", param=name)
     return value

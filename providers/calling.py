@@ -77,21 +77,37 @@ class Caller:
             answer = await self._send(method, path, content, headers)
         if 200 <= answer.status < 300:
             return answer
-        error = self._name_error(answer)
-        if answer.status == 429:
-            await self._transport.pause(error.retry_after or _PAUSE_ON_429)
-        raise error
+        error, is_limited = _named(answer, self._name_error), answer.status == 429
+        del answer  # the error outlives it, and nothing of what was refused is kept
+        try:
+            if is_limited:
+                await self._transport.pause(error.retry_after or _PAUSE_ON_429)
+            raise error
+        finally:
+            del error  # a frame that names the exception on its way through it is a cycle
 
     async def _send(self, method: str, path: str, content: bytes, headers: Headers) -> HttpAnswer:
         await self._transport.turn()
         try:
             authorization = await self._authorize(method, path, content)
         except ProviderError as error:
-            error.is_ambiguous = False  # the call itself has not been sent
+            error.is_ambiguous, error.is_unsent = False, True
             raise
         return await self._transport.send(
             method, self._base_url + path, headers={**headers, **authorization}, content=content
         )
+
+
+def _named(answer: HttpAnswer, name_error: Callable[[HttpAnswer], ProviderError]) -> ProviderError:
+    """The error that an answer stands for; what is neither success nor refusal says nothing of what was done."""
+    if answer.status >= 400:
+        return name_error(answer)
+    return ProviderError(
+        f"the provider answered {answer.status}, which is neither success nor refusal; it is not followed",
+        type="api_error",
+        http_status=answer.status,
+        is_ambiguous=True,
+    )
 
 
 def _retry_after(fault: Exception) -> bool | float:
@@ -144,7 +160,7 @@ class ClientCredentials:
             content=self._form,
         )
         if answer.status != 200:
-            error = self._name_error(answer)
+            error = _named(answer, self._name_error)
             if answer.status == 429:
                 await self._transport.pause(error.retry_after or _PAUSE_ON_429)
             raise error

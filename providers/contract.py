@@ -15,6 +15,7 @@ from providers import keepable
 from providers.errors import UnsupportedByProvider
 from providers.signing import KeyRing, Window
 from statemachine.lifecycle import Lifecycle
+from statemachine.names import is_kept, is_name
 from statemachine.observation import Observation
 from statemachine.phases import Source
 
@@ -61,7 +62,7 @@ class Statement(msgspec.Struct, frozen=True):
     body: bytes
     received_at: datetime
     kind: str | None = None  #: which kind was asked for, or which URL was used, where that is known
-    ref: str | None = None  #: provider_ref that was asked for, where we asked
+    ref: str | None = None  #: provider_ref that was asked for, or that a create call gave to what it creates
     http_status: int | None = None  #: of an answer to our own call
 
 
@@ -95,7 +96,7 @@ class Reading(msgspec.Struct, frozen=True):
             self._become(observations=tuple(map(_left, self.observations, kept)))
         if self.hints or self.note or self.unreadable:
             self._become(
-                hints=tuple(filter(keepable.is_name, self.hints)),
+                hints=tuple(filter(is_name, self.hints)),
                 note=keepable.words(self.note),
                 unreadable=keepable.words(self.unreadable),
             )
@@ -109,7 +110,8 @@ def _left(seen: Observation, kept: Observation | str) -> Observation:
     """What is left of one of several observations: ask about it, or where it has no id, park the page."""
     if isinstance(kept, Observation):
         return kept
-    kind, ref = (name if keepable.is_name(name) else None for name in (seen.kind, seen.provider_ref))
+    kind = seen.kind if seen.kind is not None and is_kept(seen.kind, keepable.MAX_WORD) else None
+    ref = seen.provider_ref if seen.provider_ref is not None and is_name(seen.provider_ref) else None
     return Observation(seen.source, kind=kind, provider_ref=ref, as_of=seen.as_of, note=f"unreadable: {kept}")
 
 
@@ -149,7 +151,7 @@ class Answer:
     body: bytes
     asked_at: datetime  #: when the request was sent; the answer is true of that instant or later
     kind: str
-    ref: str | None = None  #: what was asked about; None for a create
+    ref: str | None = None  #: what was asked about; of a create, the id where the merchant's reference is that
 
 
 @dataclass(frozen=True, slots=True)

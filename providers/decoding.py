@@ -1,5 +1,6 @@
 """Reading bytes that others wrote: JSON with exact numbers, bounded text, waiting times. No input is trusted."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,9 +13,13 @@ import msgspec
 from providers.keepable import MAX_TEXT, MAX_WORD
 from statemachine.errors import InvalidAmount
 from statemachine.money import to_minor
+from statemachine.names import is_name
 
 #: A provider that asks for a longer silence than a day is misread.
 _MAX_WAIT: Final = 86_400.0
+
+#: A currency whose minor unit is its major one: an amount in it is a count.
+UNDIVIDED: Final = "JPY"
 
 #: More digits than any amount has, and fewer than the decimal context would round away.
 _MAX_DIGITS: Final = 24
@@ -33,9 +38,12 @@ _decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def json_value(body: bytes) -> object:
-    """The JSON value with every fraction as an exact Decimal; raises Unreadable, and nothing else, for any bytes."""
+    """The JSON value with every fraction as an exact Decimal; raises Unreadable, and nothing else, for any bytes.
+
+    A byte order mark before it is passed over, as RFC 8259 permits.
+    """
     try:
-        return _decoder.decode(body)
+        return _decoder.decode(body.removeprefix(BOM_UTF8))
     except RecursionError:
         raise Unreadable("the body is nested too deeply") from None
     except (ValueError, ArithmeticError):  # msgspec's errors and a broken UTF-8 sequence are ValueErrors
@@ -50,11 +58,28 @@ def json_object(body: bytes) -> Mapping[str, object]:
     return value
 
 
-def word(value: object) -> str | None:
-    """The value when it is text that may serve as an id, a status or a reference; None otherwise.
+def name(value: object) -> str | None:
+    """The value when it is text that may name a payment: an id, a reference or an alias; None otherwise.
 
-    Text with control characters is none: a database may refuse it, and no provider means it.
+    The rule is that of the references that merchants may give, so that whatever is sent can be read back.
     """
+    return value if isinstance(value, str) and is_name(value) else None
+
+
+def name_asked(value: object, asked: str | None) -> str | None:
+    """The name in an answer to a call that named `asked`, which an echo that cannot be read or compared stands for.
+
+    None where there is no echo, or one of another type that does not spell the name.
+    """
+    told = name(value)
+    if asked is None or told is not None:
+        return told
+    is_spelt = isinstance(value, int) and not isinstance(value, bool) and fact(value) == asked
+    return asked if isinstance(value, str) or is_spelt else None
+
+
+def word(value: object) -> str | None:
+    """The value when it is printable text that may serve as a status or a code; None otherwise."""
     if isinstance(value, str) and 0 < len(value) <= MAX_WORD and value.isprintable():
         return value
     return None
@@ -85,7 +110,10 @@ def instant(value: object) -> datetime | None:
 
 
 def exact_minor(value: object, currency: str) -> int:
-    """The whole minor units of a decimal amount of major units; raises InvalidAmount where that is not exact."""
+    """The whole minor units of a decimal amount of major units, as text or as a JSON number; raises InvalidAmount.
+
+    See to_minor() for what is none: a provider's text is read no more kindly than anybody's.
+    """
     if isinstance(value, Decimal) and not value.is_finite():
         raise InvalidAmount("amount is out of range", param="amount")
     if isinstance(value, _AMOUNTS):
@@ -95,11 +123,8 @@ def exact_minor(value: object, currency: str) -> int:
 
 @lru_cache(maxsize=10_000, typed=True)
 def _exact_minor(value: int | Decimal | str, currency: str) -> int:
-    if isinstance(value, str) and len(value) <= 40:
-        try:
-            value = Decimal(value)
-        except ArithmeticError:
-            raise InvalidAmount("amount must be a decimal number", param="amount") from None
+    if isinstance(value, str):
+        return to_minor(value, currency)
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise InvalidAmount("amount must be a decimal number", param="amount")
     if isinstance(value, Decimal) and (not value.is_finite() or not _is_sane(value)):
@@ -107,6 +132,13 @@ def _exact_minor(value: int | Decimal | str, currency: str) -> int:
     if isinstance(value, int) and value.bit_length() > 64:
         raise InvalidAmount("amount is out of range", param="amount")
     return to_minor(value, currency)
+
+
+def whole_minor(value: object) -> int:
+    """The minor units that a JSON number states, whole however it is written; raises InvalidAmount for all else."""
+    if isinstance(value, str):
+        raise InvalidAmount("amount is no whole number of minor units", param="amount")
+    return exact_minor(value, UNDIVIDED)
 
 
 def _is_sane(value: Decimal) -> bool:
@@ -142,13 +174,13 @@ def says_live(*objects: Mapping[str, object]) -> bool | None:
 
 
 def words_under(value: object, is_wanted: Callable[[str, str], bool], limit: int = 20) -> tuple[str, ...]:
-    """The distinct texts at any depth of a JSON value that are wanted, by the key they stand under; at most `limit`.
+    """The distinct names at any depth of a JSON value that are wanted, by the key they stand under; at most `limit`.
 
     Texts in a list stand under the list's own key. Visits at most 10,000 values, without recursion.
     """
     found: dict[str, None] = {}
     for key, item in _walk(value, 10_000):
-        text = word(item)
+        text = name(item)
         if text is not None and is_wanted(key, text):
             found[text] = None
             if len(found) == limit:

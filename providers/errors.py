@@ -51,6 +51,7 @@ class ProviderError(ServiceError):
         may_retry: bool = False,
         retry_after: float | None = None,
         is_ambiguous: bool = False,
+        is_unsent: bool = False,
         created_ref: str | None = None,
     ) -> None:
         provider_code = keepable.words(provider_code, keepable.MAX_WORD) if provider_code else None
@@ -61,6 +62,7 @@ class ProviderError(ServiceError):
         self.may_retry = may_retry  #: whether the same call may be sent again
         self.retry_after = retry_after  #: seconds to wait first, where the provider says so; None: back off
         self.is_ambiguous = is_ambiguous  #: the provider may have done what we asked for
+        self.is_unsent = is_unsent  #: the call never left, whatever else was answered: nothing was done
         self.created_ref = created_ref  #: the id of what was created although the call failed in part
 
 

@@ -1,6 +1,8 @@
 """One way to talk to a provider over HTTPS: paced, bounded, never redirected; failures become ProviderError."""
 
 import ipaddress
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -8,27 +10,59 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from providers import keepable
 from providers.contract import HttpAnswer, Pace
 from providers.errors import AnswerTooLarge, InsecureUrl, ProviderError
 
+#: Control characters, white space of every kind, halves of surrogate pairs, and what browsers read as a slash.
+_MISREAD: Final = re.compile("[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff\\\\\\s]")
+
+#: Bytes of a 2xx answer, unpacked; a larger one is refused.
 MAX_ANSWER: Final = 1 << 20
 
-#: End of the name of the step after which a request is on its way.
-_HEAD_SENT: Final = ".send_request_headers.complete"
+#: Bytes that are read of any other answer: more than any error needs to say why.
+MAX_REFUSAL_BYTES: Final = 1 << 16
+
+#: What our requests take. Others are refused, since nothing bounds what they unpack to.
+_ENCODINGS: Final = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}
+
+#: Faults of a request that cannot be written as HTTP, such as one with a line break in a header.
+_UNSENDABLE: Final = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError)
 
 
-def require_https(url: str, *, allow_loopback: bool = False) -> str:
-    """The URL itself when it is HTTPS (or, in development, on loopback); raises InsecureUrl otherwise."""
+def require_https(url: str, *, allow_loopback: bool = False, param: str = "url") -> str:
+    """The URL itself when it is HTTPS (or, in development, on loopback); raises InsecureUrl otherwise.
+
+    White space, control characters and backslashes make it none: parsers leave them out, or take them for slashes.
+    """
+    parts = _parts_of(url)
+    if parts is not None:
+        scheme, host = parts
+        if scheme == "https" or (allow_loopback and scheme == "http" and is_loopback(host)):
+            return url
+    raise InsecureUrl("the URL must be https:// with a host and without credentials", param=param)
+
+
+def page_url(value: object, *, allow_loopback: bool = False) -> str | None:
+    """The text in a provider's answer as a page that a payer may be sent to; None for anything else."""
+    if not isinstance(value, str) or len(value) > keepable.MAX_TEXT:
+        return None
+    try:
+        return require_https(value, allow_loopback=allow_loopback)
+    except InsecureUrl:
+        return None
+
+
+def _parts_of(url: str) -> tuple[str, str] | None:
+    """Scheme and host, where every parser finds the same ones; None where there is no host, or a user."""
+    if _MISREAD.search(url):
+        return None
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host, _ = parts.hostname, parts.port
     except ValueError:
-        parts, host = urlsplit(""), ""
-    if parts.scheme == "https" and host and not parts.username:
-        return url
-    if allow_loopback and parts.scheme == "http" and is_loopback(host):
-        return url
-    raise InsecureUrl("the URL must be https:// with a host and without credentials", param="url")
+        return None
+    return (parts.scheme, host) if host and "@" not in parts.netloc else None
 
 
 def is_loopback(host: str) -> bool:
@@ -64,38 +98,50 @@ class HttpTransport:
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
         """The answer, whatever its status; raises ProviderError where there is none.
 
-        A failure before the request can have left is not ambiguous, and retryable unless the request itself cannot be
-        sent; any later one is ambiguous. Raises AnswerTooLarge where the answer is larger than 1 MiB.
+        A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous. A request
+        that cannot be written as HTTP is neither: it was not sent, and never will be. Raises AnswerTooLarge where a 2xx
+        is larger than 1 MiB; of any other answer the beginning is returned. Nothing of what was refused is kept.
         """
         require_https(url, allow_loopback=self._allow_loopback_http)
+        answered = await self._answer(method, url, headers, content)
+        try:
+            if isinstance(answered, ProviderError):
+                raise answered
+            return answered
+        finally:
+            del answered  # a frame that names the exception on its way through it is a cycle
+
+    async def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes
+    ) -> HttpAnswer | ProviderError:
+        """The answer, or the error that is to be raised, which refers to nothing that was read."""
         sent_at = self._clock()
-        body = bytearray()
-        steps: list[str] = []
+        is_sent = False
 
         async def on_progress(step: str, about: dict[str, Any]) -> None:
-            steps.append(step)
+            nonlocal is_sent
+            is_sent = is_sent or step.endswith(".send_request_headers.complete")
             await self._on_progress(step, about)
 
         try:
             async with self._client.stream(
-                method, url, headers=dict(headers), content=content, extensions={"trace": on_progress}
+                method,
+                url,
+                headers={"accept-encoding": "gzip", **headers},
+                content=content,
+                extensions={"trace": on_progress},
             ) as answer:
-                async for chunk in answer.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER:
-                        raise AnswerTooLarge("the provider's answer is too large", is_ambiguous=True)
+                body = await _body_of(answer)
+                lower = {name.lower(): value for name, value in answer.headers.items()}
+                return body if isinstance(body, ProviderError) else HttpAnswer(answer.status_code, lower, body, sent_at)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as fault:
-            raise ProviderError(f"the provider cannot be reached ({type(fault).__name__})", may_retry=True) from fault
-        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError) as fault:
-            # such as a line break in a key: refused by our own library, and never by the provider
-            is_sent = any(step.endswith(_HEAD_SENT) for step in steps)
-            raise ProviderError(f"the request cannot be sent ({type(fault).__name__})", is_ambiguous=is_sent) from fault
-        except httpx2.HTTPError as fault:
-            raise ProviderError(
-                f"the provider did not answer ({type(fault).__name__})", may_retry=True, is_ambiguous=True
-            ) from fault
-        lower = {name.lower(): value for name, value in answer.headers.items()}
-        return HttpAnswer(answer.status_code, lower, bytes(body), sent_at)
+            return ProviderError(f"the provider cannot be reached ({type(fault).__name__})", may_retry=True)
+        except (httpx2.HTTPError, *_UNSENDABLE) as fault:
+            name = type(fault).__name__
+            if isinstance(fault, _UNSENDABLE) and not is_sent:
+                words = f"nothing was sent: the request cannot be written as HTTP ({name})"
+                return ProviderError(words, provider_code="unsendable", is_unsent=True)
+            return ProviderError(f"the provider did not answer ({name})", may_retry=True, is_ambiguous=True)
 
     async def pause(self, seconds: float) -> None:
         """Nobody may send for this account for so long: the provider said so."""
@@ -105,3 +151,34 @@ class HttpTransport:
         # Connecting has taken its time by now, and the next thing to happen is the request's first byte.
         if step.endswith(".send_request_headers.started") and about["request"].method != b"CONNECT":
             await self._pace.leave()
+
+
+async def _body_of(answer: httpx2.Response) -> bytes | ProviderError:
+    """What the answer says, up to the bound and read no further, or why that cannot be taken."""
+    is_success = 200 <= answer.status_code < 300
+    bound = MAX_ANSWER if is_success else MAX_REFUSAL_BYTES
+    encoding = answer.headers.get("content-encoding", "").strip().lower()
+    if encoding not in _ENCODINGS:
+        return _untaken("is in an encoding that was not asked for", is_success=is_success)
+    window_bits = _ENCODINGS[encoding]
+    unpacker = None if window_bits is None else zlib.decompressobj(window_bits)
+    body = bytearray()
+    async for chunk in answer.aiter_raw():
+        try:
+            body += chunk if unpacker is None else unpacker.decompress(chunk, bound + 1 - len(body))
+        except zlib.error:
+            return _untaken("cannot be unpacked", is_success=is_success)
+        if len(body) > bound:
+            return (
+                AnswerTooLarge("the provider's answer is too large", is_ambiguous=True)
+                if is_success
+                else bytes(body[:bound])
+            )
+    if unpacker is not None and body and not unpacker.eof:
+        return _untaken("cannot be unpacked", is_success=is_success)
+    return bytes(body)
+
+
+def _untaken(why: str, *, is_success: bool) -> bytes | ProviderError:
+    """Of a refusal its status says enough; a success that says nothing is no answer."""
+    return ProviderError(f"the provider's answer {why}", is_ambiguous=True) if is_success else b""

@@ -13,10 +13,11 @@ from typing import Final
 from msgspec.structs import replace
 
 from statemachine.money import MAX_MINOR
+from statemachine.names import MAX_NAME_CHARS, is_kept, is_name
 from statemachine.observation import Observation
 
 #: A longer id, status or reference is no provider's.
-MAX_WORD: Final = 200
+MAX_WORD: Final = MAX_NAME_CHARS
 
 #: A longer text is not worth keeping beside the bytes that it came from.
 MAX_TEXT: Final = 2000
@@ -25,15 +26,11 @@ MAX_TEXT: Final = 2000
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 2999
 
+_CURRENCY: Final = re.compile("[A-Za-z]{3}")
 _MAX_KIND: Final = 32  #: as wide as the column
 _CUT: Final = "…"
 _UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT: Final = "\ufffd"
-
-
-def is_name(text: str | None, longest: int = MAX_WORD) -> bool:
-    """Whether the text can be kept as it is, so that it still names what it named; nothing said is kept too."""
-    return text is None or (len(text) <= longest and _UNKEEPABLE.search(text) is None)
 
 
 def words(text: str, longest: int = MAX_TEXT) -> str:
@@ -45,7 +42,7 @@ def words(text: str, longest: int = MAX_TEXT) -> str:
 
 def key(text: str) -> str:
     """The delivery key if it can be kept; else a digest of it, so that equal keys stay equal and others different."""
-    if text and is_name(text):
+    if text and is_kept(text, MAX_WORD):
         return text
     return "key-sha256:" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -53,16 +50,18 @@ def key(text: str) -> str:
 def observation(seen: Observation) -> Observation | str:
     """The observation as it can be kept, or why it cannot: a name, a state or money that nobody can keep as said.
 
-    A reference or an alias that cannot be kept is left out: it names no payment of ours. So is an instant at which
-    nothing happens: it orders nothing, and no question is planned by it.
+    A reference or an alias that is no name (statemachine/names.py) is left out: it names no payment of ours. So is an
+    instant at which nothing happens: it orders nothing, and no question is planned by it.
     """
     if _is_plain(seen):
         return seen
     if why := _unkeepable(seen):
         return why
     changes: dict[str, object] = {
-        name: None for name in ("reference", "alias", "actor") if not is_name(getattr(seen, name))
+        name: None for name in ("reference", "alias") if not _is_name_or_unsaid(getattr(seen, name))
     }
+    if not _is_kept_or_unsaid(seen.actor):
+        changes["actor"] = None
     changes |= {name: None for name in ("as_of", "expires_at") if not _is_moment(getattr(seen, name))}
     for name in ("failure_reason", "note"):
         told = getattr(seen, name)
@@ -79,7 +78,9 @@ def _is_plain(seen: Observation) -> bool:
         return False
     if seen.captured_minor is not None or seen.refunded_minor is not None:
         return False
-    if len(seen.kind or "") > _MAX_KIND or len(seen.currency or "") > 3:
+    if len(seen.kind or "") > _MAX_KIND:
+        return False
+    if seen.currency is not None and _CURRENCY.fullmatch(seen.currency) is None:
         return False
     if not _is_moment(seen.as_of) or not _is_moment(seen.expires_at):
         return False
@@ -91,17 +92,18 @@ def _is_plain(seen: Observation) -> bool:
     if len(words) > MAX_WORD or len(names) > MAX_WORD or len(texts) > MAX_TEXT:
         return False
     said = words + names + texts
-    return said.isascii() and "\0" not in said
+    is_plain = said.isascii() and "\0" not in said
+    return is_plain and all(map(_is_name_or_unsaid, (seen.provider_ref, seen.reference, seen.alias)))
 
 
 def _unkeepable(seen: Observation) -> str:
-    if not is_name(seen.kind, _MAX_KIND):
+    if not _is_kept_or_unsaid(seen.kind, _MAX_KIND):
         return "the kind is no word that can be kept"
-    if not is_name(seen.provider_ref):
-        return "the id is no word that can be kept"
-    if not is_name(seen.status):
+    if not _is_name_or_unsaid(seen.provider_ref):
+        return "the id is no name of a payment"
+    if not _is_kept_or_unsaid(seen.status):
         return "the status is no word that can be kept"
-    if not is_name(seen.currency, 3):
+    if seen.currency is not None and _CURRENCY.fullmatch(seen.currency) is None:
         return "the currency is no code of three letters"
     for amount in (seen.amount_minor, seen.captured_minor, seen.refunded_minor):
         if amount is not None and abs(amount) > MAX_MINOR:
@@ -113,8 +115,16 @@ def _is_moment(told: datetime | None) -> bool:
     return told is None or _FIRST_YEAR <= told.year <= _LAST_YEAR
 
 
+def _is_name_or_unsaid(text: str | None) -> bool:
+    return text is None or is_name(text)
+
+
+def _is_kept_or_unsaid(text: str | None, max_chars: int = MAX_WORD) -> bool:
+    return text is None or is_kept(text, max_chars)
+
+
 def _is_kept(name: str, value: str | None) -> bool:
-    return is_name(name) and is_name(value, MAX_TEXT)
+    return is_kept(name, MAX_WORD) and _is_kept_or_unsaid(value, MAX_TEXT)
 
 
 def _facts(facts: Mapping[str, str | None]) -> dict[str, str | None]:

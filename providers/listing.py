@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from providers.contract import Answer, HttpAnswer, Page, Statement
-from providers.decoding import Unreadable, word
+from providers.decoding import Unreadable, name
 from providers.errors import AnswerTooLarge, ProviderError
 from providers.http import MAX_ANSWER
 from statemachine.errors import InvalidAmount
@@ -53,14 +53,14 @@ def last_id(things: Sequence[object]) -> str | None:
 
 def id_of(thing: object) -> str | None:
     """The thing's `id`, where it is an object with a readable one."""
-    return word(thing.get("id")) if isinstance(thing, dict) else None
+    return name(thing.get("id")) if isinstance(thing, dict) else None
 
 
-def things_in(value: object, name: str = "data") -> list[object]:
+def things_in(value: object, field: str = "data") -> list[object]:
     """The list of that name in a page's envelope; raises Unreadable for any other shape, or far too many things."""
-    things = value.get(name) if isinstance(value, dict) else None
+    things = value.get(field) if isinstance(value, dict) else None
     if not isinstance(things, list):
-        raise Unreadable(f"the page has no list named {name}")
+        raise Unreadable(f"the page has no list named {field}")
     if len(things) > MAX_THINGS:
         raise Unreadable(f"the page holds more than {MAX_THINGS} things")
     return things

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from poller.ask import Poller
 from providers.errors import ProviderError
-from receipted.errors import StillApplying
+from receipted.errors import AnswerUnclear, StillApplying
 from receipted.wiring import Service
 from statemachine import statements
 from statemachine.errors import ServiceError
@@ -86,11 +86,19 @@ class Applying:
         self._service.traces.unanswered(source, payment.account, payment.id, error, began_at)
         http_status = error.http_status if isinstance(error, ProviderError) else None
         is_refusal = http_status is None or (400 <= http_status < 500 and http_status not in _NO_REFUSAL)
-        is_ambiguous = is_in_doubt or not is_refusal or (isinstance(error, ProviderError) and error.is_ambiguous)
+        is_ambiguous = is_in_doubt or not is_refusal
+        if isinstance(error, ProviderError):
+            is_ambiguous = is_in_doubt or error.is_ambiguous or not (is_refusal or error.is_unsent)
         failed = statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
         key = f"{source.value}:{new_id()}"
         await self.apply(self.ours(payment.account, source, key, statements.encode(failed), payment.id))
         return failed
+
+    @staticmethod
+    def check_readable(message: InboxMessage) -> None:
+        """Return where the answer that this message keeps said something; raises AnswerUnclear."""
+        if message.outcomes and message.outcomes[-1].get("unreadable"):
+            raise AnswerUnclear(f"{message.reason}; the answer is kept as inbox message {message.id}")
 
     def message(self, message_id: str) -> InboxMessage:
         """The inbox message as it is; raises NotFound. Reads storage, so call it in a thread."""

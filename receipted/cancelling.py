@@ -9,11 +9,11 @@ from poller.ask import answer_message
 from providers.contract import Client
 from providers.errors import ProviderError
 from receipted.applying import Applying
-from receipted.errors import CancelNotSent, CancelUnanswered, InvalidCommand, UnknownAccountName
+from receipted.errors import AnswerUnclear, CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
 from receipted.wiring import Service
 from statemachine.phases import Outcome, Phase, Source
 from storage import payments
-from storage.tables import Payment
+from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
 
 #: Only from here can a payment still be cancelled, or still be paid.
@@ -46,7 +46,7 @@ class Cancelling:
         client.check_cancel(payment.kind)
         ref = payment.provider_ref
         if ref is None:
-            raise InvalidCommand("the provider has not named this payment yet", param="payment")
+            raise NotNamedYet
         payment = await self._asked_first(payment)
         if has_ended(payment):
             return payment
@@ -57,9 +57,22 @@ class Cancelling:
         except ProviderError as error:
             return await self._without_answer(payment, error, began_at)
         message = answer_message(payment.account, Source.CANCEL, answer, payment.id, self._service.clock())
-        await self._applying.apply(message)
+        applied = await self._applying.apply(message)
         payment = await self._applying.payment(payment_id)
-        return payment if has_ended(payment) else await self._asked_again(payment)  # taken, and not told what it is now
+        if has_ended(payment):
+            return payment
+        payment = await self._asked_again(payment)  # taken, and not told what it is now
+        if not has_ended(payment):
+            self._check_clear(applied, payment)
+        return payment
+
+    def _check_clear(self, answer: InboxMessage, payment: Payment) -> None:
+        """Return where the answer to the cancel call said something; raises CancelUnanswered."""
+        try:
+            self._applying.check_readable(answer)
+        except AnswerUnclear as unclear:
+            words = f"{unclear.message}; the provider, asked again, says {payment.state}"
+            raise CancelUnanswered(words) from unclear
 
     async def _asked_first(self, payment: Payment) -> Payment:
         """The payment as the provider has it before anything is sent; raises CancelNotSent where that is not known."""
@@ -95,8 +108,8 @@ class Cancelling:
     async def _asked_again(self, payment: Payment) -> Payment:
         """The payment as the provider has it after the call; else CancelUnanswered, and a question is due at once."""
         try:
-            await self._applying.ask(payment.id)
-        except ProviderError as silence:
+            self._applying.check_readable(await self._applying.ask(payment.id))
+        except (ProviderError, AnswerUnclear) as silence:
             await self._ask_in(payment, timedelta(0))
             words = "the cancel call may have been heard, and the provider cannot be asked now"
             raise CancelUnanswered(f"{words} ({silence.message})") from silence

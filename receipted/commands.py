@@ -4,25 +4,32 @@ import asyncio
 from collections.abc import Mapping
 
 from poller.ask import answer_message
-from providers import keepable
 from providers.contract import Client, CreateRequest
+from providers.errors import ProviderError
+from providers.http import require_https
 from receipted.applying import Applying
 from receipted.cancelling import Cancelling
-from receipted.errors import CreateUnanswered, InvalidCommand, ReferenceConflict, StillApplying, UnknownAccountName
+from receipted.errors import (
+    AnswerUnclear,
+    CreateUnanswered,
+    InvalidCommand,
+    NotNamedYet,
+    ReferenceConflict,
+    StillApplying,
+    UnknownAccountName,
+)
 from receipted.wiring import Service, WiredAccount
 from receiver.tokens import About
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
+from statemachine.names import NAME_RULE, is_kept, is_name
 from statemachine.phases import Source
 from storage import inbox, operators, outbox
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
-
-#: The inbox's key of a wish holds the reference and the kind.
-_LONGEST_REFERENCE = 200
 
 _LONGEST_TEXT = 2000
 _LONGEST_NAME = 128  #: of a person; as wide as the columns
@@ -52,16 +59,17 @@ class Commands:
 
         The wish is recorded before the provider is called, and the answer after. Raises ProviderError when the
         provider refused or did not answer (the payment is kept, needing review where the outcome is unknown),
-        ReferenceConflict, and CreateUnanswered where a repeat might pay twice.
+        AnswerUnclear where the answer names no payment (it needs review), ReferenceConflict, InsecureUrl for a
+        `return_url` that no payer may be sent to, and CreateUnanswered where a repeat might pay twice.
         """
         kind = self._kind(account, kind)
         currency = currency_code(currency)
         if amount_minor <= 0:
             raise InvalidCommand("a payment needs a positive amount", param="amount")
-        if not reference:
-            raise InvalidCommand("a payment needs a reference", param="reference")
-        _kept("reference", reference, _LONGEST_REFERENCE)
-        _kept("return_url", return_url or "", _LONGEST_TEXT)
+        _check_name("reference", reference)
+        if return_url is not None:
+            _kept("return_url", return_url, _LONGEST_TEXT)
+            require_https(return_url, allow_loopback=self._service.settings.service.development, param="return_url")
         client = self._clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)
@@ -77,26 +85,42 @@ class Commands:
             raise  # the account's turn could not be had, so nothing was sent, and nothing can be recorded
         except ServiceError as error:
             # A refused repeat says nothing about an earlier call that has left no answer.
-            await self._applying.call_failed(payment, Source.CREATE, error, began_at, is_in_doubt=is_unanswered)
+            failed = await self._applying.call_failed(
+                payment, Source.CREATE, error, began_at, is_in_doubt=is_unanswered
+            )
+            if isinstance(error, ProviderError):
+                error.is_ambiguous = failed.is_ambiguous
             raise
         message = answer_message(account, Source.CREATE, answer, payment.id, self._service.clock())
-        await self._applying.apply(message)
-        return await self.get(payment.id)
+        applied = await self._applying.apply(message)
+        made = await self.get(payment.id)
+        if made.provider_ref is None and made.state in (None, NOT_CREATED):
+            raise AnswerUnclear(f"{applied.reason}; the answer is kept as inbox message {applied.id}")
+        return made
 
     async def track(self, account: str, ref: str, kind: str | None = None) -> Payment:
-        """The provider's payment is known here as the provider describes it now; raises ProviderError."""
+        """The provider's payment is known here as the provider describes it now.
+
+        Raises ProviderError, and AnswerUnclear where its answer says nothing.
+        """
         kind = self._kind(account, kind)
-        _kept("ref", ref, _LONGEST_REFERENCE)
+        _check_name("ref", ref)
         answer = await self._clients[account].fetch(kind, ref)
         message = answer_message(account, Source.POLL, answer, None, self._service.clock())
         applied = await self._applying.apply(message)
+        self._applying.check_readable(applied)
         if applied.payment_id is None:
             raise InvalidCommand(f"the provider's answer is about no payment: {applied.reason}")
         return await self.get(applied.payment_id)
 
     async def refresh(self, payment_id: str) -> Payment:
-        """The provider was asked just now and its answer is applied; raises ProviderError."""
-        await self._applying.ask(payment_id)
+        """The provider was asked just now and its answer is applied.
+
+        Raises ProviderError, NotNamedYet, and AnswerUnclear where the answer says nothing.
+        """
+        if (await self.get(payment_id)).provider_ref is None:
+            raise NotNamedYet
+        self._applying.check_readable(await self._applying.ask(payment_id))
         return await self.get(payment_id)
 
     async def cancel(self, payment_id: str) -> Payment:
@@ -241,9 +265,15 @@ class Commands:
         return redriven
 
 
+def _check_name(param: str, text: str) -> None:
+    """Return for what may name a payment, so that it can be read back; raises InvalidCommand."""
+    if not is_name(text):
+        raise InvalidCommand(f"{param} {NAME_RULE}", param=param)
+
+
 def _kept(param: str, text: str, longest: int) -> None:
     """Return for what every database keeps as it is; raises InvalidCommand."""
-    if not keepable.is_name(text, longest):
+    if not is_kept(text, longest):
         raise InvalidCommand(f"{param} has at most {longest} characters, and no NUL", param=param)
 
 

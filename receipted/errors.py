@@ -52,6 +52,16 @@ class ReferenceConflict(ServiceError):
     type = "conflict_error"
     code = "idempotency_key_conflict"
     status = 409
+    is_for_ever: ClassVar[bool] = True
+
+
+class NotNamedYet(ServiceError):
+    """The provider has not named this payment yet, so it cannot be asked about it; call again later."""
+
+    type = "conflict_error"
+    code = "not_named_yet"
+    status = 409
+    retryable: ClassVar[bool] = True
 
 
 class CreateUnanswered(ServiceError):
@@ -60,6 +70,15 @@ class CreateUnanswered(ServiceError):
     type = "conflict_error"
     code = "create_outcome_unknown"
     status = 409
+    retryable: ClassVar[bool] = True
+
+
+class AnswerUnclear(ServiceError):
+    """The provider answered, and the answer says nothing to us; it is kept, and what it is about stays as it was."""
+
+    code = "answer_unclear"
+    status = 502
+    retryable: ClassVar[bool] = True
 
 
 class CancelNotSent(ServiceError):

@@ -52,7 +52,9 @@ def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now
     observation = as_refund(lifecycle, observation)
     status = observation.status
     if status is None:
-        decision = Decision(Outcome.UNCHANGED, "exists at the provider, state not told", ask=True)
+        # An answer to a question that says nothing is not asked for again at once: it would be given for ever.
+        is_asked = observation.source is not Source.POLL
+        decision = Decision(Outcome.UNCHANGED, "exists at the provider, state not told", ask=is_asked)
         return _checked(lifecycle, payment, observation, decision)
     if not lifecycle.knows(status):
         words = f"{status!r} is not a state that {lifecycle.name} is known to have"

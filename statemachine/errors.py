@@ -39,6 +39,7 @@ class ServiceError(Exception):
     code: str = "internal"  #: for machines; stable
     status: int = 500  #: the HTTP status that this becomes at our edge
     retryable: ClassVar[bool] = False  #: whether the same call may succeed later, unchanged
+    is_for_ever: ClassVar[bool] = False  #: whether nothing that happens later can change the refusal
 
     def __init__(self, message: str | None = None, *, param: str | None = None, code: str | None = None) -> None:
         doc = (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]

@@ -1,7 +1,9 @@
 """Money is a whole number of minor units and an ISO 4217 currency; never a float."""
 
+import re
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from functools import lru_cache
+from typing import Final
 
 from statemachine.errors import InvalidAmount
 
@@ -22,13 +24,23 @@ MAX_MINOR = 10**15
 _EXACT = Context(prec=60, traps=[InvalidOperation, Overflow, Inexact])
 
 
+#: What an amount looks like where it is text: Python's own reading of numbers takes far more, such as 1_000, 1e3, +5,
+#: white space and the digits of every script.
+_AMOUNT: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+#: More characters than any amount has.
+_MAX_AMOUNT_CHARS: Final = 40
+
+#: Checked before the case is changed, which makes ASCII of some letters that are none.
+_CURRENCY: Final = re.compile("[A-Za-z]{3}")
+
+
 @lru_cache(maxsize=1000)
 def currency_code(value: str) -> str:
     """The upper-case ISO 4217 code; raises InvalidAmount for anything but three ASCII letters."""
-    code = value.strip().upper()
-    if len(code) != 3 or not code.isascii() or not code.isalpha():
+    if _CURRENCY.fullmatch(value) is None:
         raise InvalidAmount("currency must be a three-letter ISO 4217 code", param="currency", code="invalid_currency")
-    return code
+    return value.upper()
 
 
 def exponent(currency: str) -> int:
@@ -39,15 +51,20 @@ def exponent(currency: str) -> int:
 def to_minor(amount: str | int | Decimal, currency: str) -> int:
     """The exact number of minor units in a decimal amount of major units.
 
-    Raises InvalidAmount when the amount is no finite decimal, is finer than the minor unit, or is out of range:
-    a remainder is never rounded away.
+    Text is ASCII digits with at most one point between them: no sign, no exponent, no separators, no white space.
+    Raises InvalidAmount for any other, and when the amount is negative, no finite decimal, finer than the minor unit,
+    or out of range: a remainder is never rounded away.
     """
+    if isinstance(amount, str) and (len(amount) > _MAX_AMOUNT_CHARS or _AMOUNT.fullmatch(amount) is None):
+        raise InvalidAmount("amount must be a decimal number, such as 10.00", param="amount")
     try:
         scaled = Decimal(amount).scaleb(exponent(currency), _EXACT)
     except (ArithmeticError, ValueError, TypeError) as fault:
         raise InvalidAmount("amount must be a decimal number", param="amount") from fault
     if not scaled.is_finite() or abs(scaled) > MAX_MINOR:
         raise InvalidAmount("amount is out of range", param="amount")
+    if scaled < 0:
+        raise InvalidAmount("amount is negative", param="amount")
     minor = int(scaled)
     if minor != scaled:
         raise InvalidAmount(f"amount has more decimal places than {currency_code(currency)} allows", param="amount")

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, select
 
+from statemachine.names import is_line
 from storage.engine import Unit
 from storage.ids import WEBHOOK_PREFIX, is_id
 from storage.tables import (
@@ -36,14 +37,15 @@ def payment_ids(unit: Unit, words: str) -> list[str]:
     """Payments of that id, provider's name, alias or reference."""
     if not _is_kept(words):
         return []
-    found = {words.lower()} if is_id(words) else set()
+    found = set(whole_id(words))
     known = places(unit)
+    names = _spellings(words)
     for account in {account for account, _ in known}:
-        found |= _ids(unit, _payment.c.id, _payment.c.account == account, _payment.c.alias == words)
+        found |= _ids(unit, _payment.c.id, _payment.c.account == account, _payment.c.alias.in_(names))
     for account, kind in known:
         place = (_payment.c.account == account) & (_payment.c.kind == kind)
         for column in (_payment.c.provider_ref, _payment.c.reference):
-            found |= _ids(unit, _payment.c.id, place, column == words)
+            found |= _ids(unit, _payment.c.id, place, column.in_(names))
     return sorted(found, reverse=True)[:MOST]
 
 
@@ -61,12 +63,15 @@ def owed_ids(unit: Unit, words: str) -> list[str]:
 
 def action_ids(unit: Unit, words: str) -> list[str]:
     """What people did about the thing of that id."""
-    return sorted(_ids(unit, _action.c.id, _action.c.subject == words), reverse=True) if _is_kept(words) else []
+    if not _is_kept(words):
+        return []
+    return sorted(_ids(unit, _action.c.id, _action.c.subject.in_(_spellings(words))), reverse=True)
 
 
 def whole_id(words: str) -> list[str]:
     """The id that it is, or none."""
-    return [words.lower()] if is_id(words) else []
+    word = words.strip().lower()
+    return [word] if is_id(word) else []
 
 
 def places(unit: Unit) -> list[tuple[str, str]]:
@@ -106,7 +111,9 @@ def _delivered(unit: Unit, words: str) -> set[str]:
     return {
         each
         for account in _delivering(unit)
-        for each in _ids(unit, _known.c.message_id, _known.c.account == account, _known.c.delivery_key == words)
+        for each in _ids(
+            unit, _known.c.message_id, _known.c.account == account, _known.c.delivery_key.in_(_spellings(words))
+        )
     }
 
 
@@ -125,6 +132,11 @@ def _ids(unit: Unit, column: Any, *conditions: ColumnElement[bool]) -> set[str]:
     return {str(found) for found in unit.execute(select(column).where(*conditions).limit(MOST)).scalars()}
 
 
+def _spellings(words: str) -> list[str]:
+    """As it was typed and without the blanks around it: they may be the name's, or come of copying it."""
+    return sorted({words, words.strip()})
+
+
 def _is_kept(words: str) -> bool:
     """Whether a column may hold it at all: PostgreSQL refuses what no text may have, and so would say no more."""
-    return 0 < len(words) <= _LONGEST and "\x00" not in words and words.isprintable()
+    return bool(words) and is_line(words, _LONGEST)

@@ -36,5 +36,10 @@ def read(unit: Unit, payment_id: str) -> Story:
 
 
 def checkout_url(payment: Payment) -> str | None:
-    """Where the payer pays, as the provider's answer named it; None where there is no such page."""
-    return payment.facts.get("payment_link") or payment.facts.get("url")
+    """Where the payer pays, as the provider's answer named it; None where there is no such page.
+
+    What is kept from a time, or by a provider's code, that looked less closely is no page unless a browser gets it by
+    HTTP.
+    """
+    found = payment.facts.get("payment_link") or payment.facts.get("url")
+    return found if found is not None and found.startswith(("https://", "http://")) else None

@@ -94,21 +94,29 @@ class Ledger:
         self._keep(lifecycle, payment, decision, next_poll_at=self._next_poll(rules, payment, decision))
 
     def review(
-        self, rules: AccountRules, payment: Payment, review: Review, reason: str, *, point: str | None = None
+        self,
+        rules: AccountRules,
+        payment: Payment,
+        review: Review,
+        reason: str,
+        *,
+        point: str | None = None,
+        outcome: Outcome = Outcome.NOTED,
+        is_unreadable: bool = False,
     ) -> None:
         """Open a review that no observation asked for; one that stands already is kept.
 
         None is opened for a point that a person has accepted; the point is this very message where none is given.
         """
         point = point or self._point
-        decision = Decision(Outcome.NOTED, reason)
+        decision = Decision(outcome, reason)
         if point in (payment.accepted or ()):
             decision = replace(decision, reason=f"{reason}; accepted by a person before")
         elif payment.review is None:
             effects = (Effect.REVIEW_REQUIRED,)
             decision = replace(decision, effects=effects, review=review, disputed=(point,))
         lifecycle = rules.provider.lifecycles[payment.kind]
-        self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
+        self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at, is_unreadable=is_unreadable)
 
     def see_transfer(self, rules: AccountRules, payment: Payment) -> None:
         """Money came to the payment's address: on one that ended, or ends, without money a person must look."""
@@ -167,10 +175,11 @@ class Ledger:
         *,
         decision: Decision | None = None,
         owed: Mapping[str, Sequence[str]] = _NOTHING,
+        is_unreadable: bool = False,
     ) -> None:
         """Keep for the timeline what this message was decided to mean; the payment is kept as it is now.
 
-        `owed` are the ids of what was made owed, by effect.
+        `owed` are the ids of what was made owed, by effect; `is_unreadable`: the bytes say nothing to us.
         """
         entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._batch.moment}
         if payment is not None:
@@ -183,6 +192,8 @@ class Ledger:
                 entry["review"], entry["disputed"] = decision.review.value, list(decision.disputed)
             if decision.accepted is not None:
                 entry["accepted"] = list(decision.accepted)
+        if is_unreadable:
+            entry["unreadable"] = True
         if owed:
             entry["effects"] = list(owed)
             entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
@@ -270,7 +281,13 @@ class Ledger:
         return at
 
     def _keep(
-        self, lifecycle: Lifecycle, payment: Payment, decision: Decision, *, next_poll_at: datetime | None
+        self,
+        lifecycle: Lifecycle,
+        payment: Payment,
+        decision: Decision,
+        *,
+        next_poll_at: datetime | None,
+        is_unreadable: bool = False,
     ) -> None:
         closed = closed_by(decision, payment)
         if decision.review is not None:
@@ -300,7 +317,7 @@ class Ledger:
                 for effect in effects
                 if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason, closed))
             }
-        self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed)
+        self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed, is_unreadable=is_unreadable)
 
     def _owe(self, payment: Payment, effect: Effect, name: str, reason: str, closed: Closed | None) -> list[str]:
         """Ids of what is owed for the first time."""

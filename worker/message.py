@@ -27,6 +27,9 @@ _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED
 #: Where statements of our own come from; what comes in from outside is never one.
 _OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL})
 
+#: What a provider sends by itself.
+_FROM_OUTSIDE = frozenset({Source.WEBHOOK, Source.CALLBACK})
+
 _OUR_HEADER = ["content-type", statements.CONTENT_TYPE]
 _SOURCES = {source.value: source for source in Source}
 _PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
@@ -131,7 +134,11 @@ class Application:
     def _apply_reading(self, rules: AccountRules, reading: Reading) -> bool:
         """Whether the reading was applied; False where it should be read again shortly."""
         if reading.unreadable:
-            self._ledger.note(None, Outcome.PARKED, f"unreadable: {reading.unreadable}")
+            self._apply_unreadable(rules, reading.unreadable)
+            return True
+        is_create = self._message.source == Source.CREATE
+        if is_create and all(seen.provider_ref is None for seen in reading.observations):
+            self._apply_unreadable(rules, reading.note or "it names no payment")
             return True
         found: Payment | None = None
         if rules.adopts_unknown:
@@ -151,6 +158,36 @@ class Application:
         elif not reading.observations:
             self._ledger.note(None, Outcome.NOTED, reading.note or "nothing to decide")
         return True
+
+    def _apply_unreadable(self, rules: AccountRules, why: str) -> None:
+        """Park what is authentic and says nothing to us; it is a hint all the same, and stands where it belongs.
+
+        The provider is asked about the payment of the call or of the callback's URL, else about the account's newest
+        open payments. An answer to a question of ours asks for nothing: the next question has its time.
+        """
+        message, words = self._message, f"unreadable: {why}"
+        payment = None if message.about is None else self._batch.known(message.about)
+        if payment is None:
+            if message.source in _FROM_OUTSIDE:
+                count = self._batch.ask_account(message.account, _STILL_MOVING, self._settings.hint_asks)
+                words = f"{words}; the provider is asked about {count} payments"
+            self._ledger.note(None, Outcome.PARKED, words, is_unreadable=True)
+        elif message.source == Source.CREATE and payment.provider_ref is None and payment.state in (None, NOT_CREATED):
+            answered = f"the create call was answered with HTTP {message.http_status}, and the answer is {words}"
+            self._ledger.review(
+                rules,
+                payment,
+                Review.CREATE_UNKNOWN,
+                f"{answered}; the provider may hold a payment all the same",
+                outcome=Outcome.PARKED,
+                is_unreadable=True,
+            )
+        elif message.source in (Source.POLL, Source.LIST):
+            self._ledger.note(payment, Outcome.PARKED, words, is_unreadable=True)
+        else:
+            can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
+            self._ledger.note(payment, Outcome.PARKED, f"{words}; the provider {can_ask}", is_unreadable=True)
+            self._ask(payment)
 
     def _apply_observation(
         self, rules: AccountRules, observation: Observation, payment: Payment | None, *, is_sought: bool

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.datastructures import QueryParams
 
 from console.errors import InvalidForm
+from statemachine.names import is_line
 from storage.ids import is_id
 from storage.sifting import Place, Wanted
 
@@ -67,14 +68,24 @@ def read(query: QueryParams, choices: Sequence[Choice]) -> Asked:
     after = _text(query, "after") or None
     if after is not None and not is_id(after):
         raise InvalidForm("after is the id of a row", param="after")
-    return Asked(Wanted(equal, present, since, until), after, _text(query, "q"), given)
+    return Asked(Wanted(equal, present, since, until), after, _search(query), given)
 
 
 def _text(query: QueryParams, name: str) -> str:
-    value = query.get(name, "").strip()
-    if len(value) > _LONGEST or "\0" in value or not value.isprintable():
-        raise InvalidForm(f"{name} has at most {_LONGEST} characters, and none that cannot be printed", param=name)
+    return _line(query, name).strip()
+
+
+def _line(query: QueryParams, name: str) -> str:
+    """As it was typed: a blank at its end may be a name's."""
+    value = query.get(name, "")
+    if not is_line(value, _LONGEST):
+        raise InvalidForm(f"{name} is one line of at most {_LONGEST} characters", param=name)
     return value
+
+
+def _search(query: QueryParams) -> str:
+    words = _line(query, "q")
+    return words if words.strip() else ""
 
 
 def _instant(query: QueryParams, name: str, given: dict[str, str]) -> datetime | None:

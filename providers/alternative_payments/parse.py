@@ -6,19 +6,23 @@ from typing import Final, Literal
 from providers.alternative_payments.lifecycle import PAYMENT_REQUEST
 from providers.contract import Reading, Statement
 from providers.decoding import (
+    UNDIVIDED,
     Unreadable,
     exact_minor,
     fact,
     instant,
     json_object,
     json_value,
+    name,
+    name_asked,
     says_live,
     word,
     words_under,
 )
+from providers.http import page_url
 from providers.listing import Extent, extent, things_in
 from statemachine.errors import InvalidAmount
-from statemachine.money import currency_code, exponent
+from statemachine.money import currency_code
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, Source
 
@@ -30,10 +34,10 @@ _CURRENCY: Final = "USD"
 #: More names than a page of events can have; what named more would take the worker for too long.
 _MAX_HINTS: Final = 2000
 
-_FACTS: Final = ("url", "created_at", "paid_at", "expired_at", "cancelled_at")
+_FACTS: Final = ("created_at", "paid_at", "expired_at", "cancelled_at")
 
 
-def parse(statement: Statement, amount_unit: AmountUnit) -> Reading:
+def parse(statement: Statement, amount_unit: AmountUnit, *, allow_loopback: bool = False) -> Reading:
     """One observation from an answer, hints from a webhook, never an observation from a webhook; total on any bytes.
 
     A webhook is not signed and has no documented body: every text in it under `id`, `reference_id` or another `*_id`
@@ -47,7 +51,9 @@ def parse(statement: Statement, amount_unit: AmountUnit) -> Reading:
         if statement.source is Source.LIST:
             return _events(things_in(json_value(statement.body)))
         if statement.source in ANSWERS:
-            return Reading(observations=(_request(json_object(statement.body), statement, amount_unit),))
+            return Reading(
+                observations=(_request(json_object(statement.body), statement, amount_unit, allow_loopback),)
+            )
         return Reading(hints=words_under(json_value(statement.body), _is_id), hints_account=True)
     except (Unreadable, InvalidAmount) as fault:
         return Reading(unreadable=str(fault))
@@ -80,8 +86,10 @@ def _is_id(key: str, _text: str) -> bool:
     return key == "id" or key.endswith("_id")
 
 
-def _request(told: Mapping[str, object], statement: Statement, amount_unit: AmountUnit) -> Observation:
-    ref = word(told.get("id"))
+def _request(
+    told: Mapping[str, object], statement: Statement, amount_unit: AmountUnit, allow_loopback: bool
+) -> Observation:
+    ref = name_asked(told.get("id"), statement.ref)
     if ref is None:
         raise Unreadable("the payment request has no id")
     if statement.ref is not None and ref != statement.ref:
@@ -94,23 +102,24 @@ def _request(told: Mapping[str, object], statement: Statement, amount_unit: Amou
         raise Unreadable("the payment request's currency is no text")
     currency = currency_code(told_currency) if told_currency is not None else None
     amount = told.get("amount")
+    facts = {field: text for field in _FACTS if (text := fact(told.get(field))) is not None}
+    if (page := page_url(told.get("url"), allow_loopback=allow_loopback)) is not None:
+        facts["url"] = page
     return Observation(
         source=statement.source,
         kind=PAYMENT_REQUEST,
         provider_ref=ref,
-        reference=word(told.get("reference_id")),
+        reference=name(told.get("reference_id")),
         status=status,
         amount_minor=None if amount is None else _minor(amount, currency or _CURRENCY, amount_unit),
         currency=currency,
         is_live=says_live(told),
         as_of=statement.received_at,
         expires_at=instant(told.get("expires_at")),
-        facts={name: text for name in _FACTS if (text := fact(told.get(name))) is not None},
+        facts=facts,
     )
 
 
 def _minor(amount: object, currency: str, unit: AmountUnit) -> int:
-    if unit == "major":
-        return exact_minor(amount, currency)
     # A number of minor units is a decimal amount in a currency that has no places.
-    return exact_minor(amount, "JPY") if exponent(currency) else exact_minor(amount, currency)
+    return exact_minor(amount, currency if unit == "major" else UNDIVIDED)

@@ -54,7 +54,7 @@ class AlternativePayments(Provider):
 
     def parse(self, statement: Statement) -> Reading:
         """What an answer or a webhook means; see parse.parse."""
-        return parse.parse(statement, self.options.amount_unit)
+        return parse.parse(statement, self.options.amount_unit, allow_loopback=self.options.allow_loopback_http)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
         """A client with the account's `client_id` and `client_secret`; opens nothing until it is used."""

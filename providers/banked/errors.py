@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from providers.contract import HttpAnswer
-from providers.decoding import Unreadable, json_object, retry_after, word
+from providers.decoding import Unreadable, json_object, name, retry_after, word
 from providers.errors import ProviderError
 from providers.masking import masked_words
 from statemachine.errors import ErrorType, type_for_status
@@ -133,7 +133,7 @@ def created_ref(body: Mapping[str, object]) -> str | None:
     found = body.get("successes")
     for item in found if isinstance(found, list) else []:
         if isinstance(item, dict) and word(item.get("resource_type")) in {"payment", "payment_session", "payin"}:
-            ref = word(item.get("resource_id"))
+            ref = name(item.get("resource_id"))
             if ref is not None:
                 return ref
     return None

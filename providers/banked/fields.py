@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from providers.contract import Statement
-from providers.decoding import Unreadable, fact, word
-from providers.errors import InsecureUrl
-from providers.http import require_https
+from providers.decoding import Unreadable, fact, name_asked, whole_minor, word
+from providers.http import page_url
 from providers.masking import masked_words
 from statemachine.errors import InvalidAmount
-from statemachine.money import MAX_MINOR, currency_code
+from statemachine.money import currency_code
 
 #: The last word of an event, and the states in which a resource may be when that is announced.
 _FITTING: Final[Mapping[str, frozenset[str]]] = {
@@ -23,9 +22,9 @@ _FITTING: Final[Mapping[str, frozenset[str]]] = {
 
 def ref_of(body: Mapping[str, object], statement: Statement) -> str:
     """The resource's id; raises Unreadable where there is none, or another than was asked about."""
-    told = word(body.get("id"))
+    told = name_asked(body.get("id"), statement.ref)
     if told is None and body.get("id") is not None:
-        raise Unreadable("id is not text")
+        raise Unreadable("id is no name of a payment")
     if told is not None and statement.ref is not None and told != statement.ref:
         raise Unreadable("the answer is about another resource than was asked about")
     ref = told or statement.ref
@@ -37,21 +36,19 @@ def ref_of(body: Mapping[str, object], statement: Statement) -> str:
 def money_of(body: Mapping[str, object]) -> tuple[int | None, str | None]:
     """Minor units and currency, each if told; raises Unreadable for an amount that is no whole number of them."""
     amount, currency = body.get("amount"), body.get("currency")
-    if amount is not None and (isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= MAX_MINOR):
-        raise Unreadable("amount is no whole number of minor units")
     if currency is not None and not isinstance(currency, str):
         raise Unreadable("currency is not text")
     try:
         code = None if currency is None else currency_code(currency)
+        return None if amount is None else whole_minor(amount), code
     except InvalidAmount as fault:
         raise Unreadable(fault.message) from None
-    return amount, code
 
 
 def reason_of(value: object) -> str | None:
     """An error as Banked states it, text or object (its fields are not documented), as one masked line."""
     if isinstance(value, dict):
-        named = (word(value.get(name)) for name in ("code", "reason", "type", "title", "message"))
+        named = (word(value.get(field)) for field in ("code", "reason", "type", "title", "message"))
         value = next((text for text in named if text), "an error without a code")
     return masked_words(value) or None
 
@@ -70,9 +67,8 @@ def agreed(announced: str, state: str | None) -> str | None:
 
 def facts_of(body: Mapping[str, object], *, allow_loopback: bool = False) -> dict[str, str | None]:
     """What is worth keeping; `latest_error` is removed again where the provider resets it to null."""
-    url = fact(body.get("url") or body.get("checkout_url"))
     found = {
-        "payment_link": _page(url, allow_loopback),
+        "payment_link": page_url(body.get("url") or body.get("checkout_url"), allow_loopback=allow_loopback),
         "end_to_end_id": fact(body.get("end_to_end_id")),
         "sent_at": fact(body.get("sent_at")),
         "live": fact(body.get("live")),
@@ -82,11 +78,3 @@ def facts_of(body: Mapping[str, object], *, allow_loopback: bool = False) -> dic
     if "latest_error" in body:
         facts["latest_error"] = reason_of(body["latest_error"])
     return facts
-
-
-def _page(link: str | None, allow_loopback: bool) -> str | None:
-    """The link, if a payer may be sent there: nothing but an HTTPS page will do."""
-    try:
-        return link and require_https(link, allow_loopback=allow_loopback)
-    except InsecureUrl:
-        return None

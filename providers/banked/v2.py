@@ -5,7 +5,7 @@ from typing import Final
 
 from providers.banked.fields import agreed, facts_of, money_of, reason_of, ref_of
 from providers.contract import Statement
-from providers.decoding import Unreadable, says_live, word
+from providers.decoding import Unreadable, name, says_live, word
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS
 
@@ -55,7 +55,7 @@ def observation(
         kind=kind,
         is_kind_guessed=not is_answer and not _says_kind(body),
         provider_ref=ref_of(body, statement),
-        reference=word(body.get("reference")),
+        reference=name(body.get("reference")),
         status=status,
         amount_minor=amount,
         currency=currency,

@@ -5,7 +5,7 @@ from typing import Final
 
 from providers.banked.fields import agreed, facts_of, money_of, reason_of, ref_of
 from providers.contract import Statement
-from providers.decoding import Unreadable, says_live, word
+from providers.decoding import Unreadable, name, says_live, word
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS
 
@@ -80,4 +80,4 @@ def _in_its_case(state: str | None, kind: str) -> str | None:
 def _reference(data: Mapping[str, object]) -> str | None:
     identification = data.get("payment_identification")
     inner = identification.get("end_to_end_identification") if isinstance(identification, dict) else None
-    return word(inner) or word(data.get("reference"))
+    return name(inner) or name(data.get("reference"))

@@ -66,7 +66,7 @@ class PayfieldClient(Client):
             headers={"content-type": "application/json"},
             attempts=_CREATE_ATTEMPTS,
         )
-        return Answer(answer.status, answer.body, answer.sent_at, request.kind)
+        return Answer(answer.status, answer.body, answer.sent_at, request.kind, request.reference)
 
     async def fetch(self, kind: str, ref: str) -> Answer:
         """The operation by the merchant's id, in the account's shop if one is set, else in the default active shop."""

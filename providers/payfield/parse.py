@@ -1,17 +1,15 @@
 """What Payfield's callbacks and answers say. One body holds one operation, in either dialect."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, says_live, word
-from providers.errors import InsecureUrl
-from providers.http import require_https
+from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, name_asked, says_live, word
+from providers.http import page_url
 from statemachine.errors import InvalidAmount
 from statemachine.money import currency_code
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS
+from statemachine.phases import ANSWERS, Source
 
 _KINDS: Final = frozenset({"payin", "payout"})
 
@@ -22,8 +20,8 @@ ASK: Final = "ask"
 #: What an unknown operation is tracked as, or waited for as, until the provider was asked: a guess, and so no state.
 _LIKELIEST: Final = "payin"
 
-#: What a decimal string may look like; Python's own reading of decimals takes far more.
-_DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+#: What an error has and an operation has not; an id of ours that comes back with it proves nothing.
+_ERROR_FIELDS: Final = ("error", "errors", "code")
 
 
 def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = False) -> Reading:
@@ -70,6 +68,8 @@ def _observation(
     status = word(body.get("status"))
     if status is None and not is_answer:
         raise Unreadable("status is missing or not text")
+    if status is None and any(body.get(field) is not None for field in _ERROR_FIELDS):
+        raise Unreadable("an error, whatever the HTTP status says")
     return Observation(
         source=statement.source,
         kind=kind,
@@ -87,12 +87,13 @@ def _observation(
 
 
 def _ref(body: Mapping[str, object], statement: Statement) -> str:
-    told = word(body.get("external_id"))
+    """The merchant's id. What a create call made is called as its answer says, which may spell the id anew."""
+    told, is_create = name_asked(body.get("external_id"), statement.ref), statement.source is Source.CREATE
     if told is None and body.get("external_id") is not None:
-        raise Unreadable("external_id is not text")
-    if told is not None and statement.ref is not None and told != statement.ref:
+        raise Unreadable("external_id is no name of a payment")
+    if told is not None and not is_create and statement.ref is not None and told != statement.ref:
         raise Unreadable("the answer is about another operation than was asked about")
-    ref = told or statement.ref
+    ref = told if is_create else told or statement.ref
     if ref is None:
         raise Unreadable("external_id is missing")
     return ref
@@ -108,33 +109,20 @@ def _money(body: Mapping[str, object]) -> tuple[int | None, str | None]:
         code = currency_code(currency or "")
         if amount is None:
             return None, code
-        if isinstance(amount, str) and not _DECIMAL.fullmatch(amount):
-            raise Unreadable("amount is no decimal number")
-        minor = exact_minor(amount, code)
+        return exact_minor(amount, code), code
     except InvalidAmount as fault:
         raise Unreadable(fault.message) from None
-    if minor < 0:
-        raise Unreadable("amount is negative")
-    return minor, code
 
 
 def _facts(body: Mapping[str, object], allow_loopback: bool) -> dict[str, str | None]:
-    link = fact(_part(body, "payment_link")) or fact(_part(body, "payment_page_url"))
+    link = _part(body, "payment_link") or _part(body, "payment_page_url")
     found = {
         "operation_id": fact(body.get("id")),
-        "payment_link": _page(link, allow_loopback),
+        "payment_link": page_url(link, allow_loopback=allow_loopback),
         "shop_code": fact(body.get("shop_code")),
         "finalization_date": fact(body.get("finalization_date")),
     }
     return {name: text for name, text in found.items() if text is not None}
-
-
-def _page(link: str | None, allow_loopback: bool) -> str | None:
-    """The link, if a payer may be sent there: nothing but an HTTPS page will do."""
-    try:
-        return link and require_https(link, allow_loopback=allow_loopback)
-    except InsecureUrl:
-        return None
 
 
 def _part(body: Mapping[str, object], name: str) -> object:

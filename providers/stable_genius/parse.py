@@ -8,7 +8,19 @@ from typing import Final
 from msgspec.structs import replace
 
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, exact_minor, fact, instant, json_object, says_live, word, words_under
+from providers.decoding import (
+    Unreadable,
+    exact_minor,
+    fact,
+    instant,
+    json_object,
+    name,
+    name_asked,
+    says_live,
+    word,
+    words_under,
+)
+from providers.http import page_url
 from providers.listing import Extent, extent, last_id, read_each, things_in
 from providers.stable_genius.lifecycle import PAYMENT_INTENT
 from statemachine.errors import InvalidAmount
@@ -20,7 +32,7 @@ from statemachine.phases import ANSWERS, Source
 _CURRENCY: Final = "USD"
 
 _FACTS: Final = (
-    *("payment_address", "chain", "token", "qr_payload", "qr_image_url", "merchant_id"),
+    *("payment_address", "chain", "token", "qr_payload", "merchant_id"),
     *("net_amount", "fee", "fee_rate", "tx_hash", "sender_address", "block_number"),
     *("confirmed_at", "expired_at", "cancelled_at", "settled_at"),
 )
@@ -78,23 +90,23 @@ def _answer(told: Mapping[str, object], statement: Statement, reference_key: str
 
 
 def _event(told: Mapping[str, object], statement: Statement, reference_key: str) -> Reading:
-    name, data = word(told.get("type")), told.get("data")
-    if name is None:
+    event, data = word(told.get("type")), told.get("data")
+    if event is None:
         raise Unreadable("the event has no type")
-    if name.startswith("payment_intent."):
+    if event.startswith("payment_intent."):
         if not isinstance(data, dict):
             raise Unreadable("the event has no data object")
         seen = _intent(data, statement, instant(told.get("created_at")), reference_key)
         return Reading(observations=(replace(seen, is_live=says_live(told, data)),))
-    if name in ("settlement.completed", "settlement.failed"):
+    if event in ("settlement.completed", "settlement.failed"):
         # A settlement names no intents in the documentation, and settles many: ask about all that are open.
         return Reading(hints=_related(data), hints_account=True)
-    if name == "transaction.created":
+    if event == "transaction.created":
         related = _related(data)
         if not related:
             return Reading(note="a transfer that names neither an intent nor an address")
         return Reading(hints=related, hints_money=True)
-    return Reading(note=f"events of type {name} are not used")
+    return Reading(note=f"events of type {event} are not used")
 
 
 def _related(data: object) -> tuple[str, ...]:
@@ -104,7 +116,7 @@ def _related(data: object) -> tuple[str, ...]:
 def _intent(
     data: Mapping[str, object], statement: Statement, as_of: datetime | None, reference_key: str
 ) -> Observation:
-    ref = word(data.get("id"))
+    ref = name_asked(data.get("id"), statement.ref)
     if ref is None:
         raise Unreadable("the payment intent has no id")
     status = word(data.get("status"))
@@ -120,13 +132,21 @@ def _intent(
         source=statement.source,
         kind=PAYMENT_INTENT,
         provider_ref=ref,
-        alias=word(data.get("payment_address")),
-        reference=word(metadata.get(reference_key)) if isinstance(metadata, dict) else None,
+        alias=name(data.get("payment_address")),
+        reference=name(metadata.get(reference_key)) if isinstance(metadata, dict) else None,
         status=status,
         amount_minor=None if amount is None else exact_minor(amount, currency or _CURRENCY),
         currency=currency,
         is_live=says_live(data),
         as_of=as_of,
         expires_at=instant(data.get("expires_at")),
-        facts={name: text for name in _FACTS if name in data and (text := fact(data[name])) is not None},
+        facts=_facts(data),
     )
+
+
+def _facts(data: Mapping[str, object]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {
+        field: text for field in _FACTS if field in data and (text := fact(data[field])) is not None
+    }
+    image = page_url(data.get("qr_image_url"), allow_loopback=True)  # an image is looked at, and nobody pays there
+    return found if image is None else {**found, "qr_image_url": image}

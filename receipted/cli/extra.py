@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from api.errors import InvalidRequest
+from api.reading import check_json
 from receipted.cli.exits import InvalidInput
 
 
@@ -31,8 +33,9 @@ def _pair(text: str, option: str) -> dict[str, str]:
 
 def _object(text: str, option: str) -> dict[str, object]:
     try:
+        check_json(text)
         found = json.loads(text)
-    except ValueError as fault:
+    except (InvalidRequest, ValueError) as fault:
         raise InvalidInput(f"--{option} is not JSON: {fault}", param=option) from fault
     if not isinstance(found, dict):
         raise InvalidInput(f"--{option} takes a JSON object", param=option)

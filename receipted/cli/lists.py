@@ -85,7 +85,7 @@ def named(service: Service, search: Callable[[Unit, str], list[str]], words: str
     if words is None:
         return None
     with service.database.read() as unit:
-        return search(unit, words.strip())
+        return search(unit, words)
 
 
 def told(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv: bool) -> bool:

@@ -10,6 +10,7 @@ from receipted.cli.exits import InvalidInput
 from receipted.cli.lookup import find_id
 from receipted.wiring import Service
 from statemachine.money import currency_code, to_minor
+from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review
 from storage import history, listing, searching
 from storage.listing import Place, Wanted
@@ -74,6 +75,11 @@ def list_(
         "provider_ref": provider_ref,
         "currency": None if currency is None else currency_code(currency),
     }
+    for name, value in equal.items():
+        if value is not None and not is_line(str(value), MAX_NAME_CHARS):
+            raise InvalidInput(
+                f"--{name.replace('_', '-')} is one line of at most {MAX_NAME_CHARS} characters", param=name
+            )
     amounts = (_minor(amount_from, currency, "amount-from"), _minor(amount_to, currency, "amount-to"))
     with opened(context) as service:
         ids = lists.named(service, searching.payment_ids, search)

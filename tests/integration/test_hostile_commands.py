@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from providers.errors import InsecureUrl
 from receipted.errors import InvalidCommand
 from statemachine.errors import ServiceError
 from storage import inbox, payments
@@ -12,6 +13,21 @@ from storage.ids import new_id
 from tests.property.cancel_world import ACCOUNT, Till
 
 UNKEPT = {"nul": "a\x00b", "surrogate": "\udc80", "long": "x" * 3000}
+
+#: What could be kept, and is no name of a payment.
+UNNAMED = {
+    **UNKEPT,
+    "newline": "a\nb",
+    "tab": "a\tb",
+    "escape": "\x1b[31m",
+    "blank": " ",
+    "wide blank": "\u3000",
+    "empty": "",
+    "here": ".",
+    "above": "..",
+    "from above": "a/../b",
+    "line separator": "a\u2028b",
+}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -27,9 +43,12 @@ def messages(till):
         return inbox.find(unit)
 
 
-@pytest.mark.parametrize("text", UNKEPT.values(), ids=UNKEPT)
-@pytest.mark.parametrize("param", ["reference", "return_url"])
-def test_a_wish_that_cannot_be_kept_is_refused_before_anything_is_done(till, param, text):
+@pytest.mark.parametrize(
+    ("param", "text"),
+    [*(("reference", text) for text in UNNAMED.values()), *(("return_url", text) for text in UNKEPT.values())],
+    ids=[*UNNAMED, *(f"{name} url" for name in UNKEPT)],
+)
+def test_a_wish_that_cannot_be_kept_or_read_back_is_refused_before_anything_is_done(till, param, text):
     wish = {"amount_minor": 450, "currency": "USD", "reference": "order-1", param: text}
     with pytest.raises(InvalidCommand) as refused:
         asyncio.run(till.commands().create(ACCOUNT, **wish))
@@ -38,8 +57,8 @@ def test_a_wish_that_cannot_be_kept_is_refused_before_anything_is_done(till, par
     assert (messages(till), till.genius.calls) == ([], [])
 
 
-@pytest.mark.parametrize("text", UNKEPT.values(), ids=UNKEPT)
-def test_a_ref_that_cannot_be_kept_is_not_asked_about(till, text):
+@pytest.mark.parametrize("text", UNNAMED.values(), ids=UNNAMED)
+def test_a_ref_that_cannot_be_kept_or_read_back_is_not_asked_about(till, text):
     with pytest.raises(InvalidCommand):
         asyncio.run(till.commands().track(ACCOUNT, text))
 
@@ -81,7 +100,7 @@ def test_an_id_that_is_none_is_not_found(till, text):
             till.run(call())
 
 
-@pytest.mark.parametrize("reference", ["é" * 200, "😀" * 200, "%s'; --", "\u202eorder", " order ", "a\nb"])
+@pytest.mark.parametrize("reference", ["é" * 200, "😀" * 200, "%s'; --", "\u202eorder", " order ", "a\u00a0b", "a..b"])
 def test_any_other_reference_is_kept_as_it_is(till, reference):
     """The provider of these tests makes nothing: the wish is kept all the same."""
     wish = {"amount_minor": 450, "currency": "USD", "reference": reference}
@@ -90,3 +109,15 @@ def test_any_other_reference_is_kept_as_it_is(till, reference):
 
     with till.service.database.read() as unit:
         assert [payment.reference for payment in payments.find(unit)] == [reference]
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "http://shop.example/", "https://shop.example/\n", "", "/thanks"], ids=ascii
+)
+def test_a_page_that_no_payer_may_be_sent_to_is_refused_before_anything_is_done(till, url):
+    wish = {"amount_minor": 450, "currency": "USD", "reference": "order-1", "return_url": url}
+    with pytest.raises(InsecureUrl) as refused:
+        asyncio.run(till.commands().create(ACCOUNT, **wish))
+
+    assert refused.value.param == "return_url"
+    assert (messages(till), till.genius.calls) == ([], [])

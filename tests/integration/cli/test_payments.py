@@ -244,3 +244,46 @@ def test_a_provider_that_cannot_be_reached_leaves_a_payment_that_was_not_created
 
     assert "cannot be reached" in typed.err
     assert shell("payments", "list", "--json").json[0]["state"] == "not_created"
+
+
+WRONG = {
+    "--amount": ("1e3", "1_000", "１０", " 10", "+10", "-10", "10.", ".5", "10,00", ""),
+    "--currency": ("ıqd", "ßd", "ﬁm", " USD", "US", ""),
+    "--reference": ("a\nb", "a\tb", "\x1b[31m", " ", "\u3000", "", "..", "a/../b", "\udcff"),
+    "--return-url": ("javascript:alert(1)", "http://shop.example/", "/thanks", ""),
+    "--extra": ('{"a": 1, "a": 2}', '{"a": NaN}', '{"a": {"b": 1e999}}', '{"a": [{"b": 1, "b": 2}]}'),
+}
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_what_cannot_be_sent_and_read_back_is_refused_at_the_command_line(shell, option):
+    """Nothing is recorded: the wish is refused before that."""
+    for wrong in WRONG[option]:
+        args = {"--amount": "10.00", "--currency": "USD", "--reference": "order-1", option: wrong}
+        shell("payments", "create", "stable", *(part for pair in args.items() for part in pair), code=Exit.USAGE)
+
+    assert shell("inbox", "list", "--json").json == []
+
+
+def test_what_cannot_be_asked_for_is_refused_at_the_command_line(shell):
+    for wrong in WRONG["--reference"]:
+        shell("payments", "track", "stable", wrong, code=Exit.USAGE)
+    for option in ("--reference", "--provider-ref", "--state", "--kind"):
+        for wrong in ("a\nb", "\udcff", "x" * 300):
+            shell("payments", "list", option, wrong, code=Exit.USAGE)
+    for text in ("\udcff", "a\nb", "\u00a0", "x" * 300):
+        assert shell("payments", "list", "--search", text, "--json").json == []
+
+
+def test_a_name_with_any_space_in_it_is_created_listed_and_found(at_sandbox, sandbox_url):
+    """Sent and read back, from the command line to the payer and back."""
+    for reference in ("order\u00a01", "注文\u3000一", "👨\u200d👩\u200d👧 1", "or\u00adder", "\ufefforder", " order "):
+        payment = create(at_sandbox, "payfield", "--json", reference=reference).json
+        pay(sandbox_url, "payfield", payment)
+        paid = at_sandbox("payments", "refresh", payment["id"], "--json").json
+
+        assert (payment["provider_ref"], payment["reference"]) == (reference, reference)
+        assert paid["phase"] == "paid"
+        for options in (("--reference", reference), ("--provider-ref", reference), ("--search", reference)):
+            (found,) = at_sandbox("payments", "list", *options, "--json").json
+            assert found["id"] == payment["id"]

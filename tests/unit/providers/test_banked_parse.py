@@ -183,7 +183,11 @@ def test_payouts(state):
     assert (it.kind, it.status) == ("payout", state)
 
 
-@pytest.mark.parametrize("amount", [True, "400", 400.0, 4.5, -1, 10**16, [], {}])
+def test_a_whole_number_may_be_written_with_a_point():
+    assert seen(without(amount=400.0)).amount_minor == 400
+
+
+@pytest.mark.parametrize("amount", [True, "400", 4.5, -1, 10**16, [], {}])
 def test_an_amount_that_is_no_whole_number_makes_the_body_unreadable(amount):
     assert reading(without(amount=amount)).unreadable
     assert reading(envelope("payment_sent", PAYIN | {"amount": amount})).unreadable

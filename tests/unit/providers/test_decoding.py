@@ -37,7 +37,7 @@ def test_fractions_are_exact_and_integers_stay_integers():
     "body",
     [
         *(b"", b"{", b"\xff", b'"\xff"', b"NaN", b"Infinity", b"1e99999999999999999999", b'"\\ud800"', b"{}x", b"'a'"),
-        *(b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"\xef\xbb\xbf{}"),
+        *(b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"\xef\xbb\xbf" * 2 + b"{}"),
     ],
 )
 def test_what_is_not_json_is_unreadable(body):
@@ -82,7 +82,6 @@ def test_a_fact_is_the_text_of_a_plain_value(value, found):
             (Decimal("1.000"), "USD", 100),
             (Decimal("1.234"), "KWD", 1234),
             (100, "JPY", 100),
-            (Decimal(-1), "USD", -100),
         ),
         *((Decimal("0E-20"), "USD", 0), (Decimal("1E+3"), "USD", 100_000), (0, "USD", 0)),
     ],
@@ -106,7 +105,27 @@ def test_an_amount_is_exact_to_the_minor_unit(value, currency, minor):
             10**400,
         ),
         *(Decimal("1E-999999"), Decimal("1.00000000000000000000000000000000001"), Decimal("1E+14")),
-        *("", "x", "1,5", "1" * 41, "NaN", "1e999999999", True, 4.5, None, [], {}, b"1"),
+        *(
+            Decimal(-1),
+            -1,
+            "-1",
+            "1e2",
+            " 1",
+            "1_0",
+            "+1",
+            "",
+            "x",
+            "1,5",
+            "1" * 41,
+            "NaN",
+            "1e999999999",
+            True,
+            4.5,
+            None,
+            [],
+            {},
+            b"1",
+        ),
     ],
 )
 def test_an_amount_that_is_not_exact_is_none(value):

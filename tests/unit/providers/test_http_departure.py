@@ -1,4 +1,4 @@
-"""When a request leaves, over a real socket: the account's turn is looked at last, after connecting."""
+"""When a request leaves, over a real socket: the account's turn is looked at last, after connecting; or never."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -105,7 +105,7 @@ def test_a_request_that_cannot_be_sent_was_not_sent_and_is_not_tried_again(kind)
     async def send(transport, _pace, url):
         with pytest.raises(ProviderError) as refused:
             await transport.send("POST", url, headers=UNSENDABLE[kind], content=b"{}")
-        assert (refused.value.may_retry, refused.value.is_ambiguous) == (False, False)
+        assert (refused.value.may_retry, refused.value.is_ambiguous, refused.value.is_unsent) == (False, False, True)
         assert "key" not in refused.value.message
         await transport.send("POST", url, headers={}, content=b"")  # the account goes on
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from providers import keepable
 from providers.contract import Reading
 from providers.errors import ProviderError
+from statemachine.names import is_kept
 from statemachine.observation import Observation
 from statemachine.phases import Source
 
@@ -43,7 +44,7 @@ def test_a_key_is_kept_whatever_it_is_and_others_stay_others(text):
     kept = keepable.key(text)
 
     assert 1 <= len(kept) <= 200
-    assert keepable.is_name(kept)
+    assert is_kept(kept, 200)
     assert keepable.key(text) == kept
     assert keepable.key(text + "\x00") != kept
 
@@ -110,8 +111,8 @@ def test_hints_and_notes_are_kept():
 def test_a_provider_s_error_can_be_kept():
     error = ProviderError("no\x00 " + "x" * 3000, provider_code="c\x00" * 300)
 
-    assert keepable.is_name(error.message, keepable.MAX_TEXT)
-    assert keepable.is_name(error.code)
+    assert is_kept(error.message, keepable.MAX_TEXT)
+    assert is_kept(error.code, keepable.MAX_WORD)
     assert error.provider_code == error.code
 
 

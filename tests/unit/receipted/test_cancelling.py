@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.errors import CancelNotSent, CancelUnanswered, InvalidCommand, UnknownAccountName
+from receipted.errors import CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
 from storage.ids import new_id
@@ -264,7 +264,7 @@ def wish(till):
 
 
 def test_what_the_provider_has_not_named_cannot_be_cancelled_yet(till):
-    assert "not named" in refused(till, wish(till), InvalidCommand).message
+    assert refused(till, wish(till), NotNamedYet).retryable
     assert till.genius.calls == []
 
 
