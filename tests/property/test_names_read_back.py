@@ -108,6 +108,7 @@ def with_odd(test: Any) -> Any:
 @with_odd
 @given(text=TEXTS.filter(is_name), is_escaped=st.booleans())
 def test_a_reference_that_is_accepted_is_read_back_from_the_provider_s_own_answer(name, text, is_escaped):
+    """Whatever may be sent as a reference comes back as itself, however the provider writes its JSON."""
     wish = CreateRequest(KINDS[name], 1000, CURRENCIES.get(name, "USD"), text, "k", extra=EXTRA.get(name, {}))
     echo = Echo(lambda sent: resource(name, sent), is_escaped=is_escaped)
 
@@ -122,6 +123,7 @@ def test_a_reference_that_is_accepted_is_read_back_from_the_provider_s_own_answe
 @with_odd
 @given(text=TEXTS.filter(is_name), is_escaped=st.booleans())
 def test_an_id_that_is_accepted_is_asked_for_below_its_path_and_read_back(name, text, is_escaped):
+    """No id leads the question elsewhere, whoever unquotes the path, and the answer is about that id."""
     key = "external_id" if name == "payfield" else "id"
     echo = Echo(lambda _sent: {key: text, "status": "pending"}, is_escaped=is_escaped)
 
@@ -136,6 +138,7 @@ def test_an_id_that_is_accepted_is_asked_for_below_its_path_and_read_back(name, 
 
 @given(text=TEXTS)
 def test_the_api_takes_exactly_what_may_be_a_name(text):
+    """Its model refuses neither more nor less than the rule."""
     try:
         taken = TypeAdapter(PaymentName).validate_python(text, strict=True) == text
     except ValidationError:
@@ -145,6 +148,7 @@ def test_the_api_takes_exactly_what_may_be_a_name(text):
 
 @pytest.mark.parametrize("echo", ["a\nb", "", "x" * 201, "\u2028"])
 def test_an_echo_that_cannot_be_read_stands_for_the_name_that_was_sent(echo):
+    """The answer to that very call is about the payment, even if its echo is odd."""
     body = json.dumps({"id": 1, "status": "pending", "external_id": echo}).encode()
     for source in (Source.CREATE, Source.POLL):
         assert read(PROVIDERS["payfield"], Answer(200, body, AT, "payin", "order-1"), source).provider_ref == "order-1"
@@ -152,6 +156,7 @@ def test_an_echo_that_cannot_be_read_stands_for_the_name_that_was_sent(echo):
 
 @pytest.mark.parametrize("echo", ["e\u0301 1", "ORDER-1", "order"])
 def test_what_a_create_call_made_is_called_as_its_answer_says(echo):
+    """A provider that spells a name anew uses its own spelling from then on."""
     body = json.dumps({"id": 1, "status": "pending", "external_id": echo}).encode()
 
     seen = read(PROVIDERS["payfield"], Answer(200, body, AT, "payin", "order-1"), Source.CREATE)
@@ -160,6 +165,7 @@ def test_what_a_create_call_made_is_called_as_its_answer_says(echo):
 
 
 def test_a_number_that_spells_the_name_is_its_echo_and_any_other_is_none():
+    """An id of another type names nothing, unless it spells what was sent."""
     provider = PROVIDERS["payfield"]
     body = json.dumps({"id": 1, "status": "pending", "external_id": 17}).encode()
 

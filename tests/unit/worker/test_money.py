@@ -41,8 +41,19 @@ def banked(desk, ref="B1", state="sent", **more):
 # money that is not known
 
 
-@pytest.mark.parametrize("amount", ["-10.00", -10, 0, "0.00", "-0.0", None])
-def test_unknown_zero_or_negative_money_gives_no_goods(desk, amount):
+@pytest.mark.parametrize("amount", ["-10.00", -10, "-0.0", "1e3"])
+def test_negative_money_is_none_and_makes_a_body_unreadable(desk, amount):
+    """No document of a provider's knows such amounts: the message is parked, and the open payments are asked about."""
+    desk.a_quiet_payment()
+    message = desk.told("settled", amount=amount)
+
+    assert message.reason.startswith("unreadable: amount")
+    assert (desk.payment().state, desk.effects(desk.payment().id)) == ("awaiting_payment", [])
+    assert desk.payment().next_poll_at == desk.clock()
+
+
+@pytest.mark.parametrize("amount", [0, "0.00", -0.0, None])
+def test_unknown_or_zero_money_gives_no_goods(desk, amount):
     """Stable Genius: a payment first heard of by a webhook, of an amount that nobody pays."""
     desk.told("settled", amount=amount)
 
