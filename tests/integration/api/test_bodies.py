@@ -10,7 +10,7 @@ WITH_BODY = [operation for operation in operations() if operation.body is not No
 
 REPEATED = (
     b'{"reference": "a", "reference": "b"}',
-    b'{"reference": "a", "refere\\u006ece": "b"}',
+    b'{"account": "a", "acc\\u006funt": "b"}',
     b'{"extra": {"a": 1, "a": 1}}',
     b'{"extra": {"a": [{"b": {"c": 1, "d": 2, "c": 3}}]}}',
 )
