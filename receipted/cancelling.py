@@ -123,7 +123,7 @@ class Cancelling:
 
     def _set_question(self, payment_id: str, wait: timedelta) -> None:
         with self._service.database.write() as unit:
-            payments.ask_at(unit, [payment_id], self._service.clock() + wait, PollPriority.DOUBT)
+            payments.ask_at(unit, [payment_id], self._service.work_clock() + wait, PollPriority.DOUBT)
 
 
 def has_ended(payment: Payment) -> bool:

@@ -247,16 +247,16 @@ class Commands:
             )
 
     def _reopen(self, message_id: str, reason: str, by: str) -> None:
-        now = self._service.clock()
         with self._service.database.write() as unit:
+            now = self._service.work_clock()
             account = inbox.replay(unit, message_id, now).account
             operators.note(
                 unit, account=account, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip()
             )
 
     def _redrive(self, message_id: str, reason: str, by: str) -> OutboxMessage:
-        now = self._service.clock()
         with self._service.database.write() as unit:
+            now = self._service.work_clock()
             redriven = outbox.redrive(unit, message_id, now)
             account = redriven.account
             operators.note(

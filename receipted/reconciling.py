@@ -34,7 +34,7 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
     return Reconciler(
         Tools(
             service.database,
-            service.clock,
+            service.work_clock,
             apply,
             asyncio.sleep,
             concurrency=settings.concurrency,
@@ -55,7 +55,7 @@ def scheduled_steps(service: Service, clients: Mapping[str, Client]) -> dict[str
     timetable = Timetable(
         service.database,
         reconciler(service, clients),
-        service.clock,
+        service.work_clock,
         every=timedelta(seconds=settings.every_seconds),
         look_back=timedelta(seconds=settings.look_back_seconds),
     )

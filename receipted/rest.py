@@ -21,7 +21,7 @@ def _parts(service: Service, edge: Edge) -> Parts:
     settings = service.settings
     return Parts(
         database=service.database,
-        clock=service.clock,
+        clock=service.work_clock,
         commands=edge.commands,
         accounts={
             name: Account(

@@ -67,6 +67,8 @@ class Service:
         self.settings = settings
         self.clock = utc_now
         self.database = Database(settings.service.database)
+        #: for leases and whatever is due: processes share it with the database, whatever their own clocks say
+        self.work_clock = self.database.clock(self._wall)
         self.accounts = {
             name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
         }
@@ -77,6 +79,9 @@ class Service:
         self.has_failed = False  #: set when a loop ended by a bug
         # itsdangerous signs with the last key; the settings name the signing key first.
         self.tokens = Tokens([secret.encode() for _, secret in reversed(settings.service.token_secrets())])
+
+    def _wall(self) -> datetime:
+        return self.clock()  # whichever it is by then
 
     @cached_property
     def traces(self) -> Traces:
@@ -102,13 +107,13 @@ class Service:
     @cached_property
     def book(self) -> Book:
         """What the process knows of when to ask."""
-        return Book(self.database, self._booked_accounts(), self.clock)
+        return Book(self.database, self._booked_accounts(), self.work_clock)
 
     def planner(self) -> Planner:
         """What learns, and sets the accounts' prices."""
         budgets = {name: budget_of(account.settings) for name, account in self.accounts.items()}
         allowed = {name: budget.requests / budget.seconds if budget else None for name, budget in budgets.items()}
-        return Planner(self.database, self._booked_accounts(), allowed, self.clock)
+        return Planner(self.database, self._booked_accounts(), allowed, self.work_clock)
 
     def _booked_accounts(self) -> dict[str, BookedAccount]:
         schedule = self.schedule()
@@ -146,7 +151,7 @@ class Service:
             hint_asks=self.settings.poller.hint_asks,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
         )
-        made = InboxWorker(self.database, rules, settings, self.clock, logs.sample, self.traces.decided)
+        made = InboxWorker(self.database, rules, settings, self.work_clock, logs.sample, self.traces.decided)
         self.parts.workers.append(made)
         return made
 
@@ -195,7 +200,7 @@ class Service:
             self.database,
             clients,
             self.book,
-            self.clock,
+            self.work_clock,
             random.Random(),  # noqa: S311 - jitter, not a secret
             concurrency=self.settings.poller.concurrency,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
@@ -215,7 +220,7 @@ class Service:
             unreachable=timedelta(seconds=push.unreachable_seconds),
         )
         providers = {name: account.provider for name, account in self.accounts.items()}
-        return PushMeter(self.database, providers, self.clock, settings)
+        return PushMeter(self.database, providers, self.work_clock, settings)
 
     @asynccontextmanager
     async def dispatcher(self, on_end: Callable[[], None] = lambda: None) -> AsyncIterator[Dispatcher]:
@@ -232,6 +237,7 @@ class Service:
             backoff=Backoff(settings.schedule_seconds, max_attempts=len(settings.schedule_seconds) + 1),
             concurrency=settings.concurrency,
             on_end=on_end,
+            work_clock=self.work_clock,
             sample=logs.sample,
             traced=self.traces,
         )

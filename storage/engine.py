@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from sqlmodel import SQLModel
 
 from statemachine.tally import Counts, counts
 from storage import readable
+from storage.clocks import DatabaseClock
 from storage.columns import Row, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
@@ -260,6 +262,14 @@ class Database:
         self.pool_waits = 0  #: units of work that found all of them in use, and waited
         self.unreadable: Counts = counts()  #: how often rows were met that cannot be read, by table
         self._noted: set[tuple[str, str]] = set()
+        self._clocks: list[DatabaseClock] = []
+
+    def clock(self, wall: Callable[[], datetime]) -> Callable[[], datetime]:
+        """The clock by which all who share the database claim work: its own, or on SQLite this machine's."""
+        if self._is_sqlite:
+            return wall
+        self._clocks.append(DatabaseClock(wall))
+        return self._clocks[-1]
 
     @contextmanager
     def write(self) -> Iterator[Unit]:
@@ -273,6 +283,7 @@ class Database:
         with self.turn, translated(), self._connected() as connection:
             connection = connection.execution_options(receipted_write=True)
             with connection.begin():
+                self._look_at_the_clock(connection)
                 yield Unit(connection, self._note, leaves_out=False)
 
     @contextmanager
@@ -282,6 +293,7 @@ class Database:
             if not self._is_sqlite:
                 connection = connection.execution_options(**_SNAPSHOT)
             with connection.begin():
+                self._look_at_the_clock(connection)
                 yield Unit(connection, self._note, leaves_out=True)
 
     def at_once(self, statement: Executable, parameters: Mapping[str, Any]) -> Selected[*tuple[Any, ...]] | None:
@@ -300,6 +312,10 @@ class Database:
         if row not in self._noted and len(self._noted) < _MAX_NOTED:
             self._noted.add(row)
             log.error("storage.unreadable", table=unreadable.table, row=unreadable.row_id, problem=unreadable.words)
+
+    def _look_at_the_clock(self, connection: Connection) -> None:
+        for clock in self._clocks:
+            clock.look(connection)
 
     def in_use(self) -> int:
         """Connections that somebody works with now."""

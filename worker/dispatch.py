@@ -63,18 +63,22 @@ class Dispatcher:
         lease: timedelta = LEASE,
         concurrency: int = CONCURRENCY,
         missing_sink_delay: timedelta = MISSING_SINK_DELAY,
+        work_clock: Callable[[], datetime] | None = None,
         on_end: Callable[[], None] = lambda: None,
         sample: Callable[[str], int] = lambda _event: 1,
         traced: Traced | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_end` is called after each delivery: `start` has something to record, and room for more.
+        """`clock` dates what goes out; by `work_clock` effects are due and leases end, for all who share the database.
+
+        `on_end` is called after each delivery: `start` has something to record, and room for more.
 
         `sample` says for how many lines of an event the next one stands; 0 where it is left out.
         """
         self._database = database
         self._sinks = dict(sinks)
         self._clock = clock
+        self._work_clock = work_clock or clock
         self._lease = lease
         self._share = max(1, concurrency // max(1, len(self._sinks)))
         self._settling = Settling(backoff or Backoff(), rng, missing_sink_delay)
@@ -159,7 +163,7 @@ class Dispatcher:
     def _begin(self) -> None:
         """As many of those that wait are under way as there is room for; one that has waited too long is let go."""
         busy, left = Counter(self._under_way.values()), list[OutboxMessage]()
-        latest = self._clock() + self._lease / 2
+        latest = self._work_clock() + self._lease / 2
         for message in self._waiting:
             if busy[message.sink] >= self._share:
                 left.append(message)
@@ -183,7 +187,7 @@ class Dispatcher:
 
     def _release(self, claimed: Sequence[OutboxMessage]) -> None:
         with self._database.write() as unit:
-            outbox.release(unit, claimed, self._clock())
+            outbox.release(unit, claimed, self._work_clock())
 
     def _record(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
         """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone.
@@ -262,7 +266,7 @@ class Dispatcher:
         self._traced.delivered(settled)
 
     def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
-        now, claimed = self._clock(), list[OutboxMessage]()
+        now, claimed = self._work_clock(), list[OutboxMessage]()
         for name, places in room.items():
             others = [other for other in self._sinks if other != name]
             claimed += outbox.claim(unit, now, self._lease, places, busy=others)
@@ -273,7 +277,6 @@ class Dispatcher:
         sink = self._sinks.get(message.sink)
         result = Failed(MISSING) if sink is None else await self._deliver(sink, message, started_at)
         duration_ms = round((self._monotonic() - began) * 1000)
-        ended_at = max(self._clock(), started_at)
         attempt = made(  # `settle_all` says the rest of it
             DeliveryAttempt,
             {
@@ -285,7 +288,7 @@ class Dispatcher:
                 "error": None if isinstance(result, Delivered) else result.error,
             },
         )
-        return Ended(message, attempt, result, ended_at, is_missing=sink is None)
+        return Ended(message, attempt, result, self._work_clock(), is_missing=sink is None)
 
     async def _deliver(self, sink: Sink, message: OutboxMessage, now: datetime) -> Result:
         owed = OwedEffect(
@@ -297,7 +300,8 @@ class Dispatcher:
             created_at=message.created_at,
             traceparent=self._traced.traceparent(message),
         )
-        limit = asyncio.timeout(self._lease.total_seconds())
+        # Not beyond the lease: another worker would hand it over beside us, and what follows it before us.
+        limit = asyncio.timeout(max((message.next_attempt_at - self._work_clock()).total_seconds(), 0))
         try:
             async with limit:
                 return await sink.deliver(owed, now)
