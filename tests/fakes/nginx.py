@@ -72,7 +72,7 @@ def serving(site: str, folder: Path) -> Iterator[None]:
 
     def answers() -> bool:
         assert child.poll() is None, said_all()
-        return all(map(_is_listening, ports_in(site)))
+        return all(map(is_listening, ports_in(site)))
 
     try:
         until(answers, 20, said_all)
@@ -82,6 +82,7 @@ def serving(site: str, folder: Path) -> Iterator[None]:
         child.wait(20)
 
 
-def _is_listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
+    """Somebody listens at the loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

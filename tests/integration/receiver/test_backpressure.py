@@ -18,7 +18,7 @@ from receipted.protocol import BoundedProtocol
 from storage import api_keys
 from tests.fakes import console
 from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, eventually, serving, settings, write_locked
+from tests.integration.receiver.serving import Served, eventually, write_locked
 from tests.integration.receiver.test_framing import CHUNKED, Answers, chunked, post, whole
 
 FLOOD = 18 * 1024 * 1024
@@ -86,6 +86,7 @@ def test_a_client_that_does_not_read_is_dropped(
     served: Served, monkeypatch: pytest.MonkeyPatch, connections: set[BoundedProtocol]
 ) -> None:
     """Its answers are held only so long."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)  # when it is looked at first
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.2)
     monkeypatch.setattr(protocol, "_LOOK_INTERVAL_S", 0.1)
     with closing(socket.socket()) as connection:
@@ -212,7 +213,7 @@ def requests(served: Served) -> dict[str, bytes]:
     with closing(browser.http):
         cookie = b"Cookie: receipted=" + browser.http.cookies["receipted"].encode()
     payment = served.payment().payment_id.encode()
-    bearer = f"Authorization: Bearer {key}".encode()
+    bearer, is_json = f"Authorization: Bearer {key}".encode(), b"Content-Type: application/json"
     origin = b"Origin: http://pay.example"
     form = b"csrf=" + browser.csrf.encode() + b"&name=" + b"x" * 5000
     forged = sign("sg", b"{}" + b" " * 5000, secret="wrong-key-wrong-key")
@@ -223,8 +224,7 @@ def requests(served: Served) -> dict[str, bytes]:
         "forged": whole(forged),
         "expecting": post(b"Expect: 100-continue", b"Content-Length: 9") + b"\r\n" + b"x" * 9,
         "long poll": post(bearer, method=b"GET", target=b"/v1/events?wait=20") + b"\r\n",
-        "api": post(bearer, b"Content-Type: application/json", b"Content-Length: 2", target=b"/v1/payments")
-        + b"\r\n{}",
+        "api": post(bearer, is_json, b"Content-Length: 2", target=b"/v1/payments") + b"\r\n{}",
         "page": post(cookie, method=b"GET", target=b"/console/") + b"\r\n",
         "stream": post(cookie, method=b"GET", target=b"/console/payments/%b/live" % payment) + b"\r\n",
         "form": post(cookie, origin, length, target=b"/console/logout") + b"\r\n" + form,
