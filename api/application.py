@@ -2,33 +2,45 @@
 
 import json
 import math
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from api.errors import HttpsRequired, MethodNotAllowed, ScopeMissing, TooManyRequests, UnknownPath
+from api.errors import (
+    Fault,
+    HttpsRequired,
+    InvalidRequest,
+    MethodNotAllowed,
+    ScopeMissing,
+    TooManyRequests,
+    UnknownPath,
+)
 from api.idempotent import Done, Idempotency, key_of
 from api.keys import authenticated, presented
 from api.limits import Allowance, allowance
 from api.operation import Call, Operation, Plain
 from api.parts import Parts
 from api.paths import Table
-from api.reading import body_of, query_of
+from api.reading import body_of, path_id, query_of
 from api.refusals import as_refusal
 from service.permissions import granted
 from statemachine.errors import ServiceError
 from storage.api_rates import Rate, Taken, rates
+from storage.errors import NotFound
 from storage.ids import new_id
 from storage.tables_api import ApiKey
 
 log = structlog.get_logger()
 
 _JSON: Final = "application/json"
+_ID_FORM: Final = "01a1fdca-6b5b-712f-b9f0-87ef6d7b7107"
+
+Result = TypeVar("Result")
 
 
 class Api:
@@ -66,18 +78,21 @@ class Api:
         out.allow(allowance(self._rate, taken))
         if operation.needs not in granted(key.scopes):
             raise ScopeMissing(f"the key needs the scope {operation.scope.value}")
-        query = query_of(operation.query, scope.get("query_string", b""))
-        body = None
-        if operation.method != "GET":
-            body = body_of(operation.body, await self._parts.read_body(scope, receive), headers)
+        path = _identified(operation, path)
+        raw = b"" if operation.method == "GET" else await self._parts.read_body(scope, receive)
+        faults: list[Fault] = []
+        name = _read(lambda: key_of(operation, headers), faults)
+        query = _read(lambda: query_of(operation.query, scope.get("query_string", b"")), faults)
+        body = None if operation.method == "GET" else _read(lambda: body_of(operation.body, raw, headers), faults)
+        if faults:
+            raise InvalidRequest(faults)
         call = Call(self._parts, key, out.request_id, path, query, body, headers, receive)
-        name = key_of(operation, call)
         if name is None:
-            await out.give(operation.status, await operation.does(call))
+            await out.give(operation.status, await _done(operation, call))
             return
 
         async def do() -> Done:
-            answer = await operation.does(call)
+            answer = await _done(operation, call)
             if not isinstance(answer, BaseModel):
                 raise TypeError(operation.id)
             return Done(operation.status, answer.model_dump_json())
@@ -99,13 +114,44 @@ class Api:
     def _found(self, scope: Scope, out: "_Answer") -> tuple[Operation, Mapping[str, str]]:
         found = self._table.find(scope["path"])
         if found is None:
-            raise UnknownPath
+            near = self._table.nearest(scope["path"])
+            raise UnknownPath(f"there is nothing at this path; did you mean {near}?" if near else None)
         by_method, path = found
         operation = by_method.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if operation is None:
             out.headers["allow"] = ", ".join(sorted({*by_method, *(("HEAD",) if "GET" in by_method else ())}))
             raise MethodNotAllowed
         return operation, path
+
+
+def _read(do: Callable[[], Result], faults: list[Fault]) -> Result | None:
+    """Read one part of a request; keep what is wrong with it, so that all that is wrong is told at once."""
+    try:
+        return do()
+    except InvalidRequest as wrong:
+        faults += wrong.faults
+        return None
+
+
+def _identified(operation: Operation, path: Mapping[str, str]) -> Mapping[str, str]:
+    """Check the id in the path; raises NotFound for what cannot be one, as for one that nothing has."""
+    if operation.resource is None:
+        return path
+    whole = path_id(path["id"])
+    if whole is None:
+        words = f"there is no {operation.resource.words} of this id; an id has the form {_ID_FORM}"
+        raise NotFound(words, param="id", code=operation.resource.missing)
+    return {**path, "id": whole}
+
+
+async def _done(operation: Operation, call: Call) -> "BaseModel | Plain":
+    """Do the operation; what its path names and nothing has is told by the code of its resource."""
+    try:
+        return await operation.does(call)
+    except NotFound as missing:
+        if operation.resource is not None and missing.code == NotFound.code:
+            raise NotFound(missing.message, param="id", code=operation.resource.missing) from missing
+        raise
 
 
 class _Answer:

@@ -1,6 +1,8 @@
 """The refusals of the API, each with its HTTP status."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 from statemachine.errors import ServiceError
 
@@ -69,12 +71,32 @@ class NotJson(ServiceError):
     status = 415
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request."""
+
+    code: str
+    message: str
+    param: str | None
+    where: Literal["query", "header", "body"]
+
+
 class InvalidRequest(ServiceError):
     """The request is not as the API's description says."""
 
     type = "invalid_request_error"
     code = "invalid_request"
     status = 400
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(faults[0].message, param=faults[0].param, code=faults[0].code)
+        self.faults = tuple(faults)
+
+    def as_json(self, request_id: str) -> dict[str, dict[str, Any]]:
+        """Describe the first fault as every error is, and list all of them beside it."""
+        made = super().as_json(request_id)
+        made["error"]["errors"] = [asdict(fault) for fault in self.faults]
+        return made
 
 
 class KeyConflict(ServiceError):

@@ -11,7 +11,7 @@ import structlog
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from api.answers import RecordId, Shape
-from api.errors import CursorAhead, InvalidRequest, KeyInvalid, TooManyWaiting
+from api.errors import CursorAhead, Fault, InvalidRequest, KeyInvalid, TooManyWaiting
 from api.feed import KEY_CHECK_INTERVAL_S, Feed
 from api.operation import Call, Operation, Plain
 from api.reading import WHOLE, Id, Input, Name
@@ -56,7 +56,11 @@ def _place(value: Any) -> Any:
 
 
 #: What a reader was told of where it is; nothing else says so.
-Place = Annotated[str, BeforeValidator(_place), WithJsonSchema({"type": "string"}, mode="validation")]
+Place = Annotated[
+    str,
+    BeforeValidator(_place),
+    WithJsonSchema({"type": "string", "pattern": "^(0|[1-9][0-9]{0,17}(-[0-9a-f]{12})?)$"}, mode="validation"),
+]
 
 
 class EventsQuery(Input):
@@ -274,7 +278,7 @@ def read_place(text: str) -> Cursor:
     """The cursor that a checked text writes."""
     found = events.read_cursor(text)
     if found is None:
-        raise InvalidRequest("it is no id of an event", param="after", code="invalid_value")
+        raise InvalidRequest([Fault("invalid_value", "it is no id of an event", "after", "query")])
     return found
 
 
@@ -283,7 +287,7 @@ def _resumed(call: Call, after: str) -> Cursor:
     given = (call.headers.get("last-event-id") or "").strip()
     found = events.read_cursor(given or after)
     if found is None:
-        raise InvalidRequest("it is no id of an event", param="Last-Event-ID", code="invalid_value")
+        raise InvalidRequest([Fault("invalid_value", "it is no id of an event", "Last-Event-ID", "header")])
     return found
 
 

@@ -10,7 +10,9 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
-from api.errors import InvalidRequest, KeyConflict, KeyInUse
+from starlette.datastructures import Headers
+
+from api.errors import Fault, InvalidRequest, KeyConflict, KeyInUse
 from api.operation import Call, Operation, Repeats
 from api.refusals import as_refusal
 from statemachine.errors import ServiceError
@@ -43,21 +45,19 @@ class Done:
     is_replayed: bool = False
 
 
-def key_of(operation: Operation, call: Call) -> str | None:
+def key_of(operation: Operation, headers: Headers) -> str | None:
     """The call's Idempotency-Key, where it counts; raises InvalidRequest where it is needed, or is none."""
     if operation.repeats is Repeats.NO:
         return None
-    given = call.headers.get("idempotency-key")
+    given = headers.get("idempotency-key")
     if given is None:
         if operation.repeats is Repeats.MUST:
-            raise InvalidRequest(
-                "this call needs the header Idempotency-Key", param="Idempotency-Key", code="idempotency_key_missing"
-            )
+            words = "this call needs the header Idempotency-Key"
+            raise InvalidRequest([Fault("idempotency_key_missing", words, "Idempotency-Key", "header")])
         return None
     if not _FORM.fullmatch(given):
-        raise InvalidRequest(
-            "an Idempotency-Key has 1 to 255 visible ASCII characters", param="Idempotency-Key", code="invalid_value"
-        )
+        words = "an Idempotency-Key has 1 to 255 visible ASCII characters"
+        raise InvalidRequest([Fault("invalid_value", words, "Idempotency-Key", "header")])
     return given
 
 

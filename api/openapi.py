@@ -37,8 +37,26 @@ _ERROR: Final[dict[str, Any]] = {
                 "message": {"type": "string", "description": "for people"},
                 "param": {"type": ["string", "null"], "description": "what of the request is at fault"},
                 "request_id": {"type": "string", "description": "as in X-Request-Id; quote it when you ask for help"},
+                "errors": {
+                    "description": "with 400: all that is wrong, of which the first stands above",
+                    "type": "array",
+                    "items": {"$ref": _TEMPLATE.format(model="Fault")},
+                },
             },
         }
+    },
+}
+
+_FAULT: Final[dict[str, Any]] = {
+    "title": "Fault",
+    "description": "One thing that is wrong with a request.",
+    "type": "object",
+    "required": ["code", "message", "param", "where"],
+    "properties": {
+        "code": {"type": "string", "description": "for programs; stable"},
+        "message": {"type": "string", "description": "for people"},
+        "param": {"type": ["string", "null"], "description": "what of the request is at fault"},
+        "where": {"enum": ["query", "header", "body"], "description": "in which part of it"},
     },
 }
 
@@ -83,7 +101,11 @@ def description(operations: Sequence[Operation], *, server: str, version: str = 
                 "bearer": {"type": "http", "scheme": "bearer", "description": "an API key, rk_live_… or rk_test_…"},
                 "basic": {"type": "http", "scheme": "basic", "description": "an API key as the user name"},
             },
-            "schemas": {**{name: schema for name, schema in schemas.items() if name not in queries}, "Error": _ERROR},
+            "schemas": {
+                **{name: schema for name, schema in schemas.items() if name not in queries},
+                "Error": _ERROR,
+                "Fault": _FAULT,
+            },
         },
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 from starlette.datastructures import Headers
@@ -19,6 +19,24 @@ from storage.tables import Payment
 from storage.tables_api import ApiKey
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What an id in a path is an id of."""
+
+    words: str
+    missing: str  #: the code where there is none of that id
+
+
+#: By the part of the path after /v1/.
+RESOURCES: Final[Mapping[str, Resource]] = {
+    "payments": Resource("payment", "payment_not_found"),
+    "inbox": Resource("inbox message", "inbox_message_not_found"),
+    "outbox": Resource("outbox message", "outbox_message_not_found"),
+    "rejected": Resource("rejected delivery", "rejected_delivery_not_found"),
+    "keys": Resource("API key", "api_key_not_found"),
+}
 
 
 class Repeats(Enum):
@@ -146,6 +164,11 @@ class Operation:
     def scope(self) -> KeyScope:
         """Scope that a key needs for it."""
         return scope_for(self.needs)
+
+    @property
+    def resource(self) -> Resource | None:
+        """What the path's id is an id of."""
+        return RESOURCES[self.path.split("/")[2]] if "{id}" in self.path else None
 
     @property
     def summary(self) -> str:

@@ -1,10 +1,13 @@
-"""Which operation a path names. An id that is none names nothing."""
+"""Which operation a path names."""
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from api.operation import Operation
-from api.reading import path_id
+
+#: Of a path that is compared with those that exist.
+MAX_PATH_CHARS = 100
 
 
 class Table:
@@ -15,6 +18,7 @@ class Table:
         for operation in operations:
             by_path.setdefault(operation.path, {})[operation.method] = operation
         self._fixed = {path: found for path, found in by_path.items() if "{" not in path}
+        self._templates = [path for path in by_path if "{" in path]
         self._open = [(_pattern(path), found) for path, found in by_path.items() if "{" in path]
 
     def find(self, path: str) -> tuple[Mapping[str, Operation], Mapping[str, str]] | None:
@@ -26,14 +30,13 @@ class Table:
             match = pattern.fullmatch(path)
             if match is None:
                 continue
-            parts = match.groupdict()
-            if "id" in parts:
-                whole = path_id(parts["id"])
-                if whole is None:
-                    return None
-                parts["id"] = whole
-            return found, parts
+            return found, match.groupdict()
         return None
+
+    def nearest(self, path: str) -> str | None:
+        """The path that may have been meant; None where none is near."""
+        known = [*self._fixed, *self._templates]
+        return next(iter(get_close_matches(path[:MAX_PATH_CHARS], known, n=1, cutoff=0.8)), None)
 
 
 def _pattern(path: str) -> re.Pattern[str]:

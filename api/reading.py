@@ -1,10 +1,12 @@
-"""Takes a request's query and body apart by their models, and says in the one error shape what is wrong with them."""
+"""Read a request's query and body by their models, and say in the one error shape all that is wrong with them."""
 
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import (
@@ -19,7 +21,7 @@ from pydantic import (
 )
 from starlette.datastructures import Headers
 
-from api.errors import InvalidRequest, NotJson
+from api.errors import Fault, InvalidRequest, NotJson
 from statemachine.names import MAX_NAME_CHARS, NAME_PATTERN, NAME_RULE, is_name
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -36,7 +38,12 @@ TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 
 _CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing_field", "json_invalid": "invalid_json"}
 
-_LONGEST_PARAM: Final = 100
+MAX_PARAM_CHARS: Final = 100
+
+#: A request may be wrong in more ways than anybody reads.
+MAX_FAULTS: Final = 20
+
+Where = Literal["query", "body"]
 
 
 class Input(BaseModel):
@@ -130,26 +137,33 @@ def path_id(value: str) -> str | None:
 
 
 def query_of(model: type[Model] | None, raw: bytes) -> Model | None:
-    """The query by its model; raises InvalidRequest."""
+    """Read the query by its model; raises InvalidRequest."""
     try:
         pairs = parse_qsl(
             raw.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=100
         )
     except ValueError:
-        raise InvalidRequest("the query cannot be read", code="invalid_query") from None
+        raise InvalidRequest([Fault("invalid_query", "the query cannot be read", None, "query")]) from None
     given: dict[str, str] = {}
+    repeated: dict[str, Fault] = {}
     for name, value in pairs:
         if name in given:
-            raise InvalidRequest("it is given more than once", param=name[:_LONGEST_PARAM], code="repeated_field")
+            words = "it is given more than once"
+            repeated[name] = Fault("repeated_field", words, name[:MAX_PARAM_CHARS], "query")
         given[name] = value
     if model is None:
-        if given:
-            raise InvalidRequest("this takes no query", param=next(iter(given))[:_LONGEST_PARAM], code="unknown_field")
-        return None
+        unknown = [Fault("unknown_field", "this takes no query", name[:MAX_PARAM_CHARS], "query") for name in given]
+        return _taken(None, [*repeated.values(), *unknown])
     try:
-        return model.model_validate(given)
+        return _taken(model.model_validate(given), repeated.values())
     except ValidationError as fault:
-        raise invalid(fault) from None
+        raise InvalidRequest([*repeated.values(), *faults_of(model, fault, "query")][:MAX_FAULTS]) from None
+
+
+def _taken(read: Model | None, faults: Iterable[Fault]) -> Model | None:
+    if found := list(faults)[:MAX_FAULTS]:
+        raise InvalidRequest(found)
+    return read
 
 
 def check_media_type(headers: Headers) -> None:
@@ -160,20 +174,20 @@ def check_media_type(headers: Headers) -> None:
 
 
 def body_of(model: type[Model] | None, raw: bytes, headers: Headers) -> Model | None:
-    """The body by its model; raises NotJson or InvalidRequest."""
+    """Read the body by its model; raises NotJson or InvalidRequest."""
     if model is None:
         if raw.strip() not in (b"", b"{}"):
-            raise InvalidRequest("this takes no body", code="unknown_field")
+            raise InvalidRequest([Fault("unknown_field", "this takes no body", None, "body")])
         return None
     if raw or "content-type" in headers:
         check_media_type(headers)
     if not raw.strip():
-        raise InvalidRequest("a JSON object is needed as the body", code="missing_body")
-    check_json(raw)
+        raise InvalidRequest([Fault("missing_body", "a JSON object is needed as the body", None, "body")])
+    faults = _ambiguous(raw)
     try:
-        return model.model_validate_json(raw, strict=True)
+        return _taken(model.model_validate_json(raw, strict=True), faults)
     except ValidationError as fault:
-        raise invalid(fault) from None
+        raise InvalidRequest([*faults, *faults_of(model, fault, "body")][:MAX_FAULTS]) from None
 
 
 def check_json(raw: bytes | str) -> None:
@@ -186,16 +200,15 @@ def check_json(raw: bytes | str) -> None:
         text = raw.decode() if isinstance(raw, bytes) else raw
         json.loads(text, object_pairs_hook=_once_each, parse_float=_finite, parse_constant=_no_constant)
     except (ValueError, RecursionError):  # broken UTF-8, and more digits than Python reads, are ValueErrors
-        raise InvalidRequest("the body is not JSON", code="invalid_json") from None
+        raise InvalidRequest([Fault("invalid_json", "the body is not JSON", None, "body")]) from None
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise InvalidRequest(
-                "a name is given more than once in one object", param=name[:_LONGEST_PARAM], code="repeated_field"
-            )
+            words = "a name is given more than once in one object"
+            raise InvalidRequest([Fault("repeated_field", words, name[:MAX_PARAM_CHARS], "body")])
         seen.add(name)
 
 
@@ -210,10 +223,39 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is no JSON")
 
 
-def invalid(fault: ValidationError) -> InvalidRequest:
-    """The first thing that is wrong, without the value that was given."""
-    first = fault.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = ".".join(str(part) for part in first["loc"])[:_LONGEST_PARAM] or None
-    return InvalidRequest(
-        first["msg"].removeprefix("Value error, ")[:300], param=param, code=_CODES.get(first["type"], "invalid_value")
-    )
+def _ambiguous(raw: bytes) -> list[Fault]:
+    """List names that are given twice; raises InvalidRequest for what is no JSON."""
+    try:
+        check_json(raw)
+    except InvalidRequest as wrong:
+        if wrong.code == "invalid_json":
+            raise
+        return list(wrong.faults)
+    return []
+
+
+def faults_of(model: type[BaseModel], fault: ValidationError, where: Where) -> Iterator[Fault]:
+    """List all that is wrong, each without the value that was given."""
+    for each in fault.errors(include_url=False, include_context=False, include_input=False):
+        param = ".".join(str(part) for part in each["loc"])[:MAX_PARAM_CHARS] or None
+        code = _CODES.get(each["type"], "invalid_value")
+        words = each["msg"].removeprefix("Value error, ")[:300]
+        if code == "unknown_field":
+            words = f"there is no such field{meant(str(each['loc'][-1]), model.model_fields)}"
+        yield Fault(code, words, param, where)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Suggest the known name that is nearest to one that is not known; all of them where none is near."""
+    by_form = {_form(each): each for each in known}
+    form = _form(name[:MAX_PARAM_CHARS])
+    within = [each for each in by_form if form and (each.startswith(form) or form.startswith(each))]
+    near = within[:1] or get_close_matches(form, by_form, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {by_form[near[0]]}?"
+    return f"; there is: {', '.join(by_form.values())}" if by_form else ""
+
+
+def _form(name: str) -> str:
+    """One form of amount_minor, amountMinor and Amount-Minor."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())

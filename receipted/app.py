@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from receipted import logs
 from receipted.console import console_routes
-from receipted.edge import Edge
+from receipted.edge import Edge, front_route
 from receipted.keeping import housekeeping
 from receipted.loops import LONGEST_DUTY_WAIT_S, Wake, keep_stepping
 from receipted.monitoring import Watched
@@ -115,6 +115,7 @@ def create_app(service: Service, *, with_work: bool) -> Application:
             *rest_routes(service, edge),
             *console_routes(service, edge),
             *watched.routes(),
+            front_route(service, edge),
         ],
         lifespan=lifespan,
         exception_handlers={

@@ -1,9 +1,12 @@
-"""What the API and the console both have of the application: commands while it runs, and how a request came."""
+"""What the API and the console both have of the application: commands while it runs, how a request came, the front."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope
 
 from providers.contract import Client
@@ -11,6 +14,7 @@ from receipted.commands import Commands
 from receipted.errors import NotRunning
 from receipted.wiring import Service
 from receiver.body import read_body
+from receiver.errors import NotHttps
 from receiver.peer import Peer, peer_of
 
 
@@ -64,3 +68,27 @@ class Edge:
         """The body, which may be as large and as slow as a provider's."""
         settings = self._service.settings.service
         return await read_body(scope, receive, at_most=settings.body_limit_bytes, seconds=settings.body_timeout_seconds)
+
+
+def front_route(service: Service, edge: Edge) -> Route:
+    """The path `/`: people are led to the console, programs are told where what they need is.
+
+    A stranger learns what is here, and nothing of its version or of who uses it.
+    """
+    settings = service.settings
+    places = {
+        **({"api": "/v1", "description": "/openapi.json", "docs": "/docs"} if settings.api.enabled else {}),
+        **({"console": "/console/"} if settings.console.enabled else {}),
+    }
+
+    async def front(request: Request) -> Response:
+        if not edge.is_secure(request.scope):
+            raise NotHttps
+        headers = {"cache-control": "no-store", "vary": "accept"}
+        if "text/html" in request.headers.get("accept", "").lower():
+            for_people = places.get("console") or places.get("docs")
+            if for_people is not None:
+                return RedirectResponse(for_people, 303, headers)
+        return JSONResponse({"object": "service", "name": "receipted", **places}, headers=headers)
+
+    return Route("/", front, methods=["GET"])

@@ -1,6 +1,6 @@
 """The root of every error that Receipted raises, with the types that its answers use."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 ErrorType = Literal[
     "invalid_request_error",
@@ -49,7 +49,7 @@ class ServiceError(Exception):
             self.code = code
         super().__init__(self.message)
 
-    def as_json(self, request_id: str) -> dict[str, dict[str, str | None]]:
+    def as_json(self, request_id: str) -> dict[str, dict[str, Any]]:
         """The one JSON shape in which an error leaves this service."""
         return {
             "error": {

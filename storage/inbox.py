@@ -205,7 +205,9 @@ def replay(unit: Unit, message_id: str, now: datetime) -> InboxMessage:
         .values(**_PENDING_AGAIN, available_at=now, attempts=0, claim_token=_table.c.claim_token + 1)
     )
     if done.rowcount != 1:
-        raise NotFound(f"the body of message {message_id} is gone by a rule of retention", param="message")
+        raise NotFound(
+            f"the body of message {message_id} is gone by a rule of retention", param="message", code="body_scrubbed"
+        )
     return message
 
 

@@ -254,7 +254,7 @@ def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
         .values(status=OutboxStatus.PENDING, next_attempt_at=now, claim_token=_table.c.claim_token + 1)
     )
     if done.rowcount != 1:
-        raise NotFound(f"no dead outbox message {message_id}", param="message")
+        raise NotFound(f"no dead outbox message {message_id}", param="message", code="outbox_message_not_dead")
     return get(unit, message_id)
 
 

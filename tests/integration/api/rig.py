@@ -121,7 +121,12 @@ def error(answer: httpx2.Response, status: int) -> Mapping[str, Any]:
     assert answer.status_code == status, answer.text
     content = answer.json()
     assert list(content) == ["error"], content
-    assert {"type", "code", "message", "param", "request_id"} == set(content["error"])
+    assert {"type", "code", "message", "param", "request_id"} == set(content["error"]) - {"errors"}
+    if "errors" in content["error"]:
+        assert status == 400
+        first = content["error"]["errors"][0]
+        assert set(first) == {"code", "message", "param", "where"}
+        assert {name: content["error"][name] for name in ("code", "message", "param")}.items() <= first.items()
     assert content["error"]["request_id"] == answer.headers["x-request-id"]
     return content["error"]
 

@@ -6,9 +6,11 @@ import json
 import httpx2
 import pytest
 
+from api.catalogue import operations
+from api.reading import MAX_FAULTS
 from receipted import logs, settings
 from storage.errors import StorageUnavailable
-from tests.integration.api.rig import create, error, serving
+from tests.integration.api.rig import create, error, serving, wish
 from tests.integration.cli.conftest import forget_logs
 from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
 
@@ -166,3 +168,104 @@ def test_no_secret_and_no_payload_is_logged(api, logged):
     assert made["id"] in written
     for secret in (key, client.headers["authorization"].split()[1], "secret-of-a-customer", "logged-nowhere-77"):
         assert secret not in written
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in operations() if "{id}" in each.path], ids=lambda operation: operation.id
+)
+def test_an_id_that_nothing_has_is_told_of_its_resource_whatever_its_form(shared, operation):
+    """As one of the right form that nothing has: the path is there, and the thing is not."""
+    client = shared.client()
+    body = {"reason": "r", "state": "paid"} if operation.id == "resolve_payment" else {"reason": "r"}
+    options = {"json": body} if operation.body is not None and operation.id != "rotate_key" else {}
+    for given in ("nope", "%2e%2e", SOME[:-1], f"{SOME}0", "%00", "0"):
+        answer = client.request(operation.method, operation.path.replace("{id}", given), **options)
+        refused = error(answer, 404)
+        assert (refused["type"], refused["code"]) == ("not_found_error", operation.resource.missing), given
+        assert refused["param"] == "id"
+        assert f"no {operation.resource.words} of this id" in refused["message"]
+    if operation.id == "rotate_key":
+        options = {"json": {}}
+    whole = error(client.request(operation.method, operation.path.replace("{id}", SOME), **options), 404)
+    assert whole["code"] in (operation.resource.missing, "outbox_message_not_dead")
+
+
+def test_an_id_is_looked_at_after_the_key(shared):
+    refused = httpx2.get(f"{shared.base_url}/v1/payments/nope")
+
+    assert error(refused, 401)["code"] == "api_key_missing"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"), [("/v1/payment", "/v1/payments"), ("/v1/payments/", "/v1/payments"), ("/v1/zzz", None)]
+)
+def test_a_path_that_is_nearly_one_is_told_which(shared, path, meant):
+    refused = error(shared.client().get(path), 404)
+
+    assert (f"did you mean {meant}?" in refused["message"]) is (meant is not None)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("amount", "amount_minor"),
+        ("amountMinor", "amount_minor"),
+        ("ref", "reference"),
+        ("currency_", "currency"),
+        ("returnUrl", "return_url"),
+    ],
+)
+def test_a_field_that_is_nearly_one_is_told_which(shared, given, meant):
+    refused = error(create(shared.client(), **{given: "x"}), 400)
+
+    assert (refused["code"], refused["param"]) == ("unknown_field", given)
+    assert f"did you mean {meant}?" in refused["message"]
+
+
+def test_a_field_that_is_near_to_none_is_told_what_there_is(shared):
+    refused = error(create(shared.client(), zzz=1), 400)
+
+    assert "account, amount_minor, currency, reference, kind, return_url, extra" in refused["message"]
+
+
+def test_all_that_is_wrong_with_a_request_is_told_at_once(shared):
+    """Of the query, of the headers and of the body; the first stands where every error has its words."""
+    body = {"accounts": "payfield", "amount_minor": -1, "currency": "BD", "extra": 7}
+    refused = error(shared.client().post("/v1/payments?limit=3&limit=4", json=body), 400)
+
+    assert {(fault["where"], fault["code"], fault["param"]) for fault in refused["errors"]} == {
+        ("header", "idempotency_key_missing", "Idempotency-Key"),
+        ("query", "repeated_field", "limit"),
+        ("query", "unknown_field", "limit"),
+        ("body", "missing_field", "account"),
+        ("body", "unknown_field", "accounts"),
+        ("body", "invalid_value", "amount_minor"),
+        ("body", "invalid_value", "currency"),
+        ("body", "missing_field", "reference"),
+        ("body", "invalid_value", "extra"),
+    }
+
+
+def test_all_that_is_wrong_with_a_query_is_told_at_once(shared):
+    query = {"limit": "many", "after": "x", "phase": "payed", "accounts": "payfield"}
+    refused = error(shared.client().get("/v1/payments", params=query), 400)
+
+    assert sorted(fault["param"] for fault in refused["errors"]) == ["accounts", "after", "limit", "phase"]
+    assert {fault["where"] for fault in refused["errors"]} == {"query"}
+
+
+def test_more_faults_than_anybody_reads_are_not_all_told(shared):
+    body = {f"field_{number}": number for number in range(200)}
+    refused = error(shared.client().post("/v1/payments", json=body, headers={"idempotency-key": "many"}), 400)
+
+    assert len(refused["errors"]) == MAX_FAULTS
+    assert len(json.dumps(refused)) < 20_000
+
+
+def test_no_value_that_was_given_is_in_what_is_told(shared):
+    body = {**wish(), "amount_minor": "4242424242424242", "kind": ["secret-of-a-customer"], "zz": "secret-too"}
+    answer = shared.client().post("/v1/payments?x=secret-as-well", json=body)
+
+    assert error(answer, 400)["errors"]
+    assert "secret" not in answer.text
+    assert "4242" not in answer.text

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import threading
 from datetime import timedelta
 
@@ -103,3 +104,56 @@ def test_a_feed_needs_no_sink_that_does_anything(database, clock):
     assert asyncio.run(dispatcher.step()) == 1
     with database.read() as unit:
         assert outbox.get(unit, owed).status == "delivered"
+
+
+PEOPLE = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+def test_people_at_the_front_are_led_to_the_console_and_programs_are_told_where_things_are(served):
+    url = f"http://127.0.0.1:{served.port}/"
+    led, told = httpx2.get(url, headers=PEOPLE), httpx2.get(url)
+
+    assert (led.status_code, led.headers["location"]) == (303, "/console/")
+    assert told.json() == {
+        "object": "service",
+        "name": "receipted",
+        "api": "/v1",
+        "description": "/openapi.json",
+        "docs": "/docs",
+        "console": "/console/",
+    }
+    assert led.headers["vary"] == told.headers["vary"] == "accept"
+    assert httpx2.head(url).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("off", "status", "names"),
+    [
+        (("console",), 303, {"object", "name", "api", "description", "docs"}),
+        (("api",), 303, {"object", "name", "console"}),
+        (("api", "console"), 200, {"object", "name"}),
+    ],
+)
+def test_the_front_leads_to_nothing_that_is_switched_off(tmp_path, off, status, names):
+    found = settings(tmp_path)
+    changed = {name: getattr(found, name).model_copy(update={"enabled": False}) for name in off}
+    with serving(found.model_copy(update=changed)) as served:
+        url = f"http://127.0.0.1:{served.port}/"
+        led, told = httpx2.get(url, headers=PEOPLE), httpx2.get(url)
+        followed = [httpx2.get(f"{url[:-1]}{path}").status_code for path in told.json().values() if path[0] == "/"]
+
+    assert (led.status_code, set(told.json())) == (status, names)
+    assert "location" not in led.headers or led.headers["location"] in told.json().values()
+    assert {*followed} <= {200, 303, 404}  # nothing is at /v1 itself
+
+
+def test_the_front_tells_a_stranger_nothing_of_a_version_nor_anything_without_encryption(tmp_path, served):
+    answer = httpx2.get(f"http://127.0.0.1:{served.port}/")
+    assert not re.search(r"\d+\.\d+", answer.text)
+    assert answer.headers.get("server", "uvicorn") == "uvicorn"
+
+    with serving(settings(tmp_path / "other", development=False)) as plain:
+        for headers in ({}, PEOPLE):
+            refused = httpx2.get(f"http://127.0.0.1:{plain.port}/", headers=headers)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "https_required")
+            assert "location" not in refused.headers

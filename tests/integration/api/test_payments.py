@@ -177,10 +177,10 @@ def test_what_is_not_there_and_what_is_another_environments(api, path):
     (live,) = api.payments(account="shop-live")
     (gone,) = api.payments(account="not-configured-any-more")
 
-    assert error(client.get(f"/v1/payments/{new_id()}{path}"), 404)["code"] == "not_found"
+    assert error(client.get(f"/v1/payments/{new_id()}{path}"), 404)["code"] == "payment_not_found"
     assert error(client.get(f"/v1/payments/{gone.id}{path}"), 404)["code"] == "unknown_account"
     assert error(client.get(f"/v1/payments/{live.id}{path}"), 403)["code"] == "environment_mismatch"
-    assert error(client.get(f"/v1/payments/no-id{path}"), 404)["code"] == "unknown_path"
+    assert error(client.get(f"/v1/payments/no-id{path}"), 404)["code"] == "payment_not_found"
 
 
 @pytest.mark.parametrize("call", ["refresh", "cancel", "resolve"])

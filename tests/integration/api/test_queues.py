@@ -137,7 +137,7 @@ def test_one_dead_effect_is_due_again_once(api):
     url = f"/v1/outbox/{owed}/redrive"
 
     assert client.post(url, json={"reason": "the shop is back"}).json()["status"] == "pending"
-    assert error(client.post(url, json={"reason": "the shop is back"}), 404)["code"] == "not_found"
+    assert error(client.post(url, json={"reason": "the shop is back"}), 404)["code"] == "outbox_message_not_dead"
 
 
 def test_many_dead_effects_are_due_again_by_filter_with_counts(api):
@@ -179,7 +179,7 @@ def test_what_is_not_there_and_what_is_another_environments(api, path):
     client = api.client()
     live = {"outbox": lambda: dead(api, account="shop-live")[0], "rejected": lambda: reject(api, account="shop-live")}
 
-    assert error(client.get(f"/v1/{path}/{new_id()}"), 404)["code"] == "not_found"
+    assert error(client.get(f"/v1/{path}/{new_id()}"), 404)["code"].endswith("_not_found")
     if path in live:
         assert error(client.get(f"/v1/{path}/{live[path]()}"), 403)["code"] == "environment_mismatch"
 
