@@ -4,8 +4,11 @@ import asyncio
 import contextvars
 import inspect
 import json
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -21,7 +24,20 @@ from fulfilment.errors import InvalidHandler, InvalidSink, RetryLater
 GROUP: Final = "receipted.handlers"
 TIMEOUT: Final = 30.0
 
+#: Seconds that calls have to end when the sink is closed, before a warning names the handler.
+_CLOSE_GRACE_S: Final = 1.0
+_CLOSE_LOOK_S: Final = 0.05
+
 _log = structlog.get_logger()
+
+#: The calls of this process that have not come back, in threads and in the event loop, by sink and handler.
+_under_way: Counter[str] = Counter()
+_counting: Final = threading.Lock()
+
+
+def under_way() -> list[str]:
+    """The handlers of this process that are at work, each as "sink (module:function)"."""
+    return sorted(name for name, calls in _under_way.copy().items() if calls > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,7 @@ class HandlerSink:
             raise InvalidSink("a handler needs a timeout above 0 seconds and at least one thread")
         self.name = name
         self._handler = load(handler)
+        self._title = f"{name} ({handler})"
         self._is_async = _is_async(self._handler)
         self._timeout = timeout
         # Threads of its own: a handler that hangs must not take those that the database calls need.
@@ -87,17 +104,29 @@ class HandlerSink:
 
     async def _call(self, fulfilment: Fulfilment) -> Any:
         if self._is_async:
-            return await self._handler(fulfilment)
+            with _at_work(self._title):
+                return await self._handler(fulfilment)
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        answer, error = await loop.run_in_executor(self._threads, context.run, _guarded, self._handler, fulfilment)
+        answer, error = await loop.run_in_executor(
+            self._threads, context.run, _guarded, self._title, self._handler, fulfilment
+        )
         if error is not None:
             raise error
-        return await answer if inspect.isawaitable(answer) else answer
+        if not inspect.isawaitable(answer):
+            return answer
+        with _at_work(self._title):
+            return await answer
 
     async def aclose(self) -> None:
-        """Start no further calls; those that run are not waited for. A repeat does nothing."""
+        """Start no further calls; those that run are waited for no longer than a second. A repeat does nothing."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CLOSE_GRACE_S
+        while _under_way[self._title] > 0 and loop.time() < until:  # noqa: ASYNC110 - a thread sets no event here
+            await asyncio.sleep(_CLOSE_LOOK_S)
+        if (calls := _under_way[self._title]) > 0:
+            _log.warning("handler.abandoned", handlers=[self._title], calls=calls)
 
 
 def load(handler: str) -> Handler:
@@ -136,9 +165,21 @@ def _is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
-def _guarded(handler: Handler, fulfilment: Fulfilment) -> tuple[Any, Exception | None]:
+@contextmanager
+def _at_work(title: str) -> Iterator[None]:
+    with _counting:
+        _under_way[title] += 1
     try:
-        return handler(fulfilment), None
+        yield
+    finally:
+        with _counting:
+            _under_way[title] -= 1
+
+
+def _guarded(title: str, handler: Handler, fulfilment: Fulfilment) -> tuple[Any, Exception | None]:
+    try:
+        with _at_work(title):
+            return handler(fulfilment), None
     except Exception as error:  # noqa: BLE001 - carried over as a value: a future refuses StopIteration and hangs
         return None, error
 

@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -100,13 +101,20 @@ def _report(name: str, fault: Exception, failures: int, wait: float) -> None:
 
 
 @contextmanager
-def until_signalled() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending the process."""
+def until_signalled(on_signal: Callable[[], None] = lambda: None) -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, instead of ending the process; `on_signal` is called before.
+
+    By Python's own handlers: the event loop's would wait for a handler of others' that holds it up.
+    """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def signalled(_number: int, _frame: FrameType | None) -> None:
+        on_signal()
+        loop.call_soon_threadsafe(stop.set)
+
+    before = {number: signal.signal(number, signalled) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -38,6 +38,9 @@ class ServiceSettings(Section):
     )
     quarantine_per_account: int = Field(1000, ge=1, description="how many rejected deliveries are kept per account")
     intake_queue: int = Field(10_000, ge=1, description="how many requests may wait for the database at once")
+    stop_timeout_seconds: float = Field(
+        25, gt=0, le=600, description="seconds that a process may take to stop in order before it ends all the same"
+    )
     token_keys: tuple[TokenKey, ...] = Field(
         (), description="keys of callback and return tokens: the first signs, all verify", json_schema_extra=REQUIRED
     )

@@ -32,6 +32,8 @@ MISSING_SINK_DELAY: Final = timedelta(minutes=15)
 #: Seconds that recording one delivery waits for a row which another session holds, and until it is tried again.
 _HELD_LOCK_S: Final = 0.5
 _HELD_RETRY_S: Final = 5.0
+#: Seconds that a sink has to end its deliveries when the process stops.
+_CANCEL_S: Final = 5.0
 #: How long an effect waits whose delivery met a bug in being recorded: it was delivered, and will be again.
 _UNRECORDED_DELAY: Final = timedelta(minutes=15)
 #: The longest duration that an attempt's column holds; a clock never makes one longer.
@@ -141,7 +143,12 @@ class Dispatcher:
         waiting, self._waiting = self._waiting, []
         for task in self._under_way:
             task.cancel()
-        await asyncio.gather(*self._under_way, *([self._recording] if self._recording else []), return_exceptions=True)
+        if self._under_way:  # a handler may hold on to its task for ever
+            await asyncio.wait(self._under_way, timeout=_CANCEL_S)
+        if self._recording is not None:
+            await asyncio.gather(self._recording, return_exceptions=True)
+        if self._under_way:
+            _log.warning("effect.abandoned", effects=len(self._under_way), error="the sink does not end")
         try:
             if waiting:
                 await asyncio.to_thread(self._release, waiting)

@@ -35,6 +35,7 @@ from receipted.cli.push import push_quality
 from receipted.cli.reconcile import reconcile
 from receipted.cli.retention import retention
 from receipted.demo.command import demo
+from receipted.stopping import leave
 
 app = typer.Typer(
     cls=ReceiptedGroup,
@@ -99,5 +100,8 @@ app.add_typer(configuration.app, name="config", epilog=example("receipted config
 
 
 def main() -> None:
-    """Run the command that was typed; leaves the process with its exit code."""
-    app()
+    """Run the command that was typed; leaves the process with its exit code, whatever its threads still do."""
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1 if end.code else 0)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,11 +16,15 @@ from receipted.garbage import collect_seldom
 from receipted.loops import until_signalled
 from receipted.metrics.board import Board
 from receipted.monitoring import answering
+from receipted.stopping import bounded_stop
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema
 from storage import partitions
 from storage.errors import SchemaOutdated
+
+#: Seconds that a process has beyond its own time to stop, before the one that began it ends it.
+_CHILD_GRACE_S: Final = 3.0
 
 
 class OneWriter(ServiceError):
@@ -85,7 +89,8 @@ def worker(context: typer.Context, json: AsJson = False) -> None:
         listener = None
         if metrics.enabled and metrics.worker_port is not None:
             listener = server.listen(metrics.worker_host, metrics.worker_port)
-        asyncio.run(_work(service, listener, as_json=json))
+        with bounded_stop(service.settings.service.stop_timeout_seconds) as begin_stop:
+            asyncio.run(_work(service, listener, begin_stop, as_json=json))
         _raise_if_failed(service)
 
 
@@ -141,7 +146,7 @@ def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -
         _announce(process, listener, service, as_json=as_json)
 
     app = create_app(service, with_work=with_work)
-    server.serve(app, listener, on_ready=ready, on_stop=app.stop)
+    server.serve(app, listener, on_ready=ready, on_stop=app.stop, stop_within=settings.stop_timeout_seconds)
     _raise_if_failed(service)
 
 
@@ -161,7 +166,8 @@ def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
         service.database.engine.dispose(close=False)  # its connections are the first process's
         app = create_app(service, with_work=False)
         try:
-            server.serve(app, listener, on_ready=on_ready, on_stop=app.stop)
+            within = settings.stop_timeout_seconds
+            server.serve(app, listener, on_ready=on_ready, on_stop=app.stop, stop_within=within)
         finally:
             service.close()  # this process's own connections and spans
         _raise_if_failed(service)
@@ -170,7 +176,7 @@ def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
         _announce("web", listener, service, as_json=as_json)
 
     with listener:
-        Workers(number, run).serve(ready)
+        Workers(number, run, grace=settings.stop_timeout_seconds + _CHILD_GRACE_S).serve(ready)
 
 
 def _announce(process: str, listener: socket.socket, service: Service, *, as_json: bool) -> None:
@@ -188,10 +194,12 @@ def webhook_url(service: Service, account: str) -> str:
     return f"{service.settings.service.public_url}/webhooks/{account}"
 
 
-async def _work(service: Service, listener: socket.socket | None, *, as_json: bool) -> None:
+async def _work(
+    service: Service, listener: socket.socket | None, begin_stop: Callable[[], None], *, as_json: bool
+) -> None:
     from receipted.app import working  # noqa: PLC0415 - it takes time that no other command should
 
-    with until_signalled() as stop:
+    with until_signalled(begin_stop) as stop:
         async with working(service), answering(service, listener):
             collect_seldom()
             url = server.address(listener) if listener is not None else None

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from receipted.garbage import collect_seldom
 from receipted.protocol import BoundedProtocol
+from receipted.stopping import bounded_stop
 from statemachine.errors import ServiceError
 
 #: Seconds that requests under way have to end.
@@ -37,10 +38,22 @@ class DidNotStart(ServiceError):
 class _Server(uvicorn.Server):
     """Tells when it answers, and when it is about to stop."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None],
+        on_signal: Callable[[], None],
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._on_stop = on_stop
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop, and the time for it."""
+        self._on_signal()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -69,9 +82,16 @@ def address(listener: socket.socket) -> str:
 
 
 def serve(
-    app: ASGIApp, listener: socket.socket, *, on_ready: Callable[[], None], on_stop: Callable[[], None] = lambda: None
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None] = lambda: None,
+    stop_within: float = 25.0,
 ) -> None:
     """Answer until SIGTERM or SIGINT; then requests under way are ended and the application's lifespan closed.
+
+    Where that takes longer than `stop_within` seconds, the process is ended.
 
     Raises DidNotStart. Whose request it is and over which scheme is the application's to find out: no proxy's header
     counts here.
@@ -86,10 +106,13 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=int(min(_GRACE, max(stop_within / 2, 1))),
     )
-    server = _Server(config, on_ready, on_stop)
+    with bounded_stop(stop_within) as begin_stop:
+        _run(_Server(config, on_ready, on_stop, begin_stop), listener)
 
+
+def _run(server: _Server, listener: socket.socket) -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
 

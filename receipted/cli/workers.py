@@ -17,9 +17,6 @@ from receipted.cli.server import DidNotStart
 
 log = structlog.get_logger()
 
-#: Seconds that processes have to end after they were told to; longer than their own grace for requests under way.
-_GRACE: Final = 20
-
 #: Seconds before a process is begun again that ended within so many seconds; doubles up to the longest.
 _SOON, _LONGEST_WAIT = 1.0, 30.0
 
@@ -33,8 +30,10 @@ class Workers:
     returns, with 0, or raises, with 1. Places are numbered from 0, and one that is begun again has that of the lost.
     """
 
-    def __init__(self, number: int, run: Callable[[int, Callable[[], None]], None]) -> None:
+    def __init__(self, number: int, run: Callable[[int, Callable[[], None]], None], *, grace: float = 28.0) -> None:
+        """`grace` are the seconds that processes have to end after they were told to, longer than their own."""
         self._number = number
+        self._grace = grace
         self._run = run
         self._children: dict[int, float] = {}  # by process: when it began
         self._places: dict[int, int] = {}  # by process
@@ -128,7 +127,7 @@ class Workers:
 
     def _end(self) -> None:
         self._is_ending = True
-        signal.alarm(_GRACE)
+        signal.setitimer(signal.ITIMER_REAL, self._grace)
         for child in self._children:
             os.kill(child, signal.SIGTERM)
 
@@ -154,7 +153,7 @@ class Workers:
         try:
             yield called
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.set_wakeup_fd(fd)
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -15,7 +15,8 @@ import uvicorn
 
 from api.events import EventsQuery
 from console.signing import Signing
-from receipted.cli import server, workers
+from receipted import stopping
+from receipted.cli import processes, server
 from receipted.console import signing_keys
 from receipted.settings import parse
 from receipted.settings_sections import ServiceSettings
@@ -101,7 +102,8 @@ def test_systemd_has_no_objection_to_the_unit(tmp_path):
 
 
 def test_systemd_waits_longer_for_an_end_than_the_processes_do():
-    assert int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)[1]) > server._GRACE + 60 > workers._GRACE
+    own = ServiceSettings().stop_timeout_seconds + processes._CHILD_GRACE_S + stopping.THREADS_GRACE_S
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)[1]) > own > server._GRACE
 
 
 # nginx
