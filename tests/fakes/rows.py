@@ -60,6 +60,7 @@ def an_effect(**changes):
             "attempts": 0,
             "next_attempt_at": at,
             "claim_token": 0,
+            "number": 1,
             **changes,
         },
     )

@@ -141,7 +141,8 @@ class Served:
         """One request on a connection of its own; redirects are not followed."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, _DEADLINE, source_address=(source, 0))
         with closing(connection):
-            connection.putrequest(method, path, skip_accept_encoding=True)
+            names_host = any(name.lower() == "host" for name, _ in headers)
+            connection.putrequest(method, path, skip_host=names_host, skip_accept_encoding=True)
             for name, value in headers:
                 connection.putheader(name, value.encode("latin-1"))
             if body is not None:
