@@ -80,9 +80,8 @@ class Idempotency:
         try:
             done = await do()
         except ServiceError as error:
-            refused = as_refusal(error)
-            if is_final(refused):
-                answer = Answered(refused.status, json.dumps(refused.as_json(call.request_id)))
+            if is_final(as_refusal(error)):
+                answer = Answered(error.status, json.dumps(error.as_json(call.request_id)))
                 await self._finish(call, scope, key, token, answer)
             else:
                 await self._release(call, scope, key, token)

@@ -175,7 +175,7 @@ class Poller:
         except UnsupportedByProvider as unsupported:  # heard of by webhook, of a kind that cannot be asked about
             error = ProviderError(unsupported.message, provider_code=unsupported.code)
         except ProviderError as failed:
-            error = failed
+            error = failed.with_traceback(None)  # a value from here on; its frames would hold it, and it them
             log.warning(
                 "poll.failed",
                 account=payment.account,

@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
 
 from providers.contract import Answer
+from providers.decoding import Unreadable, json_object
 from receipted.cli import output
 from receipted.cli.context import AccountName, AsJson, example, known_account, opened, subcommands
 from receipted.cli.exits import InvalidInput
 from receipted.cli.extra import words_of
 from receipted.cli.processes import webhook_url
+from receipted.errors import AnswerUnclear
 from receipted.wiring import Service, WiredAccount
 
 app = subcommands("Where providers deliver.")
@@ -81,4 +84,23 @@ def _key(service: Service, account: WiredAccount) -> dict[str, str]:
 
 async def _register(service: Service, account: WiredAccount, url: str, details: Mapping[str, str]) -> Answer:
     async with service.clients() as clients:
-        return await clients[account.name].register_webhook(url, **details)
+        answer = await clients[account.name].register_webhook(url, **details)
+    _check_clear(answer)
+    return answer
+
+
+def _check_clear(answer: Answer) -> None:
+    """Return where a 2xx may be taken for a registration; raises AnswerUnclear.
+
+    It is a JSON object without an error in it, or says by its status that it has no content.
+    """
+    if answer.status == HTTPStatus.NO_CONTENT:
+        return
+    try:
+        body = json_object(answer.body)
+    except Unreadable as fault:
+        words = f"the provider answered {answer.status}, and {fault}: whether the URL is registered is not known"
+        raise AnswerUnclear(words) from None
+    if body.get("error") or body.get("errors"):
+        words = f"the provider answered {answer.status} with an error: whether the URL is registered is not known"
+        raise AnswerUnclear(words)

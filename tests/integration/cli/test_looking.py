@@ -6,8 +6,10 @@ import pytest
 
 from receipted.catalogue import PROVIDERS
 from receipted.cli.exits import Exit
+from tests.fakes.answering import Reply, answering
 
 from .conftest import Shell
+from .settings import write_settings
 
 NOTHING = Shell(None)
 
@@ -83,3 +85,24 @@ def test_a_kind_may_have_a_url_of_its_own(at_sandbox):
     assert told["url"].endswith("/webhooks/banked?kind=payin")
 
     assert "has no 'nothing'" in at_sandbox("webhooks", "register", "banked", "--kind", "nothing", code=Exit.USAGE).err
+
+
+UNCLEAR = {
+    "a page": Reply(200, b"<html>Just a moment...</html>"),
+    "nothing": Reply(200),
+    "an error object": Reply(200, b'{"error": {"code": "internal"}}'),
+    "an error list": Reply(201, b'{"errors": [{"code": "internal"}]}'),
+    "a redirect": Reply(302),
+}
+
+
+@pytest.mark.parametrize("reply", UNCLEAR.values(), ids=UNCLEAR)
+def test_an_answer_that_says_nothing_is_no_registration(tmp_path, reply):
+    with answering() as provider:
+        shell = Shell(write_settings(tmp_path, provider.url))
+        shell("migrate")
+        provider.answers = lambda _call: reply
+        told = shell("webhooks", "register", "banked", code=Exit.FAILED)
+
+        assert len(provider.calls) == 1
+        assert str(reply.status) in told.err
