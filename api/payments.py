@@ -28,8 +28,8 @@ async def create(call: Call) -> PaymentAnswer:
 
     The wish is recorded before the provider is called, and its answer after.
     The same `reference` gives the same payment, however often and with whichever Idempotency-Key it is sent.
-    Where the outcome is not known (502, 503, or 409 `create_outcome_unknown`), nothing is lost: call again, with the
-    same Idempotency-Key or another; such an answer is not kept under it.
+    Where the outcome is not known (502, such as `answer_unclear`, 503, or 409 `create_outcome_unknown`), nothing is
+    lost: call again, with the same Idempotency-Key or another; such an answer is not kept under it.
     """
     body: CreateBody = call.body
     call.account(body.account)

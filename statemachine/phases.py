@@ -110,7 +110,7 @@ class Review(StrEnum):
     CONFLICT = "conflict"  #: the provider's statements have no legal order, such as paid after cancelled
     UNKNOWN_STATUS = "unknown_status"  #: the provider uses a status that the lifecycle does not know
     GAVE_UP = "gave_up"  #: asking went on for as long as configured, without an end
-    CREATE_UNKNOWN = "create_unknown"  #: the create call had no answer; the provider may hold a payment
+    CREATE_UNKNOWN = "create_unknown"  #: the create call had no answer, or one that says nothing
 
 
 #: Reviews in which goods must not be handed over: until a person says so, or, where the amount was unknown, until it
