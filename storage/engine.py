@@ -25,7 +25,7 @@ from storage.clocks import DatabaseClock
 from storage.columns import Row, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
-from storage.faults import without_values, words
+from storage.faults import refusal_of, without_values, words
 from storage.locks import FairLock
 from storage.readable import Unreadable
 
@@ -36,6 +36,9 @@ Record = TypeVar("Record", bound=SQLModel)
 #: A reader sees one instant on PostgreSQL too; a writer sees what is committed, and locks the rows that it decides by.
 _SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
+
+#: Of the server that answers, whatever this transaction is: a standby, or one that was made to take no writes.
+_IS_READ_ONLY: Final = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
 
 #: Rows that cannot be read and are named in the log, each once; more are counted.
 _MAX_NOTED: Final = 1_000
@@ -262,6 +265,7 @@ class Database:
         self.pool_waits = 0  #: units of work that found all of them in use, and waited
         self.unreadable: Counts = counts()  #: how often rows were met that cannot be read, by table
         self._noted: set[tuple[str, str]] = set()
+        self.refusal: str | None = None  #: why the last write of this process was refused, where no write can succeed
         self._clocks: list[DatabaseClock] = []
 
     def clock(self, wall: Callable[[], datetime]) -> Callable[[], datetime]:
@@ -280,11 +284,16 @@ class Database:
         work because of another. Where the connection is lost during the commit itself, nobody can say whether it was
         kept: every caller's repeat must be harmless.
         """
-        with self.turn, translated(), self._connected() as connection:
-            connection = connection.execution_options(receipted_write=True)
-            with connection.begin():
-                self._look_at_the_clock(connection)
-                yield Unit(connection, self._note, leaves_out=False)
+        try:
+            with self.turn, translated(), self._connected() as connection:
+                connection = connection.execution_options(receipted_write=True)
+                with connection.begin():
+                    self._look_at_the_clock(connection)
+                    yield Unit(connection, self._note, leaves_out=False)
+        except StorageUnavailable as fault:
+            self.wrote(fault)
+            raise
+        self.wrote(None)
 
     @contextmanager
     def read(self) -> Iterator[Unit]:
@@ -304,6 +313,32 @@ class Database:
         with translated(), self._connected() as connection:
             alone = connection.execution_options(isolation_level="AUTOCOMMIT", receipted_write=True)
             return alone.execute(statement, parameters).first()
+
+    def wrote(self, fault: StorageUnavailable | None) -> None:
+        """Note that a write has ended, by whatever driver: it says whether the database takes any."""
+        if fault is None:
+            self.refusal = None
+        elif fault.refusal is not None:
+            self.refusal = fault.refusal
+
+    def takes_no_writes(self) -> str | None:
+        """Why the database takes no writes now (storage_read_only, storage_full); None where it does, or nobody knows.
+
+        Where the last write was refused it is tried again, by a row that is written as it is. Raises
+        StorageUnavailable.
+        """
+        if not self._is_sqlite:
+            with self.read() as unit:
+                if unit.rows(_IS_READ_ONLY)[0][0]:
+                    return "storage_read_only"
+        if self.refusal is None:
+            return None
+        try:
+            with self.write() as unit:
+                unit.run("UPDATE alembic_version SET version_num = version_num")
+        except StorageUnavailable as fault:
+            return fault.refusal or self.refusal
+        return None
 
     def _note(self, unreadable: Unreadable) -> None:
         """A row that cannot be read is counted, and logged once."""
@@ -359,15 +394,16 @@ def translated() -> Iterator[None]:
             moved.is_rivalry = True
             raise moved from None
         raise without_values(fault) from None  # a fault of one row or of the program, not of the database
-    except (DBAPIError, sqlite3.Error) as fault:
+    except (DBAPIError, sqlite3.OperationalError) as fault:
         if readable.is_about_a_row(fault):
             raise UnreadableRow from None
-        if isinstance(fault, sqlite3.Error):  # of the driver's own cursor
+        if isinstance(fault, sqlite3.OperationalError):  # of the driver's own cursor
             raise StorageUnavailable(f"the database refused: {type(fault).__name__}") from None
         # The statement and its parameters stay out of the message: they hold payloads.
         unavailable = StorageUnavailable(f"the database refused: {type(fault.orig).__name__}: {words(fault)}")
         unavailable.is_rivalry = getattr(fault.orig, "sqlstate", None) in _RIVALRY
         unavailable.is_held = getattr(fault.orig, "sqlstate", None) in _HELD
+        unavailable.refusal = refusal_of(fault.orig)
         raise unavailable from None
     except PoolTimeout:
         raise StorageUnavailable("every connection to the database is in use") from None

@@ -15,9 +15,8 @@ class StorageUnavailable(ServiceError):
     status = 503
     retryable: ClassVar[bool] = True
     is_rivalry: bool = False  #: another unit of work was first, in a deadlock or with a partition; a repeat will do
-    is_held: bool = (
-        False  #: another session holds a row, or one statement was ended: others may be written all the same
-    )
+    is_held: bool = False  #: another session holds a row, or one statement was ended: other rows may be written
+    refusal: str | None = None  #: storage_read_only or storage_full, where that is why nothing can be written
 
 
 class UnreadableRow(ServiceError):

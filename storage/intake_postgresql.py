@@ -11,6 +11,7 @@ from typing import Any, Final
 from storage.arrivals import Arrival
 from storage.engine import Database, is_moved_partition
 from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
+from storage.faults import refusal_of
 from storage.inbox import Recorded
 from storage.intake import Outcome, check_schema, is_known, record_variants, settled
 from storage.seals import microseconds
@@ -102,6 +103,10 @@ class PostgresqlStore:
                 outcomes = await self._recorded(batch)
         except TimeoutError:
             raise StorageUnavailable(f"the database did not answer within {_PATIENCE:g} s") from None
+        except StorageUnavailable as fault:
+            self._database.wrote(fault)
+            raise
+        self._database.wrote(None)
         self._is_repeating = is_known(outcomes)
         if None in outcomes:
             return await asyncio.to_thread(record_variants, self._database, batch, outcomes)
@@ -228,4 +233,6 @@ def _named(fault: Exception) -> Exception:
 
 def _unavailable(fault: Exception) -> StorageUnavailable:
     # The server's detail stays out of it, which may hold what it was given.
-    return StorageUnavailable(f"the database refused: {type(fault).__name__}")
+    unavailable = StorageUnavailable(f"the database refused: {type(fault).__name__}")
+    unavailable.refusal = refusal_of(fault)
+    return unavailable

@@ -22,6 +22,7 @@ from typing import Any, Final
 from storage.arrivals import Arrival
 from storage.engine import Database, translated
 from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.faults import refusal_of
 from storage.inbox import Recorded
 from storage.intake import Outcome, check_schema, is_known, record_variants, settled
 from storage.types import InboxStatus
@@ -69,10 +70,15 @@ class SqliteStore:
         self._thread.shutdown()
 
     def _write(self, batch: Sequence[Arrival]) -> list[Outcome]:
-        with _translated(), self._database.turn, self._driver() as driver:
-            driver.execute("BEGIN IMMEDIATE")
-            outcomes = _record(driver, batch, is_repeating=self._is_repeating)
-            driver.execute("COMMIT")
+        try:
+            with _translated(), self._database.turn, self._driver() as driver:
+                driver.execute("BEGIN IMMEDIATE")
+                outcomes = _record(driver, batch, is_repeating=self._is_repeating)
+                driver.execute("COMMIT")
+        except StorageUnavailable as fault:
+            self._database.wrote(fault)
+            raise
+        self._database.wrote(None)
         self._is_repeating = is_known(outcomes)
         if None in outcomes:
             return record_variants(self._database, batch, outcomes)
@@ -220,6 +226,12 @@ def _translated() -> Iterator[None]:
     except sqlite3.OperationalError as fault:
         if str(fault).startswith("no such") or " has no column " in str(fault):
             raise SchemaOutdated("the database's schema has changed: run receipted migrate") from None
-        raise StorageUnavailable(f"the database refused: {type(fault).__name__}: {fault}") from None
+        raise _unavailable(fault) from None
     except sqlite3.DatabaseError as fault:
-        raise StorageUnavailable(f"the database refused: {type(fault).__name__}: {fault}") from None
+        raise _unavailable(fault) from None
+
+
+def _unavailable(fault: sqlite3.DatabaseError) -> StorageUnavailable:
+    unavailable = StorageUnavailable(f"the database refused: {type(fault).__name__}: {fault}")
+    unavailable.refusal = refusal_of(fault)
+    return unavailable

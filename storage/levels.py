@@ -60,7 +60,7 @@ def inbox(unit: Unit) -> Queue:
 def pending_since(unit: Unit) -> datetime | None:
     """When the oldest message was received that is not decided; None where all are."""
     query = select(_inbox.c.received_at).where(_is(_inbox.c.status, "pending")).order_by(_inbox.c.id).limit(1)
-    found: datetime | None = unit.execute(query).scalar()
+    found: datetime | None = next((row[0] for row in unit.each(query)), None)
     return found
 
 

@@ -101,11 +101,13 @@ class Checks:
                 raise SchemaOutdated
             with levels.brief(self._database) as unit:
                 since = levels.pending_since(unit)
+            refusal = self._database.takes_no_writes()
         except ServiceError as fault:
             return Health([{"cause": fault.code}])
         lag = max(self._clock() - since, timedelta(0)) if since is not None else timedelta(0)
         is_late = self._lag_after is not None and lag > self._lag_after
-        causes = [{"cause": "inbox_lag", "seconds": round(lag.total_seconds(), 3)}] if is_late else []
+        causes: list[dict[str, Any]] = [{"cause": refusal}] if refusal is not None else []
+        causes += [{"cause": "inbox_lag", "seconds": round(lag.total_seconds(), 3)}] if is_late else []
         return Health(causes, round(lag.total_seconds(), 3))
 
 

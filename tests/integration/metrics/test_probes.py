@@ -1,18 +1,24 @@
 """/healthz and /readyz: each cause by its own name, and well again when it is over."""
 
 import asyncio
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import DBAPIError
 
 from receipted.metrics.health import Checks
 from receipted.metrics.pulse import Pulse
 from receipted.settings import Settings
 from storage import inbox
 from storage.engine import Database
+from storage.errors import StorageUnavailable
 from tests.builders import a_message
 from tests.fakes.clock import FakeClock
+from tests.fakes.databases import PostgreSQL
 from tests.integration.receiver.serving import eventually, serving, settings
 
 
@@ -114,3 +120,76 @@ def test_an_application_without_its_tables_is_alive_and_not_ready(config: Settin
         assert scrape.status == 200
         assert b"receipted_inbox_messages{" not in scrape.body
         assert b'receipted_scrape_errors_total{figures="inbox"} 1.0' in scrape.body
+
+
+def test_a_database_that_takes_no_writes_is_told_and_so_is_one_that_does_again(
+    either: Database, clock: FakeClock, request: pytest.FixtureRequest
+) -> None:
+    """As after a failover, or a file that was mounted so: nothing acknowledged is lost, and no balancer sends more."""
+    steps = Steps()
+    if either.url.startswith("sqlite"):
+        path = either.url.removeprefix("sqlite:///")
+        shut = Database(f"sqlite:///file:{path}?mode=ro&uri=true")
+        found, _ = checks(shut, clock, steps)
+        assert causes(found) == [], "nobody has tried to write"
+        with pytest.raises(StorageUnavailable), shut.write() as unit:
+            inbox.record(unit, [a_message()])
+        steps.now += 2
+        assert causes(found) == ["storage_read_only"]
+        shut.close()
+        return
+    name = make_url(either.url).database
+    postgresql: PostgreSQL = request.getfixturevalue("postgresql")
+    found, _ = checks(either, clock, steps)
+    assert causes(found) == []
+    postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    ends = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+    postgresql.execute(ends)
+    try:
+        steps.now += 2
+        assert causes(found) == ["storage_read_only"]
+    finally:
+        postgresql.execute(f"ALTER DATABASE {name} RESET ALL")
+        postgresql.execute(ends)
+    steps.now += 2
+    assert causes(found) == []
+
+
+def test_a_full_disk_is_told_until_a_write_succeeds(database: Database, clock: FakeClock) -> None:
+    """By what the last write said; the probe itself tries again, since nobody else writes while it is not ready."""
+    steps = Steps()
+    found, _ = checks(database, clock, steps)
+    with database.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    limit = pages
+
+    def bound(connection: Any, _record: object, _proxy: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={limit}")
+
+    event.listen(database.engine, "checkout", bound)
+    with pytest.raises(StorageUnavailable), database.write() as unit:
+        inbox.record(unit, [a_message(body=b"x" * 400_000)])
+    database.refusal = "storage_full"
+
+    def refuse(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if is_full and "alembic_version SET" in statement:
+            fault = sqlite3.OperationalError("database or disk is full")
+            fault.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise DBAPIError(statement, None, fault)
+
+    is_full = True
+    event.listen(database.engine, "before_cursor_execute", refuse)
+    assert causes(found) == ["storage_full"]
+    is_full, limit = False, pages + 1000
+    steps.now += 2
+    assert causes(found) == []
+    assert database.refusal is None
+
+
+def test_a_write_that_meets_a_lock_makes_nobody_unready(database: Database, clock: FakeClock) -> None:
+    """One slow write must not take a whole fleet away."""
+    steps = Steps()
+    found, _ = checks(database, clock, steps)
+    slow = StorageUnavailable("the database refused: OperationalError: database is locked")
+    database.wrote(slow)
+    assert causes(found) == []
