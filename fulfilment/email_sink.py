@@ -62,6 +62,7 @@ class EmailSink:
         self._allowed = (*allowed_networks, *(LOOPBACK if allow_loopback and is_loopback(host) else ()))
         self._timeout = timeout
         self._resolver = resolver
+        self.threads = threads  #: what bounds how many conversations are held at once
         # Threads of its own: a server that hangs must not take those that the database calls need.
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"email-{name}")
 

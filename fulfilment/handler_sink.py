@@ -70,6 +70,7 @@ class HandlerSink:
         self._title = f"{name} ({handler})"
         self._is_async = _is_async(self._handler)
         self._timeout = timeout
+        self.threads = 0 if self._is_async else threads  #: what bounds how many calls run at once
         # Threads of its own: a handler that hangs must not take those that the database calls need.
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"handler-{name}")
 

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -12,13 +13,16 @@ from fulfilment.addresses import LOOPBACK, Network, Resolver, checked, is_loopba
 from fulfilment.backoff import read_retry_after
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import AddressRefused, InsecureSinkUrl, InvalidSink
+from fulfilment.http_connection import Answer, Connection, NoAnswer, connect
 from fulfilment.signing import Signer
 
-#: What is read of an answer, so that its connection can be used again; nothing of it is kept.
-MAX_ANSWER: Final = 64 * 1024
 TIMEOUT: Final = 15.0
 _CONNECT_TIMEOUT: Final = 5.0
 _MAX_ADDRESSES: Final = 4  #: tried in turn while none of them can be connected to
+#: A connection that was not used for so long is closed: servers close theirs after five seconds and more.
+_MAX_IDLE_S: Final = 4.0
+#: A connection is used for so long, so that a host that has moved is followed.
+_MAX_AGE_S: Final = 60.0
 #: Statuses whose Retry-After is honoured: too many requests, or a gateway or service that is overloaded.
 _BUSY: Final = frozenset({429, 502, 503, 504})
 
@@ -30,9 +34,9 @@ class HttpSink:
     may carry a Retry-After; every other answer, and none at all, is tried again by schedule. `timeout` is in seconds
     and covers everything from the look-up of the host to the end of the answer.
 
-    Raises InvalidSink, InsecureSinkUrl or InvalidSigningKey at construction. The sink owns its connections, because
-    a TLS connection made for another host must not be used for this one. Proxies of the environment are not used:
-    they would resolve the host again. Source: Standard Webhooks, specification.
+    Connections are kept and used again, each by one delivery at a time; the host is looked up, and its addresses are
+    checked, for every connection. Raises InvalidSink, InsecureSinkUrl or InvalidSigningKey at construction. Proxies of
+    the environment are not used: they would resolve the host again. Source: Standard Webhooks, specification.
     """
 
     def __init__(
@@ -44,7 +48,6 @@ class HttpSink:
         allowed_networks: Sequence[Network] = (),
         allow_loopback: bool = False,
         timeout: float = TIMEOUT,
-        max_connections: int = 100,
         resolver: Resolver = resolve,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -52,83 +55,113 @@ class HttpSink:
             raise InvalidSink("a sink's timeout is above 0 seconds", param="timeout")
         self.name = name
         self._signer = Signer(keys)
-        self._url = _target(url, allow_loopback=allow_loopback)
-        self._host = self._url.raw_host.decode("ascii")
-        self._is_secure = self._url.scheme == "https"
+        target = _target(url, allow_loopback=allow_loopback)
+        self._host = target.raw_host.decode("ascii")
+        self._is_secure = target.scheme == "https"
+        self._port = target.port or (443 if self._is_secure else 80)
         is_local = allow_loopback and is_loopback(self._host)
         # Without TLS, to this machine only: other allowed networks need it as well.
         self._allowed = (*(allowed_networks if self._is_secure else ()), *(LOOPBACK if is_local else ()))
         self._timeout = timeout
         self._resolver = resolver
-        self._client = httpx2.AsyncClient(
-            verify=tls if tls is not None else True,
-            timeout=httpx2.Timeout(timeout, connect=min(_CONNECT_TIMEOUT, timeout)),
-            limits=httpx2.Limits(max_connections=max_connections),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._tls = (tls or httpx2.create_ssl_context()) if self._is_secure else None
+        self._head = _head(target)
+        self._idle: list[tuple[Connection, asyncio.TimerHandle]] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self._host!r})"
 
     async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
         """One signed POST with `webhook-id` of the effect; the timestamp, and so the signature, is of this attempt."""
-        answers: list[httpx2.Response] = []
+        used: list[Connection] = []
         try:
             async with asyncio.timeout(self._timeout):
-                await self._attempt(owed, now, answers)
+                return _read(await self._post(self._request(owed, now), used), now)
         except AddressRefused as refused:
             return Failed(refused.message)
         except TimeoutError:
             fault = f"no answer within {self._timeout:g} s"
-        except (httpx2.HTTPError, OSError, UnicodeError) as error:
+        except (OSError, UnicodeError) as error:
             fault = f"no answer ({type(error).__name__})"
-        else:
-            fault = ""
         # The status counts even where the rest of the answer was cut off: the receiver has said it.
-        return _read(answers[0], now) if answers else Failed(fault)
+        answer = used[-1].answer if used else None
+        return Failed(fault) if answer is None else _read(answer, now)
 
-    async def _attempt(self, owed: OwedEffect, now: datetime, answers: list[httpx2.Response]) -> None:
-        port = self._url.port or (443 if self._is_secure else 80)
-        found = await self._resolver(self._host, port)
+    async def _post(self, request: bytes, used: list[Connection]) -> Answer:
+        """The answer; `used` ends with the connection that it came on, or would have come on."""
+        kept = self._kept()
+        if kept is not None:
+            with suppress(NoAnswer):  # closed by the other side while it was idle: the same attempt, on another
+                return await self._ask(kept, request, used)
+        return await self._ask(await self._connect(), request, used)
+
+    async def _ask(self, connection: Connection, request: bytes, used: list[Connection]) -> Answer:
+        used.append(connection)
+        answer = await connection.post(request)
+        if connection.is_reusable:
+            closing = asyncio.get_running_loop().call_later(_MAX_IDLE_S, self._drop, connection)
+            self._idle.append((connection, closing))
+        return answer
+
+    async def _connect(self) -> Connection:
+        found = await self._resolver(self._host, self._port)
         addresses = checked(found, self._allowed, only_allowed=not self._is_secure)[:_MAX_ADDRESSES]
         for number, address in enumerate(addresses, start=1):
             try:
-                await self._post(address, owed, now, answers)
-                return
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                async with asyncio.timeout(min(_CONNECT_TIMEOUT, self._timeout)):
+                    # The address is one, so that nothing below can look the name up again; TLS proves the name.
+                    return await connect(address, self._port, self._tls, self._host)
+            except OSError:  # a TimeoutError is one
                 # Nothing was sent, so that the next address is still the same attempt.
                 if number == len(addresses):
                     raise
+        raise NoAnswer
 
-    async def _post(self, address: str, owed: OwedEffect, now: datetime, answers: list[httpx2.Response]) -> None:
+    def _kept(self) -> Connection | None:
+        """The connection that was used last, where one is idle and not too old."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection, closing = self._idle.pop()
+            closing.cancel()
+            if connection.is_reusable and now - connection.opened_at < _MAX_AGE_S:
+                return connection
+            connection.close()
+        return None
+
+    def _drop(self, connection: Connection) -> None:
+        self._idle = [each for each in self._idle if each[0] is not connection]
+        connection.close()
+
+    def _request(self, owed: OwedEffect, now: datetime) -> bytes:
         body = owed.payload.encode()
         message_id, timestamp = f"msg_{owed.id}", int(now.timestamp())
-        headers = {
-            "host": self._url.netloc.decode("ascii"),
-            "content-type": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": "receipted",
-            "webhook-id": message_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": self._signer.sign(message_id, timestamp, body),
-        }
+        lines = [
+            self._head,
+            f"content-length: {len(body)}",
+            f"webhook-id: {message_id}",
+            f"webhook-timestamp: {timestamp}",
+            f"webhook-signature: {self._signer.sign(message_id, timestamp, body)}",
+        ]
         if owed.traceparent is not None:
-            headers["traceparent"] = owed.traceparent
-        # The name is gone from the URL, so nothing below can look it up again; TLS still proves the name.
-        url = self._url.copy_with(host=address)
-        extensions = {"sni_hostname": self._host.rstrip(".")}
-        async with self._client.stream("POST", url, headers=headers, content=body, extensions=extensions) as answer:
-            answers.append(answer)
-            size = 0
-            async for chunk in answer.aiter_raw():
-                size += len(chunk)
-                if size > MAX_ANSWER:
-                    return
+            lines.append(f"traceparent: {owed.traceparent}")
+        return "\r\n".join((*lines, "\r\n")).encode("ascii") + body
 
     async def aclose(self) -> None:
-        """Close every connection; a repeat does nothing."""
-        await self._client.aclose()
+        """Close every connection that is idle; a repeat does nothing."""
+        while (connection := self._kept()) is not None:
+            connection.close()
+
+
+def _head(target: httpx2.URL) -> str:
+    """The lines that every request begins with."""
+    lines = (
+        f"POST {target.raw_path.decode('ascii')} HTTP/1.1",
+        f"host: {target.netloc.decode('ascii')}",
+        "content-type: application/json",
+        "accept-encoding: identity",
+        "user-agent: receipted",
+    )
+    return "\r\n".join(lines)
 
 
 def _target(url: str, *, allow_loopback: bool) -> httpx2.URL:
@@ -142,13 +175,13 @@ def _target(url: str, *, allow_loopback: bool) -> httpx2.URL:
     return target
 
 
-def _read(answer: httpx2.Response, now: datetime) -> Result:
-    status = answer.status_code
+def _read(answer: Answer, now: datetime) -> Result:
+    status = answer.status
     if 200 <= status < 300:
         return Delivered(status)
     if 300 <= status < 400:
         return Failed(f"answered {status}: redirects are not followed", status)
     if status == 410:
         return Failed("answered 410: the receiver wants no more", status, is_final=True)
-    retry_after = read_retry_after(answer.headers.get("retry-after"), now) if status in _BUSY else None
+    retry_after = read_retry_after(answer.retry_after, now) if status in _BUSY else None
     return Failed(f"answered {status}", status, retry_after)

@@ -19,7 +19,7 @@ class FulfilmentSettings(Section):
         description="seconds before each further attempt; after the last the effect is dead",
     )
     timeout_seconds: float = Field(15, gt=0, description="seconds that a sink may take to answer")
-    concurrency: int = Field(16, ge=1, description="how many effects are under way at once")
+    concurrency: int = Field(32, ge=1, description="how many effects are under way at once at each sink")
     allowed_networks: tuple[Network, ...] = Field(
         (), description="private networks that an HTTP sink may live in, and a broker without TLS"
     )

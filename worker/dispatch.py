@@ -6,7 +6,7 @@ No transaction is open while a sink is being talked to (rule R3). The loop that 
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,11 +21,12 @@ from storage.engine import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage
+from worker.places import SLOW_AFTER_S, Place, Places
 from worker.settling import MISSING, Ended, Settling, about, tell
 from worker.traced import Traced, Untraced
 
 LEASE: Final = timedelta(seconds=90)
-CONCURRENCY: Final = 16
+CONCURRENCY: Final = 32
 #: How long a message waits for a sink that is not configured: long enough to be quiet, short enough for a deployment
 #: in which one worker knows the new sink and another does not yet.
 MISSING_SINK_DELAY: Final = timedelta(minutes=15)
@@ -38,7 +39,7 @@ _CANCEL_S: Final = 5.0
 _UNRECORDED_DELAY: Final = timedelta(minutes=15)
 #: The longest duration that an attempt's column holds; a clock never makes one longer.
 _MAX_DURATION_MS: Final = 2**31 - 1
-#: At most so many shares of a sink are claimed ahead.
+#: At most so many times a sink's places are claimed ahead.
 _AHEAD: Final = 3
 
 _log = structlog.get_logger()
@@ -48,8 +49,9 @@ class Dispatcher:
     """Delivers what is due. An effect may arrive more than once, with the same id; it is never given up silently.
 
     A crash, or a lease that ran out, after the sink took an effect and before that was recorded leads to another
-    delivery. `lease` must be longer than any sink's own timeout; a sink that outlasts it is abandoned. At most
-    `concurrency` deliveries run at a time, and each sink gets its share, so that a slow one does not stop the others.
+    delivery. `lease` must be longer than any sink's own timeout; a sink that outlasts it is abandoned. Each sink has
+    `concurrency` places for deliveries, so that a slow one does not stop the others, and those that it keeps waiting
+    make room for those that it may take (worker/places.py).
     What has ended is recorded together, in the commit that claims what goes next: load makes batches. Of a sink that
     takes effects faster than they are claimed, some more are claimed ahead.
     """
@@ -70,6 +72,7 @@ class Dispatcher:
         sample: Callable[[str], int] = lambda _event: 1,
         traced: Traced | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        slow_after: float = SLOW_AFTER_S,
     ) -> None:
         """`clock` dates what goes out; by `work_clock` effects are due and leases end, for all who share the database.
 
@@ -82,17 +85,18 @@ class Dispatcher:
         self._clock = clock
         self._work_clock = work_clock or clock
         self._lease = lease
-        self._share = max(1, concurrency // max(1, len(self._sinks)))
+        threads = {name: most for name, sink in self._sinks.items() if (most := getattr(sink, "threads", 0))}
+        self._places = Places(concurrency, threads, self._freed, slow_after=slow_after)
         self._settling = Settling(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
         self._sample = sample
         self._traced = traced or Untraced()
         self._monotonic = monotonic  #: for durations: the wall clock may jump by months during a delivery
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
-        self._under_way: dict[asyncio.Task[Ended], str] = {}  #: with the sink's name
+        self._under_way: dict[asyncio.Task[Ended], Place] = {}
         self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
         self._held: list[tuple[float, Ended]] = []  #: not recorded, since another session holds the row; till when
-        self._waiting: list[OutboxMessage] = []  #: claimed ahead
+        self._waiting: dict[str, deque[OutboxMessage]] = {}  #: claimed ahead, by sink
         self._faults: list[BaseException] = []  #: bugs that a delivery met; the next call raises them
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
 
@@ -131,8 +135,10 @@ class Dispatcher:
         # Shielded: a commit that has begun ends, and `_ended` says what it was.
         self._recording = asyncio.create_task(asyncio.to_thread(self._record, list(self._ended), room))
         claimed = await asyncio.shield(self._recording)
-        self._waiting += claimed
-        self._begin()
+        for message in claimed:
+            self._waiting.setdefault(message.sink, deque()).append(message)
+        for sink in list(self._waiting):
+            self._begin(sink)
         return len(claimed)
 
     async def aclose(self) -> None:
@@ -140,7 +146,7 @@ class Dispatcher:
 
         What was claimed ahead is due at once. Where storage is away, all of that comes again when its lease ends.
         """
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = [message for each in self._waiting.values() for message in each], {}
         for task in self._under_way:
             task.cancel()
         if self._under_way:  # a handler may hold on to its task for ever
@@ -160,36 +166,42 @@ class Dispatcher:
 
     def _room(self) -> dict[str, int]:
         """How many more may be claimed for each sink: as many as can begin, and as have ended since the last commit."""
-        taken = Counter([*self._under_way.values(), *(message.sink for message in self._waiting)])
+        waiting = {sink: len(messages) for sink, messages in self._waiting.items()}
         if not self._sinks:
-            return {"": self._share - taken.total()}
+            return {"": self._places.free("") - sum(waiting.values())}
         ended = Counter(each.message.sink for each in self._ended)
-        ahead = {name: min(ended[name], _AHEAD * self._share) for name in self._sinks}
-        return {name: self._share + ahead[name] - taken[name] for name in self._sinks}
+        ahead = {name: min(ended[name], _AHEAD * self._places.number(name)) for name in self._sinks}
+        return {name: self._places.free(name) + ahead[name] - waiting.get(name, 0) for name in self._sinks}
 
-    def _begin(self) -> None:
+    def _begin(self, sink: str) -> None:
         """As many of those that wait are under way as there is room for; one that has waited too long is let go."""
-        busy, left = Counter(self._under_way.values()), list[OutboxMessage]()
+        waiting = self._waiting.get(sink)
+        if not waiting:
+            return
         latest = self._work_clock() + self._lease / 2
-        for message in self._waiting:
-            if busy[message.sink] >= self._share:
-                left.append(message)
-            elif message.next_attempt_at >= latest:  # where its lease ends; enough of it is left
-                busy[message.sink] += 1
-                task = asyncio.create_task(self._hand_over(message))
-                task.add_done_callback(self._over)
-                self._under_way[task] = message.sink
-        self._waiting = left
+        while waiting and self._places.free(sink) > 0:
+            message = waiting.popleft()
+            if message.next_attempt_at < latest:  # where its lease ends; too little of it is left
+                continue
+            task = asyncio.create_task(self._hand_over(message))
+            task.add_done_callback(self._over)
+            self._under_way[task] = self._places.take(sink)
 
     def _over(self, task: asyncio.Task[Ended]) -> None:
-        del self._under_way[task]
+        place = self._under_way.pop(task)
+        self._places.give_back(place)
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
             self._faults.append(fault)
         elif not task.cancelled():
             self._ended.append(task.result())
-        if self._waiting:
-            self._begin()
+        self._begin(place.sink)
+        self._on_end()
+
+    def _freed(self) -> None:
+        """A delivery has stepped aside."""
+        for sink in list(self._waiting):
+            self._begin(sink)
         self._on_end()
 
     def _release(self, claimed: Sequence[OutboxMessage]) -> None:

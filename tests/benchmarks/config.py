@@ -13,7 +13,7 @@ def take(_effect: Any) -> None:
     """The shop takes every effect."""
 
 
-def settings(url: str, **sections: dict[str, Any]) -> Settings:
+def settings(url: str, **sections: Any) -> Settings:
     """As an operator's file would be read; only what must be said is said."""
     said: dict[str, Any] = {
         "service": {
@@ -34,5 +34,5 @@ def settings(url: str, **sections: dict[str, Any]) -> Settings:
         },
     }
     for name, changes in sections.items():
-        said[name] = {**said.get(name, {}), **changes}
+        said[name] = changes if isinstance(changes, list) else {**said.get(name, {}), **changes}
     return parse(said, environ={})

@@ -16,7 +16,8 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import InsecureSinkUrl, InvalidSigningKey, InvalidSink
-from fulfilment.http_sink import MAX_ANSWER, HttpSink
+from fulfilment.http_connection import MAX_ANSWER_BYTES
+from fulfilment.http_sink import HttpSink
 from tests.contract.fulfilment.receiver import KEY, OLD_KEY, Receiver
 from tests.fakes import tls as certificates
 
@@ -157,7 +158,7 @@ def test_nobody_there(receiver: Receiver) -> None:
     unused = Receiver()
     unused._socket.close()
     [result] = deliver(sink_of(unused.url))
-    assert result == Failed("no answer (ConnectError)")
+    assert result == Failed("no answer (ConnectionRefusedError)")
 
 
 def test_endless_answer(receiver: Receiver) -> None:
@@ -173,7 +174,7 @@ def test_endless_answer(receiver: Receiver) -> None:
 
     receiver.answers.append(StreamingResponse(endless()))
     assert deliver(sink_of(receiver.url, timeout=10)) == [Delivered(200)]
-    assert sent >= MAX_ANSWER
+    assert sent >= MAX_ANSWER_BYTES
 
 
 def test_answer_cut_off(receiver: Receiver) -> None:
@@ -293,7 +294,7 @@ def test_tls_proves_the_name(tmp_path: Path) -> None:
     finally:
         receiver.stop()
     assert right == [Delivered(204)]
-    assert wrong == [Failed("no answer (ConnectError)")]
+    assert wrong == [Failed("no answer (SSLCertVerificationError)")]
     [got] = receiver.received
     assert got.headers["host"] == f"shop.example:{receiver.port}"
 
