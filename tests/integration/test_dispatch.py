@@ -829,3 +829,41 @@ def test_a_duration_is_bounded_before_it_is_kept(shop: Shop, seconds: float) -> 
 
     assert shop.message(message_id).status == "delivered"
     assert 0 <= shop.attempts(message_id)[0].duration_ms < 2**31
+
+
+class SometimesSilent:
+    """Takes effects at once, but for those of some payments, which are never answered."""
+
+    name = "shop"
+
+    def __init__(self, silent: set[str]) -> None:
+        self.silent, self.took = silent, list[str]()
+
+    async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
+        if owed.id in self.silent:
+            await asyncio.Event().wait()
+        self.took.append(owed.id)
+        return Delivered()
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_deliveries_that_are_never_answered_do_not_take_the_places_of_others(shop: Shop) -> None:
+    """As many as there are places, and more, come first; the rest is delivered long before their time is up."""
+    silent = {shop.owe(shop.payment()) for _ in range(6)}
+    quick = {shop.owe(shop.payment()) for _ in range(40)}
+    sink = SometimesSilent(silent)
+
+    async def scenario() -> None:
+        ended = asyncio.Event()
+        dispatcher = shop.dispatcher({"shop": sink}, concurrency=2, on_end=ended.set, slow_after=0.05)
+        async with asyncio.timeout(20):
+            while len(sink.took) < len(quick):
+                await dispatcher.start()
+                await ended.wait()
+                ended.clear()
+        await dispatcher.aclose()
+
+    asyncio.run(scenario())
+    assert set(sink.took) == quick
