@@ -64,11 +64,13 @@ def delivered(count, *connections, at_once=False, **settings):
 
 
 def test_a_connection_is_used_again():
+    """Twenty deliveries one after the other are twenty requests on one connection."""
     results, server = delivered(20, [TAKEN] * 20)
     assert (results, server.connections) == ([Delivered(204)] * 20, 1)
 
 
 def test_deliveries_at_once_have_a_connection_each():
+    """None waits for the answer to another."""
     results, server = delivered(8, [TAKEN] * 8, at_once=True)
     assert (results, server.connections) == ([Delivered(204)] * 8, 8)
 

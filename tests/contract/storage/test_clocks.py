@@ -35,6 +35,7 @@ def database_now(database):
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=7), timedelta(minutes=-7), timedelta(days=400)])
 def test_a_clock_that_is_wrong_tells_the_databases_time(shared, ahead):
+    """From the first unit of work on, whether it reads or writes."""
     machine = Machine(ahead)
     clock = shared.clock(lambda: machine.wall)
     for unit in (shared.write, shared.read):
@@ -44,6 +45,7 @@ def test_a_clock_that_is_wrong_tells_the_databases_time(shared, ahead):
 
 
 def test_setting_the_machines_clock_changes_nothing(shared):
+    """Before and after the next look at the database's."""
     machine = Machine(timedelta(0))
     clock = shared.clock(lambda: machine.wall)
     with shared.write():
