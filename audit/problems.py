@@ -1,18 +1,20 @@
 """What can be wrong with one row, told from the row, its evidence and its neighbours. Pure: reads nothing else."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 from audit.retained import Retained
+from audit.trust import Seals
 from providers.signing import Key
 from statemachine.errors import IllegalMove
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
+from statemachine.phases import Outcome
 from storage import seals
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
-from storage.types import OutboxStatus
+from storage.types import InboxStatus, OutboxStatus
 
 #: Where an outbox message may stand after a last try with this outcome; a redrive takes it from dead to pending.
 _STATUSES_AFTER = {
@@ -25,7 +27,8 @@ _STATUSES_AFTER = {
 
 def entries(message: InboxMessage) -> list[dict[str, Any]]:
     """The message's outcomes, as far as they have the form of outcomes: a tampered row must not end the walk."""
-    kept: list[Any] = list(message.outcomes)
+    told: Any = message.outcomes
+    kept: list[Any] = told if isinstance(told, list) else []
     return [entry for entry in kept if isinstance(entry, dict)]
 
 
@@ -69,10 +72,11 @@ def link_problems(
     cause: InboxMessage | None,
     lifecycle: Lifecycle | None,
     retained: Retained,
+    opened: Seals,
 ) -> Iterator[str]:
     """What is wrong with one transition, after the one before and on its evidence."""
-    if seals.transition_hash(link) != link.hash:
-        yield f"transition {link.number} of payment {payment.id} has changed"
+    changed = f"transition {link.number} of payment {payment.id} has changed"
+    yield from _seal(opened, seals.transition(link), link.hash, link.recorded_at, changed)
     if link.account != payment.account:
         yield f"transition {link.number} is of another account than payment {payment.id}"
     if before is None and link.number > 1 and retained.has_history(payment.id):
@@ -114,10 +118,11 @@ def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
         yield f"transition {link.number} is no legal walk: {illegal.message}"
 
 
-def payment_problems(payment: Payment, chain: list[Transition], retained: Retained) -> Iterator[str]:
+def payment_problems(payment: Payment, chain: list[Transition], retained: Retained, opened: Seals) -> Iterator[str]:
     """What is wrong with a payment, rebuilt from its history."""
-    if seals.payment_seal(payment) != payment.seal:
-        yield "what is kept of the payment has changed"
+    yield from _seal(
+        opened, seals.payment(payment), payment.seal, payment.created_at, "what is kept of the payment has changed"
+    )
     if not chain and payment.version and retained.has_history(payment.id):
         retained.missed["transitions"] += payment.version
         return
@@ -140,11 +145,16 @@ def payment_problems(payment: Payment, chain: list[Transition], retained: Retain
 
 
 def outbox_problems(
-    message: OutboxMessage, tries: list[DeliveryAttempt], cause: InboxMessage | None, retained: Retained
+    message: OutboxMessage,
+    tries: list[DeliveryAttempt],
+    cause: InboxMessage | None,
+    retained: Retained,
+    opened: Seals,
+    redrives: int,
 ) -> Iterator[str]:
-    """What is wrong with what is owed, by its cause and its tries."""
-    if seals.outbox_seal(message) != message.seal:
-        yield "what is owed has changed"
+    """What is wrong with what is owed, by its cause, its tries, and how often people made it due again."""
+    content = seals.owed(message.__dict__)
+    yield from _seal(opened, content, message.seal, message.created_at, "what is owed, or its status, has changed")
     if cause is None and retained.has_message(message.cause):
         retained.missed["messages"] += 1
     elif cause is None or not any(
@@ -168,6 +178,10 @@ def outbox_problems(
         yield f"{len(tries)} tries are kept of {message.attempts}"
         return
     last = tries[-1] if tries else None
+    given_up = sum(attempt.outcome == "dead" for attempt in tries)
+    again = given_up - int(message.status == OutboxStatus.DEAD)
+    if again > redrives:
+        yield f"it was given up and made due again {again} times, and people did that {redrives} times"
     if message.status not in _STATUSES_AFTER.get(last.outcome if last else "", ()):
         yield f"its status {message.status} is not what its tries say"
     if message.last_error != (last.error if last else None):
@@ -175,3 +189,54 @@ def outbox_problems(
     ended_at = last.started_at + timedelta(milliseconds=last.duration_ms) if last else None
     if message.delivered_at != (ended_at if message.status == OutboxStatus.DELIVERED else None):
         yield f"it was not delivered at {message.delivered_at}"
+
+
+def attempt_problems(attempt: DeliveryAttempt, message: OutboxMessage, opened: Seals) -> Iterator[str]:
+    """What is wrong with one try to deliver an effect."""
+    if attempt.account != message.account:
+        yield f"try {attempt.number} is of another account than its effect"
+    if not opened.has_none(attempt.seal, attempt.started_at):
+        changed = f"what is kept of try {attempt.number} has changed"
+        yield from _seal(opened, seals.attempt(attempt), attempt.seal, attempt.started_at, changed)
+
+
+def message_problems(message: InboxMessage, opened: Seals, retained: Retained) -> Iterator[str]:
+    """What is wrong with a message by itself, but for its signature."""
+    if message.scrubbed_at is not None:
+        retained.missed["bodies"] += 1
+        if message.body:
+            yield "it is said to be scrubbed, and has a body"
+        if not retained.has_body(message.id, message.scrubbed_at):
+            yield "its body is gone, and no run of retention took it"
+    elif seals.body_digest(message.body) != message.digest:
+        yield "the body is not the one that was received"
+    changed = "what was recorded with the message has changed"
+    yield from _seal(opened, seals.envelope(message), message.envelope_digest, message.received_at, changed)
+    if message.status == InboxStatus.PENDING:
+        if message.decision_digest is not None or message.decided_at is not None:
+            yield "a decided message is pending again without a replay"
+        elif not message.outcomes and (message.payment_id, message.decision, message.reason) != (None, None, None):
+            yield "it is not decided yet, and says what was decided"
+    else:
+        content, at = seals.decision(message), message.decided_at or message.received_at
+        yield from _seal(opened, content, message.decision_digest, at, "the decision has changed")
+
+
+def replay_problems(message: InboxMessage, replays: int) -> Iterator[str]:
+    """A message that was decided for good is decided again only where a person has it replayed."""
+    final: list[bool] = []  #: of each time that it was decided
+    at: object = None
+    for entry in entries(message):
+        if not final or entry.get("at") != at:
+            final.append(True)
+            at = entry.get("at")
+        final[-1] &= entry.get("outcome") != Outcome.PARKED
+    again = sum(final) if message.status == InboxStatus.PENDING else sum(final[:-1])
+    if again > replays:
+        yield f"it was decided again {again} times, and people replayed it {replays} times"
+
+
+def _seal(opened: Seals, content: bytes, seal: str | None, at: datetime, changed: str) -> Iterator[str]:
+    problem = opened.problem(content, seal, at, changed)
+    if problem is not None:
+        yield problem

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from storage import retention_runs
+from audit.trust import Seals
+from storage import seals
 from storage.tables_retention import RetentionRun
 from storage.types import RetentionRule, RetentionStatus
 
@@ -51,11 +52,17 @@ class Retained:
             if run.rule == rule and (run.status in _GONE if run.partition is not None else run.rows > 0)
         ]
 
-    def problems(self) -> Iterator[tuple[str, str]]:
+    def has_known(self, message_id: str) -> bool:
+        """Whether the delivery key of a message of that id may have been forgotten."""
+        return any(message_id < run.until_id for run in self._of(RetentionRule.KNOWN))
+
+    def problems(self, opened: Seals) -> Iterator[tuple[str, str]]:
         """(run, problem) of every record that was changed, and of sums that do not agree."""
         for run in self._runs:
-            if retention_runs.seal(run) != run.seal:
-                yield run.id, "what is kept of the run has changed"
+            changed = "what is kept of the run has changed"
+            problem = opened.problem(seals.retention_run(run), run.seal, run.changed_at, changed)
+            if problem is not None:
+                yield run.id, problem
         for rule, what, column in (
             (RetentionRule.INBOX, "statements", "statements"),
             (RetentionRule.HISTORY, "transitions", "rows"),

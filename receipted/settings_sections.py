@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, field_validator
+from pydantic import AwareDatetime, Field, field_serializer, field_validator
 
 from fulfilment.brokers.url import secrets_in as secrets_in_url
 from receipted.secrets import Secret
@@ -44,6 +44,17 @@ class ServiceSettings(Section):
     token_keys: tuple[TokenKey, ...] = Field(
         (), description="keys of callback and return tokens: the first signs, all verify", json_schema_extra=REQUIRED
     )
+    audit_keys: tuple[TokenKey, ...] = Field(
+        (), description="keys that seal what is kept, so that the audit finds forged rows: the first seals, all verify"
+    )
+    audit_keyed_since: AwareDatetime | None = Field(
+        None,
+        description="rows of before this instant may be sealed without a key: when audit_keys came later than rows",
+    )
+    audit_retired_keys: tuple[str, ...] = Field(
+        (),
+        description='webhook keys that are not configured any more and may be named by old messages: "account/key id"',
+    )
 
     @field_validator("public_url")
     @classmethod
@@ -61,6 +72,10 @@ class ServiceSettings(Section):
     def token_secrets(self) -> tuple[tuple[str, str], ...]:
         """Id and secret of each token key: the first signs, all verify."""
         return tuple((key.id, key.secret.reveal()) for key in self.token_keys)
+
+    def audit_secrets(self) -> tuple[tuple[str, bytes], ...]:
+        """Id and secret of each audit key: the first seals, all verify."""
+        return tuple((key.id, key.secret.reveal().encode()) for key in self.audit_keys)
 
 
 class LogSettings(Section):
@@ -191,6 +206,8 @@ class Settings(Section):
         """Every secret with the full name of its setting."""
         for at, token_key in enumerate(self.service.token_keys):
             yield f"service.token_keys.{at}.secret", token_key.secret
+        for at, audit_key in enumerate(self.service.audit_keys):
+            yield f"service.audit_keys.{at}.secret", audit_key.secret
         if self.metrics.token is not None:
             yield "metrics.token", self.metrics.token
         if self.tracing.headers is not None:

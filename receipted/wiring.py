@@ -38,6 +38,7 @@ from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.tokens import Tokens
 from storage.engine import Database
+from storage.seals import Sealer
 from worker.accounts import AccountRules, ApplySettings
 from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker
@@ -66,7 +67,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = utc_now
-        self.database = Database(settings.service.database)
+        self.database = Database(settings.service.database, Sealer(settings.service.audit_secrets()))
         #: for leases and whatever is due: processes share it with the database, whatever their own clocks say
         self.work_clock = self.database.clock(self._wall)
         self.accounts = {

@@ -1,4 +1,4 @@
-"""What waits to be recorded: a message sealed as `inbox.new_message` seals it, at a tenth of the cost.
+"""What waits to be recorded: a message with the envelope that `inbox.record` would seal, at a tenth of the cost.
 
 A record of the table would cost more than everything else that is done with a delivery before it is committed.
 """
@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from storage import seals
 from storage.ids import new_id
 from storage.inbox import new_message
 from storage.seals import microseconds
@@ -26,7 +27,7 @@ class Arrival(msgspec.Struct, gc=False, frozen=True):
     body: bytes
     headers: str  #: as JSON
     digest: str
-    envelope_digest: str
+    envelope: bytes  #: canonical; the store seals it
     received_at: datetime
     key_id: str | None
     provider_time: datetime | None
@@ -71,7 +72,7 @@ def arrived(
     about: str | None = None,
     message_id: str | None = None,
 ) -> Arrival:
-    """The same message as `inbox.new_message` makes of the same, sealed by the same digests."""
+    """The same message as `inbox.new_message` makes of the same, with the same envelope."""
     message_id, digest, told = message_id or new_id(), sha256(body).hexdigest(), _encode(headers)
     envelope = _Envelope(
         about,
@@ -97,7 +98,7 @@ def arrived(
         body,
         told.decode(),
         digest,
-        sha256(_encode(envelope)).hexdigest(),
+        _encode(envelope),
         received_at,
         key_id,
         provider_time,
@@ -121,6 +122,6 @@ def message_of(arrival: Arrival) -> InboxMessage:
         kind=arrival.kind,
         about=arrival.about,
     )
-    if message.envelope_digest != arrival.envelope_digest:
+    if seals.envelope(message) != arrival.envelope:
         raise AssertionError("a message is sealed in two ways")
     return message

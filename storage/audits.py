@@ -1,17 +1,35 @@
-"""When the history was last proved, for whoever watches."""
+"""What the audit reads, so that one row that cannot be read takes no other with it; and when it was run."""
 
-from typing import Any
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import insert, select
+import msgspec
+from sqlalchemy import insert, select, text
+from sqlmodel import SQLModel
 
-from storage.engine import Unit, values
+from storage import seals
+from storage.columns import table_of
+from storage.engine import Unit, columns_of, values
+from storage.sets import Columns, array
 from storage.tables_audit import AuditRun
+
+Record = TypeVar("Record", bound=SQLModel)
 
 _table: Any = AuditRun.__table__  # type: ignore[attr-defined]
 
+#: What a value that is none of ours can raise where it is read.
+UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, msgspec.MsgspecError)
+
+#: Rows that a statement about what does not belong together names at most.
+_NAMED: Final = 1000
+
 
 def note(unit: Unit, run: AuditRun) -> None:
-    """The run is kept."""
+    """The run is kept, sealed."""
+    run.seal = unit.sealer.seal(seals.audit_run(run))
     unit.execute(insert(_table), values(run))
 
 
@@ -24,3 +42,189 @@ def find(unit: Unit, *, after: str | None = None, limit: int = 100) -> list[Audi
     """The runs that ended before a given one, or all, the newest first."""
     query = select(_table).order_by(_table.c.id.desc()).limit(limit)
     return unit.all(AuditRun, query if after is None else query.where(_table.c.id < after))
+
+
+# -- rows, each for itself
+
+
+@dataclass(slots=True)
+class Found(Generic[Record]):
+    """Rows that were read, and those that could not be: their ids as they stand there, and why."""
+
+    rows: list[Record] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    last: str = ""  #: id of the last row of a page, readable or not; "" at the end
+
+
+class Reader(Generic[Record]):
+    """Reads whole rows of one table that has a column `id`."""
+
+    def __init__(self, model: type[Record]) -> None:
+        self._model = model
+        self.table = table_of(model).name
+        self._columns = Columns(table_of(model), columns_of(model))
+
+    def page(self, unit: Unit, after: str, limit: int, *, only: str = "true") -> Found[Record]:
+        """Up to `limit` rows after an id, in the order of ids; `only` is a condition of SQL."""
+        where = f"id > {_mark(unit, 'uuid')} AND ({only})"
+        found = self._read(unit, where, (_bound(unit, after or _NIL),), f"ORDER BY {self.table}.id LIMIT {limit}")
+        return found if found is not None else self._each(unit, where, (_bound(unit, after or _NIL),), limit)
+
+    def of(self, unit: Unit, column: str, ids: Sequence[str]) -> Found[Record]:
+        """Every row whose column holds one of the ids, in the order of ids."""
+        if not ids:
+            return Found()
+        where, given = _among(unit, column, ids)
+        found = self._read(unit, where, given, f"ORDER BY {self.table}.id")
+        return found if found is not None else self._each(unit, where, given, None)
+
+    def nameless(self, unit: Unit) -> list[str]:
+        """Rows whose id is no text on SQLite, in hex: no page shows them."""
+        if unit.dialect != "sqlite":
+            return []
+        query = f"SELECT hex(id) FROM {self.table} WHERE typeof(id) <> 'text' LIMIT {_NAMED}"  # noqa: S608 - our names
+        return [row[0] for row in unit.rows(query)]
+
+    def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record] | None:
+        """None where one of the rows cannot be read."""
+        query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
+        try:
+            rows = self._columns.records(unit, self._model, query, given)
+        except UNREADABLE:
+            return None
+        except sqlite3.OperationalError as fault:
+            if "decode" not in str(fault):
+                raise
+            return None
+        return Found(rows, [], str(rows[-1].__dict__["id"]) if rows else "")
+
+    def _each(self, unit: Unit, where: str, given: Sequence[Any], limit: int | None) -> Found[Record]:
+        an_id = "id" if unit.dialect == "sqlite" else "id::text"
+        tail = f"ORDER BY {self.table}.id" + (f" LIMIT {limit}" if limit else "")
+        found: Found[Record] = Found()
+        for (raw,) in unit.rows(f"SELECT {an_id} FROM {self.table} WHERE {where} {tail}", given):  # noqa: S608
+            one = self._read(unit, f"{where} AND id = {_mark(unit, 'uuid')}", (*given, raw), "")
+            if one is None:
+                found.unreadable.append((str(raw), "its values cannot be read"))
+            else:
+                found.rows += one.rows
+            found.last = str(raw)
+        return found
+
+
+_NIL: Final = "00000000-0000-0000-0000-000000000000"
+
+
+def _mark(unit: Unit, kind: str) -> str:
+    return "?" if unit.dialect == "sqlite" else f"%s::{kind}"
+
+
+def _bound(unit: Unit, an_id: str) -> str:
+    return an_id.replace("-", "") if unit.dialect == "sqlite" else an_id
+
+
+def _among(unit: Unit, column: str, ids: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    if unit.dialect == "sqlite":
+        listed = json.dumps([each.replace("-", "") for each in ids])
+        return f"{column} IN (SELECT value FROM json_each(?))", (listed,)  # noqa: S608 - our own names
+    return f"{column} = ANY(%s::uuid[])", (array("uuid", list(ids)),)
+
+
+# -- what does not belong together, found by the database itself
+
+_OF_TWO: Final = "SELECT CAST({of}.id AS text) FROM {of} LEFT JOIN {to} ON {to}.id = {of}.{by} "
+
+#: Rows that name a row that is not there: table, what is gone, and the statement.
+_DANGLING: Final = tuple(
+    (of, to, f"{_OF_TWO.format(of=of, to=to, by=by)} WHERE {of}.{by} IS NOT NULL AND {to}.id IS NULL LIMIT {_NAMED}")
+    for of, to, by in (
+        ("inbox_message", "payment", "payment_id"),
+        ("transition", "payment", "payment_id"),
+        ("outbox_message", "payment", "payment_id"),
+        ("delivery_attempt", "outbox_message", "outbox_id"),
+    )
+)
+
+_NOT_THEIRS: Final = f"""
+SELECT k.account, k.delivery_key, CAST(k.message_id AS text), CASE WHEN m.id IS NULL THEN 1 ELSE 0 END
+FROM known_delivery AS k LEFT JOIN inbox_message AS m ON m.id = k.message_id
+WHERE m.id IS NULL OR m.account <> k.account OR m.delivery_key <> k.delivery_key OR m.digest <> k.digest
+LIMIT {_NAMED}
+"""  # noqa: S608 - a number
+
+_NOT_KNOWN: Final = f"""
+SELECT CAST(m.id AS text)
+FROM inbox_message AS m LEFT JOIN known_delivery AS k ON k.account = m.account AND k.delivery_key = m.delivery_key
+WHERE k.message_id IS NULL OR k.message_id <> m.id
+LIMIT {_NAMED}
+"""  # noqa: S608 - a number
+
+_NO_EFFECT: Final = f"""
+SELECT CAST(e.subject AS text), e.effect, e.occurrence
+FROM event AS e LEFT JOIN outbox_message AS o ON o.id = e.outbox_id
+WHERE o.id IS NULL OR e.subject <> coalesce(o.payment_id, o.cause) OR e.effect <> o.effect
+OR e.occurrence <> o.occurrence OR e.account <> o.account OR e.created_at <> o.created_at
+OR coalesce(CAST(e.payment_id AS text), '') <> coalesce(CAST(o.payment_id AS text), '')
+LIMIT {_NAMED}
+"""  # noqa: S608 - a number
+
+_NO_EVENT: Final = f"""
+SELECT CAST(o.id AS text) FROM outbox_message AS o LEFT JOIN event AS e
+ON e.subject = coalesce(o.payment_id, o.cause) AND e.effect = o.effect AND e.occurrence = o.occurrence
+WHERE e.subject IS NULL
+LIMIT {_NAMED}
+"""  # noqa: S608 - a number
+
+
+def dangling(unit: Unit) -> Iterator[tuple[str, str, str]]:
+    """(table, id, table of what is gone) of rows that belong to a row that is not there."""
+    for table, gone, query in _DANGLING:
+        for (row_id,) in unit.rows(query):
+            yield table, with_dashes(row_id), gone
+
+
+def deliveries_without_message(unit: Unit) -> list[tuple[str, str, str, bool]]:
+    """Account, delivery key and message id of known deliveries that no message agrees with; True where it is gone."""
+    return [(account, key, with_dashes(an_id), bool(gone)) for account, key, an_id, gone in unit.rows(_NOT_THEIRS)]
+
+
+def messages_without_delivery(unit: Unit) -> list[str]:
+    """Ids of messages whose delivery key is not known, or known as another's."""
+    return [with_dashes(row[0]) for row in unit.rows(_NOT_KNOWN)]
+
+
+def events_without_effect(unit: Unit) -> list[tuple[str, str, int]]:
+    """Subject, effect and occurrence of events of the feed that agree with nothing that is owed."""
+    return [(with_dashes(subject), effect, number) for subject, effect, number in unit.rows(_NO_EFFECT)]
+
+
+def effects_without_event(unit: Unit) -> list[str]:
+    """Ids of what is owed and is not in the feed."""
+    return [with_dashes(row[0]) for row in unit.rows(_NO_EVENT)]
+
+
+def feed_numbers(unit: Unit) -> tuple[int, int, int, int]:
+    """How many events have a number, the smallest and the greatest, and what the feed says was the last one."""
+    count, least, most = unit.execute(text("SELECT count(number), min(number), max(number) FROM event")).one()
+    told = unit.execute(text("SELECT max(last_number) FROM event_feed")).scalar()
+    return int(count), int(least or 0), int(most or 0), int(told or 0)
+
+
+def named_beside(unit: Unit) -> Iterator[tuple[str, Any]]:
+    """Id and outcomes of each message with several outcomes; those may name several payments."""
+    is_list = "json_valid(outcomes)" if unit.dialect == "sqlite" else "json_typeof(outcomes) = 'array'"
+    an_id, outcomes = ("id", "outcomes") if unit.dialect == "sqlite" else ("id::text", "outcomes::text")
+    query = f"SELECT {an_id}, {outcomes} FROM inbox_message WHERE id > {_mark(unit, 'uuid')} AND "  # noqa: S608
+    query += f"CASE WHEN {is_list} THEN json_array_length(outcomes) > 1 ELSE false END ORDER BY id LIMIT 1000"
+    after = _bound(unit, _NIL)
+    while rows := unit.rows(query, (after,)):
+        for row_id, told in rows:
+            yield with_dashes(row_id), json.loads(told)
+        after = rows[-1][0]
+
+
+def with_dashes(an_id: str) -> str:
+    """The canonical form of an id as SQLite keeps it; any other text as it is."""
+    if len(an_id) != 32:
+        return an_id
+    return f"{an_id[:8]}-{an_id[8:12]}-{an_id[12:16]}-{an_id[16:20]}-{an_id[20:]}"

@@ -28,6 +28,7 @@ from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
 from storage.locks import FairLock
 from storage.readable import Unreadable
+from storage.seals import Sealer
 
 log = structlog.get_logger()
 
@@ -50,9 +51,12 @@ _STEPS: Final = 10_000
 class Unit:
     """One unit of work: what is done through it is committed together or not at all."""
 
-    def __init__(self, connection: Connection, note: Callable[[Unreadable], None], *, leaves_out: bool) -> None:
+    def __init__(
+        self, connection: Connection, sealer: Sealer, note: Callable[[Unreadable], None], *, leaves_out: bool
+    ) -> None:
         """`note` is told of rows that cannot be read; `leaves_out` says that sets of rows are read without them."""
         self._connection = connection
+        self.sealer = sealer
         self._note = note
         self._leaves_out = leaves_out
         self.dialect = connection.dialect.name
@@ -255,8 +259,10 @@ class Database:
     `postgresql://…` and `sqlite:///…` are all that a URL needs to say. Raises DatabaseUnsupported for any other.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, sealer: Sealer | None = None) -> None:
+        """`sealer` seals what is written; without one, seals have no key."""
         self.url = url
+        self.sealer = sealer or Sealer()
         self.engine = connected(url)
         self._is_sqlite = self.engine.dialect.name == "sqlite"
         #: The turn to write, within this process: on SQLite one at a time, in the order in which they asked.
@@ -289,7 +295,7 @@ class Database:
                 connection = connection.execution_options(receipted_write=True)
                 with connection.begin():
                     self._look_at_the_clock(connection)
-                    yield Unit(connection, self._note, leaves_out=False)
+                    yield Unit(connection, self.sealer, self._note, leaves_out=False)
         except StorageUnavailable as fault:
             self.wrote(fault)
             raise
@@ -303,7 +309,7 @@ class Database:
                 connection = connection.execution_options(**_SNAPSHOT)
             with connection.begin():
                 self._look_at_the_clock(connection)
-                yield Unit(connection, self._note, leaves_out=True)
+                yield Unit(connection, self.sealer, self._note, leaves_out=True)
 
     def at_once(self, statement: Executable, parameters: Mapping[str, Any]) -> Selected[*tuple[Any, ...]] | None:
         """The first row of a statement that commits itself, so that what it locks never waits for this process.

@@ -5,15 +5,16 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
+from storage import seals
 from storage.engine import Unit, unwatched
 from storage.ids import new_id
-from storage.seals import transition_hash
 from storage.tables import InboxMessage, Payment, Transition, TransitionTable
 
 _table = TransitionTable.__table__  # type: ignore[attr-defined]
 
 
 def link(
+    sealer: seals.Sealer,
     payment: Payment,
     cause: InboxMessage,
     to_state: str,
@@ -49,7 +50,7 @@ def link(
             "hash": "",
         },
     )
-    transition.hash = transition_hash(transition)
+    transition.hash = sealer.seal(seals.transition(transition))
     payment.version, payment.head_hash = transition.number, transition.hash
     payment.state, payment.phase, payment.changed_at = to_state, phase, recorded_at
     return transition

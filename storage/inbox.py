@@ -8,11 +8,11 @@ import msgspec
 from sqlalchemy import ColumnElement, CompoundSelect, func, insert, literal_column, or_, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from storage import seals
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.readable import Unreadable
-from storage.seals import body_digest, envelope_digest
 from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, MessagePayment, TransitionTable
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
@@ -46,8 +46,8 @@ def new_message(
     about: str | None = None,
     message_id: str | None = None,
 ) -> InboxMessage:
-    """A sealed message, ready to be recorded; under a new id, unless it has one already."""
-    message = made(
+    """A message, ready to be recorded and sealed; under a new id, unless it has one already."""
+    return made(
         InboxMessage,
         {
             "id": message_id or new_id(),
@@ -56,7 +56,7 @@ def new_message(
             "delivery_key": delivery_key,
             "body": body,
             "headers": [list(pair) for pair in headers],
-            "digest": body_digest(body),
+            "digest": seals.body_digest(body),
             "key_id": key_id,
             "received_at": received_at,
             "provider_time": provider_time,
@@ -72,8 +72,6 @@ def new_message(
             "redeliveries": 0,
         },
     )
-    message.envelope_digest = envelope_digest(message)
-    return message
 
 
 #: What a message has when it is recorded; the rest is NULL until it is decided or sent again.
@@ -99,6 +97,8 @@ def record(unit: Unit, messages: Sequence[InboxMessage]) -> list[Recorded]:
     keys = [_key_of(message, message.delivery_key) for message in messages]
     new = set(unit.execute(_insert_or_skip(unit).returning(_known.c.message_id), keys).scalars())
     if new:
+        for message in messages:
+            message.envelope_digest = unit.sealer.seal(seals.envelope(message))
         unit.execute(insert(_table), [values(message, _RECORDED) for message in messages if message.id in new])
     return [Recorded(m.id) if m.id in new else _again(unit, m) for m in messages]
 
@@ -125,7 +125,7 @@ def _again(unit: Unit, message: InboxMessage) -> Recorded:
         variant_id, _ = _by_key(unit, message.account, key) or (None, None)
         if variant_id is None:
             kept = made(InboxMessage, {**values(message), "delivery_key": key, "variant_of": first_id})
-            kept.envelope_digest = envelope_digest(kept)
+            kept.envelope_digest = unit.sealer.seal(seals.envelope(kept))
             unit.execute(insert(_known), _key_of(kept, key))
             unit.execute(insert(_table), values(kept))
             return Recorded(message.id, is_variant=True)
@@ -241,13 +241,19 @@ def decided_about(payment_ids: Sequence[str]) -> CompoundSelect[tuple[str]]:
 
 def concerning(unit: Unit, payment_id: str) -> list[InboxMessage]:
     """Every message that was decided about the payment, changed it, or waits and names it; in order of arrival."""
+    ids = concerning_ids(unit, payment_id)
+    return unit.all(InboxMessage, select(_table).where(_table.c.id.in_(ids)).order_by(_table.c.id))
+
+
+def concerning_ids(unit: Unit, payment_id: str) -> list[str]:
+    """Ids of the messages that were decided about the payment, changed it, or wait and name it; in order of arrival."""
     ids = (
         select(_table.c.id).where(_table.c.payment_id == payment_id),
         select(_also.c.message_id).where(_also.c.payment_id == payment_id),
         select(_table.c.id).where(_table.c.about == payment_id, _table.c.status == literal_column("'pending'")),
         select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
     )
-    return unit.all(InboxMessage, select(_table).where(_table.c.id.in_(union(*ids))).order_by(_table.c.id))
+    return sorted(unit.execute(union(*ids)).scalars())
 
 
 def find(

@@ -5,7 +5,7 @@ recorded before.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from storage.arrivals import Arrival
@@ -129,7 +129,11 @@ class PostgresqlStore:
             connection = self._free.pop() if was_free else await connect(self._database.url)
             try:
                 outcomes = await _record(
-                    connection, batch, is_repeat=bool(rivals or losses), is_repeating=self._is_repeating
+                    connection,
+                    batch,
+                    self._database.sealer.seal,
+                    is_repeat=bool(rivals or losses),
+                    is_repeating=self._is_repeating,
                 )
             except (asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError) as fault:
                 rivals += 1
@@ -157,13 +161,18 @@ class PostgresqlStore:
 
 
 async def _record(
-    connection: ConfirmingConnection, batch: Sequence[Arrival], *, is_repeat: bool, is_repeating: bool
+    connection: ConfirmingConnection,
+    batch: Sequence[Arrival],
+    seal: Callable[[bytes], str],
+    *,
+    is_repeat: bool,
+    is_repeating: bool,
 ) -> list[Recorded | None]:
     """Where a provider sends again what it has sent before, what is known is looked for first, without the bodies."""
     warnings = connection.warnings
     async with connection.configured():
         rows: Sequence[Any] = await _known(connection, batch) if is_repeating else ()
-        is_fresh = len(rows) != len(batch) and await _insert(connection, batch)
+        is_fresh = len(rows) != len(batch) and await _insert(connection, batch, seal)
         if not is_fresh and len(rows) != len(batch):
             rows = await _known(connection, batch)
         if is_repeat:  # what is there may be what a lost connection committed, on one server alone
@@ -176,7 +185,7 @@ async def _record(
     return settled(batch, lambda arrival: known[arrival.id]).outcomes
 
 
-async def _insert(connection: ConfirmingConnection, batch: Sequence[Arrival]) -> bool:
+async def _insert(connection: ConfirmingConnection, batch: Sequence[Arrival], seal: Callable[[bytes], str]) -> bool:
     """Whether all of it was new."""
     status = await connection.execute(
         _RECORD,
@@ -187,7 +196,7 @@ async def _insert(connection: ConfirmingConnection, batch: Sequence[Arrival]) ->
         [a.body for a in batch],
         [a.headers for a in batch],
         [a.digest for a in batch],
-        [a.envelope_digest for a in batch],
+        [seal(a.envelope) for a in batch],
         [str(microseconds(a.received_at)) for a in batch],
         _sparse([a.key_id for a in batch]),
         _sparse([None if a.provider_time is None else str(microseconds(a.provider_time)) for a in batch]),

@@ -11,12 +11,12 @@ poison row is undone as a whole. Source: sqlite.org/tempfiles.html, "Statement J
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Final
 
 from storage.arrivals import Arrival
@@ -73,7 +73,7 @@ class SqliteStore:
         try:
             with _translated(), self._database.turn, self._driver() as driver:
                 driver.execute("BEGIN IMMEDIATE")
-                outcomes = _record(driver, batch, is_repeating=self._is_repeating)
+                outcomes = _record(driver, batch, self._database.sealer.seal, is_repeating=self._is_repeating)
                 driver.execute("COMMIT")
         except StorageUnavailable as fault:
             self._database.wrote(fault)
@@ -97,7 +97,11 @@ class SqliteStore:
 
 
 def _record(
-    driver: sqlite3.Connection, batch: Sequence[Arrival], *, is_repeating: bool = False
+    driver: sqlite3.Connection,
+    batch: Sequence[Arrival],
+    seal: Callable[[bytes], str],
+    *,
+    is_repeating: bool = False,
 ) -> list[Recorded | None]:
     """Where a provider sends again what it has sent before, what is known is looked for first."""
     hexes = [arrival.id.replace("-", "") for arrival in batch]
@@ -105,12 +109,12 @@ def _record(
     found = _known(driver, keys) if is_repeating else {}
     if not found or not all((arrival.account, arrival.delivery_key) in found for arrival in batch):
         if sum(_insert(driver, "known_delivery", keys)) == len(batch):
-            for _ in _insert(driver, "inbox_message", list(map(_row, batch, hexes))):
+            for _ in _insert(driver, "inbox_message", list(map(_row, batch, hexes, repeat(seal)))):
                 pass
             return [Recorded(arrival.id) for arrival in batch]
         found = _known(driver, keys)
         mine = [
-            _row(arrival, hex_)
+            _row(arrival, hex_, seal)
             for arrival, hex_ in zip(batch, hexes, strict=True)
             if found[arrival.account, arrival.delivery_key][0] == arrival.id
         ]
@@ -121,7 +125,7 @@ def _record(
     return result.outcomes
 
 
-def _row(a: Arrival, hex_: str) -> tuple[Any, ...]:
+def _row(a: Arrival, hex_: str, seal: Callable[[bytes], str]) -> tuple[Any, ...]:
     received_at = _text(a.received_at)
     return (
         hex_,
@@ -131,7 +135,7 @@ def _row(a: Arrival, hex_: str) -> tuple[Any, ...]:
         a.body,
         a.headers,
         a.digest,
-        a.envelope_digest,
+        seal(a.envelope),
         received_at,
         received_at,
         a.key_id,

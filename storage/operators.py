@@ -1,23 +1,42 @@
-"""What named people did."""
+"""What named people did: numbered and chained, so that none of it is taken away unseen."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
+from storage import seals
 from storage.engine import Unit, values
 from storage.ids import new_id
 from storage.tables import OperatorAction
 
 _table = OperatorAction.__table__  # type: ignore[attr-defined]
 
+#: Whoever adds to the chain holds this lock of PostgreSQL until its unit of work ends; on SQLite nobody else writes.
+_CHAIN = int.from_bytes(b"operator")
+
 
 def note(unit: Unit, *, account: str | None, at: datetime, actor: str, action: str, subject: str, reason: str) -> None:
-    """The action is kept with who and why; `account` is the subject's, where it has one."""
+    """Keep the action with who and why; `account` is the subject's, where it has one.
+
+    Call it last in a unit of work: whoever notes an action meanwhile waits for its end.
+    """
+    if unit.dialect == "postgresql":
+        unit.execute(select(func.pg_advisory_xact_lock(_CHAIN)))
     done = OperatorAction(
         id=new_id(), account=account, at=at, actor=actor, action=action, subject=subject, reason=reason
     )
+    number, previous = _last(unit)
+    done.number = number + 1
+    done.seal = unit.sealer.seal(seals.action(done, previous))
     unit.execute(insert(_table), values(done))
+
+
+def _last(unit: Unit) -> tuple[int, str]:
+    """Number and seal of the newest action of the chain."""
+    query = select(_table.c.number, _table.c.seal).where(_table.c.number.is_not(None))
+    row = unit.execute(query.order_by(_table.c.number.desc()).limit(1)).first()
+    return (0, "") if row is None else (row[0], row[1] or "")
 
 
 def of_subjects(unit: Unit, subjects: Sequence[str]) -> list[OperatorAction]:

@@ -9,12 +9,12 @@ from typing import Any, Final
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from storage import seals
 from storage.columns import table_of
 from storage.engine import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
 from storage.readable import Unreadable
-from storage.seals import outbox_seal
 from storage.sets import Columns, Insert, Update, instants
 from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
@@ -31,7 +31,7 @@ _CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token
 _RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_STILL_PENDING)
 _SETTLE: Final = Update(
     table_of(OutboxMessage),
-    ("status", "attempts", "next_attempt_at", "last_error", "delivered_at"),
+    ("status", "attempts", "next_attempt_at", "last_error", "delivered_at", "seal"),
     ("id", "claim_token"),
     only=_STILL_PENDING,
 )
@@ -83,6 +83,7 @@ def owe(
         webhook_id=webhook_id,
         number=_next_number(unit, payment_id, account, effect),
     )
+    message.seal = unit.sealer.seal(seals.owed(message.__dict__))
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     if payment_id is None:  # a unique constraint does not see NULL, a unique index over such rows does
         statement = dialect.insert(_table).on_conflict_do_nothing(
@@ -109,8 +110,8 @@ def new_message(
     webhook_id: str | None,
     number: int,
 ) -> OutboxMessage:
-    """What is owed, sealed and ready to be kept."""
-    message = made(
+    """What is owed, ready to be kept and sealed."""
+    return made(
         OutboxMessage,
         {
             "id": new_id(),
@@ -130,8 +131,6 @@ def new_message(
             "number": number,
         },
     )
-    message.seal = outbox_seal(message)
-    return message
 
 
 def _next_number(unit: Unit, payment_id: str | None, account: str, effect: str) -> int:
@@ -233,25 +232,32 @@ def settle_all(unit: Unit, settlements: Sequence[Settlement]) -> None:
         message, attempt = each.message, each.attempt
         attempt.id, attempt.outbox_id, attempt.number = new_id(), message.id, message.attempts + 1
         attempt.account = message.account
-    if _SETTLE(unit, map(_settled, settlements)) != len(settlements):
+        attempt.seal = unit.sealer.seal(seals.attempt(attempt))
+    if _SETTLE(unit, [_settled(unit, each) for each in settlements]) != len(settlements):
         raise LeaseLost
     _TRY(unit, (_tried(each.attempt.__dict__) for each in settlements))
 
 
-def _settled(each: Settlement) -> tuple[Any, ...]:
+def _settled(unit: Unit, each: Settlement) -> tuple[Any, ...]:
     attempt, is_delivered = each.attempt, each.status is OutboxStatus.DELIVERED
     delivered_at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms) if is_delivered else None
-    moved = (each.status.value, attempt.number, each.next_attempt_at, attempt.error, delivered_at)
+    status, error = each.status.value, attempt.error
+    after = {"status": status, "attempts": attempt.number, "last_error": error, "delivered_at": delivered_at}
+    seal = unit.sealer.seal(seals.owed({**each.message.__dict__, **after}))
+    moved = (status, attempt.number, each.next_attempt_at, error, delivered_at, seal)
     return (*moved, each.message.id, each.message.claim_token)
 
 
 def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
     """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead."""
-    message_id = get(unit, message_id).id
+    found = get(unit, message_id)
+    message_id = found.id
+    pending = OutboxStatus.PENDING.value
+    seal = unit.sealer.seal(seals.owed({**found.__dict__, "status": pending}))
     done = unit.execute(
         update(_table)
-        .where(_table.c.id == message_id, _table.c.status == OutboxStatus.DEAD)
-        .values(status=OutboxStatus.PENDING, next_attempt_at=now, claim_token=_table.c.claim_token + 1)
+        .where(_table.c.id == message_id, _table.c.status == OutboxStatus.DEAD, _table.c.attempts == found.attempts)
+        .values(status=pending, next_attempt_at=now, claim_token=_table.c.claim_token + 1, seal=seal)
     )
     if done.rowcount != 1:
         raise NotFound(f"no dead outbox message {message_id}", param="message", code="outbox_message_not_dead")

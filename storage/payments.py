@@ -225,6 +225,17 @@ def find(
     return unit.all(Payment, query)
 
 
+def known(unit: Unit, payment_id: str) -> Payment | None:
+    """One payment; None where there is none."""
+    return unit.first(Payment, select(_table).where(_table.c.id == payment_id)) if is_id(payment_id) else None
+
+
+def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -> list[Payment]:
+    """The account's payments of these kinds that the provider calls so; not locked."""
+    where = (_table.c.account == account, _table.c.kind.in_(kinds), _table.c.provider_ref.in_(refs))
+    return unit.all(Payment, select(_table).where(*where))
+
+
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
     """Those of the ids that are payments'."""
     return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(payment_ids))).scalars())

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import sha256
 
 from sqlalchemy import insert, select, update
 
+from storage import seals
 from storage.engine import Unit, values
 from storage.ids import first_id, new_id
-from storage.seals import canonical
 from storage.tables_retention import RetentionRun
 from storage.types import CLOCK_WAS_WRONG, RetentionRule, RetentionStatus
 
@@ -31,11 +30,6 @@ class Ask:
     def until(self) -> datetime:
         """What is older goes."""
         return self.now - timedelta(days=self.days)
-
-
-def seal(run: RetentionRun) -> str:
-    """The digest of what the run says it did."""
-    return sha256(canonical(values(run, RetentionRun.SEALED))).hexdigest()
 
 
 def ongoing(unit: Unit, rule: RetentionRule) -> RetentionRun | None:
@@ -93,12 +87,12 @@ def begin(
         held_back=list(held_back),
         partition=partition,
     )
-    run.seal = seal(run)
+    run.seal = unit.sealer.seal(seals.retention_run(run))
     unit.execute(insert(_table), values(run))
     return run
 
 
 def keep(unit: Unit, run: RetentionRun) -> None:
     """Every column of the run is as given."""
-    run.seal = seal(run)
+    run.seal = unit.sealer.seal(seals.retention_run(run))
     unit.execute(update(_table).where(_table.c.id == run.id).values(**values(run)))

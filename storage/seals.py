@@ -1,7 +1,11 @@
-"""Digests over rows: the same values give the same digest on every database, and any changed value another."""
+"""Seals over rows: the same values give the same seal on every database, and any changed value another.
 
+The functions say what of a row is sealed, as canonical bytes; `Sealer` seals them.
+"""
+
+import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import combinations
@@ -15,7 +19,17 @@ from sqlalchemy import JSON
 from sqlmodel import SQLModel
 
 from storage.columns import table_of
-from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import (
+    DeliveryAttempt,
+    InboxMessage,
+    OperatorAction,
+    OutboxMessage,
+    Payment,
+    RejectedDelivery,
+    Transition,
+)
+from storage.tables_audit import AuditRun
+from storage.tables_retention import RetentionRun
 from storage.types import UtcDateTime
 
 
@@ -24,54 +38,62 @@ def body_digest(body: bytes) -> str:
     return sha256(body).hexdigest()
 
 
-def envelope_digest(message: InboxMessage) -> str:
-    """The digest that transitions rest on: everything that was recorded with the message, bytes included."""
-    return _of_envelope(message)
+class Sealer:
+    """Seals what rows say: HMAC-SHA-256 under a key outside the database, or SHA-256 where there is no key.
+
+    The first key seals and every key opens, so that keys can be rotated. A row that is sealed without a key can be
+    sealed again by anybody who may write rows; one that is sealed with a key cannot.
+    """
+
+    def __init__(self, keys: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Take keys as (id, secret), the one that seals first."""
+        self._keys = tuple(keys)
+        self._key = self._keys[0][1] if self._keys else None
+
+    @property
+    def is_keyed(self) -> bool:
+        """True where what is sealed now cannot be sealed by others."""
+        return self._key is not None
+
+    def seal(self, content: bytes) -> str:
+        """Hex, 64 characters."""
+        if self._key is None:
+            return sha256(content).hexdigest()
+        return hmac.digest(self._key, content, "sha256").hex()
+
+    def key_of(self, content: bytes, seal: str | None) -> str | None:
+        """Id of the key that sealed the content, "" for a seal without a key, None for a seal of other content."""
+        if seal is None:
+            return None
+        for key_id, key in self._keys:
+            if hmac.digest(key, content, "sha256").hex() == seal:
+                return key_id
+        return "" if sha256(content).hexdigest() == seal else None
 
 
-def decision_digest(message: InboxMessage) -> str:
-    """The digest of what was decided about the message."""
-    return _of_decision(message)
-
-
-def transition_hash(transition: Transition) -> str:
-    """The link of the payment's chain: covers prev_hash, the content and the evidence."""
-    return _of_transition(transition)
-
-
-def payment_seal(payment: Payment) -> str:
-    """The digest of what the rules and the provider said about the payment."""
-    return _of_payment(payment)
-
-
-def outbox_seal(message: OutboxMessage) -> str:
-    """The digest of what is owed."""
-    return _of_outbox(message) if message.webhook_id is not None else _of_old_outbox(message)
-
-
-class _Digest:
-    """SHA-256, hex, over the canonical form of some columns of a record."""
+class _Content:
+    """The canonical bytes of some columns of a record."""
 
     def __init__(self, model: type[SQLModel], columns: tuple[str, ...], if_any: tuple[str, ...] = ()) -> None:
         """`if_any` are columns that are left out of each record where they are None."""
         self._if_any = if_any
         self._with = {
-            there: _Digest(model, (*columns, *there))
+            there: _Content(model, (*columns, *there))
             for count in range(1, len(if_any) + 1)
             for there in combinations(if_any, count)
         }
-        names = sorted(columns)  # once, and not for each digest
+        names = sorted(columns)  # once, and not for each record
         kinds = [table_of(model).c[name].type for name in names]
         self._sealed = defstruct(f"{model.__name__}Sealed", [(name, object) for name in names])
         self._take: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
         self._instants = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, UtcDateTime))
         self._told = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, JSON))
 
-    def __call__(self, record: SQLModel) -> str:
-        there = tuple([name for name in self._if_any if record.__dict__[name] is not None])
+    def __call__(self, columns: Mapping[str, Any]) -> bytes:
+        there = tuple([name for name in self._if_any if columns[name] is not None])
         if there:
-            return self._with[there](record)
-        found = list(self._take(record.__dict__))
+            return self._with[there](columns)
+        found = list(self._take(columns))
         for at in self._instants:
             if found[at] is not None:
                 found[at] = microseconds(found[at])
@@ -80,7 +102,58 @@ class _Digest:
         for at in self._told:
             is_plain = is_plain and (not found[at] or _is_plain(found[at]))
         content = self._sealed(*found)
-        return sha256(_encode(content) if is_plain else canonical(asdict(content))).hexdigest()
+        return _encode(content) if is_plain else canonical(asdict(content))
+
+
+def envelope(message: InboxMessage) -> bytes:
+    """Everything that was recorded with the message, its body by digest; transitions rest on its seal."""
+    return _of_envelope(message.__dict__)
+
+
+def decision(message: InboxMessage) -> bytes:
+    """The content of what was decided about the message."""
+    return _of_decision(message.__dict__)
+
+
+def transition(link: Transition) -> bytes:
+    """The content of a link of the payment's chain: prev_hash, what it says and its evidence."""
+    return _of_transition(link.__dict__)
+
+
+def payment(found: Payment) -> bytes:
+    """The content of what the rules and the provider said about the payment."""
+    return _of_payment(found.__dict__)
+
+
+def owed(columns: Mapping[str, Any]) -> bytes:
+    """The content of what is owed, and how far its delivery is; given as columns, since a claim knows both."""
+    return _of_outbox(columns) if columns["webhook_id"] is not None else _of_old_outbox(columns)
+
+
+def attempt(tried: DeliveryAttempt) -> bytes:
+    """The content of one try to deliver an effect."""
+    return _of_attempt(tried.__dict__)
+
+
+def rejected(delivery: RejectedDelivery) -> bytes:
+    """The content of a delivery in quarantine, its body by digest."""
+    columns = {name: delivery.__dict__.get(name) for name in RejectedDelivery.SEALED}
+    return canonical({**columns, "body": body_digest(delivery.body)})
+
+
+def action(done: OperatorAction, previous: str) -> bytes:
+    """The content of what a person did, after the seal of the action before."""
+    return canonical({**{name: done.__dict__.get(name) for name in OperatorAction.SEALED}, "previous": previous})
+
+
+def retention_run(run: RetentionRun) -> bytes:
+    """The content of what a run of retention did."""
+    return _of_retention(run.__dict__)
+
+
+def audit_run(run: AuditRun) -> bytes:
+    """The content of when everything was proved, and how it went."""
+    return _of_audit(run.__dict__)
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -145,9 +218,12 @@ def _told(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no canonical form")
 
 
-_of_envelope: Final = _Digest(InboxMessage, InboxMessage.SEALED)
-_of_decision: Final = _Digest(InboxMessage, InboxMessage.DECIDED)
-_of_transition: Final = _Digest(Transition, Transition.SEALED)
-_of_payment: Final = _Digest(Payment, Payment.SEALED, Payment.SEALED_IF_ANY)
-_of_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED)
-_of_old_outbox: Final = _Digest(OutboxMessage, OutboxMessage.SEALED_AT_FIRST)
+_of_envelope: Final = _Content(InboxMessage, InboxMessage.SEALED)
+_of_decision: Final = _Content(InboxMessage, InboxMessage.DECIDED)
+_of_transition: Final = _Content(Transition, Transition.SEALED)
+_of_payment: Final = _Content(Payment, Payment.SEALED, Payment.SEALED_IF_ANY)
+_of_outbox: Final = _Content(OutboxMessage, OutboxMessage.SEALED)
+_of_old_outbox: Final = _Content(OutboxMessage, OutboxMessage.SEALED_AT_FIRST)
+_of_attempt: Final = _Content(DeliveryAttempt, DeliveryAttempt.SEALED)
+_of_retention: Final = _Content(RetentionRun, RetentionRun.SEALED)
+_of_audit: Final = _Content(AuditRun, AuditRun.SEALED)

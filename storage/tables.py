@@ -78,7 +78,7 @@ class InboxMessage(Row):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes; none once scrubbed
     headers: list[list[str]] = Field(sa_column=json_value())  #: as received, without credentials
     digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
-    envelope_digest: str = Field(max_length=64)  #: SHA-256 over SEALED, hex; transitions rest on it
+    envelope_digest: str = Field(max_length=64)  #: seal over SEALED, hex; transitions rest on it
     key_id: str | None = Field(default=None, max_length=64)  #: the key that verified it
     received_at: datetime = Field(sa_column=instant(nullable=False))
     provider_time: datetime | None = Field(default=None, sa_column=instant())  #: signed by the provider
@@ -100,7 +100,7 @@ class InboxMessage(Row):
     reason: str | None = None  #: in words
     outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: one per observation
     decided_at: datetime | None = Field(default=None, sa_column=instant())
-    decision_digest: str | None = Field(default=None, max_length=64)  #: SHA-256 over DECIDED, hex
+    decision_digest: str | None = Field(default=None, max_length=64)  #: seal over DECIDED, hex
     redeliveries: int = 0  #: how often the provider sent the same again
     last_redelivered_at: datetime | None = Field(default=None, sa_column=instant())
     scrubbed_at: datetime | None = Field(default=None, sa_column=instant())  #: retention has emptied the body
@@ -227,7 +227,7 @@ class Payment(Row):
     return_url: str | None = None  #: the merchant's page for the returning payer
     created_at: datetime = Field(sa_column=instant(nullable=False))
     changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
-    seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED and SEALED_IF_ANY, hex
+    seal: str = Field(default="", max_length=64)  #: over SEALED and SEALED_IF_ANY, hex
     heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
     next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
     poll_priority: int = 4  #: storage.types.PollPriority of the next question
@@ -366,11 +366,15 @@ class OutboxMessage(Row):
         "cause",
         "payload",
         "created_at",
+        "status",
+        "attempts",
+        "delivered_at",
+        "last_error",
         "webhook_id",
         "number",
     )
     #: those of rows from before there were the others; such a row has no `webhook_id`
-    SEALED_AT_FIRST: ClassVar[tuple[str, ...]] = SEALED[:-2]
+    SEALED_AT_FIRST: ClassVar[tuple[str, ...]] = SEALED[:-6]
 
     id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7, of the row; what travels is `webhook_id`
     payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: None where it is about an account
@@ -435,6 +439,11 @@ class OutboxMessageTable(OutboxMessage, table=True):
 class DeliveryAttempt(Row):
     """One try to hand an effect to its sink."""
 
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        *("outbox_id", "number", "id", "account", "started_at", "duration_ms", "http_status", "outcome", "error"),
+    )
+
     outbox_id: str = Field(sa_column=identifier(primary=True))
     number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))  #: 1, 2, 3, ...
     id: str = Field(sa_column=identifier())  #: UUIDv7
@@ -444,6 +453,7 @@ class DeliveryAttempt(Row):
     http_status: int | None = None
     outcome: str = Field(max_length=16)  #: delivered, failed or dead
     error: str | None = None
+    seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None of before the revision 0009
 
 
 class DeliveryAttemptTable(DeliveryAttempt, table=True):
@@ -458,6 +468,11 @@ class RejectedDelivery(SQLModel, table=True):
     __tablename__ = "rejected_delivery"
     __table_args__ = (Index("ix_rejected_delivery_account", "account", "id"),)
 
+    #: `seal` covers them, and the digest of the body
+    SEALED: ClassVar[tuple[str, ...]] = (
+        *("id", "account", "received_at", "reason", "client", "headers", "kind", "about"),
+    )
+
     id: str = Field(sa_column=identifier(primary=True))
     account: str = Field(max_length=64)
     received_at: datetime = Field(sa_column=instant(nullable=False))
@@ -467,13 +482,20 @@ class RejectedDelivery(SQLModel, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     kind: str | None = Field(default=None, max_length=32)
     about: str | None = Field(default=None, sa_column=identifier(nullable=True))
+    seal: str | None = Field(default=None, max_length=64)  #: hex; None of before the revision 0009
 
 
 class OperatorAction(SQLModel, table=True):
-    """What a named person did here, and why."""
+    """What a named person did here, and why. Append-only, numbered and chained, so that none is taken away unseen."""
 
     __tablename__ = "operator_action"
-    __table_args__ = (Index("ix_operator_action_subject", "subject", "id"),)
+    __table_args__ = (
+        Index("ix_operator_action_subject", "subject", "id"),
+        Index("uq_operator_action_number", "number", unique=True),
+    )
+
+    #: `seal` covers them, and the seal of the action before
+    SEALED: ClassVar[tuple[str, ...]] = ("id", "account", "at", "actor", "action", "subject", "reason", "number")
 
     id: str = Field(sa_column=identifier(primary=True))
     account: str | None = Field(default=None, max_length=64)  #: of the subject; None where it has none
@@ -482,3 +504,5 @@ class OperatorAction(SQLModel, table=True):
     action: str = Field(max_length=32)
     subject: str = Field(max_length=64)  #: id of the payment, inbox message or outbox message
     reason: str
+    number: int | None = Field(default=None, sa_column=Column(BigInteger))  #: 1, 2, 3, ...; None of before 0009
+    seal: str | None = Field(default=None, max_length=64)  #: hex; None of before the revision 0009

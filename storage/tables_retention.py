@@ -47,4 +47,4 @@ class RetentionRun(SQLModel, table=True):
     seen: int = 0  #: rows that were looked at
     rows: int = 0  #: rows that went, or lost their body
     statements: int = 0  #: outcomes that named payments in the messages that went
-    seal: str = Field(default="", max_length=64)  #: SHA-256 over SEALED, hex
+    seal: str = Field(default="", max_length=64)  #: over SEALED, hex

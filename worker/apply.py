@@ -176,10 +176,12 @@ class Ledger:
         decision: Decision | None = None,
         owed: Mapping[str, Sequence[str]] = _NOTHING,
         is_unreadable: bool = False,
+        untaken: Sequence[str] = (),
     ) -> None:
         """Keep for the timeline what this message was decided to mean; the payment is kept as it is now.
 
-        `owed` are the ids of what was made owed, by effect; `is_unreadable`: the bytes say nothing to us.
+        `owed` are the ids of what was made owed, by effect; `untaken` are the effects that no sink takes;
+        `is_unreadable`: the bytes say nothing to us.
         """
         entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._batch.moment}
         if payment is not None:
@@ -197,9 +199,12 @@ class Ledger:
         if owed:
             entry["effects"] = list(owed)
             entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
+        if untaken:
+            entry["untaken"] = list(untaken)
         self.outcomes.append(entry)
         if payment is not None:
             payment.statements += 1
+            entry["number"] = payment.statements
             self._batch.save(payment)
 
     def _bind(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
@@ -225,6 +230,7 @@ class Ledger:
         self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase
     ) -> None:
         transition = history.link(
+            self._batch.sealer,
             payment,
             self._message,
             to_state,
@@ -294,37 +300,49 @@ class Ledger:
             payment.review, payment.review_note = decision.review.value, decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
             payment.disputed = list(decision.disputed) or None
-            log.warning(
-                "payment.review_opened",
-                payment_id=payment.id,
-                account=payment.account,
-                message_id=self._message.id,
-                review=decision.review.value,
-            )
+            if not self._batch.is_rerun:
+                log.warning(
+                    "payment.review_opened",
+                    payment_id=payment.id,
+                    account=payment.account,
+                    message_id=self._message.id,
+                    review=decision.review.value,
+                )
         elif decision.closes_review:
             payment.review = payment.review_note = payment.review_opened_at = payment.disputed = None
         if decision.accepted is not None:
             payment.accepted = list(decision.accepted) or None
         payment.heard_at, payment.next_poll_at = self._now, next_poll_at
         owed = _NOTHING
+        untaken: list[str] = []
         effects = decision.effects
         if closed is not None:
             effects = with_closing(effects)
-            log.info("payment.review_closed", payment_id=payment.id, account=payment.account, review=closed.review)
+            if not self._batch.is_rerun:
+                log.info("payment.review_closed", payment_id=payment.id, account=payment.account, review=closed.review)
         if effects:
             owed = {
                 name: ids
                 for effect in effects
                 if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason, closed))
             }
-        self.note(payment, decision.outcome, decision.reason, decision=decision, owed=owed, is_unreadable=is_unreadable)
+            names = [lifecycle.effect_name(effect) for effect in effects]
+            untaken = [name for name in names if name not in owed and not self._takers(name)]
+        self.note(
+            payment,
+            decision.outcome,
+            decision.reason,
+            decision=decision,
+            owed=owed,
+            is_unreadable=is_unreadable,
+            untaken=untaken,
+        )
 
     def _owe(self, payment: Payment, effect: Effect, name: str, reason: str, closed: Closed | None) -> list[str]:
         """Ids of what is owed for the first time."""
         about = closed if effect is Effect.REVIEW_CLOSED else None
         occurrence = occurrence_of(effect, payment, about)
-        takers = [sink for sink in self._sinks if self._takes(sink, name)]
-        sinks = [sink for sink in takers if not self._batch.is_owed(payment.id, name, sink, occurrence)]
+        sinks = [sink for sink in self._takers(name) if not self._batch.is_owed(payment.id, name, sink, occurrence)]
         effect_id = id_of(name, payment, occurrence, about)
         text = payload(name, payment, reason, self._now, about, effect_id=effect_id) if sinks else ""
         owed: list[str] = []
@@ -344,6 +362,10 @@ class Ledger:
             self._batch.owe(message)
             owed.append(message.id)
         return owed
+
+    def _takers(self, name: str) -> list[str]:
+        """The sinks that take the effect."""
+        return [sink for sink in self._sinks if self._takes(sink, name)]
 
     @property
     def _point(self) -> str:

@@ -22,8 +22,11 @@ _MANY: Final = 100
 class Batch:
     """One unit of work. Nothing is written before `flush`, or before something must be asked that it would change."""
 
+    is_rerun = False  #: the audit decides again what was decided; nothing is written or logged
+
     def __init__(self, unit: Unit, now: datetime) -> None:
         self._unit = unit
+        self.sealer = unit.sealer
         self.now = now  #: one instant for all of it
         self.moment = now.isoformat()
         self._by_id: dict[str, Payment] = {}

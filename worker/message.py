@@ -40,7 +40,15 @@ _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 class Application:
     """One message applied within one unit of work. Raises for what must be tried again; then nothing is kept."""
 
-    def __init__(self, batch: Batch, message: InboxMessage, accounts: Accounts, settings: ApplySettings) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        message: InboxMessage,
+        accounts: Accounts,
+        settings: ApplySettings,
+        reading: Reading | None = None,
+    ) -> None:
+        """`reading` is what the message means, where that is known already."""
         self._batch = batch
         self._message = message
         self._rules = accounts.get(message.account)
@@ -49,9 +57,9 @@ class Application:
         self._finder = Finder(batch, message)
         self._ledger = Ledger(batch, message, settings)
         self._awaits: str | None = None
-        self._reading: Reading | None = None
+        self._reading = reading
         # a sender may write any header it likes
-        self._is_ours = message.source in _OUR_SOURCES and _OUR_HEADER in message.headers
+        self.is_ours = message.source in _OUR_SOURCES and _OUR_HEADER in message.headers
 
     def foresee(self, refs: dict[Key, None], ids: set[str]) -> None:
         """Add the payments that the message names, so that they can be read with all others'."""
@@ -60,7 +68,7 @@ class Application:
             return
         if message.about is not None:
             ids.add(message.about)
-        if not self._is_ours and message.source != Source.RETURN:
+        if not self.is_ours and message.source != Source.RETURN:
             self._finder.named(rules, self.reading(rules), refs)
 
     def is_about(self, refs: AbstractSet[tuple[str, str]]) -> bool:
@@ -96,9 +104,9 @@ class Application:
         message, rules = self._message, self._rules
         if rules is None:
             self._ledger.note(None, Outcome.PARKED, f"account {message.account} is not configured")
-        elif self._is_ours and message.variant_of is not None:
+        elif self.is_ours and message.variant_of is not None:
             self._ledger.note(None, Outcome.PARKED, f"same identity as message {message.variant_of}, other content")
-        elif self._is_ours:
+        elif self.is_ours:
             self._apply_ours(rules, statements.decode(message.body))
         elif message.source == Source.RETURN:
             self._ask_about_return()

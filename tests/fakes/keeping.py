@@ -2,10 +2,9 @@
 
 from sqlalchemy import update
 
-from storage import batches, history
+from storage import batches, history, seals
 from storage.columns import table_of
 from storage.engine import values
-from storage.seals import payment_seal
 from storage.tables import Payment
 from tests.fakes.clock import START
 
@@ -16,13 +15,13 @@ def keep(unit, payment):
 
 def change(unit, payment):
     """Every column is as given, whoever else has changed it."""
-    payment.seal = payment_seal(payment)
+    payment.seal = unit.sealer.seal(seals.payment(payment))
     table = table_of(Payment)
     unit.execute(update(table).where(table.c.id == payment.id).values(**values(payment)))
 
 
 def moved_to_paid(unit, payment, message):
     """Append the payment's next transition, to paid, caused by the message; the payment itself is not kept."""
-    transition = history.link(payment, message, "paid", "paid", (), False, None, "a test", None, START)
+    transition = history.link(unit.sealer, payment, message, "paid", "paid", (), False, None, "a test", None, START)
     batches.append(unit, [transition])
     return transition

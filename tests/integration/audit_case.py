@@ -29,10 +29,10 @@ TABLES = {table_of(model).name: model for model in (InboxMessage, Payment, Trans
 
 #: By table: the column of a row's own seal, and what computes it.
 SEALS = {
-    "inbox_message": ("envelope_digest", seals.envelope_digest),
-    "payment": ("seal", seals.payment_seal),
-    "transition": ("hash", seals.transition_hash),
-    "outbox_message": ("seal", seals.outbox_seal),
+    "inbox_message": ("envelope_digest", seals.envelope),
+    "payment": ("seal", seals.payment),
+    "transition": ("hash", seals.transition),
+    "outbox_message": ("seal", lambda message: seals.owed(message.__dict__)),
 }
 
 
@@ -73,6 +73,8 @@ class Shop:
         return payment_id
 
     def say(self, statement: statements.Statement, payment_id: str, account: str) -> None:
+        if isinstance(statement, statements.Resolution):
+            self.world.note_resolution(account, payment_id, statement)
         self.world.record(our_message(statement, about=payment_id, at=self.clock(), account=account))
         self.work()
 
@@ -187,7 +189,8 @@ class Tampering:
     def reseal(self, table: str, row_id: str) -> None:
         """The row's own seal is right again, as by somebody who knows the program."""
         column, compute = SEALS[table]
-        self.change(table, row_id, **{column: compute(made(TABLES[table], self.row(table, row_id)))})
+        content = compute(made(TABLES[table], self.row(table, row_id)))
+        self.change(table, row_id, **{column: seals.Sealer().seal(content)})
 
     def undo(self) -> None:
         """Every row is as it was written."""

@@ -19,7 +19,8 @@ from providers.errors import ProviderError
 from providers.signing import Key, KeyRing, Window
 from receiver.intake import ReceivingAccount
 from statemachine.phases import ConflictPolicy, Source
-from storage import inbox
+from statemachine.statements import Resolution
+from storage import inbox, operators
 from storage.engine import Database
 from storage.errors import StorageUnavailable
 from storage.inbox import Recorded
@@ -198,6 +199,19 @@ class World:
         """Record as the writer of the way in does."""
         with self.database.write() as unit:
             return inbox.record(unit, messages)
+
+    def note_resolution(self, account: str, payment_id: str, said: Resolution) -> None:
+        """Keep that a person resolves, as the command does before it records their word."""
+        with self.database.write() as unit:
+            operators.note(
+                unit,
+                account=account,
+                at=self.clock(),
+                actor=said.actor,
+                action="resolve",
+                subject=payment_id,
+                reason=said.reason,
+            )
 
     def answered(self, name: str, source: Source, answer: Answer, payment_id: str | None) -> InboxMessage:
         return answer_message(name, source, answer, payment_id, self.clock())

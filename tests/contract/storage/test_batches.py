@@ -7,10 +7,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage import batches, history, inbox, names, outbox, payments
+from storage import batches, history, inbox, names, outbox, payments, seals
 from storage.errors import LeaseLost
 from storage.ids import new_id
-from storage.seals import decision_digest, outbox_seal, payment_seal, transition_hash
 from storage.sets import array
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
@@ -28,7 +27,7 @@ def recorded(database, *messages):
 def moved(payment, message, **changes):
     """The payment's next link."""
     told = {"to_state": "paid", "phase": "paid", "via": [ODD], "forced": False, "actor": ODD, "reason": ODD}
-    return history.link(payment, message, *(told | changes).values(), START, START)
+    return history.link(seals.Sealer(), payment, message, *(told | changes).values(), START, START)
 
 
 def test_what_is_written_in_a_set_is_what_is_read(database):
@@ -58,11 +57,11 @@ def test_what_is_written_in_a_set_is_what_is_read(database):
     with database.read() as unit:
         for payment in (one, two):
             assert payments.get(unit, payment.id).model_dump() == payment.model_dump()
-            assert payment_seal(payments.get(unit, payment.id)) == payment.seal
+            assert unit.sealer.seal(seals.payment(payments.get(unit, payment.id))) == payment.seal
         (kept,) = history.of_payment(unit, one.id)
-        assert (kept.model_dump(), transition_hash(kept)) == (link.model_dump(), link.hash)
+        assert (kept.model_dump(), unit.sealer.seal(seals.transition(kept))) == (link.model_dump(), link.hash)
         (found,) = outbox.of_payment(unit, one.id)
-        assert (found.model_dump(), outbox_seal(found)) == (owed.model_dump(), owed.seal)
+        assert (found.model_dump(), unit.sealer.seal(seals.owed(found.__dict__))) == (owed.model_dump(), owed.seal)
         assert batches.owed(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0): 1}
     with database.write() as unit:
         assert [p.model_dump() for p in batches.by_id(unit, [two.id, one.id, new_id()])] == [
@@ -138,7 +137,7 @@ def test_decisions_are_written_over_what_was_read_alone(database):
     with database.read() as unit:
         kept = inbox.get(unit, ids[0])
         assert (kept.reason, kept.outcomes) == (ODD, found[0].outcomes)
-        assert kept.decision_digest == decision_digest(kept)
+        assert kept.decision_digest == unit.sealer.seal(seals.decision(kept))
     with pytest.raises(LeaseLost), database.write() as unit:
         batches.finish(unit, [found[2], found[1]])
     with database.read() as unit:

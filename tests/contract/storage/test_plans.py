@@ -75,7 +75,9 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
     def move(unit, message, state, at, as_of=None):
         inbox.record(unit, [message])
         message.payment_id, message.status = payment.id, "decided"
-        batches.append(unit, [history.link(payment, message, state, "open", (), False, None, "a test", as_of, at)])
+        batches.append(
+            unit, [history.link(unit.sealer, payment, message, state, "open", (), False, None, "a test", as_of, at)]
+        )
         keeping.change(unit, payment)
 
     with database.write() as unit:
