@@ -341,10 +341,10 @@ class Audit:
         account = self._accounts.get(message.account)
         key = account.keys.get(message.key_id or "") if account else None
         if account is None or key is None:
-            if f"{message.account}/{message.key_id}" in self._trust.retired_keys:
+            if f"{message.account}/{message.key_id or '-'}" in self._trust.retired_keys:
                 self._report.unverifiable += 1
             else:
-                yield f"no key {message.key_id} of account {message.account} is configured, nor allowed as retired"
+                yield f"its key {message.key_id or '(none)'} is neither configured nor allowed as a retired key of its account"
             return
         headers = tuple((name, shown(value, key)) for name, value in message.headers)
         delivery = Delivery(message.body, headers)

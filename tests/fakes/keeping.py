@@ -2,7 +2,7 @@
 
 from sqlalchemy import update
 
-from storage import batches, history, seals
+from storage import batches, history, inbox, operators, outbox, seals
 from storage.columns import table_of
 from storage.engine import values
 from storage.tables import Payment
@@ -18,6 +18,18 @@ def change(unit, payment):
     payment.seal = unit.sealer.seal(seals.payment(payment))
     table = table_of(Payment)
     unit.execute(update(table).where(table.c.id == payment.id).values(**values(payment)))
+
+
+def replay(unit, message_id, now):
+    """As the command does: the message is pending again, and who wanted it is kept."""
+    account = inbox.replay(unit, message_id, now).account
+    operators.note(unit, account=account, at=now, actor="ann", action="replay", subject=message_id, reason="a test")
+
+
+def redrive(unit, message_id, now):
+    """As the command does: the effect is due again, and who wanted it is kept."""
+    account = outbox.redrive(unit, message_id, now).account
+    operators.note(unit, account=account, at=now, actor="ann", action="redrive", subject=message_id, reason="a test")
 
 
 def moved_to_paid(unit, payment, message):

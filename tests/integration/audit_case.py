@@ -41,6 +41,7 @@ class Shop:
 
     def __init__(self, world: World) -> None:
         self.world, self.clock = world, world.clock
+        world.is_unsigned_allowed = False
         world.join("genius", PROVIDERS["stable_genius"])
         world.join("payfield", PROVIDERS["payfield"])
 

@@ -19,6 +19,7 @@ from statemachine.phases import Alarm
 from storage import inbox, outbox
 from tests.builders import PROVIDERS
 from tests.contract.fulfilment.receiver import KEY, Receiver
+from tests.fakes import keeping
 from tests.property.pipeline_world import World
 from worker.dispatch import Dispatcher
 
@@ -124,7 +125,7 @@ def test_dead_it_is_redriven_and_the_audit_holds(world, receiver):
     assert world.audit().faults == []
 
     with world.database.write() as unit:
-        outbox.redrive(unit, dead.id, world.clock())
+        keeping.redrive(unit, dead.id, world.clock())
     dispatch(world, {"shop": http_sink(receiver)})
 
     assert [got.id for got in receiver.received] == [f"msg_{dead.travels_as}"] * 2

@@ -17,6 +17,7 @@ from storage.errors import LeaseLost
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
 from tests.builders import our_message
+from tests.fakes import keeping
 from tests.property.pipeline_voices import Telling, Voice
 from tests.property.pipeline_world import SINKS, SimulatedCrash, World
 from tests.unit.statemachine.oracle import EFFECTS, is_walk, next_of
@@ -249,7 +250,7 @@ class History:
         with self.world.database.write() as unit:
             found = [m for m in inbox.find(unit, account=self.account) if m.status != "pending"]
             if found:
-                inbox.replay(unit, self.rng.choice(found).id, self.now)
+                keeping.replay(unit, self.rng.choice(found).id, self.now)
 
     def jump(self) -> None:
         """Time passes, or the clock is set back a little."""
@@ -377,6 +378,7 @@ class History:
         """A person says that the money is right: what was withheld is owed now, once."""
         resolved = statements.Resolution(self.state, "it is right", "ada")
         for _ in range(2):
+            self.world.note_resolution(self.account, payment.id, resolved)
             self.world.record(our_message(resolved, about=payment.id, at=self.now, account=self.account))
         self.world.settle(self.races)
         self.check()

@@ -11,6 +11,7 @@ from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Review, Source
 from storage import inbox, payments
 from tests.builders import PROVIDERS, a_message
+from tests.fakes import keeping
 from tests.unit.worker.desk import KIND, Desk
 
 REFUSED = statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
@@ -242,7 +243,7 @@ def test_a_replay_of_an_old_answer_forces_nothing(desk):
     desk.work()
     desk.clock.advance(5)
     with desk.database.write() as unit:
-        inbox.replay(unit, old, desk.clock())
+        keeping.replay(unit, old, desk.clock())
     desk.work()
 
     assert desk.payment().state == "confirmed"

@@ -56,6 +56,8 @@ class Desk:
         return self.keep(self.world.answered("acme", source, told, about))
 
     def say(self, statement: statements.Statement, about: str | None, **changes: Any) -> str:
+        if isinstance(statement, statements.Resolution) and about is not None:
+            self.world.note_resolution("acme", about, statement)
         return self.keep(our_message(statement, about=about, at=self.clock(), **changes))
 
     def wish(self, reference: str = "order-1") -> str:
