@@ -25,7 +25,9 @@ class ProofAnswer(Shape):
     holds: bool = Field(description="whether everything that is kept of it is as it was written")
     messages: int
     signatures: int = Field(description="verified again")
-    unverifiable: int = Field(description="authentic when received, with a key that is not configured any more")
+    unverifiable: int = Field(description="authentic when received, with a key that is gone and allowed by name")
+    read_again: int = Field(description="statements that were read and decided again, with the same result")
+    not_readable: int = Field(description="statements that could not be: their bytes are gone by a rule of retention")
     transitions: int
     effects: int
     faults: list[FaultAnswer]
@@ -33,7 +35,7 @@ class ProofAnswer(Shape):
 
 
 async def prove(call: Call) -> ProofAnswer:
-    """Prove a payment's history: every digest, signature, link and effect is recomputed from what is kept.
+    """Prove a payment's history: seals and signatures are checked, and every message is decided again.
 
     That nothing was removed which only another payment's rows would show is proved by `receipted audit verify` over
     everything.
@@ -46,6 +48,8 @@ async def prove(call: Call) -> ProofAnswer:
         messages=proof.messages,
         signatures=proof.signatures,
         unverifiable=proof.unverifiable,
+        read_again=proof.read_again,
+        not_readable=proof.not_readable,
         transitions=proof.transitions,
         effects=proof.effects,
         faults=[FaultAnswer(table=table, row=row, problem=problem) for table, row, problem in proof.faults],

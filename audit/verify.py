@@ -341,10 +341,11 @@ class Audit:
         account = self._accounts.get(message.account)
         key = account.keys.get(message.key_id or "") if account else None
         if account is None or key is None:
-            if f"{message.account}/{message.key_id or '-'}" in self._trust.retired_keys:
+            name = message.key_id or "-"
+            if f"{message.account}/{name}" in self._trust.retired_keys:
                 self._report.unverifiable += 1
             else:
-                yield f"its key {message.key_id or '(none)'} is neither configured nor allowed as a retired key of its account"
+                yield f"its webhook key {name} is neither configured nor allowed as a retired key"
             return
         headers = tuple((name, shown(value, key)) for name, value in message.headers)
         delivery = Delivery(message.body, headers)

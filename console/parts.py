@@ -83,6 +83,8 @@ class Proof:
     effects: int
     faults: Sequence[tuple[str, str, str]]  #: table, row, problem
     retained: Mapping[str, int] = field(default_factory=dict)  #: what a rule of retention took, by what it is
+    read_again: int = 0  #: statements that were read and decided again, with the same result
+    not_readable: int = 0  #: statements that could not be: their bytes are gone by a rule
 
 
 class Prover(Protocol):

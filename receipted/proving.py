@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from audit.export import export
-from audit.verify import Audit
 from receipted.wiring import Service
 
 Proof = TypeVar("Proof")
@@ -19,7 +18,7 @@ class Prover(Generic[Proof]):
 
     def prove(self, payment_id: str) -> Proof:
         """Everything that is kept of the payment is checked; reads only. Raises NotFound."""
-        report = Audit(self._service.database, self._service.audited_accounts()).of_payment(payment_id)
+        report = self._service.audit().of_payment(payment_id)
         return self._proof(
             messages=report.messages,
             signatures=report.signatures,
@@ -28,6 +27,8 @@ class Prover(Generic[Proof]):
             effects=report.outbox,
             faults=[(fault.table, fault.row, fault.problem) for fault in report.faults],
             retained=report.retained,
+            read_again=report.read_again,
+            not_readable=report.not_readable,
         )
 
     def export(self, payment_id: str) -> Iterable[str]:

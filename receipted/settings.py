@@ -131,8 +131,6 @@ def warn(settings: Settings) -> None:
             _log.warning("settings.file_exposed", setting=setting, file=secret.reference.removeprefix("file:"))
     for found in unwise(settings):
         _log.warning("settings.warning", setting=found.setting, problem=found.problem, remedy=found.remedy)
-    if not settings.service.audit_keys and any(each.environment == "live" for each in settings.accounts.values()):
-        _log.warning("settings.audit_keys_missing", setting="service.audit_keys")
 
 
 def _validated(data: dict[str, Any], reader: SecretReader) -> tuple[Settings | None, ValidationError | None]:

@@ -75,11 +75,11 @@ def _service(settings: Settings) -> Iterator[Fault]:
         yield Fault("service.token_keys", "is missing: callback and return URLs could not be signed", remedy)
     yield from _keys("service.token_keys", service.token_keys)
     yield from _keys("service.audit_keys", service.audit_keys)
-    for at, retired in enumerate(service.audit_retired_keys):
+    for at, retired in enumerate(service.audit_retired_key_ids):
         account, slash, key_id = retired.partition("/")
         if not (account and slash and key_id):
             remedy = 'give the account and the id of the key, such as "shop/2024-01"'
-            yield Fault(f"service.audit_retired_keys.{at}", "names no key of an account", remedy)
+            yield Fault(f"service.audit_retired_key_ids.{at}", "names no key of an account", remedy)
 
 
 def _spans(section: BaseModel, prefix: str) -> Iterator[Fault]:

@@ -51,7 +51,7 @@ class ServiceSettings(Section):
         None,
         description="rows of before this instant may be sealed without a key: when audit_keys came later than rows",
     )
-    audit_retired_keys: tuple[str, ...] = Field(
+    audit_retired_key_ids: tuple[str, ...] = Field(
         (),
         description='webhook keys that are not configured any more and may be named by old messages: "account/key id"',
     )

@@ -47,6 +47,9 @@ def unwise(settings: Settings) -> Iterator[Fault]:
             f"is on, and live accounts are configured ({', '.join(live)}): plain HTTP and plain: secrets are permitted",
             'turn it off, or give the accounts environment = "test"',
         )
+    if live and not settings.service.audit_keys:
+        problem = f"is missing, and live accounts are configured ({', '.join(live)}): who can write rows can forge them"
+        yield Fault("service.audit_keys", problem, "add [[service.audit_keys]] with an id and a secret")
     yield from _networks(settings)
     for name, account in settings.accounts.items():
         for setting in ("window_past_seconds", "window_future_seconds"):

@@ -9,7 +9,8 @@ from functools import cache, cached_property, partial
 
 import httpx2
 
-from audit.verify import AuditedAccount
+from audit.trust import Trust
+from audit.verify import Audit, AuditedAccount, Report
 from fulfilment.backoff import Backoff
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Sink
@@ -181,6 +182,15 @@ class Service:
             )
             for name, account in self.accounts.items()
         }
+
+    def trust(self) -> Trust:
+        """What the audit believes that is not in the database."""
+        service = self.settings.service
+        return Trust(self.database.sealer, service.audit_keyed_since, frozenset(service.audit_retired_key_ids))
+
+    def audit(self, on_progress: Callable[[Report], None] = lambda _report: None) -> Audit:
+        """What proves the history."""
+        return Audit(self.database, self.audited_accounts(), self.trust(), on_progress=on_progress)
 
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[dict[str, Client]]:

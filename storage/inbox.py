@@ -57,6 +57,7 @@ def new_message(
             "body": body,
             "headers": [list(pair) for pair in headers],
             "digest": seals.body_digest(body),
+            "envelope_digest": "",
             "key_id": key_id,
             "received_at": received_at,
             "provider_time": provider_time,

@@ -129,6 +129,7 @@ def new_message(
             "claim_token": 0,
             "webhook_id": webhook_id,
             "number": number,
+            "seal": "",
         },
     )
 

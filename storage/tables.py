@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from storage.columns import Row, identifier, instant, json_value
+from storage.tables_api import Counted
 
 
 class KnownDelivery(SQLModel, table=True):
@@ -504,5 +505,5 @@ class OperatorAction(SQLModel, table=True):
     action: str = Field(max_length=32)
     subject: str = Field(max_length=64)  #: id of the payment, inbox message or outbox message
     reason: str
-    number: int | None = Field(default=None, sa_column=Column(BigInteger))  #: 1, 2, 3, ...; None of before 0009
+    number: int | None = Field(default=None, sa_column=Column(Counted()))  #: 1, 2, 3, ...; None of before 0009
     seal: str | None = Field(default=None, max_length=64)  #: hex; None of before the revision 0009

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from audit.export import export as exported
-from audit.verify import Audit, Report
+from audit.verify import Report
 from receipted.cli import output
 from receipted.cli.context import AsJson, example, opened, subcommands
 from receipted.cli.exits import Exit
@@ -38,7 +38,7 @@ def verify(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Recompute every digest, signature, chain and payment; name the first row that is wrong and exit 4.
+    """Check every seal, signature and chain, and decide every kept message again; exit 4 where a row is wrong.
 
     The proof of one payment cannot see that something was removed which other payments' rows alone would show.
     """
@@ -47,7 +47,7 @@ def verify(
         if payment is not None:
             with service.database.read() as unit:
                 payment_id = find_id(unit, Payment, payment)
-            report = Audit(service.database, service.audited_accounts()).of_payment(payment_id)
+            report = service.audit().of_payment(payment_id)
         else:
             report = _verified(service)
             _keep(service, report, began_at)
@@ -114,7 +114,7 @@ def _verified(service: Service) -> Report:
         def on_progress(report: Report) -> None:
             progress.update(task, completed=report.messages + report.payments + report.outbox)
 
-        return Audit(service.database, service.audited_accounts(), on_progress=on_progress).run()
+        return service.audit(on_progress).run()
 
 
 def _keep(service: Service, report: Report, began_at: datetime) -> None:
@@ -144,12 +144,17 @@ def _tell(report: Report) -> None:
     output.fields(
         {
             "messages": f"{report.messages} ({report.signatures} signatures verified again)",
+            "statements": f"{report.read_again} read and decided again",
             "payments": f"{report.payments} ({report.transitions} transitions)",
             "owed effects": report.outbox,
         }
     )
     if report.unverifiable:
-        output.say(f"{report.unverifiable} signatures cannot be verified again: their key is not configured any more")
+        output.say(f"{report.unverifiable} signatures cannot be verified again: their key is gone, and allowed by name")
+    if report.not_readable:
+        output.say(f"{report.not_readable} statements cannot be read again: their bytes or their account are gone")
+    if unkeyed := report.seals.get("", 0):
+        output.say(f"{unkeyed} rows are sealed without a key: who writes rows can seal them anew (service.audit_keys)")
     if report.retained:
         gone = ", ".join(f"{count} {name}" for name, count in sorted(report.retained.items()))
         output.say(f"{gone} are gone by a rule of retention, and on record: receipted retention")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from audit.verify import Audit, Report
+from audit.verify import Report
 from console.passwords import hashed, made
 from console.person import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
@@ -252,7 +252,7 @@ class Demonstration:
 
     async def audit(self) -> Report:
         """The whole history, proved."""
-        return await asyncio.to_thread(Audit(self.service.database, self.service.audited_accounts()).run)
+        return await asyncio.to_thread(self.service.audit().run)
 
     async def heard(self) -> dict[str, Counter[str]]:
         """In which way payments were first heard of to be paid, by account."""

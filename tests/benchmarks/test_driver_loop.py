@@ -5,7 +5,6 @@ import json
 import pytest
 from sqlalchemy import text
 
-from audit.verify import Audit
 from receipted.wiring import Service
 from tests.benchmarks import driver_loop, events
 from tests.benchmarks.config import settings
@@ -55,7 +54,7 @@ def test_the_rows_are_the_workers_and_the_audit_holds(databases, monkeypatch):
     driver_loop.empty(by_hand.database.url)
 
     assert kept(by_hand) == kept(ours)
-    audited = [Audit(service.database, service.audited_accounts()).run() for service in (ours, by_hand)]
+    audited = [service.audit().run() for service in (ours, by_hand)]
     assert [(report.messages, report.payments, report.transitions, report.outbox) for report in audited] == [
         (35, 12, 23, 11)
     ] * 2

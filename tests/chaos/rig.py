@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audit.verify import Audit
 from receipted import settings
 from receipted.wiring import Service
 from storage import inbox, migrate, outbox, payments
@@ -219,7 +218,7 @@ def prove(rig: Rig) -> None:
         owed = list(_every(lambda after: outbox.find(unit, after=after, limit=500)))
     stored = {message.body: message.id for message in messages}
     refs = {payment.id: payment.provider_ref for payment in kept}
-    report = Audit(service.database, service.audited_accounts()).run()
+    report = service.audit().run()
     service.close()
     lost = {body for body, message_id in load.acknowledged.items() if stored.get(body) != message_id}
     doubled = {owed for owed, ids in shop.ids.items() if len(ids) > 1}

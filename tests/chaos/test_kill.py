@@ -17,7 +17,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from audit.verify import Audit
 from receipted import settings
 from receipted.wiring import Service
 from storage import inbox, migrate
@@ -254,7 +253,7 @@ def _is_settled(database: Database) -> bool:
 
 def _assert_audited(config: Path, *, messages: int) -> None:
     service = Service(settings.load(config, {}))
-    report = Audit(service.database, service.audited_accounts()).run()
+    report = service.audit().run()
     service.close()
     assert report.faults == []
     assert messages == report.signatures

@@ -31,6 +31,7 @@ SETTING = re.compile(r"#?([a-z_]+) = (.+)")
 MODELS = {
     "service": ServiceSettings,
     "service.token_keys": TokenKey,
+    "service.audit_keys": TokenKey,
     "log": LogSettings,
     "poller": PollerSettings,
     "reconciliation": ReconciliationSettings,
@@ -49,6 +50,7 @@ MODELS = {
 
 ENVIRONMENT = {
     "RECEIPTED_TOKEN_KEY": "t" * 32,
+    "RECEIPTED_AUDIT_KEY": "a" * 32,
     "SHOP_SINK_KEY": "whsec_" + "A" * 32,
     "SHOP_API_KEY": "an-api-key",
     "SHOP_API_SECRET": "an-api-secret",

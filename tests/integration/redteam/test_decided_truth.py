@@ -9,7 +9,7 @@ from providers.contract import Answer
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Review, Source
-from storage import inbox, payments
+from storage import payments
 from tests.builders import PROVIDERS, a_message
 from tests.fakes import keeping
 from tests.unit.worker.desk import KIND, Desk

@@ -30,10 +30,15 @@ ENVIRONMENT = {
     "API_SECRET": "api-secret-value",
     "SHORT": "fifteen-bytes-x",
     "EMPTY": "",
+    "AUDIT": "audit-key-of-32-bytes-0123456789",
 }
 
 GOOD = {
-    "service": {"public_url": "https://pay.example.com/", "token_keys": [{"id": "t1", "secret": "env:TOKEN"}]},
+    "service": {
+        "public_url": "https://pay.example.com/",
+        "token_keys": [{"id": "t1", "secret": "env:TOKEN"}],
+        "audit_keys": [{"id": "a1", "secret": "env:AUDIT"}],
+    },
     "sinks": [{"name": "shop", "kind": "http", "url": "https://shop.example.com/in", "secrets": ["env:SINK"]}],
     "accounts": {
         "shop": {
@@ -444,7 +449,7 @@ def test_a_file_that_others_may_read_is_a_warning(file):
     (file.parent / "keys" / "sink").chmod(0o644)
     with structlog.testing.capture_logs() as lines:
         warn(load(file, ENVIRONMENT))
-    assert lines == [
+    assert [line for line in lines if line["event"] == "settings.file_exposed"] == [
         {"event": "settings.file_exposed", "setting": "sinks.0.secrets.0", "file": "keys/sink", "log_level": "warning"}
     ]
 
@@ -502,6 +507,7 @@ def test_a_sqlite_url_without_a_file_is_refused(url):
 KEY, SECRET, HOOK = "accounts.shop.secrets.api_key", "accounts.shop.secrets.api_secret", "accounts.shop.webhook_keys.0"
 
 UNWISE = {
+    "live accounts without a key of seals": ([("service.audit_keys", [])], "service.audit_keys"),
     "development with live accounts": ([("service.development", True)], "service.development"),
     "proxies of everything": ([("service.trusted_proxies", ["0.0.0.0/0"])], "service.trusted_proxies"),
     "proxies of half of everything": ([("service.trusted_proxies", ["128.0.0.0/1"])], "service.trusted_proxies"),
