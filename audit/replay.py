@@ -16,9 +16,10 @@ from providers.contract import Provider, Reading
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.observation import Observation
-from statemachine.phases import ConflictPolicy, Source
+from statemachine.phases import ConflictPolicy, Phase, Source
 from storage import payments
 from storage.engine import Unit, made
+from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
@@ -33,7 +34,17 @@ _EVERY_SINK: Final = ApplySettings(sinks=("*",))
 _DECIDED: Final = (
     *("account", "kind", "provider_ref", "reference", "alias", "amount_minor", "currency"),
     *("captured_minor", "refunded_minor", "state", "phase", "state_as_of", "version", "review", "review_opened_at"),
-    *("reviews", "statements", "failure_reason", "expires_at", "return_url", "created_at", "changed_at"),
+    *(
+        "disputed",
+        "accepted",
+        "reviews",
+        "statements",
+        "failure_reason",
+        "expires_at",
+        "return_url",
+        "created_at",
+        "changed_at",
+    ),
 )
 
 #: What a transition says besides its place in the chain and its words.
@@ -59,6 +70,7 @@ class Others:
         self._kinds = kinds
         self._by_ref: dict[tuple[str, str, str], Payment | None] = {}
         self._by_id: dict[str, Payment | None] = {}
+        self._by_reference: dict[tuple[str, tuple[str, ...], str], list[Payment]] = {}
 
     def expect(self, found: Sequence[Payment]) -> None:
         """Look up with one statement what the messages of these payments are likely to name."""
@@ -87,6 +99,13 @@ class Others:
             self._look_up(account, [ref])
         return self._by_ref.get(key)
 
+    def by_reference(self, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
+        """The payments of the reference, the oldest first."""
+        key = (account, tuple(kinds), reference)
+        if key not in self._by_reference:
+            self._by_reference[key] = payments.referenced(self._unit, account, kinds, reference)
+        return self._by_reference[key]
+
     def by_id(self, payment_id: str) -> Payment | None:
         """The payment of this id."""
         if payment_id not in self._by_id:
@@ -107,11 +126,15 @@ class _Rerun(Batch):
         self.links: list[Transition] = []
         self.effects: dict[tuple[str, int], OutboxMessage] = {}
         self.followed: set[str] = set()  #: effects that followed from the statement, owed before or not
+        self.has_namesakes = False  #: other payments of the reference are believed to have stood in the way
+        self.could_have_namesakes = False  #: there are such, and they were asked for
+        self.had_namesakes = False  #: and that was needed once, so that which one it was is not known
 
     def at(self, moment: str) -> None:
         """What is decided next is decided at this instant."""
         self.now, self.moment = datetime.fromisoformat(moment), moment
         self.followed = set()
+        self.could_have_namesakes = False
 
     # -- finding
 
@@ -154,6 +177,18 @@ class _Rerun(Batch):
         is_named = self._is(account, kinds) and self.payment is not None and self.payment.alias == alias
         return self.payment if is_named else None
 
+    def namesakes(self, payment: Payment, kinds: Sequence[str], reference: str) -> list[Payment]:
+        """Others of the reference as they are now; how they stood then is not known, so that both may be right."""
+        found = [
+            copy
+            for other in self._others.by_reference(payment.account, kinds, reference)
+            if other.id < self._kept.id and (copy := self._then(other)) is not None
+        ]
+        self.could_have_namesakes |= bool(found)
+        for copy in found:
+            copy.phase, copy.review, copy.accepted = Phase.OPEN.value, None, None
+        return found if self.has_namesakes else []
+
     def has_unbound(self, account: str, kinds: Sequence[str], since: datetime) -> bool:
         return False  # the message was decided, so none was in the way
 
@@ -182,10 +217,15 @@ class _Rerun(Batch):
         self.followed.add(effect)
         return (effect, occurrence) in self.effects
 
+    def next_owed(self, payment_id: str) -> int:
+        return len(self.effects) + 1
+
     def owe(self, message: OutboxMessage) -> None:
         self.effects[message.effect, message.occurrence] = message
 
     def finish(self, message: InboxMessage) -> None: ...
+
+    def also_about(self, message: InboxMessage, payment_ids: object) -> None: ...
 
     def put_off(self, message: InboxMessage, until: datetime, why: str) -> None: ...
 
@@ -222,11 +262,13 @@ class Reread:
 class Replay:
     """Decides one payment's messages again. Raises what broken rows raise."""
 
-    def __init__(self, unit: Unit, provider: Provider, others: Others, readings: dict[str, Reading]) -> None:
+    def __init__(
+        self, unit: Unit, provider: Provider, others: Others, readings: dict[str, Reading], *, is_live: bool | None
+    ) -> None:
         self._unit = unit
         self._others = others
         self._readings = readings  #: by message, of those that are about several payments
-        self._rules = AccountRules(provider, lambda _payment, _now: None)
+        self._rules = AccountRules(provider, lambda _payment, _now: None, is_live=is_live)
 
     def run(
         self,
@@ -260,34 +302,41 @@ class Replay:
 
     def _again(self, found: Reread, rerun: _Rerun, step: Step) -> bool:
         """False where what the message says is not what it was decided to say; then nothing after it can be told."""
-        message = step.message
-        account = {message.account: self._rules_of(found, step)}
-        entries, at = step.entries, 0
-        while at < len(entries):
+        at = 0
+        while at < len(step.entries):
             before = _snapshot(rerun)
-            rerun.at(str(entries[at]["at"]))
-            copy = made(InboxMessage, {**message.__dict__, "outcomes": []})
-            try:
-                application = Application(rerun, copy, account, _EVERY_SINK, self._reading(found.payment, message))
-                application.run()
-            except ServiceError as fault:
-                found.problems.append(_says(message, f"it cannot be decided again: {fault.code}"))
-                return False
-            again = [entry for entry in copy.outcomes if entry.get("payment") == found.payment.id]
-            if not again:
-                found.problems.append(_says(message, f"it says nothing about payment {found.payment.id}"))
-                return False
-            for kept, told in zip(entries[at : at + len(again)], again, strict=False):
-                problem = _difference(kept, told, rerun.followed)
-                if problem is None:
-                    continue
-                if not step.is_last and not any(name in kept for name in _CONSEQUENCES):
-                    _restore(rerun, before, again)  # nothing rested on it, and it was read again later
-                    break
-                found.problems.append(_says(message, problem))
-                return False
-            at += len(again)
+            again, problem = self._decided(found, rerun, step, at)
+            if problem is not None and rerun.could_have_namesakes:
+                _restore(rerun, before)
+                rerun.has_namesakes = rerun.had_namesakes = True
+                again, problem = self._decided(found, rerun, step, at)
+                rerun.has_namesakes = False
+            if problem is not None:
+                if step.is_last or any(name in step.entries[at] for name in _CONSEQUENCES):
+                    found.problems.append(_says(step.message, problem))
+                    return False
+                _restore(rerun, before, statements=1)  # nothing rested on it, and it was read again later
+            at += max(again, 1)
         return True
+
+    def _decided(self, found: Reread, rerun: _Rerun, step: Step, at: int) -> tuple[int, str | None]:
+        """How many statements about the payment the message makes, from an entry on, and what differs from it."""
+        message = step.message
+        rerun.at(str(step.entries[at]["at"]))
+        copy = made(InboxMessage, {**message.__dict__, "outcomes": []})
+        account = {message.account: self._rules_of(found, step)}
+        try:
+            Application(rerun, copy, account, _EVERY_SINK, self._reading(found.payment, message)).run()
+        except ServiceError as fault:
+            return 0, f"it cannot be decided again: {fault.code}"
+        again = [entry for entry in copy.outcomes if entry.get("payment") == found.payment.id]
+        if not again:
+            return 0, f"it says nothing about payment {found.payment.id}"
+        differences = (
+            _difference(kept, told, rerun.followed)
+            for kept, told in zip(step.entries[at : at + len(again)], again, strict=False)
+        )
+        return len(again), next((words for words in differences if words is not None), None)
 
     def _rules_of(self, found: Reread, step: Step) -> AccountRules:
         """The account's policy of now says nothing of then: a move that policy forced is a move that it could force."""
@@ -403,13 +452,15 @@ def _snapshot(rerun: _Rerun) -> _Snapshot:
     return payment, len(rerun.links), dict(rerun.effects)
 
 
-def _restore(rerun: _Rerun, before: _Snapshot, again: Sequence[Mapping[str, Any]]) -> None:
-    """The payment is as before, but for the number of its statements."""
+def _restore(rerun: _Rerun, before: _Snapshot, *, statements: int = 0) -> None:
+    """The payment is as before, but for so many statements more."""
     payment, links, effects = before
-    if payment is not None and rerun.payment is not None:
-        rerun.payment.__dict__.update({**payment, "statements": payment["statements"] + len(again)})
+    if payment is None:
+        rerun.payment = None
+    elif rerun.payment is not None:
+        rerun.payment.__dict__.update({**payment, "statements": payment["statements"] + statements})
     del rerun.links[links:]
-    rerun.effects = effects
+    rerun.effects = dict(effects)
 
 
 def _compare(found: Reread, rerun: _Rerun) -> None:
@@ -417,6 +468,8 @@ def _compare(found: Reread, rerun: _Rerun) -> None:
     kept, again = found.payment, rerun.payment
     if again is not None:
         for name in _DECIDED:
+            if rerun.had_namesakes and name in ("disputed", "accepted"):
+                continue  # they name another payment of the reference: which one it was is not known
             if getattr(kept, name) != getattr(again, name):
                 words = f"by its messages its {name} is {getattr(again, name)}, and {getattr(kept, name)} is kept"
                 found.problems.append(("payment", kept.id, words))
@@ -441,6 +494,8 @@ def _payload_problem(kept: OutboxMessage, again: OutboxMessage) -> str | None:
     data, right = said["data"], should["data"]
     if (said["type"], said["timestamp"]) != (should["type"], should["timestamp"]):
         return "it is of another effect or instant than its message"
+    if kept.webhook_id not in (None, webhook_id(str(data.get("effect_id")), kept.sink)):
+        return "its id is not that of its effect and sink"
     for name in {*_TOLD, *(data.keys() & right.keys())} - _WORDS:
         if data.get(name) != right.get(name):
             return f"its {name} is {data.get(name)}, and by its message {right.get(name)}"

@@ -56,6 +56,7 @@ class AuditedAccount:
     provider: Provider
     keys: Mapping[str, Key]  #: by id
     window: Window
+    is_live: bool | None = None  #: whether its money is real; None: statements are not compared with that
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +204,19 @@ class Audit:
             self._fault(table, row, f"it cannot be understood: {type(broken).__name__}")
 
     def _find_beside(self, unit: Unit) -> None:
-        """Which messages name a payment beside the one that they are kept with."""
-        for message_id, outcomes in audits.named_beside(unit):
-            told = outcomes if isinstance(outcomes, list) else []
-            for payment_id in {str(e["payment"]) for e in told if isinstance(e, dict) and "payment" in e}:
+        """Which messages name a payment beside the one that they are kept with, against the table that says so."""
+        pairs: dict[tuple[str, str], bool] = {}  #: whether there must be a row: not of before there was the table
+        for message_id, home, outcomes in audits.named_beside(unit):
+            told = [e for e in outcomes if isinstance(e, dict)] if isinstance(outcomes, list) else []
+            for payment_id in {str(entry["payment"]) for entry in told if "payment" in entry} - {home}:
                 self._beside[payment_id].append(message_id)
+                is_counted = any("number" in entry for entry in told if entry.get("payment") == payment_id)
+                pairs[payment_id, message_id] = is_counted
+        found = set(audits.also_about(unit))
+        for _payment_id, message_id in found - pairs.keys():
+            self._fault("message_payment", message_id, "it names a payment that the message was not decided about")
+        for pair in (pair for pair, is_counted in pairs.items() if is_counted and pair not in found):
+            self._fault("message_payment", pair[1], "that the message is also about another payment is gone")
 
     # -- payments
 
@@ -284,7 +293,9 @@ class Audit:
             self._report.not_readable += payment.statements
             return
         try:
-            found = Replay(unit, account.provider, others, readings).run(payment, mine, chain, effects)
+            found = Replay(unit, account.provider, others, readings, is_live=account.is_live).run(
+                payment, mine, chain, effects
+            )
         except UNREADABLE as broken:
             self._fault("payment", payment.id, f"its messages cannot be read again: {type(broken).__name__}")
             return

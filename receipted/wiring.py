@@ -178,7 +178,10 @@ class Service:
         """The accounts as the audit needs them, with keys that have ended too."""
         return {
             name: AuditedAccount(
-                account.provider, {key.id: key for key in account.settings.keyring().keys}, account.settings.window()
+                account.provider,
+                {key.id: key for key in account.settings.keyring().keys},
+                account.settings.window(),
+                account.settings.environment == "live",
             )
             for name, account in self.accounts.items()
         }

@@ -210,17 +210,26 @@ def feed_numbers(unit: Unit) -> tuple[int, int, int, int]:
     return int(count), int(least or 0), int(most or 0), int(told or 0)
 
 
-def named_beside(unit: Unit) -> Iterator[tuple[str, Any]]:
-    """Id and outcomes of each message with several outcomes; those may name several payments."""
+def named_beside(unit: Unit) -> Iterator[tuple[str, str | None, Any]]:
+    """Id, payment and outcomes of each message with several outcomes; those may name several payments."""
     is_list = "json_valid(outcomes)" if unit.dialect == "sqlite" else "json_typeof(outcomes) = 'array'"
-    an_id, outcomes = ("id", "outcomes") if unit.dialect == "sqlite" else ("id::text", "outcomes::text")
-    query = f"SELECT {an_id}, {outcomes} FROM inbox_message WHERE id > {_mark(unit, 'uuid')} AND "  # noqa: S608
-    query += f"CASE WHEN {is_list} THEN json_array_length(outcomes) > 1 ELSE false END ORDER BY id LIMIT 1000"
+    columns = "id, payment_id, outcomes" if unit.dialect == "sqlite" else "id::text, payment_id::text, outcomes::text"
+    query = f"SELECT {columns} FROM inbox_message WHERE id > {_mark(unit, 'uuid')} AND "  # noqa: S608
+    query += (
+        f"CASE WHEN {is_list} THEN json_array_length(outcomes) > 1 ELSE false END ORDER BY inbox_message.id LIMIT 1000"
+    )
     after = _bound(unit, _NIL)
     while rows := unit.rows(query, (after,)):
-        for row_id, told in rows:
-            yield with_dashes(row_id), json.loads(told)
+        for row_id, payment_id, told in rows:
+            yield with_dashes(row_id), payment_id and with_dashes(payment_id), json.loads(told)
         after = rows[-1][0]
+
+
+def also_about(unit: Unit) -> Iterator[tuple[str, str]]:
+    """Payment and message of each row that says that a message was about a payment besides its own."""
+    query = text("SELECT CAST(payment_id AS text), CAST(message_id AS text) FROM message_payment")
+    for payment_id, message_id in unit.execute(query):
+        yield with_dashes(payment_id), with_dashes(message_id)
 
 
 def with_dashes(an_id: str) -> str:

@@ -236,6 +236,12 @@ def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -
     return unit.all(Payment, select(_table).where(*where))
 
 
+def referenced(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
+    """The account's payments of these kinds that have the reference, the oldest first; not locked."""
+    where = (_table.c.account == account, _table.c.kind.in_(kinds), _table.c.reference == reference)
+    return unit.all(Payment, select(_table).where(*where).order_by(_table.c.id))
+
+
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
     """Those of the ids that are payments'."""
     return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(payment_ids))).scalars())

@@ -244,6 +244,9 @@ class World:
 
     def audit(self) -> Report:
         """The audit's report on the whole database."""
-        accounts = {name: AuditedAccount(self.rules[name].provider, {KEY.id: KEY}, Window()) for name in self.members}
+        accounts = {
+            name: AuditedAccount(self.rules[name].provider, {KEY.id: KEY}, Window(), self.rules[name].is_live)
+            for name in self.members
+        }
         unsigned = frozenset(f"{name}/-" for name in accounts) if self.is_unsigned_allowed else frozenset[str]()
         return Audit(self.database, accounts, Trust(self.database.sealer, retired_keys=unsigned)).run()

@@ -154,8 +154,9 @@ def test_all_of_a_message_is_put_off_or_nothing(desk):
         Observation(Source.WEBHOOK, kind="payment_intent", provider_ref="pi_known", status="confirmed"),
         Observation(Source.WEBHOOK, kind="payment_intent", provider_ref="pi_new", status="confirmed"),
     )
-    desk.read_as(lambda statement, _parse: Reading(observations=told))
-    message_id = desk.keep(a_message(received_at=desk.clock()))
+    page = b'{"of": "several"}'
+    desk.read_as(lambda statement, parse: Reading(observations=told) if statement.body == page else parse(statement))
+    message_id = desk.keep(a_message(body=page, received_at=desk.clock()))
     desk.work()
     assert desk.message(message_id).status == "pending"
     assert desk.payment("pi_known").state == "awaiting_payment"
