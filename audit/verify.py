@@ -140,7 +140,7 @@ class Audit:
             self._add(tables.sealed_rows(unit, self._seals))
             self._add(tables.disagreements(unit, self._retained))
             self._add(("retention_run", *found) for found in self._retained.problems(self._seals))
-        return self._finished()
+            return self._finished(unit)
 
     def of_payment(self, payment_id: str) -> Report:
         """The report about one payment: its chain, the messages that it rests on, and what it made owed.
@@ -157,9 +157,13 @@ class Audit:
             for done in operators.of_subjects(unit, [payment_id, *concerned, *(each.id for each in owed)]):
                 self._actions.add(done)
             self._check_payments(unit, [payment], is_alone=True)
-        return self._finished()
+            return self._finished(unit)
 
-    def _finished(self) -> Report:
+    def _finished(self, unit: Unit) -> Report:
+        told = {(fault.table, fault.row) for fault in self._report.faults}
+        for row in unit.unreadable:  # met beside what was walked through
+            if (row.table, row.row_id) not in told:
+                self._fault(row.table, row.row_id, row.words)
         self._report.retained = {name: count for name, count in self._retained.missed.items() if count}
         self._report.seals = dict(self._seals.opened)
         return self._report
@@ -186,7 +190,7 @@ class Audit:
 
     def _note(self, reader: Reader[Row], found: Found[Row]) -> None:
         for row, problem in found.unreadable:
-            self._fault(reader.table, audits.with_dashes(row), problem)
+            self._fault(reader.table, row, problem)
 
     def _fault(self, table: str, row: str, problem: str) -> None:
         self._report.faults.append(Fault(table, row, problem))

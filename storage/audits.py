@@ -1,7 +1,6 @@
 """What the audit reads, so that one row that cannot be read takes no other with it; and when it was run."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -13,6 +12,7 @@ from sqlmodel import SQLModel
 from storage import seals
 from storage.columns import table_of
 from storage.engine import Unit, columns_of, values
+from storage.readable import Unreadable
 from storage.sets import Columns, array
 from storage.tables_audit import AuditRun
 
@@ -20,7 +20,7 @@ Record = TypeVar("Record", bound=SQLModel)
 
 _table: Any = AuditRun.__table__  # type: ignore[attr-defined]
 
-#: What a value that is none of ours can raise where it is read.
+#: What a value that is none of ours can raise where it is understood.
 UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, msgspec.MsgspecError)
 
 #: Rows that a statement about what does not belong together names at most.
@@ -53,7 +53,7 @@ class Found(Generic[Record]):
 
     rows: list[Record] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    last: str = ""  #: id of the last row of a page, readable or not; "" at the end
+    last: str = ""  #: id of the last row of a page as it stands there, readable or not; "" at the end
 
 
 class Reader(Generic[Record]):
@@ -65,18 +65,16 @@ class Reader(Generic[Record]):
         self._columns = Columns(table_of(model), columns_of(model))
 
     def page(self, unit: Unit, after: str, limit: int, *, only: str = "true") -> Found[Record]:
-        """Up to `limit` rows after an id, in the order of ids; `only` is a condition of SQL."""
+        """Up to `limit` rows after an id as it stands there, in the order of ids; `only` is a condition of SQL."""
         where = f"id > {_mark(unit, 'uuid')} AND ({only})"
-        found = self._read(unit, where, (_bound(unit, after or _NIL),), f"ORDER BY {self.table}.id LIMIT {limit}")
-        return found if found is not None else self._each(unit, where, (_bound(unit, after or _NIL),), limit)
+        return self._read(unit, where, (after or _bound(unit, _NIL),), f"ORDER BY {self.table}.id LIMIT {limit}")
 
     def of(self, unit: Unit, column: str, ids: Sequence[str]) -> Found[Record]:
         """Every row whose column holds one of the ids, in the order of ids."""
         if not ids:
             return Found()
         where, given = _among(unit, column, ids)
-        found = self._read(unit, where, given, f"ORDER BY {self.table}.id")
-        return found if found is not None else self._each(unit, where, given, None)
+        return self._read(unit, where, given, f"ORDER BY {self.table}.id")
 
     def nameless(self, unit: Unit) -> list[str]:
         """Rows whose id is no text on SQLite, in hex: no page shows them."""
@@ -85,31 +83,19 @@ class Reader(Generic[Record]):
         query = f"SELECT hex(id) FROM {self.table} WHERE typeof(id) <> 'text' LIMIT {_NAMED}"  # noqa: S608 - our names
         return [row[0] for row in unit.rows(query)]
 
-    def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record] | None:
-        """None where one of the rows cannot be read."""
+    def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record]:
         query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
-        try:
-            rows = self._columns.records(unit, self._model, query, given)
-        except UNREADABLE:
-            return None
-        except sqlite3.OperationalError as fault:
-            if "decode" not in str(fault):
-                raise
-            return None
-        return Found(rows, [], str(rows[-1].__dict__["id"]) if rows else "")
+        aside: list[Unreadable] = []
+        rows = self._columns.records(unit, self._model, query, given, aside)
+        ids = [_bound(unit, str(row.__dict__["id"])) for row in rows[-1:]] + [
+            _as_text(each.raw["id"]) for each in aside
+        ]
+        return Found(rows, [(each.row_id, each.words) for each in aside], max(ids, default=""))
 
-    def _each(self, unit: Unit, where: str, given: Sequence[Any], limit: int | None) -> Found[Record]:
-        an_id = "id" if unit.dialect == "sqlite" else "id::text"
-        tail = f"ORDER BY {self.table}.id" + (f" LIMIT {limit}" if limit else "")
-        found: Found[Record] = Found()
-        for (raw,) in unit.rows(f"SELECT {an_id} FROM {self.table} WHERE {where} {tail}", given):  # noqa: S608
-            one = self._read(unit, f"{where} AND id = {_mark(unit, 'uuid')}", (*given, raw), "")
-            if one is None:
-                found.unreadable.append((str(raw), "its values cannot be read"))
-            else:
-                found.rows += one.rows
-            found.last = str(raw)
-        return found
+
+def _as_text(raw: Any) -> str:
+    """An id as it stands there, which on SQLite is read as bytes."""
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
 
 
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
