@@ -114,7 +114,7 @@ def _known(unit: Unit, retained: Retained) -> Iterator[Problem]:
 def _rows(unit: Unit, reader: Reader[Record]) -> Iterator[Record | tuple[str, str]]:
     """Every row, page by page; of those that cannot be read the id, and why."""
     yield from ((row, "its id is no text") for row in reader.nameless(unit))
-    after = ""
+    after = b""
     while (page := reader.page(unit, after, _PAGE)).last:
         yield from page.rows
         yield from page.unreadable

@@ -173,7 +173,7 @@ class Audit:
     def _pages(self, unit: Unit, reader: Reader[Row], *, only: str = "true") -> Iterator[list[Row]]:
         for row in reader.nameless(unit):
             self._fault(reader.table, row, "its id is no text")
-        after = ""
+        after = b""
         while (page := reader.page(unit, after, _PAGE, only=only)).last:
             self._note(reader, page)
             yield page.rows

@@ -53,7 +53,7 @@ class Found(Generic[Record]):
 
     rows: list[Record] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    last: str = ""  #: id of the last row of a page as it stands there, readable or not; "" at the end
+    last: bytes = b""  #: id of the last row of a page as it stands there, readable or not; empty at the end
 
 
 class Reader(Generic[Record]):
@@ -64,10 +64,13 @@ class Reader(Generic[Record]):
         self.table = table_of(model).name
         self._columns = Columns(table_of(model), columns_of(model))
 
-    def page(self, unit: Unit, after: str, limit: int, *, only: str = "true") -> Found[Record]:
+    def page(self, unit: Unit, after: bytes, limit: int, *, only: str = "true") -> Found[Record]:
         """Up to `limit` rows after an id as it stands there, in the order of ids; `only` is a condition of SQL."""
-        where = f"id > {_mark(unit, 'uuid')} AND ({only})"
-        return self._read(unit, where, (after or _bound(unit, _NIL),), f"ORDER BY {self.table}.id LIMIT {limit}")
+        is_sqlite = unit.dialect == "sqlite"  # where an id may be bytes that are no text
+        where = f"id > {'CAST(? AS text)' if is_sqlite else '%s::uuid'} AND ({only})"
+        return self._read(
+            unit, where, (after if is_sqlite else after.decode() or _NIL,), f"ORDER BY {self.table}.id LIMIT {limit}"
+        )
 
     def of(self, unit: Unit, column: str, ids: Sequence[str]) -> Found[Record]:
         """Every row whose column holds one of the ids, in the order of ids."""
@@ -87,15 +90,13 @@ class Reader(Generic[Record]):
         query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
         aside: list[Unreadable] = []
         rows = self._columns.records(unit, self._model, query, given, aside)
-        ids = [_bound(unit, str(row.__dict__["id"])) for row in rows[-1:]] + [
-            _as_text(each.raw["id"]) for each in aside
-        ]
-        return Found(rows, [(each.row_id, each.words) for each in aside], max(ids, default=""))
+        ids = [_as_bytes(_bound(unit, str(row.__dict__["id"]))) for row in rows[-1:]]
+        ids += [_as_bytes(each.raw["id"]) for each in aside]
+        return Found(rows, [(each.row_id, each.words) for each in aside], max(ids, default=b""))
 
 
-def _as_text(raw: Any) -> str:
-    """An id as it stands there, which on SQLite is read as bytes."""
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+def _as_bytes(raw: Any) -> bytes:
+    return raw if isinstance(raw, bytes) else str(raw).encode()
 
 
 _NIL: Final = "00000000-0000-0000-0000-000000000000"

@@ -188,12 +188,15 @@ def set_aside(unit: Unit, unreadable: Sequence[Unreadable]) -> None:
         )
 
 
-def put_off(unit: Unit, message: OutboxMessage, until: datetime, why: str) -> None:
-    """A claimed message whose try could not be recorded is due again then; another's claim is left alone."""
+def put_off(unit: Unit, message: OutboxMessage, until: datetime) -> None:
+    """A claimed message whose try could not be recorded is due again then; another's claim is left alone.
+
+    Its last error stays that of its last try, as the audit proves; why it was put off is logged.
+    """
     unit.execute(
         update(_table)
         .where(_table.c.id == message.id, _table.c.claim_token == message.claim_token)
-        .values(next_attempt_at=until, last_error=why)
+        .values(next_attempt_at=until)
     )
 
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.exc import DataError, DBAPIError
-from sqlalchemy.types import NullType
+from sqlalchemy.types import NullType, TypeDecorator
 from sqlmodel import SQLModel
 
 from statemachine.phases import Phase, Source
@@ -122,6 +122,8 @@ def kind_of(table: Table, name: str) -> str:
 
 
 def _kind_of_type(column_type: Any) -> str:
+    if isinstance(column_type, TypeDecorator) and not isinstance(column_type, UtcDateTime):
+        column_type = column_type.impl_instance
     return next((word for kind, word in _KINDS if isinstance(column_type, kind)), "text")
 
 

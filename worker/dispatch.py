@@ -270,10 +270,10 @@ class Dispatcher:
 
     def _put_off(self, ended: Ended, fault: Exception) -> None:
         """Without this it would be delivered anew as often as its lease ends."""
-        why = f"the delivery could not be recorded: {type(fault).__name__}"
+        _log.warning("effect.unrecorded", **about(ended.message), error=type(fault).__name__)
         try:
             with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
-                outbox.put_off(unit, ended.message, self._clock() + _UNRECORDED_DELAY, why)
+                outbox.put_off(unit, ended.message, self._clock() + _UNRECORDED_DELAY)
         except Exception as met:  # noqa: BLE001 - then it comes again when its lease ends; the bug itself is raised
             _log.warning("effect.abandoned", **about(ended.message), error=type(met).__name__)
 
