@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select
 from sqlmodel import SQLModel
 
 from storage import seals
@@ -66,11 +66,12 @@ class Reader(Generic[Record]):
 
     def page(self, unit: Unit, after: bytes, limit: int, *, only: str = "true") -> Found[Record]:
         """Up to `limit` rows after an id as it stands there, in the order of ids; `only` is a condition of SQL."""
-        is_sqlite = unit.dialect == "sqlite"  # where an id may be bytes that are no text
-        where = f"id > {'CAST(? AS text)' if is_sqlite else '%s::uuid'} AND ({only})"
-        return self._read(
-            unit, where, (after if is_sqlite else after.decode() or _NIL,), f"ORDER BY {self.table}.id LIMIT {limit}"
-        )
+        where, given, tail = f"({only})", (), f"ORDER BY {self.table}.id LIMIT {limit}"
+        if not after:
+            return self._read(unit, where, given, tail)
+        if unit.dialect == "sqlite":  # where an id may be bytes that are no text
+            return self._read(unit, f"{where} AND id > CAST(? AS text)", (after,), tail)
+        return self._read(unit, f"{where} AND id > %s::uuid", (after.decode(),), tail)
 
     def of(self, unit: Unit, column: str, ids: Sequence[str]) -> Found[Record]:
         """Every row whose column holds one of the ids, in the order of ids."""
@@ -84,7 +85,7 @@ class Reader(Generic[Record]):
         if unit.dialect != "sqlite":
             return []
         query = f"SELECT hex(id) FROM {self.table} WHERE typeof(id) <> 'text' LIMIT {_NAMED}"  # noqa: S608 - our names
-        return [row[0] for row in unit.rows(query)]
+        return [row[0] for row in _texts(unit, query)]
 
     def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record]:
         query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
@@ -97,9 +98,6 @@ class Reader(Generic[Record]):
 
 def _as_bytes(raw: Any) -> bytes:
     return raw if isinstance(raw, bytes) else str(raw).encode()
-
-
-_NIL: Final = "00000000-0000-0000-0000-000000000000"
 
 
 def _mark(unit: Unit, kind: str) -> str:
@@ -166,57 +164,75 @@ LIMIT {_NAMED}
 def dangling(unit: Unit) -> Iterator[tuple[str, str, str]]:
     """(table, id, table of what is gone) of rows that belong to a row that is not there."""
     for table, gone, query in _DANGLING:
-        for (row_id,) in unit.rows(query):
+        for (row_id,) in _texts(unit, query):
             yield table, with_dashes(row_id), gone
 
 
 def deliveries_without_message(unit: Unit) -> list[tuple[str, str, str, bool]]:
     """Account, delivery key and message id of known deliveries that no message agrees with; True where it is gone."""
-    return [(account, key, with_dashes(an_id), bool(gone)) for account, key, an_id, gone in unit.rows(_NOT_THEIRS)]
+    return [(account, key, with_dashes(an_id), bool(gone)) for account, key, an_id, gone in _texts(unit, _NOT_THEIRS)]
 
 
 def messages_without_delivery(unit: Unit) -> list[str]:
     """Ids of messages whose delivery key is not known, or known as another's."""
-    return [with_dashes(row[0]) for row in unit.rows(_NOT_KNOWN)]
+    return [with_dashes(row[0]) for row in _texts(unit, _NOT_KNOWN)]
 
 
 def events_without_effect(unit: Unit) -> list[tuple[str, str, int]]:
     """Subject, effect and occurrence of events of the feed that agree with nothing that is owed."""
-    return [(with_dashes(subject), effect, number) for subject, effect, number in unit.rows(_NO_EFFECT)]
+    return [(with_dashes(subject), effect, number) for subject, effect, number in _texts(unit, _NO_EFFECT)]
 
 
 def effects_without_event(unit: Unit) -> list[str]:
     """Ids of what is owed and is not in the feed."""
-    return [with_dashes(row[0]) for row in unit.rows(_NO_EVENT)]
+    return [with_dashes(row[0]) for row in _texts(unit, _NO_EVENT)]
 
 
 def feed_numbers(unit: Unit) -> tuple[int, int, int, int]:
     """How many events have a number, the smallest and the greatest, and what the feed says was the last one."""
-    count, least, most = unit.execute(text("SELECT count(number), min(number), max(number) FROM event")).one()
-    told = unit.execute(text("SELECT max(last_number) FROM event_feed")).scalar()
-    return int(count), int(least or 0), int(most or 0), int(told or 0)
+    ((count, least, most),) = _texts(unit, "SELECT count(number), min(number), max(number) FROM event")
+    ((told,),) = _texts(unit, "SELECT max(last_number) FROM event_feed")
+    return int(count), _number(least), _number(most), _number(told)
 
 
 def named_beside(unit: Unit) -> Iterator[tuple[str, str | None, Any]]:
     """Id, payment and outcomes of each message with several outcomes; those may name several payments."""
     is_list = "json_valid(outcomes)" if unit.dialect == "sqlite" else "json_typeof(outcomes) = 'array'"
     columns = "id, payment_id, outcomes" if unit.dialect == "sqlite" else "id::text, payment_id::text, outcomes::text"
-    query = f"SELECT {columns} FROM inbox_message WHERE id > {_mark(unit, 'uuid')} AND "  # noqa: S608
-    query += (
-        f"CASE WHEN {is_list} THEN json_array_length(outcomes) > 1 ELSE false END ORDER BY inbox_message.id LIMIT 1000"
-    )
-    after = _bound(unit, _NIL)
-    while rows := unit.rows(query, (after,)):
+    query = f"SELECT {columns} FROM inbox_message WHERE "  # noqa: S608 - our own names
+    query += f"CASE WHEN {is_list} THEN json_array_length(outcomes) > 1 ELSE false END"
+    tail, after = " ORDER BY inbox_message.id LIMIT 1000", None
+    while rows := _texts(unit, f"{query} AND id > {_mark(unit, 'uuid')}{tail}" if after else query + tail, after or ()):
         for row_id, payment_id, told in rows:
-            yield with_dashes(row_id), payment_id and with_dashes(payment_id), json.loads(told)
-        after = rows[-1][0]
+            yield with_dashes(row_id), payment_id and with_dashes(payment_id), _decoded(told)
+        after = (rows[-1][0],)
 
 
 def also_about(unit: Unit) -> Iterator[tuple[str, str]]:
     """Payment and message of each row that says that a message was about a payment besides its own."""
-    query = text("SELECT CAST(payment_id AS text), CAST(message_id AS text) FROM message_payment")
-    for payment_id, message_id in unit.execute(query):
+    query = "SELECT CAST(payment_id AS text), CAST(message_id AS text) FROM message_payment"
+    for payment_id, message_id in _texts(unit, query):
         yield with_dashes(payment_id), with_dashes(message_id)
+
+
+def _number(value: Any) -> int:
+    """A count; -1 for what is none, which agrees with nothing."""
+    return value if isinstance(value, int) else 0 if value is None else -1
+
+
+def _decoded(told: Any) -> Any:
+    try:
+        return json.loads(told)
+    except (ValueError, TypeError, RecursionError):
+        return None  # the row is named where it is read
+
+
+def _texts(unit: Unit, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """The rows of a query; text that is none has marks in place of what is wrong."""
+    return [
+        tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)
+        for row in unit.raw_rows(query, parameters)
+    ]
 
 
 def with_dashes(an_id: str) -> str:

@@ -254,11 +254,12 @@ def test_an_effect_about_an_account_that_no_message_caused_is_found(shop, tamper
         row_id = dashed(f"{number:x}" * 32)
         tampering.add("outbox_message", owed | {"id": row_id} | forged)
         tampering.reseal("outbox_message", row_id)
-        found = {(fault.table, fault.row): fault.problem for fault in shop.world.audit().faults}
-        assert found == {("outbox_message", row_id): "no decision made it owed"}
+        found = {(fault.table, fault.row, fault.problem) for fault in shop.world.audit().faults}
+        assert ("outbox_message", row_id, "no decision made it owed") in found
+        assert {(table, row) for table, row, _ in found} == {("outbox_message", row_id)}
         tampering.take_away("outbox_message", row_id)
 
     tampering.change("outbox_message", owed["id"], account="payfield")
     tampering.reseal("outbox_message", owed["id"])
-    (fault,) = shop.world.audit().faults
-    assert (fault.row, "of another account" in fault.problem) == (owed["id"], True)
+    faults = [fault for fault in shop.world.audit().faults if fault.row == owed["id"]]
+    assert any("of another account" in fault.problem for fault in faults)
