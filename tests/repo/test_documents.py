@@ -294,10 +294,10 @@ def test_the_log_events_are_those_of_the_code():
     assert dict(rows) == events()
 
 
-#: Where faults are put in words; storage/audits.py has those of rows that cannot be read.
+#: Where faults are put in words; storage/readable.py has those of rows that cannot be read.
 _AUDITS = (
     *("audit/verify.py", "audit/problems.py", "audit/retained.py", "audit/replay.py", "audit/tables.py"),
-    *("audit/trust.py", "storage/audits.py"),
+    *("audit/trust.py", "storage/readable.py"),
 )
 
 

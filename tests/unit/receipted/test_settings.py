@@ -95,11 +95,12 @@ def test_good_settings_are_what_they_say():
     account = settings.accounts["shop"]
     assert settings.service.public_url == "https://pay.example.com"
     assert settings.service.token_secrets() == (("t1", ENVIRONMENT["TOKEN"]),)
+    assert settings.service.audit_secrets() == (("a1", ENVIRONMENT["AUDIT"].encode()),)
     assert account.keyring().keys[0].secret == ENVIRONMENT["HOOK"].encode()
     assert account.window().past == timedelta(seconds=300)
     assert account.conflict_policy() is ConflictPolicy.REVIEW
     assert set(settings.secret_values()) == {
-        ENVIRONMENT[name] for name in ("TOKEN", "HOOK", "SINK", "API", "API_SECRET")
+        ENVIRONMENT[name] for name in ("TOKEN", "AUDIT", "HOOK", "SINK", "API", "API_SECRET")
     }
 
 
