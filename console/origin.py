@@ -19,6 +19,7 @@ REJECTIONS: Final = {
     "timestamp_malformed": "its signed time cannot be read",
     "timestamp_stale": "it was signed too long ago: it is an old one sent again, or a clock is wrong",
     "timestamp_future": "it was signed in the future: a clock is wrong",
+    "content_encoded": "its signature does not fit its body, which came compressed: a proxy on the way may do that",
     "no_active_key": "no key of the account was valid at that instant",
 }
 

@@ -53,6 +53,7 @@ class Scheme:
     words: str  #: what is signed or shown, and how
     header: str  #: which holds the signature or the secret, in lower case
     time_header: str | None = None  #: which holds the signed time; None where nothing is dated
+    shows_secret: bool = False  #: the header holds the secret itself, so that only its digest may be kept
 
 
 class Statement(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ class DeliveryRejected(ServiceError):
             "timestamp_stale",
             "timestamp_future",
             "no_active_key",
+            "content_encoded",  # wrong, and the body came compressed: what was signed may be what it was before
         }
     )
 

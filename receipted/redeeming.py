@@ -88,7 +88,9 @@ def _verified(account: ReceivingAccount, rejected: RejectedDelivery) -> InboxMes
     about = About(account.name, rejected.kind or "", rejected.about) if rejected.about else None
     headers = tuple((name, _restored(value, account.keys.keys)) for name, value in rejected.headers)
     delivery = Delivery(rejected.body, headers)
-    return verified_message(account, about, rejected.kind, delivery, rejected.received_at)
+    message = verified_message(account, about, rejected.kind, delivery, rejected.received_at)
+    message.headers = rejected.headers  # digests already, where they have to be
+    return message
 
 
 def _told(rejected: RejectedDelivery, again: DeliveryRejected) -> str:

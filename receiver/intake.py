@@ -1,7 +1,7 @@
 """The way in for providers: verify, record durably, answer. A plain ASGI callable, without Request objects."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from re import compile as pattern
@@ -32,9 +32,51 @@ from storage.tables import InboxMessage
 
 _WEBHOOK, _CALLBACK = Source.WEBHOOK.value, Source.CALLBACK.value
 
-#: Credentials among the headers; only their digest is kept.
-_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
-#: Every header is kept, since it may be what was signed; so there must not be many.
+#: Headers whose value is kept as it came, besides those that the account's provider signs with. Of every other only a
+#: digest is kept: which of them hold a credential is for whoever sends them to say, and cannot be listed.
+_PLAIN_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "cdn-loop",
+        "cf-ray",
+        "connection",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-type",
+        "date",
+        "expect",
+        "forwarded",
+        "from",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "te",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-amzn-trace-id",
+        "x-cloud-trace-context",
+        "x-correlation-id",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-receipted-trial",
+        "x-request-id",
+    }
+)
+#: Something of every header is kept, so there must not be many.
 _MAX_HEADERS = 100
 _MAX_HEADER_BYTES = 32 * 1024
 
@@ -47,6 +89,12 @@ class ReceivingAccount:
     provider: Provider
     keys: KeyRing
     window: Window
+    plain_headers: frozenset[str] = field(init=False)  #: those of its deliveries that are kept as they came
+
+    def __post_init__(self) -> None:
+        scheme = self.provider.authentication
+        signing = () if scheme is None else (None if scheme.shows_secret else scheme.header, scheme.time_header)
+        object.__setattr__(self, "plain_headers", _PLAIN_HEADERS.union(filter(None, signing)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +148,7 @@ class Intake:
         verdict that is remembered from one place to the other could be another delivery's.
         """
         place = self._places.get(target) or self._called_back(target)
-        if place is None or len(raw) > _MAX_HEADERS or len(body) > self._settings.body_limit:
+        if place is None or _are_too_large(raw) or len(body) > self._settings.body_limit:
             return False
         account, about, kind = place
         settings = self._settings
@@ -108,8 +156,6 @@ class Intake:
             return False
         try:
             arrival = verified_arrival(account, about, kind, _delivery(raw, body), self._clock())
-            if len(arrival.headers) > _MAX_HEADER_BYTES:
-                return False
             self._writer.submit(arrival, Taken(answer, arrival, self.notes.answer))
         except Exception:  # noqa: BLE001 - a refusal or a bug: either is met again by __call__, and told there
             return False
@@ -163,7 +209,7 @@ class Intake:
 
     async def _read(self, scope: Scope, receive: Receive) -> Delivery:
         settings, raw = self._settings, scope["headers"]
-        if len(raw) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > _MAX_HEADER_BYTES:
+        if _are_too_large(raw):
             raise HeadersTooLarge
         body = await read_body(scope, receive, at_most=settings.body_limit, seconds=settings.body_seconds)
         return _delivery(raw, body)
@@ -205,7 +251,7 @@ class Intake:
             received_at=now,
             reason=rejected.reason,
             client=peer.address,
-            headers=kept_headers(delivery),
+            headers=kept_headers(delivery, account.plain_headers),
             body=delivery.body,
             kind=kind,
             about=about.payment_id if about else None,
@@ -232,6 +278,10 @@ def _places(accounts: Mapping[str, ReceivingAccount]) -> Iterator[tuple[bytes, _
             yield f"{path}?kind={kind}".encode(), (account, None, kind)
 
 
+def _are_too_large(raw: Sequence[tuple[bytes, bytes]]) -> bool:
+    return len(raw) > _MAX_HEADERS or sum([len(name) + len(value) for name, value in raw]) > _MAX_HEADER_BYTES
+
+
 def _delivery(raw: Sequence[tuple[bytes, bytes]], body: bytes) -> Delivery:
     return Delivery(body, tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]))
 
@@ -245,20 +295,29 @@ def verified_arrival(
     message_id: str | None = None,
 ) -> Arrival:
     """The inbox message of an authentic delivery; raises DeliveryRejected and nothing else."""
-    verified = account.provider.verify(delivery, account.keys, account.window, now)
+    try:
+        verified = account.provider.verify(delivery, account.keys, account.window, now)
+    except DeliveryRejected as rejected:
+        if rejected.reason == "signature_wrong" and _is_encoded(delivery):
+            raise DeliveryRejected("content_encoded") from None
+        raise
     return arrived(
         message_id=message_id,
         account=account.name,
         source=_WEBHOOK if about is None else _CALLBACK,
         delivery_key=keepable.key(account.provider.delivery_key(delivery)),
         body=delivery.body,
-        headers=kept_headers(delivery),
+        headers=kept_headers(delivery, account.plain_headers),
         key_id=verified.key_id,
         provider_time=verified.provider_time,
         received_at=now,
         kind=kind,
         about=None if about is None else about.payment_id,
     )
+
+
+def _is_encoded(delivery: Delivery) -> bool:
+    return any(name == "content-encoding" and value.lower() != "identity" for name, value in delivery.headers)
 
 
 def verified_message(
@@ -268,11 +327,11 @@ def verified_message(
     return message_of(verified_arrival(account, about, kind, delivery, now))
 
 
-def kept_headers(delivery: Delivery) -> Sequence[tuple[str, str]]:
-    """The headers as received, with a digest in place of each credential."""
-    if _CREDENTIALS.isdisjoint([name for name, _ in delivery.headers]):
+def kept_headers(delivery: Delivery, plain: frozenset[str]) -> Sequence[tuple[str, str]]:
+    """Return the headers as received, with a digest in place of each value whose name is not among `plain`."""
+    if plain.issuperset([name for name, _ in delivery.headers]):
         return delivery.headers
     return tuple(
-        (name, f"sha256={sha256(value.encode('latin-1')).hexdigest()}" if name in _CREDENTIALS else value)
+        (name, value if name in plain else f"sha256={sha256(value.encode('latin-1')).hexdigest()}")
         for name, value in delivery.headers
     )

@@ -1,7 +1,8 @@
 """How many deliveries that are not authentic one client may send to one account; authentic ones are never limited."""
 
-import ipaddress
 from collections import OrderedDict
+
+from receiver.peer import household
 
 #: Clients remembered at once; the one heard of longest ago is forgotten first.
 _CLIENTS = 10_000
@@ -16,7 +17,7 @@ class UnverifiedLimit:
 
     def allows(self, client: str, account: str, at: float) -> bool:
         """Count one refusal at an instant (seconds, any origin); whether it is within the limit."""
-        key = (_household(client), account)
+        key = (household(client), account)
         level, since = self._buckets.pop(key, (self._capacity, at))
         level = min(self._capacity, level + max(0.0, at - since) * self._capacity / 60)
         is_within = level >= 1
@@ -24,12 +25,3 @@ class UnverifiedLimit:
         if len(self._buckets) > _CLIENTS:
             self._buckets.popitem(last=False)
         return is_within
-
-
-def _household(client: str) -> str:
-    """The client's address; of IPv6 its /64, since one client has all the addresses of such a network."""
-    try:
-        address = ipaddress.IPv6Address(client)
-    except ValueError:
-        return client
-    return str(ipaddress.IPv6Network((address, 64), strict=False))

@@ -30,7 +30,7 @@ def peer_of(scope: Scope, trusted: Sequence[Network], *, is_development: bool) -
         address = _nearest_untrusted(_header(scope, b"x-forwarded-for"), trusted) or address
     if is_development and _is_loopback(address):
         is_secure = True
-    return Peer(address, is_secure)
+    return Peer(_unmapped(address), is_secure)
 
 
 def is_secure(
@@ -53,6 +53,23 @@ def is_secure(
 def is_inside(address: str, networks: Sequence[Network]) -> bool:
     """Whether the address is loopback, or in one of these networks."""
     return _is_loopback(address) or _lies_in(address, networks)
+
+
+def household(address: str) -> str:
+    """Return what one client has one of, to count it by: an IPv4 address, or the /64 of an IPv6 address.
+
+    Anything else is counted as it is written.
+    """
+    parsed = _parsed(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed, 64), strict=False))
+    return address if parsed is None else str(parsed)
+
+
+def _unmapped(address: str) -> str:
+    """Return 192.0.2.1 for ::ffff:192.0.2.1; an address of any other kind as it is written."""
+    parsed = _parsed(address)
+    return str(parsed) if isinstance(parsed, IPv4Address) else address
 
 
 def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:

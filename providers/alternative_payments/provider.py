@@ -36,7 +36,9 @@ class AlternativePayments(Provider):
     default_base_url: ClassVar[str] = "https://public-api.alternativepayments.io"
     default_kind: ClassVar[str] = PAYMENT_REQUEST
     authentication: ClassVar[Scheme | None] = Scheme(
-        "a shared secret, shown with each delivery; nothing is signed or dated", "authorization"
+        "a shared secret, shown with each delivery; nothing is signed or dated",
+        "authorization",
+        shows_secret=True,
     )
 
     options: AlternativePaymentsOptions

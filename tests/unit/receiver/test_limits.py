@@ -54,3 +54,13 @@ def test_addresses_of_one_ipv6_network_are_one_client():
     assert limit.allows("2001:db8:0:7::1", "acme", 0)
     assert not limit.allows("2001:db8:0:7::2", "acme", 0)
     assert limit.allows("2001:db8:0:8::1", "acme", 0)
+
+
+def test_ipv4_addresses_that_a_socket_shows_as_ipv6_are_clients_of_their_own():
+    """All of them lie in one /64: one who forges must not use up the allowance of everybody."""
+    limit = UnverifiedLimit(1)
+
+    assert limit.allows("::ffff:192.0.2.1", "acme", 0)
+    assert limit.allows("::ffff:192.0.2.2", "acme", 0)
+    assert not limit.allows("192.0.2.1", "acme", 0)
+    assert not limit.allows("::FFFF:c000:202", "acme", 0)

@@ -32,7 +32,7 @@ PROTO = ("x-forwarded-proto", "https")
         ({"scheme": "https"}, Peer("203.0.113.7", is_secure=True)),
         ({"headers": [PROTO]}, Peer("203.0.113.7", is_secure=False)),
         ({"client": "10.1.2.3", "headers": [PROTO]}, Peer("10.1.2.3", is_secure=True)),
-        ({"client": "::ffff:10.1.2.3", "headers": [PROTO]}, Peer("::ffff:10.1.2.3", is_secure=True)),
+        ({"client": "::ffff:10.1.2.3", "headers": [PROTO]}, Peer("10.1.2.3", is_secure=True)),
         ({"client": "fd00::1", "headers": [PROTO, ("x-forwarded-for", "1.2.3.4")]}, Peer("1.2.3.4", is_secure=True)),
         ({"client": "10.1.2.3", "headers": [("x-forwarded-for", "1.2.3.4")]}, Peer("1.2.3.4", is_secure=False)),
         (
@@ -46,6 +46,11 @@ PROTO = ("x-forwarded-proto", "https")
         (
             {"client": "10.1.2.3", "headers": [PROTO, ("x-forwarded-for", "10.0.0.1, 10.0.0.2")]},
             Peer("10.1.2.3", is_secure=True),
+        ),
+        ({"client": "::ffff:203.0.113.7"}, Peer("203.0.113.7", is_secure=False)),
+        (
+            {"client": "10.1.2.3", "headers": [("x-forwarded-for", "[::ffff:203.0.113.7]:4711")]},
+            Peer("203.0.113.7", is_secure=False),
         ),
         ({"client": None}, Peer("", is_secure=False)),
         ({"client": "", "headers": [PROTO]}, Peer("", is_secure=False)),
