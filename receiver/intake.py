@@ -57,7 +57,6 @@ _PLAIN_HEADERS = frozenset(
         "max-forwards",
         "origin",
         "pragma",
-        "te",
         "traceparent",
         "tracestate",
         "transfer-encoding",
