@@ -206,10 +206,21 @@ class Poller:
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
         seen = made(Payment, {**values(payment), "asked_at": answer.asked_at})
         next_at = self._book.next_at(seen, now)  # as if it had not changed; where it has, the worker sets another
-        with self._database.write() as unit:
-            inbox.record(unit, [message])
-            payments.note_asked(unit, payment, next_at, seen_at=answer.asked_at)
-            change = breaker.note(unit, payment.account, None, now, self._rng.random(), was_probe=is_probe)
+        jitter = self._rng.random()
+        try:
+            with self._database.write() as unit:
+                inbox.record(unit, [message])
+                payments.note_asked(unit, payment, next_at, seen_at=answer.asked_at)
+                change = breaker.note(unit, payment.account, None, now, jitter, was_probe=is_probe)
+        except StorageUnavailable as fault:
+            if not fault.is_held:
+                raise
+            # Another session holds the payment: the answer is kept all the same, and it is asked about again when its
+            # lease has run out.
+            log.warning("payment.waiting", payment_id=payment.id, messages=1, error="another session holds it")
+            with self._database.write() as unit:
+                inbox.record(unit, [message])
+                change = breaker.note(unit, payment.account, None, now, jitter, was_probe=is_probe)
         breaker.log_change(payment.account, change)
         self._traced.answered(message)
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)

@@ -120,6 +120,50 @@ class Unit:
         self.set_aside(unreadable, aside)
         return records
 
+    def shown(self, model: type[Record], statement: Select[Any]) -> list[Record]:
+        """As `all`, for people: in the place of a row that cannot be read stands what can be read of it, and why."""
+        aside: list[Unreadable] = []
+        records = self.all(model, statement, aside)
+        if not aside:
+            return records
+        raw, columns = readable.raw_select(statement, is_sqlite=self.dialect == "sqlite")
+        readable_ones, stand_ins = iter(records), list[Record]()
+        wrong = {each.row_id: each for each in aside}
+        with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=self.dialect == "sqlite"):
+            rows = self.execute(raw).all()
+        for row in rows:
+            kept = dict(zip((name for name, _ in columns), row, strict=True))
+            found = wrong.get(Unreadable(table_of(model).name, kept, "", "").row_id)
+            if found is None:
+                stand_ins.append(next(readable_ones))
+            else:
+                values = readable.stand_in(found, columns, is_sqlite=self.dialect == "sqlite")
+                stand_ins.append(made(model, readable.completed(model, values)))
+        return stand_ins
+
+    def lines(self, statement: Select[Any]) -> list[Any]:
+        """As `each`, for people: in the place of a row that cannot be read stands what can be read of it."""
+        aside: list[Unreadable] = []
+        try:
+            with self.execute(statement) as found:
+                return list(found)
+        except Exception as fault:
+            if not readable.is_about_a_row(fault):
+                raise
+        is_sqlite = self.dialect == "sqlite"
+        raw, columns = readable.raw_select(statement, is_sqlite=is_sqlite)
+        with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
+            rows = self.execute(raw).all()
+        lines = []
+        for row in rows:
+            values = readable.converted(_table_of(statement), columns, row, is_sqlite=is_sqlite)
+            if isinstance(values, Unreadable):
+                aside.append(values)
+                values = readable.stand_in(values, columns, is_sqlite=is_sqlite)
+            lines.append(readable.as_row(values))
+        self.set_aside(aside, [])
+        return lines
+
     def each(self, statement: Select[Any]) -> list[Any]:
         """The rows of any selection of columns; those that cannot be read are left out, or raise, as in `all`."""
         try:
@@ -128,8 +172,7 @@ class Unit:
         except Exception as fault:
             if not readable.is_about_a_row(fault):
                 raise
-        table = next((each.table.name for each in statement.selected_columns if hasattr(each, "table")), "")
-        rows, unreadable = self._scanned(statement, table)
+        rows, unreadable = self._scanned(statement, _table_of(statement))
         self.set_aside(unreadable, None)
         return [readable.as_row(row) for _, row in rows]
 
@@ -192,6 +235,10 @@ class Unit:
     def run_each(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
         """A statement in the driver's own words for each row of parameters; how many rows it changed in all."""
         return self._connection.exec_driver_sql(statement, list(rows)).rowcount
+
+
+def _table_of(statement: Select[Any]) -> str:
+    return next((str(each.table.name) for each in statement.selected_columns if hasattr(each, "table")), "")
 
 
 def load(model: type[Record], row: Selected[*tuple[Any, ...]]) -> Record:

@@ -102,7 +102,7 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
             for account in accounts
         ]
         conditions = [table.c.id.in_(union_all(*(select(each.subquery().c.id) for each in ids)))]
-    found = unit.all(model, select(table).where(*conditions).order_by(order).limit(place.limit + 1))
+    found = unit.shown(model, select(table).where(*conditions).order_by(order).limit(place.limit + 1))
     rows = found[: place.limit]
     return Page(rows[::-1] if is_backwards else rows, has_more=len(found) > place.limit)
 

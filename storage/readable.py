@@ -228,6 +228,33 @@ def converted(
     return values
 
 
+def stand_in(unreadable: Unreadable, columns: Sequence[tuple[str, str]], *, is_sqlite: bool) -> dict[str, Any]:
+    """What can be read of the row, to be shown: a neutral value where a column cannot, and why in a column of words."""
+    values: dict[str, Any] = {}
+    for name, kind in columns:
+        try:
+            values[name] = _value(kind, unreadable.raw[name], is_sqlite=is_sqlite)
+        except (ValueError, TypeError, OverflowError):
+            values[name] = unreadable.row_id if name == "id" else _NEUTRAL.get(kind)
+    wrong = dict(columns)[unreadable.column]
+    if unreadable.column != "id":  # a word that is none of its kind can be read as a text
+        values[unreadable.column] = values[unreadable.column] if wrong == "text" else _NEUTRAL.get(wrong)
+    told = next((name for name in ("reason", "last_error", "poll_error", "error") if name in values), None)
+    if told is not None:
+        values[told] = unreadable.words
+    return values
+
+
+def completed(model: type[SQLModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a stand-in with empty JSON of the kind that its columns hold."""
+    return {
+        column.name: ({} if dict in column.types else [])
+        if column.kind == "json" and values.get(column.name) is None and type(None) not in column.types
+        else values.get(column.name)
+        for column in _columns_of(model)
+    }
+
+
 def as_row(values: Mapping[str, Any]) -> Any:
     """The values as a row whose columns can be asked for by name and place."""
     return _row_of(tuple(values))(*values.values())
@@ -271,6 +298,18 @@ def _boolean(raw: Any, is_sqlite: bool) -> bool:
         raise ValueError("no boolean")
     return bool(raw)
 
+
+_NEUTRAL: Final[Mapping[str, Any]] = {
+    "uuid": "",
+    "text": "",
+    "timestamptz": datetime(1970, 1, 1, tzinfo=UTC),
+    "date": date(1970, 1, 1),
+    "boolean": False,
+    "bigint": 0,
+    "integer": 0,
+    "float": 0.0,
+    "bytea": b"",
+}
 
 _Convert = Callable[[Any, bool], Any]
 _FROM_RAW: Final[Mapping[str, _Convert]] = {

@@ -131,7 +131,7 @@ def page(unit: Unit, shelf: Shelf, wanted: Wanted, place: Place) -> Sifted:
         query = query.where(table.c.id.in_(ids))
     else:
         query = query.where(*conditions).limit(place.limit + 1)
-    found = [_line(row) for row in unit.execute(query)]
+    found = [_line(row) for row in unit.lines(query)]
     if len(found) > place.limit:
         return Sifted(found[: place.limit], after=str(found[place.limit - 1]["id"]))
     end = _end_of_walk(unit, table, conditions, order) if sifted else None
@@ -255,4 +255,4 @@ def _columns(shelf: Shelf) -> list[ColumnElement[Any]]:
 
 
 def _line(row: Row[*tuple[Any, ...]]) -> Line:
-    return dict(row._mapping)  # noqa: SLF001 - the documented way to a row's names, underscore and all
+    return row._asdict()

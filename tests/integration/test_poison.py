@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from audit.verify import Audit
-from storage import inbox
+from storage import inbox, listing, sifting
 from storage.engine import Database
 from tests.fakes import poison
 from tests.fakes.databases import migrated
@@ -90,3 +90,33 @@ UNREAD = {
     },
     "outbox_message": {"claim_token"},
 }
+
+
+def test_lists_show_what_cannot_be_read_in_its_place(database: Database) -> None:
+    """No row is missing, none ends the list, and each says what is wrong with it."""
+    planted = poison.plant(database, "sg", "poison")
+    tables: dict[str, int] = {}
+    for table, _, _ in planted:
+        tables[table] = tables.get(table, 0) + 1
+    with database.read() as unit:
+        found = {
+            "payment": listing.payments(unit, listing.Wanted(), listing.Place(limit=500)),
+            "inbox_message": listing.messages(unit, listing.Wanted(), listing.Place(limit=500)),
+            "outbox_message": listing.owed(unit, listing.Wanted(), listing.Place(limit=500)),
+            "rejected_delivery": listing.rejected(unit, listing.Wanted(), listing.Place(limit=500)),
+        }
+        shelves = {
+            "payment": sifting.PAYMENTS,
+            "inbox_message": sifting.MESSAGES,
+            "outbox_message": sifting.OWED,
+            "rejected_delivery": sifting.REJECTED,
+            "reconciliation": sifting.RECONCILIATIONS,
+        }
+        sifted = {
+            table: sifting.page(unit, shelf, sifting.Wanted(), sifting.Place(limit=500))
+            for table, shelf in shelves.items()
+        }
+    assert {table: len(page.rows) for table, page in found.items()} == {table: tables[table] for table in found}
+    assert {table: len(page.lines) for table, page in sifted.items()} == {table: tables[table] for table in sifted}
+    reasons = [message.reason or "" for message in found["inbox_message"].rows]
+    assert any("the row cannot be read: received_at " in reason for reason in reasons)
