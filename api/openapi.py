@@ -18,32 +18,36 @@ _ERROR: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["error"],
     "properties": {
-        "error": {
-            "type": "object",
-            "required": ["type", "code", "message", "param", "request_id"],
-            "properties": {
-                "type": {
-                    "enum": [
-                        "invalid_request_error",
-                        "authentication_error",
-                        "authorization_error",
-                        "not_found_error",
-                        "conflict_error",
-                        "rate_limit_error",
-                        "api_error",
-                    ]
-                },
-                "code": {"type": "string", "description": "for programs; stable"},
-                "message": {"type": "string", "description": "for people"},
-                "param": {"type": ["string", "null"], "description": "what of the request is at fault"},
-                "request_id": {"type": "string", "description": "as in X-Request-Id; quote it when you ask for help"},
-                "errors": {
-                    "description": "with 400: all that is wrong, of which the first stands above",
-                    "type": "array",
-                    "items": {"$ref": _TEMPLATE.format(model="Fault")},
-                },
-            },
-        }
+        "error": {"$ref": "#/components/schemas/ErrorDetail"},
+    },
+}
+
+_DETAIL: Final[dict[str, Any]] = {
+    "title": "ErrorDetail",
+    "description": "What is wrong.",
+    "type": "object",
+    "required": ["type", "code", "message", "param", "request_id"],
+    "properties": {
+        "type": {
+            "enum": [
+                "invalid_request_error",
+                "authentication_error",
+                "authorization_error",
+                "not_found_error",
+                "conflict_error",
+                "rate_limit_error",
+                "api_error",
+            ]
+        },
+        "code": {"type": "string", "description": "for programs; stable"},
+        "message": {"type": "string", "description": "for people"},
+        "param": {"type": ["string", "null"], "description": "what of the request is at fault"},
+        "request_id": {"type": "string", "description": "as in X-Request-Id; quote it when you ask for help"},
+        "errors": {
+            "description": "with 400: all that is wrong, of which the first stands above",
+            "type": "array",
+            "items": {"$ref": _TEMPLATE.format(model="Fault")},
+        },
     },
 }
 
@@ -77,6 +81,7 @@ _PARTS: Final = {
 
 _ABOUT: Final = (
     "What is true of your payments, and what happened to them. "
+    "Send an API key with each request, as a bearer token or as the user name of HTTP basic. "
     "Amounts are whole minor units, with the exact decimal text beside them for people; times are RFC 3339 in UTC. "
     "New names may be added to answers, and new codes to errors."
 )
@@ -104,6 +109,7 @@ def description(operations: Sequence[Operation], *, server: str, version: str = 
             "schemas": {
                 **{name: schema for name, schema in schemas.items() if name not in queries},
                 "Error": _ERROR,
+                "ErrorDetail": _DETAIL,
                 "Fault": _FAULT,
             },
         },
@@ -143,6 +149,11 @@ class _Schemas(GenerateJsonSchema):
         if isinstance(given.get("type"), str) and given.keys() <= _OF_ONE_TYPE:
             return {**given, "type": [given["type"], null["type"]]}
         return made
+
+    def normalize_name(self, name: str) -> str:
+        """Name the page of a list after what it lists, as `PaymentList`."""
+        listed = re.fullmatch(r"Listing\[(\w+?)(Answer)?\]", name)
+        return f"{listed[1]}List" if listed else super().normalize_name(name)
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Leave the titles away, which only repeat the names."""

@@ -9,6 +9,7 @@ _STYLE: Final = """
 body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
 h2{margin-top:3rem}h3{margin-top:2rem}code,pre{font-family:ui-monospace,monospace;font-size:.9em}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0}
+td,th,code{overflow-wrap:anywhere}
 th{font-weight:600}tr{border-bottom:1px solid #8884}nav li{display:inline-block;margin-right:1rem}
 .method{font-weight:700}
 """
@@ -56,7 +57,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
                     f"<code>{escape(given['name'])}</code>{' (needed)' if given['required'] else ''}",
                     given["in"],
                     _form(given["schema"]),
-                    _prose(given["description"]),
+                    _prose(f"{given['description']}{_unless(given['schema'])}"),
                 )
                 for given in operation["parameters"]
             ),
@@ -119,7 +120,20 @@ def _form(schema: Mapping[str, Any]) -> str:
     words = " or ".join(kind) if isinstance(kind, list) else str(kind)
     if words == "array":
         return f"list of {_form(schema.get('items', {}))}"
-    return escape(" ".join([words, *(str(schema[name]) for name in ("format",) if name in schema)]))
+    named = " ".join([words, *(str(schema[name]) for name in ("format",) if name in schema)])
+    return escape(", ".join([named, *_bounds(schema)]))
+
+
+def _unless(schema: Mapping[str, Any]) -> str:
+    """Say what counts where a parameter is not given."""
+    return f"; {schema['default']} where it is not given" if "default" in schema else ""
+
+
+def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Say how small and how large a number, a text or a list may be."""
+    for least, most, unit in (("minimum", "maximum", ""), ("minLength", "maxLength", " characters")):
+        if least in schema and most in schema:
+            yield f"{schema[least]} to {schema[most]}{unit}"
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | Any) -> str:

@@ -86,6 +86,8 @@ def _as_nobody(tour: Tour, story: Story, context: BrowserContext, watch: Watch) 
         page.get_by_role("button", name="Log in").click()
         page.get_by_role("alert").wait_for()
     tour.look(page, "login-refused")
+    page.goto(f"{url}/docs")
+    tour.look(page, "api-docs")
 
 
 def _as_admin(tour: Tour, story: Story, context: BrowserContext, watch: Watch) -> None:

@@ -31,7 +31,7 @@ import sys
 
 from receipted_client import AuthenticatedClient
 from receipted_client.api.payments import create_payment, get_payment, list_payments
-from receipted_client.models import CreateBody, CreateBodyExtra, ListingPaymentAnswer, PaymentAnswer
+from receipted_client.models import CreateBody, CreateBodyExtra, PaymentList, PaymentAnswer
 
 url, token, key = sys.argv[1:]
 client = AuthenticatedClient(base_url=url, token=token)
@@ -43,7 +43,7 @@ checkout: str | None = made.checkout_url
 shown = get_payment.sync(made.id, client=client)
 assert isinstance(shown, PaymentAnswer), shown
 found = list_payments.sync(client=client, reference=body.reference, account=body.account)
-assert isinstance(found, ListingPaymentAnswer), found
+assert isinstance(found, PaymentList), found
 ids = [str(each.id) for each in found.data]
 print(json.dumps({"id": str(shown.id), "reference": reference, "checkout": checkout, "listed": ids}))
 """
@@ -79,7 +79,7 @@ console.log(JSON.stringify({ id: shown.data.id, reference, checkout, listed: fou
 def _documented() -> dict[str, Any]:
     """The body of the first payment, as docs/api.md shows it."""
     page = (ROOT / "docs" / "api.md").read_text()
-    found = re.search(r"Content-Type: application/json\n\n(\{.*?\})\n```", page, re.DOTALL)
+    found = re.search(r"-d '(\{.*?\})'", page, re.DOTALL)
     assert found, "docs/api.md shows the body of the first payment"
     body: dict[str, Any] = json.loads(found[1])
     return body

@@ -196,12 +196,12 @@ def test_the_wish_of_the_documents_is_a_wish(described):
 
 def test_what_the_page_of_the_api_shows_is_so():
     page = Path(__file__).parents[3].joinpath("docs", "api.md").read_text()
-    body = page.partition("Content-Type: application/json\n\n")[2].partition("```")[0]
+    body = page.partition("-d '")[2].partition("'")[0]
     paths = {re.sub(r"\{\w+\}", "{id}", path) for path in re.findall(r"`(?:GET |POST )?(/v1/[\w/{}-]+)`", page)}
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page))
     code = "".join(path.read_text() for path in Path(__file__).parents[3].joinpath("api").glob("*.py"))
 
-    assert CreateBody.model_validate_json(body, strict=True).reference == "order-17"
+    assert CreateBody.model_validate_json(body, strict=True).reference == "order-18"
     assert len(paths) > 8
     assert paths <= {re.sub(r"\{\w+\}", "{id}", operation.path) for operation in operations()}
     assert [word for word in sorted(named) if word not in code] == []
