@@ -169,6 +169,9 @@ def _schemas(operations: Sequence[Operation]) -> tuple[dict[str, Any], Mapping[R
         list(dict.fromkeys(wanted)), ref_template=_TEMPLATE, schema_generator=_Schemas
     )
     defined: dict[str, Any] = made.get("$defs", {})
+    for name, described in defined.items():
+        if "title" in described:
+            described["title"] = name  # generators name classes after it
     for operation in operations:
         if operation.body is not None:
             for schema in defined[operation.body.__name__]["properties"].values():

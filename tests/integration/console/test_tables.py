@@ -57,7 +57,9 @@ def test_payments_are_narrowed_and_searched(console, browser):
         shows(browser, f"/console/tables/payments/list?{query}", one.id, other.id)
     for query in ("phase=open", "review=none", "q=order-2", "kind=payout&account=payfield"):
         shows(browser, f"/console/tables/payments/list?{query}", other.id, one.id)
-    assert "Nothing here fits" in browser.get("/console/tables/payments/list?q=order").text
+    found_nothing = browser.get("/console/tables/payments/list?q=order").text
+    assert "Nothing here fits" in found_nothing
+    assert "no part of one" in found_nothing, "it says why a part of a reference finds nothing"
 
 
 def test_messages_are_narrowed_and_searched(console, browser):

@@ -120,3 +120,9 @@ def test_an_id_is_of_one_type_in_answers_paths_and_queries():
 
     assert len(fields) > 15
     assert {name: schema for name, schema in fields.items() if "uuid" not in str(schema)} == {}
+
+
+def test_every_schema_is_called_what_it_is_found_under():
+    """Some generators name a class by the title, and others by the key; neither is of a generic class."""
+    assert {name: schema["title"] for name, schema in SCHEMAS.items() if schema.get("title", name) != name} == {}
+    assert [name for name in SCHEMAS if not name.isalnum()] == []
