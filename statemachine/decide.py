@@ -155,14 +155,16 @@ def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation) 
 def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) -> Decision:
     """The decision of a person.
 
-    It accepts the points of the open review, and that the provider goes on to say the state that is left by it.
+    It accepts the points of the review that it closes, and that the provider goes on to say the state that is left by
+    it. Where no review is open nobody was shown a contradiction, and the provider's word opens one.
     """
     status = observation.status
     if status is None or not lifecycle.knows(status):
         return Decision(Outcome.PARKED, f"{status!r} is not a state of {lifecycle.name}")
     by = f"resolved by {observation.actor}: {observation.note}"
     effects = effects_of(lifecycle.phase(status))
-    left = () if payment.state in (None, status) else (f"{_CONFLICT}{payment.state}",)
+    is_left = payment.review is not None and payment.state not in (None, status)
+    left = (f"{_CONFLICT}{payment.state}",) if is_left else ()
     accepted = tuple(dict.fromkeys((*payment.accepted, *payment.disputed, *left)))
     if status == payment.state:
         owed = effects if payment.review in WITHHOLDING else ()

@@ -338,6 +338,17 @@ def test_a_resolved_conflict_opens_nothing_again(desk, state, policy):
     assert (desk.payment().reviews, desk.payment().review) == (2, Review.CONFLICT)
 
 
+def test_a_resolution_that_nothing_asked_for_is_contradicted_once(desk):
+    """Nobody was shown that the provider says otherwise; the second resolution knows it."""
+    desk.told("cancelled")
+    resolve(desk, "expired")
+    assert again(desk, ("cancelled", {})) == 1
+    assert desk.payment().review == Review.CONFLICT
+
+    resolve(desk, "expired")
+    assert again(desk, ("cancelled", {})) == 1
+
+
 def test_an_unknown_word_that_was_resolved_opens_nothing_again(desk):
     desk.told("awaiting_payment")
     desk.told("blessed")
