@@ -39,7 +39,7 @@ def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = Fal
         if kind is None:
             return Reading(note="a transaction_type that we do not use")
         if kind == ASK:
-            return Reading(observations=(_something(statement, _ref(body, statement)),))
+            return Reading(observations=(_something(statement, _ref(body, statement), says_live(body)),))
         return Reading(observations=(_observation(body, statement, kind, _facts(body, allow_loopback)),))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
@@ -54,9 +54,16 @@ def _kind(body: Mapping[str, object], statement: Statement, default_kind: str) -
     return told if isinstance(told, str) and told in _KINDS else None
 
 
-def _something(statement: Statement, ref: str) -> Observation:
+def _something(statement: Statement, ref: str, is_live: bool | None) -> Observation:
     """There is an operation with this id: whichever of them is known here, the provider is asked about it."""
-    return Observation(source=statement.source, kind=_LIKELIEST, is_kind_guessed=True, provider_ref=ref, reference=ref)
+    return Observation(
+        source=statement.source,
+        kind=_LIKELIEST,
+        is_kind_guessed=True,
+        provider_ref=ref,
+        reference=ref,
+        is_live=is_live,
+    )
 
 
 def _observation(

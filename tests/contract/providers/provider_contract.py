@@ -22,11 +22,14 @@ scheme that do not exist are said in the Case (`signs_body`, `signs_time`), and 
 `verify` may wrap Provider.verify where a scheme needs more than a delivery, such as one of two channels.
 """
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from hypothesis import given, settings
@@ -316,6 +319,41 @@ def check_answers_are_read_as_documented(case: Case) -> None:
         assert case.provider.lifecycles[answered.kind].knows(answered.status), f"{answered.status} is unknown"
         assert seen.source is answered.source, "the source was changed"
         assert seen.as_of is not None, "an answer is true of the instant at which it was asked for"
+
+
+#: What a body may say of its mode, and whether the money is real then.
+_MODES: tuple[tuple[str, bool, bool], ...] = (
+    ("live", True, True),
+    ("live", False, False),
+    ("livemode", True, True),
+    ("livemode", False, False),
+    ("test", True, False),
+    ("test", False, True),
+)
+
+
+def check_the_mode_of_the_money_is_told(case: Case) -> None:
+    """An answer or a webhook that says live or test is read so, and one that says neither is read as neither."""
+    names = {name for name, _, _ in _MODES}
+    told = [(answered.source, answered.body, answered.kind, answered.ref) for answered in case.answers]
+    told += [(Source.WEBHOOK, body, None, None) for body in (case.body, *case.bodies)]
+    for source, body, kind, ref in told:
+        content = json.loads(body)
+        if not isinstance(content, dict):
+            continue
+        silent = _without(content, names)
+        for name, value, is_live in (*_MODES, (None, None, None)):
+            changed = silent if name is None else silent | {name: value}
+            reading = case.provider.parse(_statement(source, json.dumps(changed).encode(), kind, ref))
+            for seen in reading.observations:
+                assert seen.is_live is is_live, f"{name}={value} is read as {seen.is_live}"
+
+
+def _without(content: object, names: AbstractSet[str]) -> Any:
+    """The JSON value without these names at any depth."""
+    if isinstance(content, dict):
+        return {name: _without(value, names) for name, value in content.items() if name not in names}
+    return [_without(each, names) for each in content] if isinstance(content, list) else content
 
 
 def check_answer_about_another_is_not_believed(case: Case) -> None:

@@ -132,10 +132,15 @@ class Honest(Provider):
                     provider_ref=ref,
                     status=status,
                     amount_minor=amount if type(amount) is int else None,
+                    is_live=self.mode(told),
                     as_of=statement.received_at,
                 ),
             )
         )
+
+    def mode(self, told):
+        live = told.get("live", told.get("livemode"))
+        return live if live is not None else (None if "test" not in told else not told["test"])
 
     def is_word(self, value):
         return isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()
@@ -315,6 +320,16 @@ class ParseForgetsTheKind(Honest):
         return Reading((Observation(seen.source, provider_ref=seen.provider_ref or "x", status=seen.status),))
 
 
+class ParseForgetsTheMode(Honest):
+    def mode(self, told):
+        return None
+
+
+class ParseTakesTestForLive(Honest):
+    def mode(self, told):
+        return True if "test" in told else super().mode(told)
+
+
 class ParseTurnsStatesAround(Honest):
     def decoded(self, body):
         told = super().decoded(body)
@@ -428,6 +443,8 @@ FAULTS = [
     (ParseSaysTwoThings, "check_parse_is_total"),
     (ParseForgetsTheZone, "check_parse_is_total"),
     (ParseForgetsTheKind, "check_answers_are_read_as_documented"),
+    (ParseForgetsTheMode, "check_the_mode_of_the_money_is_told"),
+    (ParseTakesTestForLive, "check_the_mode_of_the_money_is_told"),
     (ParseTurnsStatesAround, "check_answers_are_read_as_documented"),
     (BelievesAnyAnswer, "check_answer_about_another_is_not_believed"),
     (PageStopsAtDamage, "check_what_is_damaged_on_a_page_takes_nothing_with_it"),
