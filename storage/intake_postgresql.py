@@ -84,6 +84,16 @@ WITH known AS (
 SELECT message_id::text, digest FROM known ORDER BY n
 """
 
+#: The same without the repeats of messages whose rows another session holds: of those only the count is lost.
+_KNOWN_BUT_HELD: Final = _KNOWN.replace(
+    "FROM came WHERE m.id = came.message_id",
+    "FROM came WHERE m.id = came.message_id AND m.id IN (SELECT id FROM inbox_message "
+    "WHERE id IN (SELECT message_id FROM came) FOR UPDATE SKIP LOCKED)",
+)
+
+#: How long a batch waits for a row that another session holds: a redelivery of one message must not hold up others.
+_LOCK_TIMEOUT: Final = "SET lock_timeout = '2s'"
+
 
 class PostgresqlStore:
     """Writes through connections of its own, in the event loop. Raises DatabaseUnsupported for a URL beyond asyncpg."""
@@ -121,20 +131,32 @@ class PostgresqlStore:
         while self._free:
             self._free.pop().terminate()  # nothing is under way on it
 
+    async def _connected(self) -> ConfirmingConnection:
+        connection = await connect(self._database.url)
+        if not connection.is_pooled:
+            await connection.execute(_LOCK_TIMEOUT)
+        return connection
+
     async def _recorded(self, batch: Sequence[Arrival]) -> list[Recorded | None]:
         """Where a connection is lost the batch is repeated once, by another: to another server after a failover."""
         rivals = losses = 0
+        counts_all = True
         while True:
-            was_free = bool(self._free)
-            connection = self._free.pop() if was_free else await connect(self._database.url)
+            connection = self._free.pop() if self._free else await self._connected()
             try:
                 outcomes = await _record(
                     connection,
                     batch,
                     self._database.sealer.seal,
-                    is_repeat=bool(rivals or losses),
+                    is_repeat=bool(rivals or losses or not counts_all),
                     is_repeating=self._is_repeating,
+                    counts_all=counts_all,
                 )
+            except asyncpg.LockNotAvailableError as fault:
+                self._free.append(connection)
+                if not counts_all:
+                    raise _named(fault) from None
+                counts_all = False
             except (asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError) as fault:
                 rivals += 1
                 self._free.append(connection)
@@ -167,14 +189,19 @@ async def _record(
     *,
     is_repeat: bool,
     is_repeating: bool,
+    counts_all: bool,
 ) -> list[Recorded | None]:
-    """Where a provider sends again what it has sent before, what is known is looked for first, without the bodies."""
+    """Where a provider sends again what it has sent before, what is known is looked for first, without the bodies.
+
+    `counts_all` is False where another session holds a message: then its repeat is not counted.
+    """
     warnings = connection.warnings
     async with connection.configured():
-        rows: Sequence[Any] = await _known(connection, batch) if is_repeating else ()
+        known_by = _KNOWN if counts_all else _KNOWN_BUT_HELD
+        rows: Sequence[Any] = await _known(connection, batch, known_by) if is_repeating else ()
         is_fresh = len(rows) != len(batch) and await _insert(connection, batch, seal)
         if not is_fresh and len(rows) != len(batch):
-            rows = await _known(connection, batch)
+            rows = await _known(connection, batch, known_by)
         if is_repeat:  # what is there may be what a lost connection committed, on one server alone
             await connection.confirm()
     if connection.warnings != warnings:
@@ -215,9 +242,9 @@ def _sparse(column: list[str | None]) -> list[str | None]:
     return column if any(column) else []
 
 
-async def _known(connection: ConfirmingConnection, batch: Sequence[Arrival]) -> Sequence[Any]:
+async def _known(connection: ConfirmingConnection, batch: Sequence[Arrival], statement: str) -> Sequence[Any]:
     rows: Sequence[Any] = await connection.fetch(
-        _KNOWN,
+        statement,
         [a.account for a in batch],
         [a.delivery_key for a in batch],
         [a.id for a in batch],

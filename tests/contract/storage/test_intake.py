@@ -388,3 +388,27 @@ def test_a_batch_that_meets_a_partition_in_the_making_is_kept_all_the_same(postg
     with database.read() as unit:
         found = unit.execute(text("SELECT count(*) FROM inbox_message_p19990101")).scalar_one()
     assert found == 1
+
+
+def test_a_redelivery_whose_message_is_held_holds_up_no_other(request, postgresql):
+    """Another session has locked the row of a message; what comes with its repeat is recorded, and the repeat known."""
+    database = postgresql.copy()
+    request.addfinalizer(lambda: postgresql.drop(database))
+    key = new_id()
+    first, repeat, once_more = (an_arrival(delivery_key=key) for _ in range(3))
+    others = [an_arrival() for _ in range(3)]
+
+    async def do(store: Store) -> None:
+        await store.write([first])
+        other = Database(database.url)
+        with other.write() as unit:
+            unit.execute(text("SELECT id FROM inbox_message FOR UPDATE"))
+            outcomes = await store.write([others[0], repeat, *others[1:]])
+        other.close()
+        assert [outcome.is_duplicate for outcome in outcomes] == [False, True, False, False]
+        assert await store.write([once_more]) == [Recorded(first.id, is_duplicate=True)]
+
+    with_store(database, do)
+    found = rows(database)
+    assert len(found) == 4
+    assert [message.redeliveries for message in found if message.id == first.id] == [1], "the held one was not counted"
