@@ -43,10 +43,19 @@ class ReasonBody(Input):
     by: By | None = Field(None, description="who decides; kept beside the key's name")
 
 
-class RedriveBody(ReasonBody):
+class RedriveOneBody(ReasonBody):
+    """Why, and whether it may tell the past."""
+
+    overtaken: bool = Field(
+        False,
+        description="also where the sink has had a later effect of the payment: only if it goes by `data.version`",
+    )
+
+
+class RedriveBody(RedriveOneBody):
     """Which dead effects to make due again."""
 
     sink: Name | None = Field(None, description="owed to this sink")
     account: Name | None = Field(None, description="of this account")
     effect: Name | None = Field(None, description="of this effect, such as payment.paid")
-    limit: Annotated[int, Field(ge=1, le=1000), INTEGRAL] = Field(100, description="how many at most, the newest first")
+    limit: Annotated[int, Field(ge=1, le=1000), INTEGRAL] = Field(100, description="how many at most, the oldest first")

@@ -9,11 +9,11 @@ from api.answers import Listing, RecordId, Shape
 from api.answers_queues import MessageAnswer, OwedAnswer, OwedWithAttempts, RejectedAnswer
 from api.operation import Call, Operation, Plain, Repeats
 from api.payments import place_of
-from api.queue_forms import MessagesQuery, OwedQuery, ReasonBody, RedriveBody, RejectedQuery
+from api.queue_forms import MessagesQuery, OwedQuery, ReasonBody, RedriveBody, RedriveOneBody, RejectedQuery
 from service.permissions import Permission
 from storage import inbox, listing, outbox
 from storage.engine import Unit
-from storage.errors import NotFound
+from storage.errors import EffectOvertaken, NotFound
 from storage.listing import Place, Wanted
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage
 from storage.types import OutboxStatus
@@ -26,6 +26,9 @@ class Redriven(Shape):
     redriven: int
     has_more: bool = Field(description="whether dead ones that fit are left")
     data: list[RecordId] = Field(description="their ids")
+    overtaken: list[RecordId] = Field(
+        description="ids of those that stay dead, since their sinks have had later effects of their payments"
+    )
 
 
 async def find_messages(call: Call) -> Listing[MessageAnswer]:
@@ -92,16 +95,22 @@ async def show_owed(call: Call) -> OwedWithAttempts:
 
 
 async def redrive_one(call: Call) -> OwedAnswer:
-    """Make a dead effect due again; the dispatcher delivers it."""
-    body: ReasonBody = call.body
+    """Make a dead effect due again; the dispatcher delivers it.
+
+    One that its sink would get after a later effect of the same payment is refused, unless `overtaken` says otherwise.
+    """
+    body: RedriveOneBody = call.body
     found = await call.read(lambda unit: outbox.get(unit, call.path["id"]))
     call.check(found.account)
-    return answers_queues.owed(await call.commands.redrive(found.id, reason=body.reason, by=call.actor))
+    return answers_queues.owed(
+        await call.commands.redrive(found.id, reason=body.reason, by=call.actor, overtaken=body.overtaken)
+    )
 
 
 async def redrive_many(call: Call) -> Redriven:
-    """Make dead effects due again, of a sink, an account or an effect.
+    """Make dead effects due again, of a sink, an account or an effect, the oldest first.
 
+    Those that their sinks would get after later effects of their payments stay dead, unless `overtaken` says otherwise.
     While `has_more` is true, call again for the rest.
     """
     body: RedriveBody = call.body
@@ -109,14 +118,23 @@ async def redrive_many(call: Call) -> Redriven:
     for name in ("sink", "effect"):
         if (value := getattr(body, name)) is not None:
             among[name] = [value]
-    page = await call.read(lambda unit: listing.owed(unit, Wanted(among), Place(body.limit)))
-    done: list[str] = []
-    for owed in page.rows:
-        try:
-            done.append((await call.commands.redrive(owed.id, reason=body.reason, by=call.actor)).id)
-        except NotFound:
-            continue  # somebody else redrove it meanwhile
-    return Redriven(redriven=len(done), has_more=page.has_more, data=done)
+    done, overtaken, after, has_more = list[str](), list[str](), _BEFORE_ALL, True
+    while has_more and len(done) < body.limit:
+        place = Place(body.limit - len(done), before=after)  # what was owed first is due first
+        page = await call.read(lambda unit, place=place: listing.owed(unit, Wanted(among), place))  # type: ignore[misc]
+        for owed in reversed(page.rows):
+            try:
+                redriven = await call.commands.redrive(
+                    owed.id, reason=body.reason, by=call.actor, overtaken=body.overtaken
+                )
+                done.append(redriven.id)
+            except NotFound:
+                continue  # somebody else redrove it meanwhile
+            except EffectOvertaken:
+                overtaken.append(owed.id)
+        has_more = page.has_more
+        after = page.rows[0].id if page.rows else after
+    return Redriven(redriven=len(done), has_more=has_more, data=done, overtaken=overtaken)
 
 
 async def find_rejected(call: Call) -> Listing[RejectedAnswer]:
@@ -149,6 +167,8 @@ async def _message(call: Call) -> InboxMessage:
     call.check(found.account)
     return found
 
+
+_BEFORE_ALL: Final = "00000000-0000-0000-0000-000000000000"  #: an id before all others
 
 _NO_ACCOUNT: Final = {404: "no such account"}
 _NO_MESSAGE: Final = {404: "no such inbox message, or its account is not configured any more"}
@@ -243,9 +263,9 @@ OPERATIONS: Final = (
         Permission.OPERATE,
         redrive_one,
         OwedAnswer,
-        body=ReasonBody,
+        body=RedriveOneBody,
         repeats=Repeats.MAY,
-        refusals=_NOT_DEAD,
+        refusals={**_NOT_DEAD, 409: "the sink has had a later effect of the payment"},
     ),
     Operation(
         "GET",

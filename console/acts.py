@@ -68,7 +68,8 @@ async def replay(act: Act) -> Done:
 
 async def redrive(act: Act) -> Done:
     """The dead effect is due again."""
-    owed = await act.commands.redrive(act.path("id"), reason=act.reason, by=act.by)
+    overtaken = act.form.get("overtaken") == "1"
+    owed = await act.commands.redrive(act.path("id"), reason=act.reason, by=act.by, overtaken=overtaken)
     return Done(f"{owed.effect} is due again and will be delivered to {owed.sink}.")
 
 

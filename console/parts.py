@@ -41,7 +41,7 @@ class Commands(Protocol):
         """The message is applied once more."""
         ...
 
-    async def redrive(self, message_id: str, *, reason: str, by: str) -> OutboxMessage:
+    async def redrive(self, message_id: str, *, reason: str, by: str, overtaken: bool = False) -> OutboxMessage:
         """The dead effect is due again."""
         ...
 

@@ -168,12 +168,15 @@ class Commands:
         await asyncio.to_thread(self._reopen, message_id, reason, by)
         return await self._applying.applied(message_id)
 
-    async def redrive(self, message_id: str, *, reason: str, by: str) -> OutboxMessage:
-        """The dead effect is due again; the dispatcher delivers it."""
+    async def redrive(self, message_id: str, *, reason: str, by: str, overtaken: bool = False) -> OutboxMessage:
+        """The dead effect is due again; the dispatcher delivers it.
+
+        Raises EffectOvertaken where its sink has had a later one of its payment, unless `overtaken` ones are meant too.
+        """
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a redrive needs a reason and the name of who asks for it", param="reason")
         _said_by(reason, by)
-        return await asyncio.to_thread(self._redrive, message_id, reason, by)
+        return await asyncio.to_thread(self._redrive, message_id, reason, by, overtaken)
 
     async def get(self, payment_id: str) -> Payment:
         """The payment as it is; raises NotFound."""
@@ -254,13 +257,13 @@ class Commands:
                 unit, account=account, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip()
             )
 
-    def _redrive(self, message_id: str, reason: str, by: str) -> OutboxMessage:
+    def _redrive(self, message_id: str, reason: str, by: str, overtaken: bool) -> OutboxMessage:
         with self._service.database.write() as unit:
             now = self._service.work_clock()
-            redriven = outbox.redrive(unit, message_id, now)
+            redriven = outbox.redrive(unit, message_id, now, overtaken=overtaken)
             account = redriven.account
             operators.note(
-                unit, account=account, at=now, actor=by, action="redrive", subject=message_id, reason=reason.strip()
+                unit, account=account, at=now, actor=by, action="redrive", subject=redriven.id, reason=reason.strip()
             )
         return redriven
 

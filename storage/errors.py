@@ -52,6 +52,14 @@ class NotFound(ServiceError):
     status = 404
 
 
+class EffectOvertaken(ServiceError):
+    """A later effect of the same payment was handed over, or is on its way: this one would tell the past after it."""
+
+    type = "conflict_error"
+    code = "effect_overtaken"
+    status = 409
+
+
 class PersonExists(ServiceError):
     """Somebody has this name already."""
 

@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import seals
 from storage.columns import table_of
 from storage.engine import Unit, made, values
-from storage.errors import LeaseLost, NotFound
+from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
 from storage.readable import Unreadable
 from storage.sets import Columns, Insert, Update, instants
@@ -252,20 +252,59 @@ def _settled(unit: Unit, each: Settlement) -> tuple[Any, ...]:
     return (*moved, each.message.id, each.message.claim_token)
 
 
-def redrive(unit: Unit, message_id: str, now: datetime) -> OutboxMessage:
-    """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead."""
-    found = get(unit, message_id)
-    message_id = found.id
+def redrive(unit: Unit, message_id: str, now: datetime, *, overtaken: bool = False) -> OutboxMessage:
+    """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead.
+
+    Raises EffectOvertaken where its sink has had a later effect of its payment, unless `overtaken` ones are meant too.
+    """
+    message = get(unit, message_id)
+    is_dead = message.status == OutboxStatus.DEAD
+    if is_dead and not overtaken and (later := _later(unit, message, now)) is not None:
+        raise EffectOvertaken(
+            f"{message.effect} is older than {later.effect}, which {message.sink} "
+            f"{'has had' if later.status == OutboxStatus.DELIVERED else 'is being given'} of the same "
+            f"{'payment' if message.payment_id else 'account'}: say that overtaken ones are meant too, "
+            "if what takes it goes by data.version",
+            param="overtaken",
+        )
     pending = OutboxStatus.PENDING.value
-    seal = unit.sealer.seal(seals.owed({**found.__dict__, "status": pending}))
+    seal = unit.sealer.seal(seals.owed({**message.__dict__, "status": pending}))
     done = unit.execute(
         update(_table)
-        .where(_table.c.id == message_id, _table.c.status == OutboxStatus.DEAD, _table.c.attempts == found.attempts)
+        .where(_table.c.id == message.id, _table.c.status == OutboxStatus.DEAD, _table.c.attempts == message.attempts)
         .values(status=pending, next_attempt_at=now, claim_token=_table.c.claim_token + 1, seal=seal)
     )
     if done.rowcount != 1:
         raise NotFound(f"no dead outbox message {message_id}", param="message", code="outbox_message_not_dead")
-    return get(unit, message_id)
+    return get(unit, message.id)
+
+
+def _later(unit: Unit, message: OutboxMessage, now: datetime) -> OutboxMessage | None:
+    """What its sink has had, or is being given, of what was owed after it."""
+    alike = (
+        (_table.c.payment_id == message.payment_id,)
+        if message.payment_id is not None
+        else (
+            _table.c.payment_id.is_(None),
+            _table.c.account == message.account,
+            _table.c.effect == message.effect,
+        )
+    )
+    is_on_its_way = and_(
+        _table.c.status == OutboxStatus.PENDING,
+        _table.c.claim_token > _table.c.attempts,  # claimed, and not settled yet
+        _table.c.next_attempt_at > now,
+    )
+    query = select(_table).where(
+        *alike,
+        _table.c.sink == message.sink,
+        or_(
+            _table.c.number > message.number,
+            and_(_table.c.number == message.number, _table.c.id > message.id),
+        ),
+        or_(_table.c.status == OutboxStatus.DELIVERED, is_on_its_way),
+    )
+    return unit.first(OutboxMessage, query.order_by(_table.c.number, _table.c.id).limit(1))
 
 
 def get(unit: Unit, message_id: str) -> OutboxMessage:

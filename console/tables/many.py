@@ -32,7 +32,8 @@ _TOLD: Final = 50
 #: Filters that say which dead effects are meant, where all of them are.
 _NARROWING: Final = ("account", "effect", "sink")
 
-Do = Callable[[str, str, str], Awaitable[str]]  #: (id, reason, by) -> what became of it, in words
+#: (id, reason, by, whether overtaken ones are meant too) -> what became of it, in words
+Do = Callable[[str, str, str, bool], Awaitable[str]]
 
 
 @dataclass(slots=True)
@@ -66,7 +67,8 @@ class Steps:
         reason = reason_of(form, is_needed=True)
         among = {name: form[name] for name in _NARROWING if form.get(name)} if form.get("all") else None
         step = await self._begin(form, among)
-        await self._go(step, reason, person.name)
+        overtaken = form.get("overtaken") == "1"
+        await self._go(step, reason, person.name, overtaken=overtaken)
         return await self._pages.show(
             request,
             "tables/step.html",
@@ -76,6 +78,7 @@ class Steps:
             done_word=self._done,
             reason=reason,
             among=among,
+            overtaken=overtaken,
             back=f"/console/tables/{self._key}/list",
         )
 
@@ -93,21 +96,23 @@ class Steps:
         if after is not None and not is_id(after):
             raise InvalidForm("after is the id of a row", param="after")
         batch = min(self._parts.bounds.redrive_batch, _MOST)
-        found = await self._parts.read(lambda unit: sifting.page(unit, sifting.OWED, wanted, Place(batch, after)))
+        found = await self._parts.read(
+            lambda unit: sifting.page(unit, sifting.OWED, wanted, Place(batch, after, is_ascending=True))
+        )
         total = _number(form, "total")
         if not total:
             total = (await self._parts.read(lambda unit: sifting.count(unit, sifting.OWED, wanted))).number
         ids = [str(line["id"]) for line in found.lines]
         return Step(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
 
-    async def _go(self, step: Step, reason: str, by: str) -> None:
+    async def _go(self, step: Step, reason: str, by: str, *, overtaken: bool) -> None:
         """As many as there is time for; of all of them, what is left of this step comes first in the next."""
         deadline = time.monotonic() + _SECONDS
         last: str | None = None
         while step.left and time.monotonic() < deadline and not self._parts.stopping.is_set():
             row_id = step.left[0]
             try:
-                await self._do(row_id, reason, by)
+                await self._do(row_id, reason, by, overtaken)
                 step.done += 1
             except StorageUnavailable:
                 raise  # nothing more can be done now, and what was done is recorded
@@ -128,13 +133,13 @@ def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
 def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
     """The path below the tables, and what is done there."""
 
-    async def replay(row_id: str, reason: str, by: str) -> str:
+    async def replay(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
         return (await parts.commands().replay(row_id, reason=reason, by=by)).status
 
-    async def redrive(row_id: str, reason: str, by: str) -> str:
-        return (await parts.commands().redrive(row_id, reason=reason, by=by)).status
+    async def redrive(row_id: str, reason: str, by: str, overtaken: bool) -> str:
+        return (await parts.commands().redrive(row_id, reason=reason, by=by, overtaken=overtaken)).status
 
-    async def redeem(row_id: str, reason: str, by: str) -> str:
+    async def redeem(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
         return await parts.in_thread(lambda: parts.redeem(row_id, reason=reason, by=by))
 
     return [

@@ -25,7 +25,7 @@ from receipted.cli.progress import tracked
 from receipted.commands import Commands
 from receipted.wiring import Service
 from storage import outbox, searching, sifting
-from storage.errors import NotFound
+from storage.errors import EffectOvertaken, NotFound
 from storage.ids import WEBHOOK_PREFIX
 from storage.tables import OutboxMessage
 from storage.types import OutboxStatus
@@ -125,9 +125,19 @@ def redrive(
     account: Annotated[str | None, typer.Option("--account", help="Of this account; with --all-dead.")] = None,
     effect: Annotated[str | None, typer.Option("--effect", help="This effect; with --all-dead.")] = None,
     all_dead: Annotated[bool, typer.Option("--all-dead", help="Everything of these that is dead.")] = False,
+    overtaken: Annotated[
+        bool,
+        typer.Option(
+            "--overtaken",
+            help="Also where the sink has had a later effect of the payment: only if it goes by data.version.",
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Make dead effects due again; the dispatcher of `serve` or `worker` delivers them."""
+    """Make dead effects due again; the dispatcher of `serve` or `worker` delivers them.
+
+    One that its sink would get after a later effect of the same payment stays dead, unless --overtaken is given.
+    """
     narrowed = {"sink": sink, "account": account, "effect": effect}
     is_narrowed = any(value is not None for value in narrowed.values())
     if bool(message_ids) == all_dead or all_dead != is_narrowed:
@@ -141,7 +151,11 @@ def redrive(
             done = []
             for message_id in tracked(found, "Redriving"):
                 try:
-                    done.append(await commands.redrive(message_id, reason=reason, by=by))
+                    done.append(await commands.redrive(message_id, reason=reason, by=by, overtaken=overtaken))
+                except EffectOvertaken as refused:
+                    if not all_dead:
+                        raise
+                    output.note(f"{message_id} stays dead: {refused.message}")
                 except NotFound:
                     if not all_dead:
                         raise

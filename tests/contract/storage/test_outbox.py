@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from storage import inbox, outbox
-from storage.errors import LeaseLost, NotFound
+from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.tables import DeliveryAttempt
 from storage.types import OutboxStatus
 from tests.builders import a_message, a_payment
@@ -166,3 +166,27 @@ def test_only_a_dead_effect_is_redriven(database, payment, cause):
         assert outbox.redrive(unit, owed, START).status == "pending"
 
     assert claimed(database).attempts == 1
+
+
+def test_a_dead_effect_that_was_overtaken_is_redriven_only_where_that_is_meant(database, payment, cause):
+    """By what its sink has had of the payment, or is being given; not by what waits, or another sink has had."""
+    owed = owe(database, payment, cause)
+    settle(database, claimed(database), OutboxStatus.DEAD)
+    owe(database, payment, cause, sink="ledger")
+    settle(database, claimed(database), OutboxStatus.DELIVERED)
+    owe(database, payment, cause, effect="payment.refunded")
+    redrive(database, owed)
+    settle(database, claimed(database), OutboxStatus.DEAD)
+
+    later = claimed(database)
+    with pytest.raises(EffectOvertaken, match=r"refunded, which shop is being given"):
+        redrive(database, owed)
+    settle(database, later, OutboxStatus.DELIVERED)
+    with pytest.raises(EffectOvertaken, match=r"refunded, which shop has had"):
+        redrive(database, owed)
+    redrive(database, owed, overtaken=True)
+
+
+def redrive(database, owed, **kw):
+    with database.write() as unit:
+        assert outbox.redrive(unit, owed, START, **kw).status == "pending"

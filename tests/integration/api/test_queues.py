@@ -44,6 +44,28 @@ def dead(api, count=1, sink="shop", account="payfield", effect="payment.paid"):
     return found
 
 
+def overtaken(api, sink="shop", account="payfield"):
+    """A dead effect of a payment whose later one was delivered; its id."""
+    (first,) = dead(api, sink=sink, account=account)
+    now = api.service.clock()
+    with api.service.database.write() as unit:
+        outbox.owe(
+            unit,
+            payment_id=outbox.get(unit, first).payment_id,
+            account=account,
+            effect="payment.refunded",
+            sink=sink,
+            occurrence=0,
+            cause=new_id(),
+            payload='{"data": {}}',
+            now=now,
+        )
+        (claimed,) = outbox.claim(unit, now, timedelta(minutes=1), 1)
+        tried = DeliveryAttempt(id="", outbox_id="", number=0, started_at=now, duration_ms=5, outcome="delivered")
+        outbox.settle(unit, claimed, tried, status=OutboxStatus.DELIVERED, next_attempt_at=now)
+    return first
+
+
 def reject(api, account="payfield", reason="signature_wrong"):
     """A delivery in quarantine; its id."""
     kept = RejectedDelivery(
@@ -149,14 +171,31 @@ def test_many_dead_effects_are_due_again_by_filter_with_counts(api):
         return client.post("/v1/outbox/redrive", json={"reason": "the shop is back", **body}).json()
 
     first = redrive(sink="shop", limit=3)
-    assert (first["redriven"], first["has_more"], first["data"]) == (3, True, shop[:1:-1])
+    assert (first["redriven"], first["has_more"], first["data"]) == (3, True, shop[:3])
     second = redrive(sink="shop", limit=3)
     assert (second["redriven"], second["has_more"]) == (2, False)
     assert redrive(effect="payment.failed")["redriven"] == 0
-    assert redrive()["data"] == ledger[::-1]
+    assert redrive()["data"] == ledger
     assert redrive()["redriven"] == 0
     with api.service.database.read() as unit:
         assert outbox.get(unit, live[0]).status == "dead"
+
+
+def test_a_dead_effect_that_a_later_one_has_overtaken_is_due_again_only_when_that_is_meant(api):
+    """One by one and many at once; among many, those that nothing has overtaken are due again all the same."""
+    client, why = api.client(), {"reason": "the shop is back"}
+    first, other, last = overtaken(api), dead(api)[0], overtaken(api)
+
+    refused = error(client.post(f"/v1/outbox/{first}/redrive", json=why), 409)
+    assert (refused["code"], refused["param"]) == ("effect_overtaken", "overtaken")
+    assert "payment.paid is older than payment.refunded, which shop has had" in refused["message"]
+    many = client.post("/v1/outbox/redrive", json={**why, "sink": "shop", "limit": 1}).json()
+    assert (many["data"], many["overtaken"]) == ([other], [first])
+    many = client.post("/v1/outbox/redrive", json={**why, "sink": "shop"}).json()
+    assert (many["data"], many["overtaken"], many["has_more"]) == ([], [first, last], False)
+    meant = {**why, "overtaken": True}
+    assert client.post(f"/v1/outbox/{first}/redrive", json=meant).json()["status"] == "pending"
+    assert client.post("/v1/outbox/redrive", json={**meant, "sink": "shop"}).json()["data"] == [last]
 
 
 def test_rejected_deliveries_are_shown_without_what_a_stranger_sent(api):

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from receipted.cli.exits import Exit
 from storage import inbox, outbox
-from storage.tables import DeliveryAttempt, InboxMessageTable
+from storage.tables import DeliveryAttempt, InboxMessageTable, OutboxMessageTable
 from storage.types import OutboxStatus
 
 WHO = ("--reason", "a test", "--by", "Ada L.")
@@ -183,6 +183,40 @@ def test_everything_dead_of_a_sink_is_redriven(shell):
     assert "3 redriven" in typed.err
     assert shell("outbox", "list", "--status", "dead", "--json").json == []
     assert len(shell("outbox", "list", "--status", "pending", "--sink", "shop", "--json").json) == 3
+
+
+def test_an_effect_that_a_later_one_has_overtaken_stays_dead_unless_it_is_meant(shell):
+    """Its payment's state of today was handed over already, and a redrive would tell the past after it."""
+    payment = refused_create(shell)
+    (dead,) = kill_everything_owed(shell)
+    service = shell.service()
+    with service.database.write() as unit:
+        later = outbox.get(
+            unit,
+            outbox.owe(
+                unit,
+                payment_id=payment["id"],
+                account=payment["account"],
+                effect="payment.paid",
+                sink="shop",
+                occurrence=0,
+                cause=payment["id"],
+                payload="{}",
+                now=service.clock(),
+            )
+            or "",
+        )
+        unit.execute(
+            update(OutboxMessageTable.__table__)
+            .where(OutboxMessageTable.__table__.c.id == later.id)
+            .values(status=OutboxStatus.DELIVERED)
+        )
+    service.close()
+
+    assert "payment.failed is older" in shell("outbox", "redrive", dead, *WHO, code=Exit.FAILED).err
+    some = shell("outbox", "redrive", "--sink", "shop", "--all-dead", *WHO)
+    assert ("0 redriven" in some.err, "stays dead" in some.err) == (True, True)
+    assert shell("outbox", "redrive", dead, "--overtaken", *WHO, "--json").json[0]["status"] == "pending"
 
 
 def test_the_outbox_table_shows_what_waits(shell):

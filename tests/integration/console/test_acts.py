@@ -14,7 +14,7 @@ from storage.ids import new_id
 from storage.tables import Payment, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
 from tests.fakes import keeping
-from tests.integration.api.test_queues import dead, reject
+from tests.integration.api.test_queues import dead, overtaken, reject
 
 REASON = {"reason": "the customer called"}
 
@@ -139,6 +139,24 @@ def test_a_dead_effect_is_due_again(console):
     again = operator.post(f"/console/outbox/{effect}/redrive", REASON)
     assert again.status_code == 404
     assert "No dead outbox message" in again.text
+
+
+def test_an_effect_that_a_later_one_has_overtaken_is_due_again_only_when_that_is_meant(console):
+    """On its own page, and among those that are chosen in the table."""
+    effect, other, operator = overtaken(console), overtaken(console), console.client("operator")
+    meant = {**REASON, "overtaken": "1"}
+
+    refused = operator.post(f"/console/outbox/{effect}/redrive", REASON)
+    assert refused.status_code == 409
+    assert "ayment.paid is older than payment.refunded" in refused.text
+    assert 'name="overtaken"' in operator.get(f"/console/tables/outbox/detail?pk={effect}").text
+    assert operator.post(f"/console/outbox/{effect}/redrive", meant).status_code == 303
+
+    many = {"all": "1", "sink": "shop"}
+    assert "ayment.paid is older" in operator.post("/console/tables/outbox/redrive", {**REASON, **many}).text
+    assert read(console, lambda unit: outbox.get(unit, other)).status == OutboxStatus.DEAD
+    operator.post("/console/tables/outbox/redrive", {**meant, **many})
+    assert {read(console, lambda unit, one=one: outbox.get(unit, one)).status for one in (effect, other)} == {"pending"}
 
 
 def test_a_delivery_that_is_still_not_authentic_stays_in_quarantine(console):
