@@ -180,6 +180,7 @@ def test_a_storm_ends(endpoint):
         duplicate=0.2,
         delay=0.2,
         reorder=0.2,
+        reorder_hold_seconds=20_000,  # 5 of ours: a machine that is busy takes longer than 15 ms to the next event
         corrupt_signature=0.2,
         forge=0.2,
         stale_timestamp=0.2,

@@ -2,6 +2,7 @@
 
 import json
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from starlette.testclient import TestClient
 from providers.signing import hmac_sha256
 from receipted.app import create_app
 from receipted.cli.exits import Exit
+from storage import inbox
 
 GOOD = {"stable": "whsec_sandbox_signing_0001", "alternative": "ap_webhook_secret_sandbox_0001"}
 WRONG = "another-key-of-enough-bytes"
@@ -23,12 +25,12 @@ def signed(account, body):
     return {"x-stablegenius-timestamp": stamp, "x-stablegenius-signature": f"sha256={digest}"}
 
 
-def refuse_one(shell, account, number=1):
+def refuse_one(shell, account, number=1, **headers):
     """Deliver something authentic to a service that has the wrong key."""
     body = json.dumps({"id": f"evt_{number}", "type": "payment_intent.confirmed"}).encode()
     service = shell.service()
     with TestClient(create_app(service, with_work=False), "https://receipted.test") as client:
-        answer = client.post(f"/webhooks/{account}", content=body, headers=signed(account, body))
+        answer = client.post(f"/webhooks/{account}", content=body, headers=signed(account, body) | headers)
     assert answer.status_code == 401
     service.close()
 
@@ -86,3 +88,20 @@ def test_the_quarantine_is_of_one_account(shell):
     assert "0 redeemed" in shell("rejected", "redeem", "banked").out
     assert "signature_wrong" in shell("rejected", "list", "stable").out
     shell("rejected", "redeem", "nobody", code=Exit.NOT_FOUND)
+
+
+@pytest.mark.parametrize("account", ["stable", "alternative"])
+def test_what_was_kept_as_a_digest_is_redeemed_as_that_digest(shell, account):
+    """A digest of a digest would be that of no header that ever came."""
+    change_key(shell, account, to_wrong=True)
+    refuse_one(shell, account, cookie="session=1")
+    change_key(shell, account, to_wrong=False)
+    (redeemed,) = shell("rejected", "redeem", account, "--by", "Ada L.", "--json").json["redeemed"]
+    service = shell.service()
+    with service.database.read() as unit:
+        headers = dict(inbox.get(unit, redeemed).headers)
+    service.close()
+    assert headers["cookie"] == f"sha256={sha256(b'session=1').hexdigest()}"
+    if account == "alternative":
+        bearer = signed(account, b"")["authorization"].encode()
+        assert headers["authorization"] == f"sha256={sha256(bearer).hexdigest()}"
