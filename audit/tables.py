@@ -63,8 +63,8 @@ def chained_actions(unit: Unit, opened: Seals, actions: Actions) -> Iterator[Pro
         before, number = done.seal or "", done.number or number
 
 
-def sealed_rows(unit: Unit, opened: Seals) -> Iterator[Problem]:
-    """Deliveries in quarantine, and earlier audits: each has a seal of its own and nothing else."""
+def sealed_rows(unit: Unit, opened: Seals, payments: int) -> Iterator[Problem]:
+    """Deliveries in quarantine, and earlier audits, which counted no more payments than there are."""
     changed = "what is kept of it has changed"
     for rejected in _rows(unit, _REJECTED):
         if isinstance(rejected, tuple):
@@ -76,7 +76,10 @@ def sealed_rows(unit: Unit, opened: Seals) -> Iterator[Problem]:
     for run in _rows(unit, _AUDITS):
         if isinstance(run, tuple):
             yield "audit_run", *run
-        elif not opened.has_none(run.seal, run.ended_at):
+            continue
+        if run.payments > payments:
+            yield "audit_run", run.id, f"it counted {run.payments} payments, and {payments} are kept"
+        if not opened.has_none(run.seal, run.ended_at):
             problem = opened.problem(seals.audit_run(run), run.seal, run.ended_at, changed)
             if problem is not None:
                 yield "audit_run", run.id, problem

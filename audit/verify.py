@@ -137,7 +137,7 @@ class Audit:
                 self._check_other_messages(unit, messages)
             for owed in self._pages(unit, _OUTBOX, only="payment_id IS NULL"):
                 self._check_outbox(unit, owed, {})
-            self._add(tables.sealed_rows(unit, self._seals))
+            self._add(tables.sealed_rows(unit, self._seals, self._report.payments))
             self._add(tables.disagreements(unit, self._retained))
             self._add(("retention_run", *found) for found in self._retained.problems(self._seals))
             return self._finished(unit)

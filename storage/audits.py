@@ -191,7 +191,7 @@ def effects_without_event(unit: Unit) -> list[str]:
 def feed_numbers(unit: Unit) -> tuple[int, int, int, int]:
     """How many events have a number, the smallest and the greatest, and what the feed says was the last one."""
     ((count, least, most),) = _texts(unit, "SELECT count(number), min(number), max(number) FROM event")
-    ((told,),) = _texts(unit, "SELECT max(last_number) FROM event_feed")
+    ((told,),) = _texts(unit, "SELECT max(last_number) FROM event_feed WHERE name = 'effects'")
     return int(count), _number(least), _number(most), _number(told)
 
 

@@ -145,6 +145,7 @@ def settings_data(
             "unverified_per_minute": 100_000,
             "quarantine_per_account": 100_000,
             "token_keys": [{"id": "demo", "secret": "plain:a-token-key-of-the-demonstration"}],
+            "audit_keys": [{"id": "demo", "secret": "plain:an-audit-key-of-the-demonstration"}],
         },
         "log": {"level": "error"},
         "poller": {

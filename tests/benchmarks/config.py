@@ -21,6 +21,7 @@ def settings(url: str, **sections: Any) -> Settings:
             "public_url": "https://pay.shop.example",
             "development": True,
             "token_keys": [{"id": "t1", "secret": "plain:token-key-for-benchmarks-000001"}],
+            "audit_keys": [{"id": "a1", "secret": "plain:audit-key-for-benchmarks-000001"}],
         },
         "sinks": [{"name": "shop", "kind": "python", "handler": f"{__name__}:take"}],
         "accounts": {

@@ -38,6 +38,10 @@ development = true
 id = "test"
 secret = "plain:a-token-key-of-enough-bytes"
 
+[[service.audit_keys]]
+id = "test"
+secret = "plain:an-audit-key-of-enough-bytes"
+
 [worker]
 tick_seconds = 0.05
 
