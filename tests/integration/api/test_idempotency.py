@@ -8,9 +8,23 @@ import pytest
 
 from api import idempotent
 from api.catalogue import operations
+from api.errors import KeyInUse, TooManyRequests
 from api.keys import Environment
+from api.refusals import as_refusal
+from providers.errors import ProviderError, UnsupportedByProvider
+from receipted.errors import (
+    AnswerUnclear,
+    CancelNotSent,
+    CancelUnanswered,
+    CreateUnanswered,
+    InvalidCommand,
+    NotNamedYet,
+    ReferenceConflict,
+    StillApplying,
+)
+from statemachine.errors import ServiceError
 from storage import idempotency, inbox
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, StorageUnavailable
 from storage.idempotency import Answered
 from tests.integration.api.rig import create, error, in_parallel, wish
 
@@ -187,6 +201,42 @@ def test_every_other_change_may_have_a_key(api):
 
     assert first.content == again.content
     assert again.headers["idempotent-replayed"] == "true"
+
+
+REFUSED_FOR_EVER = {
+    "another payment's reference": ReferenceConflict(),
+    "the provider's refusal": ProviderError("no", type="invalid_request_error", http_status=422),
+    "no such call": UnsupportedByProvider(),
+    "no such state": InvalidCommand(),
+}
+NOT_FINAL = {
+    "an outcome that is not known": CreateUnanswered(),
+    "an answer that says nothing": AnswerUnclear(),
+    "a cancel that nobody knows of": CancelUnanswered(),
+    "nothing was sent yet": CancelNotSent(),
+    "not named yet": NotNamedYet(),
+    "not applied yet": StillApplying(),
+    "in use here": KeyInUse(),
+    "in use at the provider": ProviderError("in use", type="conflict_error", http_status=409),
+    "in doubt at the provider": ProviderError("no", type="invalid_request_error", http_status=422, is_ambiguous=True),
+    "no answer": ProviderError("no answer", is_ambiguous=True),
+    "broken": ProviderError("broken", type="api_error", http_status=500),
+    "too early": ProviderError("early", type="invalid_request_error", http_status=425, may_retry=True),
+    "too fast here": TooManyRequests(),
+    "too fast at the provider": ProviderError("slow down", type="rate_limit_error", http_status=429),
+    "storage": StorageUnavailable(),
+    "a bug": ServiceError(),
+}
+
+
+@pytest.mark.parametrize("error", REFUSED_FOR_EVER.values(), ids=REFUSED_FOR_EVER)
+def test_what_nothing_can_change_is_kept(error):
+    assert idempotent.is_final(as_refusal(error))
+
+
+@pytest.mark.parametrize("error", NOT_FINAL.values(), ids=NOT_FINAL)
+def test_what_a_repeat_may_not_meet_is_not_kept(error):
+    assert not idempotent.is_final(as_refusal(error))
 
 
 def test_whoever_was_overtaken_keeps_nothing(api):
