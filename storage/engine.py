@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from pydantic import BaseModel
-from sqlalchemy import Connection, CursorResult, Executable, RowMapping, Select
+from sqlalchemy import Connection, CursorResult, Executable, RowMapping, Select, event
 from sqlalchemy import Row as Selected
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -416,7 +416,8 @@ class Database:
         return self.engine.connect()
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every pooled connection, and those that are in use when they come back."""
+        event.listen(self.engine, "checkin", lambda _connection, record: record.invalidate())
         self.engine.dispose()
 
 

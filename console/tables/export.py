@@ -1,26 +1,22 @@
 """A table as CSV: streamed page by page, each in a short snapshot of its own, and bounded."""
 
-import csv
-import io
-import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette_admin.export import ExportConfig
-from starlette_admin.export.helpers import escape_formula
 
 from console.errors import ExportBrokenOff
 from console.person import Person
 from console.tables.asked import Asked, read
 from console.tables.view import Table
+from service import csv_text
 from service.permissions import COLUMNS, Permission
 from storage import console_sessions
 from storage.columns import table_of
 from storage.engine import Unit
-from storage.sifting import Line, Place, Sifted
+from storage.sifting import Place, Sifted
 
 #: Rows of one export; whoever needs more asks for a range of time after the other, or uses `receipted audit export`.
 LIMITS: Final = ExportConfig(max_rows=100_000)
@@ -38,14 +34,12 @@ def exported(table: Table, request: Request) -> StreamingResponse:
         names.append("size_bytes")
     name = f"receipted-{table.key}-{table.parts.clock():%Y%m%dT%H%M%SZ}.csv"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(
-        _written(table, asked, names, person), media_type="text/csv; charset=utf-8", headers=headers
-    )
+    return StreamingResponse(_written(table, asked, names, person), media_type=csv_text.MEDIA_TYPE, headers=headers)
 
 
 async def _written(table: Table, asked: Asked, names: Sequence[str], person: Person) -> AsyncIterator[bytes]:
     """Yield the rows; raises ExportBrokenOff instead of ending too early."""
-    yield _csv([names])
+    yield csv_text.encoded([names])
     left, after = LIMITS.max_rows or 0, asked.after
     parts, session = table.parts, person.session_id
     while left > 0:
@@ -59,23 +53,7 @@ async def _written(table: Table, asked: Asked, names: Sequence[str], person: Per
         if found is None or parts.stopping.is_set():
             raise ExportBrokenOff
         if found.lines:
-            yield _csv([[_cell(line, name) for name in names] for line in found.lines])
+            yield csv_text.encoded([line[name] for name in names] for line in found.lines)
         left, after = left - len(found.lines), found.after
         if after is None:
             return
-
-
-def _cell(line: Line, name: str) -> Any:
-    value = line[name]
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # What a spreadsheet would take for a formula, in the texts that others have sent.
-    return escape_formula(value) if isinstance(value, str) else value
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")

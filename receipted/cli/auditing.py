@@ -85,7 +85,7 @@ def export(
                 output.as_json([json_module.loads(line) for line in lines])
             else:
                 for line in lines:
-                    output.say(line)
+                    output.machine(f"{line}\n".encode())
 
 
 def _lines(service: Service, payment_id: str | None) -> Generator[str]:

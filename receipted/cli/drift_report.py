@@ -1,7 +1,5 @@
 """What a reconciliation found, as text, JSON and CSV. Nothing here decides anything."""
 
-import csv
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -9,6 +7,7 @@ from typing import Any, Final
 
 from receipted.cli import output
 from receipted.cli.moments import lasting
+from service import csv_text
 from storage.tables_asking import Reconciliation
 from storage.types import ReconciliationStatus
 
@@ -64,16 +63,12 @@ def progress_of(row: Reconciliation) -> str:
 
 
 def _as_csv(row: Reconciliation) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for entry in row.drift:
-        writer.writerow(_cell(entry.get(column)) for column in COLUMNS)
-    sys.stdout.flush()
+    entries = ([_cell(entry.get(column)) for column in COLUMNS] for entry in row.drift)
+    output.machine(csv_text.encoded([COLUMNS, *entries]))
 
 
-def _cell(value: Any) -> str:
-    text = " ".join(value) if isinstance(value, list) else output.shown(value)
-    return f"'{text}" if text.startswith(output.FORMULA) else text
+def _cell(value: Any) -> Any:
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def _as_text(row: Reconciliation) -> None:

@@ -1,5 +1,6 @@
 """Exit codes that mean something, and the one place where a failure becomes one line and a code."""
 
+import os
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -74,13 +75,14 @@ class ReceiptedGroup(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run one command and leave the process with its code."""
+        output.show_everything()
         given = list(sys.argv[1:] if args is None else args)
         options["standalone_mode"] = False
         sys.exit(self._run(given, rest, options, as_json="--json" in given))
 
     def _run(self, args: list[str], rest: tuple[Any, ...], options: dict[str, Any], *, as_json: bool) -> int:
         try:
-            code = super().main(args, *rest, **options)
+            code = super().main(list(map(_typed, args)), *rest, **options)
             return code if isinstance(code, int) else Exit.DONE
         except ServiceError as error:
             output.failure(error, as_json=as_json)
@@ -94,6 +96,19 @@ class ReceiptedGroup(TyperGroup):
             log.exception("service.failed")
             output.failure(ServiceError("an unexpected error; the log on stderr tells it"), as_json=as_json)
             return Exit.BUG
+
+
+def _typed(word: str) -> str:
+    """The word in UTF-8, which terminals send, also where Python reads it by another locale.
+
+    Raises InvalidInput for bytes that are no text in either.
+    """
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        if word.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in word):
+            return word
+        raise InvalidInput("a word of the command is no text in UTF-8", code="usage") from None
 
 
 def _usage(error: typer.TyperException, *, as_json: bool) -> int:

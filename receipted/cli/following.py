@@ -82,7 +82,8 @@ def _follow(
         if not wanted(event):
             continue
         if as_json:
-            output.say(json_module.dumps(_data(event, with_bodies=with_bodies), default=output.plain))
+            line = json_module.dumps(_data(event, with_bodies=with_bodies), default=output.plain)
+            output.machine(f"{line}\n".encode())
         else:
             output.say(_line(event))
             if with_bodies and event.what in ("received", "rejected"):

@@ -42,19 +42,21 @@ def list_(
     search: lists.Search = None,
     since: lists.Since = None,
     before: lists.Before = None,
-    newest: lists.Newest = False,
+    oldest: lists.Oldest = False,
     limit: Limit = 50,
     after: After = None,
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List inbox messages in order of arrival, without their bodies."""
+    """List inbox messages, the newest first, without their bodies."""
     with opened(context) as service:
         given = {"account": account, "status": status, "source": source, "decision": decision}
         about = lists.payment_of(service, payment)
         ids = lists.named(service, searching.message_ids, search)
         what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
-        found = lists.find(service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=newest)
+        found = lists.find(
+            service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=not oldest
+        )
         if not found:
             known_account(service, account)
     if lists.told([timeline.message_data(message) for message in found], limit, as_json=json, as_csv=csv):

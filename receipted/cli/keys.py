@@ -65,11 +65,11 @@ def add(
 
 @app.command("list", epilog=example("receipted keys list"))
 def list_(context: typer.Context, json: AsJson = False) -> None:
-    """List every key, without what opens anything."""
+    """List every key, the newest first, without what opens anything."""
     with opened(context) as service:
         now = service.clock()
         with service.database.read() as unit:
-            found = api_keys.find(unit)
+            found = api_keys.find(unit)[::-1]
     if json:
         output.as_json([_data(key) for key in found])
         return

@@ -23,7 +23,6 @@ from storage.tables_asking import Reconciliation
 
 Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction, Reconciliation)
 
-Newest = Annotated[bool, typer.Option("--newest", help="The newest first.")]
 Oldest = Annotated[bool, typer.Option("--oldest", help="The oldest first.")]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="WHEN", help="From when on: 2d, 2026-11-01.", show_default=False)

@@ -47,19 +47,19 @@ def list_(
     search: lists.Search = None,
     since: lists.Since = None,
     before: lists.Before = None,
-    newest: lists.Newest = False,
+    oldest: lists.Oldest = False,
     limit: Limit = 50,
     after: After = None,
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List what is owed, oldest first, without the payloads."""
+    """List what is owed, the newest first, without the payloads."""
     with opened(context) as service:
         given = {"status": status, "sink": sink, "account": account, "effect": effect}
         about = lists.payment_of(service, payment)
         ids = lists.named(service, searching.owed_ids, search)
         what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
-        found = lists.find(service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=newest)
+        found = lists.find(service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=not oldest)
         if not found:
             _known_sink(service, sink)
             known_account(service, account)

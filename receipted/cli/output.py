@@ -1,6 +1,6 @@
 """What commands print: tables for people, JSON for machines, and failures. Nothing here decides anything."""
 
-import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from receipted.errors import ConfigurationError
+from service import csv_text
 from statemachine.errors import InvalidAmount, ServiceError
 from statemachine.money import from_minor
 from storage import telling
@@ -30,9 +31,6 @@ _WRAPPED: Final = 28
 
 _GAP: Final = 2  #: columns between two values
 
-#: A spreadsheet would reckon with a text that begins so; the provider may have sent it.
-FORMULA: Final = ("=", "+", "-", "@")
-
 #: Titles of the columns whose values are copied in one piece.
 _WHOLE: Final = frozenset({"ID", "Hash"})
 
@@ -40,6 +38,13 @@ _WHOLE: Final = frozenset({"ID", "Hash"})
 _MONEY: Final = frozenset({"Amount", "Today", "Yesterday"})
 
 shown, short = telling.shown, telling.short
+
+
+def show_everything() -> None:
+    """Let both streams write what their encoding lacks as escapes; nothing that is shown may end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(line: str) -> None:
@@ -54,28 +59,28 @@ def note(line: str) -> None:
     sys.stderr.flush()
 
 
+def machine(content: bytes) -> None:
+    """The answer for programs, on stdout, in UTF-8 whatever the terminal's encoding is."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # something that takes text alone stands in its place
+        sys.stdout.write(content.decode())
+    else:
+        sys.stdout.flush()
+        buffer.write(content)
+    sys.stdout.flush()
+
+
 def as_json(data: Any) -> None:
     """The answer as JSON, and nothing else, on stdout; instants are ISO 8601 with Z."""
-    say(json.dumps(data, default=plain, indent=2))
+    machine(f"{json.dumps(data, default=plain, indent=2)}\n".encode())
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows as CSV, and nothing else, on stdout: their names first, then what --json has, with lists as JSON.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it. Of no rows there is no line.
+    UTF-8 whatever the terminal has. Of no rows there is no line.
     """
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
-    sys.stdout.flush()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value, default=plain, ensure_ascii=False)
-    text = shown(plain(value) if isinstance(value, datetime) else value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA) else text
+    machine(csv_text.encoded([[*rows[0]], *(row.values() for row in rows)] if rows else []))
 
 
 def failure(error: ServiceError, *, as_json: bool) -> None:
@@ -89,7 +94,7 @@ def failure(error: ServiceError, *, as_json: bool) -> None:
         data["faults"] = [
             {"setting": fault.setting, "problem": fault.problem, "remedy": fault.remedy} for fault in error.faults
         ]
-    say(json.dumps(data, indent=2))
+    machine(f"{json.dumps(data, indent=2)}\n".encode())
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -58,13 +58,13 @@ def list_(
     changed_before: Annotated[
         str | None, typer.Option("--changed-before", metavar="WHEN", help="Changed before when: 2d, 2026-11-01.")
     ] = None,
-    newest: lists.Newest = False,
+    oldest: lists.Oldest = False,
     limit: Limit = 50,
     after: After = None,
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List payments, oldest first. An ID in the table is the end of the whole one, and does for it."""
+    """List payments, the newest first. An ID in the table is the end of the whole one, and does for it."""
     equal = {
         "account": account,
         "phase": phase,
@@ -91,7 +91,7 @@ def list_(
             _given({"created_at": created[1], "changed_at": changed[1], "amount_minor": _beyond(amounts[1])}),
             {} if review is None else {"review": review},
         )
-        found = _listed(service, what, after, limit, is_newest=newest)
+        found = _listed(service, what, after, limit, is_newest=not oldest)
         if not found:
             known_account(service, account)
     if lists.told([timeline.payment_data(payment) for payment in found], limit, as_json=json, as_csv=csv):

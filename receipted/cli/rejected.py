@@ -35,18 +35,18 @@ def list_(
     reason: Annotated[str | None, typer.Option("--reason", help="Only these, such as signature_wrong.")] = None,
     since: lists.Since = None,
     before: lists.Before = None,
-    newest: lists.Newest = False,
+    oldest: lists.Oldest = False,
     limit: Limit = 50,
     after: After = None,
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List rejected deliveries, oldest first, without their bodies."""
+    """List rejected deliveries, the newest first, without their bodies."""
     with opened(context) as service:
         known_account(service, account)
         what = lists.wanted({"account": account, "reason": reason}, lists.moments(service, since, before))
         found = lists.find(
-            service, RejectedDelivery, sifting.REJECTED, what, after=after, limit=limit, is_newest=newest
+            service, RejectedDelivery, sifting.REJECTED, what, after=after, limit=limit, is_newest=not oldest
         )
     if lists.told([_data(rejected) for rejected in found], limit, as_json=json, as_csv=csv):
         return

@@ -1,5 +1,8 @@
 """Commit is all or nothing: a crash between any two writes keeps none of them."""
 
+import sqlite3
+
+import psycopg
 import pytest
 
 from storage import batches, history, inbox, outbox, payments
@@ -77,3 +80,15 @@ def test_a_reader_sees_one_instant(database, again):
         assert inbox.find(unit) == []
     with database.read() as unit:
         assert len(inbox.find(unit)) == 1
+
+
+def test_a_connection_that_was_in_use_at_the_close_is_closed_when_it_comes_back(again):
+    """A thread may still read when its process stops; nothing is left for the garbage collector."""
+    with again.read() as unit:
+        unit.rows("SELECT 1")
+        driver = unit._connection.connection.driver_connection
+        again.close()
+        unit.rows("SELECT 1")
+
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError)):
+        driver.execute("SELECT 1")
