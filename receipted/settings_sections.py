@@ -84,7 +84,9 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least severe level that is logged: debug, info, warning or error"
     )
-    format: Literal["json", "console"] = Field("json", description="lines for machines (json) or for people (console)")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="lines for machines (json), for people (console), or by whether stderr is a terminal (auto)"
+    )
     sample_above: int = Field(
         50, ge=1, description="how many lines of ordinary work a second are all written, of each event"
     )

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from receipted.cli import output, timeline
-from receipted.cli.context import AccountName, AsJson, By, Reason, command, example, opened, subcommands
-from receipted.cli.exits import Exit, InvalidInput
+from receipted.cli.context import AccountName, AsJson, By, Reason, command, opened, subcommands
+from receipted.cli.exits import Exit, InvalidInput, example
 from receipted.cli.extra import fields_of
 from receipted.cli.lookup import find_id
 from receipted.cli.payments import Id, summary

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from receipted.cli import lists, output
-from receipted.cli.context import After, AsJson, Limit, example, known_account, opened, subcommands
+from receipted.cli.context import After, AsJson, Limit, known_account, opened, subcommands
+from receipted.cli.exits import example
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import lasting
 from storage import audits, searching, sifting

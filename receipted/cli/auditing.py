@@ -13,8 +13,8 @@ import typer
 from audit.export import export as exported
 from audit.verify import Report
 from receipted.cli import output
-from receipted.cli.context import AsJson, example, opened, subcommands
-from receipted.cli.exits import Exit
+from receipted.cli.context import AsJson, opened, subcommands
+from receipted.cli.exits import Exit, example
 from receipted.cli.lookup import find_id
 from receipted.cli.progress import bar
 from receipted.wiring import Service

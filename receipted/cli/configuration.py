@@ -5,7 +5,8 @@ import typer
 from receipted import settings
 from receipted.catalogue import PROVIDERS
 from receipted.cli import output
-from receipted.cli.context import AsJson, configured, example, subcommands
+from receipted.cli.context import AsJson, configured, subcommands
+from receipted.cli.exits import example
 from receipted.settings_accounts import AccountSettings
 from receipted.settings_fulfilment import masked_url
 from receipted.settings_sections import Settings

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import typer
 
@@ -36,11 +36,6 @@ ID_HELP: Final = "The id, or at least 8 characters of its beginning or end."
 _QUIET: Final = ("warning", "error")
 
 
-def example(*lines: str) -> str:
-    """The end of a command's help: what to type."""
-    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
-
-
 def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
     """The settings of this run, with logs on stderr and every secret registered for redaction.
 
@@ -52,11 +47,18 @@ def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
     level = found.log.level
     logs.configure(
         level if is_process or level in _QUIET else "warning",
-        found.log.format,
+        _log_format(found.log.format),
         sample_above=found.log.sample_above,
         sample_every=found.log.sample_every,
     )
     return found
+
+
+def _log_format(wanted: Literal["auto", "json", "console"]) -> logs.Format:
+    """The wanted format; for auto, lines for people where stderr is a terminal."""
+    if wanted != "auto":
+        return wanted
+    return "console" if sys.stderr.isatty() else "json"
 
 
 @contextmanager

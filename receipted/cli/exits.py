@@ -1,22 +1,22 @@
-"""Exit codes that mean something, and the one place where a failure becomes one line and a code."""
+"""Exit codes that mean something, and the one place where a failure becomes one line and a code.
 
+`receipted --help` imports this and little more: what takes long to import is imported where it is used.
+"""
+
+import io
 import os
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-import structlog
 import typer
+from typer._click.exceptions import NoArgsIsHelpError
 from typer.core import TyperGroup
 
-from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.cli import output
 from receipted.errors import ConfigurationError, UnknownAccountName
 from statemachine.errors import ServiceError
 from storage.errors import NotFound, SchemaOutdated
-
-log = structlog.get_logger()
 
 
 class Exit(IntEnum):
@@ -45,6 +45,11 @@ Exit codes:
   130  interrupted before the command was done"""
 
 
+def example(*lines: str) -> str:
+    """The end of a command's help: what to type."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
 class InvalidInput(ServiceError):
     """What was typed makes no sense here."""
 
@@ -55,6 +60,8 @@ class InvalidInput(ServiceError):
 
 def exit_code(error: ServiceError) -> Exit:
     """What a named failure ends the process with."""
+    from providers.errors import ProviderError, UnsupportedByProvider  # noqa: PLC0415 - see the module
+
     if isinstance(error, SchemaOutdated):
         return Exit.SCHEMA
     if isinstance(error, NotFound | UnknownAccountName):
@@ -75,7 +82,7 @@ class ReceiptedGroup(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run one command and leave the process with its code."""
-        output.show_everything()
+        _show_everything()
         given = list(sys.argv[1:] if args is None else args)
         options["standalone_mode"] = False
         sys.exit(self._run(given, rest, options, as_json="--json" in given))
@@ -84,18 +91,23 @@ class ReceiptedGroup(TyperGroup):
         try:
             code = super().main(list(map(_typed, args)), *rest, **options)
             return code if isinstance(code, int) else Exit.DONE
+        except NoArgsIsHelpError as alone:
+            sys.stderr.write(f"{alone.format_message()}\n")  # wrong usage, answered with what there is
+            return Exit.USAGE
         except ServiceError as error:
-            output.failure(error, as_json=as_json)
-            return exit_code(error)
+            return _failed(error, exit_code(error), as_json=as_json)
         except typer.TyperException as error:
             return _usage(error, as_json=as_json)
         except (typer.Abort, KeyboardInterrupt):
-            output.note("interrupted")
+            sys.stderr.write("interrupted\n")
             return Exit.INTERRUPTED
         except Exception:
+            import structlog  # noqa: PLC0415 - see the module
+
+            log = structlog.get_logger()
             log.exception("service.failed")
-            output.failure(ServiceError("an unexpected error; the log on stderr tells it"), as_json=as_json)
-            return Exit.BUG
+            unexpected = ServiceError("an unexpected error; the log on stderr tells it")
+            return _failed(unexpected, Exit.BUG, as_json=as_json)
 
 
 def _typed(word: str) -> str:
@@ -113,13 +125,21 @@ def _typed(word: str) -> str:
 
 def _usage(error: typer.TyperException, *, as_json: bool) -> int:
     """Wrong usage as the parser words it; it also says which --help to read."""
-    message = error.format_message()
     context = getattr(error, "ctx", None)
-    if context is not None and not message:
-        output.note(context.get_help())
-    elif context is not None and not as_json:
-        output.note(context.get_usage())
-        output.note(f"Try '{context.command_path} --help' for an example.")
-    if message:
-        output.failure(InvalidInput(message, code="usage"), as_json=as_json)
-    return Exit.USAGE
+    if context is not None and not as_json:
+        sys.stderr.write(f"{context.get_usage()}\nTry '{context.command_path} --help' for an example.\n")
+    return _failed(InvalidInput(error.format_message(), code="usage"), Exit.USAGE, as_json=as_json)
+
+
+def _failed(error: ServiceError, code: Exit, *, as_json: bool) -> Exit:
+    from receipted.cli import output  # noqa: PLC0415 - see the module
+
+    output.failure(error, as_json=as_json)
+    return code
+
+
+def _show_everything() -> None:
+    """Let both streams write what their encoding lacks as escapes; nothing that is shown may end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

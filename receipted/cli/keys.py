@@ -7,8 +7,8 @@ import typer
 
 from api.keys import Environment, made, rotated
 from receipted.cli import output
-from receipted.cli.context import AsJson, By, example, opened, subcommands
-from receipted.cli.exits import InvalidInput
+from receipted.cli.context import AsJson, By, opened, subcommands
+from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import span_of
 from service.permissions import KeyScope

@@ -14,12 +14,11 @@ from receipted.cli.context import (
     Limit,
     Reason,
     command,
-    example,
     known_account,
     opened,
     subcommands,
 )
-from receipted.cli.exits import InvalidInput
+from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lookup import find_id
 from receipted.cli.progress import tracked
 from receipted.commands import Commands

@@ -1,6 +1,5 @@
 """What commands print: tables for people, JSON for machines, and failures. Nothing here decides anything."""
 
-import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,13 +37,6 @@ _WHOLE: Final = frozenset({"ID", "Hash"})
 _MONEY: Final = frozenset({"Amount", "Today", "Yesterday"})
 
 shown, short = telling.shown, telling.short
-
-
-def show_everything() -> None:
-    """Let both streams write what their encoding lacks as escapes; nothing that is shown may end a command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def say(line: str) -> None:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from receipted.cli import lists, output, timeline
-from receipted.cli.context import ID_HELP, After, AsJson, Limit, example, known_account, opened, subcommands
-from receipted.cli.exits import InvalidInput
+from receipted.cli.context import ID_HELP, After, AsJson, Limit, known_account, opened, subcommands
+from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lookup import find_id
 from receipted.wiring import Service
 from statemachine.money import currency_code, to_minor

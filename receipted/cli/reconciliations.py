@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from receipted.cli import drift_report, lists, output
-from receipted.cli.context import ID_HELP, After, AsJson, Limit, example, known_account, opened, subcommands
+from receipted.cli.context import ID_HELP, After, AsJson, Limit, known_account, opened, subcommands
 from receipted.cli.drift_report import Format
+from receipted.cli.exits import example
 from receipted.cli.lookup import find_id
 from receipted.cli.reconcile import AsFormat
 from storage import reconciliations, sifting

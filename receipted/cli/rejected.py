@@ -11,11 +11,11 @@ from receipted.cli.context import (
     After,
     AsJson,
     Limit,
-    example,
     known_account,
     opened,
     subcommands,
 )
+from receipted.cli.exits import example
 from receipted.cli.lookup import find_id
 from receipted.redeeming import redeem_all
 from receipted.wiring import Service

@@ -10,8 +10,8 @@ from console.errors import InvalidForm, UnusablePassword
 from console.passwords import check, hashed
 from console.person import name_of, new_person
 from receipted.cli import output
-from receipted.cli.context import AsJson, By, Reason, example, opened, subcommands
-from receipted.cli.exits import InvalidInput
+from receipted.cli.context import AsJson, By, Reason, opened, subcommands
+from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lookup import find_id
 from receipted.wiring import Service
 from service.permissions import Role

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from receipted.demo.plan import CLICK
 from receipted.demo.run import Demonstration
@@ -28,19 +30,21 @@ async def keep_running(run: Demonstration, console: Console) -> None:
     console.print(f"What the shop fulfilled      {run.outside.shop_url}/orders")
     console.print(f"Another terminal             receipted --config {run.shown_settings_file} payments list")
     console.print("Pay, decline or let expire; simulated payers see to the rest. Ctrl-C ends it.\n")
+    announced: set[str] = set()
     with until_signalled() as stop, Live(console=console, refresh_per_second=4) as live:
         while not stop.is_set():
             waiting = [payment for payment in await run.payments() if (payment.reference or "").startswith(CLICK)]
             waiting.sort(key=lambda payment: payment.reference or "")
+            announce(console, waiting, announced)
             counts = table(await run.figures([]), "", is_final=False)
-            live.update(Group(counts, _table(run, waiting, await run.fulfilled())))
+            live.update(Group(counts, _table(waiting, await run.fulfilled())))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.5)
 
 
-def _table(run: Demonstration, payments: list[Payment], fulfilled: dict[str, int]) -> Table:
+def _table(payments: list[Payment], fulfilled: dict[str, int]) -> Table:
     made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for heading in ("order", "account", "amount", "state", "shop", "pay here"):
+    for heading in ("order", "account", "amount", "state", "shop"):
         made.add_column(heading, overflow="fold", justify="right" if heading == "amount" else "left")
     for payment in payments:
         amount = ""
@@ -53,10 +57,19 @@ def _table(run: Demonstration, payments: list[Payment], fulfilled: dict[str, int
             amount,
             f"[{_STYLES.get(payment.phase, 'red')}]{state}[/]" if _STYLES.get(payment.phase, "red") else state,
             "fulfilled" if fulfilled.get(payment.id) else "",
-            "" if payment.phase not in ("open", "processing") else _page(run, payment),
         )
     return made
 
 
-def _page(run: Demonstration, payment: Payment) -> str:
-    return payment.facts.get("payment_link") or payment.facts.get("url") or f"{run.outside.sandbox_url}/checkout"
+def announce(console: Console, payments: Iterable[Payment], announced: set[str]) -> None:
+    """Print the checkout URL of each payment once, in one piece.
+
+    A line of its own is left to the terminal to wrap, which then copies and opens the URL as one; a cell of a table
+    would break it.
+    """
+    for payment in payments:
+        page = payment.facts.get("payment_link") or payment.facts.get("url")
+        if page and payment.id not in announced and payment.phase in ("open", "processing"):
+            announced.add(payment.id)
+            console.print(Text(f"{payment.reference}, pay here:", style="bold"))
+            console.print(Text(str(page)), soft_wrap=True)

@@ -8,7 +8,9 @@ from rich.console import Console
 
 from receipted.cli.exits import Exit
 from receipted.demo.heard import heard_table
+from receipted.demo.interactive import announce
 from receipted.demo.plan import PROVIDERS, sandbox_config
+from tests.builders import a_payment
 
 from .conftest import Shell
 
@@ -44,3 +46,22 @@ def test_the_table_shows_what_there_is():
     assert ["Stable", "Genius", "3", "1", "0"] in lines
     assert ["Banked,", "every", "webhook", "lost", "0", "0", "7"] in lines
     assert ["Payfield", "0", "0", "0"] in lines
+
+
+def test_a_page_to_pay_at_is_told_once_and_in_one_piece():
+    """However narrow the terminal is: it wraps the line by itself, and copies it as one."""
+    pages = [f"http://127.0.0.1:43210/checkout/alternative-payments/{'0123456789abcdef' * 6}{n}" for n in range(2)]
+    first = a_payment(reference="click-1", phase="open", facts={"url": pages[0]})
+    second = a_payment(reference="click-2", phase="processing", facts={"payment_link": pages[1]})
+    others = [a_payment(phase="paid", facts={"url": "http://paid"}), a_payment(phase="open", facts={})]
+    console, announced = Console(width=80, file=StringIO()), set()
+
+    for _ in range(3):
+        announce(console, [first, second, *others], announced)
+
+    assert console.file.getvalue().splitlines() == [
+        "click-1, pay here:",
+        pages[0],
+        "click-2, pay here:",
+        pages[1],
+    ]

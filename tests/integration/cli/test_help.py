@@ -1,12 +1,15 @@
 """What a person learns by asking for help."""
 
 import re
+import subprocess
+import sys
+from importlib.metadata import version
 
 import pytest
 import typer
 
 from receipted.cli.exits import EXIT_CODES, Exit
-from receipted.cli.main import app
+from receipted.cli.main import ENTRIES, app
 
 from .conftest import Shell
 
@@ -59,7 +62,71 @@ def test_help_lists_every_exit_code():
     assert EXIT_CODES.removeprefix("\b\n").splitlines()[3].strip() in Shell(None)("--help").out
 
 
-@pytest.mark.parametrize("group", ["payments", "inbox", "outbox", "audit", "rejected"])
-def test_a_group_alone_shows_its_help(group):
+GROUPS = [path for path in PATHS if path not in LEAVES]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_a_group_alone_shows_its_help_and_nothing_around_it(group):
     """A group without a command is wrong usage, answered with what there is."""
-    assert "Commands:" in Shell(None)(group, code=2).err
+    alone = Shell(None)(*group, code=2)
+
+    assert alone.err == Shell(None)(*group, "--help").out
+    assert alone.out == ""
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert Shell(None)("--version").out == f"receipted {version('receipted')}\n"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_the_help_says_of_a_command_is_what_the_command_says_of_itself(name):
+    """The list is shown without importing any of them."""
+    told = (typer.main.get_command(app).commands[name].help or "").split("\n\n")[0]
+
+    assert ENTRIES[name].summary == " ".join(told.split())
+
+
+#: What takes long to import, and what a help needs none of.
+HEAVY = {
+    "alembic",
+    "cryptography",
+    "httpx2",
+    "jinja2",
+    "msgspec",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "sqlmodel",
+    "starlette",
+}
+HEAVY |= {
+    "structlog",
+    "transitions",
+    "uvicorn",
+    "api",
+    "console",
+    "fulfilment",
+    "poller",
+    "providers",
+    "receiver",
+    "worker",
+}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["paymants"]])
+def test_a_help_imports_little(words):
+    """Counted in modules, which are the same on a slow machine."""
+    program = (
+        "import sys; sys.argv = ['receipted', *sys.argv[1:]]; from receipted.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.stdout.write('\\n' + ' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True, timeout=90
+    )
+    modules = done.stdout.rpartition("\n")[2].split()
+
+    if words != ["paymants"]:  # an error is told by what tells every other
+        assert HEAVY & {name.partition(".")[0] for name in modules} == set()
+        assert len(modules) < 320

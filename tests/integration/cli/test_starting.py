@@ -1,11 +1,18 @@
 """Starting: what `config check` passes does start, and what cannot start is one line, said by both."""
 
+import io
+import sys
+from ipaddress import ip_network
+from types import SimpleNamespace
+
 import pytest
 
+from receipted import settings
 from receipted.cli import processes
+from receipted.cli.context import configured
 from receipted.cli.exits import Exit
 
-from .conftest import Shell
+from .conftest import Shell, forget_logs
 from .settings import write_settings
 
 HANDLERS = {
@@ -124,3 +131,41 @@ def test_without_a_settings_file_that_is_said_first(tmp_path, monkeypatch):
         assert lines[1].startswith(f"- a settings file was not found: {tmp_path / 'receipted.toml'} does not exist")
         assert "--config PATH" in lines[1]
         assert len(lines) > 2
+
+
+class Terminal(io.StringIO):
+    """Standard error, as a terminal or as anything else."""
+
+    def __init__(self, *, is_one: bool) -> None:
+        super().__init__()
+        self._is_one = is_one
+
+    def isatty(self) -> bool:
+        return self._is_one
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_terminal", "is_json"),
+    [("", True, False), ("", False, True), ("json", True, True), ("console", False, False), ("auto", True, False)],
+)
+def test_a_process_logs_for_people_on_a_terminal_and_for_machines_elsewhere(
+    changed, monkeypatch, setting, is_terminal, is_json
+):
+    shell = changed("[worker]", f'[log]\nformat = "{setting}"\n[worker]' if setting else "[worker]")
+    errors = Terminal(is_one=is_terminal)
+    monkeypatch.setattr(sys, "stderr", errors)
+    context = SimpleNamespace(find_root=lambda: SimpleNamespace(params={"config": shell.config}))
+    try:
+        settings.warn(configured(context, is_process=True).model_copy(update={"service": huge(shell)}))
+    finally:
+        forget_logs()
+
+    lines = errors.getvalue().splitlines()
+    assert lines
+    assert all(line.startswith("{") for line in lines) is is_json
+
+
+def huge(shell):
+    """The service's settings with something to warn of."""
+    found = settings.load(shell.config, {}).service
+    return found.model_copy(update={"trusted_proxies": (ip_network("0.0.0.0/0"),)})
