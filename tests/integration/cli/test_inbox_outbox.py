@@ -106,14 +106,14 @@ def test_a_scrubbed_body_is_called_so_wherever_it_is_shown(shell):
     ],
 )
 def test_the_inbox_is_filtered(shell, args, count):
-    """Status, source and account each leave what they name, in order of arrival."""
+    """Status, source and account each leave what they name, the newest first."""
     refused_create(shell)
     webhook(shell)
 
     listed = shell("inbox", "list", *args, "--json").json
 
     assert len(listed) == count
-    assert [one["id"] for one in listed] == sorted(one["id"] for one in listed)
+    assert [one["id"] for one in listed] == sorted((one["id"] for one in listed), reverse=True)
 
 
 def test_replaying_applies_once_more_and_names_who(shell):

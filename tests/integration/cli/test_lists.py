@@ -42,11 +42,11 @@ def test_messages_of_a_rare_decision_are_found_among_many(shell, monkeypatch):
     monkeypatch.setattr(sifting, "WALK", 3)
     found = decided(shell, "conflict", *["advanced"] * 7, "conflict", "advanced", "stale")
 
-    assert ids(shell("inbox", "list", "--decision", "conflict", "--json")) == [found[0], found[8]]
-    assert ids(shell("inbox", "list", "--decision", "conflict", "--newest", "--json")) == [found[8], found[0]]
-    assert ids(shell("inbox", "list", "--decision", "conflict", "--limit", "1", "--json")) == [found[0]]
-    assert ids(shell("inbox", "list", "--decision", "conflict", "--after", found[0], "--json")) == [found[8]]
-    assert ids(shell("inbox", "list", "--decision", "stale", "--newest", "--json")) == [found[10]]
+    assert ids(shell("inbox", "list", "--decision", "conflict", "--json")) == [found[8], found[0]]
+    assert ids(shell("inbox", "list", "--decision", "conflict", "--oldest", "--json")) == [found[0], found[8]]
+    assert ids(shell("inbox", "list", "--decision", "conflict", "--limit", "1", "--json")) == [found[8]]
+    assert ids(shell("inbox", "list", "--decision", "conflict", "--after", found[8], "--json")) == [found[0]]
+    assert ids(shell("inbox", "list", "--decision", "stale", "--oldest", "--json")) == [found[10]]
     assert ids(shell("inbox", "list", "--decision", "noted", "--json")) == []
 
 
@@ -60,7 +60,7 @@ def test_messages_are_found_by_payment_key_and_time(shell):
     assert other not in about
     assert ids(shell("inbox", "list", "--search", "evt_1", "--json")) == [other]
     assert ids(shell("inbox", "list", "--search", "evt_2", "--json")) == []
-    assert ids(shell("inbox", "list", "--since", "1h", "--json")) == [*about, other]
+    assert ids(shell("inbox", "list", "--since", "1h", "--json")) == [other, *about]
     assert ids(shell("inbox", "list", "--before", "1h", "--json")) == []
     shell("inbox", "list", "--since", "soon", code=Exit.USAGE)
 
@@ -91,12 +91,12 @@ def test_payments_are_narrowed_as_the_api_narrows_them(shell):
     assert listed("--currency", "usd", "--amount-from", "10.00") == [large.id]
     assert listed("--currency", "USD", "--amount-to", "9.99") == [small.id]
     assert listed("--provider-ref", "pi_2") == listed("--why", "conflict") == listed("--review") == [large.id]
-    assert listed("--no-review") == [small.id, other.id]
+    assert listed("--no-review") == [other.id, small.id]
     assert listed("--kind", "payout") == listed("--search", "order 7") == [other.id]
-    assert listed("--newest", "--limit", "2") == [other.id, large.id]
-    assert listed("--newest", "--after", large.id) == [small.id]
-    assert listed("--after", small.id, "--limit", "1") == [large.id]
-    assert listed("--since", "2026-04-01", "--before", "2026-04-02") == [small.id, large.id, other.id]
+    assert listed("--limit", "2") == [other.id, large.id]
+    assert listed("--after", large.id) == [small.id]
+    assert listed("--oldest", "--after", small.id, "--limit", "1") == [large.id]
+    assert listed("--since", "2026-04-01", "--before", "2026-04-02") == [other.id, large.id, small.id]
     assert listed("--changed-before", "2026-04-01") == []
     assert "needs --currency" in shell("payments", "list", "--amount-from", "1", code=Exit.USAGE).err
     shell("payments", "list", "--after", "0" * 12, code=Exit.NOT_FOUND)
@@ -149,8 +149,8 @@ def test_the_quarantine_of_every_account_is_listed_and_one_delivery_shown(shell,
     shell.write(first, second)
     target = tmp_path / "body"
 
-    assert ids(shell("rejected", "list", "--json")) == [first.id, second.id]
-    assert ids(shell("rejected", "list", "--newest", "--json")) == [second.id, first.id]
+    assert ids(shell("rejected", "list", "--json")) == [second.id, first.id]
+    assert ids(shell("rejected", "list", "--oldest", "--json")) == [first.id, second.id]
     assert ids(shell("rejected", "list", "--reason", "timestamp_stale", "--json")) == [second.id]
     plain, whole = shell("rejected", "show", first.id[-12:]), shell("rejected", "show", first.id, "--body")
     assert "forged" not in plain.out + shell("rejected", "show", first.id, "--json").out
@@ -255,5 +255,5 @@ def test_a_list_that_is_cut_says_how_to_go_on(shell):
     found = decided(shell, "advanced", "advanced")
 
     for form in ((), ("--csv",)):
-        assert f"--after {found[0]}" in shell("inbox", "list", "--limit", "1", *form).err
+        assert f"--after {found[1]}" in shell("inbox", "list", "--limit", "1", *form).err
     assert shell("inbox", "list", "--limit", "3").err == ""

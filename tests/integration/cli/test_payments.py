@@ -200,14 +200,14 @@ def test_an_id_may_be_given_in_part(at_sandbox):
 
 
 def test_a_list_goes_on_where_it_was_cut(at_sandbox):
-    """Pages are in order of creation, and the note beside a cut list says how to go on."""
+    """Pages begin with the newest, and the note beside a cut list says how to go on."""
     made = [create(at_sandbox, "stable", "--json").json["id"] for _ in range(3)]
 
     page = at_sandbox("payments", "list", "--limit", "2")
     rest = at_sandbox("payments", "list", "--after", made[1], "--json").json
 
     assert f"--after {made[1]}" in page.err
-    assert [one["id"] for one in rest] == made[2:]
+    assert [one["id"] for one in rest] == made[:1]
 
 
 def test_filters_narrow_a_list(at_sandbox, sandbox_url):

@@ -59,9 +59,9 @@ def test_a_mended_key_redeems_what_was_refused(shell, account):
 
     assert (len(redeemed["redeemed"]), redeemed["rejected"]) == (2, {})
     assert shell("rejected", "list", account, "--json").json == []
-    messages = shell("inbox", "list", "--json").json
+    messages = shell("inbox", "list", "--oldest", "--json").json
     assert [one["id"] for one in messages] == redeemed["redeemed"]
-    assert [one["received_at"] for one in messages] == [one["received_at"] for one in kept]
+    assert [one["received_at"] for one in messages] == [one["received_at"] for one in kept[::-1]]
     assert {one["key_id"] for one in messages} == {"sandbox"}
     shell("inbox", "replay", *redeemed["redeemed"], "--by", "Ada L.", "--reason", "a test")
     report = shell("audit", "verify", "--json").json
