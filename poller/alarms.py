@@ -172,7 +172,8 @@ def dead_letters(watch: PushWatch, dead: Dead, now: datetime) -> Change | None:
         since = _instant(stands["since"])
         return Change(Alarm.DEAD_LETTERS, since, True, "no message and no effect of a payment is dead any more", {})
     words = f"messages that are dead: {dead.messages}, effects: {dead.effects}; mend the cause, then replay or redrive"
-    return Change(Alarm.DEAD_LETTERS, now, False, words, {"messages": dead.messages, "effects": dead.effects})
+    figures: Details = {"messages": dead.messages, "effects": dead.effects, "sinks": ", ".join(dead.sinks)}
+    return Change(Alarm.DEAD_LETTERS, now, False, words, figures)
 
 
 def at_least(lost: float, changes: float) -> float:

@@ -48,7 +48,17 @@ GLOSSARY: Final = frozenset(
             "succeeded",
             "swept",
         ),
-        *("unavailable", "unknown", "unreadable", "unrenderable", "unstorable", "unverified", "up", "verified"),
+        *(
+            "unavailable",
+            "unheard",
+            "unknown",
+            "unreadable",
+            "unrenderable",
+            "unstorable",
+            "unverified",
+            "up",
+            "verified",
+        ),
         *("waiting", "withheld"),
     }
 )

@@ -26,6 +26,7 @@ class Dead:
 
     messages: int
     effects: int  #: about payments; an alarm that was not told begets none
+    sinks: tuple[str, ...] = ()  #: to which those effects are owed
 
 
 def of_account(unit: Unit, account: str) -> Dead:
@@ -33,6 +34,7 @@ def of_account(unit: Unit, account: str) -> Dead:
     is_dead = (_inbox.c.status == InboxStatus.DEAD, _inbox.c.account == account)
     messages = select(_inbox.c.id).where(_STUCK, *is_dead).limit(MOST).subquery()
     is_dead = (_outbox.c.status == OutboxStatus.DEAD, _outbox.c.account == account)
-    effects = select(_outbox.c.id).where(_DEAD, *is_dead, _outbox.c.payment_id.is_not(None)).limit(MOST).subquery()
-    found = [unit.execute(select(func.count()).select_from(rows)).scalar_one() for rows in (messages, effects)]
-    return Dead(*found)
+    effects = select(_outbox.c.sink).where(_DEAD, *is_dead, _outbox.c.payment_id.is_not(None)).limit(MOST).subquery()
+    by_sink = unit.execute(select(effects.c.sink, func.count()).group_by(effects.c.sink).order_by(effects.c.sink)).all()
+    number = unit.execute(select(func.count()).select_from(messages)).scalar_one()
+    return Dead(number, sum(count for _, count in by_sink), tuple(sink for sink, _ in by_sink))

@@ -341,6 +341,12 @@ def causes_of(unit: Unit, owed_ids: Sequence[str]) -> set[tuple[str, str]]:
     return found
 
 
+def owed_under(unit: Unit, webhook_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that travel, or have travelled, with a message."""
+    query = select(_table.c.webhook_id).where(_table.c.webhook_id.in_(webhook_ids))
+    return {str(found) for found in unit.execute(query).scalars()}
+
+
 def attempts_of(unit: Unit, message_ids: Sequence[str], aside: list[Unreadable] | None = None) -> list[DeliveryAttempt]:
     """Every try of these messages, in order. Rows that cannot be read go to `aside`."""
     query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids))

@@ -1,6 +1,7 @@
 """Changes payments: the only code that does (rule R1). Every change rests on one inbox message."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replace_alarm
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -129,12 +130,15 @@ class Ledger:
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
     def alarm(self, alarm: AccountAlarm) -> None:
-        """What is owed about the account to each sink that takes it; a replay of the message owes nothing more."""
+        """What is owed about the account to each sink that takes it; a replay of the message owes nothing more.
+
+        Of effects that are dead the sinks are told that still take some: one that takes none cannot tell of itself.
+        """
         name = Alarm(alarm.alarm).effect
         account = self._message.account
         text = alarm_payload(account, alarm, self._now)
-        sinks = [sink for sink in self._sinks if self._takes(sink, name)]
         effect = alarm_id(account, alarm)
+        sinks = self._told_of(alarm, [sink for sink in self._sinks if self._takes(sink, name)])
         ids = [
             self._batch.owe_of_account(account, name, sink, self._message.id, text, webhook_id(effect, sink))
             for sink in sinks
@@ -142,6 +146,20 @@ class Ledger:
         owed = [owed_id for owed_id in ids if owed_id is not None]
         word = "is over" if alarm.is_over else "begins"
         self.note(None, Outcome.NOTED, f"{name} {word}: {alarm.reason}", owed={name: owed} if owed else {})
+
+    def _told_of(self, alarm: AccountAlarm, takers: list[str]) -> list[str]:
+        """Those of the sinks that are told of the alarm, its end by those that were told of its beginning."""
+        if alarm.alarm != Alarm.DEAD_LETTERS:
+            return takers
+        if alarm.is_over:
+            began = alarm_id(self._message.account, replace_alarm(alarm, is_over=False))
+            told = self._batch.owed_under([webhook_id(began, sink) for sink in takers])
+            return [sink for sink in takers if webhook_id(began, sink) in told] or takers
+        dead = str(alarm.details.get("sinks") or "").split(", ")
+        others = [sink for sink in takers if sink not in dead]
+        if takers and not others:
+            log.error("alarm.unheard", account=self._message.account, alarm=alarm.alarm, sinks=", ".join(takers))
+        return others or takers
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """A payment without a state, not kept yet."""

@@ -284,6 +284,10 @@ class Batch:
             self._owed_last[message.payment_id] = message.number
         self._outbox.append(message)
 
+    def owed_under(self, webhook_ids: Sequence[str]) -> set[str]:
+        """Those of the ids under which something is owed, or was."""
+        return outbox.owed_under(self._unit, webhook_ids)
+
     def owe_of_account(
         self, account: str, effect: str, sink: str, cause: str, payload: str, webhook_id: str
     ) -> str | None:

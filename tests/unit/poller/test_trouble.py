@@ -138,3 +138,15 @@ def test_others_dead_are_not_this_accounts(desk, meter):
     with desk.database.read() as unit:
         assert dead.of_account(unit, "another") == dead.Dead(0, 0)
         assert dead.of_account(unit, "acme").messages == len(inbox.find(unit, status="dead"))
+
+
+def test_the_alarm_names_the_sinks_that_take_nothing(desk, meter):
+    """By them the worker knows whom it is not to tell."""
+    a_payment(desk)
+    desk.told("confirmed")
+    with desk.database.write() as unit:
+        unit.execute(text("UPDATE outbox_message SET status = 'dead' WHERE sink = 'ledger'"))
+    meter.measure()
+
+    (told,) = meter.watch().alarms.values()
+    assert told["details"] == {"messages": 0, "effects": 1, "sinks": "ledger"}

@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from poller.alarms import alarm_message
 from statemachine.phases import Alarm
@@ -123,3 +124,29 @@ def test_what_comes_from_outside_is_no_alarm(desk):
     desk.work()
 
     assert owed(desk) == []
+
+
+GIVEN_UP = {"reason": "given up", "details": {"messages": 0, "effects": 2, "sinks": "shop"}}
+
+
+def told_of_dead_letters(desk, *, takes=lambda _sink, _effect: True, **changes):
+    """The sinks that are owed the alarm."""
+    desk.set(takes=takes)
+    message = alarm(desk, Alarm.DEAD_LETTERS, **(GIVEN_UP | changes))
+    return sorted(row.sink for row in owed(desk) if row.cause == message.id)
+
+
+def test_the_alarm_of_what_is_dead_is_owed_to_the_sinks_that_take_something(desk):
+    """Not to the one that is dead; and its end to those that were told of its beginning."""
+    assert told_of_dead_letters(desk) == ["ledger"]
+    assert told_of_dead_letters(desk, is_over=True, details={}) == ["ledger"]
+    assert told_of_dead_letters(desk, since=START + timedelta(days=1), details={"messages": 1}) == ["ledger", "shop"]
+
+
+def test_the_alarm_of_what_is_dead_at_every_sink_that_takes_it_is_logged(desk):
+    """It is owed all the same, so that it is in the feed, and told when the sink is mended."""
+    with capture_logs() as logged:
+        assert told_of_dead_letters(desk, takes=lambda sink, _effect: sink == "shop") == ["shop"]
+    assert [entry for entry in logged if entry["event"] == "alarm.unheard"] == [
+        {"event": "alarm.unheard", "log_level": "error", "account": "acme", "alarm": "dead_letters", "sinks": "shop"}
+    ]
