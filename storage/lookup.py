@@ -33,10 +33,10 @@ def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[s
     if len(part) == _WHOLE:
         query = select(column).where(or_(*(each == part for each in _whole_names(model))))
     else:
-        digits = func.replace(cast(column, String), "-", "")
-        query = select(column).where(
-            or_(digits.startswith(part, autoescape=True), digits.endswith(part, autoescape=True))
-        )
+        digits = [func.replace(cast(each, String), "-", "") for each in _whole_names(model)]
+        begins = (each.startswith(part, autoescape=True) for each in digits)
+        ends = (each.endswith(part, autoescape=True) for each in digits)
+        query = select(column).where(or_(*begins, *ends))
     return list(unit.execute(query.order_by(column).limit(limit)).scalars())
 
 

@@ -228,3 +228,14 @@ def test_the_outbox_table_shows_what_waits(shell):
     assert "payment.failed" in shown
     assert "shop" in shown
     assert "pending" in shown
+
+
+def test_an_effect_is_found_by_any_end_of_either_of_its_ids(shell):
+    """By that of its row, which lists show, and by the `webhook-id`, which the shop has."""
+    refused_create(shell)
+    (row,) = shell("outbox", "list", "--json").json
+    sent = row["webhook_id"].removeprefix("msg_")
+
+    assert sent != row["id"]
+    for given in (row["id"], row["id"][-12:], row["webhook_id"], sent, sent[-12:], sent[:8], f"msg_{sent[:13]}"):
+        assert shell("outbox", "show", given, "--json").json["id"] == row["id"], given
