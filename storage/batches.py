@@ -253,13 +253,14 @@ def namesakes(unit: Unit, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
 
     Not locked; nothing for a key without payments.
     """
-    if unit.dialect == "sqlite":
+    if unit.dialect == "sqlite":  # both in one text, so that each reference is looked up once
         given: Sequence[Any] = [json.dumps(keys)]
-        oldest = f"SELECT min(id) FROM (SELECT +p.id AS id, p.phase {_HAS_REFERENCE})"  # noqa: S608 - our own names
-        columns, source = f"({oldest}), ({oldest} WHERE {_MAY_BE_PAID})", _KEYS_OF_SQLITE
+        unended = f"ifnull(min(id) FILTER (WHERE {_MAY_BE_PAID}), '')"
+        had = f"SELECT min(id) || ' ' || {unended} FROM (SELECT p.id, p.phase {_HAS_REFERENCE})"  # noqa: S608
+        columns, source = f"({had})", _KEYS_OF_SQLITE
     else:
         given = _arrays(keys)
-        columns = "had.oldest, had.unended"
+        columns = "concat_ws(' ', had.oldest, had.unended)"
         source = (
             f"{_KEYS_OF_POSTGRESQL} CROSS JOIN LATERAL (SELECT min(id) AS oldest, "  # noqa: S608 - our own names
             f"min(id) FILTER (WHERE {_MAY_BE_PAID}) AS unended "
@@ -267,8 +268,8 @@ def namesakes(unit: Unit, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
         )
     rows = unit.rows(f"SELECT k.account, k.kind, k.name, {columns} FROM {source}", given)  # noqa: S608 - our own names
     return {
-        (account, kind, name): tuple(dict.fromkeys(_with_dashes(each) for each in found if each is not None))
-        for account, kind, name, *found in rows
+        (account, kind, name): tuple(dict.fromkeys(_with_dashes(each) for each in (found or "").split()))
+        for account, kind, name, found in rows
     }
 
 
