@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -40,6 +41,9 @@ _SELDOM = 30.0
 #: load few commits do the work of many, and leave the turn to write to the way in and the worker.
 _OUTBOX_GAP = 0.01
 _POLL_GAP = 0.05
+
+#: Threads that may wait for the database, a name server or others at once; they are begun when they are needed.
+_THREADS = 64
 
 #: Seconds after which the planner looks whether a minute has passed.
 _PLAN_TICK = 10.0
@@ -135,6 +139,8 @@ async def working(service: Service) -> AsyncIterator[Wake]:
     A loop goes on whatever its steps raise, and the others do not wait for it. One that ends all the same stops the
     process with SIGTERM, so that it is started again.
     """
+    # Python's own has four more than there are processors: a few duties that wait for something would take them all.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
     tick = service.settings.worker.tick_seconds
     stepping = partial(keep_stepping, beat=service.pulse.beat, stepped=service.pulse.stepped)
     duty = partial(stepping, longest_wait=LONGEST_DUTY_WAIT_S)

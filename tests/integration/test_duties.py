@@ -1,11 +1,13 @@
 """A duty that fails beside the main work: deciding and delivering go on, and it is told which one fails."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from poller.ask import Poller
+from poller.claim import Claims
 from poller.plan import Planner
 from poller.push import PushMeter
 from poller.timetable import Timetable
@@ -103,3 +105,31 @@ def test_what_a_failing_loop_is_told_of_ends_when_it_goes_on(config: Settings, m
         assert "inbox" not in failing_loops(served)
         assert served.service.pulse.failures["inbox", "bug"] == 3
         assert served.request("GET", "/healthz").status == 200
+
+
+def test_every_duty_may_hang_and_messages_do_not_wait(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duties that wait for what does not come, each in a thread, leave threads for deciding and delivering."""
+    over, hanging = threading.Event(), threading.Semaphore(0)
+
+    def wait(*_: object) -> int:
+        hanging.release()
+        over.wait(60)
+        return 0
+
+    for owner, name in (
+        (Planner, "step"),
+        (PushMeter, "step"),
+        (Housekeeping, "_keep_partitions"),
+        (Claims, "take"),
+        (Timetable, "_due"),
+    ):
+        monkeypatch.setattr(owner, name, wait)
+    delivered.clear()
+    with serving(config, with_work=True) as served:
+        try:
+            for _ in range(3 + 2 * len(served.service.accounts)):
+                assert hanging.acquire(timeout=30), "every duty has begun"
+            assert served.post(event("sg")).status == 200
+            eventually(lambda: delivered == ["payment.paid"])
+        finally:
+            over.set()
