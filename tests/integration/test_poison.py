@@ -13,7 +13,7 @@ from storage import inbox, listing, sifting
 from storage.engine import Database
 from tests.fakes import poison
 from tests.fakes.databases import migrated
-from tests.integration.receiver.deliveries import event
+from tests.integration.receiver.deliveries import event, sign
 from tests.integration.receiver.serving import eventually, serving, settings
 from tests.integration.test_duties import delivered, failing_loops
 
@@ -120,3 +120,27 @@ def test_lists_show_what_cannot_be_read_in_its_place(database: Database) -> None
     assert {table: len(page.lines) for table, page in sifted.items()} == {table: tables[table] for table in sifted}
     reasons = [message.reason or "" for message in found["inbox_message"].rows]
     assert any("the row cannot be read: received_at " in reason for reason in reasons)
+
+
+def test_a_message_about_a_payment_that_cannot_be_read_fails_alone(database: Database, tmp_path: Path) -> None:
+    """It is tried again and says why; nobody begins a second payment in the place of the first."""
+    config = settings(tmp_path, database=database.url)
+    with serving(config, migrated=False) as served:
+        worker, first = served.service.inbox_worker(), event("sg")
+        message_id = served.post(first).json()["id"]
+        worker.step()
+        with served.database.read() as unit:
+            payment = str(inbox.get(unit, message_id).payment_id)
+        with served.database.write() as unit:
+            raw, poisoned = (payment.replace("-", ""), "'[1'") if unit.dialect == "sqlite" else (payment, "'5'")
+            unit.execute(sa.text(f"UPDATE payment SET facts = {poisoned} WHERE id = :id"), {"id": raw})  # noqa: S608
+        again = served.post(sign("sg", first.body.replace(b'"evt_', b'"evt_again_'))).json()["id"]
+        others = [served.post(event(account)).json()["id"] for account in ("sg", "bk")]
+        worker.step()
+
+        with served.database.read() as unit:
+            assert {inbox.get(unit, each).status for each in others} == {"decided"}
+            waiting = inbox.get(unit, again)
+            assert (waiting.status, waiting.attempts) == ("pending", 1)
+            assert f"payment {payment}: the row cannot be read: facts" in str(waiting.last_error)
+            assert unit.rows("SELECT count(*) FROM payment") == [(3,)]
