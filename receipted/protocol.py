@@ -149,8 +149,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._due = 0.0  #: the loop's time by which the client must have moved; 0 while an application works
-        self._blocked_since = 0.0  #: the loop's time since which the client does not read; 0 while it does
-        self._was_closing = False
+        self._unsent = 0  #: bytes that the client had not read at the last look
+        self._read_at = 0.0  #: the loop's time at which the client was last known to read, or to have read everything
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -268,14 +268,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._hang_up(self._running)
         super().connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        """Begin to wait for the client to read."""
-        self._blocked_since = self.loop.time()
-        super().pause_writing()
-
     def resume_writing(self) -> None:
-        """Send on."""
-        self._blocked_since = 0.0
+        """Send on, since the client reads."""
+        self._read_at = self.loop.time()
         super().resume_writing()
 
     # Called by uvicorn.
@@ -514,13 +509,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _look(self) -> None:
         """Close what has waited too long, and look again later: an answer that is under way has no end here."""
-        now = self.loop.time()
-        transport = self.transport
-        if self._was_closing or (self._blocked_since and now - self._blocked_since >= WRITE_TIMEOUT_S):
-            transport.abort()  # its client does not read
+        now, transport = self.loop.time(), self.transport
+        unsent = transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent:
+            self._read_at = now
+        self._unsent = unsent
+        if unsent and now - self._read_at >= WRITE_TIMEOUT_S:
+            transport.abort()
             return
-        self._was_closing = transport.is_closing()
-        if self._due and now >= self._due and not self._was_closing:
+        if self._due and now >= self._due and not transport.is_closing():
             self._due = 0.0
             if self._is_in_head:
                 self._refuse(RequestTooSlow())
