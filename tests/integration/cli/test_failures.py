@@ -58,7 +58,7 @@ def test_a_failure_is_one_clear_line_and_a_code(shell, args, code, said):
         ("ten", "USD", "amount must be a decimal number"),
         ("1.005", "USD", "more decimal places than USD allows"),
         ("1", "dollars", "three-letter"),
-        ("-1", "USD", "a positive amount"),
+        ("-1", "USD", "amount must be a decimal number"),
         ("0", "USD", "a positive amount"),
     ],
 )

@@ -226,16 +226,19 @@ def test_a_reference_that_no_key_could_hold_is_refused(shell):
     """Before anything is recorded or sent."""
     typed = create(shell, "stable", reference="x" * 201, code=Exit.USAGE)
 
-    assert "at most 200 characters" in typed.err
+    assert "1 to 200 characters" in typed.err
     assert shell("payments", "list", "--json").json == []
 
 
 def test_a_providers_text_cannot_steer_the_terminal(at_sandbox):
-    """Control characters in a reference reach no terminal."""
-    create(at_sandbox, "stable", reference="order \x1b[2Jx")
+    """What turns the direction of a line, which a name may hold, reaches no terminal; nothing else is a name."""
+    create(at_sandbox, "stable", reference="order \u202ex")
+    create(at_sandbox, "stable", reference="order \x1b[2Jx", code=Exit.USAGE)
 
     for args in (["payments", "list"], ["inbox", "list"]):
-        assert "\x1b" not in at_sandbox(*args).out
+        told = at_sandbox(*args).out
+        assert "\u202e" not in told
+        assert "\x1b" not in told
 
 
 def test_a_provider_that_cannot_be_reached_leaves_a_payment_that_was_not_created(shell):
