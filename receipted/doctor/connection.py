@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from receipted.doctor.findings import Finding, fault, ok, warning
 
@@ -33,8 +33,7 @@ _REMEDIES: Final = (
 
 def form(url: str) -> Iterator[Finding]:
     """Whether a provider would take the URL at all."""
-    parts = urlsplit(url)
-    wrong = _wrong_form(parts)
+    wrong = _wrong_form(url)
     if wrong:
         says = f"{wrong}: providers take https:// URLs of a public name only"
         remedy = "give the URL that is registered with the provider, such as https://pay.example.com"
@@ -43,10 +42,15 @@ def form(url: str) -> Iterator[Finding]:
         yield ok("url", f"{url} is a URL that providers take")
 
 
-def _wrong_form(parts: SplitResult) -> str:
+def _wrong_form(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:  # brackets, ports and labels that are none
+        return "it cannot be read"
     if parts.scheme != "https":
         return f"it begins with {parts.scheme or 'nothing'}://" if parts.scheme else "it has no https://"
-    if not parts.hostname:
+    if not host:
         return "it names no host"
     if parts.username is not None or parts.password is not None:
         return "it holds a name or a password"

@@ -233,7 +233,16 @@ def test_another_database_is_told(practice, tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://pay.example.com", "pay.example.com", "https://", "https://a:b@pay.example.com", "https://x.example?a"],
+    [
+        *(
+            "http://pay.example.com",
+            "pay.example.com",
+            "https://",
+            "https://a:b@pay.example.com",
+            "https://x.example?a",
+        ),
+        *("https://[", "https://[::1", "https://x.example:99999", f"https://{'a' * 70}.example", "https://a..example"),
+    ],
 )
 def test_a_url_that_no_provider_takes(practice, url):
     found = practice.look(url, "stable", code=Exit.FAILED, ca=False)
