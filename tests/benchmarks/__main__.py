@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tests.benchmarks import growth, intake, memory, peers, together, worker
+from tests.benchmarks import delivering, growth, intake, memory, peers, together, worker
 from tests.benchmarks.databases import Databases
 from tests.benchmarks.figures import Part, Plan
 from tests.benchmarks.report import About, save, show, write
@@ -24,12 +24,14 @@ Measure = Callable[[Databases, Plan, argparse.Namespace], Part]
 #: intake: 8 runs of 1.5 s, 7 of 0.75 s, and half a second for each to make and sign its deliveries
 #: processes: 2 runs of 1.5 s; peers: 3 of 1 s; together: 4 of 2.5 s, and what the worker has left
 #: worker: 5 runs, then 4 in three rounds, of a second each and another to copy a database and to start; 20 to fill
+#: delivering: 16 runs of 2.5 s, and 3 each to copy a database and to start; 10 to fill
 #: memory: 10 s to open connections, 25 to deliver 450,000; growth: 60 to fill, 8 times 10 to measure
 PARTS: Final[dict[str, tuple[int, Measure]]] = {
     "intake": (130, lambda databases, plan, _told: intake.measure(databases, plan, 1.5)),
     "processes": (25, lambda databases, plan, _told: intake.measure_processes(databases, plan, 1.5)),
     "peers": (30, lambda databases, plan, told: peers.measure(databases, plan, 1.0, told.peers)),
     "worker": (95, lambda databases, plan, _told: worker.measure(databases, plan)),
+    "delivering": (110, lambda databases, plan, _told: delivering.measure(databases, plan, 2.5)),
     "together": (50, lambda databases, plan, _told: together.measure(databases, plan, 2.5)),
     "memory": (40, lambda databases, plan, _told: memory.measure(databases, seconds=plan.seconds)),
     "growth": (160, lambda databases, plan, _told: growth.measure(databases, seconds=plan.seconds)),

@@ -13,6 +13,12 @@ def take(_effect: Any) -> None:
     """The shop takes every effect."""
 
 
+def http_sink(url: str) -> dict[str, Any]:
+    """A sink behind HTTP, signed for."""
+    secret = "whsec_" + "YmVuY2htYXJrLWtleS1vZi1lbm91Z2gtYnl0ZXMtMDE="
+    return {"name": "shop", "kind": "http", "url": url, "secrets": [f"plain:{secret}"]}
+
+
 def settings(url: str, **sections: Any) -> Settings:
     """As an operator's file would be read; only what must be said is said."""
     said: dict[str, Any] = {

@@ -31,7 +31,7 @@ from receipted.cli.server import address, listen, serve
 from receipted.garbage import collect_seldom
 from receipted.loops import until_signalled
 from receipted.wiring import Service
-from tests.benchmarks.config import ROOT, settings
+from tests.benchmarks.config import ROOT, http_sink, settings
 from tests.benchmarks.naive import naive_app
 
 _ANSWER: Final = b'{"received":true,"id":"01a1fc0f-8c1a-7124-b681-143b8a4ba4f2"}'
@@ -57,23 +57,28 @@ async def _asgi(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": _ANSWER})
 
 
-def _app(mode: str, url: str) -> ASGIApp:
+def _app(mode: str, url: str, shop: str) -> ASGIApp:
     if mode == "starlette":
         return Starlette(routes=[Route("/webhooks/{account}", _starlette, methods=["POST"])])
     if mode == "asgi":
         return _asgi
     if mode == "naive":
         return naive_app(url)
-    return create_app(Service(settings(url)), with_work=mode == "serve")
+    return create_app(_service(url, shop), with_work=mode == "serve")
+
+
+def _service(url: str, shop: str) -> Service:
+    """Its effects go to a function in the process, or to a shop of that URL."""
+    return Service(settings(url, **({"sinks": [http_sink(shop)]} if shop else {})))
 
 
 #: starlette, asgi: bare endpoints. naive: a session and a commit for each request. web, serve, worker: as `receipted`.
 MODES: Final = ("starlette", "asgi", "naive", "web", "serve", "worker")
 
 
-async def _work(url: str, on_ready: Callable[[], None]) -> None:
+async def _work(url: str, shop: str, on_ready: Callable[[], None]) -> None:
     with until_signalled() as stop:
-        async with working(Service(settings(url))):
+        async with working(_service(url, shop)):
             collect_seldom()
             on_ready()
             await stop.wait()
@@ -87,7 +92,7 @@ def _serve_together(mode: str, url: str, processes: int) -> None:
     for _ in range(processes):
         child = os.fork()
         if not child:
-            serve(_app(mode, url), listener, on_ready=lambda: os.write(tell, b"."))
+            serve(_app(mode, url, ""), listener, on_ready=lambda: os.write(tell, b"."))
             return
         children.append(child)
     for _ in children:
@@ -104,18 +109,19 @@ def main() -> None:
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("url", nargs="?", default="")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--shop", default="", help="the URL of a shop that takes the effects")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logs.configure("info", "json")
     if options.mode == "worker":
-        asyncio.run(_work(options.url, lambda: print("works", flush=True)))
+        asyncio.run(_work(options.url, options.shop, lambda: print("works", flush=True)))
     elif options.processes > 1:
         _serve_together(options.mode, options.url, options.processes)
     else:
         listener = listen("127.0.0.1", 0)
         ready = f"{address(listener)} {os.getpid()}"
-        serve(_app(options.mode, options.url), listener, on_ready=lambda: print(ready, flush=True))
+        serve(_app(options.mode, options.url, options.shop), listener, on_ready=lambda: print(ready, flush=True))
 
 
 @dataclass
@@ -142,9 +148,10 @@ def cpu_of(process: int) -> float:
 
 
 @contextmanager
-def served(mode: str, url: str = "", *, processes: int = 1, log: Path) -> Iterator[Served]:
+def served(mode: str, url: str = "", *, processes: int = 1, shop: str = "", log: Path) -> Iterator[Served]:
     """The server in processes of its own, until the end of the block; its log lines go to the file."""
     command = [sys.executable, "-m", "tests.benchmarks.servers", mode, url, "--processes", str(processes)]
+    command += ["--shop", shop] if shop else []
     with started(command, log) as (process, first):
         if mode == "worker":
             yield Served(0, [process])

@@ -5,6 +5,7 @@ Of the requests the share FAILING fails: half are answered 500, and half never. 
 
 import asyncio
 import random
+import signal
 import sys
 from typing import Final
 
@@ -52,8 +53,11 @@ async def _serve(latency_s: float, failing: float) -> None:
     server = await asyncio.get_running_loop().create_server(
         lambda: Shop(latency_s, failing, rng), "127.0.0.1", 0, backlog=1024
     )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", flush=True)
-    await server.serve_forever()
+    await stop.wait()
+    server.close()
 
 
 if __name__ == "__main__":
