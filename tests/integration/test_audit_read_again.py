@@ -1,0 +1,145 @@
+"""Kept messages read again: what cannot be is counted, what is read otherwise is told, and whom the audit believes."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from audit.trust import Trust
+from audit.verify import Audit, AuditedAccount
+from providers.contract import Reading
+from providers.signing import Window
+from statemachine.phases import Source
+from storage import inbox, seals
+from storage.types import RetentionRule
+from tests.fakes import keeping
+from tests.integration.audit_case import Shop
+from tests.integration.test_retention import deliver, run, told
+from tests.property.pipeline_world import KEY, World
+
+OLD = seals.Sealer([("old", b"the key of before, elsewhere")])
+BOTH = seals.Sealer([("new", b"the key of now, elsewhere"), ("old", b"the key of before, elsewhere")])
+
+
+@pytest.fixture
+def shop(template, tmp_path):
+    world = World(template, tmp_path / "shop.db")
+    yield Shop(world)
+    world.close()
+
+
+def audited(shop, *, keys=None, **trust):
+    """The report of an audit that believes this."""
+    rules = shop.world.rules
+    accounts = {
+        name: AuditedAccount(rules[name].provider, {KEY.id: KEY} if keys is None else keys, Window())
+        for name in shop.world.members
+    }
+    believed = Trust(**{"sealer": shop.world.database.sealer, **trust})
+    return Audit(shop.world.database, accounts, believed).run()
+
+
+def reads(shop, make):
+    """The program reads deliveries of the account genius so from now on."""
+    real = shop.world.rules["genius"].provider
+
+    class Reader(type(real)):
+        def parse(self, statement):
+            return make(statement, super().parse)
+
+    shop.world.rules["genius"] = replace(shop.world.rules["genius"], provider=Reader(real.options))
+
+
+def test_what_is_read_again_comes_out_as_it_is_kept(shop):
+    shop.happen()
+    report = audited(shop)
+
+    assert report.faults == []
+    assert (report.read_again > 10, report.not_readable) == (True, 0)
+
+
+def test_statements_whose_bytes_are_gone_are_counted_and_not_called_proved(shop):
+    told(shop)
+    before = audited(shop)
+    assert run(shop, RetentionRule.BODIES)
+    report = audited(shop)
+
+    assert report.faults == []
+    assert (report.read_again, report.not_readable) == (0, before.read_again)
+
+
+def test_a_late_message_after_scrubbed_ones_still_names_its_state(shop):
+    """Its predecessors are gone, so that only the state that it was decided to be can be weighed."""
+    payment = shop.wish("genius", "payment_intent", "order-1", "USD")
+    shop.answer(Source.CREATE, "order-1", "awaiting_payment", payment)
+    shop.webhook("order-1", "confirmed")
+    deliver(shop)
+    assert run(shop, RetentionRule.BODIES)
+    shop.answer(Source.POLL, "order-1", "settled", payment)
+    assert audited(shop).faults == []
+
+    reads(shop, lambda _statement, _parse: Reading(note="nothing"))
+    assert any("it does not say" in fault.problem for fault in audited(shop).faults)
+
+
+def test_a_reading_that_changed_is_told_where_something_rests_on_it(shop):
+    """As after an upgrade whose parser reads a body otherwise."""
+    shop.webhook("pi_1", "confirmed")
+    assert audited(shop).faults == []
+
+    reads(shop, lambda _statement, _parse: Reading(unreadable="another version"))
+    (fault,) = audited(shop).faults
+    assert (fault.table, "says nothing about payment" in fault.problem) == ("inbox_message", True)
+
+
+def test_a_reading_that_was_mended_and_replayed_is_no_fault(shop):
+    """What was not understood at first moved nothing; its replay is what counts."""
+    shop.webhook("pi_1", "awaiting_payment")
+    real = shop.world.rules["genius"]
+    reads(shop, lambda statement, parse: replace_status(parse(statement)))
+    shop.webhook("pi_1", "confirmed")
+    shop.world.rules["genius"] = real
+    with shop.world.database.read() as unit:
+        (parked,) = inbox.find(unit, status="parked")
+    with shop.world.database.write() as unit:
+        keeping.replay(unit, parked.id, shop.clock())
+    shop.work()
+
+    assert audited(shop).faults == []
+
+
+def replace_status(reading):
+    """The reading of a version that knows less: the bytes say nothing to it."""
+    return Reading(unreadable="not understood yet") if reading.observations else reading
+
+
+def test_a_retired_key_is_allowed_by_name(shop):
+    shop.webhook("pi_1", "confirmed")
+    assert [fault.table for fault in audited(shop, keys={}).faults] == ["inbox_message"]
+
+    report = audited(shop, keys={}, retired_keys=frozenset({f"genius/{KEY.id}"}))
+    assert (report.faults, report.unverifiable, report.signatures) == ([], 1, 0)
+
+
+def test_keys_of_seals_rotate(shop):
+    """What the old key sealed is opened for as long as it is configured, and counted by key."""
+    shop.world.database.sealer = OLD
+    shop.webhook("pi_1", "awaiting_payment")
+    shop.world.database.sealer = BOTH
+    shop.webhook("pi_1", "confirmed")
+
+    report = audited(shop)
+    assert report.faults == []
+    assert set(report.seals) == {"old", "new"}
+    new_alone = seals.Sealer([("new", b"the key of now, elsewhere")])
+    assert audited(shop, sealer=new_alone).faults != []
+
+
+def test_rows_of_before_the_key_are_believed_where_that_is_said(shop):
+    shop.webhook("pi_1", "confirmed")
+    shop.world.database.sealer = OLD
+    assert any("sealed without a key" in fault.problem for fault in audited(shop).faults)
+
+    since = shop.clock() + timedelta(seconds=1)
+    assert audited(shop, keyed_since=since).faults == []
+    assert audited(shop, keyed_since=since - timedelta(days=1)).faults != []
