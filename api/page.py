@@ -6,7 +6,10 @@ from html import escape
 from typing import Any, Final
 
 _STYLE: Final = """
-body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
+:root{color-scheme:light dark;--paper:#fff;--ink:#17201c;--accent:#17654a}
+@media(prefers-color-scheme:dark){:root{--paper:#101513;--ink:#e6ece9;--accent:#63c79f}}
+body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+html{background:var(--paper);color:var(--ink)}a{color:var(--accent)}
 h2{margin-top:3rem}h3{margin-top:2rem}code,pre{font-family:ui-monospace,monospace;font-size:.9em}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0}
 td,th,code{overflow-wrap:anywhere}
