@@ -100,10 +100,10 @@ class Others:
         return self._by_ref.get(key)
 
     def by_reference(self, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
-        """The payments of the reference, the oldest first."""
+        """The oldest payment of the reference: one that has it is enough."""
         key = (account, tuple(kinds), reference)
         if key not in self._by_reference:
-            self._by_reference[key] = payments.referenced(self._unit, account, kinds, reference)
+            self._by_reference[key] = payments.first_referenced(self._unit, account, kinds, reference)
         return self._by_reference[key]
 
     def by_id(self, payment_id: str) -> Payment | None:

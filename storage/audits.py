@@ -78,7 +78,9 @@ class Reader(Generic[Record]):
         if not ids:
             return Found()
         where, given = _among(unit, column, ids)
-        return self._read(unit, where, given, f"ORDER BY {self.table}.id")
+        found = self._read(unit, where, given, "")  # in that order SQLite would go through the whole table
+        found.rows.sort(key=lambda row: str(row.__dict__["id"]))
+        return found
 
     def nameless(self, unit: Unit) -> list[str]:
         """Rows whose id is no text on SQLite, in hex: no page shows them."""

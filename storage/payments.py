@@ -236,10 +236,13 @@ def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -
     return unit.all(Payment, select(_table).where(*where))
 
 
-def referenced(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
-    """The account's payments of these kinds that have the reference, the oldest first; not locked."""
+def first_referenced(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
+    """The account's oldest payment of these kinds that has the reference, if there is one; not locked."""
     where = (_table.c.account == account, _table.c.kind.in_(kinds), _table.c.reference == reference)
-    return unit.all(Payment, select(_table).where(*where).order_by(_table.c.id))
+    # without an order, for which SQLite would go through all of the account's payments
+    found = [str(each) for each in unit.execute(select(_table.c.id).where(*where)).scalars()]
+    oldest = known(unit, min(found)) if found else None
+    return [] if oldest is None else [oldest]
 
 
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
