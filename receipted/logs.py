@@ -53,6 +53,7 @@ GLOSSARY: Final = frozenset(
             "unheard",
             "unknown",
             "unreadable",
+            "unrecorded",
             "unrenderable",
             "unstorable",
             "unverified",

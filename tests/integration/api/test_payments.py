@@ -168,7 +168,10 @@ def test_a_payment_that_was_tampered_with_is_proved_wrong(api):
     proof = client.get(f"/v1/payments/{made['id']}/proof").json()
 
     assert not proof["holds"]
-    assert [fault["problem"] for fault in proof["faults"]] == ["what is kept of the payment has changed"]
+    assert [fault["problem"] for fault in proof["faults"]] == [
+        "what is kept of the payment has changed",
+        "by its messages its amount_minor is 50000, and 1 is kept",
+    ]
 
 
 @pytest.mark.parametrize("path", ["", "/transitions", "/timeline", "/proof", "/export"])

@@ -90,7 +90,7 @@ def test_heads_are_what_an_auditor_writes_down(shell):
     ]
     assert second["head_hash"] in shell("audit", "heads", "--limit", "1").out
     assert [head["id"] for head in shell("audit", "heads", "--after", second["id"], "--json").json] == [first["id"]]
-    assert f"{first['id']},alternative" in shell("audit", "heads", "--oldest", "--csv").out
+    assert f'"{first["id"]}","alternative"' in shell("audit", "heads", "--oldest", "--csv").out
     shell("audit", "heads", "--account", "nobody", code=Exit.NOT_FOUND)
 
 

@@ -124,7 +124,7 @@ def test_the_money_of_a_day_and_the_payments_behind_it(at_ten):
     assert (newest["payment_id"], newest["amount"]) == (second[0].id, "23.45"), typed
     (older,) = at_ten("money", "--payments", "--json", "--after", newest["id"]).json
     assert older["payment_id"] == first[0].id
-    assert ",'=1+1," in at_ten("money", "--payments", "--csv").out
+    assert ',"\'=1+1",' in at_ten("money", "--payments", "--csv").out
     assert "no money on 2026-03-30" in at_ten("money", "2026-03-30").out
 
 

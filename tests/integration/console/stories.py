@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from providers import keepable
+from providers.contract import Delivery
 from statemachine import statements
 from storage import batches, inbox, outbox, payments, quarantine
 from storage.ids import new_id
@@ -50,7 +52,8 @@ class Teller:
 
     def push(self, account: str, body: bytes, **columns: Any) -> str:
         """A webhook with these bytes, with Stable Genius's signature; its message's id."""
-        key = self.service.accounts[account].settings.keyring().keys[0]
+        served = self.service.accounts[account]
+        key = served.settings.keyring().keys[0]
         at = self.now
         stamp = str(int(at.timestamp()))
         signature = key.hmac(stamp.encode() + b"." + body).hex()
@@ -60,7 +63,15 @@ class Teller:
             ("x-stablegenius-signature", f"sha256={signature}"),
         )
         signed = datetime.fromtimestamp(int(stamp), at.tzinfo)
-        given = {"headers": headers, "key_id": key.id, "provider_time": signed, "received_at": at, **columns}
+        identity = keepable.key(served.provider.delivery_key(Delivery(body, headers)))
+        given = {
+            "headers": headers,
+            "key_id": key.id,
+            "provider_time": signed,
+            "received_at": at,
+            "delivery_key": identity,
+            **columns,
+        }
         return self.keep(a_message(account=account, body=body, **given))
 
     def banked(self, state: str, ref: str = "ps_1", **changes: Any) -> str:

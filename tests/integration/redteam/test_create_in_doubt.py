@@ -16,7 +16,11 @@ from statemachine.phases import Review
 from tests.fakes.clock import START
 
 NO_ANSWER = ProviderError("the provider did not answer", may_retry=True, is_ambiguous=True)
-REFUSED = ProviderError("the key is revoked", http_status=401)
+
+
+def refused():
+    """One of its own for each call: what is in doubt is noted on it."""
+    return ProviderError("the key is revoked", http_status=401)
 
 
 def made(ref, status="awaiting_payment"):
@@ -67,7 +71,7 @@ def test_an_attempt_without_an_answer_keeps_the_call_in_doubt(last):
 
 def test_a_refused_repeat_does_not_fail_a_payment_that_may_exist(till):
     """Timeout, then a repeat that is refused: the shop must not hear that the payment failed."""
-    till.client.script = [NO_ANSWER, REFUSED]
+    till.client.script = [NO_ANSWER, refused()]
     for _ in range(2):
         with pytest.raises(ProviderError):
             till.create()
@@ -79,7 +83,7 @@ def test_a_refused_repeat_does_not_fail_a_payment_that_may_exist(till):
 
 def test_a_refused_repeat_after_a_crash_does_not_fail_a_payment_that_may_exist(till):
     """The process ended between the provider's answer and its record: nothing says that there was a call at all."""
-    till.client.script = [KeyboardInterrupt(), REFUSED]
+    till.client.script = [KeyboardInterrupt(), refused()]
     with pytest.raises(KeyboardInterrupt):
         till.create()
     with pytest.raises(ProviderError):
@@ -91,7 +95,7 @@ def test_a_refused_repeat_after_a_crash_does_not_fail_a_payment_that_may_exist(t
 
 def test_a_first_call_that_is_refused_has_failed(till):
     """Nothing was ever in doubt, and the next try is a call of its own, with a key of its own."""
-    till.client.script = [REFUSED, REFUSED, made("pi_1")]
+    till.client.script = [refused(), refused(), made("pi_1")]
     for _ in range(2):
         with pytest.raises(ProviderError):
             till.create()

@@ -490,7 +490,10 @@ def test_every_secret_is_refused_with_its_place_for_what_nobody_sees_in_it(monke
 def test_every_text_is_refused_for_what_nobody_sees_at_its_end(path):
     texts = {"service.public_url": "https://pay.example.com\n", "service.database": "sqlite:///a.db\n"}
 
-    assert "cannot be seen" in faults((path, texts.get(path, "https://x.example\u200b")))[path].problem
+    with pytest.raises(ConfigurationError) as caught:
+        parse(changed((path, texts.get(path, "https://x.example\u200b"))), environ=ENVIRONMENT)
+
+    assert any(fault.setting == path and "cannot be seen" in fault.problem for fault in caught.value.faults)
 
 
 def test_a_key_that_no_header_can_carry_is_refused(monkeypatch):
