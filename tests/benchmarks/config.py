@@ -27,12 +27,13 @@ def settings(url: str, **sections: Any) -> Settings:
             "public_url": "https://pay.shop.example",
             "development": True,
             "token_keys": [{"id": "t1", "secret": "plain:token-key-for-benchmarks-000001"}],
-            "audit_keys": [{"id": "a1", "secret": "plain:audit-key-for-benchmarks-000001"}],
+            "audit_keys": [{"id": "a1", "secret": f"plain:{events.AUDIT_KEY}"}],
         },
         "sinks": [{"name": "shop", "kind": "python", "handler": f"{__name__}:take"}],
         "accounts": {
             events.ACCOUNT: {
                 "provider": "stable_genius",
+                "environment": "test",  # as the bodies say
                 "base_url": "http://127.0.0.1:9",  # nobody listens there: nothing is asked of anybody outside
                 "secrets": {"api_key": "plain:an-api-key-of-the-benchmark"},
                 "webhook_keys": [{"id": "k1", "secret": f"plain:{events.KEY}"}],

@@ -1,7 +1,7 @@
 """The worker's peer: a loop written by hand against the driver, which leaves the same rows.
 
 `python -m tests.benchmarks.driver_loop URL` decodes the pending events of the inbox, a thousand in a transaction,
-steps a table, and writes what the worker writes: transitions with their SHA-256 chain, payments with their seal,
+steps a table, and writes what the worker writes: transitions with their keyed chain, payments with their seal,
 effects, and each message's decision with its digest. The audit finds no fault in what it leaves; a test holds that.
 
 What it does not do: it knows one provider and two moves, no variants, reviews, hints or statements of our own; it logs
@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from hashlib import sha256
+from hmac import digest
 from typing import Any, Final
 
 import msgspec
 import uuid_utils
 
+from tests.benchmarks import events
 from tests.benchmarks.driver_sql import Asyncpg, Changes, Sqlite
 from tests.benchmarks.going import go
 
@@ -28,6 +29,7 @@ _FIRST_EFFECT: Final = "payment.paid"
 _TABLE: Final = {(None, "awaiting_payment"): "open", ("awaiting_payment", "confirmed"): "paid"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = 3_600_000_000
+_SEALING_KEY: Final = events.AUDIT_KEY.encode()
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -62,7 +64,7 @@ def _micro(at: datetime) -> int:
 
 def _digest(content: object) -> str:
     """Names stand in the order of the alphabet already, so that nothing needs sorting."""
-    return sha256(_encode(content)).hexdigest()
+    return digest(_SEALING_KEY, _encode(content), "sha256").hex()
 
 
 Claimed = tuple[str, str, _Event, str]

@@ -15,6 +15,8 @@ from typing import Final
 ACCOUNT: Final = "sg"
 KEY: Final = "stable-genius-secret-000000000001"
 _KEY: Final = KEY.encode()
+#: Key of the seals over rows.
+AUDIT_KEY: Final = "audit-key-for-benchmarks-000001"
 
 #: Bytes of the bodies, in rotation.
 SIZES: Final = (600, 900, 1200)

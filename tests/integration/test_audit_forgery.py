@@ -126,7 +126,7 @@ WANTED = {
 }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def shop(request, template, tmp_path_factory):
     """A history of every kind of row, sealed with a key, on each database."""
     server = request.getfixturevalue("postgresql") if request.param == "postgresql" else None

@@ -114,8 +114,8 @@ def test_a_batch_is_written_once_and_not_into_a_temporary_file_too(database):
     driver = connection.driver_connection
     for begins in range(0, 1000, 250):
         driver.execute("BEGIN IMMEDIATE")
-        intake_sqlite._record(driver, batch[begins : begins + 250])
-        intake_sqlite._record(driver, batch[begins : begins + 250])  # as a repeat
+        intake_sqlite._record(driver, batch[begins : begins + 250], database.sealer.seal)
+        intake_sqlite._record(driver, batch[begins : begins + 250], database.sealer.seal)  # as a repeat
         open_files = [path.readlink().name for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
         driver.execute("COMMIT")
         assert not [name for name in open_files if name.startswith("etilqs")]

@@ -279,6 +279,7 @@ def test_what_cannot_be_asked_for_is_refused_at_the_command_line(shell):
         assert shell("payments", "list", "--search", text, "--json").json == []
 
 
+@pytest.mark.slow
 def test_a_name_with_any_space_in_it_is_created_listed_and_found(at_sandbox, sandbox_url):
     """Sent and read back, from the command line to the payer and back."""
     for reference in ("order\u00a01", "注文\u3000一", "👨\u200d👩\u200d👧 1", "or\u00adder", "\ufefforder", " order "):

@@ -348,7 +348,7 @@ def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
     """The lease is given back at once, and the next run asks only what was not answered."""
     for _ in range(8):
         create(played.shell, "payfield")
-    faults(played.url, api_slow=1.0, api_slow_seconds=0.3)
+    faults(played.url, api_slow=1.0, api_slow_seconds=1.0)
     errors = tmp_path / "errors.txt"
 
     with started("--config", str(played.shell.config), "reconcile", "payfield", errors=errors) as process:
