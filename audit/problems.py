@@ -74,7 +74,7 @@ def link_problems(
     retained: Retained,
     opened: Seals,
 ) -> Iterator[str]:
-    """What is wrong with one transition, after the one before and on its evidence."""
+    """Yield what is wrong with one transition, after the one before and on its evidence."""
     changed = f"transition {link.number} of payment {payment.id} has changed"
     yield from _seal(opened, seals.transition(link), link.hash, link.recorded_at, changed)
     if link.account != payment.account:
@@ -119,7 +119,7 @@ def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
 
 
 def payment_problems(payment: Payment, chain: list[Transition], retained: Retained, opened: Seals) -> Iterator[str]:
-    """What is wrong with a payment, rebuilt from its history."""
+    """Yield what is wrong with a payment, rebuilt from its history."""
     yield from _seal(
         opened, seals.payment(payment), payment.seal, payment.created_at, "what is kept of the payment has changed"
     )
@@ -152,7 +152,7 @@ def outbox_problems(
     opened: Seals,
     redrives: int,
 ) -> Iterator[str]:
-    """What is wrong with what is owed, by its cause, its tries, and how often people made it due again."""
+    """Yield what is wrong with what is owed, by its cause, its tries, and how often people made it due again."""
     content = seals.owed(message.__dict__)
     yield from _seal(opened, content, message.seal, message.created_at, "what is owed, or its status, has changed")
     if cause is None and retained.has_message(message.cause):
@@ -192,7 +192,7 @@ def outbox_problems(
 
 
 def attempt_problems(attempt: DeliveryAttempt, message: OutboxMessage, opened: Seals) -> Iterator[str]:
-    """What is wrong with one try to deliver an effect."""
+    """Yield what is wrong with one try to deliver an effect."""
     if attempt.account != message.account:
         yield f"try {attempt.number} is of another account than its effect"
     if not opened.has_none(attempt.seal, attempt.started_at):
@@ -201,7 +201,7 @@ def attempt_problems(attempt: DeliveryAttempt, message: OutboxMessage, opened: S
 
 
 def message_problems(message: InboxMessage, opened: Seals, retained: Retained) -> Iterator[str]:
-    """What is wrong with a message by itself, but for its signature."""
+    """Yield what is wrong with a message by itself, but for its signature."""
     if message.scrubbed_at is not None:
         retained.missed["bodies"] += 1
         if message.body:

@@ -389,7 +389,7 @@ def says_of_payments(unit: Unit, provider: Provider, message: InboxMessage) -> b
 
 
 def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:
-    """What is wrong with what is owed about an account, by the statement that made it owed."""
+    """Yield what is wrong with what is owed about an account, by the statement that made it owed."""
     try:
         statement = statements.decode(cause.body)
     except statements.UnreadableStatement:

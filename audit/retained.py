@@ -25,11 +25,11 @@ class Retained:
         return any(_covers(run, message_id) for run in self._of(RetentionRule.INBOX))
 
     def has_history(self, payment_id: str) -> bool:
-        """Whether the payment's transitions may have gone with their partition."""
+        """Return whether the payment's transitions may have gone with their partition."""
         return any(_covers(run, payment_id) for run in self._of(RetentionRule.HISTORY))
 
     def has_attempts(self, outbox_id: str) -> bool:
-        """Whether the attempts to deliver an effect of that id may have gone."""
+        """Return whether the attempts to deliver an effect of that id may have gone."""
         return any(_covers(run, outbox_id) for run in self._of(RetentionRule.ATTEMPTS))
 
     @property
@@ -53,7 +53,7 @@ class Retained:
         ]
 
     def has_known(self, message_id: str) -> bool:
-        """Whether the delivery key of a message of that id may have been forgotten."""
+        """Return whether the delivery key of a message of that id may have been forgotten."""
         return any(message_id < run.until_id for run in self._of(RetentionRule.KNOWN))
 
     def problems(self, opened: Seals) -> Iterator[tuple[str, str]]:

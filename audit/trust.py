@@ -24,7 +24,7 @@ class Seals:
     opened: Counter[str] = field(default_factory=Counter)
 
     def problem(self, content: bytes, seal: str | None, at: datetime, changed: str) -> str | None:
-        """What is wrong with a row that was sealed at that instant; `changed` are the words for other content."""
+        """Yield what is wrong with a row that was sealed at that instant; `changed` are the words for other content."""
         key = self.trust.sealer.key_of(content, seal)
         if key is None:
             return changed

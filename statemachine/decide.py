@@ -186,7 +186,7 @@ def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) 
 
 
 def _doubts(payment: Payment, said: Observation) -> Iterator[_Doubt]:
-    """What the statement says besides the state and differs from what is known."""
+    """Yield what the statement says besides the state and differs from what is known."""
     if None not in (said.is_live, payment.is_live) and said.is_live != payment.is_live:
         modes = ("test", "live")
         words = f"the money is {modes[bool(said.is_live)]}, and the account is {modes[bool(payment.is_live)]}"
@@ -216,7 +216,7 @@ _GOODS_AND_REFUNDS: Final = FULFILMENT_EFFECTS | {Effect.REFUNDED}
 def _unknowns(
     lifecycle: Lifecycle, payment: Payment, said: Observation, effects: tuple[Effect, ...]
 ) -> Iterator[_Doubt]:
-    """What is not known and must be before these effects are owed.
+    """Yield what is not known and must be before these effects are owed.
 
     That is an amount above zero, its currency, and that the reference is no other payment's.
     """

@@ -39,14 +39,14 @@ _UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_name(text: str) -> bool:
-    """Whether the text may name a payment, in what we send and in what we read."""
+    """Return whether the text may name a payment, in what we send and in what we read."""
     if not 0 < len(text) <= MAX_NAME_CHARS:
         return False
     return _PLAIN.fullmatch(text) is not None or _NAME.fullmatch(text) is not None
 
 
 def is_line(text: str, max_chars: int) -> bool:
-    """Whether the text stays in one line and every database holds it; it may be empty."""
+    """Return whether the text stays in one line and every database holds it; it may be empty."""
     return len(text) <= max_chars and _LINE.fullmatch(text) is not None
 
 

@@ -180,7 +180,7 @@ def check(
 
 
 def is_about_a_row(fault: Exception) -> bool:
-    """Whether reading failed by what a row holds, and the unit of work may go on."""
+    """Return whether reading failed by what a row holds, and the unit of work may go on."""
     if isinstance(fault, DataError):
         return getattr(fault.orig, "sqlstate", None) is None  # the driver's own: the server has refused nothing
     if isinstance(fault, DBAPIError | sqlite3.Error):
@@ -229,7 +229,7 @@ def converted(
 
 
 def stand_in(unreadable: Unreadable, columns: Sequence[tuple[str, str]], *, is_sqlite: bool) -> dict[str, Any]:
-    """What can be read of the row, to be shown: a neutral value where a column cannot, and why in a column of words."""
+    """Return what can be read of the row: a neutral value where a column cannot, and why in a column of words."""
     values: dict[str, Any] = {}
     for name, kind in columns:
         try:

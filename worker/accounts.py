@@ -24,7 +24,7 @@ class AccountRules:
     is_live: bool | None = None  #: whether the money is real, by the account's environment; None: not compared
 
     def is_other_environment(self, observation: Observation) -> bool:
-        """Whether the statement says test of a live account, or the other way round."""
+        """Return whether the statement says test of a live account, or the other way round."""
         told = observation.is_live
         return told is not None and self.is_live is not None and told is not self.is_live
 

@@ -102,7 +102,7 @@ class Finder:
                 keys[account, kind, hint] = None
 
     def names_one_of(self, refs: AbstractSet[tuple[str, str]], reading: Reading) -> bool:
-        """Whether the reading has one of these names, by account."""
+        """Return whether the reading has one of these names, by account."""
         account = self._message.account
         told = (*(observation.provider_ref for observation in reading.observations), *reading.hints)
         return any((account, ref) in refs for ref in told)
@@ -135,7 +135,7 @@ class Finder:
 
 
 def gives_goods(lifecycle: Lifecycle, observation: Observation) -> bool:
-    """Whether the statement says that the money is there."""
+    """Return whether the statement says that the money is there."""
     status = observation.status
     return status is not None and lifecycle.knows(status) and lifecycle.phase(status) in FULFILMENT_PHASES
 
@@ -147,7 +147,7 @@ def namesake_kinds(rules: AccountRules, kind: str) -> list[str]:
 
 
 def _may_mean(observation: Observation, about: Payment) -> bool:
-    """Whether the statement says nothing that the payment of its channel is not.
+    """Return whether the statement says nothing that the payment of its channel is not.
 
     The amount may differ where the statement names the payment: then it is in doubt. Where nothing but the channel
     names it, another amount is another payment's.

@@ -18,7 +18,7 @@ SLOW_PER_PLACE: Final = 8
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """What one delivery takes up."""
+    """The place that one delivery takes up."""
 
     sink: str
     timer: asyncio.TimerHandle | None = None
@@ -26,7 +26,7 @@ class Place:
 
 
 class Places:
-    """So many places at each sink, and bounded room aside."""
+    """Places at each sink, and bounded room aside."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class Places:
         self._late: dict[str, dict[Place, None]] = {}  #: that would step aside if there were room
 
     def number(self, sink: str) -> int:
-        """How many places the sink has."""
+        """Return how many places the sink has."""
         return min(self._number, self._threads.get(sink, self._number))
 
     def free(self, sink: str) -> int:
-        """How many of them are free."""
+        """Return how many of them are free."""
         return self.number(sink) - self._taken[sink]
 
     def take(self, sink: str) -> Place:
