@@ -154,7 +154,7 @@ class _Reader:
         await self._call.read(read)
 
     async def page(self, after: Cursor) -> Events:
-        """What follows. Where all of it fits, the next page begins at the feed's end, as seen in the same snapshot.
+        """Return the next page. Where all of it fits, the one after begins at the feed's end of this snapshot.
 
         Raises CursorAhead.
         """

@@ -135,7 +135,7 @@ _PASSING: Final = frozenset({401, 403, 404, 408, 409, 423, 425, 429})
 
 
 def is_final(error: ServiceError) -> bool:
-    """Whether the same call would be refused for ever, so that the refusal is worth keeping.
+    """Return whether the same call would be refused for ever, so that the refusal is worth keeping.
 
     Of conflicts only that of the reference itself: what it was used for first does not change.
     """

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What an id in a path is an id of."""
+    """The resource that an id in a path names."""
 
     words: str
     missing: str  #: the code where there is none of that id
@@ -167,7 +167,7 @@ class Operation:
 
     @property
     def resource(self) -> Resource | None:
-        """What the path's id is an id of."""
+        """Return the resource that the path's id names."""
         return RESOURCES[self.path.split("/")[2]] if "{id}" in self.path else None
 
     @property

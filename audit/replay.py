@@ -131,7 +131,7 @@ class _Rerun(Batch):
         self.had_namesakes = False  #: and that was needed once, so that which one it was is not known
 
     def at(self, moment: str) -> None:
-        """What is decided next is decided at this instant."""
+        """Decide what comes next at this instant."""
         self.now, self.moment = datetime.fromisoformat(moment), moment
         self.followed = set()
         self.could_have_namesakes = False
@@ -234,7 +234,7 @@ class _Rerun(Batch):
 
 @dataclass(slots=True)
 class Step:
-    """What one message was decided to say about the payment, at one time."""
+    """One decision of one message about the payment."""
 
     message: InboxMessage
     entries: list[dict[str, Any]]
@@ -249,7 +249,7 @@ class Step:
 
 @dataclass(slots=True)
 class Reread:
-    """What came of reading a payment's messages again."""
+    """The result of reading a payment's messages again."""
 
     payment: Payment
     links: Sequence[Transition]  #: as kept
@@ -320,7 +320,7 @@ class Replay:
         return True
 
     def _decided(self, found: Reread, rerun: _Rerun, step: Step, at: int) -> tuple[int, str | None]:
-        """How many statements about the payment the message makes, from an entry on, and what differs from it."""
+        """Return how many statements the message makes about the payment from an entry on, and what differs."""
         message = step.message
         rerun.at(str(step.entries[at]["at"]))
         copy = made(InboxMessage, {**message.__dict__, "outcomes": []})

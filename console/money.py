@@ -22,7 +22,7 @@ from storage.tallies import Money
 #: Payments on one page.
 _MOST: Final = 100
 
-_LONGEST: Final = 64
+_MAX_NAME_CHARS: Final = 64
 
 
 def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
@@ -77,6 +77,6 @@ def _range(query: QueryParams) -> tuple[datetime, datetime]:
 
 def _word(query: QueryParams | dict[str, str], name: str) -> str:
     value = query.get(name, "")
-    if not is_line(value, _LONGEST):
-        raise InvalidForm(f"{name} has at most {_LONGEST} characters", param=name)
+    if not is_line(value, _MAX_NAME_CHARS):
+        raise InvalidForm(f"{name} has at most {_MAX_NAME_CHARS} characters", param=name)
     return value

@@ -35,7 +35,7 @@ from storage.intake_stores import store_for
 log = structlog.get_logger()
 
 #: Seconds between two looks at whether an account's reconciliation is due.
-_SELDOM = 30.0
+_DUTY_INTERVAL_S = 30.0
 
 #: Seconds between two looks at what is owed, and at who is to be asked about, while something always wakes them: under
 #: load few commits do the work of many, and leave the turn to write to the way in and the worker.
@@ -176,12 +176,12 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             "outbox": stepping("outbox", hand_over, on_outbox, tick),
             "planner": duty("planner", plan, Wake(), _PLAN_TICK),
         }
-        loops["housekeeping"] = duty("housekeeping", housekeeping(service).step, Wake(), _SELDOM)
+        loops["housekeeping"] = duty("housekeeping", housekeeping(service).step, Wake(), _DUTY_INTERVAL_S)
         loops["push"] = duty("push", measure, Wake(), push_tick, on_inbox)
         for name, wake in on_poll.items():
             loops[f"poller.{name}"] = duty(name, partial(poller.start, name), wake, tick)
         for name, step in scheduled_steps(service, clients).items():
-            loops[f"reconcile.{name}"] = duty(f"reconcile.{name}", step, Wake(), max(tick, _SELDOM), applied)
+            loops[f"reconcile.{name}"] = duty(f"reconcile.{name}", step, Wake(), max(tick, _DUTY_INTERVAL_S), applied)
         tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))
@@ -215,7 +215,7 @@ def _deciding(service: Service, on_inbox: Wake, applied: Callable[[], None]) -> 
     loops = {"inbox": stepping("inbox", apply, on_inbox, worker.tick_seconds, applied)}
     for number, (other, wake) in enumerate(zip(others, wakes, strict=True), start=2):
         name = f"inbox.{number}"
-        loops[name] = stepping(name, partial(asyncio.to_thread, other.step), wake, _SELDOM, applied)
+        loops[name] = stepping(name, partial(asyncio.to_thread, other.step), wake, _DUTY_INTERVAL_S, applied)
     return loops
 
 

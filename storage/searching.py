@@ -30,7 +30,7 @@ _known = KnownDelivery.__table__  # type: ignore[attr-defined]
 MOST: Final = 1_000
 
 #: Longer than any value that is searched.
-_LONGEST: Final = 255
+_MAX_NAME_CHARS: Final = 255
 
 
 def payment_ids(unit: Unit, words: str) -> list[str]:
@@ -139,4 +139,4 @@ def _spellings(words: str) -> list[str]:
 
 def _is_kept(words: str) -> bool:
     """Whether a column may hold it at all: PostgreSQL refuses what no text may have, and so would say no more."""
-    return bool(words) and is_line(words, _LONGEST)
+    return bool(words) and is_line(words, _MAX_NAME_CHARS)

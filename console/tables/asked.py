@@ -12,7 +12,7 @@ from statemachine.names import is_line
 from storage.ids import is_id
 from storage.sifting import Place, Wanted
 
-_LONGEST: Final = 255
+_MAX_NAME_CHARS: Final = 255
 
 #: In place of a value: the column is there, or it is not.
 ANY: Final = "any"
@@ -78,8 +78,8 @@ def _text(query: QueryParams, name: str) -> str:
 def _line(query: QueryParams, name: str) -> str:
     """As it was typed: a blank at its end may be a name's."""
     value = query.get(name, "")
-    if not is_line(value, _LONGEST):
-        raise InvalidForm(f"{name} is one line of at most {_LONGEST} characters", param=name)
+    if not is_line(value, _MAX_NAME_CHARS):
+        raise InvalidForm(f"{name} is one line of at most {_MAX_NAME_CHARS} characters", param=name)
     return value
 
 

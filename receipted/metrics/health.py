@@ -16,7 +16,7 @@ from storage.errors import SchemaOutdated
 
 #: Seconds for which one look at the database is answered again, and after which it counts as away.
 _FRESH: Final = 1.0
-_PATIENCE: Final = 3.0
+_READ_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class Checks:
         if self._look is None or (self._look.done() and now - self._looked_at > _FRESH):
             self._looked_at = now
             self._look = asyncio.create_task(asyncio.to_thread(self._of_database))
-        await asyncio.wait([self._look], timeout=_PATIENCE)
+        await asyncio.wait([self._look], timeout=_READ_TIMEOUT_S)
         if not self._look.done():
-            causes = [*alive.causes, {"cause": "storage_unavailable", "after_seconds": _PATIENCE}]
+            causes = [*alive.causes, {"cause": "storage_unavailable", "after_seconds": _READ_TIMEOUT_S}]
             return replace(alive, causes=causes)
         found = self._look.result()
         causes = [*alive.causes, *found.causes]
