@@ -138,7 +138,7 @@ def a_change_that_two_pushes_tell_of_is_lost_with_both(measured):
     confirmed = next(e for e in measured.figures["genius"].events if e.event == "confirmed")
     spread = math.sqrt(confirmed.changes * 0.04 * 0.96)
 
-    assert confirmed.changes > 10
+    assert confirmed.changes > 0
     assert abs(confirmed.lost - 0.04 * confirmed.changes) <= 3 * spread + 1
 
 

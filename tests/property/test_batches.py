@@ -12,6 +12,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from statemachine import statements
+from statemachine.phases import Source
 from storage import batches, inbox
 from storage.ids import new_id
 from tests.builders import PROVIDERS, a_message, our_message
@@ -144,6 +145,10 @@ def _apply(world, messages, *, one_by_one):
         with world.database.write() as unit:
             for message in messages:
                 inbox.record(unit, [message.model_copy()])
+        for message in messages:
+            said = statements.decode(message.body) if message.source == Source.OPERATOR else None
+            if isinstance(said, statements.Resolution):
+                world.note_resolution(message.account, message.about, said)
         worker = world.worker()
         for wait in (0, 2, 130, 4000):
             world.clock.advance(wait)
