@@ -31,7 +31,7 @@ from tests.fakes.databases import copy_of
 from tests.property.interleaving import Interleaving
 from tests.property.pipeline_voices import SECRET
 from worker.accounts import AccountRules, ApplySettings
-from worker.inbox_loop import InboxWorker
+from worker.inbox_loop import InboxWorker, Traced
 
 SINKS = ("shop", "ledger")
 KEY = Key("k1", SECRET)
@@ -142,9 +142,9 @@ class World:
         self.members[name] = Member(name, provider, ScriptedClient(), receiving)
         return self.members[name]
 
-    def worker(self) -> InboxWorker:
+    def worker(self, traced: Traced = lambda _messages: None) -> InboxWorker:
         """A worker that remembers nothing, as after a restart."""
-        return InboxWorker(self.database, self.rules, self.settings, self.clock)
+        return InboxWorker(self.database, self.rules, self.settings, self.clock, traced=traced)
 
     def work(self, rng: random.Random) -> int:
         """One step of a worker, or of two at once; returns how many messages were claimed."""

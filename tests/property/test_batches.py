@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from statemachine import statements
 from statemachine.phases import Source
-from storage import batches, inbox
+from storage import inbox
 from storage.ids import new_id
 from tests.builders import PROVIDERS, a_message, our_message
 from tests.fakes.clock import START
@@ -139,8 +139,12 @@ def _counted():
     return lambda: f"{next(numbers):08x}-0000-7000-8000-000000000000"
 
 
-def _apply(world, messages, *, one_by_one):
-    """Every table afterwards, and what was logged above info."""
+def _apply(world, messages, turns=None):
+    """Apply all messages: in batches, or one by one in the order of `turns`, the ids decided after each wait.
+
+    Returns the rows of every table, what was logged above info, and the turns.
+    """
+    taken = []
     with patch("storage.ids.uuid_utils.uuid7", _counted()), capture_logs() as logs:
         with world.database.write() as unit:
             for message in messages:
@@ -149,16 +153,15 @@ def _apply(world, messages, *, one_by_one):
             said = statements.decode(message.body) if message.source == Source.OPERATOR else None
             if isinstance(said, statements.Resolution):
                 world.note_resolution(message.account, message.about, said)
-        worker = world.worker()
-        for wait in (0, 2, 130, 4000):
+        worker = world.worker(traced=lambda done: taken[-1].extend(message.id for message in done))
+        for turn, wait in enumerate((0, 2, 130, 4000)):
             world.clock.advance(wait)
+            taken.append([])
+            for message_id in turns[turn] if turns is not None else ():
+                worker.step(only=[message_id])
             for _ in range(50):
-                with world.database.write() as unit:  # PostgreSQL locks what is due, and a reader must not
-                    due = [message.id for message in batches.due(unit, world.clock(), 1000)]
-                if not due:
+                if not worker.step():
                     break
-                for message_id in due if one_by_one else [None]:
-                    worker.step(only=None if message_id is None else [message_id])
             else:
                 pytest.fail("it never ends")
     with world.database.read() as unit:
@@ -170,7 +173,7 @@ def _apply(world, messages, *, one_by_one):
             ]
             for name in _TABLES
         }
-    return kept, [entry["event"] for entry in logs if entry["log_level"] != "info"]
+    return kept, [entry["event"] for entry in logs if entry["log_level"] != "info"], taken
 
 
 class Worlds:
@@ -199,16 +202,17 @@ def _check(worlds, things, batch):
     told = Told()
     for thing in things:
         told.add(thing)
-    ended = []
-    for one_by_one in (True, False):
+    ended, turns = [], None
+    for _ in ("in batches", "one by one"):
         world = worlds.open(batch)
         try:
-            ended.append(_apply(world, told.messages, one_by_one=one_by_one))
+            *found, turns = _apply(world, told.messages, turns)
+            ended.append(found)
             assert world.audit().first is None
         finally:
             world.close()
 
-    (alone, logs), (together, more_logs) = ended
+    (together, more_logs), (alone, logs) = ended
     for name in _TABLES:
         assert together[name] == alone[name], name
     assert sorted(more_logs) == sorted(logs)
