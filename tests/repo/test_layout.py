@@ -136,6 +136,21 @@ def test_the_wall_clock_is_read_where_it_may_be():
     assert readers == set(CLOCKS)
 
 
+def test_no_test_module_keeps_the_time_of_its_import():
+    """A run takes longer than what is measured against that time."""
+    kept = [
+        f"{name(path)}:{node.lineno}"
+        for path in files()
+        if path.suffix == ".py" and "tests" in path.relative_to(ROOT).parts
+        for node in parsed(path).body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for call in ast.walk(node.value)
+        if isinstance(call, ast.Call) and _CLOCK.fullmatch(dotted(call.func) or "")
+    ]
+
+    assert kept == []
+
+
 def test_the_wheel_holds_exactly_our_packages(tmp_path):
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", tmp_path, ROOT],

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -11,10 +10,11 @@ import pytest
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed
 from tests.contract.fulfilment.test_broker_sink import ID, failed, owed
+from tests.fakes.clock import START
 from tests.fakes.kafka import Kafka
 from tests.fakes.live_brokers import URLS, require
 
-NOW = datetime.now(UTC)
+NOW = START
 #: Kafka's own codes. Source: Kafka protocol guide, "Error codes".
 TOO_LARGE, NOT_ENOUGH_REPLICAS, NOT_AUTHORIZED = 10, 19, 29
 

@@ -1,7 +1,6 @@
 """What a Redis server of a test's own refuses, and that it is delivered once the operator has mended it."""
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,9 @@ from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed
 from tests.contract.fulfilment.test_broker_sink import owed
 from tests.fakes.broker_servers import RedisServer
+from tests.fakes.clock import START
 
-NOW = datetime.now(UTC)
+NOW = START
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,9 +11,10 @@ from standardwebhooks import Webhook
 
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
+from tests.fakes.clock import START
 from tests.fakes.live_brokers import LIVE, URLS, Live, Nats, Proxy, Rabbit, Redis, require
 
-NOW = datetime.now(UTC)
+NOW = START
 KEY = "whsec_" + base64.b64encode(b"the current signing key 0001").decode()
 OLD_KEY = "whsec_" + base64.b64encode(b"the former signing key  0002").decode()
 ID = "0197c1f0-0000-7000-8000-{:012d}"

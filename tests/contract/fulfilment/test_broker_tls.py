@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import ssl
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,10 @@ from fulfilment.contract import Delivered, Failed, Result
 from tests.contract.fulfilment.test_broker_sink import owed
 from tests.fakes import tls as certificates
 from tests.fakes.broker_servers import NatsServer, RedisServer, Server
+from tests.fakes.clock import START
 from tests.fakes.live_brokers import Redis
 
-NOW = datetime.now(UTC)
+NOW = START
 USERS = 'authorization { user: "shop", password: "a-pass-word-1" }'
 
 

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,16 @@ from fulfilment.http_connection import MAX_ANSWER_BYTES
 from fulfilment.http_sink import HttpSink
 from tests.contract.fulfilment.receiver import KEY, OLD_KEY, Receiver
 from tests.fakes import tls as certificates
+from tests.fakes.clock import START
 
-NOW = datetime.now(UTC)
+NOW = START  #: each test has its own: the outside library refuses a timestamp of five minutes ago
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set NOW to the time at which the test begins."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC))
 
 
 @pytest.fixture(scope="module")
