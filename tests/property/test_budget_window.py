@@ -69,22 +69,22 @@ def chaotic(pools, budget, weather, seed, plan, trouble):
 
         async def disturb(what):
             await asyncio.sleep(rng.uniform(0, 4 * window))
-            pace = rng.choice(made.paces)
+            pacer = rng.choice(made.paces)
             if what == "pause":
                 seconds = rng.uniform(0, 3 * window)
-                await pace.pause(seconds)
+                await pacer.pause(seconds)
                 made.run.paused.append((made.loop.time(), made.loop.time() + seconds - 2 * weather.database))
             elif what == "crash":
-                await pace.turn()  # and nothing is sent
+                await pacer.turn()  # and nothing is sent
             elif what == "cancel":
-                waiter = asyncio.create_task(made.send(pace, is_patient=False))
+                waiter = asyncio.create_task(made.send(pacer, is_patient=False))
                 await asyncio.sleep(rng.uniform(0, window))
                 waiter.cancel()
                 await asyncio.wait([waiter])
             else:
-                await pace.turn()
+                await pacer.turn()
                 await asyncio.sleep(rng.uniform(0, 3 * window))  # a token is fetched, or the process is stopped
-                await pace.leave()
+                await pacer.leave()
                 made.run.left.append((made.loop.time(), False))
 
         senders = [
@@ -250,9 +250,9 @@ def test_the_property_bites_where_hosts_clocks_count(postgresql, monkeypatch):
         with fleet(databases, FIVE, Weather(), 1, skews=[0.0, -3.0]) as made:
             ahead, behind = made.paces
 
-            async def burst(pace, after):
+            async def burst(pacer, after):
                 await asyncio.sleep(after)
-                await asyncio.gather(*(made.send(pace) for _ in range(5)))
+                await asyncio.gather(*(made.send(pacer) for _ in range(5)))
 
             return made.until_done(burst(ahead, 0.0), burst(behind, 1.0), burst(ahead, 4.0)).most_in_a_window()
 
