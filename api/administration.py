@@ -11,9 +11,9 @@ from api.keys import Environment, made, rotated
 from api.operation import Call, Operation
 from api.reading import INTEGRAL, Input, Name
 from service.permissions import KeyScope, Permission
-from storage import api_keys, operators
-from storage.engine import Unit
-from storage.tables_api import ApiKey
+from storage import api_keys, operator_actions
+from storage.database import Unit
+from storage.tables_support import ApiKey
 
 
 class KeyAnswer(Shape):
@@ -125,7 +125,7 @@ def _own(call: Call, key: ApiKey) -> ApiKey:
 
 
 def _note(unit: Unit, call: Call, action: str, subject: str) -> None:
-    operators.note(
+    operator_actions.note(
         unit, account=None, at=call.parts.clock(), actor=call.actor, action=action, subject=subject, reason="by the API"
     )
 

@@ -33,7 +33,7 @@ from statemachine.errors import ServiceError
 from storage.api_rates import Rate, Taken, rates
 from storage.errors import NotFound
 from storage.ids import new_id
-from storage.tables_api import ApiKey
+from storage.tables_support import ApiKey
 
 log = structlog.get_logger()
 

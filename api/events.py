@@ -17,10 +17,10 @@ from api.operation import Call, Operation, Plain
 from api.reading import WHOLE, Id, Input, Name
 from service.permissions import Permission
 from statemachine.phases import Alarm, Effect
-from storage import events
-from storage.engine import Unit
+from storage import event_feed
+from storage.database import Unit
 from storage.errors import StorageUnavailable
-from storage.events import Cursor
+from storage.event_feed import Cursor
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ EffectName = Annotated[
 
 
 def _place(value: Any) -> Any:
-    if isinstance(value, str) and events.read_cursor(value) is not None:
+    if isinstance(value, str) and event_feed.read_cursor(value) is not None:
         return value
     raise ValueError("Input should be `next` or the id of an event as they were told, or 0")
 
@@ -160,9 +160,9 @@ class _Reader:
         """
         query = self._query
 
-        def read(unit: Unit) -> tuple[list[events.Told], Cursor]:
+        def read(unit: Unit) -> tuple[list[event_feed.Told], Cursor]:
             require_held(unit, after)
-            found = events.find(
+            found = event_feed.find(
                 unit,
                 self._accounts,
                 after=after.number,
@@ -170,7 +170,7 @@ class _Reader:
                 effects=[query.type] if query.type else (),
                 payment_id=query.payment,
             )
-            return found, events.end(unit)
+            return found, event_feed.end(unit)
 
         found, end = await self._call.read(read)
         has_more = len(found) > query.limit
@@ -267,16 +267,16 @@ def _next_check() -> float:
 
 def require_held(unit: Unit, after: Cursor) -> None:
     """Raise CursorAhead where the database is older than what was read of it."""
-    if events.holds(unit, after):
+    if event_feed.holds(unit, after):
         return
-    last = events.last_number(unit)
+    last = event_feed.last_number(unit)
     why = f"the feed ends at {last}" if after.number > last else f"at {after.number} it is not the feed that was read"
     raise CursorAhead(f"{why}: begin anew from 0", param="after")
 
 
 def read_place(text: str) -> Cursor:
     """The cursor that a checked text writes."""
-    found = events.read_cursor(text)
+    found = event_feed.read_cursor(text)
     if found is None:
         raise InvalidRequest([Fault("invalid_value", "it is no id of an event", "after", "query")])
     return found
@@ -285,13 +285,13 @@ def read_place(text: str) -> Cursor:
 def _resumed(call: Call, after: str) -> Cursor:
     """Where the reader's stream broke off, if it says so."""
     given = (call.headers.get("last-event-id") or "").strip()
-    found = events.read_cursor(given or after)
+    found = event_feed.read_cursor(given or after)
     if found is None:
         raise InvalidRequest([Fault("invalid_value", "it is no id of an event", "Last-Event-ID", "header")])
     return found
 
 
-def _told(row: events.Told) -> EventAnswer:
+def _told(row: event_feed.Told) -> EventAnswer:
     data = json.loads(row.payload)["data"] if row.payload is not None else None
     return EventAnswer(
         id=str(row.cursor),

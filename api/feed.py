@@ -5,7 +5,7 @@ import time
 from typing import Final
 
 from api.parts import Parts
-from storage import api_keys, events
+from storage import api_keys, event_feed
 from storage.errors import NotFound
 
 #: Seconds between two looks of a reader who waits; looks of several within it are one.
@@ -52,7 +52,7 @@ class Feed:
         async with self._turn:
             if self._seen_at < asked_at:  # else somebody looked while we stood in line, and saw all that we would
                 looked_at = time.monotonic()
-                self._last = await self._parts.in_thread(lambda: events.caught_up(self._parts.database))
+                self._last = await self._parts.in_thread(lambda: event_feed.caught_up(self._parts.database))
                 self._seen_at = looked_at
             return self._last
 

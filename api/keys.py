@@ -16,10 +16,10 @@ from starlette.datastructures import Headers
 from api.errors import KeyInvalid, KeyMissing
 from service.permissions import KeyScope
 from storage import api_keys
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
-from storage.tables_api import ApiKey
+from storage.tables_support import ApiKey
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from api.operation import Call, Operation
 from api.reading import WHOLE, Input, Name
 from service.permissions import Permission
 from statemachine.lifecycle import Lifecycle
-from storage import push_report
-from storage.push_report import AccountFigures, EventFigures
+from storage import webhook_health
+from storage.webhook_health import AccountFigures, EventFigures
 
 
 class AccountAnswer(Shape):
@@ -138,7 +138,7 @@ async def push_quality(call: Call) -> PushQuality:
     names = call.accounts(query.account)
     today = call.parts.clock().date()
     found = await call.read(
-        lambda unit: push_report.figures(unit, query.account, today - timedelta(days=query.days - 1), today)
+        lambda unit: webhook_health.figures(unit, query.account, today - timedelta(days=query.days - 1), today)
     )
     return PushQuality(data=[_push(figures) for figures in found if figures.account in names])
 

@@ -13,10 +13,10 @@ from api.errors import EnvironmentMismatch
 from api.parts import Account, Parts
 from service.permissions import KeyScope, Permission, granted, scope_for
 from storage import payments
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import NotFound
 from storage.tables import Payment
-from storage.tables_api import ApiKey
+from storage.tables_support import ApiKey
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeVar
 from starlette.types import Receive, Scope
 
 from statemachine.lifecycle import Lifecycle
-from storage.engine import Database
+from storage.database import Database
 from storage.tables import InboxMessage, OutboxMessage, Payment
 
 Result = TypeVar("Result")

@@ -9,8 +9,9 @@ from api.operation import Call, Operation, Repeats
 from api.payment_forms import CreateBody, PaymentsQuery, ResolveBody, TrackBody
 from api.reading import Listed
 from service.permissions import Permission
-from storage import history, listing, story, telling
-from storage.engine import Unit
+from storage import listing, story, telling
+from storage import transitions as storage_transitions
+from storage.database import Unit
 from storage.listing import Place, Wanted
 from storage.tables import Payment
 
@@ -75,7 +76,7 @@ async def show(call: Call) -> PaymentAnswer:
 async def transitions(call: Call) -> Transitions:
     """List a payment's transitions, the first first."""
     payment = await call.payment()
-    kept = await call.read(lambda unit: history.of_payment(unit, payment.id))
+    kept = await call.read(lambda unit: storage_transitions.of_payment(unit, payment.id))
     return Transitions(data=[answers.transition(link) for link in kept])
 
 

@@ -12,7 +12,7 @@ from api.payments import place_of
 from api.queue_forms import MessagesQuery, OwedQuery, ReasonBody, RedriveBody, RedriveOneBody, RejectedQuery
 from service.permissions import Permission
 from storage import inbox, listing, outbox
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import EffectOvertaken, NotFound
 from storage.listing import Place, Wanted
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from storage import history, inbox, outbox, payments
+from storage import inbox, outbox, payments, transitions
 from storage.columns import table_of
-from storage.engine import Database, Unit, values
+from storage.database import Database, Unit, values
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 
 _PAGE = 200
@@ -47,7 +47,7 @@ def _lines(unit: Unit, payment_id: str) -> Iterator[str]:
     yield _line(payments.get(unit, payment_id))
     for message in inbox.of_payment(unit, payment_id):
         yield _line(message)
-    for transition in history.of_payment(unit, payment_id):
+    for transition in transitions.of_payment(unit, payment_id):
         yield _line(transition)
     for owed in outbox.of_payment(unit, payment_id):
         yield _line(owed)

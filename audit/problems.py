@@ -12,7 +12,7 @@ from statemachine.errors import IllegalMove
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Outcome
-from storage import seals
+from storage import hashing
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import InboxStatus, OutboxStatus
 
@@ -76,7 +76,7 @@ def link_problems(
 ) -> Iterator[str]:
     """Yield what is wrong with one transition, after the one before and on its evidence."""
     changed = f"transition {link.number} of payment {payment.id} has changed"
-    yield from _seal(opened, seals.transition(link), link.hash, link.recorded_at, changed)
+    yield from _seal(opened, hashing.transition(link), link.hash, link.recorded_at, changed)
     if link.account != payment.account:
         yield f"transition {link.number} is of another account than payment {payment.id}"
     if before is None and link.number > 1 and retained.has_history(payment.id):
@@ -121,7 +121,7 @@ def _walk_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
 def payment_problems(payment: Payment, chain: list[Transition], retained: Retained, opened: Seals) -> Iterator[str]:
     """Yield what is wrong with a payment, rebuilt from its history."""
     yield from _seal(
-        opened, seals.payment(payment), payment.seal, payment.created_at, "what is kept of the payment has changed"
+        opened, hashing.payment(payment), payment.seal, payment.created_at, "what is kept of the payment has changed"
     )
     if not chain and payment.version and retained.has_history(payment.id):
         retained.missed["transitions"] += payment.version
@@ -153,7 +153,7 @@ def outbox_problems(
     redrives: int,
 ) -> Iterator[str]:
     """Yield what is wrong with what is owed, by its cause, its tries, and how often people made it due again."""
-    content = seals.owed(message.__dict__)
+    content = hashing.owed(message.__dict__)
     yield from _seal(opened, content, message.seal, message.created_at, "what is owed, or its status, has changed")
     if cause is None and retained.has_message(message.cause):
         retained.missed["messages"] += 1
@@ -197,7 +197,7 @@ def attempt_problems(attempt: DeliveryAttempt, message: OutboxMessage, opened: S
         yield f"try {attempt.number} is of another account than its effect"
     if not opened.has_none(attempt.seal, attempt.started_at):
         changed = f"what is kept of try {attempt.number} has changed"
-        yield from _seal(opened, seals.attempt(attempt), attempt.seal, attempt.started_at, changed)
+        yield from _seal(opened, hashing.attempt(attempt), attempt.seal, attempt.started_at, changed)
 
 
 def message_problems(message: InboxMessage, opened: Seals, retained: Retained) -> Iterator[str]:
@@ -208,17 +208,17 @@ def message_problems(message: InboxMessage, opened: Seals, retained: Retained) -
             yield "it is said to be scrubbed, and has a body"
         if not retained.has_body(message.id, message.scrubbed_at):
             yield "its body is gone, and no run of retention took it"
-    elif seals.body_digest(message.body) != message.digest:
+    elif hashing.body_digest(message.body) != message.digest:
         yield "the body is not the one that was received"
     changed = "what was recorded with the message has changed"
-    yield from _seal(opened, seals.envelope(message), message.envelope_digest, message.received_at, changed)
+    yield from _seal(opened, hashing.envelope(message), message.envelope_digest, message.received_at, changed)
     if message.status == InboxStatus.PENDING:
         if message.decision_digest is not None or message.decided_at is not None:
             yield "a decided message is pending again without a replay"
         elif not message.outcomes and (message.payment_id, message.decision, message.reason) != (None, None, None):
             yield "it is not decided yet, and says what was decided"
     else:
-        content, at = seals.decision(message), message.decided_at or message.received_at
+        content, at = hashing.decision(message), message.decided_at or message.received_at
         yield from _seal(opened, content, message.decision_digest, at, "the decision has changed")
 
 

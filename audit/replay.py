@@ -18,7 +18,7 @@ from statemachine.errors import ServiceError
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Phase, Source
 from storage import payments
-from storage.engine import Unit, made
+from storage.database import Unit, made
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from audit.trust import Seals
-from storage import seals
-from storage.tables_retention import RetentionRun
+from storage import hashing
+from storage.tables_support import RetentionRun
 from storage.types import RetentionRule, RetentionStatus
 
 #: Gone in any case; a partition is gone once it is detached.
@@ -60,7 +60,7 @@ class Retained:
         """(run, problem) of every record that was changed, and of sums that do not agree."""
         for run in self._runs:
             changed = "what is kept of the run has changed"
-            problem = opened.problem(seals.retention_run(run), run.seal, run.changed_at, changed)
+            problem = opened.problem(hashing.retention_run(run), run.seal, run.changed_at, changed)
             if problem is not None:
                 yield run.id, problem
         for rule, what, column in (

@@ -6,11 +6,11 @@ from typing import Final, TypeVar
 
 from audit.retained import Retained
 from audit.trust import Seals
-from storage import audits, seals
+from storage import audits, hashing
 from storage.audits import Reader
-from storage.engine import Unit
+from storage.database import Unit
 from storage.tables import OperatorAction, RejectedDelivery
-from storage.tables_audit import AuditRun
+from storage.tables_support import AuditRun
 
 Record = TypeVar("Record", OperatorAction, RejectedDelivery, AuditRun)
 
@@ -57,7 +57,7 @@ def chained_actions(unit: Unit, opened: Seals, actions: Actions) -> Iterator[Pro
             continue  # of before the table had a chain
         if done.number != number + 1:
             yield "operator_action", done.id, f"action {done.number} comes after {number}: one was taken away or added"
-        wrong = opened.problem(seals.action(done, before), done.seal, done.at, "what is kept of it has changed")
+        wrong = opened.problem(hashing.action(done, before), done.seal, done.at, "what is kept of it has changed")
         if wrong is not None:
             yield "operator_action", done.id, wrong
         before, number = done.seal or "", done.number or number
@@ -70,7 +70,7 @@ def sealed_rows(unit: Unit, opened: Seals, payments: int) -> Iterator[Problem]:
         if isinstance(rejected, tuple):
             yield "rejected_delivery", *rejected
         elif not opened.has_none(rejected.seal, rejected.received_at):
-            problem = opened.problem(seals.rejected(rejected), rejected.seal, rejected.received_at, changed)
+            problem = opened.problem(hashing.rejected(rejected), rejected.seal, rejected.received_at, changed)
             if problem is not None:
                 yield "rejected_delivery", rejected.id, problem
     for run in _rows(unit, _AUDITS):
@@ -80,7 +80,7 @@ def sealed_rows(unit: Unit, opened: Seals, payments: int) -> Iterator[Problem]:
         if run.payments > payments:
             yield "audit_run", run.id, f"it counted {run.payments} payments, and {payments} are kept"
         if not opened.has_none(run.seal, run.ended_at):
-            problem = opened.problem(seals.audit_run(run), run.seal, run.ended_at, changed)
+            problem = opened.problem(hashing.audit_run(run), run.seal, run.ended_at, changed)
             if problem is not None:
                 yield "audit_run", run.id, problem
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from storage.seals import Sealer
+from storage.hashing import Sealer
 
 
 @dataclass(frozen=True, slots=True)

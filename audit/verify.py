@@ -28,11 +28,12 @@ from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
 from statemachine import statements
 from statemachine.phases import Outcome, Source
-from storage import audits, history, inbox, operators, outbox, payments
+from storage import audits, inbox, operator_actions, outbox, payments
+from storage import transitions as storage_transitions
 from storage.audits import UNREADABLE, Found, Reader
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import InboxStatus
 
 _PAGE: Final = 300
@@ -154,7 +155,7 @@ class Audit:
             concerned = inbox.concerning_ids(unit, payment_id)
             self._beside[payment_id] = concerned
             owed = outbox.of_payment(unit, payment_id)
-            for done in operators.of_subjects(unit, [payment_id, *concerned, *(each.id for each in owed)]):
+            for done in operator_actions.of_subjects(unit, [payment_id, *concerned, *(each.id for each in owed)]):
                 self._actions.add(done)
             self._check_payments(unit, [payment], is_alone=True)
             return self._finished(unit)
@@ -332,7 +333,9 @@ class Audit:
         moved = {message.id for message, entry in told if "transition" in entry}
         owed = [owed_id for _, entry in told for owed_id in texts(entry, "outbox")]
         return _Known(
-            payments.existing(unit, list(named)), outbox.causes_of(unit, owed), history.caused_by(unit, list(moved))
+            payments.existing(unit, list(named)),
+            outbox.causes_of(unit, owed),
+            storage_transitions.caused_by(unit, list(moved)),
         )
 
     def _check_message(self, message: InboxMessage, known: _Known) -> None:

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from console.overview_rows import alarms_of
 from console.parts import Account, VerifyingKey
-from storage import overview, plans, push, push_report, quarantine, reconciliations
-from storage.engine import Unit
-from storage.overview import Asking
-from storage.push_report import AccountFigures
-from storage.slots import LONGEST
-from storage.tables_asking import PollPlan, Reconciliation
+from storage import counts as storage_counts
+from storage import poll_plans, quarantine, reconciliations, webhook_health
+from storage.counts import PollingCounts
+from storage.database import Unit
+from storage.rate_limits import LONGEST
+from storage.tables_support import PollPlan, Reconciliation
+from storage.webhook_health import AccountFigures
 
 #: Days of push that an account's page shows.
 _DAYS: Final = 30
@@ -51,12 +52,12 @@ class Day:
 def look(unit: Unit, account: Account, now: datetime) -> dict[str, Any]:
     """Everything that is told of one account as it stands."""
     today, name = now.date(), account.name
-    found = push_report.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
+    found = webhook_health.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
     measured = found[0] if found else AccountFigures(name, None, None, 0, 0, None)
-    used = overview.keys_used(unit, name)
+    used = storage_counts.keys_used(unit, name)
     heard = [measured.heard_at, *(at for _, at in used.values())]
-    asking = overview.asking(unit, name, now)
-    plan = plans.plans(unit).get(name)
+    asking = storage_counts.polling_counts(unit, name, now)
+    plan = poll_plans.plans(unit).get(name)
     rejected = {reason: count for (of, reason), count in sorted(quarantine.count_by_reason(unit).items()) if of == name}
     return {
         "alarms": alarms_of({name: found[0].alarms}) if found else [],
@@ -78,8 +79,8 @@ def look(unit: Unit, account: Account, now: datetime) -> dict[str, Any]:
 def _days(unit: Unit, name: str, today: date) -> list[Day]:
     """Every day, those without anything too, the oldest first."""
     since = today - timedelta(days=_DAYS - 1)
-    rows = push.between(unit, name, since, today)
-    pushed = push.pushed_events(rows)
+    rows = webhook_health.between(unit, name, since, today)
+    pushed = webhook_health.pushed_events(rows)
     found = []
     for at in range(_DAYS):
         day = since + timedelta(days=at)
@@ -112,7 +113,7 @@ def _standing(key: VerifyingKey, now: datetime) -> tuple[str, str]:
     return "verifies", "ok"
 
 
-def _why(asking: Asking, plan: PollPlan | None, account: Account, now: datetime) -> list[tuple[str, str]]:
+def _why(asking: PollingCounts, plan: PollPlan | None, account: Account, now: datetime) -> list[tuple[str, str]]:
     """How the account is asked and why, in words, each with its tone."""
     budget = asking.budget
     told = []

@@ -8,7 +8,7 @@ from console.actions import Act, Done, acting
 from console.page import Pages
 from console.parts import Parts
 from statemachine.phases import Phase
-from storage import operators, payments
+from storage import operator_actions, payments
 from storage.tables import Payment
 from storage.types import InboxStatus
 
@@ -86,7 +86,7 @@ async def _noted(act: Act, action: str, reason: str) -> Payment:
     found = await act.parts.read(lambda unit: payments.get(unit, payment_id))
     now = act.parts.clock()
     await act.parts.write(
-        lambda unit: operators.note(
+        lambda unit: operator_actions.note(
             unit, account=found.account, at=now, actor=act.by, action=action, subject=found.id, reason=reason
         )
     )

@@ -12,11 +12,12 @@ from typing import Any, Final, Protocol
 from console.parts import Account
 from console.pieces import Piece, Pieces, each
 from statemachine.phases import Phase
-from storage import overview, push, tallies
-from storage.engine import Unit
-from storage.overview import Standing
-from storage.tables_asking import PushQuality
-from storage.tallies import Deliveries, Money, Sum
+from storage import counts, webhook_health
+from storage import totals as storage_totals
+from storage.counts import SystemCounts
+from storage.database import Unit
+from storage.tables_support import PushQuality
+from storage.totals import Deliveries, Money, Sum
 
 #: Seconds within which what was counted is shown again.
 KEPT: Final = 2.0
@@ -97,7 +98,7 @@ class Figures:
     """Everything that the overview shows."""
 
     at: datetime
-    standing: Standing
+    standing: SystemCounts
     money: Sequence[MoneyRow]
     hours: Mapping[datetime, Mapping[str, int]]  #: payments paid, by account, of the last 24 hours
     minutes: Mapping[datetime, Deliveries]  #: of the last hour
@@ -123,10 +124,10 @@ class Figuring:
         self._looked_at = float("-inf")
         self._unit: Unit | None = None  #: while somebody looks
         self._money: Pieces[Monies] = Pieces(
-            lambda since, until: tallies.money(self._now(), since, until), seconds=_FOR_MONEY * patience
+            lambda since, until: storage_totals.money(self._now(), since, until), seconds=_FOR_MONEY * patience
         )
         self._deliveries: Pieces[Deliveries] = Pieces(
-            lambda since, until: tallies.deliveries(self._now(), since, until),
+            lambda since, until: storage_totals.deliveries(self._now(), since, until),
             is_final=lambda found: found.is_final,
             seconds=_FOR_DELIVERIES * patience,
         )
@@ -152,14 +153,14 @@ class Figuring:
     def _look(self, unit: Unit) -> Figures:
         now, self._unit = self._parts.clock().astimezone(UTC), unit
         try:
-            watches = push.watches(unit)
+            watches = webhook_health.watches(unit)
             money, hours, is_money_whole = self._paid(now)
             minute = now.replace(second=0, microsecond=0)
             wanted = each(minute - _HOUR + _MINUTE, minute + _MINUTE, _MINUTE)
             minutes = self._deliveries.of(wanted, now)
             found = Figures(
                 at=now,
-                standing=overview.standing(unit, list(self._parts.accounts), now),
+                standing=counts.system_counts(unit, list(self._parts.accounts), now),
                 money=money,
                 hours=hours,
                 minutes={piece.since: minutes[piece] for piece in sorted(minutes)},
@@ -202,7 +203,7 @@ class Figuring:
 
     def _worth(self, unit: Unit, now: datetime) -> dict[str, Pushed]:
         if not self._pushed_at <= time.monotonic() < self._pushed_at + _PUSH_KEPT:
-            rows = push.between(unit, None, now.date() - timedelta(days=PUSH_DAYS - 1), now.date())
+            rows = webhook_health.between(unit, None, now.date() - timedelta(days=PUSH_DAYS - 1), now.date())
             self._pushed = worth(rows)
             self._pushed_at = time.monotonic()
         return self._pushed
@@ -252,7 +253,7 @@ def worth(rows: Sequence[PushQuality]) -> dict[str, Pushed]:
     found: dict[str, Pushed] = {}
     for account in dict.fromkeys(row.account for row in rows):
         of_account = [row for row in rows if row.account == account]
-        pushed = push.pushed_events(of_account)
+        pushed = webhook_health.pushed_events(of_account)
         judged = [row for row in of_account if (row.kind, row.event) in pushed]
         found[account] = Pushed(*(sum(getattr(row, name) for row in judged) for name in ("pushed", "late", "lost")))
     return found
@@ -285,6 +286,6 @@ def _ordered(value: Any) -> Any:
     """The same for what is the same, in whatever order the database told it."""
     if isinstance(value, Mapping):
         return sorted((repr(key), repr(_ordered(under))) for key, under in value.items())
-    if isinstance(value, Standing | Deliveries):
+    if isinstance(value, SystemCounts | Deliveries):
         return [_ordered(getattr(value, part.name)) for part in fields(value)]
     return [_ordered(under) for under in value] if isinstance(value, tuple) else value

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from console.errors import TooManyLogins
 from console.parts import Bounds, Parts
 from console.passwords import LONGEST, NOBODYS, is_password
-from storage import console_attempts
-from storage.engine import Unit
-from storage.tables_console import ConsolePerson
+from storage import console_sessions
+from storage.database import Unit
+from storage.tables_support import ConsolePerson
 
 
 async def verified(parts: Parts, person: ConsolePerson | None, password: str) -> bool:
@@ -61,10 +61,10 @@ async def count(parts: Parts, tried: Try) -> None:
 
     def take(unit: Unit) -> TooManyLogins | None:
         for each in tried.counted(bounds):
-            wait = console_attempts.take(unit, each.subject, now, at_most=each.at_most, window=bounds.attempts_window)
+            wait = console_sessions.take(unit, each.subject, now, at_most=each.at_most, window=bounds.attempts_window)
             if wait is not None:
                 return TooManyLogins(wait)  # what was counted until here is kept
-        console_attempts.forget_before(unit, _long_ago(now, parts))
+        console_sessions.forget_before(unit, _long_ago(now, parts))
         return None
 
     refused = await parts.write(take)
@@ -75,7 +75,7 @@ async def count(parts: Parts, tried: Try) -> None:
 def succeeded(unit: Unit, tried: Try, bounds: Bounds) -> None:
     """The tries of this name from here are forgotten; among those of the network, and of all strangers, the last is."""
     for each in tried.counted(bounds):
-        (console_attempts.forget if each.is_own else console_attempts.give_back)(unit, each.subject)
+        (console_sessions.forget if each.is_own else console_sessions.give_back)(unit, each.subject)
 
 
 def _long_ago(now: datetime, parts: Parts) -> datetime:

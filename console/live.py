@@ -18,7 +18,7 @@ from console.parts import Parts
 from console.person import Person
 from statemachine.errors import ServiceError
 from storage import console_sessions
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import StorageUnavailable
 
 log = structlog.get_logger()

@@ -18,8 +18,8 @@ from console.person import Person
 from console.sessions import Sessions, network_of
 from console.signing import KNOWN, digest_of
 from statemachine.errors import ServiceError
-from storage import console_sessions, people
-from storage.engine import Unit
+from storage import console_sessions, console_users
+from storage.database import Unit
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class Login:
 
     async def _begun(self, request: Request, tried: Try, password: str) -> str:
         """The secret of a new session; raises WrongLogin, whichever of the two is wrong."""
-        person = await self.parts.read(lambda unit: people.by_name(unit, tried.name))
+        person = await self.parts.read(lambda unit: console_users.by_name(unit, tried.name))
         if not await verified(self.parts, person, password) or person is None:
             raise WrongLogin
         found, stronger = person, None
@@ -123,11 +123,11 @@ class Login:
         old = self.parts.signing.secret(request.cookies.get(self.pages.cookies.session, ""))
 
         def begin(unit: Unit) -> str:
-            current = people.get(unit, found.id)
+            current = console_users.get(unit, found.id)
             if current.disabled_at is not None or current.password_hash != found.password_hash:
                 raise WrongLogin  # both may have changed while the password was checked
             if stronger is not None:
-                people.rehash(unit, found.id, found.password_hash, stronger)
+                console_users.rehash(unit, found.id, found.password_hash, stronger)
             succeeded(unit, tried, self.parts.bounds)
             if old is not None:
                 console_sessions.revoke_secret(unit, digest_of(old), now)

@@ -15,9 +15,9 @@ from console.page import Pages
 from console.parts import Parts
 from statemachine.names import is_line
 from statemachine.phases import Phase
-from storage import tallies
+from storage import totals
 from storage.ids import is_id
-from storage.tallies import Money
+from storage.totals import Money
 
 #: Payments on one page.
 _MOST: Final = 100
@@ -41,7 +41,7 @@ def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
             raise InvalidForm("after is the id of a row", param="after")
         phase = Phase.REFUNDED if way in ("back", "returned") else Phase.PAID
         wanted = [Money(account, kind, currency, phase) for kind in kinds]
-        found = await parts.read(lambda unit: tallies.entries(unit, since, until, wanted, after=after, limit=_MOST + 1))
+        found = await parts.read(lambda unit: totals.entries(unit, since, until, wanted, after=after, limit=_MOST + 1))
         more = found[_MOST - 1].id if len(found) > _MOST else None
         clock = _word(query, "until") or None
         older = links.money(f"{since:%Y-%m-%d}", account, currency, way, kinds, clock, more) if more else None

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from console.charts import Chart, Series, shares
 from console.figures import Figures
 from statemachine.phases import Outcome
-from storage.tallies import REJECTED, Deliveries, lag_quantile
+from storage.totals import REJECTED, Deliveries, lag_quantile
 from storage.types import InboxStatus
 
 #: What became of deliveries, as few as can be told apart: name, outcomes, and the tone of it.

@@ -9,9 +9,9 @@ from console import links
 from console.figures import Figures, Pushed
 from console.parts import Account
 from statemachine.phases import Phase
-from storage.overview import Bounded, Breaking, Overdue, Waiting
-from storage.slots import LONGEST
-from storage.tallies import REJECTED, lag_quantile
+from storage.counts import Bounded, Breaking, Overdue, Waiting
+from storage.rate_limits import LONGEST
+from storage.totals import REJECTED, lag_quantile
 
 #: Ages beyond which what waits is shown as late, and as bad.
 _LATE: Final = timedelta(minutes=1)

@@ -14,8 +14,8 @@ from console.passwords import check, hashed
 from console.person import Person
 from console.sessions import Sessions, network_of
 from statemachine.errors import ServiceError
-from storage import console_sessions, operators, people
-from storage.engine import Unit
+from storage import console_sessions, console_users, operator_actions
+from storage.database import Unit
 from storage.errors import NotFound
 
 _HERE = "/console/me"
@@ -53,7 +53,7 @@ class Own:
                 raise InvalidForm("the new password was not typed the same twice")
             check(form.get("new", ""), person.name)
             await count(self.parts, tried)
-            kept = await self.parts.read(lambda unit: people.get(unit, person.id))
+            kept = await self.parts.read(lambda unit: console_users.get(unit, person.id))
             if not await verified(self.parts, kept, form.get("current", "")):
                 raise WrongLogin("the current password is wrong")
         except ServiceError as error:
@@ -64,10 +64,10 @@ class Own:
         now = self.parts.clock()
 
         def change(unit: Unit) -> str:
-            people.change_password(unit, person.id, new_hash, now, is_temporary=False)
+            console_users.change_password(unit, person.id, new_hash, now, is_temporary=False)
             console_sessions.revoke_all(unit, person.id, now)
             succeeded(unit, tried, self.parts.bounds)
-            operators.note(
+            operator_actions.note(
                 unit,
                 account=None,
                 at=now,

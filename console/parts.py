@@ -13,7 +13,7 @@ from console.passwords import Turns
 from console.signing import Signing
 from providers.contract import Scheme
 from statemachine.lifecycle import Lifecycle
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from storage.tables import InboxMessage, OutboxMessage, Payment
 
 Result = TypeVar("Result")

@@ -21,15 +21,15 @@ from console.sheet import draw
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Review
-from storage import budget, inbox, payments, story_page
-from storage.budget import Breaker
-from storage.engine import Unit
+from storage import inbox, payments, rate_limits, story_page
+from storage.changes import payment_marks
+from storage.database import Unit
 from storage.obstacles import REMEDIES, obstacles
+from storage.rate_limits import Breaker
 from storage.story import checkout_url
 from storage.story_page import StoryPage
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment, Transition
 from storage.telling import said_by, shown
-from storage.watching import payment_marks
 
 #: Entries of the timeline on one page.
 ENTRIES: Final = 200
@@ -191,8 +191,8 @@ def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Re
     return _Read(
         page=page,
         mark=payment_marks(unit, [payment_id])[payment_id],
-        breaker=budget.breaker(unit, account),
-        pause=budget.pause_left(unit, account, now),
+        breaker=rate_limits.breaker(unit, account),
+        pause=rate_limits.pause_left(unit, account, now),
     )
 
 

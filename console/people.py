@@ -15,9 +15,9 @@ from console.passwords import hashed, made
 from console.person import Person, name_of, new_person
 from service.permissions import Role
 from statemachine.errors import ServiceError
-from storage import console_sessions, operators, people
-from storage.engine import Unit
-from storage.tables_console import ConsolePerson, ConsoleSession
+from storage import console_sessions, console_users, operator_actions
+from storage.database import Unit
+from storage.tables_support import ConsolePerson, ConsoleSession
 
 _HERE: Final = "/console/people"
 
@@ -68,7 +68,7 @@ class People:
             person = new_person(name, role, kept, now, is_temporary=True)
 
             def add(unit: Unit) -> None:
-                people.add(unit, person)
+                console_users.add(unit, person)
                 note(unit, self.parts, admin.name, "add person", person.id, f"{name} as {role.value}")
 
             await self.parts.write(add)
@@ -87,8 +87,8 @@ class People:
         now = self.parts.clock()
 
         def change(unit: Unit) -> str:
-            person = people.get(unit, person_id)
-            people.change_password(unit, person.id, kept, now, is_temporary=True)
+            person = console_users.get(unit, person_id)
+            console_users.change_password(unit, person.id, kept, now, is_temporary=True)
             console_sessions.revoke_all(unit, person.id, now)
             note(unit, self.parts, admin.name, "reset password", person.id, f"of {person.name}, in the console")
             return person.name
@@ -116,7 +116,7 @@ class People:
                         if console_sessions.is_open(session, now, self.parts.bounds.idle)
                     ],
                 )
-                for person in people.find(unit)
+                for person in console_users.find(unit)
             ]
 
         found = await self.parts.read(read)
@@ -130,10 +130,10 @@ async def change_role(act: Act) -> Done:
     role = role_of(act.form.get("role", ""))
 
     def change(unit: Unit) -> str:
-        person = people.get(unit, act.path("id"))
+        person = console_users.get(unit, act.path("id"))
         if role is not Role.ADMIN:
             _keep_an_admin(unit, person)
-        people.change_role(unit, person.id, role.value)
+        console_users.change_role(unit, person.id, role.value)
         note(unit, act.parts, act.by, "change role", person.id, f"{person.name}: {person.role} to {role.value}")
         return person.name
 
@@ -146,10 +146,10 @@ async def disable(act: Act) -> Done:
         raise InvalidForm("nobody shuts themselves out here: ask another admin")
 
     def change(unit: Unit) -> str:
-        person = people.get(unit, act.path("id"))
+        person = console_users.get(unit, act.path("id"))
         _keep_an_admin(unit, person)
         now = act.parts.clock()
-        people.disable(unit, person.id, now)
+        console_users.disable(unit, person.id, now)
         console_sessions.revoke_all(unit, person.id, now)
         note(unit, act.parts, act.by, "disable person", person.id, act.reason)
         return person.name
@@ -161,8 +161,8 @@ async def enable(act: Act) -> Done:
     """The person may log in again."""
 
     def change(unit: Unit) -> str:
-        person = people.get(unit, act.path("id"))
-        people.enable(unit, person.id)
+        person = console_users.get(unit, act.path("id"))
+        console_users.enable(unit, person.id)
         note(unit, act.parts, act.by, "enable person", person.id, act.reason)
         return person.name
 
@@ -173,7 +173,7 @@ async def log_out(act: Act) -> Done:
     """Every session of the person ends."""
 
     def change(unit: Unit) -> tuple[str, int]:
-        person = people.get(unit, act.path("id"))
+        person = console_users.get(unit, act.path("id"))
         ended = console_sessions.revoke_all(unit, person.id, act.parts.clock())
         note(unit, act.parts, act.by, "end sessions", person.id, f"{ended} of {person.name}")
         return person.name, ended
@@ -192,11 +192,11 @@ def role_of(text: str) -> Role:
 
 def note(unit: Unit, parts: Parts, by: str, action: str, subject: str, reason: str) -> None:
     """It is kept what an admin did."""
-    operators.note(unit, account=None, at=parts.clock(), actor=by, action=action, subject=subject, reason=reason)
+    operator_actions.note(unit, account=None, at=parts.clock(), actor=by, action=action, subject=subject, reason=reason)
 
 
 def _keep_an_admin(unit: Unit, person: ConsolePerson) -> None:
     """Return where somebody stays who can see to people; raises InvalidForm."""
     is_admin = person.role == Role.ADMIN.value and person.disabled_at is None
-    if is_admin and not people.others_with_role(unit, Role.ADMIN.value, person.id):
+    if is_admin and not console_users.others_with_role(unit, Role.ADMIN.value, person.id):
         raise InvalidForm(f"{person.name} is the only admin; make somebody else one first")

@@ -8,7 +8,7 @@ from typing import Final
 from console.errors import InvalidForm
 from service.permissions import ROLES, Permission, Role
 from storage.ids import new_id
-from storage.tables_console import ConsolePerson
+from storage.tables_support import ConsolePerson
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._@+-]{0,62}[a-z0-9])?", re.ASCII)
 

@@ -14,10 +14,10 @@ from console.person import Person
 from console.signing import digest_of, new_secret
 from service.permissions import Role
 from storage import console_sessions
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
-from storage.tables_console import ConsolePerson, ConsoleSession
+from storage.tables_support import ConsolePerson, ConsoleSession
 
 log = structlog.get_logger()
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 from poller.rhythm import Rhythm
 from statemachine import statements
 from statemachine.phases import Alarm, Source
-from storage import inbox, push
-from storage.budget import Breaker
-from storage.dead import Dead
+from storage import inbox, webhook_health
+from storage.counts import Dead
+from storage.rate_limits import Breaker
 from storage.tables import InboxMessage
-from storage.tables_asking import PushQuality, PushWatch
+from storage.tables_support import PushQuality, PushWatch
 
 #: So many rejected deliveries that name as many payments of ours, and none verified since, are no stranger's: ids of
 #: payments are known to the provider, to us, and each to its payer.
@@ -120,7 +120,7 @@ def loss(watch: PushWatch, rows: Iterable[PushQuality], now: datetime, limit: Lo
     kinds: dict[str, list[PushQuality]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
-    shares = {kind: push.share_of(found, now.date()) for kind, found in kinds.items() if kind}
+    shares = {kind: webhook_health.share_of(found, now.date()) for kind, found in kinds.items() if kind}
     known = {kind: share for kind, share in shares.items() if share.loss is not None}
     stands = watch.alarms.get(Alarm.PUSH_LOSS)
     if stands is not None:

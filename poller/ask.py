@@ -19,7 +19,7 @@ from statemachine.errors import ServiceError
 from statemachine.phases import Phase, Source
 from statemachine.tally import Counts, counts
 from storage import inbox, payments
-from storage.engine import Database, made, values
+from storage.database import Database, made, values
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment

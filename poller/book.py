@@ -13,13 +13,13 @@ from poller.hazard import BINS, Learnt
 from poller.policy import Next, Outlook, Push, Schedule, Silent
 from statemachine.errors import ServiceError
 from statemachine.phases import Phase
-from storage import plans, push
-from storage.engine import Database
-from storage.plans import Place
-from storage.push import PushWorth
+from storage import poll_plans, webhook_health
+from storage.database import Database
+from storage.poll_plans import Place
 from storage.tables import Payment
-from storage.tables_asking import Hazard, PollPlan
+from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
+from storage.webhook_health import PushWorth
 
 log = structlog.get_logger()
 
@@ -145,9 +145,9 @@ class Book:
     def _read(self) -> None:
         now = self._clock()
         with self._database.read() as unit:
-            hazards, planned = plans.hazards(unit), plans.plans(unit)
+            hazards, planned = poll_plans.hazards(unit), poll_plans.plans(unit)
             pushes = {
-                (name, kind): push_of(push.worth(unit, name, kind, now))
+                (name, kind): push_of(webhook_health.worth(unit, name, kind, now))
                 for name, account in self._accounts.items()
                 for kind in account.kinds
             }

@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 
 from providers.errors import ProviderError
-from storage import budget
-from storage.engine import Unit
+from storage import rate_limits
+from storage.database import Unit
 
 log = structlog.get_logger()
 
@@ -67,14 +67,14 @@ def note(
     """What one question's end says of the provider is counted; what that did to the breaker, for `log_change`.
 
     None where nothing changed, and nothing is written after an answer that follows an answer. `error` is None for an
-    answer, `jitter` lies between 0 and 1, `was_probe` says that `storage.budget.gate` had answered PROBE.
+    answer, `jitter` lies between 0 and 1, `was_probe` says that `storage.rate_limits.gate` had answered PROBE.
     """
     sign = sign_of(error)
     if sign is Sign.ANSWER:
-        return Change() if budget.note_answer(unit, account) else None
+        return Change() if rate_limits.note_answer(unit, account) else None
     if sign is Sign.NOTHING:
         return None
-    wait = budget.note_outage(unit, account, now, partial(wait_after, jitter=jitter), was_probe=was_probe)
+    wait = rate_limits.note_outage(unit, account, now, partial(wait_after, jitter=jitter), was_probe=was_probe)
     return None if wait is None else Change(wait)
 
 

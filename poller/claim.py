@@ -11,9 +11,9 @@ from poller import policy
 from poller.book import Book, silent_of
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
-from storage import budget, inbox, payments
-from storage.budget import Gate
-from storage.engine import Database, Unit
+from storage import inbox, payments, rate_limits
+from storage.database import Database, Unit
+from storage.rate_limits import Gate
 from storage.tables import Payment
 
 log = structlog.get_logger()
@@ -64,14 +64,14 @@ class Claims:
         with self._database.write() as unit:
             for silent in payments.unanswered_creates(unit, account, now - self._create_grace):
                 self._give_up(unit, silent, Review.CREATE_UNKNOWN, "the create call left no answer", now)
-            if budget.pause_left(unit, account, now):
+            if rate_limits.pause_left(unit, account, now):
                 return Claimed()
             room = self._concurrency
             wanted = payments.wanted(unit, account, now, max(room - urgent, 0))
             due = payments.due_by_schedule(unit, account, now, max(room - patient, 0) * _CHOICE)
             if not wanted and not due:
                 return Claimed()
-            gate = budget.gate(unit, account, now, self._lease)
+            gate = rate_limits.gate(unit, account, now, self._lease)
             if gate is Gate.OPEN:
                 return Claimed()
             chosen = self._choose(unit, [p for p in due if not self._gives_up(unit, p, now)], room - patient, now)
@@ -86,7 +86,7 @@ class Claims:
     def _is_any_due(self, account: str, now: datetime) -> bool:
         with self._database.read() as unit:
             is_unanswered, is_due = payments.anything_to_ask(unit, account, now, now - self._create_grace)
-            return is_unanswered or (is_due and not budget.is_barred(unit, account, now))
+            return is_unanswered or (is_due and not rate_limits.is_barred(unit, account, now))
 
     def _choose(self, unit: Unit, due: list[Payment], room: int, now: datetime) -> list[Payment]:
         if not due:

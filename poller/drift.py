@@ -9,11 +9,11 @@ from typing import Any, Final
 from poller.rest import tells
 from providers.decoding import instant
 from statemachine.phases import Outcome, Phase, Source
-from storage import reconciled
-from storage.engine import Unit
-from storage.reconciled import Heard
+from storage import reconciliations
+from storage.database import Unit
+from storage.reconciliations import Heard
 from storage.tables import Payment, Transition
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 from storage.types import InboxStatus
 
 _MANY: Final = 500
@@ -60,7 +60,7 @@ def report(unit: Unit, row: Reconciliation, grace: timedelta) -> Report:
     drafts: dict[str, _Draft] = {}
     for page in _pages(unit, row):
         moved: dict[str, list[Transition]] = {}
-        for transition in reconciled.transitions(unit, [heard.id for heard in page]):
+        for transition in reconciliations.transitions(unit, [heard.id for heard in page]):
             moved.setdefault(transition.cause, []).append(transition)
         for heard in page:
             _count(counts, heard)
@@ -76,7 +76,7 @@ def report(unit: Unit, row: Reconciliation, grace: timedelta) -> Report:
 
 def _pages(unit: Unit, row: Reconciliation) -> Iterator[list[Heard]]:
     after = ""
-    while page := reconciled.messages(unit, row, after=after, limit=_MANY):
+    while page := reconciliations.messages(unit, row, after=after, limit=_MANY):
         yield page
         after = page[-1].id
 
@@ -118,7 +118,7 @@ def _collect(drafts: dict[str, _Draft], heard: Heard, moved: Iterable[Transition
 
 
 def _entries(unit: Unit, drafts: dict[str, _Draft], ids: Sequence[str], grace: timedelta) -> Iterator[dict[str, Any]]:
-    kept = reconciled.payments(unit, ids)
+    kept = reconciliations.payments(unit, ids)
     for payment_id in ids:
         draft, payment = drafts[payment_id], kept[payment_id]
         was = draft.transitions[0].from_state if draft.transitions else payment.state
@@ -177,9 +177,9 @@ def _known_until(
     """Until when what we knew was true for certain, so that we cannot have been wrong for longer; None: no telling."""
     if is_adopted:
         return instant(payment.facts.get("created_at"))
-    before = reconciled.transition_before(unit, first) if first else None
+    before = reconciliations.transition_before(unit, first) if first else None
     changed_at = before.recorded_at if before else (payment.created_at if first else payment.changed_at)
-    answered_at = reconciled.last_answered(unit, payment.id, draft.first.id)
+    answered_at = reconciliations.last_answered(unit, payment.id, draft.first.id)
     return max(changed_at, answered_at) if answered_at else changed_at
 
 

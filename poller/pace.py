@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from providers.contract import Budget
-from storage import budget
-from storage.engine import Database
-from storage.slots import LONGEST, Rate, Slot, Wish
+from storage import rate_limits
+from storage.database import Database
+from storage.rate_limits import LONGEST, Rate, Slot, Wish
 
 log = structlog.get_logger()
 
@@ -221,9 +221,9 @@ class DatabasePace:
     def _reserve(self, rate: Rate, time: Callable[[], float], wish: Wish) -> tuple[Slot, float, float]:
         """A slot, which was reckoned from an instant between these two: of both the safer one counts."""
         with self._database.write() as unit:
-            budget.hold(unit, self._account, self._clock())
+            rate_limits.hold(unit, self._account, self._clock())
             before = time()
-            slot = budget.reserve(unit, self._account, self._clock(), rate, wish)
+            slot = rate_limits.reserve(unit, self._account, self._clock(), rate, wish)
             return slot, before, time()
 
     def _wish(self, late: "_Lateness", *, is_patient: bool) -> Wish:
@@ -247,7 +247,7 @@ class DatabasePace:
     def _worth_trying(self, rate: Rate, late: "_Lateness") -> float:
         wish = self._wish(late, is_patient=True)
         with self._database.read() as unit:
-            wait = budget.worth_trying(unit, self._account, self._clock(), rate, wish)
+            wait = rate_limits.worth_trying(unit, self._account, self._clock(), rate, wish)
         return 0.0 if wait is None else wait.total_seconds()
 
     async def _wait_out_a_pause(self) -> None:
@@ -256,8 +256,8 @@ class DatabasePace:
 
     def _pause_left(self) -> float:
         with self._database.read() as unit:
-            return budget.pause_left(unit, self._account, self._clock()).total_seconds()
+            return rate_limits.pause_left(unit, self._account, self._clock()).total_seconds()
 
     def _pause(self, seconds: float) -> None:
         with self._database.write() as unit:
-            budget.pause(unit, self._account, self._clock(), timedelta(seconds=seconds))
+            rate_limits.pause(unit, self._account, self._clock(), timedelta(seconds=seconds))

@@ -13,10 +13,10 @@ from poller.hazard import EDGES, Curve, Learnt, Lesson
 from poller.policy import Push, weight
 from poller.price import Group, Priced, price_of
 from statemachine.phases import Phase
-from storage import plans, push
-from storage.engine import Database
-from storage.plans import Left, Place, Standing
-from storage.tables_asking import Hazard, PollPlan
+from storage import poll_plans, webhook_health
+from storage.database import Database
+from storage.poll_plans import Left, Place, Standing
+from storage.tables_support import Hazard, PollPlan
 
 log = structlog.get_logger()
 
@@ -55,23 +55,23 @@ class Planner:
         """
         now = self._clock()
         with self._database.write() as unit:
-            turn = plans.begin(unit, now, _EVERY)
+            turn = poll_plans.begin(unit, now, _EVERY)
         if turn is None:
             return 0
         with self._database.read() as unit:
-            standing = plans.standing(unit, now, EDGES)
-            kept = plans.hazards(unit)
-            left, learned_to = plans.lessons(unit, now, turn.learned_to, _LESSONS)
-            before = plans.plans(unit)
+            standing = poll_plans.standing(unit, now, EDGES)
+            kept = poll_plans.hazards(unit)
+            left, learned_to = poll_plans.lessons(unit, now, turn.learned_to, _LESSONS)
+            before = poll_plans.plans(unit)
             pushes = {
-                (account, kind): push_of(push.worth(unit, account, kind, now))
+                (account, kind): push_of(webhook_health.worth(unit, account, kind, now))
                 for account, kind in {(place.account, place.kind) for place in standing}
             }
         standing = {place: found for place, found in standing.items() if self._is_open(place)}
         hazards = self._learn(standing, kept, left, now)
         planned = [self._plan(account, standing, hazards, pushes, now) for account in self._accounts]
         with self._database.write() as unit:
-            plans.keep(unit, planned, hazards.values(), learned_to)
+            poll_plans.keep(unit, planned, hazards.values(), learned_to)
         for plan in planned:
             _tell(plan, before.get(plan.account))
         return len(planned)
@@ -139,7 +139,7 @@ def _lesson(place: Place, standing: Standing | None, kept: Hazard | None, left: 
     phase = Phase(standing.phase) if standing is not None else Phase.OPEN
     lesson = Lesson(before, before.curve(phase))
     for one in left:
-        was_counted = kept is not None and one.recorded_at > kept.learned_at - plans.SETTLED_AFTER
+        was_counted = kept is not None and one.recorded_at > kept.learned_at - poll_plans.SETTLED_AFTER
         counted_to = (kept.learned_at - one.entered_at).total_seconds() if kept is not None and was_counted else 0.0
         _draw(lesson, one, max(counted_to, 0.0))
     if standing is not None:

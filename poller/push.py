@@ -18,12 +18,13 @@ from poller.pushed import Push, Tally
 from poller.rhythm import Rhythm
 from providers.contract import Provider, Statement
 from statemachine.phases import Alarm, Source
-from storage import budget, dead, histogram, history, inbox, push, push_watch
-from storage.dead import Dead
-from storage.engine import Database, Unit
-from storage.push_watch import Rejection
+from storage import counts, histogram, inbox, rate_limits, webhook_health
+from storage import transitions as storage_transitions
+from storage.counts import Dead
+from storage.database import Database, Unit
 from storage.tables import InboxMessage, RejectedDelivery, Transition
-from storage.tables_asking import PushWatch
+from storage.tables_support import PushWatch
+from storage.webhook_health import Rejection
 
 log = structlog.get_logger()
 
@@ -110,7 +111,7 @@ class PushMeter:
         """Measure a batch of one account if its time has come; whether there is more to do, or an alarm was told."""
         now = self._clock()
         with self._database.write() as unit:
-            watch = push_watch.claim(unit, account, now, _LEASE)
+            watch = webhook_health.claim(unit, account, now, _LEASE)
         if watch is None:
             return False
         with self._database.read() as unit:
@@ -120,12 +121,12 @@ class PushMeter:
         _weigh_suspects(watch, seen)
         _move_on(watch, seen, now, self._settings.every)
         with self._database.write() as unit:
-            push_watch.add(unit, account, tally.rows)
+            webhook_health.add(unit, account, tally.rows)
             changes = [] if seen.has_more else self._alarms(unit, watch, rhythm, seen.dead, now)
             for change in changes:
                 alarms.stand(watch, change, now)
                 inbox.record(unit, [_message(account, change, now)])
-            push_watch.keep(unit, watch)
+            webhook_health.keep(unit, watch)
         for change in changes:
             _tell(account, change)
         return seen.has_more or bool(changes)
@@ -135,24 +136,24 @@ class PushMeter:
     def _read(self, unit: Unit, watch: PushWatch, now: datetime) -> _Seen:
         account = watch.account
         grace = self._grace(unit, account, now)
-        found, passed, is_end = push_watch.pushes_after(unit, account, watch.message_id, now, _BATCH)
+        found, passed, is_end = webhook_health.pushes_after(unit, account, watch.message_id, now, _BATCH)
         settled = [message for message in found if passed is not None and message.id <= passed]
-        judged, transition_id, is_last = push_watch.transitions_after(
+        judged, transition_id, is_last = webhook_health.transitions_after(
             unit, account, watch.transition_id, now - grace, _BATCH
         )
         payments = {m.payment_id for m in settled if m.payment_id is not None}
         payments |= {transition.payment_id for transition, _ in judged}
         ids = sorted(payments)
         about: dict[str, list[InboxMessage]] = {}
-        for message in push_watch.pushes_about(unit, ids):
+        for message in webhook_health.pushes_about(unit, ids):
             about.setdefault(message.payment_id or "", []).append(message)
-        latest = now - push_watch.SETTLES
-        again, redelivered_at = push_watch.redelivered(unit, account, watch.redelivered_at, latest, _BATCH)
+        latest = now - webhook_health.SETTLES
+        again, redelivered_at = webhook_health.redelivered(unit, account, watch.redelivered_at, latest, _BATCH)
         is_all_again = redelivered_at == latest
-        rejected = push_watch.rejected_after(unit, account, watch.rejected_id, _REJECTED)
-        heard = [watch.heard_at, push_watch.last_redelivered_at(unit, account), *(m.received_at for m in found)]
+        rejected = webhook_health.rejected_after(unit, account, watch.rejected_id, _REJECTED)
+        heard = [watch.heard_at, webhook_health.last_redelivered_at(unit, account), *(m.received_at for m in found)]
         if is_end:
-            heard.append(push_watch.last_push_at(unit, account, passed))
+            heard.append(webhook_health.last_push_at(unit, account, passed))
         heard_at = max((at for at in heard if at is not None), default=None)
         return _Seen(
             messages=settled,
@@ -164,10 +165,10 @@ class PushMeter:
             redelivered=again,
             redelivered_at=redelivered_at,
             about=about,
-            kinds=push_watch.kinds_of(unit, sorted({*ids, *(m.payment_id for m in again if m.payment_id)})),
-            chains=history.of_payments(unit, sorted({transition.payment_id for transition, _ in judged})),
+            kinds=webhook_health.kinds_of(unit, sorted({*ids, *(m.payment_id for m in again if m.payment_id)})),
+            chains=storage_transitions.of_payments(unit, sorted({transition.payment_id for transition, _ in judged})),
             heard_at=heard_at,
-            dead=dead.of_account(unit, account),
+            dead=counts.dead_of_account(unit, account),
             has_more=not (is_end and is_last and is_all_again and len(rejected) < _REJECTED),
             grace=grace,
         )
@@ -180,8 +181,8 @@ class PushMeter:
         """
         if self._settings.grace is not None:
             return self._settings.grace
-        rows = push.between(unit, account, (now - _LOOK_BACK).date(), now.date())
-        lags = histogram.merged((row.lags, push.weight(row.day, now.date())) for row in rows)
+        rows = webhook_health.between(unit, account, (now - _LOOK_BACK).date(), now.date())
+        lags = histogram.merged((row.lags, webhook_health.weight(row.day, now.date())) for row in rows)
         usual = histogram.quantile(lags, 0.99) or timedelta(0)
         return min(max(2 * usual, _SHORTEST_GRACE), _LONGEST_GRACE)
 
@@ -194,14 +195,14 @@ class PushMeter:
         """
         provider, found = self._providers[account], list[tuple[RejectedDelivery, str]]()
         since = [r.id for r in rejected if heard_at is None or r.received_at > heard_at]
-        for delivery in push_watch.rejected_bodies(unit, since[-_LOOKED_INTO:]):
+        for delivery in webhook_health.rejected_bodies(unit, since[-_LOOKED_INTO:]):
             if delivery.about is not None:
                 found.append((delivery, delivery.about))  # only our own token leads there
                 continue
             statement = Statement(Source.WEBHOOK, delivery.body, delivery.received_at, kind=delivery.kind)
             reading = provider.parse(statement)
             names = [n for o in reading.observations for n in (o.provider_ref, o.reference) if n is not None]
-            known = push_watch.known_by(unit, account, list(provider.lifecycles), [*names, *reading.hints][:_NAMES])
+            known = webhook_health.known_by(unit, account, list(provider.lifecycles), [*names, *reading.hints][:_NAMES])
             found += [(delivery, payment_id) for payment_id in sorted(known)[:1]]
         return found
 
@@ -235,12 +236,12 @@ class PushMeter:
         return rhythm
 
     def _alarms(self, unit: Unit, watch: PushWatch, rhythm: Rhythm, dead_letters: Dead, now: datetime) -> list[Change]:
-        rows = push.between(unit, watch.account, (now - _LOOK_BACK).date(), now.date())
+        rows = webhook_health.between(unit, watch.account, (now - _LOOK_BACK).date(), now.date())
         found = (
             alarms.silence(watch, rhythm, now, self._settings.every),
             alarms.unverified(watch, rhythm, now),
             alarms.loss(watch, rows, now, self._settings.loss),
-            alarms.unreachable(watch, budget.breaker(unit, watch.account), now, self._settings.unreachable),
+            alarms.unreachable(watch, rate_limits.breaker(unit, watch.account), now, self._settings.unreachable),
             alarms.dead_letters(watch, dead_letters, now),
         )
         return [change for change in found if change is not None]

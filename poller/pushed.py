@@ -18,7 +18,7 @@ from statemachine.lifecycle import Lifecycle
 from statemachine.phases import Source
 from storage import histogram
 from storage.tables import InboxMessage, Transition
-from storage.tables_asking import PushQuality
+from storage.tables_support import PushQuality
 
 _PUSHES: Final = frozenset({Source.WEBHOOK.value, Source.CALLBACK.value})
 _ASKED: Final = frozenset({Source.POLL.value, Source.LIST.value})

@@ -10,9 +10,9 @@ from poller import breaker
 from poller.ask import LEASE
 from poller.errors import ReconciliationPaused
 from providers.errors import ProviderError
-from storage import budget
-from storage.budget import Gate
-from storage.engine import Database, Unit
+from storage import rate_limits
+from storage.database import Database, Unit
+from storage.rate_limits import Gate
 
 Answered = TypeVar("Answered")
 Sleep = Callable[[float], Awaitable[None]]
@@ -96,8 +96,8 @@ class Questions:
         """Seconds to wait before it is worth looking again; 0 where one may ask, and that may be the probe."""
         now = self._clock()
         with self._database.write() as unit:
-            gate = budget.gate(unit, self._account, now, LEASE)
-            state = budget.breaker(unit, self._account)
+            gate = rate_limits.gate(unit, self._account, now, LEASE)
+            state = rate_limits.breaker(unit, self._account)
         self.is_probe = gate is Gate.PROBE
         if gate is not Gate.OPEN:
             return 0.0

@@ -18,7 +18,7 @@ from statemachine.phases import Alarm
 from storage import inbox, reconciliations
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.reconciliations import Wanted
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 from storage.types import ReconciliationStatus
 
 log = structlog.get_logger()

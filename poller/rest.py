@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import Outcome, Phase
-from storage.reconciled import Candidate
+from storage.reconciliations import Candidate
 
 IsTerminal = Callable[[str, str | None], bool]  #: of kind and state
 

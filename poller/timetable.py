@@ -13,7 +13,7 @@ from poller.errors import ReconciliationPaused, ReconciliationRunning
 from poller.reconcile import SCHEDULE, Reconciler
 from statemachine.errors import ServiceError
 from storage import reconciliations
-from storage.engine import Database
+from storage.database import Database
 from storage.reconciliations import Wanted
 from storage.types import CLOCK_WAS_WRONG
 

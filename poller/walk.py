@@ -20,11 +20,11 @@ from providers.contract import Answer, Client, Page
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
-from storage import inbox, reconciled, reconciliations
-from storage.engine import Database
-from storage.reconciled import Candidate
+from storage import inbox, reconciliations
+from storage.database import Database
+from storage.reconciliations import Candidate
 from storage.tables import InboxMessage
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 
 log = structlog.get_logger()
 
@@ -149,13 +149,15 @@ class Walk:
         row, told, named = self.row, set[str](), set[str]()
         with self._tools.database.read() as unit:
             after = ""
-            while page := reconciled.messages(unit, row, after=after, limit=_MANY):
+            while page := reconciliations.messages(unit, row, after=after, limit=_MANY):
                 after = page[-1].id
                 told |= {heard.about for heard in page if heard.about is not None}  # asked by a run before this one
                 for outcome in (outcome for heard in page for outcome in heard.outcomes if "payment" in outcome):
                     (told if tells(outcome) else named).add(outcome["payment"])
-            in_range = reconciled.candidates(unit, row)
-            others = [found for ids in _chunks(sorted(named - told), _MANY) for found in reconciled.these(unit, ids)]
+            in_range = reconciliations.candidates(unit, row)
+            others = [
+                found for ids in _chunks(sorted(named - told), _MANY) for found in reconciliations.these(unit, ids)
+            ]
         return rest_of(in_range, others, frozenset(told), self._account.is_terminal), unnamed(in_range)
 
     async def _ask_about(self, payments: Sequence[Candidate]) -> None:
@@ -205,7 +207,7 @@ class Walk:
         return inbox.new_message(
             account=self.row.account,
             source=source.value,
-            delivery_key=reconciled.key(self.row.id, part),
+            delivery_key=reconciliations.key(self.row.id, part),
             body=answer.body,
             received_at=self._tools.clock(),
             provider_time=answer.asked_at,
@@ -237,7 +239,7 @@ class Walk:
                 inbox.record(unit, [message])
                 change = self._questions.note_answer(unit)
             if message is not None and message.about is not None and message.provider_time is not None:
-                reconciled.note_answered(unit, message.about, message.provider_time)
+                reconciliations.note_answered(unit, message.about, message.provider_time)
         breaker.log_change(self.row.account, change)
         return kept
 
@@ -262,7 +264,7 @@ class Walk:
 
     def _waiting(self) -> list[str]:
         with self._tools.database.read() as unit:
-            return reconciled.pending(unit, self.row)
+            return reconciliations.pending(unit, self.row)
 
 
 def _unasked(found: Candidate, code: str, reason: str) -> dict[str, Any]:

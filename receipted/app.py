@@ -29,8 +29,8 @@ from receiver.returns import Returns
 from receiver.routes import http_error, routes, service_error, unexpected_error
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
-from storage.checkpoints import checkpointing
 from storage.intake_stores import store_for
+from storage.wal_checkpoints import checkpointing
 
 log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ def create_app(service: Service, *, with_work: bool) -> Application:
             if with_work:
                 wakes.append(await stack.enter_async_context(working(service)))
             elif service.database.engine.dialect.name == "postgresql":
-                from storage.notices import Notices  # noqa: PLC0415 - its driver is an extra
+                from storage.notifications import Notices  # noqa: PLC0415 - its driver is an extra
 
                 notices = Notices(service.database)
                 stack.push_async_callback(notices.close)
@@ -223,7 +223,7 @@ def _told_by_others(service: Service, on_inbox: Wake) -> AbstractAsyncContextMan
     """Within the block, what other processes record wakes the loop; on SQLite they leave it to the tick."""
     if service.database.engine.dialect.name != "postgresql":
         return nullcontext()
-    from storage.notices import listening  # noqa: PLC0415 - its driver is an extra
+    from storage.notifications import listening  # noqa: PLC0415 - its driver is an extra
 
     return listening(service.database, on_inbox)
 

@@ -26,7 +26,7 @@ from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
 from statemachine.names import NAME_RULE, is_kept, is_name
 from statemachine.phases import Source
-from storage import inbox, operators, outbox
+from storage import inbox, operator_actions, outbox
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
@@ -239,7 +239,7 @@ class Commands:
 
     def _note(self, account: str, by: str, action: str, subject: str, reason: str) -> None:
         with self._service.database.write() as unit:
-            operators.note(
+            operator_actions.note(
                 unit,
                 account=account,
                 at=self._service.clock(),
@@ -253,7 +253,7 @@ class Commands:
         with self._service.database.write() as unit:
             now = self._service.work_clock()
             account = inbox.replay(unit, message_id, now).account
-            operators.note(
+            operator_actions.note(
                 unit, account=account, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip()
             )
 
@@ -262,7 +262,7 @@ class Commands:
             now = self._service.work_clock()
             redriven = outbox.redrive(unit, message_id, now, overtaken=overtaken)
             account = redriven.account
-            operators.note(
+            operator_actions.note(
                 unit, account=account, at=now, actor=by, action="redrive", subject=redriven.id, reason=reason.strip()
             )
         return redriven

@@ -15,7 +15,7 @@ from receipted.errors import StillRejected
 from receipted.wiring import Service
 from receiver.intake import ReceivingAccount, verified_message
 from receiver.tokens import About
-from storage import inbox, operators, quarantine
+from storage import inbox, operator_actions, quarantine
 from storage.errors import NotFound
 from storage.tables import InboxMessage, RejectedDelivery
 
@@ -116,7 +116,7 @@ def _record(
     with service.database.write() as unit:
         recorded = inbox.record(unit, [message])[0]
         quarantine.remove(unit, rejected.id)
-        operators.note(
+        operator_actions.note(
             unit,
             account=message.account,
             at=service.clock(),

@@ -38,8 +38,8 @@ from receipted.tracing.starting import traces_of
 from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.tokens import Tokens
-from storage.engine import Database
-from storage.seals import Sealer
+from storage.database import Database
+from storage.hashing import Sealer
 from worker.accounts import AccountRules, ApplySettings
 from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker

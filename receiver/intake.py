@@ -25,9 +25,9 @@ from receiver.tokens import About, Tokens
 from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
-from storage.arrivals import Arrival, arrived, message_of
 from storage.ids import new_id
 from storage.inbox import Recorded
+from storage.intake import Arrival, arrived, message_of
 from storage.tables import InboxMessage
 
 _WEBHOOK, _CALLBACK = Source.WEBHOOK.value, Source.CALLBACK.value

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from storage import quarantine
-from storage.engine import Database
+from storage.database import Database
 from storage.tables import RejectedDelivery
 
 

@@ -14,8 +14,8 @@ from receiver.tokens import About, Tokens
 from receiver.writer import GroupWriter
 from statemachine.phases import Source
 from storage import payments
-from storage.arrivals import arrived
-from storage.engine import Database
+from storage.database import Database
+from storage.intake import arrived
 from storage.tables import Payment
 
 #: A payer who reloads the page asks once in so many seconds.

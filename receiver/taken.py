@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from storage.arrivals import Arrival
 from storage.inbox import Recorded
-from storage.intake import Outcome
+from storage.intake import Arrival, Outcome
 
 #: Sends a status and a body.
 Answer = Callable[[int, bytes], None]

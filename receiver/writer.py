@@ -10,10 +10,9 @@ import structlog
 from receiver.errors import IntakeFull
 from statemachine.errors import ServiceError
 from statemachine.tally import Histogram
-from storage.arrivals import Arrival
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
-from storage.intake import Outcome, Store, unstorable
+from storage.intake import Arrival, Outcome, Store, unstorable
 
 log = structlog.get_logger()
 

@@ -6,10 +6,10 @@ from typing import Final
 
 from sqlalchemy import insert, or_, select, update
 
-from storage.engine import Unit, values
+from storage.database import Unit, values
 from storage.errors import NotFound
 from storage.ids import is_id
-from storage.tables_api import ApiKey
+from storage.tables_support import ApiKey
 
 _table = ApiKey.__table__  # type: ignore[attr-defined]
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from sqlalchemy import Interval, bindparam, text
 
-from storage.engine import Database
+from storage.database import Database
 
 #: Keys that one process remembers; the one that called longest ago has a full bucket anyway.
 _REMEMBERED: Final = 10_000

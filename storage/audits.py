@@ -9,12 +9,12 @@ import msgspec
 from sqlalchemy import insert, select
 from sqlmodel import SQLModel
 
-from storage import seals
+from storage import hashing
+from storage.bulk import Columns, array
 from storage.columns import table_of
-from storage.engine import Unit, columns_of, values
+from storage.database import Unit, columns_of, values
 from storage.readable import Unreadable
-from storage.sets import Columns, array
-from storage.tables_audit import AuditRun
+from storage.tables_support import AuditRun
 
 Record = TypeVar("Record", bound=SQLModel)
 
@@ -29,7 +29,7 @@ _NAMED: Final = 1000
 
 def note(unit: Unit, run: AuditRun) -> None:
     """The run is kept, sealed."""
-    run.seal = unit.sealer.seal(seals.audit_run(run))
+    run.seal = unit.sealer.seal(hashing.audit_run(run))
     unit.execute(insert(_table), values(run))
 
 

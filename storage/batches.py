@@ -7,12 +7,12 @@ from operator import itemgetter
 from typing import Any, Final
 
 from statemachine.phases import Outcome, Source
-from storage import seals
+from storage import hashing
+from storage.bulk import Columns, Insert, Update, array, instants, unnest
 from storage.columns import table_of
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import LeaseLost
 from storage.readable import Unreadable
-from storage.sets import Columns, Insert, Update, array, instants, unnest
 from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
@@ -108,7 +108,7 @@ def _is_raw_id(unit: Unit) -> str:
 def finish(unit: Unit, messages: Sequence[InboxMessage]) -> None:
     """What was decided about the messages is kept; raises LeaseLost where another worker has claimed one since."""
     for message in messages:
-        message.decision_digest = unit.sealer.seal(seals.decision(message))
+        message.decision_digest = unit.sealer.seal(hashing.decision(message))
     if _FINISH(unit, (_finished(message.__dict__) for message in messages)) != len(messages):
         raise LeaseLost
 
@@ -295,7 +295,7 @@ def is_unbound(payment: Payment, account: str, kinds: Sequence[str], since: date
 def add(unit: Unit, payments: Sequence[Payment]) -> None:
     """The payments are kept, sealed; IntegrityError where one's account, kind and provider_ref are taken."""
     for payment in payments:
-        payment.seal = unit.sealer.seal(seals.payment(payment))
+        payment.seal = unit.sealer.seal(hashing.payment(payment))
     _ADD(unit, (_payment(payment.__dict__) for payment in payments))
 
 
@@ -303,7 +303,7 @@ def change(unit: Unit, payments: Sequence[tuple[Payment, AsRead]]) -> None:
     """The payments are as given, sealed; raises LeaseLost where another has moved one since it was read."""
     moved, changed = [], []
     for payment, (version, was) in payments:
-        payment.seal = unit.sealer.seal(seals.payment(payment))
+        payment.seal = unit.sealer.seal(hashing.payment(payment))
         now = payment.__dict__
         if _seldom(now) == was:
             moved.append((*_moving(now), payment.id, version))
@@ -358,7 +358,7 @@ def append(unit: Unit, transitions: Sequence[Transition]) -> None:
 def owe(unit: Unit, messages: Sequence[OutboxMessage]) -> None:
     """What is owed is kept, sealed; IntegrityError where it was owed already."""
     for message in messages:
-        message.seal = unit.sealer.seal(seals.owed(message.__dict__))
+        message.seal = unit.sealer.seal(hashing.owed(message.__dict__))
     _OWE(unit, (_owed(message.__dict__) for message in messages))
 
 

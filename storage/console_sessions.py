@@ -1,17 +1,19 @@
-"""Who is logged in to the console: found by the digest of what the browser keeps, ended at once when revoked."""
+"""Log-ins to the console: sessions by the digest of what the browser keeps, and attempts counted over all processes."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
-from storage.engine import Unit, made, values
+from storage.database import Unit, made, values
 from storage.errors import NotFound
 from storage.ids import is_id
-from storage.tables_console import ConsolePerson, ConsoleSession
+from storage.tables_support import ConsoleAttempt, ConsolePerson, ConsoleSession
 
-_table = ConsoleSession.__table__  # type: ignore[attr-defined]
+_sessions = ConsoleSession.__table__  # type: ignore[attr-defined]
 _person = ConsolePerson.__table__  # type: ignore[attr-defined]
 
 #: `last_seen_at` is written at most this often.
@@ -23,19 +25,23 @@ _KEPT_FOR: Final = timedelta(days=30)
 
 def begin(unit: Unit, session: ConsoleSession) -> None:
     """The session is open; those that ended long ago are forgotten."""
-    unit.execute(delete(_table).where(_table.c.expires_at < session.created_at - _KEPT_FOR))
-    unit.execute(insert(_table), values(session))
+    unit.execute(delete(_sessions).where(_sessions.c.expires_at < session.created_at - _KEPT_FOR))
+    unit.execute(insert(_sessions), values(session))
 
 
 def by_digest(unit: Unit, digest: str) -> tuple[ConsoleSession, ConsolePerson] | None:
     """The session of that digest and its person, whether or not either is still good."""
-    query = select(_table, _person).join(_person, _person.c.id == _table.c.person_id).where(_table.c.digest == digest)
+    query = (
+        select(_sessions, _person)
+        .join(_person, _person.c.id == _sessions.c.person_id)
+        .where(_sessions.c.digest == digest)
+    )
     row = unit.execute(query).first()  # every page asks: one question, and not two
     if row is None:
         return None
     columns = row._mapping  # noqa: SLF001 - the documented way to a row's columns, underscore and all
     return (
-        made(ConsoleSession, {column.name: columns[column] for column in _table.c}),
+        made(ConsoleSession, {column.name: columns[column] for column in _sessions.c}),
         made(ConsolePerson, {column.name: columns[column] for column in _person.c}),
     )
 
@@ -48,13 +54,13 @@ def is_open(session: ConsoleSession, now: datetime, idle: timedelta) -> bool:
 def open_among(unit: Unit, session_ids: Sequence[str], now: datetime, idle: timedelta) -> frozenset[str]:
     """Those of the sessions that still open something, in one query."""
     query = (
-        select(_table.c.id)
-        .join(_person, _person.c.id == _table.c.person_id)
+        select(_sessions.c.id)
+        .join(_person, _person.c.id == _sessions.c.person_id)
         .where(
-            _table.c.id.in_(session_ids),
-            _table.c.revoked_at.is_(None),
-            _table.c.expires_at > now,
-            _table.c.last_seen_at > now - idle,
+            _sessions.c.id.in_(session_ids),
+            _sessions.c.revoked_at.is_(None),
+            _sessions.c.expires_at > now,
+            _sessions.c.last_seen_at > now - idle,
             _person.c.disabled_at.is_(None),
         )
     )
@@ -63,13 +69,15 @@ def open_among(unit: Unit, session_ids: Sequence[str], now: datetime, idle: time
 
 def of_person(unit: Unit, person_id: str) -> list[ConsoleSession]:
     """The person's sessions, ended ones too, the newest first."""
-    query = select(_table).where(_table.c.person_id == person_id).order_by(_table.c.id.desc())
+    query = select(_sessions).where(_sessions.c.person_id == person_id).order_by(_sessions.c.id.desc())
     return unit.all(ConsoleSession, query.limit(200))
 
 
 def get(unit: Unit, session_id: str) -> ConsoleSession:
     """One session; raises NotFound."""
-    found = unit.first(ConsoleSession, select(_table).where(_table.c.id == session_id)) if is_id(session_id) else None
+    found = (
+        unit.first(ConsoleSession, select(_sessions).where(_sessions.c.id == session_id)) if is_id(session_id) else None
+    )
     if found is None:
         raise NotFound(f"no session {session_id}", param="session")
     return found
@@ -77,21 +85,23 @@ def get(unit: Unit, session_id: str) -> ConsoleSession:
 
 def revoke(unit: Unit, session_id: str, now: datetime) -> None:
     """The session opens nothing from now on; a repeat keeps the first instant."""
-    unit.execute(update(_table).where(_table.c.id == session_id, _table.c.revoked_at.is_(None)).values(revoked_at=now))
+    unit.execute(
+        update(_sessions).where(_sessions.c.id == session_id, _sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
 
 
 def revoke_secret(unit: Unit, digest: str, now: datetime) -> None:
     """The session of that digest opens nothing from now on, if there is one."""
-    is_open = (_table.c.digest == digest, _table.c.revoked_at.is_(None))
-    unit.execute(update(_table).where(*is_open).values(revoked_at=now))
+    is_open = (_sessions.c.digest == digest, _sessions.c.revoked_at.is_(None))
+    unit.execute(update(_sessions).where(*is_open).values(revoked_at=now))
 
 
 def revoke_all(unit: Unit, person_id: str, now: datetime, *, but: str | None = None) -> int:
     """None of the person's sessions opens anything from now on, but for the one that is named; how many ended."""
-    ended = update(_table).where(_table.c.person_id == person_id, _table.c.revoked_at.is_(None))
-    ended = ended.where(_table.c.expires_at > now)
+    ended = update(_sessions).where(_sessions.c.person_id == person_id, _sessions.c.revoked_at.is_(None))
+    ended = ended.where(_sessions.c.expires_at > now)
     if but is not None:
-        ended = ended.where(_table.c.id != but)
+        ended = ended.where(_sessions.c.id != but)
     return int(unit.execute(ended.values(revoked_at=now)).rowcount)
 
 
@@ -102,5 +112,42 @@ def is_use_due(session: ConsoleSession, now: datetime) -> bool:
 
 def note_use(unit: Unit, session_id: str, now: datetime) -> None:
     """The session was used now; of several requests, one writes it."""
-    is_older = _table.c.last_seen_at <= now - SEEN_EVERY
-    unit.execute(update(_table).where(_table.c.id == session_id, is_older).values(last_seen_at=now))
+    is_older = _sessions.c.last_seen_at <= now - SEEN_EVERY
+    unit.execute(update(_sessions).where(_sessions.c.id == session_id, is_older).values(last_seen_at=now))
+
+
+_attempts = ConsoleAttempt.__table__  # type: ignore[attr-defined]
+
+
+def take(unit: Unit, subject: str, now: datetime, *, at_most: int, window: timedelta) -> timedelta | None:
+    """One try is counted and None returned, or, where `at_most` were in this window, how long to wait for the next.
+
+    Two that come together count as two: the row is locked until the commit. A clock that was set back begins anew.
+    """
+    insert = insert_postgresql if unit.dialect == "postgresql" else insert_sqlite
+    unit.execute(insert(_attempts).values(subject=subject, tried=0, began_at=now).on_conflict_do_nothing())
+    query = select(_attempts.c.tried, _attempts.c.began_at).where(_attempts.c.subject == subject).with_for_update()
+    tried, began_at = unit.execute(query).one()
+    if not began_at <= now < began_at + window:
+        tried, began_at = 0, now
+    if tried >= at_most:
+        return began_at + window - now  # type: ignore[no-any-return]
+    here = update(_attempts).where(_attempts.c.subject == subject)
+    unit.execute(here.values(tried=tried + 1, began_at=began_at))
+    return None
+
+
+def give_back(unit: Unit, subject: str) -> None:
+    """The last try succeeded, and counts for nothing."""
+    here = update(_attempts).where(_attempts.c.subject == subject, _attempts.c.tried > 0)
+    unit.execute(here.values(tried=_attempts.c.tried - 1))
+
+
+def forget(unit: Unit, subject: str) -> None:
+    """Nothing is counted of this one any more."""
+    unit.execute(delete(_attempts).where(_attempts.c.subject == subject))
+
+
+def forget_before(unit: Unit, instant: datetime) -> None:
+    """Windows that began before then are forgotten."""
+    unit.execute(delete(_attempts).where(_attempts.c.began_at < instant))

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import LeaseLost
-from storage.tables_api import IdempotencyKey
+from storage.tables_support import IdempotencyKey
 
 _table = IdempotencyKey.__table__  # type: ignore[attr-defined]
 

@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy import ColumnElement, CompoundSelect, func, insert, literal_column, or_, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage import seals
-from storage.engine import Unit, made, values
+from storage import hashing
+from storage.database import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.readable import Unreadable
@@ -56,7 +56,7 @@ def new_message(
             "delivery_key": delivery_key,
             "body": body,
             "headers": [list(pair) for pair in headers],
-            "digest": seals.body_digest(body),
+            "digest": hashing.body_digest(body),
             "envelope_digest": "",
             "key_id": key_id,
             "received_at": received_at,
@@ -99,7 +99,7 @@ def record(unit: Unit, messages: Sequence[InboxMessage]) -> list[Recorded]:
     new = set(unit.execute(_insert_or_skip(unit).returning(_known.c.message_id), keys).scalars())
     if new:
         for message in messages:
-            message.envelope_digest = unit.sealer.seal(seals.envelope(message))
+            message.envelope_digest = unit.sealer.seal(hashing.envelope(message))
         unit.execute(insert(_table), [values(message, _RECORDED) for message in messages if message.id in new])
     return [Recorded(m.id) if m.id in new else _again(unit, m) for m in messages]
 
@@ -126,7 +126,7 @@ def _again(unit: Unit, message: InboxMessage) -> Recorded:
         variant_id, _ = _by_key(unit, message.account, key) or (None, None)
         if variant_id is None:
             kept = made(InboxMessage, {**values(message), "delivery_key": key, "variant_of": first_id})
-            kept.envelope_digest = unit.sealer.seal(seals.envelope(kept))
+            kept.envelope_digest = unit.sealer.seal(hashing.envelope(kept))
             unit.execute(insert(_known), _key_of(kept, key))
             unit.execute(insert(_table), values(kept))
             return Recorded(message.id, is_variant=True)

@@ -8,13 +8,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from storage.arrivals import Arrival
-from storage.engine import Database, is_moved_partition
+from storage.database import Database, is_moved_partition
 from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
 from storage.faults import refusal_of
+from storage.hashing import microseconds
 from storage.inbox import Recorded
-from storage.intake import Outcome, check_schema, is_known, record_variants, settled
-from storage.seals import microseconds
+from storage.intake import Arrival, Outcome, check_schema, is_known, record_variants, settled
 
 try:
     import asyncpg  # type: ignore[import-untyped]

@@ -19,12 +19,11 @@ from functools import cache
 from itertools import chain, repeat
 from typing import Any, Final
 
-from storage.arrivals import Arrival
-from storage.engine import Database, translated
+from storage.database import Database, translated
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.faults import refusal_of
 from storage.inbox import Recorded
-from storage.intake import Outcome, check_schema, is_known, record_variants, settled
+from storage.intake import Arrival, Outcome, check_schema, is_known, record_variants, settled
 from storage.types import InboxStatus
 
 #: Rows of one statement, and half of that, down to the small ones, of which there is one for each number of rows: a
@@ -222,7 +221,7 @@ def _count_sql(number: int) -> str:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """As storage.engine.translated, for the driver's own exceptions."""
+    """As storage.database.translated, for the driver's own exceptions."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError):

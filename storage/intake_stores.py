@@ -1,6 +1,6 @@
 """Which store takes arrivals: that of the database, with its own driver."""
 
-from storage.engine import Database
+from storage.database import Database
 from storage.intake import Store
 
 

@@ -10,8 +10,8 @@ from sqlmodel import SQLModel
 
 from storage import inbox, sifting
 from storage.columns import table_of
-from storage.engine import Unit
-from storage.searching import places
+from storage.database import Unit
+from storage.search import places
 from storage.sifting import in_order
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from storage.engine import Database, translated
+from storage.database import Database, translated
 from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
 from storage.private_files import make_folder
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from statemachine.phases import WITHHOLDING, Phase, Review
-from storage.budget import Breaker
+from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
 from storage.telling import shown
 from storage.types import InboxStatus, OutboxStatus

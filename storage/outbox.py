@@ -9,13 +9,13 @@ from typing import Any, Final
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage import seals
+from storage import hashing
+from storage.bulk import Columns, Insert, Update, instants
 from storage.columns import table_of
-from storage.engine import Unit, made, values
+from storage.database import Unit, made, values
 from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
 from storage.readable import Unreadable
-from storage.sets import Columns, Insert, Update, instants
 from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
 
@@ -83,7 +83,7 @@ def owe(
         webhook_id=webhook_id,
         number=_next_number(unit, payment_id, account, effect),
     )
-    message.seal = unit.sealer.seal(seals.owed(message.__dict__))
+    message.seal = unit.sealer.seal(hashing.owed(message.__dict__))
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     if payment_id is None:  # a unique constraint does not see NULL, a unique index over such rows does
         statement = dialect.insert(_table).on_conflict_do_nothing(
@@ -236,7 +236,7 @@ def settle_all(unit: Unit, settlements: Sequence[Settlement]) -> None:
         message, attempt = each.message, each.attempt
         attempt.id, attempt.outbox_id, attempt.number = new_id(), message.id, message.attempts + 1
         attempt.account = message.account
-        attempt.seal = unit.sealer.seal(seals.attempt(attempt))
+        attempt.seal = unit.sealer.seal(hashing.attempt(attempt))
     if _SETTLE(unit, [_settled(unit, each) for each in settlements]) != len(settlements):
         raise LeaseLost
     _TRY(unit, (_tried(each.attempt.__dict__) for each in settlements))
@@ -247,7 +247,7 @@ def _settled(unit: Unit, each: Settlement) -> tuple[Any, ...]:
     delivered_at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms) if is_delivered else None
     status, error = each.status.value, attempt.error
     after = {"status": status, "attempts": attempt.number, "last_error": error, "delivered_at": delivered_at}
-    seal = unit.sealer.seal(seals.owed({**each.message.__dict__, **after}))
+    seal = unit.sealer.seal(hashing.owed({**each.message.__dict__, **after}))
     moved = (status, attempt.number, each.next_attempt_at, error, delivered_at, seal)
     return (*moved, each.message.id, each.message.claim_token)
 
@@ -268,7 +268,7 @@ def redrive(unit: Unit, message_id: str, now: datetime, *, overtaken: bool = Fal
             param="overtaken",
         )
     pending = OutboxStatus.PENDING.value
-    seal = unit.sealer.seal(seals.owed({**message.__dict__, "status": pending}))
+    seal = unit.sealer.seal(hashing.owed({**message.__dict__, "status": pending}))
     done = unit.execute(
         update(_table)
         .where(_table.c.id == message.id, _table.c.status == OutboxStatus.DEAD, _table.c.attempts == message.attempts)

@@ -14,10 +14,10 @@ from typing import Final
 
 from sqlalchemy import text
 
-from storage.engine import Database, Unit
+from storage.advisory_locks import is_leader
+from storage.database import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import first_id, instant_of
-from storage.leading import is_leader
 from storage.types import CLOCK_WAS_WRONG
 
 #: By table: the column whose range is a range of time. See ADR 0018.

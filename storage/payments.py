@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 
-from storage.engine import Unit
+from storage.bulk import instants
+from storage.database import Unit
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.readable import Unreadable
-from storage.sets import instants
 from storage.tables import Payment, PaymentTable
 from storage.types import CLOCK_WAS_WRONG, PollPriority
 

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select
 
-from storage import seals
-from storage.engine import Unit, values
+from storage import hashing
+from storage.database import Unit, values
 from storage.errors import NotFound
 from storage.ids import is_id, new_id
 from storage.tables import RejectedDelivery
@@ -16,7 +16,7 @@ _table = RejectedDelivery.__table__  # type: ignore[attr-defined]
 def keep(unit: Unit, rejected: RejectedDelivery, *, at_most: int) -> None:
     """The rejected delivery is kept, and the account's oldest beyond `at_most` are not any more."""
     rejected.id = new_id()
-    rejected.seal = unit.sealer.seal(seals.rejected(rejected))
+    rejected.seal = unit.sealer.seal(hashing.rejected(rejected))
     unit.execute(insert(_table), values(rejected))
     oldest_kept = (
         select(_table.c.id)

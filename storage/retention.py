@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from storage import retention_partitions, retention_rows, retention_runs
-from storage.engine import Database, Unit
-from storage.leading import is_leader
+from storage.advisory_locks import is_leader
+from storage.database import Database, Unit
 from storage.retention_runs import Ask
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import RetentionRule, RetentionStatus
 
 #: How often a rule runs by itself.

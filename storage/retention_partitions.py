@@ -7,11 +7,11 @@ from typing import Final
 from sqlalchemy import TextClause, text
 
 from storage import partitions, retention_runs
-from storage.engine import Unit
+from storage.database import Unit
 from storage.ids import first_id
 from storage.partitions import Partition
 from storage.retention_runs import Ask
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import RetentionRule, RetentionStatus
 
 #: By rule: the table whose partitions it takes.

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, delete, not_, select, text, tuple_, update
 
 from statemachine.phases import Phase
-from storage.engine import Unit
+from storage.database import Unit
 from storage.tables import (
     DeliveryAttemptTable,
     InboxMessageTable,
@@ -16,8 +16,7 @@ from storage.tables import (
     PaymentTable,
     RejectedDelivery,
 )
-from storage.tables_asking import Reconciliation
-from storage.tables_retention import RetentionRun
+from storage.tables_support import Reconciliation, RetentionRun
 from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
 
 _inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import insert, select, update
 
-from storage import seals
-from storage.engine import Unit, values
+from storage import hashing
+from storage.database import Unit, values
 from storage.ids import first_id, new_id
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import CLOCK_WAS_WRONG, RetentionRule, RetentionStatus
 
 _table = RetentionRun.__table__  # type: ignore[attr-defined]
@@ -87,12 +87,12 @@ def begin(
         held_back=list(held_back),
         partition=partition,
     )
-    run.seal = unit.sealer.seal(seals.retention_run(run))
+    run.seal = unit.sealer.seal(hashing.retention_run(run))
     unit.execute(insert(_table), values(run))
     return run
 
 
 def keep(unit: Unit, run: RetentionRun) -> None:
     """Every column of the run is as given."""
-    run.seal = unit.sealer.seal(seals.retention_run(run))
+    run.seal = unit.sealer.seal(hashing.retention_run(run))
     unit.execute(update(_table).where(_table.c.id == run.id).values(**values(run)))

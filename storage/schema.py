@@ -4,9 +4,9 @@ from typing import Final
 
 from sqlalchemy import MetaData
 
-from storage import columns, tables, tables_api, tables_asking, tables_audit, tables_console, tables_retention
+from storage import columns, tables, tables_support
 
 metadata: Final[MetaData] = columns.metadata
 
 #: The modules that declare tables.
-DECLARED_IN: Final = (tables, tables_asking, tables_api, tables_retention, tables_console, tables_audit)
+DECLARED_IN: Final = (tables, tables_support, tables_support, tables_support, tables_support, tables_support)

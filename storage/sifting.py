@@ -15,11 +15,11 @@ from sqlmodel import SQLModel
 
 from statemachine.phases import Phase
 from storage.columns import table_of
-from storage.engine import Unit
+from storage.database import Unit
 from storage.ids import first_id
 from storage.inbox import decided_about
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, PaymentTable, RejectedDelivery
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 from storage.types import InboxStatus, OutboxStatus
 
 #: Rows that are looked through for one page, or for one count.

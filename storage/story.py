@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from storage import history, inbox, operators, outbox, payments
-from storage.engine import Unit
+from storage import inbox, operator_actions, outbox, payments
+from storage import transitions as storage_transitions
+from storage.database import Unit
 from storage.tables import DeliveryAttempt, InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
 
 
@@ -28,10 +29,10 @@ def read(unit: Unit, payment_id: str) -> Story:
     return Story(
         payment=payment,
         messages=messages,
-        transitions=history.of_payment(unit, payment_id),
+        transitions=storage_transitions.of_payment(unit, payment_id),
         owed=owed,
         attempts=outbox.attempts_of(unit, [message.id for message in owed]),
-        actions=operators.of_subjects(unit, subjects),
+        actions=operator_actions.of_subjects(unit, subjects),
     )
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import Select, String, cast, func, literal_column, or_, select, union
 
-from storage import history, outbox, payments
-from storage.engine import Unit
+from storage import outbox, payments
+from storage import transitions as storage_transitions
+from storage.database import Unit
 from storage.tables import (
     DeliveryAttempt,
     DeliveryAttemptTable,
@@ -72,7 +73,7 @@ def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int =
             found |= {row.id: row for row in unit.all(record, select(table).where(table.c.id.in_(wanted)))}
     return StoryPage(
         payment=payment,
-        transitions=history.of_payment(unit, payment_id),
+        transitions=storage_transitions.of_payment(unit, payment_id),
         owed=owed,
         attempts=_last_tries(unit, owed),
         waiting=_waiting(unit, payment_id),

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from storage.columns import Row, identifier, instant, json_value
-from storage.tables_api import Counted
+from storage.tables_support import Counted
 
 
 class KnownDelivery(SQLModel, table=True):

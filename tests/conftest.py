@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from receipted import logs
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.clock import FakeClock
 from tests.fakes.databases import PostgreSQL, copy_of, migrated_file
 

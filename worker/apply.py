@@ -15,8 +15,8 @@ from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
 from statemachine.phases import FULFILMENT_PHASES, Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
-from storage import history, outbox
-from storage.engine import made
+from storage import outbox, transitions
+from storage.database import made
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
@@ -247,7 +247,7 @@ class Ledger:
     def _move(
         self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase
     ) -> None:
-        transition = history.link(
+        transition = transitions.link(
             self._batch.sealer,
             payment,
             self._message,

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from storage import batches, names, outbox, payments
+from storage import advisory_locks, batches, outbox, payments
 from storage.batches import AsRead, Key
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import NotFound
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority
@@ -58,7 +58,7 @@ class Batch:
     def busy(self, refs: Iterable[Key]) -> set[tuple[str, str]]:
         """Those of the names, by account, that another worker's batch has; the others are this one's until it ends."""
         wanted = {(account, ref) for account, _, ref in refs}
-        busy = names.busy(self._unit, wanted)
+        busy = advisory_locks.busy(self._unit, wanted)
         self._held = wanted - busy
         return busy
 
@@ -339,11 +339,11 @@ class Batch:
         if self._outbox:
             batches.owe(unit, self._outbox)
         parked = [(m.account, m.awaits) for m in self._finished if m.awaits is not None]
-        names.hold(unit, (*parked, *self._reopened), self._held)
+        advisory_locks.hold(unit, (*parked, *self._reopened), self._held)
         if self._finished:
             batches.finish(unit, self._finished)
         batches.also_about(unit, list(self._also_about))
-        self._reopened.update(dict.fromkeys(names.known_meanwhile(unit, parked)))
+        self._reopened.update(dict.fromkeys(advisory_locks.known_meanwhile(unit, parked)))
         if self._put_off:
             batches.put_off(unit, self._put_off)
         if self._reopened:

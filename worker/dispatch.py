@@ -17,7 +17,7 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
 from statemachine.tally import Counts, counts
 from storage import outbox
-from storage.engine import Database, Unit, made
+from storage.database import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage

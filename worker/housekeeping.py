@@ -9,10 +9,10 @@ from typing import Final
 import structlog
 
 from storage import partitions
-from storage.engine import Database
+from storage.database import Database
 from storage.partitions import Period
 from storage.retention import Retention, rested
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import RetentionStatus
 
 log = structlog.get_logger()

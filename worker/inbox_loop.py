@@ -11,7 +11,7 @@ from statemachine.phases import Outcome, Source
 from statemachine.tally import Counts, Histogram, counts
 from storage import batches, faults, inbox
 from storage.batches import Key
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.inbox import Recorded
 from storage.readable import Unreadable

@@ -12,7 +12,7 @@ import structlog
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, Result
 from storage import outbox
-from storage.engine import Unit
+from storage.database import Unit
 from storage.outbox import Settlement
 from storage.readable import Unreadable
 from storage.tables import DeliveryAttempt, OutboxMessage

@@ -15,7 +15,7 @@ from service import csv_text
 from service.permissions import COLUMNS, Permission
 from storage import console_sessions
 from storage.columns import table_of
-from storage.engine import Unit
+from storage.database import Unit
 from storage.sifting import Place, Sifted
 
 #: Rows of one export; whoever needs more asks for a range of time after the other, or uses `receipted audit export`.

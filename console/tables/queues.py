@@ -8,8 +8,9 @@ from console.tables.asked import Choice
 from console.tables.cells import Shown, cell
 from console.tables.view import Many, Table
 from statemachine.phases import Effect, Outcome, Source
-from storage import outbox, searching, sifting
-from storage.engine import Unit
+from storage import outbox, sifting
+from storage import search as storage_search
+from storage.database import Unit
 from storage.sifting import Line
 from storage.types import InboxStatus, OutboxStatus
 
@@ -41,7 +42,7 @@ class Inbox(Table):
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
-        return searching.message_ids(unit, words)
+        return storage_search.message_ids(unit, words)
 
     def filters(self, parts: Parts) -> Sequence[Choice]:
         """By account, status, source and decision."""
@@ -82,7 +83,7 @@ class Outbox(Table):
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
-        return searching.owed_ids(unit, words)
+        return storage_search.owed_ids(unit, words)
 
     def filters(self, parts: Parts) -> Sequence[Choice]:
         """By account, status, sink and effect."""

@@ -7,8 +7,9 @@ from console.tables.asked import ANY, NONE, Choice
 from console.tables.cells import Shown, cell
 from console.tables.view import Table
 from statemachine.phases import Phase, Review
-from storage import searching, sifting
-from storage.engine import Unit
+from storage import search as storage_search
+from storage import sifting
+from storage.database import Unit
 from storage.sifting import Line
 from storage.types import ReconciliationStatus
 
@@ -22,7 +23,7 @@ class _OfPayments(Table):
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
-        return searching.payment_ids(unit, words)
+        return storage_search.payment_ids(unit, words)
 
     def link(self, line: Line) -> str | None:
         """The payment's page."""
@@ -132,7 +133,7 @@ class Actions(Table):
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
-        return searching.action_ids(unit, words)
+        return storage_search.action_ids(unit, words)
 
     def filters(self, parts: Parts) -> Sequence[Choice]:
         """By account, who, and what."""

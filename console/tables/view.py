@@ -15,8 +15,9 @@ from console.person import Person
 from console.tables.asked import Asked, Choice, read
 from console.tables.cells import Cell
 from service.permissions import COLUMNS, Permission, visible
-from storage import searching, sifting
-from storage.engine import Unit
+from storage import search as storage_search
+from storage import sifting
+from storage.database import Unit
 from storage.ids import is_id
 from storage.sifting import Counted, Line, Place, Shelf, Sifted
 
@@ -79,7 +80,7 @@ class Table(BaseModelView):
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """The ids of the rows that these words name; a whole id, where nothing else names one."""
-        return searching.whole_id(words)
+        return storage_search.whole_id(words)
 
     def many(self) -> Many | None:
         """What an operator may do about several rows at once."""

@@ -11,10 +11,10 @@ from receipted.cli import account, output
 from receipted.cli.context import AsJson, known_account, opened
 from receipted.cli.exits import InvalidInput
 from receipted.wiring import Service
-from storage import budget, plans, push
-from storage.budget import Breaker
-from storage.engine import Unit
-from storage.tables_asking import PollPlan
+from storage import poll_plans, rate_limits, webhook_health
+from storage.database import Unit
+from storage.rate_limits import Breaker
+from storage.tables_support import PollPlan
 
 _COLUMNS = ("Account", "Provider", "May ask", "Watched", "Would ask", "Price", "Asks now", "Planned", "Alarms")
 
@@ -59,7 +59,11 @@ def accounts(
 
 def _account(service: Service, unit: Unit, name: str) -> dict[str, Any]:
     wired, now = service.accounts[name], service.clock()
-    allowed, plan, breaker = budget_of(wired.settings), plans.plans(unit).get(name), budget.breaker(unit, name)
+    allowed, plan, breaker = (
+        budget_of(wired.settings),
+        poll_plans.plans(unit).get(name),
+        rate_limits.breaker(unit, name),
+    )
     return {
         "account": name,
         "provider": wired.provider.name,
@@ -68,9 +72,9 @@ def _account(service: Service, unit: Unit, name: str) -> dict[str, Any]:
         "breaker": "closed" if breaker.broken_at is None else "open",
         "broken_at": breaker.broken_at,
         "probe_at": breaker.probe_at if breaker.broken_at is not None else None,
-        "paused_for_seconds": budget.pause_left(unit, name, now).total_seconds(),
-        "asks_now": _asks(breaker, budget.pause_left(unit, name, now), now),
-        "alarms": sorted(push.standing(unit).get(name, {})),
+        "paused_for_seconds": rate_limits.pause_left(unit, name, now).total_seconds(),
+        "asks_now": _asks(breaker, rate_limits.pause_left(unit, name, now), now),
+        "alarms": sorted(webhook_health.standing(unit).get(name, {})),
     }
 
 

@@ -8,7 +8,7 @@ from receipted.cli import lists, output
 from receipted.cli.context import After, AsJson, Limit, known_account, opened
 from receipted.cli.lookup import find_id
 from receipted.wiring import Service
-from storage import searching, sifting
+from storage import search, sifting
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment
@@ -74,4 +74,4 @@ def _about(service: Service, text: str) -> list[str]:
                     continue  # it may be one of the next
             else:
                 raise NotFound(f"no payment, message or effect {text}", param="about")
-        return searching.action_ids(unit, text.strip().lower())
+        return search.action_ids(unit, text.strip().lower())

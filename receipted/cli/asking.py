@@ -16,7 +16,7 @@ from receipted.commands import Commands
 from receipted.wiring import Service
 from statemachine.money import currency_code, to_minor
 from statemachine.phases import Phase, Review
-from storage import operators, payments
+from storage import operator_actions, payments
 from storage.tables import Payment
 
 app = subcommands("What may be asked for.")
@@ -192,7 +192,7 @@ def _run(
 
 def _keep(service: Service, noted: _Noted, payment_id: str) -> None:
     with service.database.write() as unit:
-        operators.note(
+        operator_actions.note(
             unit,
             account=payments.get(unit, payment_id).account,
             at=service.clock(),

@@ -9,9 +9,10 @@ from receipted.cli.context import After, AsJson, Limit, known_account, opened, s
 from receipted.cli.exits import example
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import lasting
-from storage import audits, searching, sifting
+from storage import audits, sifting
+from storage import search as storage_search
 from storage.tables import Payment
-from storage.tables_audit import AuditRun
+from storage.tables_support import AuditRun
 
 app = subcommands("What an auditor writes down, and when the history was last proved.")
 
@@ -40,7 +41,7 @@ def heads(
     Kept elsewhere, it proves later that nothing before it was changed.
     """
     with opened(context) as service:
-        ids = lists.named(service, searching.payment_ids, search)
+        ids = lists.named(service, storage_search.payment_ids, search)
         what = lists.wanted({"account": account}, lists.moments(service, since, before), ids=ids)
         found = lists.find(service, Payment, sifting.HEADS, what, after=after, limit=limit, is_newest=not oldest)
         if not found:

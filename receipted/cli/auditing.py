@@ -23,7 +23,7 @@ from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.private_files import written
 from storage.tables import Payment
-from storage.tables_audit import AuditRun
+from storage.tables_support import AuditRun
 
 app = subcommands("Proves the history from what is kept, and exports it for others to check.")
 

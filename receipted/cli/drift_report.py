@@ -8,7 +8,7 @@ from typing import Any, Final
 from receipted.cli import output
 from receipted.cli.moments import lasting
 from service import csv_text
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 from storage.types import ReconciliationStatus
 
 

@@ -11,8 +11,8 @@ from receipted.cli import lists, output
 from receipted.cli.context import AsJson, Limit, known_account, opened
 from receipted.cli.exits import InvalidInput
 from receipted.wiring import Service
-from storage import events as feed
-from storage.events import Cursor, Told
+from storage import event_feed as feed
+from storage.event_feed import Cursor, Told
 
 _COLUMNS: Final = ("ID", "Owed", "Effect", "Account", "Payment")
 

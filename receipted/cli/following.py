@@ -12,9 +12,9 @@ from receipted.cli import output
 from receipted.cli.context import AccountName, AsJson, known_account, opened
 from receipted.wiring import Service
 from statemachine.phases import Source
-from storage.engine import values
+from storage.changes import Event, Follower
+from storage.database import values
 from storage.errors import StorageUnavailable
-from storage.following import Event, Follower
 from storage.telling import short, shown
 
 #: Seconds between two looks, and between two where the database is away.

@@ -22,7 +22,8 @@ from receipted.cli.lookup import find_id
 from receipted.cli.progress import tracked
 from receipted.commands import Commands
 from statemachine.phases import Outcome, Source
-from storage import inbox, searching, sifting, telling
+from storage import inbox, sifting, telling
+from storage import search as storage_search
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 
@@ -52,7 +53,7 @@ def list_(
     with opened(context) as service:
         given = {"account": account, "status": status, "source": source, "decision": decision}
         about = lists.payment_of(service, payment)
-        ids = lists.named(service, searching.message_ids, search)
+        ids = lists.named(service, storage_search.message_ids, search)
         what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
         found = lists.find(
             service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=not oldest

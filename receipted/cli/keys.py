@@ -12,8 +12,8 @@ from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lookup import find_id
 from receipted.cli.moments import span_of
 from service.permissions import KeyScope
-from storage import api_keys, operators
-from storage.tables_api import ApiKey
+from storage import api_keys, operator_actions
+from storage.tables_support import ApiKey
 
 app = subcommands("The keys that programs of yours call the API with.")
 
@@ -138,7 +138,7 @@ def revoke(
 
 
 def _note(unit: Any, now: Any, by: str, action: str, subject: str, reason: str) -> None:
-    operators.note(unit, account=None, at=now, actor=by, action=action, subject=subject, reason=reason)
+    operator_actions.note(unit, account=None, at=now, actor=by, action=action, subject=subject, reason=reason)
 
 
 def _status(key: ApiKey, *, is_good: bool) -> str:

@@ -15,11 +15,11 @@ from receipted.cli.moments import moment_of
 from receipted.cli.progress import counting
 from receipted.wiring import Service
 from storage import sifting
-from storage.engine import Unit, made
+from storage.database import Unit, made
 from storage.private_files import written
 from storage.sifting import Place, Shelf, Wanted
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 
 Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction, Reconciliation)
 

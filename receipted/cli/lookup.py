@@ -4,21 +4,18 @@ import re
 from typing import Final
 
 from receipted.cli.exits import InvalidInput
-from storage import lookup
-from storage.engine import Unit
+from storage import search
+from storage.database import Unit
 from storage.errors import NotFound
 from storage.ids import WEBHOOK_PREFIX
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
-from storage.tables_api import ApiKey
-from storage.tables_asking import Reconciliation
-from storage.tables_audit import AuditRun
-from storage.tables_console import ConsoleSession
+from storage.tables_support import ApiKey, AuditRun, ConsoleSession, Reconciliation
 
 _SHORTEST: Final = 8
 _WHOLE: Final = 32  #: hexadecimal digits of a UUID
 _SHOWN: Final = 10
 _DIGITS: Final = re.compile(r"[0-9a-f]+", re.ASCII)
-_NAMES: Final[dict[type[lookup.Found], str]] = {
+_NAMES: Final[dict[type[search.Found], str]] = {
     Payment: "payment",
     InboxMessage: "inbox message",
     OutboxMessage: "outbox message",
@@ -31,7 +28,7 @@ _NAMES: Final[dict[type[lookup.Found], str]] = {
 }
 
 
-def find_id(unit: Unit, model: type[lookup.Found], text: str) -> str:
+def find_id(unit: Unit, model: type[search.Found], text: str) -> str:
     """The whole id of the one record whose id is, begins with or ends with the text; dashes do not count.
 
     Raises InvalidInput for what cannot be part of an id, is too short or fits several, and NotFound. Ids that were
@@ -43,7 +40,7 @@ def find_id(unit: Unit, model: type[lookup.Found], text: str) -> str:
         raise InvalidInput(f"{text!r} is no id of a {name}", param="id")
     if len(part) < _SHORTEST:
         raise InvalidInput(f"{text!r} is too short: give at least {_SHORTEST} characters of the id", param="id")
-    found = lookup.ids_with(unit, model, part, limit=_SHOWN + 1)
+    found = search.ids_with(unit, model, part, limit=_SHOWN + 1)
     if not found:
         raise NotFound(f"no {name} {text}", param="id")
     if len(found) > 1:

@@ -14,9 +14,9 @@ from receipted.cli.progress import bar
 from receipted.console_accounts import accounts_of
 from receipted.wiring import Service
 from statemachine.money import currency_code
-from storage import tallies
+from storage import totals as storage_totals
 from storage.ids import is_id
-from storage.tallies import Entry, Money, Sum
+from storage.totals import Entry, Money, Sum
 
 _SUMS: Final = ("Account", "Way", "Amount", "Payments", "Note")
 _ENTRIES: Final = ("Payment", "Recorded", "Amount", "Reference", "Kind", "State", "Review")
@@ -54,7 +54,7 @@ def money(
         sums = _sums(service, since, until, account, code, way)
         if payments:
             with service.database.read() as unit:
-                entries = tallies.entries(unit, since, until, list(sums), after=after, limit=limit)
+                entries = storage_totals.entries(unit, since, until, list(sums), after=after, limit=limit)
             _tell_entries(entries, limit, as_json=json, as_csv=csv)
             return
         rows = money_rows(sums, {}, accounts_of(service))
@@ -87,7 +87,7 @@ def _sums(
     with bar() as progress:
         for start in progress.track(hours, description="Counting"):
             with service.database.read() as unit:
-                for place, one in tallies.money(unit, start, start + hour).items():
+                for place, one in storage_totals.money(unit, start, start + hour).items():
                     found[place] = found.get(place, Sum()) + one
     return {
         place: one

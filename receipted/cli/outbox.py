@@ -23,7 +23,8 @@ from receipted.cli.lookup import find_id
 from receipted.cli.progress import tracked
 from receipted.commands import Commands
 from receipted.wiring import Service
-from storage import outbox, searching, sifting
+from storage import outbox, sifting
+from storage import search as storage_search
 from storage.errors import EffectOvertaken, NotFound
 from storage.ids import WEBHOOK_PREFIX
 from storage.tables import OutboxMessage
@@ -56,7 +57,7 @@ def list_(
     with opened(context) as service:
         given = {"status": status, "sink": sink, "account": account, "effect": effect}
         about = lists.payment_of(service, payment)
-        ids = lists.named(service, searching.owed_ids, search)
+        ids = lists.named(service, storage_search.owed_ids, search)
         what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
         found = lists.find(service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=not oldest)
         if not found:

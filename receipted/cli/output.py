@@ -19,7 +19,7 @@ from service import csv_text
 from statemachine.errors import InvalidAmount, ServiceError
 from statemachine.money import from_minor
 from storage import telling
-from storage.engine import values
+from storage.database import values
 from storage.ids import new_id
 
 #: Columns of a table where the output is no terminal: wide enough that nothing is cut.

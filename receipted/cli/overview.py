@@ -18,8 +18,8 @@ from receipted.cli.moments import lasting
 from receipted.cli.progress import bar
 from receipted.console_accounts import accounts_of
 from receipted.wiring import Service
-from storage.overview import Bounded, Overdue, Waiting
-from storage.tallies import Sum, lag_quantile
+from storage.counts import Bounded, Overdue, Waiting
+from storage.totals import Sum, lag_quantile
 
 _MONEY: Final = ("Account", "Way", "Today", "Payments", "Yesterday", "Payments then", "Note")
 _TILES: Final = ("What", "How many", "Since", "Note")

@@ -12,7 +12,9 @@ from receipted.wiring import Service
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review
-from storage import history, listing, searching
+from storage import listing
+from storage import search as storage_search
+from storage import transitions as storage_transitions
 from storage.listing import Place, Wanted
 from storage.obstacles import REMEDIES
 from storage.tables import Payment
@@ -82,7 +84,7 @@ def list_(
             )
     amounts = (_minor(amount_from, currency, "amount-from"), _minor(amount_to, currency, "amount-to"))
     with opened(context) as service:
-        ids = lists.named(service, searching.payment_ids, search)
+        ids = lists.named(service, storage_search.payment_ids, search)
         created, changed = lists.moments(service, since, before), lists.moments(service, changed_since, changed_before)
         what = Wanted(
             {name: [str(value)] for name, value in equal.items() if value is not None}
@@ -120,7 +122,7 @@ def list_(
 def transitions(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     """Show each move of a payment in order: from where to where, who said so and why, and its hash."""
     with opened(context) as service, service.database.read() as unit:
-        found = history.of_payment(unit, find_id(unit, Payment, payment_id))
+        found = storage_transitions.of_payment(unit, find_id(unit, Payment, payment_id))
     if json:
         output.as_json([output.row_of(transition) for transition in found])
         return

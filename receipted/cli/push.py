@@ -9,8 +9,8 @@ from poller.alarms import spoken
 from receipted.cli import output
 from receipted.cli.context import AsJson, known_account, opened
 from receipted.cli.moments import moment_of
-from storage import push_report
-from storage.push_report import AccountFigures, EventFigures, Pushing
+from storage import webhook_health
+from storage.webhook_health import AccountFigures, EventFigures, Pushing
 
 _ACCOUNTS = ("Account", "Last delivery", "Measured", "Deliveries", "Rejected", "Provider's clock")
 #: Of one event of an account.
@@ -42,7 +42,7 @@ def push_quality(
         now = service.clock()
         start = moment_of(since, now, option="since").date()
         with service.database.read() as unit:
-            found = push_report.figures(unit, account, start, now.date())
+            found = webhook_health.figures(unit, account, start, now.date())
     if json:
         output.as_json([as_data(figures) for figures in found])
         return

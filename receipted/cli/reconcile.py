@@ -20,7 +20,7 @@ from receipted.cli.progress import counting
 from receipted.reconciling import reconciler
 from receipted.wiring import Service
 from storage.reconciliations import Wanted
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 
 AsFormat = Annotated[Format, typer.Option("--format", help="How the report is printed; --json is --format json.")]
 

@@ -11,7 +11,7 @@ from receipted.cli.exits import example
 from receipted.cli.lookup import find_id
 from receipted.cli.reconcile import AsFormat
 from storage import reconciliations, sifting
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 from storage.types import ReconciliationStatus
 
 app = subcommands("What reconciliations found, whoever wanted them.")

@@ -12,7 +12,7 @@ from receipted.keeping import retention as retention_of
 from receipted.wiring import Service
 from storage import retention_runs
 from storage.retention import Planned, rested
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import RetentionStatus
 
 _PLAN = ("Rule", "Older than", "Until", "Partitions", "Last run", "Status", "Rows")

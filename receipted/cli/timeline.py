@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from receipted.cli import output
-from storage import budget
-from storage.engine import Unit
+from storage import rate_limits
+from storage.database import Unit
 from storage.obstacles import obstacles
 from storage.story import Story, checkout_url, read
 from storage.tables import InboxMessage, Payment
@@ -28,10 +28,10 @@ def in_the_way(unit: Unit, story: Story, now: datetime, *, is_terminal: bool) ->
         story.owed,
         story.attempts,
         waiting,
-        budget.breaker(unit, account),
+        rate_limits.breaker(unit, account),
         now,
         is_terminal=is_terminal,
-        pause=budget.pause_left(unit, account, now),
+        pause=rate_limits.pause_left(unit, account, now),
     )
     return [obstacle.text for obstacle in found]
 

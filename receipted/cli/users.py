@@ -15,10 +15,10 @@ from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lookup import find_id
 from receipted.wiring import Service
 from service.permissions import Role
-from storage import console_sessions, operators, people
-from storage.engine import Unit
+from storage import console_sessions, console_users, operator_actions
+from storage.database import Unit
 from storage.errors import NotFound
-from storage.tables_console import ConsolePerson, ConsoleSession
+from storage.tables_support import ConsolePerson, ConsoleSession
 
 app = subcommands("The people who use the console.")
 
@@ -49,7 +49,7 @@ def add(
         now = service.clock()
         person = new_person(name, role, kept, now, is_temporary=temporary)
         with service.database.write() as unit:
-            people.add(unit, person)
+            console_users.add(unit, person)
             _note(unit, now, by, "add person", person.id, f"{name} as {role.value}")
         url = f"{service.settings.service.public_url}/console/"
     if json:
@@ -65,7 +65,7 @@ def list_(context: typer.Context, json: AsJson = False) -> None:
     with opened(context) as service:
         now, idle = service.clock(), _idle(service)
         with service.database.read() as unit:
-            found = [(person, _open(unit, person.id, now, idle)) for person in people.find(unit)]
+            found = [(person, _open(unit, person.id, now, idle)) for person in console_users.find(unit)]
     if json:
         output.as_json([_data(person, current) for person, current in found])
         return
@@ -93,10 +93,10 @@ def disable(context: typer.Context, name: Name, by: By, reason: Reason, json: As
         now = service.clock()
         with service.database.write() as unit:
             person = _person(unit, name)
-            people.disable(unit, person.id, now)
+            console_users.disable(unit, person.id, now)
             ended = console_sessions.revoke_all(unit, person.id, now)
             _note(unit, now, by, "disable person", person.id, reason)
-            person = people.get(unit, person.id)
+            person = console_users.get(unit, person.id)
     _told(person, f"{person.name} may not log in any more, and {ended} sessions have ended", as_json=json)
 
 
@@ -105,9 +105,9 @@ def enable(context: typer.Context, name: Name, by: By, reason: Reason, json: AsJ
     """Let somebody log in again who was disabled."""
     with opened(context) as service, service.database.write() as unit:
         person = _person(unit, name)
-        people.enable(unit, person.id)
+        console_users.enable(unit, person.id)
         _note(unit, service.clock(), by, "enable person", person.id, reason)
-        person = people.get(unit, person.id)
+        person = console_users.get(unit, person.id)
     _told(person, f"{person.name} may log in again", as_json=json)
 
 
@@ -122,10 +122,10 @@ def role(
     """Give somebody another role, from their next request on."""
     with opened(context) as service, service.database.write() as unit:
         person = _person(unit, name)
-        people.change_role(unit, person.id, new.value)
+        console_users.change_role(unit, person.id, new.value)
         reason = f"{person.name}: {person.role} to {new.value}"
         _note(unit, service.clock(), by, "change role", person.id, reason)
-        person = people.get(unit, person.id)
+        person = console_users.get(unit, person.id)
     _told(person, f"{person.name} is {person.role} now", as_json=json)
 
 
@@ -144,10 +144,10 @@ def password(
             person = _person(unit, name)
         kept, now = hashed(_password(person.name, from_stdin=password_stdin)), service.clock()
         with service.database.write() as unit:
-            people.change_password(unit, person.id, kept, now, is_temporary=temporary)
+            console_users.change_password(unit, person.id, kept, now, is_temporary=temporary)
             ended = console_sessions.revoke_all(unit, person.id, now)
             _note(unit, now, by, "reset password", person.id, f"of {person.name}, on the command line")
-            person = people.get(unit, person.id)
+            person = console_users.get(unit, person.id)
     _told(person, f"the password of {person.name} is changed, and {ended} sessions have ended", as_json=json)
 
 
@@ -219,7 +219,7 @@ def _name(text: str) -> str:
 
 
 def _person(unit: Unit, text: str) -> ConsolePerson:
-    person = people.by_name(unit, text.strip().lower())
+    person = console_users.by_name(unit, text.strip().lower())
     if person is None:
         raise NotFound(f"no person {text!r}; receipted users list shows everybody", param="name")
     return person
@@ -270,4 +270,4 @@ def _told(person: ConsolePerson, words: str, *, as_json: bool) -> None:
 
 
 def _note(unit: Unit, now: datetime, by: str, action: str, subject: str, reason: str) -> None:
-    operators.note(unit, account=None, at=now, actor=by, action=action, subject=subject, reason=reason)
+    operator_actions.note(unit, account=None, at=now, actor=by, action=action, subject=subject, reason=reason)

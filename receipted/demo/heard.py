@@ -9,7 +9,7 @@ from rich.table import Table
 from receipted.demo.plan import ACCOUNTS
 from receipted.demo.view import NAMES
 
-#: The ways of storage/heard.py with their headings, in the order of how little had to be asked.
+#: The ways of storage/totals.py with their headings, in the order of how little had to be asked.
 _WAYS = {
     "pushed": "pushed",
     "hinted": "asked after\na hint",

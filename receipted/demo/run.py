@@ -28,7 +28,8 @@ from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
 from service.permissions import Role
 from statemachine.phases import Phase, Review
-from storage import heard, migrate, payments, people, statistics
+from storage import console_users, migrate, payments, totals
+from storage import counts as storage_counts
 from storage.private_files import make_folder, written
 from storage.tables import Payment
 
@@ -119,7 +120,7 @@ class Demonstration:
         """The name and password of somebody who may do everything in the console of this run."""
         name, password, now = "demo", made(), self.service.clock()
         with self.service.database.write() as unit:
-            people.add(unit, new_person(name, Role.ADMIN, hashed(password), now, is_temporary=False))
+            console_users.add(unit, new_person(name, Role.ADMIN, hashed(password), now, is_temporary=False))
         return name, password
 
     async def _register(self, account: str, sandbox: str, clients: Mapping[str, Any]) -> None:
@@ -268,13 +269,13 @@ class Demonstration:
         answer.raise_for_status()
         return answer.json()
 
-    def _counts(self) -> dict[str, statistics.AccountCounts]:
+    def _counts(self) -> dict[str, storage_counts.AccountCounts]:
         with self.service.database.read() as unit:
-            return statistics.by_account(unit)
+            return storage_counts.by_account(unit)
 
     def _heard(self) -> dict[str, Counter[str]]:
         with self.service.database.read() as unit:
-            return heard.first_paid(unit)
+            return totals.first_paid(unit)
 
     def _payments(self) -> list[Payment]:
         with self.service.database.read() as unit:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from receipted.demo.compare import Wrong
 from receipted.demo.plan import ACCOUNTS
-from storage.statistics import AccountCounts
+from storage.counts import AccountCounts
 
 NAMES = {
     "alternative_payments": "Alternative Payments",

@@ -14,8 +14,8 @@ from receipted.metrics.rows import Bounds, Rows, add
 from statemachine.errors import ServiceError
 from statemachine.phases import Alarm, Review
 from statemachine.tally import Counts
-from storage import audits, levels
-from storage.engine import Database, Unit
+from storage import audits, counts
+from storage.database import Database, Unit
 
 log = structlog.get_logger()
 
@@ -100,7 +100,7 @@ class DatabaseFigures:
                 continue
             rows: Rows = {}
             try:
-                with levels.brief(self._database) as unit:
+                with counts.bounded_read(self._database) as unit:
                     for metric, labels, number in self._groups[group](unit):
                         add(rows, metric, self._bounds.bounded(metric, labels), [number])
             except ServiceError as fault:
@@ -113,27 +113,27 @@ class DatabaseFigures:
             log.warning("database.unreadable", figures=sorted(unread), errors=sorted(set(unread.values())))
 
     def _inbox(self, unit: Unit) -> _Found:
-        yield from self._queue(levels.inbox(unit), catalogue.INBOX, catalogue.INBOX_AGE)
+        yield from self._queue(counts.inbox(unit), catalogue.INBOX, catalogue.INBOX_AGE)
 
     def _outbox(self, unit: Unit) -> _Found:
-        yield from self._queue(levels.outbox(unit), catalogue.OUTBOX, catalogue.OUTBOX_AGE)
+        yield from self._queue(counts.outbox(unit), catalogue.OUTBOX, catalogue.OUTBOX_AGE)
 
-    def _queue(self, queue: levels.Queue, messages: Metric, age: Metric) -> _Found:
+    def _queue(self, queue: counts.Queue, messages: Metric, age: Metric) -> _Found:
         for status, number in queue.counts.items():
             yield messages, (status,), number
         yield age, (), _seconds(self._clock() - queue.since) if queue.since is not None else 0.0
 
     def _reviews(self, unit: Unit) -> _Found:
-        found = levels.reviews(unit)
+        found = counts.reviews(unit)
         for review in dict.fromkeys((*(review.value for review in Review), *found)):
             yield catalogue.REVIEWS, (review,), found.get(review, 0)
 
     def _quarantine(self, unit: Unit) -> _Found:
-        for account, number in levels.quarantine(unit, self._accounts).items():
+        for account, number in counts.quarantine(unit, self._accounts).items():
             yield catalogue.QUARANTINE, (account,), number
 
     def _asking(self, unit: Unit) -> _Found:
-        found = levels.asking(unit, self._clock())
+        found = counts.polling_gauges(unit, self._clock())
         for account in self._accounts:
             known = found.get(account)
             if known is None:
@@ -147,7 +147,7 @@ class DatabaseFigures:
                 yield catalogue.STRETCH, (account,), known.stretch
 
     def _push(self, unit: Unit) -> _Found:
-        found = levels.pushing(unit, self._clock())
+        found = counts.webhook_gauges(unit, self._clock())
         for account in self._accounts:
             known = found.get(account)
             for alarm in Alarm:

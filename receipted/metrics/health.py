@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from receipted.metrics.pulse import Pulse
 from statemachine.errors import ServiceError
-from storage import levels, migrate
-from storage.engine import Database
+from storage import counts, migrate
+from storage.database import Database
 from storage.errors import SchemaOutdated
 
 #: Seconds for which one look at the database is answered again, and after which it counts as away.
@@ -99,8 +99,8 @@ class Checks:
         try:
             if migrate.current(self._database) != _newest():
                 raise SchemaOutdated
-            with levels.brief(self._database) as unit:
-                since = levels.pending_since(unit)
+            with counts.bounded_read(self._database) as unit:
+                since = counts.pending_since(unit)
             refusal = self._database.takes_no_writes()
         except ServiceError as fault:
             return Health([{"cause": fault.code}])

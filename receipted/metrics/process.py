@@ -14,7 +14,7 @@ from receipted.metrics.rows import Bounds, Rows, add, merged, packed, unpacked
 from receiver.notes import Notes
 from receiver.writer import GroupWriter
 from statemachine.tally import Counts, Histogram, counts
-from storage.engine import Database
+from storage.database import Database
 from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Final
 
-from storage.seals import microseconds
+from storage.hashing import microseconds
 
 #: Source: W3C Trace Context, "traceparent Header"; later versions may add to it.
 _PARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)

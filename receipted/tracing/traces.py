@@ -15,9 +15,8 @@ from receipted.tracing import ids
 from receipted.tracing.spans import Emit, Kind, Span
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
-from storage.arrivals import Arrival
 from storage.ids import new_id
-from storage.intake import Outcome
+from storage.intake import Arrival, Outcome
 from storage.outbox import Settlement
 from storage.tables import InboxMessage, OutboxMessage
 from storage.types import InboxStatus, OutboxStatus

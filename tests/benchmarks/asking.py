@@ -23,8 +23,8 @@ from receipted.wiring import Service
 from sandbox.config import AlternativePayments, SandboxConfig
 from sandbox.server import Running, running
 from statemachine.phases import Phase, Source
-from storage import inbox, migrate, payments, plans
-from storage.tables_asking import Hazard
+from storage import inbox, migrate, payments, poll_plans
+from storage.tables_support import Hazard
 from tests.benchmarks.polling.workloads import Mixture
 
 KIND: Final = "payment_request"
@@ -83,7 +83,7 @@ class Scene:
             self._told(worker, refs[start : start + _BATCH])
         self.ago = timedelta(0)
         with self.service.database.write() as unit:
-            plans.keep(unit, [], [_learnt(self.crowd, self.service.clock())], None)
+            poll_plans.keep(unit, [], [_learnt(self.crowd, self.service.clock())], None)
         self.service.planner().step()
         now, book = self.service.clock(), self.service.book
         with self.service.database.write() as unit:

@@ -16,7 +16,7 @@ import psycopg
 from sqlalchemy import make_url, text
 
 from storage import migrate
-from storage.engine import Database
+from storage.database import Database
 
 #: Nothing about durability is left to the wheel's defaults.
 _DURABLE: Final = """

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from receipted.cli import lists, timeline
 from storage import listing, payments, sifting
-from storage.engine import Unit
+from storage.database import Unit
 from storage.listing import Place, Wanted
 from tests.benchmarks import driver_loop
 from tests.benchmarks.chart import drawn

@@ -10,8 +10,8 @@ from api.keys import Environment, made
 from console.passwords import Cost, hashed
 from console.person import new_person
 from service.permissions import KeyScope, Role
-from storage import api_keys, operators, people, quarantine, reconciliations
-from storage.engine import Database
+from storage import api_keys, console_users, operator_actions, quarantine, reconciliations
+from storage.database import Database
 from storage.ids import new_id
 from storage.reconciliations import Wanted
 from storage.tables import RejectedDelivery
@@ -122,7 +122,7 @@ def _add(database: Database) -> None:
             quarantine.keep(unit, rejected, at_most=_REJECTED)
         for number in range(_ACTIONS):
             action = "replay" if number % 50 else "resolve"
-            operators.note(
+            operator_actions.note(
                 unit, account=events.ACCOUNT, at=now, actor="ada", action=action, subject=new_id(), reason="a reason"
             )
         for number in range(_RECONCILIATIONS):
@@ -137,7 +137,7 @@ def _people(database: Database) -> list[str]:
     now = datetime.now(UTC)
     keys = [made(f"benchmark-{number}", Environment.LIVE, tuple(KeyScope), now) for number in range(_KEYS)]
     with database.write() as unit:
-        people.add(unit, new_person(NAME, Role.ADMIN, hashed(PASSWORD, Cost(4, 8, 1)), now, is_temporary=False))
+        console_users.add(unit, new_person(NAME, Role.ADMIN, hashed(PASSWORD, Cost(4, 8, 1)), now, is_temporary=False))
         for record, _ in keys:
             api_keys.add(unit, record)
     return [key for _, key in keys]

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from storage import batches
-from storage.engine import made
+from storage.database import made
 from storage.ids import new_id
 from storage.schema import metadata
 from storage.tables import Payment

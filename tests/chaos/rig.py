@@ -20,7 +20,7 @@ from typing import Any
 from receipted import settings
 from receipted.wiring import Service
 from storage import inbox, migrate, outbox, payments
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from tests.chaos.load import Connection, Load, until
 from tests.chaos.shop import Shop
 from tests.chaos.test_kill import CONFIG, ROOT, is_ready

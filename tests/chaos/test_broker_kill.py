@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fulfilment.broker_sink import BrokerSink
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.broker_servers import NatsServer, RabbitServer, RedisServer, Server
 from tests.fakes.live_brokers import Got, Live, Nats, Rabbit, Redis
 from tests.fakes.owing import EFFECTS, Owing

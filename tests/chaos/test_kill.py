@@ -20,7 +20,7 @@ from sqlalchemy import text
 from receipted import settings
 from receipted.wiring import Service
 from storage import inbox, migrate
-from storage.engine import Database
+from storage.database import Database
 from tests.chaos.load import Connection, Load, until
 from tests.chaos.shop import Shop
 from tests.fakes import waiting

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from storage import payments
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from tests.chaos.load import until
 from tests.chaos.rig import SEED, Rig, migrated, prove, rig

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
-from storage.tables_console import ConsolePerson
+from storage.tables_support import ConsolePerson
 from tests.fakes.console import PASSWORD
 
 #: A violation is told as an error of the page, whatever the browser itself writes of it.

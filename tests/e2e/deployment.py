@@ -15,10 +15,10 @@ from sqlalchemy import update
 from receipted import settings as reading
 from receipted.wiring import Service
 from sandbox import signing
-from storage import operators, outbox, payments
+from storage import operator_actions, outbox, payments
 from storage.ids import new_id
 from storage.tables import OperatorAction, OutboxMessage, Payment
-from storage.tables_console import ConsolePerson, ConsoleSession
+from storage.tables_support import ConsolePerson, ConsoleSession
 from tests.e2e.processes import SHOP_KEY, Process, Shop, free_port, from_procfile, receipted
 from tests.fakes.console import Served
 from tests.fakes.waiting import until
@@ -132,7 +132,7 @@ class Deployment:
     def actions(self, subject: str) -> list[OperatorAction]:
         """What people did about a payment or an effect."""
         with self.console.service.database.read() as unit:
-            return list(operators.of_subjects(unit, [subject]))
+            return list(operator_actions.of_subjects(unit, [subject]))
 
     def checkout(self, payment: Payment) -> str:
         """The sandbox's page at which the payer pays; found as a payer would, among those that are open."""

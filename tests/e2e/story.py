@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from playwright.sync_api import BrowserContext, Page
 
 from storage.ids import new_id
-from storage.tables_console import ConsolePerson
+from storage.tables_support import ConsolePerson
 from tests.e2e.deployment import Deployment
 from tests.e2e.processes import receipted
 from tests.fakes.console import Browser

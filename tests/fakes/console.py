@@ -22,9 +22,9 @@ from receipted.edge import Edge
 from receipted.settings import Settings
 from receipted.wiring import Service
 from service.permissions import Role
-from storage import console_sessions, people
+from storage import console_sessions, console_users
 from storage.ids import new_id
-from storage.tables_console import ConsolePerson, ConsoleSession
+from storage.tables_support import ConsolePerson, ConsoleSession
 from tests.integration.cli.settings import LIVE_ACCOUNT, NOWHERE, write_settings
 from tests.integration.receiver.serving import listening
 
@@ -57,7 +57,7 @@ class Served:
         name = name or f"{Role(role).value}-{new_id()[-6:]}"
         person = new_person(name, Role(role), _KEPT, now, is_temporary=is_temporary)
         with self.service.database.write() as unit:
-            people.add(unit, person)
+            console_users.add(unit, person)
         return person
 
     def client(self, role: Role | str | None = Role.OPERATOR, *, person: ConsolePerson | None = None) -> "Browser":

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 from storage import migrate
-from storage.engine import Database
+from storage.database import Database
 from storage.schema import metadata
 
 #: What a server of tests need not do: its data dies with it. The rest is as installed.

@@ -3,7 +3,7 @@
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from storage.engine import Database
+from storage.database import Database
 from storage.partitions import NAMES
 from storage.schema import metadata
 

@@ -2,9 +2,9 @@
 
 from sqlalchemy import update
 
-from storage import batches, history, inbox, operators, outbox, seals
+from storage import batches, hashing, inbox, operator_actions, outbox, transitions
 from storage.columns import table_of
-from storage.engine import values
+from storage.database import values
 from storage.tables import Payment
 from tests.fakes.clock import START
 
@@ -15,7 +15,7 @@ def keep(unit, payment):
 
 def change(unit, payment):
     """Every column is as given, whoever else has changed it."""
-    payment.seal = unit.sealer.seal(seals.payment(payment))
+    payment.seal = unit.sealer.seal(hashing.payment(payment))
     table = table_of(Payment)
     unit.execute(update(table).where(table.c.id == payment.id).values(**values(payment)))
 
@@ -23,17 +23,21 @@ def change(unit, payment):
 def replay(unit, message_id, now):
     """As the command does: the message is pending again, and who wanted it is kept."""
     account = inbox.replay(unit, message_id, now).account
-    operators.note(unit, account=account, at=now, actor="ann", action="replay", subject=message_id, reason="a test")
+    operator_actions.note(
+        unit, account=account, at=now, actor="ann", action="replay", subject=message_id, reason="a test"
+    )
 
 
 def redrive(unit, message_id, now):
     """As the command does: the effect is due again, and who wanted it is kept."""
     account = outbox.redrive(unit, message_id, now).account
-    operators.note(unit, account=account, at=now, actor="ann", action="redrive", subject=message_id, reason="a test")
+    operator_actions.note(
+        unit, account=account, at=now, actor="ann", action="redrive", subject=message_id, reason="a test"
+    )
 
 
 def moved_to_paid(unit, payment, message):
     """Append the payment's next transition, to paid, caused by the message; the payment itself is not kept."""
-    transition = history.link(unit.sealer, payment, message, "paid", "paid", (), False, None, "a test", None, START)
+    transition = transitions.link(unit.sealer, payment, message, "paid", "paid", (), False, None, "a test", None, START)
     batches.append(unit, [transition])
     return transition

@@ -1,6 +1,6 @@
 """Rows of the schema 0002 on PostgreSQL, as many as are wanted, made by the server itself; nothing is sealed."""
 
-from storage.engine import Database
+from storage.database import Database
 
 _PAYMENTS = """
 INSERT INTO payment (id, account, kind, provider_ref, phase, version, head_hash, reviews, statements, facts,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Sink
 from storage import inbox, outbox
-from storage.engine import Database
+from storage.database import Database
 from storage.ids import new_id
 from storage.tables import OutboxMessage, Payment
 from storage.types import OutboxStatus

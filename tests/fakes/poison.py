@@ -8,7 +8,7 @@ from sqlalchemy import Table, insert, text
 from sqlmodel import SQLModel
 
 from storage.columns import table_of
-from storage.engine import Database, Unit, values
+from storage.database import Database, Unit, values
 from storage.ids import new_id
 from storage.inbox import new_message
 from storage.readable import kind_of
@@ -20,8 +20,7 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
-from storage.tables_asking import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation
-from storage.tables_retention import RetentionRun
+from storage.tables_support import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation, RetentionRun
 
 #: Every table that a loop reads rows of.
 MODELS: Final[tuple[type[SQLModel], ...]] = (

@@ -3,7 +3,7 @@
 from sqlalchemy import insert
 
 from storage.columns import table_of
-from storage.engine import made, values
+from storage.database import made, values
 from storage.ids import first_id, new_id
 from storage.tables import OutboxMessage, RejectedDelivery, Transition
 from tests.fakes.clock import START

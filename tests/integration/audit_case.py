@@ -13,9 +13,9 @@ from receiver.intake import verified_message
 from receiver.tokens import About
 from statemachine import statements
 from statemachine.phases import Alarm, Source
-from storage import inbox, outbox, seals
+from storage import hashing, inbox, outbox
 from storage.columns import table_of
-from storage.engine import Database, made
+from storage.database import Database, made
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import OutboxStatus
@@ -29,10 +29,10 @@ TABLES = {table_of(model).name: model for model in (InboxMessage, Payment, Trans
 
 #: By table: the column of a row's own seal, and what computes it.
 SEALS = {
-    "inbox_message": ("envelope_digest", seals.envelope),
-    "payment": ("seal", seals.payment),
-    "transition": ("hash", seals.transition),
-    "outbox_message": ("seal", lambda message: seals.owed(message.__dict__)),
+    "inbox_message": ("envelope_digest", hashing.envelope),
+    "payment": ("seal", hashing.payment),
+    "transition": ("hash", hashing.transition),
+    "outbox_message": ("seal", lambda message: hashing.owed(message.__dict__)),
 }
 
 
@@ -191,7 +191,7 @@ class Tampering:
         """The row's own seal is right again, as by somebody who knows the program."""
         column, compute = SEALS[table]
         content = compute(made(TABLES[table], self.row(table, row_id)))
-        self.change(table, row_id, **{column: seals.Sealer().seal(content)})
+        self.change(table, row_id, **{column: hashing.Sealer().seal(content)})
 
     def undo(self) -> None:
         """Every row is as it was written."""

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Table, create_engine, insert, select, update
 
-from storage import audits, events, quarantine, seals
+from storage import audits, event_feed, hashing, quarantine
 from storage.columns import table_of
-from storage.engine import Database, made
+from storage.database import Database, made
 from storage.ids import new_id
 from storage.schema import metadata
 from storage.tables import (
@@ -28,8 +28,7 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
-from storage.tables_audit import AuditRun
-from storage.tables_retention import RetentionRun
+from storage.tables_support import AuditRun, RetentionRun
 from storage.types import RetentionRule
 from tests.builders import a_message
 from tests.fakes import keeping
@@ -38,8 +37,8 @@ from tests.integration.audit_case import GENIUS, Shop, is_postgresql
 from tests.integration.test_retention import run
 from tests.property.pipeline_world import World
 
-KEYED = seals.Sealer([("a1", b"the key of the seals, elsewhere")])
-PLAIN = seals.Sealer()
+KEYED = hashing.Sealer([("a1", b"the key of the seals, elsewhere")])
+PLAIN = hashing.Sealer()
 
 #: Columns that may change without a trace, and why that harms nobody's money.
 NOT_COVERED = {
@@ -101,15 +100,15 @@ COLUMNS = [(name, column) for name in EVIDENCE for column in metadata.tables[nam
 
 #: By table: the column of its seal, and the content that is sealed.
 SEALED: dict[str, tuple[type[Any], str, Callable[[Any], bytes]]] = {
-    "inbox_message": (InboxMessage, "envelope_digest", seals.envelope),
-    "payment": (Payment, "seal", seals.payment),
-    "transition": (Transition, "hash", seals.transition),
-    "outbox_message": (OutboxMessage, "seal", lambda message: seals.owed(message.__dict__)),
-    "delivery_attempt": (DeliveryAttempt, "seal", seals.attempt),
-    "rejected_delivery": (RejectedDelivery, "seal", seals.rejected),
-    "operator_action": (OperatorAction, "seal", lambda done: seals.action(done, "")),
-    "retention_run": (RetentionRun, "seal", seals.retention_run),
-    "audit_run": (AuditRun, "seal", seals.audit_run),
+    "inbox_message": (InboxMessage, "envelope_digest", hashing.envelope),
+    "payment": (Payment, "seal", hashing.payment),
+    "transition": (Transition, "hash", hashing.transition),
+    "outbox_message": (OutboxMessage, "seal", lambda message: hashing.owed(message.__dict__)),
+    "delivery_attempt": (DeliveryAttempt, "seal", hashing.attempt),
+    "rejected_delivery": (RejectedDelivery, "seal", hashing.rejected),
+    "operator_action": (OperatorAction, "seal", lambda done: hashing.action(done, "")),
+    "retention_run": (RetentionRun, "seal", hashing.retention_run),
+    "audit_run": (AuditRun, "seal", hashing.audit_run),
 }
 
 #: Of each of these, a column that a forger would care about, and another value.
@@ -167,7 +166,7 @@ def fill(shop: Shop) -> None:
     )
     shop.work()
     run(shop, RetentionRule.RECONCILIATIONS)
-    events.caught_up(database)
+    event_feed.caught_up(database)
     assert shop.world.audit().faults == []
 
 
@@ -216,13 +215,13 @@ class Hand:
         with self.editing() as raw:
             raw.execute(insert(metadata.tables[name]), row)
 
-    def seal(self, name: str, row: dict[str, Any], sealer: seals.Sealer = PLAIN) -> dict[str, Any]:
+    def seal(self, name: str, row: dict[str, Any], sealer: hashing.Sealer = PLAIN) -> dict[str, Any]:
         """The row's own seal is as right as it can be made with these keys."""
         model, column, content = SEALED[name]
         return self.change(name, row, **{column: sealer.seal(content(made(model, row)))})
 
-    def seal_decision(self, row: dict[str, Any], sealer: seals.Sealer) -> dict[str, Any]:
-        content = seals.decision(made(InboxMessage, row))
+    def seal_decision(self, row: dict[str, Any], sealer: hashing.Sealer) -> dict[str, Any]:
+        content = hashing.decision(made(InboxMessage, row))
         return self.change("inbox_message", row, decision_digest=sealer.seal(content))
 
     def undo(self) -> None:
@@ -357,7 +356,7 @@ def test_a_row_that_is_added_and_sealed_without_the_key_is_found(shop, hand, tab
         forged["provider_ref"] = "forged"
     hand.add(table, forged)
     if table == "operator_action":
-        content = seals.action(made(OperatorAction, forged), row["seal"])
+        content = hashing.action(made(OperatorAction, forged), row["seal"])
         hand.change(table, forged, seal=PLAIN.seal(content))
     else:
         hand.seal(table, forged)

@@ -10,15 +10,15 @@ from audit.verify import Audit, AuditedAccount
 from providers.contract import Reading
 from providers.signing import Window
 from statemachine.phases import Source
-from storage import inbox, seals
+from storage import hashing, inbox
 from storage.types import RetentionRule
 from tests.fakes import keeping
 from tests.integration.audit_case import Shop
 from tests.integration.test_retention import deliver, run, told
 from tests.property.pipeline_world import KEY, World
 
-OLD = seals.Sealer([("old", b"the key of before, elsewhere")])
-BOTH = seals.Sealer([("new", b"the key of now, elsewhere"), ("old", b"the key of before, elsewhere")])
+OLD = hashing.Sealer([("old", b"the key of before, elsewhere")])
+BOTH = hashing.Sealer([("new", b"the key of now, elsewhere"), ("old", b"the key of before, elsewhere")])
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_keys_of_seals_rotate(shop):
     report = audited(shop)
     assert report.faults == []
     assert set(report.seals) == {"old", "new"}
-    new_alone = seals.Sealer([("new", b"the key of now, elsewhere")])
+    new_alone = hashing.Sealer([("new", b"the key of now, elsewhere")])
     assert audited(shop, sealer=new_alone).faults != []
 
 

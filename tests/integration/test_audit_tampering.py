@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage import seals
+from storage import hashing
 from tests.integration.audit_case import Shop, Tampering, is_postgresql
 from tests.property.pipeline_world import World
 
@@ -90,7 +90,7 @@ def test_a_changed_body_with_right_digests_fails_its_signature(shop, tampering):
         if (row["source"], row["decision"], row["awaits"]) == ("webhook", "parked", None)
     )
     body = row["body"].replace(b"450", b"451").replace(b"4.5", b"9.5")
-    tampering.change("inbox_message", row["id"], body=body, digest=seals.body_digest(body))
+    tampering.change("inbox_message", row["id"], body=body, digest=hashing.body_digest(body))
     tampering.reseal("inbox_message", row["id"])
 
     problems = [fault.problem for fault in shop.world.audit().faults if fault.row == row["id"]]

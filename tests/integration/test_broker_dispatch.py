@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from fulfilment.broker_sink import BrokerSink
 from receipted.settings import parse
 from receipted.wiring import Service
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.databases import copy_of
 from tests.fakes.live_brokers import LIVE, Live, Nats, Proxy, require
 from tests.fakes.owing import EFFECTS, Owing

@@ -14,7 +14,7 @@ from poller.pace import DatabasePace, patiently
 from providers.contract import Budget
 from providers.http import HttpTransport
 from sandbox.limits import SlidingWindow
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.databases import copy_of
 
 SENDERS, SECONDS = 3, 3.0

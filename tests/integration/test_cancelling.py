@@ -18,7 +18,7 @@ from receipted.wiring import Service
 from sandbox.config import Faults, SandboxConfig, StableGenius
 from sandbox.server import running
 from statemachine.phases import Phase, Source
-from storage import history, inbox, migrate, outbox
+from storage import inbox, migrate, outbox, transitions
 from storage.ids import new_id
 from tests.integration.cli.settings import write_settings
 
@@ -86,7 +86,7 @@ class Counter:
 
     def chain(self, payment):
         with self.service.database.read() as unit:
-            return history.of_payment(unit, payment.id)
+            return transitions.of_payment(unit, payment.id)
 
     def told(self, payment, source):
         with self.service.database.read() as unit:

@@ -13,8 +13,8 @@ from fulfilment.contract import Delivered, Failed
 from receipted import settings
 from receipted.reconciling import reconciler
 from receipted.wiring import Service
-from storage import events, inbox, outbox
-from storage.engine import Database
+from storage import event_feed, inbox, outbox
+from storage.database import Database
 from storage.ids import first_id, instant_of, new_id
 from storage.reconciliations import Wanted
 from tests.builders import a_message
@@ -143,12 +143,12 @@ def test_the_feed_numbers_what_a_payment_owes_in_order(machines, monkeypatch):
     decide(ahead, "awaiting_payment", monkeypatch)
     decide(ahead, "confirmed", monkeypatch)
     decide(behind, "settled", monkeypatch)
-    monkeypatch.setattr("storage.events.BATCH", 50)
+    monkeypatch.setattr("storage.event_feed.BATCH", 50)
     with behind.database.write() as unit:
-        while events.number(unit, 50):
+        while event_feed.number(unit, 50):
             pass
     with behind.database.read() as unit:
-        told = events.find(unit, ["acme"], after=0, limit=10_000)
+        told = event_feed.find(unit, ["acme"], after=0, limit=10_000)
 
     assert by_payment((json.loads(one.payload)["data"]["provider_ref"], one.effect) for one in told) == EXPECTED
 

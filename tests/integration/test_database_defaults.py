@@ -12,7 +12,7 @@ from receipted.cli.exits import exit_code
 from storage import migrate
 from storage.asyncpg_connection import connect
 from storage.connections import SESSION
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import DatabaseUnsupported
 from tests.fakes.databases import PostgreSQL
 from tests.integration.receiver.deliveries import event

@@ -17,7 +17,7 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, OwedEffect, Result, Sink
 from fulfilment.http_sink import HttpSink
 from storage import inbox, migrate, outbox
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.outbox import Settlement

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from fulfilment.contract import Delivered, OwedEffect, Result
 from storage import connections, inbox, outbox
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from tests.fakes.databases import PostgreSQL
 from tests.fakes.owing import Owing, dispatcher_to

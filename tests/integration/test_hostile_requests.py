@@ -13,9 +13,9 @@ from console.person import new_person
 from console.signing import Signing, digest_of, new_secret
 from receipted.console import signing_keys
 from service.permissions import KeyScope, Role
-from storage import api_keys, console_sessions, people
+from storage import api_keys, console_sessions, console_users
 from storage.ids import new_id
-from storage.tables_console import ConsoleSession
+from storage.tables_support import ConsoleSession
 from tests.integration.receiver.serving import serving, settings
 
 #: What some parser of the standard library raises an unusual exception for, or takes for something else.
@@ -156,7 +156,7 @@ class Doors:
             user_agent="tests",
         )
         with self.served.database.write() as unit:
-            people.add(unit, admin)
+            console_users.add(unit, admin)
             console_sessions.begin(unit, kept)
         return secret
 

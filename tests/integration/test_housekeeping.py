@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from storage import batches, inbox
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.ids import instant_of, new_id
 from storage.partitions import Period

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from audit.verify import Audit
 from storage import inbox, listing, sifting
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes import poison
 from tests.fakes.databases import migrated
 from tests.integration.receiver.deliveries import event, sign

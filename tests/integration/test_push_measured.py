@@ -16,8 +16,8 @@ from receipted.demo.run import Demonstration
 from receipted.wiring import utc_now
 from sandbox.config import Faults, Payers, SandboxConfig
 from sandbox.outside import outside
-from storage import outbox, push, push_report
-from storage.push_report import AccountFigures, Pushing
+from storage import outbox, webhook_health
+from storage.webhook_health import AccountFigures, Pushing
 
 PAYMENTS = 60
 CONFIG = SandboxConfig(
@@ -45,7 +45,9 @@ async def _run(run: Demonstration) -> Measured:
         wrong = await run.settle(commands, time.monotonic() + 60)
         journal = await run._get(f"{run.outside.sandbox_url}/_control/deliveries")
         with run.service.database.read() as unit:  # the service measures by itself, what has settled
-            assert {name for name, watch in push.watches(unit).items() if watch.measured_at} == {*run.service.accounts}
+            assert {name for name, watch in webhook_health.watches(unit).items() if watch.measured_at} == {
+                *run.service.accounts
+            }
         later = utc_now() + timedelta(hours=2)
         first = await asyncio.to_thread(_measure, run, later)
         again = await asyncio.to_thread(_measure, run, later + timedelta(hours=1))
@@ -60,7 +62,7 @@ def _measure(run, now):
     while meter.step():
         pass
     with run.service.database.read() as unit:
-        found = push_report.figures(unit, None, now.date() - timedelta(days=2), now.date())
+        found = webhook_health.figures(unit, None, now.date() - timedelta(days=2), now.date())
     return {figures.account: figures for figures in found}
 
 

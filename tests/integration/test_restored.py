@@ -13,8 +13,8 @@ from fulfilment.contract import Delivered
 from poller.alarms import alarm_message
 from statemachine import statements
 from statemachine.phases import Alarm, Source
-from storage import events, outbox
-from storage.engine import Database
+from storage import event_feed, outbox
+from storage.database import Database
 from storage.ids import WEBHOOK_PREFIX, is_id
 from tests.fakes.databases import copy_of
 from tests.property.pipeline_world import World
@@ -202,9 +202,9 @@ def test_a_reader_of_the_feed_can_tell_what_it_did_before_the_restore(backups):
 
     found = []
     for each in (database, backup):
-        events.caught_up(each)
+        event_feed.caught_up(each)
         with each.read() as unit:
-            told = events.find(unit, ["acme"], after=0, limit=100)
+            told = event_feed.find(unit, ["acme"], after=0, limit=100)
         found.append({json.loads(one.payload)["data"]["effect_id"]: one for one in told})
     assert found[0].keys() == found[1].keys()
     assert len(found[0]) == 5
@@ -229,15 +229,15 @@ def test_a_cursor_from_before_the_restore_is_never_read_on_from(backups):
 
     assert numbers[-1] > cursors_since[-1].number
     with backup.read() as unit:
-        assert all(events.holds(unit, cursor) for cursor in cursor_kept)
-        assert not any(events.holds(unit, cursor) for cursor in cursors_since)
+        assert all(event_feed.holds(unit, cursor) for cursor in cursor_kept)
+        assert not any(event_feed.holds(unit, cursor) for cursor in cursors_since)
 
 
 def cursors(database):
     """Of everything that is owed, numbered."""
-    events.caught_up(database)
+    event_feed.caught_up(database)
     with database.read() as unit:
-        return [told.cursor for told in events.find(unit, ["acme"], after=0, limit=100)]
+        return [told.cursor for told in event_feed.find(unit, ["acme"], after=0, limit=100)]
 
 
 def test_what_waited_for_its_number_in_the_backup_has_another_mark_afterwards(backups):
@@ -251,7 +251,7 @@ def test_what_waited_for_its_number_in_the_backup_has_another_mark_afterwards(ba
 
     assert cursor.number == again.number == 1
     with backup.read() as unit:
-        assert (events.holds(unit, cursor), events.holds(unit, again)) == (False, True)
+        assert (event_feed.holds(unit, cursor), event_feed.holds(unit, again)) == (False, True)
 
 
 def test_an_effect_is_found_by_the_id_that_the_shop_was_given(backups):

@@ -10,7 +10,6 @@ from audit.retained import Retained
 from statemachine.phases import Source
 from storage import (
     batches,
-    history,
     inbox,
     outbox,
     partitions,
@@ -18,13 +17,14 @@ from storage import (
     quarantine,
     retention_partitions,
     retention_runs,
+    transitions,
 )
 from storage.errors import NotFound
 from storage.ids import first_id, instant_of, new_id
 from storage.partitions import Period
 from storage.retention import Retention, Rules
 from storage.tables import DeliveryAttempt, RejectedDelivery
-from storage.tables_retention import RetentionRun
+from storage.tables_support import RetentionRun
 from storage.types import OutboxStatus, RetentionRule, RetentionStatus
 from tests.builders import a_message
 from tests.fakes.drift import drift
@@ -322,7 +322,7 @@ def test_history_goes_by_partition_and_a_late_word_goes_on_with_the_chain(on_pos
 
     shop.answer(Source.POLL, "order-1", "refunded", payment)
     with shop.world.database.read() as unit:
-        chain = history.of_payment(unit, payment)
+        chain = transitions.of_payment(unit, payment)
     if chain:
         assert chain[0].number == gone + 1
     assert problems(shop) == []
@@ -343,7 +343,7 @@ def test_what_goes_without_a_record_is_a_fault(on_postgresql):
     assert problems(shop) == []
     hand = Tampering(shop.world.database)
     with shop.world.database.read() as unit:
-        link = history.of_payment(unit, later)[0]
+        link = transitions.of_payment(unit, later)[0]
         tried = outbox.attempts_of(unit, [owed.id for owed in outbox.of_payment(unit, later)])[0]
     with hand.editing() as raw:
         raw.execute(text("DELETE FROM inbox_message WHERE id = :id"), {"id": link.cause})

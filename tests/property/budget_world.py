@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from poller.pace import DatabasePace, patiently
 from providers.contract import Budget
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.clock import START
 from tests.fakes.time import SimulatedLoop
 

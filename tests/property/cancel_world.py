@@ -16,8 +16,8 @@ from receipted import settings
 from receipted.commands import Commands
 from receipted.wiring import Service
 from statemachine.phases import Source
-from storage import history, inbox, outbox, payments
-from storage.engine import Database
+from storage import inbox, outbox, payments, transitions
+from storage.database import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, Transition
 from tests.builders import a_message
@@ -220,7 +220,7 @@ class Till:
 
     def chain(self, payment: Payment) -> list[Transition]:
         with self.service.database.read() as unit:
-            return history.of_payment(unit, payment.id)
+            return transitions.of_payment(unit, payment.id)
 
     def told(self, payment: Payment, source: Source = Source.CANCEL) -> list[InboxMessage]:
         """What the inbox has of the payment from that source."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event
 
-from storage.engine import Database
+from storage.database import Database
 
 #: Seconds after which a statement without an answer is looked at: does it wait for a lock?
 _PATIENCE: Final = 0.004

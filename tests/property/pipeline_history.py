@@ -11,8 +11,8 @@ from receiver.intake import verified_message
 from receiver.tokens import About
 from statemachine import statements
 from statemachine.phases import Effect, Review, Source
-from storage import history, inbox, outbox, payments
-from storage.engine import Unit
+from storage import inbox, outbox, payments, transitions
+from storage.database import Unit
 from storage.errors import LeaseLost
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
@@ -335,7 +335,7 @@ class History:
     def _check_chain(self, unit: Unit, payment: Payment) -> None:
         state: str | None = None
         life = self.voice.lifecycle
-        chain = history.of_payment(unit, payment.id)
+        chain = transitions.of_payment(unit, payment.id)
         assert list(range(1, len(chain) + 1)) == [link.number for link in chain], "numbers have gaps"
         for link in chain:
             assert state is None or next_of(life, state), f"left the terminal state {state}"

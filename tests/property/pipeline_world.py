@@ -21,8 +21,8 @@ from providers.signing import Key, KeyRing, Window
 from receiver.intake import ReceivingAccount
 from statemachine.phases import ConflictPolicy, Source
 from statemachine.statements import Resolution
-from storage import inbox, operators
-from storage.engine import Database
+from storage import inbox, operator_actions
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.inbox import Recorded
 from storage.tables import InboxMessage
@@ -205,7 +205,7 @@ class World:
     def note_resolution(self, account: str, payment_id: str, said: Resolution) -> None:
         """Keep that a person resolves, as the command does before it records their word."""
         with self.database.write() as unit:
-            operators.note(
+            operator_actions.note(
                 unit,
                 account=account,
                 at=self.clock(),

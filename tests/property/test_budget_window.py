@@ -12,9 +12,9 @@ from sqlalchemy import literal
 from poller import pace
 from poller.pace import DatabasePace
 from providers.contract import Budget
-from storage import budget as kept_budget
-from storage.engine import Database
-from storage.slots import Rate
+from storage import rate_limits as kept_budget
+from storage.database import Database
+from storage.rate_limits import Rate
 from storage.types import UtcDateTime
 from tests.fakes.databases import copy_of
 from tests.property.budget_world import Weather, fleet

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from api.limits import allowance
 from storage import migrate
 from storage.api_rates import Rate, Remembered, Shared, rates
-from storage.engine import Database
+from storage.database import Database
 from storage.ids import new_id
-from storage.tables_api import ApiRate
+from storage.tables_support import ApiRate
 from tests.fakes.cluster import running
 from tests.fakes.pgbouncer import pooling
 from tests.fakes.waiting import until

@@ -5,7 +5,7 @@ import sqlite3
 import psycopg
 import pytest
 
-from storage import batches, history, inbox, outbox, payments
+from storage import batches, inbox, outbox, payments, transitions
 from storage.ids import new_id
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
@@ -37,7 +37,7 @@ def one_unit(database, message, payment):
 
 def everything(database):
     with database.read() as unit:
-        return len(inbox.find(unit)), len(payments.find(unit)), history.count(unit), len(outbox.find(unit))
+        return len(inbox.find(unit)), len(payments.find(unit)), transitions.count(unit), len(outbox.find(unit))
 
 
 def test_a_crash_between_any_two_writes_keeps_nothing(database, again):

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage import batches, history, inbox, names, outbox, payments, seals
+from storage import advisory_locks, batches, hashing, inbox, outbox, payments, transitions
+from storage.bulk import array
 from storage.errors import LeaseLost
 from storage.ids import new_id
-from storage.sets import array
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 
@@ -27,7 +27,7 @@ def recorded(database, *messages):
 def moved(payment, message, **changes):
     """The payment's next link."""
     told = {"to_state": "paid", "phase": "paid", "via": [ODD], "forced": False, "actor": ODD, "reason": ODD}
-    return history.link(seals.Sealer(), payment, message, *(told | changes).values(), START, START)
+    return transitions.link(hashing.Sealer(), payment, message, *(told | changes).values(), START, START)
 
 
 def test_what_is_written_in_a_set_is_what_is_read(database):
@@ -57,11 +57,11 @@ def test_what_is_written_in_a_set_is_what_is_read(database):
     with database.read() as unit:
         for payment in (one, two):
             assert payments.get(unit, payment.id).model_dump() == payment.model_dump()
-            assert unit.sealer.seal(seals.payment(payments.get(unit, payment.id))) == payment.seal
-        (kept,) = history.of_payment(unit, one.id)
-        assert (kept.model_dump(), unit.sealer.seal(seals.transition(kept))) == (link.model_dump(), link.hash)
+            assert unit.sealer.seal(hashing.payment(payments.get(unit, payment.id))) == payment.seal
+        (kept,) = transitions.of_payment(unit, one.id)
+        assert (kept.model_dump(), unit.sealer.seal(hashing.transition(kept))) == (link.model_dump(), link.hash)
         (found,) = outbox.of_payment(unit, one.id)
-        assert (found.model_dump(), unit.sealer.seal(seals.owed(found.__dict__))) == (owed.model_dump(), owed.seal)
+        assert (found.model_dump(), unit.sealer.seal(hashing.owed(found.__dict__))) == (owed.model_dump(), owed.seal)
         assert batches.owed(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0): 1}
     with database.write() as unit:
         assert [p.model_dump() for p in batches.by_id(unit, [two.id, one.id, new_id()])] == [
@@ -106,7 +106,7 @@ def test_a_number_that_is_taken_is_refused(database):
     with pytest.raises(IntegrityError), database.write() as unit:
         batches.append(unit, [other, fork])
     with database.read() as unit:
-        assert [t.number for t in history.of_payment(unit, payment.id)] == [1]
+        assert [t.number for t in transitions.of_payment(unit, payment.id)] == [1]
 
 
 def test_messages_are_claimed_in_order_and_locked(database, again):
@@ -137,7 +137,7 @@ def test_decisions_are_written_over_what_was_read_alone(database):
     with database.read() as unit:
         kept = inbox.get(unit, ids[0])
         assert (kept.reason, kept.outcomes) == (ODD, found[0].outcomes)
-        assert kept.decision_digest == unit.sealer.seal(seals.decision(kept))
+        assert kept.decision_digest == unit.sealer.seal(hashing.decision(kept))
     with pytest.raises(LeaseLost), database.write() as unit:
         batches.finish(unit, [found[2], found[1]])
     with database.read() as unit:
@@ -240,14 +240,14 @@ def numbered(statement):
 def test_a_name_is_busy_while_another_unit_of_work_has_it(database, again):
     """Nobody waits; on SQLite there is no other."""
     with database.write() as unit:
-        assert names.busy(unit, [("acme", "pi_1"), ("acme", "pi_2")]) == set()
-        assert names.busy(unit, [("acme", "pi_1")]) == set()  # ours already
+        assert advisory_locks.busy(unit, [("acme", "pi_1"), ("acme", "pi_2")]) == set()
+        assert advisory_locks.busy(unit, [("acme", "pi_1")]) == set()  # ours already
         if unit.dialect == "postgresql":
             with again.write() as other:
                 wanted = [("acme", "pi_2"), ("acme", "pi_3"), ("other", "pi_1")]
-                assert names.busy(other, wanted) == {("acme", "pi_2")}
+                assert advisory_locks.busy(other, wanted) == {("acme", "pi_2")}
     with again.write() as unit:
-        assert names.busy(unit, [("acme", "pi_1")]) == set()
+        assert advisory_locks.busy(unit, [("acme", "pi_1")]) == set()
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\0"])

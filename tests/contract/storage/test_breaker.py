@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import event
 
 from poller.breaker import wait_after
-from storage import budget
-from storage.budget import Breaker, Gate
+from storage import rate_limits
+from storage.rate_limits import Breaker, Gate
 from tests.fakes.clock import START
 
 LEASE = timedelta(seconds=60)
@@ -16,17 +16,17 @@ LEASE = timedelta(seconds=60)
 
 def outage(database, wait=timedelta(0), *, was_probe=False):
     with database.write() as unit:
-        return budget.note_outage(unit, "acme", START, lambda _failures: wait, was_probe=was_probe)
+        return rate_limits.note_outage(unit, "acme", START, lambda _failures: wait, was_probe=was_probe)
 
 
 def standing(database):
     with database.read() as unit:
-        return budget.breaker(unit, "acme")
+        return rate_limits.breaker(unit, "acme")
 
 
 def gate(database):
     with database.write() as unit:
-        return budget.gate(unit, "acme", START, LEASE)
+        return rate_limits.gate(unit, "acme", START, LEASE)
 
 
 @pytest.fixture
@@ -64,16 +64,16 @@ def test_nothing_is_written_while_all_is_well(database, writes):
     """An answer after an answer costs one look, and so does the gate."""
     for _ in range(3):
         with database.write() as unit:
-            assert budget.gate(unit, "acme", START, LEASE) is Gate.CLOSED
-            assert not budget.note_answer(unit, "acme")
+            assert rate_limits.gate(unit, "acme", START, LEASE) is Gate.CLOSED
+            assert not rate_limits.note_answer(unit, "acme")
     assert writes == []
 
     outage(database, None)
     with database.write() as unit:
-        assert not budget.note_answer(unit, "acme"), "it was not open"
+        assert not rate_limits.note_answer(unit, "acme"), "it was not open"
     del writes[:]
     with database.write() as unit:
-        budget.note_answer(unit, "acme")
+        rate_limits.note_answer(unit, "acme")
     assert writes == []
     assert standing(database) == Breaker()
 
@@ -83,7 +83,7 @@ def test_a_first_look_says_that_nobody_may_be_asked(database):
 
     def barred(at=START):
         with database.read() as unit:
-            return budget.is_barred(unit, "acme", at)
+            return rate_limits.is_barred(unit, "acme", at)
 
     assert not barred()
     outage(database, None)
@@ -91,10 +91,10 @@ def test_a_first_look_says_that_nobody_may_be_asked(database):
     outage(database, timedelta(hours=1))
     assert barred()
     with database.write() as unit:
-        budget.note_answer(unit, "acme")
+        rate_limits.note_answer(unit, "acme")
     assert not barred()
     with database.write() as unit:
-        budget.pause(unit, "acme", START, timedelta(hours=1))
+        rate_limits.pause(unit, "acme", START, timedelta(hours=1))
     assert barred()
     if database.engine.dialect.name == "sqlite":  # on PostgreSQL its own clock counts
         assert not barred(START + timedelta(hours=1))
@@ -115,7 +115,7 @@ def test_outages_of_many_are_all_counted(database, again):
 
     assert standing(database).failures == 10
     with database.read() as unit:
-        assert budget.breaker(unit, "other") == Breaker()
+        assert rate_limits.breaker(unit, "other") == Breaker()
 
 
 def test_it_opens_once_and_closes_once(database, again):
@@ -128,20 +128,20 @@ def test_it_opens_once_and_closes_once(database, again):
     assert standing(database).probe_at > opened.probe_at
 
     with database.write() as unit:
-        assert budget.note_answer(unit, "acme")
+        assert rate_limits.note_answer(unit, "acme")
     with again.write() as unit:
-        assert not budget.note_answer(unit, "acme")
+        assert not rate_limits.note_answer(unit, "acme")
     assert standing(database) == Breaker()
 
 
 def test_the_budget_and_the_breaker_leave_each_other_alone(database):
     """They share a row: an outage moves no slot, and a slot forgets no outage."""
-    rate = budget.Rate.of(1, 60.0)
+    rate = rate_limits.Rate.of(1, 60.0)
     with database.write() as unit:
-        first = budget.reserve(unit, "acme", START, rate)
+        first = rate_limits.reserve(unit, "acme", START, rate)
     outage(database, wait_after(3, 0.0))
     with database.write() as unit:
-        second = budget.reserve(unit, "acme", START, rate)
+        second = rate_limits.reserve(unit, "acme", START, rate)
 
     assert second.at - first.at == rate.spacing
     assert standing(database).failures == 1

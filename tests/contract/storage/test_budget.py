@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import budget, quarantine
+from storage import quarantine, rate_limits
 from storage.ids import new_id
-from storage.slots import LONGEST, Rate, Wish
+from storage.rate_limits import LONGEST, Rate, Wish
 from storage.tables import RejectedDelivery
 from tests.fakes.clock import START
 
@@ -19,12 +19,12 @@ shared = settings(max_examples=40, deadline=None, suppress_health_check=[HealthC
 
 def reserve(database, account, now, rate, **wish):
     with database.write() as unit:
-        return budget.reserve(unit, account, now, rate, Wish(**wish))
+        return rate_limits.reserve(unit, account, now, rate, Wish(**wish))
 
 
 def pause(database, account, now, wait):
     with database.write() as unit:
-        budget.pause(unit, account, now, wait)
+        rate_limits.pause(unit, account, now, wait)
 
 
 @shared
@@ -42,7 +42,7 @@ def test_no_two_slots_are_closer_than_the_spacing(database, steps, requests, pau
         if at == 1 and paused_for is not None:
             pause(database, account, now, timedelta(milliseconds=paused_for))
             with database.read() as unit:
-                left = budget.pause_left(unit, account, now)
+                left = rate_limits.pause_left(unit, account, now)
         slot = reserve(database, account, now, rate)
         slots.append(slot.at)
         assert slot.is_granted
@@ -80,7 +80,7 @@ def test_a_longer_pause_stands(database):
     assert reserve(database, "other", START, rate).wait <= timedelta(0)
     pause(database, "third", START, timedelta(days=4000))
     with database.read() as unit:
-        assert timedelta(days=1) < budget.pause_left(unit, "third", START) <= LONGEST
+        assert timedelta(days=1) < rate_limits.pause_left(unit, "third", START) <= LONGEST
 
 
 def test_a_patient_caller_never_reserves_ahead(database):
@@ -91,7 +91,7 @@ def test_a_patient_caller_never_reserves_ahead(database):
     assert not told.is_granted
     assert timedelta(seconds=55) < told.wait <= rate.spacing
     with database.read() as unit:
-        again = budget.worth_trying(unit, "acme", START, rate, Wish(is_patient=True))
+        again = rate_limits.worth_trying(unit, "acme", START, rate, Wish(is_patient=True))
     assert again is not None
     assert timedelta(seconds=55) < again <= rate.spacing
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import events, migrate, outbox
+from storage import event_feed, migrate, outbox
 from storage.columns import table_of
-from storage.engine import Database
+from storage.database import Database
 from storage.ids import new_id
 from storage.tables import OutboxMessage
 from tests.fakes.clock import START
@@ -41,14 +41,14 @@ def numbered(database):
     """Everything is numbered."""
     while True:
         with database.write() as unit:
-            if events.number(unit) == 0:
+            if event_feed.number(unit) == 0:
                 return
 
 
 def feed(database, after=0, accounts=("acme",), limit=10_000, **kw):
     """What a reader sees."""
     with database.read() as unit:
-        return events.find(unit, accounts, after=after, limit=limit, **kw)
+        return event_feed.find(unit, accounts, after=after, limit=limit, **kw)
 
 
 def test_an_effect_is_one_event_however_many_sinks_it_is_owed_to(database):
@@ -85,13 +85,13 @@ def test_an_event_is_not_seen_before_it_has_a_number(database):
     """What is owed and not numbered is not in the feed, and waits."""
     owed(database, new_id())
     with database.read() as unit:
-        assert events.is_unnumbered(unit)
-        assert events.last_number(unit) == 0
+        assert event_feed.is_unnumbered(unit)
+        assert event_feed.last_number(unit) == 0
     assert feed(database) == []
     numbered(database)
     with database.read() as unit:
-        assert not events.is_unnumbered(unit)
-        assert events.last_number(unit) == 1
+        assert not event_feed.is_unnumbered(unit)
+        assert event_feed.last_number(unit) == 1
 
 
 def test_an_event_that_is_rolled_back_was_never_there(database):
@@ -163,7 +163,7 @@ class Reader:
     def number(self, database):
         while not self.done.is_set():
             with database.write() as unit:
-                events.number(unit, limit=7)
+                event_feed.number(unit, limit=7)
 
 
 def write(database, seed, made):

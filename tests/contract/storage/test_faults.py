@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from receipted.logs import exceptions_as_data
 from storage.columns import table_of
-from storage.engine import values
+from storage.database import values
 from storage.tables import InboxMessage, Payment
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from storage import batches, inbox, outbox, quarantine
-from storage.following import Follower
+from storage.changes import Follower
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage import batches, heard, inbox
+from storage import batches, inbox, totals
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import START
@@ -39,4 +39,4 @@ def test_the_way_is_that_of_the_first_word(database, before, source, way):
             keeping.change(unit, payment)
 
     with database.read() as unit:
-        assert heard.first_paid(unit) == {"acme": {way: 3}}
+        assert totals.first_paid(unit) == {"acme": {way: 3}}

@@ -13,13 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from storage import connections, inbox, seals
-from storage.arrivals import Arrival, arrived, message_of
-from storage.engine import Database, columns_of
+from storage import connections, hashing, inbox
+from storage.database import Database, columns_of
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.ids import first_id, new_id
 from storage.inbox import Recorded
-from storage.intake import Outcome, Store, Unstorable
+from storage.intake import Arrival, Outcome, Store, Unstorable, arrived, message_of
 from storage.intake_stores import store_for
 from storage.tables import InboxMessage
 from tests.fakes.clock import START
@@ -95,7 +94,7 @@ def test_every_column_is_as_record_leaves_it(database, changes):
     (found,), (expected,) = rows(database), rows(database, "twin")
     own = {"id": arrival.id, "account": "acme", "envelope_digest": database.sealer.seal(arrival.envelope)}
     assert plain(found) == plain(expected) | own
-    assert seals.envelope(message_of(arrival)) == arrival.envelope
+    assert hashing.envelope(message_of(arrival)) == arrival.envelope
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 31, 33, 300])

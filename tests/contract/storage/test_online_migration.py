@@ -10,7 +10,7 @@ from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from storage import migrate, online, partitions
-from storage.engine import Database
+from storage.database import Database
 from storage.ids import first_id
 from storage.tables import TransitionTable
 from tests.fakes.drift import drift

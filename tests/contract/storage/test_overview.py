@@ -10,14 +10,14 @@ from sqlalchemy import event, insert, update
 
 from statemachine.money import MAX_MINOR
 from statemachine.phases import Phase
-from storage import overview, tallies
+from storage import counts, totals
 from storage.columns import table_of
-from storage.engine import values
+from storage.counts import COUNT_LIMIT, Bounded
+from storage.database import values
 from storage.ids import new_id
-from storage.overview import MOST, Bounded
 from storage.tables import InboxMessage, OutboxMessage, Payment
-from storage.tables_asking import AccountBudget
-from storage.tallies import LAG_EDGES, Money, Sum, lag_quantile
+from storage.tables_support import AccountBudget
+from storage.totals import LAG_EDGES, Money, Sum, lag_quantile
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 from tests.fakes.rows import a_rejection, a_transition, add, an_effect, id_at
@@ -90,21 +90,21 @@ def test_money_is_that_of_each_payment_s_first_time(database, seed):
         return found
 
     with database.read() as unit:
-        listed = tallies.money(unit, START - DAY, START + 2 * DAY)
+        listed = totals.money(unit, START - DAY, START + 2 * DAY)
         for place, one in listed.items():
             rows, after = [], None
-            while page := tallies.entries(unit, START - DAY, START + 2 * DAY, [place], after=after, limit=3):
+            while page := totals.entries(unit, START - DAY, START + 2 * DAY, [place], after=after, limit=3):
                 rows += page
                 after = page[-1].id
             assert (len(rows), sum(row.amount_minor or 0 for row in rows)) == (one.payments, one.amount_minor)
             assert [row.id for row in rows] == sorted({row.id for row in rows}, reverse=True)
-        assert tallies.entries(unit, START - DAY, START + DAY, [], after=None, limit=9) == []
-        everything = tallies.money(unit, START - DAY, START + 9 * DAY)
+        assert totals.entries(unit, START - DAY, START + DAY, [], after=None, limit=9) == []
+        everything = totals.money(unit, START - DAY, START + 9 * DAY)
         assert everything == recount(START - DAY, START + 9 * DAY)
         assert sum(one.payments for one in everything.values()) == len(told) > 100
         added: dict[Money, Sum] = {}
         for day in range(-1, 9):
-            for place, one in tallies.money(unit, START + day * DAY, START + (day + 1) * DAY).items():
+            for place, one in totals.money(unit, START + day * DAY, START + (day + 1) * DAY).items():
                 added[place] = added.get(place, Sum()) + one
         assert added == everything
 
@@ -139,10 +139,10 @@ def test_deliveries_are_counted_by_what_became_of_them(database, seed):
             at = START + timedelta(milliseconds=chance.randrange(0, 3_600_000))
             account = chance.choice(ACCOUNTS)
             add(unit, a_rejection(at=at, account=account))
-            outcomes[account, tallies.REJECTED] += since <= at < until
+            outcomes[account, totals.REJECTED] += since <= at < until
 
     with database.read() as unit:
-        found = tallies.deliveries(unit, since, until)
+        found = totals.deliveries(unit, since, until)
     assert found.outcomes == outcomes
     assert found.is_final == (not any(outcome == "pending" for _, outcome in outcomes))
     assert sum(found.lags.values()) == len(lags) > 50
@@ -179,7 +179,7 @@ def test_what_waits_and_since_when(database):
             add(unit, payment)
 
     with database.read() as unit:
-        found = overview.standing(unit, (), START)
+        found = counts.system_counts(unit, (), START)
     for waiting in (found.dead_effects, found.dead_messages, found.pending_messages, found.pending_effects):
         assert (waiting.count, waiting.since) == (Bounded(2, is_more=False), START)
     assert found.parked_messages == Bounded(2, is_more=False)
@@ -192,12 +192,12 @@ def test_what_waits_and_since_when(database):
 def test_of_a_new_installation_everything_is_nothing(database):
     """Nothing waits, nothing is overdue, and it is said that there is no payment at all."""
     with database.read() as unit:
-        found = overview.standing(unit, ACCOUNTS, START)
-        assert tallies.money(unit, START - DAY, START) == {}
-        assert not tallies.deliveries(unit, START - DAY, START).outcomes
+        found = counts.system_counts(unit, ACCOUNTS, START)
+        assert totals.money(unit, START - DAY, START) == {}
+        assert not totals.deliveries(unit, START - DAY, START).outcomes
     assert not found.has_payments
-    assert found.pending_messages == found.reviews == overview.Waiting(Bounded(0, is_more=False))
-    assert found.overdue == dict.fromkeys(ACCOUNTS, overview.Overdue(Bounded(0, is_more=False), None))
+    assert found.pending_messages == found.reviews == counts.Waiting(Bounded(0, is_more=False))
+    assert found.overdue == dict.fromkeys(ACCOUNTS, counts.Overdue(Bounded(0, is_more=False), None))
     assert found.budgets == found.asked == {}
 
 
@@ -216,22 +216,22 @@ def test_questions_are_late_by_the_one_that_was_due_first(database):
         add(unit, a_payment(account="beta", next_poll_at=due - DAY))
 
     with database.read() as unit:
-        found = overview.standing(unit, ("acme", "calm"), START).overdue
+        found = counts.system_counts(unit, ("acme", "calm"), START).overdue
     assert found == {
-        "acme": overview.Overdue(Bounded(2, is_more=False), due),
-        "calm": overview.Overdue(Bounded(0, is_more=False), None),
+        "acme": counts.Overdue(Bounded(2, is_more=False), due),
+        "calm": counts.Overdue(Bounded(0, is_more=False), None),
     }
 
 
 def test_a_count_ends_at_its_bound(database):
     """More than MOST are not counted, and that is said."""
     with database.write() as unit:
-        unit.execute(insert(table_of(Payment)), [values(a_payment()) for _ in range(MOST + 2)])
+        unit.execute(insert(table_of(Payment)), [values(a_payment()) for _ in range(COUNT_LIMIT + 2)])
         unit.execute(update(table_of(Payment)).values(review="conflict", review_opened_at=START))
 
     with database.read() as unit:
-        found = overview.standing(unit, (), START)
-    assert found.open[Phase.OPEN] == found.reviews.count == Bounded(MOST, is_more=True)
+        found = counts.system_counts(unit, (), START)
+    assert found.open[Phase.OPEN] == found.reviews.count == Bounded(COUNT_LIMIT, is_more=True)
     assert found.open[Phase.PROCESSING] == Bounded(0, is_more=False)
 
 
@@ -243,9 +243,9 @@ def test_what_was_asked_lately_is_what_was_answered(database):
         add(unit, AccountBudget(account="acme", next_free_at=START, failures=5, broken_at=START, probe_at=START + DAY))
 
     with database.read() as unit:
-        found = overview.standing(unit, ("acme",), START)
+        found = counts.system_counts(unit, ("acme",), START)
     assert found.asked == {"acme": 3}
-    assert found.budgets["acme"] == overview.Breaking(5, START, START + DAY, None, START)
+    assert found.budgets["acme"] == counts.Breaking(5, START, START + DAY, None, START)
 
 
 def test_no_look_goes_through_a_whole_table(database):
@@ -265,7 +265,7 @@ def test_no_look_goes_through_a_whole_table(database):
 
     event.listen(database.engine, "before_cursor_execute", note)
     with database.read() as unit:
-        overview.standing(unit, ("acme",), START + 3650 * DAY)
+        counts.system_counts(unit, ("acme",), START + 3650 * DAY)
     event.remove(database.engine, "before_cursor_execute", note)
 
     with database.engine.connect() as connection:

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from storage import history, inbox, partitions
-from storage.engine import Database
+from storage import inbox, partitions, transitions
+from storage.advisory_locks import is_leader
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.ids import first_id, instant_of, new_id
-from storage.leading import is_leader
 from storage.partitions import Period
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
@@ -139,7 +139,7 @@ def test_what_fell_into_the_rest_is_moved(empty):
     assert kept.moved["inbox_message"] >= 2
     assert kept.moved["transition"] == 1
     with empty.read() as unit:
-        assert len(history.of_payment(unit, payment.id)) == 1
+        assert len(transitions.of_payment(unit, payment.id)) == 1
 
 
 def test_many_rows_are_moved_in_bounded_pieces(empty, monkeypatch):

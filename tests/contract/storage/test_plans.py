@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from storage import batches, history, inbox, payments, plans
-from storage.plans import Place
-from storage.tables_asking import Hazard, PollPlan
+from storage import batches, inbox, payments, poll_plans, transitions
+from storage.poll_plans import Place
+from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
@@ -32,17 +32,17 @@ def standing_since(at, **changes):
 def test_one_of_all_processes_plans_each_minute(database, again):
     """Who comes second in the same minute has nothing to do."""
     with database.write() as unit:
-        assert plans.begin(unit, START, MINUTE) == plans.Turn(None)
+        assert poll_plans.begin(unit, START, MINUTE) == poll_plans.Turn(None)
     with again.write() as unit:
-        assert plans.begin(unit, START + seconds(59), MINUTE) is None
-        assert plans.begin(unit, START + seconds(60), MINUTE) is not None
+        assert poll_plans.begin(unit, START + seconds(59), MINUTE) is None
+        assert poll_plans.begin(unit, START + seconds(60), MINUTE) is not None
 
 
 def test_a_planner_of_a_wrong_century_is_taken_over(database):
     """A clock that was far ahead does not end planning."""
     with database.write() as unit:
-        assert plans.begin(unit, START + timedelta(days=4000), MINUTE) is not None
-        assert plans.begin(unit, START, MINUTE) is not None
+        assert poll_plans.begin(unit, START + timedelta(days=4000), MINUTE) is not None
+        assert poll_plans.begin(unit, START, MINUTE) is not None
 
 
 def test_payments_are_counted_by_the_age_of_their_state(database):
@@ -59,11 +59,11 @@ def test_payments_are_counted_by_the_age_of_their_state(database):
         a_payment(state=None, changed_at=START, next_poll_at=START),
     )
     with database.read() as unit:
-        found = plans.standing(unit, START, EDGES)
+        found = poll_plans.standing(unit, START, EDGES)
 
-    assert found[Place("acme", "payment_intent", "pending")] == plans.Standing("open", [2, 1, 0, 1])
-    assert found[Place("other", "payment_intent", "pending")] == plans.Standing("open", [0, 1, 0, 0])
-    assert found[Place("acme", "payment_intent", "")] == plans.Standing("open", [1, 0, 0, 0])
+    assert found[Place("acme", "payment_intent", "pending")] == poll_plans.Standing("open", [2, 1, 0, 1])
+    assert found[Place("other", "payment_intent", "pending")] == poll_plans.Standing("open", [0, 1, 0, 0])
+    assert found[Place("acme", "payment_intent", "")] == poll_plans.Standing("open", [1, 0, 0, 0])
     assert len(found) == 3
 
 
@@ -76,7 +76,7 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
         inbox.record(unit, [message])
         message.payment_id, message.status = payment.id, "decided"
         batches.append(
-            unit, [history.link(unit.sealer, payment, message, state, "open", (), False, None, "a test", as_of, at)]
+            unit, [transitions.link(unit.sealer, payment, message, state, "open", (), False, None, "a test", as_of, at)]
         )
         keeping.change(unit, payment)
 
@@ -91,8 +91,8 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
         move(unit, told, "sent", START + seconds(91), as_of=START + seconds(90))
         move(unit, a_message(), "paid", START + seconds(200))
     with database.read() as unit:
-        found, last = plans.lessons(unit, START + seconds(100), None, 10)
-        rest, _ = plans.lessons(unit, START + seconds(300), last, 10)
+        found, last = poll_plans.lessons(unit, START + seconds(100), None, 10)
+        rest, _ = poll_plans.lessons(unit, START + seconds(300), last, 10)
 
     (left,) = found
     assert (left.place.state, left.entered_at, left.recorded_at) == ("pending", START, START + seconds(91))
@@ -112,15 +112,15 @@ def test_plans_and_lessons_are_kept(database, again):
         return PollPlan(account="acme", planned_at=START, price_seconds=price)
 
     with database.write() as unit:
-        plans.begin(unit, START, MINUTE)
-        plans.keep(unit, [plan(1.0)], [hazard([0.0, 1.0])], None)
+        poll_plans.begin(unit, START, MINUTE)
+        poll_plans.keep(unit, [plan(1.0)], [hazard([0.0, 1.0])], None)
     with again.write() as unit:
-        plans.keep(unit, [plan(2.5)], [hazard([0.25, 1.0])], a_payment().id)
+        poll_plans.keep(unit, [plan(2.5)], [hazard([0.25, 1.0])], a_payment().id)
     with database.read() as unit:
-        assert plans.hazards(unit)[place].changes == [0.25, 1.0]
-        assert {name: kept.price_seconds for name, kept in plans.plans(unit).items()} == {"acme": 2.5}
+        assert poll_plans.hazards(unit)[place].changes == [0.25, 1.0]
+        assert {name: kept.price_seconds for name, kept in poll_plans.plans(unit).items()} == {"acme": 2.5}
     with database.write() as unit:
-        assert plans.begin(unit, START + MINUTE, MINUTE).learned_to is not None
+        assert poll_plans.begin(unit, START + MINUTE, MINUTE).learned_to is not None
 
 
 # -- whose question goes first

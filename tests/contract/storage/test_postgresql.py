@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from storage import connections, inbox, migrate
-from storage.engine import Database, translated
+from storage.database import Database, translated
 from storage.errors import StorageUnavailable
 from tests.builders import a_message
 

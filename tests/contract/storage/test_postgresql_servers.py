@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from storage import connections
 from storage.asyncpg_connection import connect, is_lost
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import DatabaseUnsupported, StorageUnavailable
 from tests.fakes.cluster import running
 from tests.fakes.pgbouncer import pooling

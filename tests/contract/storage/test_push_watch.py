@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Source
-from storage import history, inbox, push, push_watch
+from storage import inbox, transitions, webhook_health
 from storage.errors import LeaseLost
 from storage.tables import InboxMessageTable
-from storage.tables_asking import PushQuality
+from storage.tables_support import PushQuality
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import START
@@ -19,7 +19,7 @@ LATER = START + timedelta(minutes=10)
 
 def claim(database, now=START, account="acme"):
     with database.write() as unit:
-        return push_watch.claim(unit, account, now, LEASE)
+        return webhook_health.claim(unit, account, now, LEASE)
 
 
 def record(database, *messages):
@@ -36,7 +36,7 @@ def decided(database, message_id, status="decided", at=START):
 
 def after(database, message_id=None, now=LATER, limit=100):
     with database.read() as unit:
-        found, passed, is_all = push_watch.pushes_after(unit, "acme", message_id, now, limit)
+        found, passed, is_all = webhook_health.pushes_after(unit, "acme", message_id, now, limit)
     return [message.id for message in found], passed, is_all
 
 
@@ -47,8 +47,8 @@ def figures(**changes):
 
 def keep_with_figures(database, watch):
     with database.write() as unit:
-        push_watch.add(unit, "acme", figures(pushed=1))
-        push_watch.keep(unit, watch)
+        webhook_health.add(unit, "acme", figures(pushed=1))
+        webhook_health.keep(unit, watch)
 
 
 def test_one_at_a_time_and_in_turn(database, again):
@@ -60,7 +60,7 @@ def test_one_at_a_time_and_in_turn(database, again):
 
     first.due_at = START + timedelta(minutes=1)
     with database.write() as unit:
-        push_watch.keep(unit, first)
+        webhook_health.keep(unit, first)
     assert claim(again, START + timedelta(seconds=59)) is None
     second = claim(again, START + timedelta(minutes=1))
     assert (second.claim_token, second.account) == (first.claim_token + 1, "acme")
@@ -82,18 +82,18 @@ def test_whoever_was_too_slow_keeps_nothing(database, again):
     with pytest.raises(LeaseLost):
         keep_with_figures(database, slow)
     with database.read() as unit:
-        assert push.between(unit, "acme", START.date(), START.date()) == []
+        assert webhook_health.between(unit, "acme", START.date(), START.date()) == []
 
 
 def test_figures_add_up_by_bins_and_counts(database):
     """Each is the sum of what was added, whoever added it."""
     for _ in range(2):
         with database.write() as unit:
-            push_watch.add(unit, "acme", figures(pushed=2, lost=1, lags={"3": 1, "-2": 4}))
-            push_watch.add(unit, "acme", figures(late=5, lags={"3": 2}, skews={"0": 1}))
+            webhook_health.add(unit, "acme", figures(pushed=2, lost=1, lags={"3": 1, "-2": 4}))
+            webhook_health.add(unit, "acme", figures(late=5, lags={"3": 2}, skews={"0": 1}))
 
     with database.read() as unit:
-        (row,) = push.between(unit, "acme", START.date(), START.date(), kind="k")
+        (row,) = webhook_health.between(unit, "acme", START.date(), START.date(), kind="k")
     assert (row.pushed, row.late, row.lost) == (4, 10, 2)
     assert (row.lags, row.skews) == ({"3": 6, "-2": 8}, {"0": 2})
 
@@ -109,7 +109,7 @@ def test_only_what_is_decided_and_settled_is_measured(database):
     assert after(database, first) == ([second, third], first, True)
     decided(database, second, at=LATER)
     assert after(database)[1] == first
-    assert after(database, now=LATER + push_watch.SETTLES)[1] == third
+    assert after(database, now=LATER + webhook_health.SETTLES)[1] == third
 
 
 def test_one_that_cannot_be_decided_holds_up_nobody_for_ever(database):
@@ -144,15 +144,15 @@ def test_transitions_are_passed_over_up_to_an_instant(database):
             keeping.moved_to_paid(unit, payment, cause)
             keeping.change(unit, payment)
     with database.read() as unit:
-        (link,) = history.of_payment(unit, mine.id)
-        (last,) = history.of_payment(unit, other.id)
-        found, passed, is_all = push_watch.transitions_after(unit, "acme", None, START, 10)
+        (link,) = transitions.of_payment(unit, mine.id)
+        (last,) = transitions.of_payment(unit, other.id)
+        found, passed, is_all = webhook_health.transitions_after(unit, "acme", None, START, 10)
         assert [(transition.id, kind) for transition, kind in found] == [(link.id, "payment_intent")]
         assert (passed, is_all) == (last.id, True)
-        assert push_watch.transitions_after(unit, "acme", passed, START, 10) == ([], passed, True)
+        assert webhook_health.transitions_after(unit, "acme", passed, START, 10) == ([], passed, True)
         early = START - timedelta(seconds=1)
-        assert push_watch.transitions_after(unit, "acme", None, early, 10) == ([], None, True)
-        assert push_watch.transitions_after(unit, "acme", None, START, 1)[1:] == (link.id, False)
+        assert webhook_health.transitions_after(unit, "acme", None, early, 10) == ([], None, True)
+        assert webhook_health.transitions_after(unit, "acme", None, START, 1)[1:] == (link.id, False)
 
 
 def test_redeliveries_are_found_by_when_they_came(database):
@@ -163,16 +163,16 @@ def test_redeliveries_are_found_by_when_they_came(database):
             at = START + timedelta(seconds=seconds + (number // 2) * seconds)
             record(database, a_message(delivery_key=key, received_at=at))
     with database.read() as unit:
-        whole, reached = push_watch.redelivered(unit, "acme", None, LATER, 10)
+        whole, reached = webhook_health.redelivered(unit, "acme", None, LATER, 10)
         assert ([m.delivery_key for m in whole], reached) == (keys, LATER)
-        part, reached = push_watch.redelivered(unit, "acme", None, LATER, 3)
+        part, reached = webhook_health.redelivered(unit, "acme", None, LATER, 3)
         assert [m.delivery_key for m in part] == keys[:2]
-        rest, reached = push_watch.redelivered(unit, "acme", reached, LATER, 3)
+        rest, reached = webhook_health.redelivered(unit, "acme", reached, LATER, 3)
         assert [m.delivery_key for m in rest] == keys[2:]
-        assert push_watch.redelivered(unit, "acme", LATER, LATER, 3) == ([], LATER)
-        assert push_watch.last_redelivered_at(unit, "acme") == START + timedelta(seconds=120)
-        assert push_watch.last_push_at(unit, "acme", None) == START
-        assert push_watch.last_redelivered_at(unit, "other") is None
+        assert webhook_health.redelivered(unit, "acme", LATER, LATER, 3) == ([], LATER)
+        assert webhook_health.last_redelivered_at(unit, "acme") == START + timedelta(seconds=120)
+        assert webhook_health.last_push_at(unit, "acme", None) == START
+        assert webhook_health.last_redelivered_at(unit, "other") is None
 
 
 def test_payments_are_known_by_either_name(database):
@@ -183,12 +183,12 @@ def test_payments_are_known_by_either_name(database):
             keeping.keep(unit, payment)
     with database.read() as unit:
         kinds = ["payment_intent"]
-        assert push_watch.known_by(unit, "acme", kinds, ["pi_1", "order-2", "x"]) == {named.id, referred.id}
-        assert push_watch.known_by(unit, "acme", ["payout"], ["pi_1"]) == set()
-        assert push_watch.known_by(unit, "acme", kinds, []) == set()
-        assert push_watch.kinds_of(unit, [named.id]) == {named.id: "payment_intent"}
+        assert webhook_health.known_by(unit, "acme", kinds, ["pi_1", "order-2", "x"]) == {named.id, referred.id}
+        assert webhook_health.known_by(unit, "acme", ["payout"], ["pi_1"]) == set()
+        assert webhook_health.known_by(unit, "acme", kinds, []) == set()
+        assert webhook_health.kinds_of(unit, [named.id]) == {named.id: "payment_intent"}
 
 
 def test_what_is_pushed_is_what_comes_by_itself():
     """Of all sources, webhooks and callbacks."""
-    assert set(push_watch.PUSHED) == {Source.WEBHOOK, Source.CALLBACK}
+    assert set(webhook_health.PUSHED) == {Source.WEBHOOK, Source.CALLBACK}

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Source
-from storage import batches, inbox, payments, reconciled, reconciliations
+from storage import batches, inbox, payments, reconciliations
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.reconciliations import Wanted
@@ -132,25 +132,25 @@ def test_only_its_own_messages_are_a_walk_s(database):
     """Another walk's, another account's, and keys that look alike are not; pages of them join without a gap."""
     row = begin(database)
     own = [
-        a_message(source=Source.LIST.value, delivery_key=reconciled.key(row.id, f"page:{number}"))
+        a_message(source=Source.LIST.value, delivery_key=reconciliations.key(row.id, f"page:{number}"))
         for number in range(5)
     ]
     alike = [
-        a_message(delivery_key=reconciled.key(new_id(), "page:1")),
+        a_message(delivery_key=reconciliations.key(new_id(), "page:1")),
         a_message(delivery_key=f"reconcile:{row.id}"),
         a_message(delivery_key=f"reconcile:{row.id};page:1"),
         a_message(delivery_key=f"RECONCILE:{row.id}:page:1"),
-        a_message(delivery_key=reconciled.key(row.id, "page:1"), account="other"),
+        a_message(delivery_key=reconciliations.key(row.id, "page:1"), account="other"),
     ]
     with database.write() as unit:
         inbox.record(unit, [*own, *alike])
 
     with database.read() as unit:
-        found = reconciled.messages(unit, row, limit=3)
-        found += reconciled.messages(unit, row, after=found[-1].id, limit=3)
+        found = reconciliations.messages(unit, row, limit=3)
+        found += reconciliations.messages(unit, row, after=found[-1].id, limit=3)
         assert [heard.id for heard in found] == [message.id for message in own]
-        assert reconciled.pending(unit, row) == [message.id for message in own]
-        assert reconciled.pending(unit, row, limit=2) == [message.id for message in own[:2]]
+        assert reconciliations.pending(unit, row) == [message.id for message in own]
+        assert reconciliations.pending(unit, row, limit=2) == [message.id for message in own[:2]]
 
 
 def test_the_candidates_are_those_of_the_range(database):
@@ -169,10 +169,10 @@ def test_the_candidates_are_those_of_the_range(database):
             keeping.keep(unit, payment)
 
     with database.read() as unit:
-        found = reconciled.candidates(unit, row)
+        found = reconciliations.candidates(unit, row)
         assert [c.id for c in found] == [made[name].id for name in ("at_since", "within", "changed")]
-        assert reconciled.these(unit, [made["before"].id])[0].provider_ref == made["before"].provider_ref
-        assert set(reconciled.payments(unit, [made["before"].id, new_id()])) == {made["before"].id}
+        assert reconciliations.these(unit, [made["before"].id])[0].provider_ref == made["before"].provider_ref
+        assert set(reconciliations.payments(unit, [made["before"].id, new_id()])) == {made["before"].id}
 
 
 def test_what_rests_on_its_messages_is_found(database):
@@ -190,11 +190,11 @@ def test_what_rests_on_its_messages_is_found(database):
             batches.finish(unit, [told])
 
     with database.write() as unit:
-        assert [t.id for t in reconciled.transitions(unit, [later.id])] == [second.id]
-        assert reconciled.transition_before(unit, second).id == first.id
-        assert reconciled.transition_before(unit, first) is None
-        assert reconciled.last_answered(unit, payment.id, later.id) == START
-        assert reconciled.last_answered(unit, payment.id, message.id) is None
-        reconciled.note_answered(unit, payment.id, START)
-        reconciled.note_answered(unit, payment.id, START - DAY)
+        assert [t.id for t in reconciliations.transitions(unit, [later.id])] == [second.id]
+        assert reconciliations.transition_before(unit, second).id == first.id
+        assert reconciliations.transition_before(unit, first) is None
+        assert reconciliations.last_answered(unit, payment.id, later.id) == START
+        assert reconciliations.last_answered(unit, payment.id, message.id) is None
+        reconciliations.note_answered(unit, payment.id, START)
+        reconciliations.note_answered(unit, payment.id, START - DAY)
         assert payments.get(unit, payment.id).asked_at == START

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage import payments, plans
+from storage import payments, poll_plans
 from storage.errors import StorageUnavailable
-from storage.tables_asking import Hazard, PollPlan
+from storage.tables_support import Hazard, PollPlan
 from tests.builders import START, a_payment
 from tests.fakes import keeping
 
@@ -47,7 +47,7 @@ def test_two_planners_whose_clocks_are_apart_keep_their_first_plans_at_the_same_
     def keep(on, price, when):
         plan = PollPlan(account="acme", planned_at=when, price_seconds=price)
         hazard = Hazard(account="acme", kind="payin", state="open", learned_at=when)
-        plans.keep(on, [plan], [hazard], None)
+        poll_plans.keep(on, [plan], [hazard], None)
 
     faults, has_begun = [], threading.Event()
 
@@ -61,7 +61,7 @@ def test_two_planners_whose_clocks_are_apart_keep_their_first_plans_at_the_same_
 
     other = threading.Thread(target=second)
     with database.write() as unit:
-        assert plans.begin(unit, START, timedelta(minutes=1)) is not None
+        assert poll_plans.begin(unit, START, timedelta(minutes=1)) is not None
         keep(unit, 1.0, START)
         other.start()
         if unit.dialect == "postgresql":
@@ -70,4 +70,4 @@ def test_two_planners_whose_clocks_are_apart_keep_their_first_plans_at_the_same_
 
     assert not faults
     with database.read() as unit:
-        assert plans.plans(unit)["acme"].price_seconds == 2.0
+        assert poll_plans.plans(unit)["acme"].price_seconds == 2.0

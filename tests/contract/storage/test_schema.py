@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from storage import history, inbox, migrate, operators, payments
-from storage.engine import Database
+from storage import inbox, migrate, operator_actions, payments, transitions
+from storage.database import Database
 from storage.errors import DatabaseUnsupported, SchemaOutdated
 from storage.schema import metadata
 from tests.builders import a_message, a_payment
@@ -149,19 +149,21 @@ def test_history_is_append_only(database, change):
         unit._connection.exec_driver_sql(change)
 
     with database.read() as unit:
-        assert [link.reason for link in history.of_payment(unit, payment.id)] == ["a test"]
+        assert [link.reason for link in transitions.of_payment(unit, payment.id)] == ["a test"]
 
 
 @pytest.mark.parametrize("change", ["UPDATE operator_action SET reason = 'x'", "DELETE FROM operator_action"])
 def test_what_people_did_is_append_only(database, change):
     """The database itself refuses to change or delete it."""
     with database.write() as unit:
-        operators.note(unit, account=None, at=START, actor="ada", action="replay", subject="m1", reason="was mended")
+        operator_actions.note(
+            unit, account=None, at=START, actor="ada", action="replay", subject="m1", reason="was mended"
+        )
     with pytest.raises(IntegrityError, match="append-only"), database.write() as unit:
         unit._connection.exec_driver_sql(change)
 
     with database.read() as unit:
-        assert [done.reason for done in operators.of_subjects(unit, ["m1"])] == ["was mended"]
+        assert [done.reason for done in operator_actions.of_subjects(unit, ["m1"])] == ["was mended"]
 
 
 def test_a_number_is_given_once(database):

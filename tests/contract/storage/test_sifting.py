@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage import inbox, outbox, searching, sifting
+from storage import inbox, outbox, search, sifting
 from storage.ids import first_id, new_id
 from storage.sifting import Place, Wanted
 from tests.builders import a_message, a_payment
@@ -142,11 +142,11 @@ def test_a_search_finds_whole_names(database):
         )
     with database.read() as unit:
         for words in (payment_id, payment_id.upper(), "pi_1", "order-1", "0xabc"):
-            assert searching.payment_ids(unit, words) == [payment_id], words
-            assert set(searching.owed_ids(unit, words)) - {payment_id} == {owed}, words
+            assert search.payment_ids(unit, words) == [payment_id], words
+            assert set(search.owed_ids(unit, words)) - {payment_id} == {owed}, words
         for words in ("order", "ORDER-1", "order-1%", "", "\x00", "x" * 300, "'; --", new_id(), "\ud800"):
-            assert set(searching.payment_ids(unit, words)) <= {words}, words
-            searching.message_ids(unit, words)
-        assert searching.message_ids(unit, "evt_1") == [message.id]
-        assert searching.message_ids(unit, message.id) == [message.id]
-        assert searching.places(unit) == [("shop", "payment_intent"), ("shop", "refund")]
+            assert set(search.payment_ids(unit, words)) <= {words}, words
+            search.message_ids(unit, words)
+        assert search.message_ids(unit, "evt_1") == [message.id]
+        assert search.message_ids(unit, message.id) == [message.id]
+        assert search.places(unit) == [("shop", "payment_intent"), ("shop", "refund")]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from storage import connections, inbox, intake_sqlite
-from storage.arrivals import arrived
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import StorageUnavailable
+from storage.intake import arrived
 from tests.builders import a_message
 from tests.fakes.clock import START
 from tests.fakes.databases import copy_of

@@ -1,6 +1,7 @@
 """The counts that people are shown."""
 
-from storage import inbox, statistics
+from storage import counts as storage_counts
+from storage import inbox
 from tests.builders import a_message
 
 
@@ -12,6 +13,6 @@ def test_what_we_said_twice_is_no_redelivery(database):
                 inbox.record(unit, [a_message(source=source, delivery_key=f"{source}:1")])
 
     with database.read() as unit:
-        counts = statistics.by_account(unit)["acme"]
+        counts = storage_counts.by_account(unit)["acme"]
     assert counts.sources == {"webhook": 1, "callback": 1, "merchant": 1}
     assert counts.redeliveries == 4

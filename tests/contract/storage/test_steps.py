@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import insert
 
 from statemachine.phases import Phase
-from storage import inbox, listing, outbox, searching, sifting, story_page, tallies
+from storage import inbox, listing, outbox, search, sifting, story_page, totals
 from storage.columns import table_of
-from storage.engine import values
+from storage.database import values
 from storage.sifting import Place
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
-from storage.tallies import Money
+from storage.totals import Money
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 from tests.fakes.databases import copy_of
@@ -60,10 +60,10 @@ PAGES = {
     "the page of a payment": lambda unit, payment, _owed: story_page.read(unit, payment).happenings,
     "messages about a payment": lambda unit, payment, _owed: inbox.concerning(unit, payment),
     "what made an effect owed": lambda unit, _payment, owed: outbox.causes_of(unit, [owed]),
-    "a search that finds": lambda unit, payment, _owed: searching.payment_ids(unit, payment),
-    "a search that finds nothing": lambda unit, _payment, _owed: searching.payment_ids(unit, "order-none") == [],
-    "places of payments": lambda unit, _payment, _owed: searching.places(unit) == [("acme", "payin")],
-    "payments behind a sum": lambda unit, _payment, _owed: tallies.entries(
+    "a search that finds": lambda unit, payment, _owed: search.payment_ids(unit, payment),
+    "a search that finds nothing": lambda unit, _payment, _owed: search.payment_ids(unit, "order-none") == [],
+    "places of payments": lambda unit, _payment, _owed: search.places(unit) == [("acme", "payin")],
+    "payments behind a sum": lambda unit, _payment, _owed: totals.entries(
         unit, START, START + 10 * MINUTE, [MONEY], after=None, limit=100
     ),
     "an account's payments in review": lambda unit, _payment, _owed: (

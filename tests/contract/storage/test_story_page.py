@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from storage import batches, history, inbox, operators, outbox, payments, quarantine, story_page
+from storage import batches, inbox, operator_actions, outbox, payments, quarantine, story_page, transitions
+from storage.changes import payment_marks
 from storage.errors import NotFound
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import OutboxStatus
-from storage.watching import payment_marks
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import START
@@ -53,7 +53,9 @@ def told(database):
         )
         quarantine.keep(unit, rejected, at_most=9)
         for subject in (payment.id, messages[1].id, owed, new_id()):
-            operators.note(unit, account="acme", at=START, actor="Ada", action="replay", subject=subject, reason="so")
+            operator_actions.note(
+                unit, account="acme", at=START, actor="Ada", action="replay", subject=subject, reason="so"
+            )
     return payment, owed
 
 
@@ -83,7 +85,7 @@ def test_everything_that_happened_is_on_the_pages_once(database, told):
     assert [message.id for message in page.owed] == [owed]
     assert [each.http_status for each in page.attempts] == [500]
     with database.read() as unit:
-        assert page.transitions == history.of_payment(unit, payment.id)
+        assert page.transitions == transitions.of_payment(unit, payment.id)
 
 
 def test_a_story_of_nobody_is_not_found(database):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from service.permissions import KeyScope
-from storage import operators, outbox, quarantine
+from storage import operator_actions, outbox, quarantine
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import OutboxStatus
@@ -122,7 +122,7 @@ def test_a_message_is_replayed_with_a_reason(api):
     again = client.post(url, json={"reason": "the program was mended"}).json()
     assert (again["status"], len(again["outcomes"])) == ("decided", 2)
     with api.service.database.read() as unit:
-        (done,) = operators.of_subjects(unit, [message["id"]])
+        (done,) = operator_actions.of_subjects(unit, [message["id"]])
     assert (done.actor, done.action, done.reason) == ("key night shift", "replay", "the program was mended")
 
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from receipted.cli.exits import Exit
-from storage import budget
+from storage import rate_limits
 from tests.integration.cli.test_payments import create
 from tests.integration.cli.test_rejected import change_key, refuse_one
 
@@ -25,9 +25,9 @@ def test_a_plan_a_pause_and_an_outage_are_seen(at_sandbox):
     service.planner().step()
     now = service.clock()
     with service.database.write() as unit:
-        budget.pause(unit, "stable", now, timedelta(seconds=90))
+        rate_limits.pause(unit, "stable", now, timedelta(seconds=90))
         for _ in range(3):
-            budget.note_outage(unit, "banked", now, lambda count: timedelta(seconds=30) if count >= 3 else None)
+            rate_limits.note_outage(unit, "banked", now, lambda count: timedelta(seconds=30) if count >= 3 else None)
     service.close()
     found = {account["account"]: account for account in at_sandbox("accounts", "--json").json}
     shown = at_sandbox("accounts").out

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from receipted.cli.exits import Exit
 from receipted.cli.main import app
-from storage import inbox, operators, outbox, quarantine
+from storage import inbox, operator_actions, outbox, quarantine
 from storage.ids import new_id
 from storage.tables import RejectedDelivery
 from tests.builders import a_message, a_payment
@@ -104,7 +104,7 @@ def told(tmp_path, template):
     with service.database.write() as unit:
         inbox.record(unit, [message])
         quarantine.keep(unit, rejected, at_most=100)
-        operators.note(
+        operator_actions.note(
             unit, account="stable", at=START, actor=FOREIGN, action="replay", subject=payment.id, reason=FOREIGN
         )
         effect = outbox.owe(

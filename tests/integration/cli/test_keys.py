@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from storage import operators
+from storage import operator_actions
 
 
 def add(shell, *more):
@@ -69,7 +69,9 @@ def test_revoking_ends_a_key_and_says_who_did_it(shell):
     assert "good no more" in shell("keys", "rotate", key["id"], "--by", "Ada L.", code=2).err
     service = shell.service()
     with service.database.read() as unit:
-        done = [(action.action, action.actor, action.reason) for action in operators.of_subjects(unit, [key["id"]])]
+        done = [
+            (action.action, action.actor, action.reason) for action in operator_actions.of_subjects(unit, [key["id"]])
+        ]
     service.close()
 
     assert done == [("add key", "Ada L.", "scopes read"), ("revoke key", "Ada L.", "it was in a log")]

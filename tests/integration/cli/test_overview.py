@@ -6,7 +6,7 @@ import pytest
 
 from receipted import wiring
 from receipted.cli.exits import Exit
-from storage.tables_asking import PushQuality, PushWatch
+from storage.tables_support import PushQuality, PushWatch
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 from tests.fakes.rows import a_rejection, a_transition, an_effect, id_at

@@ -10,7 +10,7 @@ from receipted.cli.lists import write_body
 from receipted.demo.plan import sandbox_config
 from receipted.demo.run import Demonstration
 from storage import migrate
-from storage.engine import Database
+from storage.database import Database
 from storage.private_files import written
 
 from .conftest import Shell

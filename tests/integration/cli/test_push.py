@@ -11,8 +11,8 @@ from poller.alarms import Change, alarm_message, stand
 from poller.pushed import Tally
 from receipted.cli.exits import Exit
 from statemachine.phases import Alarm
-from storage import histogram, push_watch
-from storage.tables_asking import PushWatch
+from storage import histogram, webhook_health
+from storage.tables_support import PushWatch
 
 from .test_inbox_outbox import WHO, kill_everything_owed, refused_create
 
@@ -42,13 +42,13 @@ def measured(shell):
     histogram.add(whole.skews, timedelta(seconds=-30.5), 80)
     with service.database.write() as unit:
         for account in ("stable", "banked"):
-            watch = push_watch.claim(unit, account, now, timedelta(minutes=5))
+            watch = webhook_health.claim(unit, account, now, timedelta(minutes=5))
             watch.measured_at = now
             if account == "stable":
                 watch.heard_at = now - timedelta(hours=3)
                 stand(watch, begun(now), now)
-                push_watch.add(unit, account, tally.rows)
-            push_watch.keep(unit, watch)
+                webhook_health.add(unit, account, tally.rows)
+            webhook_health.keep(unit, watch)
     service.close()
     return shell
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage import migrate
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.owing import Owing
 from tests.integration.cli.processes import started
 from tests.integration.cli.settings import write_settings

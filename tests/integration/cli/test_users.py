@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from console.passwords import is_password
 from receipted.cli.main import app
-from storage import console_sessions, operators, people
+from storage import console_sessions, console_users, operator_actions
 from tests.integration.cli.conftest import forget_logs
 
 PASSWORD = "four words of a poem"
@@ -28,8 +28,8 @@ def kept(shell, name="ada"):
     service = shell.service()
     try:
         with service.database.read() as unit:
-            person = people.by_name(unit, name)
-            return person, operators.of_subjects(unit, [person.id]), console_sessions.of_person(unit, person.id)
+            person = console_users.by_name(unit, name)
+            return person, operator_actions.of_subjects(unit, [person.id]), console_sessions.of_person(unit, person.id)
     finally:
         service.close()
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from receipted.cli.exits import Exit
-from storage.engine import Database
+from storage.database import Database
 from tests.integration.receiver.serving import eventually
 
 from .processes import finished, started

@@ -2,7 +2,7 @@
 
 from storage import inbox, outbox, quarantine
 from storage.ids import new_id
-from storage.operators import note
+from storage.operator_actions import note
 from storage.tables import RejectedDelivery
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from storage.ids import new_id
-from storage.tables_asking import AccountBudget, PollPlan, PushQuality, PushWatch, Reconciliation
+from storage.tables_support import AccountBudget, PollPlan, PushQuality, PushWatch, Reconciliation
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 from tests.fakes.console import on_sqlite

@@ -9,7 +9,7 @@ import pytest
 from receipted.commands import Commands
 from service.permissions import Role
 from statemachine.phases import Source
-from storage import history, inbox, operators, outbox, payments, quarantine
+from storage import inbox, operator_actions, outbox, payments, quarantine, transitions
 from storage.ids import new_id
 from storage.tables import Payment, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
@@ -82,7 +82,7 @@ def read(served, do):
 def done_to(served, subject):
     return [
         (done.actor, done.action, done.reason)
-        for done in read(served, lambda unit: operators.of_subjects(unit, [subject]))
+        for done in read(served, lambda unit: operator_actions.of_subjects(unit, [subject]))
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_payment_is_resolved_by_a_person_with_a_reason(console):
     found = read(console, lambda unit: payments.get(unit, payment.id))
     assert (found.state, found.review) == ("success", None)
     assert done_to(console, payment.id) == [(operator.person.name, "resolve", REASON["reason"])]
-    (step,) = read(console, lambda unit: history.of_payment(unit, payment.id))
+    (step,) = read(console, lambda unit: transitions.of_payment(unit, payment.id))
     assert (step.actor, step.source) == (operator.person.name, "operator")
 
 
@@ -223,7 +223,7 @@ def subjects(console):
                 inbox.get(unit, ids["message"]).status,
                 outbox.get(unit, ids["effect"]).status,
                 quarantine.get(unit, ids["rejected"]).id,
-                operators.of_subjects(unit, list(ids.values())),
+                operator_actions.of_subjects(unit, list(ids.values())),
             )
 
     return ids, look

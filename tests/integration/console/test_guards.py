@@ -4,7 +4,7 @@ import pytest
 
 from console.guards import POLICY, local
 from service.permissions import Role
-from storage import people
+from storage import console_users
 from storage.ids import new_id
 from tests.fakes.console import PASSWORD
 
@@ -96,7 +96,7 @@ def test_a_form_that_is_not_ours_does_nothing(console, kind):
     role = admin.post(f"/console/people/{other.id}/role", {"role": "admin", **FORGED[kind][0]}, headers=FORGED[kind][1])
     assert role.status_code == 403
     with console.service.database.read() as unit:
-        assert people.get(unit, other.id).role == "viewer"
+        assert console_users.get(unit, other.id).role == "viewer"
     assert admin.get("/console/me").status_code == 200
 
 
@@ -134,8 +134,8 @@ def test_who_may_not_sees_no_people_and_changes_none(console, role):
         assert answer.status_code == 403, path
     assert browser.post("/console/people", {"name": "new", "role": "admin"}).status_code == 403
     with console.service.database.read() as unit:
-        kept = people.get(unit, other.id)
-        assert (kept.role, kept.disabled_at, people.by_name(unit, "new")) == ("admin", None, None)
+        kept = console_users.get(unit, other.id)
+        assert (kept.role, kept.disabled_at, console_users.by_name(unit, "new")) == ("admin", None, None)
         assert kept.password_hash == other.password_hash
 
 

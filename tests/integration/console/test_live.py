@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from console import live
-from storage import console_sessions, people
+from storage import console_sessions, console_users
 from tests.fakes.console import Browser
 from tests.integration.console.stories import Teller
 
@@ -69,7 +69,7 @@ def revoked(unit, person, now):
 ENDS = {
     "revoked": revoked,
     "logged out by an admin": lambda unit, person, now: console_sessions.revoke_all(unit, person.id, now),
-    "disabled": lambda unit, person, now: people.disable(unit, person.id, now),
+    "disabled": lambda unit, person, now: console_users.disable(unit, person.id, now),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from console import knowing
 from console.passwords import NOBODYS, is_weaker
 from service.permissions import Role
-from storage import console_attempts, console_sessions, people
+from storage import console_sessions, console_users
 from tests.fakes.clock import FakeClock
 from tests.fakes.console import PASSWORD, on_sqlite, serving
 from tests.fakes.databases import PostgreSQL
@@ -115,7 +115,7 @@ def test_a_wrong_password_opens_nothing(console, password):
 def test_an_unknown_name_a_wrong_password_and_a_disabled_person_cannot_be_told_apart(console, monkeypatch):
     known, disabled = console.person("viewer", "known"), console.person("viewer", "gone")
     with console.service.database.write() as unit:
-        people.disable(unit, disabled.id, console.service.clock())
+        console_users.disable(unit, disabled.id, console.service.clock())
     checked = []
     real = knowing.is_password
     monkeypatch.setattr(knowing, "is_password", lambda password, kept: checked.append(kept) or real(password, kept))
@@ -152,7 +152,7 @@ def test_a_weaker_hash_is_made_anew_at_the_log_in(console):
     assert log_in(console.client(None), person.name).status_code == 303
 
     with console.service.database.read() as unit:
-        kept = people.get(unit, person.id)
+        kept = console_users.get(unit, person.id)
     assert not is_weaker(kept.password_hash)
     assert log_in(console.client(None), person.name).status_code == 303
 
@@ -369,7 +369,7 @@ def test_the_limit_holds_over_processes_on_postgresql(tmp_path, postgresql: Post
             ]
             assert answers == [401] * 10 + [429] * 2
             with one.service.database.read() as unit:
-                assert people.by_name(unit, person.name) is not None
+                assert console_users.by_name(unit, person.name) is not None
             clock.advance(900)
             browser = other.client(None)
             log_in(browser, person.name)
@@ -388,7 +388,7 @@ def test_of_many_who_come_at_once_no_more_than_the_limit_are_counted(database):
         start.wait(10)
         for _ in range(5):
             with database.write() as unit:
-                wait = console_attempts.take(unit, "x", clock(), at_most=10, window=timedelta(minutes=15))
+                wait = console_sessions.take(unit, "x", clock(), at_most=10, window=timedelta(minutes=15))
             granted.append(wait is None)
 
     threads = [threading.Thread(target=take) for _ in range(8)]

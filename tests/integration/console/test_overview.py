@@ -9,11 +9,12 @@ from sqlalchemy import insert, update
 
 from console import figures
 from receipted import settings
-from storage import inbox, overview, push
+from storage import counts as storage_counts
+from storage import inbox, webhook_health
 from storage.columns import table_of
-from storage.engine import values
+from storage.database import values
 from storage.tables import Payment
-from storage.tables_asking import AccountBudget, PushQuality, PushWatch
+from storage.tables_support import AccountBudget, PushQuality, PushWatch
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START
 from tests.fakes.console import on_sqlite, serving
@@ -297,8 +298,8 @@ def test_the_page_keeps_the_strict_policy_and_has_numbers_beside_its_charts(cons
 
 def test_everybody_who_looks_within_two_seconds_costs_one_look(console, monkeypatch):
     monkeypatch.setattr(figures, "KEPT", 60.0)
-    looks, standing = [], overview.standing
-    monkeypatch.setattr(overview, "standing", lambda *given: looks.append(given) or standing(*given))
+    looks, standing = [], storage_counts.system_counts
+    monkeypatch.setattr(storage_counts, "standing", lambda *given: looks.append(given) or standing(*given))
     browsers = [console.client("viewer") for _ in range(3)]
 
     pages = [browser.get(path).text for browser in browsers for path in ("/console/", "/console/accounts")]
@@ -311,8 +312,8 @@ def test_everybody_who_looks_within_two_seconds_costs_one_look(console, monkeypa
 
 
 def test_push_is_not_looked_at_again_each_time(console, monkeypatch):
-    looks, between = [], push.between
-    monkeypatch.setattr(push, "between", lambda *given: looks.append(given) or between(*given))
+    looks, between = [], webhook_health.between
+    monkeypatch.setattr(webhook_health, "between", lambda *given: looks.append(given) or between(*given))
     for _ in range(3):
         console.client("viewer").get("/console/")
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from console.passwords import is_password
-from storage import console_sessions, operators, people
+from storage import console_sessions, console_users, operator_actions
 from tests.fakes.console import PASSWORD
 from tests.integration.console.test_login import log_in
 
@@ -14,7 +14,7 @@ NEW = "another phrase of many letters"
 
 def person(console, found):
     with console.service.database.read() as unit:
-        return people.get(unit, found.id)
+        return console_users.get(unit, found.id)
 
 
 def sessions(console, found):
@@ -147,7 +147,7 @@ def test_whoever_is_disabled_is_out_at_once_and_may_come_back(console):
     assert other.get("/console/me").status_code == 303  # the old session stays over
     assert log_in(console.client(None), other.person.name).status_code == 303
     with console.service.database.read() as unit:
-        kept = operators.of_subjects(unit, [other.person.id])
+        kept = operator_actions.of_subjects(unit, [other.person.id])
     assert [(done.actor, done.action, done.reason) for done in kept] == [
         (admin.person.name, "disable person", "has left"),
         (admin.person.name, "enable person", "is back"),
@@ -208,6 +208,6 @@ def test_sessions_that_ended_long_ago_are_forgotten(tmp_path, template):
 def test_a_disabled_person_has_no_session_whatever_became_of_its_row(console):
     browser = console.client("admin")
     with console.service.database.write() as unit:
-        people.disable(unit, browser.person.id, console.service.clock())
+        console_users.disable(unit, browser.person.id, console.service.clock())
 
     assert browser.get("/console/me").status_code == 303

@@ -12,7 +12,7 @@ from console.parts import Parts
 from console.tables.queues import Inbox, Outbox, Quarantine
 from console.tables.records import Payments
 from storage import payments
-from storage.engine import values
+from storage.database import values
 from storage.ids import new_id
 from tests.integration.console.table_rows import acted, owing, paying, rejecting, told
 

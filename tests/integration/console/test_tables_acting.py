@@ -4,7 +4,7 @@ import pytest
 
 from storage import outbox, sifting
 from storage.ids import new_id
-from storage.operators import of_subjects
+from storage.operator_actions import of_subjects
 from storage.sifting import Wanted
 from tests.integration.console.table_rows import owing, rejecting, told
 

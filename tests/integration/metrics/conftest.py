@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.databases import PostgreSQL
 
 

@@ -8,11 +8,12 @@ import pytest
 from receipted.metrics.database import DatabaseFigures
 from receipted.metrics.rows import Bounds
 from statemachine.tally import Counts, counts
-from storage import audits, inbox, levels, outbox, push_watch
-from storage.engine import Database, Unit
+from storage import audits, inbox, outbox, webhook_health
+from storage import counts as storage_counts
+from storage.database import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
-from storage.tables_audit import AuditRun
+from storage.tables_support import AuditRun
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import FakeClock
@@ -60,11 +61,11 @@ def test_each_figure_is_that_of_the_rows(either: Database, clock: FakeClock) -> 
             payload="{}",
             now=old,
         )
-        watch = push_watch.claim(unit, "acme", clock(), timedelta(0))
+        watch = webhook_health.claim(unit, "acme", clock(), timedelta(0))
         assert watch is not None
         since = {"since": old.isoformat()}
         watch.alarms, watch.heard_at = {"silent": since, "unreachable": since, "dead_letters": since}, old
-        push_watch.keep(unit, watch)
+        webhook_health.keep(unit, watch)
         for faults in (7, 2):
             run = AuditRun(id=new_id(), began_at=old, ended_at=clock(), messages=3, payments=5, faults=faults)
             audits.note(unit, run)
@@ -108,7 +109,7 @@ def test_a_figure_that_fails_is_given_up_alone_and_comes_back(
     errors, steps = counts(), Steps()
     found = figures(either, clock, errors, steps)
     with monkeypatch.context() as broken:
-        broken.setattr(levels, "reviews", _refused)
+        broken.setattr(storage_counts, "reviews", _refused)
         rows = read(found)
     assert "receipted_reviews_open" not in rows
     assert "receipted_inbox_messages" in rows
@@ -123,10 +124,10 @@ def test_a_statement_that_takes_too_long_is_ended(either: Database) -> None:
         "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
         "postgresql": "SELECT count(*) FROM generate_series(1, 100000) AS a, generate_series(1, 100000) AS b",
     }[either.engine.dialect.name]
-    with pytest.raises(StorageUnavailable), levels.brief(either, 0.05) as unit:
+    with pytest.raises(StorageUnavailable), storage_counts.bounded_read(either, 0.05) as unit:
         unit.rows(endless)
     with either.read() as unit:
-        assert levels.inbox(unit).counts["pending"] == 0
+        assert storage_counts.inbox(unit).counts["pending"] == 0
 
 
 def test_a_database_that_is_away_costs_its_figures_and_no_answer(clock: FakeClock) -> None:

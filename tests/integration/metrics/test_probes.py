@@ -14,7 +14,7 @@ from receipted.metrics.health import Checks
 from receipted.metrics.pulse import Pulse
 from receipted.settings import Settings
 from storage import inbox
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import StorageUnavailable
 from tests.builders import a_message
 from tests.fakes.clock import FakeClock

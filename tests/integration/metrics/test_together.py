@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from receipted.cli.exits import Exit
-from storage.engine import Database
+from storage.database import Database
 from tests.integration.cli.processes import finished, started
 from tests.integration.cli.settings import write_settings
 from tests.integration.cli.test_workers import children

@@ -26,7 +26,7 @@ from receipted.wiring import Service
 from receiver.intake import Intake
 from receiver.tokens import About
 from storage import inbox, migrate, quarantine
-from storage.engine import Database
+from storage.database import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, RejectedDelivery
 from tests.fakes import keeping

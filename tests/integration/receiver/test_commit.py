@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from receipted.app import create_app
 from receiver.writer import GroupWriter
 from storage import migrate
-from storage.arrivals import Arrival, arrived
-from storage.engine import Database
+from storage.database import Database
+from storage.intake import Arrival, arrived
 from storage.intake_stores import store_for
 from tests.integration.receiver.deliveries import event, sign
 from tests.integration.receiver.serving import Served, listening, serving, settings, write_locked

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from storage import inbox, partitions
-from storage.engine import Database
+from storage.database import Database
 from tests.fakes.databases import PostgreSQL
 from tests.integration.receiver.deliveries import event
 from tests.integration.receiver.serving import Served, eventually, serving, settings

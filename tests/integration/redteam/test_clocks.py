@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from providers.contract import Answer
-from storage import budget, inbox, outbox, payments
-from storage.slots import Rate
+from storage import inbox, outbox, payments, rate_limits
+from storage.rate_limits import Rate
 from tests.builders import a_message
 
 YEARS = timedelta(days=4000).total_seconds()
@@ -54,9 +54,9 @@ def test_a_budget_of_a_wrong_century_is_not_waited_for(desk):
     """Neither the next slot nor a pause may silence an account for years."""
     ahead, rate = desk.clock() + timedelta(days=4000), Rate.of(1, 1.0)
     with desk.database.write() as unit:
-        budget.reserve(unit, "acme", ahead, rate)
-        budget.pause(unit, "acme", ahead, timedelta(hours=1))
-        assert budget.pause_left(unit, "acme", desk.clock()) == timedelta(0)
-        assert budget.reserve(unit, "acme", desk.clock(), rate).wait <= timedelta(0)
-        budget.pause(unit, "acme", desk.clock(), timedelta(hours=1))
-        assert budget.reserve(unit, "acme", desk.clock(), rate).wait == timedelta(hours=1)
+        rate_limits.reserve(unit, "acme", ahead, rate)
+        rate_limits.pause(unit, "acme", ahead, timedelta(hours=1))
+        assert rate_limits.pause_left(unit, "acme", desk.clock()) == timedelta(0)
+        assert rate_limits.reserve(unit, "acme", desk.clock(), rate).wait <= timedelta(0)
+        rate_limits.pause(unit, "acme", desk.clock(), timedelta(hours=1))
+        assert rate_limits.reserve(unit, "acme", desk.clock(), rate).wait == timedelta(hours=1)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from console.charts import Chart
 from console.figures import Figures
 from console.overview_charts import Drawings
-from storage.tallies import Deliveries
+from storage.totals import Deliveries
 from tests.fakes.clock import START
 
 HOUR = timedelta(hours=1)

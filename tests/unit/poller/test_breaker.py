@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from poller import breaker
 from poller.breaker import OPENS_AFTER, Change, Sign, sign_of, wait_after
 from providers.errors import ProviderError
-from storage import budget
-from storage.budget import Gate
+from storage import rate_limits
+from storage.rate_limits import Gate
 
 LEASE = timedelta(seconds=120)
 AWAY = ProviderError("no connection", may_retry=True)
@@ -63,7 +63,7 @@ class Asked:
 
     def gate(self):
         with self.database.write() as unit:
-            return budget.gate(unit, "acme", self.clock(), LEASE)
+            return rate_limits.gate(unit, "acme", self.clock(), LEASE)
 
     def ended(self, error=None, *, was_probe=False):
         with self.database.write() as unit:

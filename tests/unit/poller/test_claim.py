@@ -11,7 +11,7 @@ from poller.ask import Poller
 from poller.claim import Claims
 from providers.contract import Answer
 from providers.errors import ProviderError
-from storage import budget, payments
+from storage import payments, rate_limits
 from storage.types import PollPriority
 from tests.property.pipeline_world import World
 from tests.unit.worker.desk import Desk
@@ -93,7 +93,7 @@ def test_nothing_is_claimed_while_the_provider_wants_no_requests(desk):
     """Payments that wait out a pause are not held by anybody, and keep their turn."""
     crowd(desk, 2)
     with desk.database.write() as unit:
-        budget.pause(unit, "acme", desk.clock(), timedelta(seconds=60))
+        rate_limits.pause(unit, "acme", desk.clock(), timedelta(seconds=60))
     assert claims(desk).take("acme").payments == []
 
     desk.clock.advance(61)

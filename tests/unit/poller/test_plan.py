@@ -11,9 +11,9 @@ from poller.hazard import BINS
 from poller.plan import Planner
 from poller.policy import Schedule
 from statemachine.phases import Source
-from storage import payments, plans
-from storage.plans import Place
-from storage.tables_asking import Hazard, PollPlan
+from storage import payments, poll_plans
+from storage.poll_plans import Place
+from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.property.pipeline_world import World
 from tests.unit.worker.desk import KIND, Desk
@@ -43,12 +43,12 @@ def book(desk, **schedule):
 
 def plan(desk):
     with desk.database.read() as unit:
-        return plans.plans(unit)["acme"]
+        return poll_plans.plans(unit)["acme"]
 
 
 def learnt(desk):
     with desk.database.read() as unit:
-        return plans.hazards(unit)[PLACE]
+        return poll_plans.hazards(unit)[PLACE]
 
 
 def live(desk, planner, count, draw):
@@ -242,7 +242,7 @@ def test_what_no_planner_can_have_written_plans_nothing(desk, number):
             changes=[1.0] * BINS,
             learned_at=desk.clock(),
         )
-        plans.keep(unit, [row], [sad] if number != float("inf") else [], None)
+        poll_plans.keep(unit, [row], [sad] if number != float("inf") else [], None)
     desk.told("awaiting_payment", ref="pi_1")
     (payment,) = desk.payments()
 

@@ -9,10 +9,10 @@ from poller.alarms import Loss
 from poller.push import MeterSettings, PushMeter
 from providers.contract import Answer
 from statemachine.phases import Source
-from storage import inbox, outbox, push, push_watch, quarantine
+from storage import inbox, outbox, quarantine, webhook_health
 from storage.ids import new_id
-from storage.push_report import Pushing, figures
 from storage.tables import RejectedDelivery
+from storage.webhook_health import Pushing, figures
 from tests.builders import PROVIDERS, a_message
 from tests.property.pipeline_world import World
 from tests.unit.worker.desk import KIND, Desk
@@ -44,9 +44,9 @@ class Meter:
 
     def rows(self):
         """The figures that are not 0, by event."""
-        names = (*push_watch.COUNTED,)
+        names = (*webhook_health.COUNTED,)
         with self.database.read() as unit:
-            kept = push.between(unit, "acme", self.clock().date() - timedelta(days=5), self.clock().date())
+            kept = webhook_health.between(unit, "acme", self.clock().date() - timedelta(days=5), self.clock().date())
         found: dict[str, dict[str, int]] = {}
         for row in kept:
             of = found.setdefault(row.event, {})
@@ -62,7 +62,7 @@ class Meter:
 
     def watch(self):
         with self.database.read() as unit:
-            return push.watches(unit)["acme"]
+            return webhook_health.watches(unit)["acme"]
 
     def effects(self):
         with self.database.read() as unit:
@@ -282,7 +282,7 @@ def test_the_skew_of_the_provider_s_clock_withstands_lag(desk, meter):
 
 
 def test_what_is_never_pushed_is_not_lost(desk, meter):
-    for number in range(push.ENOUGH):
+    for number in range(webhook_health.ENOUGH):
         a_payment(desk, f"pi_{number}")
         desk.told("confirmed", f"pi_{number}")
         asked(desk, "settled", f"pi_{number}")
@@ -292,22 +292,22 @@ def test_what_is_never_pushed_is_not_lost(desk, meter):
     assert (by_event["settled"].pushing, by_event["settled"].loss) == (Pushing.NO, None)
     assert (by_event["confirmed"].pushing, by_event["confirmed"].loss) == (Pushing.YES, 0.0)
     with desk.database.read() as unit:
-        assert push.worth(unit, "acme", KIND, desk.clock()).samples == push.ENOUGH
+        assert webhook_health.worth(unit, "acme", KIND, desk.clock()).samples == webhook_health.ENOUGH
 
 
 def test_worth_begins_with_doubt_and_comes_to_the_truth(desk, meter):
     with desk.database.read() as unit:
-        assert push.worth(unit, "acme", KIND, desk.clock()) == push.PushWorth(None, None, 0)
+        assert webhook_health.worth(unit, "acme", KIND, desk.clock()) == webhook_health.PushWorth(None, None, 0)
     many(desk, ["pi_first"], "confirmed", is_pushed=True)
     meter.mature()
     with desk.database.read() as unit:
-        assert push.worth(unit, "acme", KIND, desk.clock()).loss == pytest.approx(5 / 6)
+        assert webhook_health.worth(unit, "acme", KIND, desk.clock()).loss == pytest.approx(5 / 6)
     many(desk, [f"pi_{number}" for number in range(89)], "confirmed", is_pushed=True)
     many(desk, [f"pi_lost_{number}" for number in range(10)], "confirmed", is_pushed=False)
     meter.mature()
 
     with desk.database.read() as unit:
-        found = push.worth(unit, "acme", KIND, desk.clock())
+        found = webhook_health.worth(unit, "acme", KIND, desk.clock())
     assert (found.loss, found.samples) == (pytest.approx(15 / 105), 100)
 
 
@@ -397,7 +397,7 @@ def test_a_claim_lets_one_measure_at_a_time(desk, meter):
     before = meter.rows()
     with desk.database.write() as unit:
         desk.clock.advance(60)
-        assert push_watch.claim(unit, "acme", desk.clock(), timedelta(minutes=5)) is not None
+        assert webhook_health.claim(unit, "acme", desk.clock(), timedelta(minutes=5)) is not None
     assert not meter.meter().step()
     desk.clock.advance(301)
     meter.measure()

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from poller.errors import ReconciliationPaused, ReconciliationRunning
 from providers.errors import ProviderError
-from storage import budget, inbox, reconciliations
+from storage import inbox, rate_limits, reconciliations
 from storage.errors import LeaseLost
 
 HOUR = 3600
@@ -119,12 +119,12 @@ def test_a_cursor_that_the_provider_forgot_begins_the_list_again_once(rounds):
 
 def breaker(rounds):
     with rounds.database.read() as unit:
-        return budget.breaker(unit, "acme")
+        return rate_limits.breaker(unit, "acme")
 
 
 def broken(rounds, since, probe_in):
     with rounds.database.write() as unit:
-        budget.note_outage(unit, "acme", rounds.clock(), lambda _: timedelta(seconds=since + probe_in))
+        rate_limits.note_outage(unit, "acme", rounds.clock(), lambda _: timedelta(seconds=since + probe_in))
     rounds.clock.advance(since)
 
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from poller.rhythm import Rhythm
-from storage.tables_asking import PushWatch
+from storage.tables_support import PushWatch
 from tests.fakes.clock import START
 from tests.property.pipeline_world import World
 from tests.unit.poller.test_push import Meter, a_payment, reject

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from storage import budget, dead, inbox
+from storage import counts, inbox, rate_limits
 from tests.property.pipeline_world import World
 from tests.unit.poller.test_push import Meter, a_payment
 from tests.unit.worker.desk import Desk
@@ -29,12 +29,14 @@ def meter(desk):
 def outage(desk, wait, *, was_probe=True):
     """A question met an outage, and the next comes after so many seconds."""
     with desk.database.write() as unit:
-        budget.note_outage(unit, "acme", desk.clock(), lambda _failures: timedelta(seconds=wait), was_probe=was_probe)
+        rate_limits.note_outage(
+            unit, "acme", desk.clock(), lambda _failures: timedelta(seconds=wait), was_probe=was_probe
+        )
 
 
 def answer(desk):
     with desk.database.write() as unit:
-        budget.note_answer(unit, "acme")
+        rate_limits.note_answer(unit, "acme")
 
 
 def test_an_outage_is_told_when_it_lasts_and_once(desk, meter):
@@ -125,7 +127,7 @@ def test_an_alarm_that_is_dead_begets_no_alarm(desk, meter):
     meter.measure(600)
     kill(desk, "outbox_message")
     with desk.database.read() as unit:
-        assert dead.of_account(unit, "acme") == dead.Dead(0, 0)
+        assert counts.dead_of_account(unit, "acme") == counts.Dead(0, 0)
     meter.measure()
     meter.measure()
     assert meter.effects() == [AWAY]
@@ -136,8 +138,8 @@ def test_others_dead_are_not_this_accounts(desk, meter):
     desk.told("confirmed")
     kill(desk, "inbox_message")
     with desk.database.read() as unit:
-        assert dead.of_account(unit, "another") == dead.Dead(0, 0)
-        assert dead.of_account(unit, "acme").messages == len(inbox.find(unit, status="dead"))
+        assert counts.dead_of_account(unit, "another") == counts.Dead(0, 0)
+        assert counts.dead_of_account(unit, "acme").messages == len(inbox.find(unit, status="dead"))
 
 
 def test_the_alarm_names_the_sinks_that_take_nothing(desk, meter):

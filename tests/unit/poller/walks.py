@@ -13,7 +13,7 @@ from providers.contract import Answer, Page
 from providers.errors import UnsupportedByProvider
 from storage import reconciliations
 from storage.reconciliations import Wanted
-from storage.tables_asking import Reconciliation
+from storage.tables_support import Reconciliation
 from tests.property.pipeline_world import ScriptedClient, World
 from tests.unit.worker.desk import KIND, Desk
 

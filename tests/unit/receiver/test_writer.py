@@ -6,9 +6,9 @@ import pytest
 from receiver import writer as writing
 from receiver.errors import IntakeFull
 from receiver.writer import GroupWriter
-from storage.arrivals import Arrival, arrived
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
+from storage.intake import Arrival, arrived
 from tests.fakes.clock import START
 
 

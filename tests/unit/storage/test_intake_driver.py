@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import DatabaseUnsupported
 from storage.intake_stores import store_for
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Review
-from storage.budget import Breaker
 from storage.obstacles import REMEDIES, obstacles, times
 from storage.outbox import new_message
+from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt
 from tests.builders import a_message, a_payment
 from tests.fakes.clock import START

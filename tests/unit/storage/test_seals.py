@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import seals
-from storage.arrivals import arrived, message_of
-from storage.seals import canonical
+from storage import hashing
+from storage.hashing import canonical
+from storage.intake import arrived, message_of
 
 _ZONES = st.sampled_from([UTC, timezone(timedelta(hours=-3, minutes=-30)), timezone(timedelta(hours=14))])
 _INSTANTS = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=_ZONES)  # noqa: DTZ001 - given one
@@ -78,7 +78,7 @@ def test_an_arrival_is_sealed_as_its_record_is(received_at, provider_time, body,
         about=kind,
     )
     message = message_of(arrival)
-    assert arrival.envelope == seals.envelope(message)
-    assert released({name: getattr(message, name) for name in message.SEALED}) == seals.canonical(
+    assert arrival.envelope == hashing.envelope(message)
+    assert released({name: getattr(message, name) for name in message.SEALED}) == hashing.canonical(
         {name: getattr(message, name) for name in message.SEALED}
     )

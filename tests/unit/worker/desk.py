@@ -8,7 +8,7 @@ from typing import Any
 from providers.contract import Answer, Reading
 from statemachine import statements
 from statemachine.phases import Source
-from storage import history, inbox, outbox, payments
+from storage import inbox, outbox, payments, transitions
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from tests.builders import PROVIDERS, a_message, our_message
@@ -106,7 +106,7 @@ class Desk:
 
     def chain(self, payment_id: str) -> list[Transition]:
         with self.database.read() as unit:
-            return history.of_payment(unit, payment_id)
+            return transitions.of_payment(unit, payment_id)
 
     def owed(self, payment_id: str, sink: str = "shop") -> list[OutboxMessage]:
         with self.database.read() as unit:

@@ -8,7 +8,7 @@ from statemachine import statements
 from statemachine.observation import Observation
 from statemachine.phases import Outcome, Source
 from storage import batches, inbox
-from storage.engine import Unit
+from storage.database import Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.ids import new_id
 from tests.builders import PROVIDERS, a_message

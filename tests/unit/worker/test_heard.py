@@ -5,14 +5,14 @@ import pytest
 from providers.contract import Answer
 from statemachine import statements
 from statemachine.phases import Source
-from storage import heard
+from storage import totals
 from tests.builders import a_message
 from tests.unit.worker.desk import KIND
 
 
 def ways(desk):
     with desk.database.read() as unit:
-        return {account: dict(counter) for account, counter in heard.first_paid(unit).items()}
+        return {account: dict(counter) for account, counter in totals.first_paid(unit).items()}
 
 
 def pay(desk, source):

@@ -2,7 +2,7 @@
 
 import threading
 
-from storage.engine import Database
+from storage.database import Database
 from storage.inbox import depth
 from tests.builders import a_message
 from worker.inbox_loop import InboxWorker

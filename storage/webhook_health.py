@@ -1,26 +1,125 @@
-"""What measuring push reads, and how far it came: each account is measured by one process at a time.
+"""Measurements of webhook delivery: what is read for them, the figures kept by day, and what follows from them."""
 
-What is read is read outside of any write; figures and watermarks are kept together, so that a crash loses and
-doubles nothing.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from statemachine.phases import Source
-from storage.engine import Unit, values
+from storage import histogram
+from storage.database import Unit, values
 from storage.errors import LeaseLost
 from storage.tables import InboxMessage, InboxMessageTable, PaymentTable, RejectedDelivery, Transition, TransitionTable
-from storage.tables_asking import PushQuality, PushWatch
+from storage.tables_support import PushQuality, PushWatch
 from storage.types import InboxStatus
 
-_watch = PushWatch.__table__  # type: ignore[attr-defined]
 _quality = PushQuality.__table__  # type: ignore[attr-defined]
+_watch = PushWatch.__table__  # type: ignore[attr-defined]
+
+#: Days that are looked back upon; one that is so long ago weighs 2^-(30 / HALVED) of today.
+_DAYS: Final = 30
+#: After so many days figures weigh half.
+HALVED: Final = 2.0
+
+#: Changes that are taken to be lost before any is seen: trust has to be earned by several times as many.
+_DOUBT: Final = 5.0
+
+#: So many changes of an event found by asking, and never a push of it, say that it is not pushed at all: were it
+#: pushed and four in five were lost, that would be a chance of 0.8^20, one in a hundred.
+ENOUGH: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PushWorth:
+    """How far push can be relied upon, for one account and kind."""
+
+    loss: float | None  #: share of changes that no push tells of; near 1 on few samples; None: there is no push
+    lag_p99: timedelta | None  #: from the change at the provider to receipt; None where the provider tells no time
+    samples: int  #: changes that this rests on, of the last 30 days
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much was lost, recent days weighing more."""
+
+    lost: float
+    changes: float
+    samples: int  #: the changes without their weights
+
+    @property
+    def loss(self) -> float | None:
+        """The share; None of nothing."""
+        return self.lost / self.changes if self.changes else None
+
+
+def worth(unit: Unit, account: str, kind: str, now: datetime) -> PushWorth:
+    """What one kind's push is worth by the last days; a few short reads, for once a minute rather than once a payment.
+
+    Events that are never pushed do not count: of them nothing is lost. `loss` begins at 1 and comes down to the true
+    share as samples come in; it is None where no push of the kind was seen at all.
+    """
+    today = now.date()
+    rows = between(unit, account, today - timedelta(days=_DAYS), today, kind=kind)
+    if not any(row.deliveries for row in rows):
+        return PushWorth(None, None, 0)
+    share = share_of(rows, today)
+    lags = histogram.merged((row.lags, weight(row.day, today)) for row in rows)
+    return PushWorth(
+        loss=(share.lost + _DOUBT) / (share.changes + _DOUBT),
+        lag_p99=histogram.quantile(lags, 0.99),
+        samples=share.samples,
+    )
+
+
+def share_of(rows: Iterable[PushQuality], today: date) -> Share:
+    """What was lost of these figures, without the events of which no push was ever seen among them."""
+    every = list(rows)
+    pushed = pushed_events(every)
+    lost = changes = 0.0
+    samples = 0
+    for row in every:
+        if (row.kind, row.event) in pushed:
+            found = row.pushed + row.late + row.lost
+            lost += weight(row.day, today) * row.lost
+            changes += weight(row.day, today) * found
+            samples += found
+    return Share(lost, changes, samples)
+
+
+def pushed_events(rows: Iterable[PushQuality]) -> set[tuple[str, str]]:
+    """Kind and event of those that a push has told of, however rarely."""
+    return {(row.kind, row.event) for row in rows if row.event and (row.deliveries or row.pushed or row.late)}
+
+
+def weight(day: date, today: date) -> float:
+    """1 for today, and half for each two days before."""
+    return float(0.5 ** (max((today - day).days, 0) / HALVED))
+
+
+def between(unit: Unit, account: str | None, since: date, until: date, *, kind: str | None = None) -> list[PushQuality]:
+    """The figures of these days, both included, by account, kind, event and day; of every account where None."""
+    query = select(_quality).where(_quality.c.day >= since, _quality.c.day <= until)
+    for column, wanted in ((_quality.c.account, account), (_quality.c.kind, kind)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    order = (_quality.c.account, _quality.c.kind, _quality.c.event, _quality.c.day)
+    return unit.all(PushQuality, query.order_by(*order))
+
+
+def watches(unit: Unit) -> dict[str, PushWatch]:
+    """How far each account's push was measured, and which alarms stand, by account."""
+    return {watch.account: watch for watch in unit.all(PushWatch, select(_watch).order_by(_watch.c.account))}
+
+
+def standing(unit: Unit) -> dict[str, Mapping[str, Any]]:
+    """The alarms that stand now, by account and alarm: `since`, `noticed`, `reason` and `details`."""
+    return {account: watch.alarms for account, watch in watches(unit).items() if watch.alarms}
+
+
 _inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
 _payment = PaymentTable.__table__  # type: ignore[attr-defined]
 _transition = TransitionTable.__table__  # type: ignore[attr-defined]
@@ -226,3 +325,112 @@ def add(unit: Unit, account: str, rows: Mapping[tuple[Any, ...], PushQuality]) -
             changes[name] = counts
         same = (_quality.c.account == account, _quality.c.kind == new.kind, _quality.c.event == new.event)
         unit.execute(update(_quality).where(*same, _quality.c.day == new.day).values(**changes))
+
+
+#: Signed times are earlier than receipt by what the delivery took: of ten, the quickest tells the clocks' difference.
+_QUICKEST: Final = 0.9
+
+
+class Pushing(StrEnum):
+    """Whether the provider pushes an event at all, by all that is kept of it."""
+
+    YES = "yes"  #: a push has told of it
+    NO = "no"  #: found by asking again and again, and never a push: not lost, but not pushed
+    UNKNOWN = "unknown"  #: no push yet, and too few changes to say that there is none
+
+
+@dataclass(frozen=True, slots=True)
+class EventFigures:
+    """What one event's push was worth. `changes` is the sum of pushed, late and lost."""
+
+    kind: str
+    event: str
+    pushing: Pushing
+    pushed: int
+    late: int
+    lost: int
+    loss: float | None  #: share of lost; None where it is not known to be pushed, or nothing has changed
+    deliveries: int
+    duplicates: int
+    reordered: int
+    lag_p50: timedelta | None  #: from the change by the provider's clock to receipt by ours; None where it tells none
+    lag_p99: timedelta | None
+
+    @property
+    def changes(self) -> int:
+        """How many changes were judged."""
+        return self.pushed + self.late + self.lost
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFigures:
+    """What one account's push was worth, and which alarms stand."""
+
+    account: str
+    measured_at: datetime | None
+    heard_at: datetime | None  #: the last verified delivery
+    deliveries: int
+    rejected: int  #: at least: what was pushed out of quarantine or turned away unread is not known
+    skew: timedelta | None  #: the provider's clock less ours, to about a second; None where it signs no time
+    events: list[EventFigures] = field(default_factory=list)
+    alarms: Mapping[str, Any] = field(default_factory=dict)
+
+
+def figures(unit: Unit, account: str | None, since: date, until: date) -> list[AccountFigures]:
+    """The figures of whole UTC days, both included, of one account or all that were ever measured."""
+    found: list[AccountFigures] = []
+    for name, watch in watches(unit).items():
+        if account in (None, name):
+            every = between(unit, name, date.min, until)
+            found.append(_of_account(watch, every, [row for row in every if row.day >= since]))
+    return found
+
+
+def _of_account(watch: PushWatch, every: list[PushQuality], rows: list[PushQuality]) -> AccountFigures:
+    pushing = _pushing(every)
+    events: dict[tuple[str, str], list[PushQuality]] = {}
+    for row in rows:
+        if row.kind or row.deliveries:
+            events.setdefault((row.kind, row.event), []).append(row)
+    skews = histogram.merged((row.skews, 1.0) for row in rows)
+    return AccountFigures(
+        account=watch.account,
+        measured_at=watch.measured_at,
+        heard_at=watch.heard_at,
+        deliveries=sum(row.deliveries for row in rows),
+        rejected=sum(row.rejected for row in rows),
+        skew=histogram.quantile(skews, _QUICKEST),
+        events=[_of_event(key, found, pushing.get(key)) for key, found in sorted(events.items())],
+        alarms=watch.alarms,
+    )
+
+
+def _pushing(every: Iterable[PushQuality]) -> dict[tuple[str, str], Pushing]:
+    rows = list(every)
+    pushed = pushed_events(rows)
+    found: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.event:
+            found[row.kind, row.event] = found.get((row.kind, row.event), 0) + row.lost
+    absent = {key: Pushing.NO if lost >= ENOUGH else Pushing.UNKNOWN for key, lost in found.items()}
+    return absent | dict.fromkeys(pushed, Pushing.YES)
+
+
+def _of_event(key: tuple[str, str], rows: list[PushQuality], pushing: Pushing | None) -> EventFigures:
+    pushed, late, lost = (sum(getattr(row, name) for row in rows) for name in ("pushed", "late", "lost"))
+    changes = pushed + late + lost
+    lags = histogram.merged((row.lags, 1.0) for row in rows)
+    return EventFigures(
+        kind=key[0],
+        event=key[1],
+        pushing=pushing or Pushing.YES,
+        pushed=pushed,
+        late=late,
+        lost=lost,
+        loss=lost / changes if changes and pushing is Pushing.YES else None,
+        deliveries=sum(row.deliveries for row in rows),
+        duplicates=sum(row.duplicates for row in rows),
+        reordered=sum(row.reordered for row in rows),
+        lag_p50=histogram.quantile(lags, 0.5),
+        lag_p99=histogram.quantile(lags, 0.99),
+    )

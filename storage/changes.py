@@ -1,16 +1,25 @@
-"""What happens, as it happens: for whoever watches. Looks for what is new by id, since ids are in the order of time."""
+"""What changed since: new rows as they appear, and one mark for each payment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 
 from storage.columns import table_of
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, RejectedDelivery, Transition
+from storage.tables import (
+    DeliveryAttempt,
+    InboxMessage,
+    OutboxMessage,
+    OutboxMessageTable,
+    PaymentTable,
+    RejectedDelivery,
+    Transition,
+)
 from storage.types import InboxStatus, OutboxStatus
 
 #: A row may be committed so much later than its id was made.
@@ -117,3 +126,26 @@ def _watch(watched: dict[str, Any], an_id: str, value: Any) -> None:
 
 def _chunks(ids: list[str]) -> Iterator[list[str]]:
     return (ids[start : start + 500] for start in range(0, len(ids), 500))
+
+
+_payment = PaymentTable.__table__  # type: ignore[attr-defined]
+_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
+
+#: Of a payment: what changes with every statement, transition, review and question.
+_TOLD: Final = ("version", "statements", "reviews", "review", "heard_at", "asked_at", "next_poll_at", "poll_failures")
+
+
+def payment_marks(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
+    """A mark for each payment that exists, which is another after anything was heard, decided, asked, owed or sent."""
+    told: dict[str, list[Any]] = {}
+    columns = (_payment.c[name] for name in _TOLD)
+    for payment_id, *values in unit.execute(select(_payment.c.id, *columns).where(_payment.c.id.in_(payment_ids))):
+        told[payment_id] = values
+    statuses = (func.sum(case((_outbox.c.status == status, 1), else_=0)) for status in OutboxStatus)
+    owed = select(_outbox.c.payment_id, func.sum(_outbox.c.attempts), *statuses)
+    for payment_id, *values in unit.execute(
+        owed.where(_outbox.c.payment_id.in_(payment_ids)).group_by(_outbox.c.payment_id)
+    ):
+        if payment_id in told:
+            told[payment_id] += (int(value) for value in values)
+    return {payment_id: sha256(repr(values).encode()).hexdigest()[:16] for payment_id, values in told.items()}

@@ -1,11 +1,14 @@
 """The database and its units of work. On SQLite one writer at a time, on PostgreSQL row locks."""
 
 import sqlite3
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import cache
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -26,9 +29,49 @@ from storage.columns import Row, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
-from storage.locks import FairLock
+from storage.hashing import Sealer
 from storage.readable import Unreadable
-from storage.seals import Sealer
+
+
+class FairLock:
+    """Held by one thread at a time, in the order in which they asked.
+
+    Python's own lock goes to whoever is quickest, which is the thread that has just released it: one that writes
+    without a pause would keep all others from writing.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._is_held = False
+
+    def acquire(self) -> None:
+        """Return when it is ours."""
+        with self._guard:
+            if not self._is_held:
+                self._is_held = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()  # released by whoever hands the lock on
+
+    def release(self) -> None:
+        """It is the next one's."""
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._is_held = False
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _fault: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.release()
+
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from sqlalchemy import Table
 from sqlmodel import SQLModel
 
 from storage.columns import Row
-from storage.engine import Unit, columns_of, made, unwatched
+from storage.database import Unit, columns_of, made, unwatched
 from storage.readable import Unreadable, are_sound, check, converted, dashed, is_about_a_row, kind_of
 
 Record = TypeVar("Record", bound=SQLModel)

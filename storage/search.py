@@ -1,23 +1,26 @@
-"""What a person has in the hand when they search: an id, the provider's name for something, or the merchant's own.
-
-Whole values alone, each found by an index: nothing here looks through a table.
-"""
+"""Search by an id, the provider's name for something, or the merchant's own reference."""
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import Column, ColumnElement, String, cast, func, or_, select
 
 from statemachine.names import is_line
-from storage.engine import Unit
+from storage.columns import table_of
+from storage.database import Unit
 from storage.ids import WEBHOOK_PREFIX, is_id
 from storage.tables import (
+    InboxMessage,
     InboxMessageTable,
     KnownDelivery,
     MessagePayment,
     OperatorAction,
+    OutboxMessage,
     OutboxMessageTable,
+    Payment,
     PaymentTable,
+    RejectedDelivery,
 )
+from storage.tables_support import ApiKey, AuditRun, ConsoleSession, Reconciliation
 
 _payment = PaymentTable.__table__  # type: ignore[attr-defined]
 _inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
@@ -140,3 +143,37 @@ def _spellings(words: str) -> list[str]:
 def _is_kept(words: str) -> bool:
     """Whether a column may hold it at all: PostgreSQL refuses what no text may have, and so would say no more."""
     return bool(words) and is_line(words, _MAX_NAME_CHARS)
+
+
+Found = (
+    Payment
+    | InboxMessage
+    | OutboxMessage
+    | RejectedDelivery
+    | Reconciliation
+    | ApiKey
+    | ConsoleSession
+    | OperatorAction
+    | AuditRun
+)
+
+_WHOLE = 32  #: hexadecimal digits of a UUID
+
+
+def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[str]:
+    """Up to `limit` ids, in order, that are, begin with or end with these lower-case hexadecimal digits, no dashes."""
+    column = table_of(model).c.id
+    if len(part) == _WHOLE:
+        query = select(column).where(or_(*(each == part for each in _whole_names(model))))
+    else:
+        digits = [func.replace(cast(each, String), "-", "") for each in _whole_names(model)]
+        begins = (each.startswith(part, autoescape=True) for each in digits)
+        ends = (each.endswith(part, autoescape=True) for each in digits)
+        query = select(column).where(or_(*begins, *ends))
+    return list(unit.execute(query.order_by(column).limit(limit)).scalars())
+
+
+def _whole_names(model: type[Found]) -> list[Column[Any]]:
+    """The columns that a whole id may stand in: an effect has the id that sinks are given, too."""
+    columns = table_of(model).c
+    return [columns.id, columns.webhook_id] if model is OutboxMessage else [columns.id]

@@ -1,10 +1,13 @@
-"""Names of payments that messages wait for: parking for one and binding one take turns."""
+"""Advisory locks: on the names of payments that messages wait for, and on duties of one process at a time."""
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from hashlib import sha256
 from typing import Final
 
-from storage.engine import Unit
+from sqlalchemy import func, select
+
+from storage.database import Unit
 
 #: In one order for everybody, so that nobody waits in a circle.
 _HOLD: Final = (
@@ -55,3 +58,18 @@ def known_meanwhile(unit: Unit, parked: Sequence[tuple[str, str]]) -> list[tuple
 
 def _ref(name: str) -> str:
     return name.partition(":")[2]  # a message may have guessed the kind wrongly
+
+
+def is_leader(unit: Unit, duty: str) -> bool:
+    """Whether this unit of work, until it ends, is the only one that does the duty; whoever asks meanwhile is told no.
+
+    The lock is the transaction's, so that it is kept by a pooler of transactions too, and nobody has to give it back.
+    On SQLite there is one unit of work that writes, and that is it.
+    """
+    if unit.dialect != "postgresql":
+        return True
+    return bool(unit.execute(select(func.pg_try_advisory_xact_lock(_key(duty)))).scalar_one())
+
+
+def _key(duty: str) -> int:
+    return int.from_bytes(sha256(f"receipted {duty}".encode()).digest()[:8], signed=True)

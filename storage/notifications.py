@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from storage.engine import Database
+from storage.database import Database
 from storage.errors import DatabaseUnsupported
 from storage.postgresql_url import read_url
 

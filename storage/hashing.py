@@ -28,8 +28,7 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
-from storage.tables_audit import AuditRun
-from storage.tables_retention import RetentionRun
+from storage.tables_support import AuditRun, RetentionRun
 from storage.types import UtcDateTime
 
 

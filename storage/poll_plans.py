@@ -10,9 +10,9 @@ from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
-from storage.engine import Unit, values
+from storage.database import Unit, values
 from storage.tables import InboxMessageTable, PaymentTable, TransitionTable
-from storage.tables_asking import Hazard, PollPlan
+from storage.tables_support import Hazard, PollPlan
 from storage.types import CLOCK_WAS_WRONG
 
 _payments = PaymentTable.__table__  # type: ignore[attr-defined]

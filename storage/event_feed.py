@@ -20,9 +20,9 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import table_of
-from storage.engine import Database, Unit
+from storage.database import Database, Unit
 from storage.tables import OutboxMessage
-from storage.tables_api import Event, EventFeed
+from storage.tables_support import Event, EventFeed
 
 _table = Event.__table__  # type: ignore[attr-defined]
 _feed = EventFeed.__table__  # type: ignore[attr-defined]

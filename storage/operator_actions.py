@@ -5,8 +5,8 @@ from datetime import datetime
 
 from sqlalchemy import func, insert, select
 
-from storage import seals
-from storage.engine import Unit, values
+from storage import hashing
+from storage.database import Unit, values
 from storage.ids import new_id
 from storage.tables import OperatorAction
 
@@ -28,7 +28,7 @@ def note(unit: Unit, *, account: str | None, at: datetime, actor: str, action: s
     )
     number, previous = _last(unit)
     done.number = number + 1
-    done.seal = unit.sealer.seal(seals.action(done, previous))
+    done.seal = unit.sealer.seal(hashing.action(done, previous))
     unit.execute(insert(_table), values(done))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import event
 
-from storage.engine import Database
+from storage.database import Database
 
 log = structlog.get_logger()
 

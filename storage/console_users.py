@@ -5,10 +5,10 @@ from datetime import datetime
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.engine import Unit, values
+from storage.database import Unit, values
 from storage.errors import NotFound, PersonExists
 from storage.ids import is_id
-from storage.tables_console import ConsolePerson
+from storage.tables_support import ConsolePerson
 
 _table = ConsolePerson.__table__  # type: ignore[attr-defined]
 

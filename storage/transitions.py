@@ -5,8 +5,8 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from storage import seals
-from storage.engine import Unit, unwatched
+from storage import hashing
+from storage.database import Unit, unwatched
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, Transition, TransitionTable
 
@@ -14,7 +14,7 @@ _table = TransitionTable.__table__  # type: ignore[attr-defined]
 
 
 def link(
-    sealer: seals.Sealer,
+    sealer: hashing.Sealer,
     payment: Payment,
     cause: InboxMessage,
     to_state: str,
@@ -50,7 +50,7 @@ def link(
             "hash": "",
         },
     )
-    transition.hash = sealer.seal(seals.transition(transition))
+    transition.hash = sealer.seal(hashing.transition(transition))
     payment.version, payment.head_hash = transition.number, transition.hash
     payment.state, payment.phase, payment.changed_at = to_state, phase, recorded_at
     return transition

@@ -1,0 +1,337 @@
+"""The tables beside the payments: API keys and feed, polling, audits, console users, retention."""
+
+from datetime import date, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, Column, Date, Index, Integer, String, text
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+from storage.columns import identifier, instant, json_value
+
+
+class Counted(TypeDecorator[int]):
+    """A number that grows for ever."""
+
+    impl = BigInteger
+    cache_ok = True
+
+
+class ApiKey(SQLModel, table=True):
+    """A key of the merchant's API. Its secret is not kept: of 256 random bits a plain digest tells nothing."""
+
+    __tablename__ = "api_key"
+    __table_args__ = (Index("uq_api_key_digest", "digest", unique=True),)
+
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    name: str = Field(max_length=64)  #: who calls with it
+    environment: str = Field(max_length=8)  #: live or test; it reaches accounts of that environment only
+    scopes: list[str] = Field(sa_column=json_value())  #: of read, write, operate, admin
+    digest: str = Field(max_length=64)  #: SHA-256 of the whole key, hex
+    prefix: str = Field(max_length=24)  #: the key's beginning, which tells keys apart and may be shown
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_column=instant())  #: refused from then on
+    revoked_at: datetime | None = Field(default=None, sa_column=instant())  #: refused since then
+    replaced_by: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the key it was rotated to
+    last_used_at: datetime | None = Field(default=None, sa_column=instant())  #: to about a minute
+
+
+class ApiRate(SQLModel, table=True):
+    """How far a key's bucket of requests is from full; on PostgreSQL alone, where several processes may serve.
+
+    At most one row for each API key. The table is UNLOGGED there: a crash or a failover leaves it empty, and every
+    bucket full.
+    """
+
+    __tablename__ = "api_rate"
+
+    key_id: str = Field(sa_column=identifier(primary=True))  #: the API key
+    full_at: datetime = Field(sa_column=instant(nullable=False))  #: by the database's clock; it says nothing afterwards
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """One call that was given an Idempotency-Key: under way while `answered_at` is not set, else with its answer."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (Index("ix_idempotency_key_expires_at", "expires_at"),)
+
+    scope: str = Field(sa_column=Column(String(16), primary_key=True))  #: the environment of the API key
+    key: str = Field(sa_column=Column(String(255), primary_key=True))  #: the caller's
+    digest: str = Field(max_length=64)  #: SHA-256 of method, path and content, hex
+    claim_token: int = 1  #: fencing: grows with everybody who takes over
+    lease_ends_at: datetime = Field(sa_column=instant(nullable=False))  #: another may take over from then
+    http_status: int | None = None  #: of the answer
+    answer: str | None = None  #: the answer's JSON text
+    answered_at: datetime | None = Field(default=None, sa_column=instant())
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    expires_at: datetime = Field(sa_column=instant(nullable=False))  #: forgotten from then on
+
+
+class Event(SQLModel, table=True):
+    """One effect, once, however many sinks it is owed to; numbered in an order that never shows a gap to fill later."""
+
+    __tablename__ = "event"
+    __table_args__ = (
+        Index("uq_event_number", "number", unique=True),
+        Index(
+            "ix_event_unnumbered",
+            "outbox_id",
+            sqlite_where=text("number IS NULL"),
+            postgresql_where=text("number IS NULL"),
+        ),
+    )
+
+    subject: str = Field(sa_column=identifier(primary=True))  #: the payment, or the message of an account's alarm
+    effect: str = Field(sa_column=Column(String(32), primary_key=True))
+    occurrence: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    number: int | None = Field(default=None, sa_column=Column(Counted(), nullable=True))  #: its place in the feed
+    outbox_id: str = Field(sa_column=identifier())  #: the first outbox message that owes it
+    account: str = Field(max_length=64)
+    payment_id: str | None = Field(default=None, sa_column=identifier(nullable=True))
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    #: drawn with the number, so that a restored database gives the number another; None where it was numbered before
+    mark: str | None = Field(default=None, max_length=12)
+
+
+class EventFeed(SQLModel, table=True):
+    """How far the feed is numbered. Its one row is the lock of whoever numbers."""
+
+    __tablename__ = "event_feed"
+
+    name: str = Field(sa_column=Column(String(16), primary_key=True))  #: "effects"
+    last_number: int = Field(sa_column=Column(Counted(), nullable=False))
+
+
+class AccountBudget(SQLModel, table=True):
+    """When an account may send its next request; shared by every process that sends for it. See storage/rate_limits.py."""
+
+    __tablename__ = "account_budget"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    next_free_at: datetime = Field(sa_column=instant(nullable=False))
+    paused_until: datetime | None = Field(default=None, sa_column=instant())  #: the provider said so
+    patient_at: datetime | None = Field(default=None, sa_column=instant())  #: a patient caller comes by then
+    urgent_run: int = 0  #: slots that urgent callers had in a row
+    kept_slots: list[int] = Field(default_factory=list, sa_column=json_value())  #: left to patients; µs since 1970
+    failures: int = 0  #: questions in a row that met an outage
+    broken_at: datetime | None = Field(default=None, sa_column=instant())  #: the breaker is open
+    probe_at: datetime | None = Field(default=None, sa_column=instant())  #: when one question may try again
+
+
+class PollPlan(SQLModel, table=True):
+    """What one account's schedule was last planned with; made anew every minute by whoever comes first.
+
+    The row of the account "" is the planner's own: when it last planned, and how far it has learnt.
+    """
+
+    __tablename__ = "poll_plan"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    planned_at: datetime = Field(sa_column=instant(nullable=False))
+    price_seconds: float  #: expected seconds of not knowing that one question costs
+    watched: int = 0  #: payments that are asked about
+    wanted_per_second: float = 0  #: questions that the schedule would ask at that price
+    floor_per_second: float = 0  #: questions that the longest waits alone demand
+    stretch: float = 1  #: by what the longest waits are longer than configured, since the budget is short of them
+    allowed_per_second: float | None = None  #: the budget; None where no limit is known
+    learned_to: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last transition learnt
+
+
+class Hazard(SQLModel, table=True):
+    """How soon payments leave one state, learnt by age in bins of growing width."""
+
+    __tablename__ = "hazard"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    kind: str = Field(sa_column=Column(String(32), primary_key=True))  #: lifecycle kind
+    state: str = Field(sa_column=Column(String(64), primary_key=True))  #: the provider's word
+    exposure: list[float] = Field(default_factory=list, sa_column=json_value())  #: seconds watched, by bin of age
+    changes: list[float] = Field(default_factory=list, sa_column=json_value())  #: changes seen, by bin of age
+    learned_at: datetime = Field(sa_column=instant(nullable=False))
+
+
+class PushWatch(SQLModel, table=True):
+    """How far one account's push was measured, and which of its alarms stand."""
+
+    __tablename__ = "push_watch"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    due_at: datetime = Field(sa_column=instant(nullable=False))  #: whoever comes then measures; a claim puts it off
+    claim_token: int = 0  #: fencing: grows with every claim
+    measured_at: datetime | None = Field(default=None, sa_column=instant())  #: when somebody last did
+    message_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last message measured
+    transition_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last one measured
+    rejected_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the last rejection measured
+    redelivered_at: datetime | None = Field(default=None, sa_column=instant())  #: redeliveries are measured up to then
+    heard_at: datetime | None = Field(default=None, sa_column=instant())  #: the last verified delivery
+    resumed_at: datetime | None = Field(default=None, sa_column=instant())  #: we were away before that
+    rhythm: dict[str, Any] = Field(default_factory=dict, sa_column=json_value())  #: the gaps between deliveries
+    unverified: dict[str, Any] = Field(default_factory=dict, sa_column=json_value())  #: rejections since heard_at
+    alarms: dict[str, Any] = Field(default_factory=dict, sa_column=json_value())  #: those that stand, with since when
+
+
+class PushQuality(SQLModel, table=True):
+    """What one day's push was worth, of one account and kind of event."""
+
+    __tablename__ = "push_quality"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    kind: str = Field(sa_column=Column(String(32), primary_key=True))  #: lifecycle kind; "" for the whole account
+    event: str = Field(sa_column=Column(String(64), primary_key=True))  #: the state that it told of; "" likewise
+    day: date = Field(sa_column=Column(Date, primary_key=True))  #: UTC
+    pushed: int = 0  #: changes first heard of by push
+    late: int = 0  #: changes found by asking, with the push after that
+    lost: int = 0  #: changes found by asking, with no push at all
+    deliveries: int = 0  #: verified deliveries
+    duplicates: int = 0  #: deliveries of what had been delivered
+    reordered: int = 0  #: deliveries of what a later one had overtaken
+    rejected: int = 0  #: deliveries that failed verification; of the whole account only; a lower bound
+    lags: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: histogram: change to receipt
+    skews: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: histogram: signed time less ours
+
+
+class Reconciliation(SQLModel, table=True):
+    """One walk through what a provider has, and what it found; ends done or failed, and may be taken up again."""
+
+    __tablename__ = "reconciliation"
+    __table_args__ = (
+        Index(
+            "uq_reconciliation_running",
+            "account",
+            unique=True,
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+        Index("ix_reconciliation_account", "account", "id"),
+    )
+
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    account: str = Field(max_length=64)
+    since: datetime = Field(sa_column=instant(nullable=False))  #: what was created from then on
+    until: datetime = Field(sa_column=instant(nullable=False))  #: and before that: when it began
+    asked_by: str = Field(max_length=128)  #: who wanted it; "schedule" for the daily one
+    began_at: datetime = Field(sa_column=instant(nullable=False))
+    status: str = Field(default="running", max_length=16)  #: storage.types.ReconciliationStatus
+    stage: str = Field(default="listing", max_length=16)  #: listing, then asking
+    position: str | None = None  #: of the stage: the provider's cursor, or the last payment that is done with
+    listed: int = 0  #: things that the provider's list named
+    pages: int = 0
+    to_ask: int = 0  #: how many payments there were to ask about when the asking began
+    asked: int = 0  #: of those: answered
+    failed: int = 0  #: of those: questions without an answer
+    unasked: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: the first of them, and why
+    held_by: str = Field(max_length=128)  #: which process walks, or walked last
+    held_at: datetime = Field(sa_column=instant(nullable=False))  #: since when
+    lease_ends_at: datetime = Field(sa_column=instant(nullable=False))  #: another process may go on from then
+    resume_at: datetime = Field(sa_column=instant(nullable=False))  #: the schedule goes on with it from then
+    claim_token: int = 0  #: fencing: grows with every claim
+    finished_at: datetime | None = Field(default=None, sa_column=instant())
+    drift: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: what differed, at the end
+    counts: dict[str, int] = Field(default_factory=dict, sa_column=json_value())  #: what the answers came to
+    last_error: str | None = None  #: why it failed, or was put off
+
+
+class AuditRun(SQLModel, table=True):
+    """One audit of everything, to its end."""
+
+    __tablename__ = "audit_run"
+
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = ("id", "began_at", "ended_at", "messages", "payments", "faults")
+
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7; later ones ended later
+    began_at: datetime = Field(sa_column=instant(nullable=False))
+    ended_at: datetime = Field(sa_column=instant(nullable=False))
+    messages: int  #: that were checked
+    payments: int  #: likewise
+    faults: int  #: rows that are wrong
+    seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None of before the revision 0009
+
+
+class ConsolePerson(SQLModel, table=True):
+    """Somebody who may use the console. A row stays when its person may no more: what they did names them."""
+
+    __tablename__ = "console_person"
+    __table_args__ = (Index("uq_console_person_name", "name", unique=True),)
+
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    name: str = Field(max_length=64)  #: what they log in with, and what is kept as who did something; lower case
+    role: str = Field(max_length=16)  #: viewer, operator or admin
+    password_hash: str = Field(max_length=255)  #: with the function and its parameters; never shown
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    password_changed_at: datetime = Field(sa_column=instant(nullable=False))
+    is_temporary: bool = False  #: the password was given by somebody else: nothing is to be had before it is changed
+    disabled_at: datetime | None = Field(default=None, sa_column=instant())  #: may not log in since then
+
+
+class ConsoleSession(SQLModel, table=True):
+    """One browser that a person is logged in with; of its secret, 256 random bits, only a digest is kept."""
+
+    __tablename__ = "console_session"
+    __table_args__ = (
+        Index("uq_console_session_digest", "digest", unique=True),
+        Index("ix_console_session_person_id", "person_id"),
+        Index("ix_console_session_expires_at", "expires_at"),
+    )
+
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7; may be shown
+    digest: str = Field(max_length=64)  #: SHA-256 of what the browser keeps, hex
+    person_id: str = Field(sa_column=identifier())
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    last_seen_at: datetime = Field(sa_column=instant(nullable=False))  #: to about a minute
+    expires_at: datetime = Field(sa_column=instant(nullable=False))  #: ends then, however much it is used
+    revoked_at: datetime | None = Field(default=None, sa_column=instant())  #: ended since then
+    address: str = Field(max_length=64)  #: the network that it was begun from, without its last part
+    user_agent: str = Field(max_length=120)  #: what the browser called itself, shortened
+
+
+class ConsoleAttempt(SQLModel, table=True):
+    """How many log-ins were tried for one name, from one network, or in one known browser, since the window began."""
+
+    __tablename__ = "console_attempt"
+    __table_args__ = (Index("ix_console_attempt_began_at", "began_at"),)
+
+    subject: str = Field(sa_column=Column(String(64), primary_key=True))  #: SHA-256 of what is counted, hex
+    tried: int = 0  #: log-ins in this window that did not succeed, or are under way
+    began_at: datetime = Field(sa_column=instant(nullable=False))
+
+
+class RetentionRun(SQLModel, table=True):
+    """One run of one rule of retention, and what it did; ends done, and may be taken up again until then."""
+
+    __tablename__ = "retention_run"
+    __table_args__ = (Index("ix_retention_run_rule", "rule", "id"),)
+
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "rule",
+        "days",
+        "asked_by",
+        "status",
+        "began_at",
+        "changed_at",
+        "since_id",
+        "until_id",
+        "partition",
+        "rows",
+        "statements",
+    )
+
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    rule: str = Field(max_length=16)  #: storage.types.RetentionRule
+    days: int  #: as configured then
+    asked_by: str = Field(max_length=128)  #: who ran the command; "schedule" for the daily one
+    status: str = Field(default="running", max_length=16)  #: storage.types.RetentionStatus
+    began_at: datetime = Field(sa_column=instant(nullable=False))
+    changed_at: datetime = Field(sa_column=instant(nullable=False))  #: of the last batch
+    resume_at: datetime = Field(sa_column=instant(nullable=False))  #: nobody does the next batch before
+    since_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: None: from the first id on
+    until_id: str = Field(sa_column=identifier())  #: only what has a smaller id
+    position: str | None = Field(default=None, max_length=400)  #: where the next batch begins
+    held_back: list[Any] = Field(default_factory=list, sa_column=json_value())  #: ids that could not go yet
+    partition: str | None = Field(default=None, max_length=64)  #: the one that was detached
+    seen: int = 0  #: rows that were looked at
+    rows: int = 0  #: rows that went, or lost their body
+    statements: int = 0  #: outcomes that named payments in the messages that went
+    seal: str = Field(default="", max_length=64)  #: over SEALED, hex
