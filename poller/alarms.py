@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from poller.rhythm import Rhythm
+from poller.silence import Rhythm
 from statemachine import statements
 from statemachine.phases import Alarm, Source
 from storage import inbox, webhook_health

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime, timedelta
 
-from poller.ask import Poller
+from poller.polling import Poller
 from providers.errors import ProviderError
 from receipted.errors import AnswerUnclear, StillApplying
 from receipted.wiring import Service

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from poller.ask import answer_message
+from poller.polling import answer_message
 from providers.contract import Client
 from providers.errors import ProviderError
 from receipted.applying import Applying

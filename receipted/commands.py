@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from poller.ask import answer_message
+from poller.polling import answer_message
 from providers.contract import Client, CreateRequest
 from providers.errors import ProviderError
 from providers.http import require_https

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
-from poller.reconcile import Reconciler
-from poller.timetable import Timetable
-from poller.walk import Tools, WalkedAccount
+from poller.reconciler import Reconciler, Timetable
+from poller.reconciliation import Tools, WalkedAccount
 from providers.contract import Client, Provider
 from receipted.wiring import Service
 

@@ -19,12 +19,11 @@ from fulfilment.email_text import Letterhead
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
 from poller.alarms import Loss
-from poller.ask import Poller
-from poller.book import Book, BookedAccount
-from poller.pace import DatabasePace
-from poller.plan import Planner
-from poller.policy import Schedule
-from poller.push import MeterSettings, PushMeter
+from poller.planner import Planner
+from poller.polling import Poller
+from poller.rate_limiter import DatabasePace
+from poller.schedule import Book, BookedAccount, Schedule
+from poller.webhook_health import MeterSettings, PushMeter
 from providers.contract import Client, Provider
 from providers.http import HttpTransport
 from receipted import logs

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from poller.plan import is_short
+from poller.planner import is_short
 from receipted.catalogue import budget_of
 from receipted.cli import account, output
 from receipted.cli.context import AsJson, known_account, opened

@@ -9,8 +9,8 @@ import typer
 from rich.progress import Progress, TaskID
 
 from poller.errors import ReconciliationPaused
-from poller.reconcile import Started
-from poller.walk import LISTING
+from poller.reconciler import Started
+from poller.reconciliation import LISTING
 from receipted.cli import drift_report, output
 from receipted.cli.context import AccountName, AsJson, known_account, opened
 from receipted.cli.drift_report import Format

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from poller.ask import Poller
+from poller.polling import Poller
 from receipted.metrics import catalogue
 from receipted.metrics.board import Board
 from receipted.metrics.catalogue import METRICS, Metric

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import httpx2
 
-from poller.ask import answer_message
 from poller.hazard import EDGES
+from poller.polling import answer_message
 from providers.contract import Answer
 from receipted.app import working
 from receipted.settings import parse

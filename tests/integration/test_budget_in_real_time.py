@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx2
 import pytest
 
-from poller.pace import DatabasePace, patiently
+from poller.rate_limiter import DatabasePace, patiently
 from providers.contract import Budget
 from providers.http import HttpTransport
 from sandbox.limits import SlidingWindow

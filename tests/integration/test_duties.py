@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from poller.ask import Poller
-from poller.claim import Claims
-from poller.plan import Planner
-from poller.push import PushMeter
-from poller.timetable import Timetable
+from poller.planner import Planner
+from poller.polling import Claims, Poller
+from poller.reconciler import Timetable
+from poller.webhook_health import PushMeter
 from receipted.settings import Settings
 from storage.errors import StorageUnavailable
 from tests.integration.receiver.deliveries import event

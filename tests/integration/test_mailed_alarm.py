@@ -11,7 +11,7 @@ from fulfilment.backoff import Backoff
 from fulfilment.email_sink import EmailSink
 from fulfilment.email_text import Letterhead
 from fulfilment.takes import OF_EMAIL, Takes
-from poller.push import MeterSettings, PushMeter
+from poller.webhook_health import MeterSettings, PushMeter
 from storage import outbox
 from tests.builders import PROVIDERS, a_message
 from tests.fakes import tls

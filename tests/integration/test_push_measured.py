@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from poller.push import MeterSettings, PushMeter
+from poller.webhook_health import MeterSettings, PushMeter
 from receipted.demo.plan import SHOP_SECRET, orders
 from receipted.demo.run import Demonstration
 from receipted.wiring import utc_now

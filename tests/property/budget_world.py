@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from poller.pace import DatabasePace, patiently
+from poller.rate_limiter import DatabasePace, patiently
 from providers.contract import Budget
 from storage.database import Database
 from tests.fakes.clock import START

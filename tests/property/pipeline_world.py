@@ -12,9 +12,8 @@ from sqlalchemy import event
 
 from audit.trust import Trust
 from audit.verify import Audit, AuditedAccount, Report
-from poller.ask import Poller, answer_message
-from poller.book import Book, BookedAccount
-from poller.policy import Schedule
+from poller.polling import Poller, answer_message
+from poller.schedule import Book, BookedAccount, Schedule
 from providers.contract import Answer, Client, Provider
 from providers.errors import ProviderError
 from providers.signing import Key, KeyRing, Window

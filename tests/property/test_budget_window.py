@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from sqlalchemy import literal
 
-from poller import pace
-from poller.pace import DatabasePace
+from poller import rate_limiter
+from poller.rate_limiter import DatabasePace
 from providers.contract import Budget
 from storage import rate_limits as kept_budget
 from storage.database import Database
@@ -223,7 +223,7 @@ async def at_once(_pace):
 
 def test_the_property_bites_where_late_turns_are_used(one_host, monkeypatch):
     """Without forfeiting a slot that is used late, as it once was, requests bunch together."""
-    monkeypatch.setattr(pace._Lateness, "allows", lambda *_: True)
+    monkeypatch.setattr(rate_limiter._Lateness, "allows", lambda *_: True)
     monkeypatch.setattr(DatabasePace, "leave", at_once)
     assert breaks_the_budget(one_host, Weather(wake=0.2, stall=1.0), [(5, False)] * 6)
 

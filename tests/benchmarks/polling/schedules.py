@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from poller import policy
+from poller import schedule as poller_schedule
 from poller.hazard import EDGES, Curve, Learnt, Lesson
-from poller.policy import Outlook, Push, Schedule, Silent
-from poller.price import Group, price_of
+from poller.planner import Group, price_of
+from poller.schedule import Outlook, Push, Schedule, Silent
 from statemachine.phases import Phase
 from tests.benchmarks.polling.workloads import Mixture, Workload
 
@@ -171,7 +171,7 @@ class Exponential(Timed):
 
 
 class Ours(Timed):
-    """The policy of this project, as poller/plan.py runs it: a price every minute, hazards given or learnt."""
+    """The policy of this project, as poller/planner.py runs it: a price every minute, hazards given or learnt."""
 
     def __init__(self, *, learns: bool, schedule: Schedule | None = None) -> None:
         self.name = "ours, learning" if learns else "ours, hazard given"
@@ -226,7 +226,7 @@ class Ours(Timed):
         if len(due) < 2:
             return due[0] if due else None
         entries = [(payment, self._outlook, payment.silent) for payment in due]
-        chosen = policy.choose(self._schedule, entries, 1, _at(now))
+        chosen = poller_schedule.choose(self._schedule, entries, 1, _at(now))
         later = {payment.number: at for payment, at in chosen.later}
         for payment in due:
             if not chosen.now or payment is not chosen.now[0]:
@@ -235,14 +235,14 @@ class Ours(Timed):
         return chosen.now[0] if chosen.now else None
 
     def _next(self, payment: Open, now: float) -> None:
-        found = policy.next_question(self._schedule, self._outlook, payment.silent, _at(now))
+        found = poller_schedule.next_question(self._schedule, self._outlook, payment.silent, _at(now))
         if found is not None:
             self.plan(payment, max((found.at - _START).total_seconds(), now))
 
     def _replan(self, now: float) -> Outlook:
         counts = counted([payment.arrived for payment in self._open.values()], now)
         curve = self._learn(now, counts) if self._learns else truth(self._workload.mixture(now))
-        weight = policy.weight(Phase.OPEN, self._push)
+        weight = poller_schedule.weight(Phase.OPEN, self._push)
         group = Group(
             counts, curve, weight, self._schedule.soonest.total_seconds(), self._schedule.longest.total_seconds()
         )

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
-from poller.breaker import wait_after
+from poller.circuit_breaker import wait_after
 from storage import rate_limits
 from storage.rate_limits import Breaker, Gate
 from tests.fakes.clock import START

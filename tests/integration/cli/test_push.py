@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from poller.alarms import Change, alarm_message, stand
-from poller.pushed import Tally
+from poller.webhook_health import Tally
 from receipted.cli.exits import Exit
 from statemachine.phases import Alarm
 from storage import histogram, webhook_health

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from poller import breaker, questions
+from poller import circuit_breaker, reconciliation
 from providers import calling
 from receipted.cli.drift_report import COLUMNS
 from receipted.cli.exits import Exit
@@ -62,8 +62,8 @@ def faults(url, **changed):
 
 def quick(monkeypatch):
     """Waits are too short to be waited for."""
-    monkeypatch.setattr(questions, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(breaker, "_FIRST", timedelta(milliseconds=10))
+    monkeypatch.setattr(reconciliation, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(circuit_breaker, "_FIRST", timedelta(milliseconds=10))
     monkeypatch.setattr(calling, "_PAUSE_ON_429", 0.01)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from poller.ask import _outcome
+from poller.polling import _outcome
 from providers.errors import ProviderError
 from receipted.metrics.catalogue import POLLS
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from poller import breaker
-from poller.breaker import OPENS_AFTER, Change, Sign, sign_of, wait_after
+from poller import circuit_breaker
+from poller.circuit_breaker import OPENS_AFTER, Change, Sign, sign_of, wait_after
 from providers.errors import ProviderError
 from storage import rate_limits
 from storage.rate_limits import Gate
@@ -67,7 +67,7 @@ class Asked:
 
     def ended(self, error=None, *, was_probe=False):
         with self.database.write() as unit:
-            return breaker.note(unit, "acme", error, self.clock(), 0.0, was_probe=was_probe)
+            return circuit_breaker.note(unit, "acme", error, self.clock(), 0.0, was_probe=was_probe)
 
     def away(self, times=OPENS_AFTER):
         return [self.ended(AWAY) for _ in range(times)][-1]
@@ -135,9 +135,9 @@ def test_a_probe_that_is_never_heard_of_again_is_handed_on(asked):
 
 def test_what_changes_is_logged():
     with capture_logs() as logs:
-        breaker.log_change("acme", None)
-        breaker.log_change("acme", Change(timedelta(seconds=5)))
-        breaker.log_change("acme", Change())
+        circuit_breaker.log_change("acme", None)
+        circuit_breaker.log_change("acme", Change(timedelta(seconds=5)))
+        circuit_breaker.log_change("acme", Change())
 
     assert [(line["event"], line["log_level"], line.get("seconds")) for line in logs] == [
         ("breaker.opened", "warning", 5.0),

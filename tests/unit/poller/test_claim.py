@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from poller.ask import Poller
-from poller.claim import Claims
+from poller.polling import Claims, Poller
 from providers.contract import Answer
 from providers.errors import ProviderError
 from storage import payments, rate_limits

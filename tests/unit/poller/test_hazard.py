@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.hazard import BINS, EDGES, Curve, Learnt, Lesson, bin_of, prior
-from poller.price import Group, price_of
+from poller.planner import Group, price_of
 from statemachine.phases import Phase
 
 ages = st.floats(0, 1e7)

@@ -6,10 +6,9 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from poller.book import Book, BookedAccount
 from poller.hazard import BINS
-from poller.plan import Planner
-from poller.policy import Schedule
+from poller.planner import Planner
+from poller.schedule import Book, BookedAccount, Schedule
 from statemachine.phases import Source
 from storage import payments, poll_plans
 from storage.poll_plans import Place
@@ -216,7 +215,7 @@ def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
         tries.append(desk.clock())
         raise ValueError("no JSON")
 
-    monkeypatch.setattr("poller.book.plans.hazards", unreadable)
+    monkeypatch.setattr("poller.schedule.plans.hazards", unreadable)
     with capture_logs() as logged:
         assert known.next_at(payment, desk.clock()) is not None
         known.next_at(payment, desk.clock())

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from poller import policy
+from poller import schedule as poller_schedule
 from poller.hazard import BINS, Curve, Learnt, prior
-from poller.policy import CHANGED, EXPIRY, FLOOR, Next, Outlook, Push, Schedule, Silent
-from poller.price import Group, price_of
+from poller.planner import Group, price_of
+from poller.schedule import CHANGED, EXPIRY, FLOOR, Next, Outlook, Push, Schedule, Silent
 from statemachine.phases import Phase
 from tests.fakes.clock import START
 
@@ -37,7 +37,7 @@ def constant(hazard, price=1.0, **changes):
 def wait(outlook, age=timedelta(0), schedule=SCHEDULE, expires_at=None):
     """How long after an answer at that age the next question is, and why."""
     now = START + age
-    found = policy.next_question(schedule, outlook, Silent(START, now, expires_at), now)
+    found = poller_schedule.next_question(schedule, outlook, Silent(START, now, expires_at), now)
     assert found is not None
     return found.at - now, found.reason
 
@@ -116,7 +116,7 @@ def test_asking_ends_after_so_long_without_a_change():
     """For as long as configured, the bound included; None goes on for ever."""
 
     def asked(schedule, age):
-        return policy.next_question(schedule, UNKNOWN, Silent(START, None), START + age)
+        return poller_schedule.next_question(schedule, UNKNOWN, Silent(START, None), START + age)
 
     give_up = SCHEDULE.give_up_after
     assert asked(SCHEDULE, give_up) is not None
@@ -127,14 +127,14 @@ def test_asking_ends_after_so_long_without_a_change():
 @pytest.mark.parametrize("phase", [Phase.PAID, Phase.SETTLED, Phase.REFUNDED])
 def test_an_end_with_money_is_not_asked_about(phase):
     """Nothing legal follows."""
-    assert policy.late_check(SCHEDULE, phase, START, START) is None
+    assert poller_schedule.late_check(SCHEDULE, phase, START, START) is None
 
 
 @pytest.mark.parametrize("phase", ENDED_UNPAID)
 def test_an_end_without_money_is_checked_at_its_ages(phase):
     """Money may come late: asked about at each configured age, however many questions failed, and then not any more."""
     made, now = [], START
-    while (found := policy.late_check(SCHEDULE, phase, START, now)) is not None:
+    while (found := poller_schedule.late_check(SCHEDULE, phase, START, now)) is not None:
         made.append(found.at)
         now = found.at
     assert made == [START + age for age in SCHEDULE.late_checks]
@@ -149,8 +149,8 @@ def test_the_most_urgent_go_first():
     now = START + timedelta(seconds=600)
     due = [("slow", slow, Silent(START, None)), ("quick", quick, Silent(START, None))]
 
-    assert policy.choose(SCHEDULE, due, 1, now).now == ["quick"]
-    assert policy.choose(SCHEDULE, due, 2, now).now == ["slow", "quick"]
+    assert poller_schedule.choose(SCHEDULE, due, 1, now).now == ["quick"]
+    assert poller_schedule.choose(SCHEDULE, due, 2, now).now == ["slow", "quick"]
 
 
 def test_nobody_starves():
@@ -169,7 +169,7 @@ def test_nobody_starves():
             (name, outlooks.get(name, Outlook(Phase.OPEN, quick, price)), Silent(START, at))
             for name, at in seen.items()
         ]
-        for name in policy.choose(schedule, due, 1, now).now:
+        for name in poller_schedule.choose(schedule, due, 1, now).now:
             longest[name] = max(longest[name], now - seen[name])
             seen[name] = now
     assert timedelta(hours=1.5) < longest["slow"] < timedelta(hours=2.5)
@@ -185,10 +185,10 @@ def test_who_is_no_longer_due_at_today_s_price_is_put_off():
     dear = constant(0.0001, price=1000.0)
     now = START + timedelta(seconds=100)
     due = [("a", constant(0.1), Silent(START, None)), ("b", dear, Silent(START, None))]
-    chosen = policy.choose(SCHEDULE, due, 1, now)
+    chosen = poller_schedule.choose(SCHEDULE, due, 1, now)
 
     assert chosen.now == ["a"]
-    assert chosen.later == [("b", policy.next_question(SCHEDULE, dear, Silent(START, None), now).at)]
+    assert chosen.later == [("b", poller_schedule.next_question(SCHEDULE, dear, Silent(START, None), now).at)]
 
 
 def test_a_late_check_takes_its_turn():
@@ -196,7 +196,7 @@ def test_a_late_check_takes_its_turn():
     now = START + timedelta(seconds=10)
     due = [("ended", None, Silent(START, None)), ("open", constant(1e-9), Silent(START, None))]
 
-    assert policy.choose(SCHEDULE, due, 1, now).now == ["ended"]
+    assert poller_schedule.choose(SCHEDULE, due, 1, now).now == ["ended"]
 
 
 # -- failures, words
@@ -229,12 +229,14 @@ def test_the_reason_is_said_in_words():
     at_half = Next(START + timedelta(seconds=600), CHANGED)
     pushed = constant(math.log(2) / 600, push=Push(0.05))
 
-    words = policy.in_words(half, Silent(START, None), at_half, "awaiting_payment")
+    words = poller_schedule.in_words(half, Silent(START, None), at_half, "awaiting_payment")
     assert words == "50% of payments have left awaiting_payment at that age"
-    assert policy.in_words(pushed, Silent(START, None), at_half, "pending").endswith("; push tells all but 5%")
-    assert "asked about less often" in policy.in_words(half, Silent(START, None), Next(START, FLOOR), "pending")
-    assert "expires" in policy.in_words(half, Silent(START, None), Next(START, EXPIRY), "pending")
-    assert "late" in policy.in_words(None, Silent(START, None), at_half, "expired")
+    assert poller_schedule.in_words(pushed, Silent(START, None), at_half, "pending").endswith("; push tells all but 5%")
+    assert "asked about less often" in poller_schedule.in_words(
+        half, Silent(START, None), Next(START, FLOOR), "pending"
+    )
+    assert "expires" in poller_schedule.in_words(half, Silent(START, None), Next(START, EXPIRY), "pending")
+    assert "late" in poller_schedule.in_words(None, Silent(START, None), at_half, "expired")
 
 
 def test_the_prior_is_what_the_documents_say():
@@ -251,9 +253,9 @@ def test_an_expiry_at_the_end_of_the_calendar_is_none(expiry):
     """A provider's "never" overflows nothing: the payment is asked about as if it had said nothing."""
     aware = datetime.fromisoformat(expiry).replace(tzinfo=UTC)
     now = START
-    with_it = policy.next_question(SCHEDULE, UNKNOWN, Silent(START, now, aware), now)
-    assert with_it == policy.next_question(SCHEDULE, UNKNOWN, Silent(START, now, None), now)
-    assert policy.urgency(SCHEDULE, UNKNOWN, Silent(START, now, aware), now + timedelta(hours=1)) > 0
+    with_it = poller_schedule.next_question(SCHEDULE, UNKNOWN, Silent(START, now, aware), now)
+    assert with_it == poller_schedule.next_question(SCHEDULE, UNKNOWN, Silent(START, now, None), now)
+    assert poller_schedule.urgency(SCHEDULE, UNKNOWN, Silent(START, now, aware), now + timedelta(hours=1)) > 0
 
 
 @pytest.mark.parametrize("failures", [0, 31, 64, 1024, 10**6, 2**31 - 1])

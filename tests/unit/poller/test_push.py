@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from poller.alarms import Loss
-from poller.push import MeterSettings, PushMeter
+from poller.webhook_health import MeterSettings, PushMeter
 from providers.contract import Answer
 from statemachine.phases import Source
 from storage import inbox, outbox, quarantine, webhook_health
@@ -453,7 +453,7 @@ def test_killed_between_any_two_writes_the_figures_are_the_same(template, tmp_pa
 
 
 def test_a_backlog_is_worked_off_in_steps(desk, meter, monkeypatch):
-    monkeypatch.setattr("poller.push._BATCH", 3)
+    monkeypatch.setattr("poller.webhook_health._BATCH", 3)
     a_history(desk)
     meter.mature()
     whole = meter.rows()

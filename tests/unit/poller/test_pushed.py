@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from poller.pushed import Push, Tally, certain, count_pushes, verdict
+from poller.webhook_health import Push, Tally, certain, count_pushes, verdict
 from storage.tables import Transition
 from tests.builders import PROVIDERS, a_lifecycle
 from tests.fakes.clock import START

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from poller.rhythm import Rhythm
+from poller.silence import Rhythm
 
 START = datetime(2026, 4, 1, tzinfo=UTC)  # a Wednesday
 TICK = timedelta(minutes=1)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from poller.rhythm import Rhythm
+from poller.silence import Rhythm
 from storage.tables_support import PushWatch
 from tests.fakes.clock import START
 from tests.property.pipeline_world import World

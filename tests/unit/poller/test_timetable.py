@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
-from poller import reconcile
-from poller.timetable import Timetable, slot
+from poller import reconciler
+from poller.reconciler import Timetable, slot
 from providers.errors import ProviderError
 from storage import outbox
 
@@ -233,7 +233,7 @@ def test_a_bug_is_seen_and_stops_neither_the_process_nor_the_next_try(rounds, ta
         raise RuntimeError("oops")
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconcile, "report", broken)
+        patched.setattr(reconciler, "report", broken)
         done, logs = step(rounds, table)
         assert (done, logs[-1]["event"], logs[-1]["log_level"]) == (0, "reconcile.failed", "error")
         assert step(rounds, table) == (0, [])

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from poller.reconcile import Reconciler
-from poller.walk import Tools, WalkedAccount
+from poller.reconciler import Reconciler
+from poller.reconciliation import Tools, WalkedAccount
 from providers.contract import Answer, Page
 from providers.errors import UnsupportedByProvider
 from storage import reconciliations

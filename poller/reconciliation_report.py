@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from poller.rest import tells
+from poller.reconciliation import tells
 from providers.decoding import instant
 from statemachine.phases import Outcome, Phase, Source
 from storage import reconciliations

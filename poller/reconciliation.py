@@ -1,30 +1,215 @@
-"""One walk: through the provider's list, then one by one through the rest. Records what it hears, decides nothing.
-
-Every step is one commit of what was heard and how far the walk is, fenced by the walk's lease: a crash between any two
-leaves a walk that goes on without a hole, and nothing that was counted twice.
-"""
+"""One reconciliation: the provider's list first, then one question for each payment that is not on it."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from poller import breaker
-from poller.questions import Questions, Sleep, all_of, is_outage
-from poller.rest import IsTerminal, rest_of, tells, unnamed
+from poller import circuit_breaker
+from poller.errors import ReconciliationPaused
+from poller.polling import LEASE
 from providers.contract import Answer, Client, Page
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine.errors import ServiceError
-from statemachine.phases import Source
-from storage import inbox, reconciliations
-from storage.database import Database
+from statemachine.lifecycle import NOT_CREATED
+from statemachine.phases import Outcome, Phase, Source
+from storage import inbox, rate_limits, reconciliations
+from storage.database import Database, Unit
+from storage.rate_limits import Gate
 from storage.reconciliations import Candidate
 from storage.tables import InboxMessage
 from storage.tables_support import Reconciliation
+
+IsTerminal = Callable[[str, str | None], bool]  #: of kind and state
+
+#: How decide() words it that the state which was told is the one that we know. Were the words others, more would be
+#: asked, and nothing missed.
+_ALREADY: Final = "already "
+
+#: Where the money is, or is gone again: a terminal state of these phases is the provider's last word.
+_LAST_WORDS: Final = frozenset({Phase.PAID, Phase.SETTLED, Phase.REFUNDED})
+
+
+def can_differ(candidate: Candidate, is_terminal: IsTerminal) -> bool:
+    """Whether the provider may know more of the payment than we do, so that it is worth a question.
+
+    - Open, processing, or in any state that something legal follows: yes. A paid payment that its provider can still
+      settle or refund is one of these, however long ago it was paid.
+    - Ended without money (failed, cancelled, expired): yes, although most lifecycles call that terminal. Money comes
+      late, and a provider that then changes its word tells nobody who has stopped asking; that is the dearest drift of
+      all, since the goods are not given out.
+    - Terminal with the money there, or given back: no. By the provider's own lifecycle nothing follows, so a question
+      could only be answered with what we know.
+    - Refused by the provider when we wanted to create it, so that there is nothing there: no.
+
+    The reconciliation's range bounds all of it: what neither began nor changed within it is not asked about.
+    """
+    if candidate.state == NOT_CREATED:
+        return False
+    return not is_terminal(candidate.kind, candidate.state) or candidate.phase not in _LAST_WORDS
+
+
+def tells(outcome: Mapping[str, Any]) -> bool:
+    """Whether what was decided about one payment settles what state the provider has it in.
+
+    A conflict, an unknown status, a statement that was overtaken or a mere hint does not: the provider is asked.
+    """
+    if outcome["outcome"] == Outcome.UNCHANGED:
+        return str(outcome["reason"]).startswith(_ALREADY)
+    return bool(outcome["outcome"] == Outcome.ADVANCED)
+
+
+def rest_of(
+    in_range: Sequence[Candidate], named: Sequence[Candidate], told: frozenset[str], is_terminal: IsTerminal
+) -> list[Candidate]:
+    """What is to be asked about, in order and each once: of the range what can differ, and what the list only named.
+
+    `told` are the ids of the payments whose state the list has told; they are left out. What the provider has not
+    given an id yet cannot be asked about (see unnamed()).
+    """
+    wanted = {candidate.id: candidate for candidate in in_range if can_differ(candidate, is_terminal)}
+    wanted |= {candidate.id: candidate for candidate in named}
+    return sorted(
+        (c for c in wanted.values() if c.id not in told and c.provider_ref is not None), key=lambda found: found.id
+    )
+
+
+def unnamed(in_range: Iterable[Candidate]) -> list[Candidate]:
+    """Those that nobody can be asked about: a create call of ours left no answer that names them."""
+    return [found for found in in_range if found.provider_ref is None and found.state is None]
+
+
+Answered = TypeVar("Answered")
+Sleep = Callable[[float], Awaitable[None]]
+
+#: How often one question is put.
+_ATTEMPTS: Final = 3
+
+#: The first wait between two of them, in seconds; doubles.
+_FIRST_WAIT: Final = 1.0
+
+#: A longer wait that the provider wishes for ends the walk for now.
+_LONGEST_WAIT: Final = 60.0
+
+#: So many questions in a row without an answer are an outage: one that fails says nothing of the next.
+_OUTAGE: Final = 5
+
+#: How long a walk waits for a provider that is away.
+_AWAY: Final = timedelta(seconds=60)
+
+#: Answers that say nothing of what was asked about: our key is refused, or we ask too much.
+_NOT_OF_THE_QUESTION: Final = frozenset({401, 403, 429})
+
+
+def is_outage(error: ProviderError) -> bool:
+    """Whether the next question is likely to fail too: no answer, a fault of the provider's, or our key is refused."""
+    if error.http_status is None:
+        return error.may_retry
+    return error.http_status >= 500 or error.http_status in _NOT_OF_THE_QUESTION
+
+
+class Questions:
+    """Puts questions to one provider account, and gives up on it after many in a row had no answer.
+
+    The account's breaker is heeded, and told what becomes of each question: who else asks finds out sooner.
+    """
+
+    def __init__(
+        self, database: Database, account: str, clock: Callable[[], datetime], sleep: Sleep, rng: random.Random
+    ) -> None:
+        self._database = database
+        self._account = account
+        self._clock = clock
+        self._sleep = sleep
+        self._rng = rng
+        self._in_a_row = 0
+        self._paused: ReconciliationPaused | None = None
+        self.is_probe = False  #: whether only one question may be put, to try whether the provider is back
+
+    async def wait_until_there(self) -> None:
+        """Return when the account may be asked; raises ReconciliationPaused where it has been away for long."""
+        while not self.is_probe and (wait := await asyncio.to_thread(self._wait_for_the_breaker)):
+            await self._sleep(wait)
+
+    async def put(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
+        """The answer, after at most three tries. Raises ProviderError, or what else the call raises, where there is
+        none, and ReconciliationPaused, for this and every later question, where the provider is away.
+        """
+        for attempt in range(_ATTEMPTS):
+            if self._paused is not None:
+                raise self._paused
+            try:
+                answer = await ask()
+            except ProviderError as error:
+                if not error.may_retry or attempt + 1 == _ATTEMPTS:
+                    await asyncio.to_thread(self._note_failure, error)
+                    self._count(error)
+                    raise
+                await self._sleep(self._wait(error, attempt))
+            else:
+                self._in_a_row = 0
+                return answer
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def pause(self, error: ProviderError, *, wait: float | None = None) -> ReconciliationPaused:
+        """No more questions: what is to be raised for this error."""
+        words = f"the provider gives no answers now ({error.code}: {error.message})"
+        self._paused = self._paused or ReconciliationPaused(words, wait=wait or error.retry_after)
+        return self._paused
+
+    def _wait_for_the_breaker(self) -> float:
+        """Seconds to wait before it is worth looking again; 0 where one may ask, and that may be the probe."""
+        now = self._clock()
+        with self._database.write() as unit:
+            gate = rate_limits.gate(unit, self._account, now, LEASE)
+            state = rate_limits.breaker(unit, self._account)
+        self.is_probe = gate is Gate.PROBE
+        if gate is not Gate.OPEN:
+            return 0.0
+        if state.broken_at is not None and now - state.broken_at > _AWAY:
+            words = f"it has been away since {state.broken_at:%Y-%m-%d %H:%M:%SZ}"
+            raise self.pause(ProviderError(words, provider_code="provider_away"))
+        return max(1.0, (state.probe_at - now).total_seconds()) if state.probe_at else 1.0
+
+    def note_answer(self, unit: Unit) -> circuit_breaker.Change | None:
+        """The breaker knows of an answer; writes nothing where none was missing before. For `breaker.log_change`."""
+        was_probe, self.is_probe = self.is_probe, False
+        return circuit_breaker.note(unit, self._account, None, self._clock(), 0.0, was_probe=was_probe)
+
+    def _note_failure(self, error: ProviderError) -> None:
+        now, jitter = self._clock(), self._rng.random()
+        was_probe, self.is_probe = self.is_probe, False
+        with self._database.write() as unit:
+            change = circuit_breaker.note(unit, self._account, error, now, jitter, was_probe=was_probe)
+        circuit_breaker.log_change(self._account, change)
+
+    def _count(self, error: ProviderError) -> None:
+        self._in_a_row = self._in_a_row + 1 if is_outage(error) else 0
+        if self._in_a_row >= _OUTAGE:
+            raise self.pause(error) from error
+
+    def _wait(self, error: ProviderError, attempt: int) -> float:
+        if error.retry_after is not None and error.retry_after > _LONGEST_WAIT:
+            raise self.pause(error) from error
+        return max(error.retry_after or 0.0, _FIRST_WAIT * 2.0**attempt * (1 + self._rng.random() / 5))
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Every one has ended; where one raised, the others are ended first, and then that is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
 
 log = structlog.get_logger()
 
@@ -240,7 +425,7 @@ class Walk:
                 change = self._questions.note_answer(unit)
             if message is not None and message.about is not None and message.provider_time is not None:
                 reconciliations.note_answered(unit, message.about, message.provider_time)
-        breaker.log_change(self.row.account, change)
+        circuit_breaker.log_change(self.row.account, change)
         return kept
 
     def _unasked(self, missing: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
