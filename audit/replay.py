@@ -23,9 +23,9 @@ from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
-from worker.batch import Batch
 from worker.effects import alarm_payload
-from worker.message import Application
+from worker.process import MessageProcessor
+from worker.session import Session
 
 #: One sink that takes every effect: which sinks there were then stands nowhere.
 _EVERY_SINK: Final = ApplySettings(sinks=("*",))
@@ -113,7 +113,7 @@ class Others:
         return self._by_id[payment_id]
 
 
-class _Rerun(Batch):
+class _Rerun(Session):
     """One payment as it was at each statement, in place of the database; nothing is written."""
 
     is_rerun = True
@@ -326,7 +326,7 @@ class Replay:
         copy = made(InboxMessage, {**message.__dict__, "outcomes": []})
         account = {message.account: self._rules_of(found, step)}
         try:
-            Application(rerun, copy, account, _EVERY_SINK, self._reading(found.payment, message)).run()
+            MessageProcessor(rerun, copy, account, _EVERY_SINK, self._reading(found.payment, message)).run()
         except ServiceError as fault:
             return 0, f"it cannot be decided again: {fault.code}"
         again = [entry for entry in copy.outcomes if entry.get("payment") == found.payment.id]
@@ -350,7 +350,7 @@ class Replay:
             return None
         reading = self._readings.get(message.id)
         if reading is None:
-            application = Application(
+            application = MessageProcessor(
                 _Rerun(self._unit, payment, self._others), message, {message.account: self._rules}, _EVERY_SINK
             )
             reading = self._readings[message.id] = application.reading(self._rules)
@@ -367,7 +367,7 @@ class Replay:
     def _named(self, message: InboxMessage) -> Iterator[str]:
         account = {message.account: self._rules}
         rerun = _Rerun(self._unit, made(Payment, {"id": "", "created_at": message.received_at}), self._others)
-        application = Application(rerun, message, account, _EVERY_SINK)
+        application = MessageProcessor(rerun, message, account, _EVERY_SINK)
         if application.is_ours:
             statement = statements.decode(message.body)
             if isinstance(statement, statements.Resolution):
@@ -382,7 +382,7 @@ def says_of_payments(unit: Unit, provider: Provider, message: InboxMessage) -> b
     """True where the message names the state of a payment by itself, so that it is no mere note."""
     rules = AccountRules(provider, lambda _payment, _now: None)
     rerun = _Rerun(unit, made(Payment, {"id": "", "created_at": message.received_at}), Others(unit, {}))
-    application = Application(rerun, message, {message.account: rules}, _EVERY_SINK)
+    application = MessageProcessor(rerun, message, {message.account: rules}, _EVERY_SINK)
     if application.is_ours or message.source == Source.RETURN:
         return False
     return bool(application.reading(rules).observations)

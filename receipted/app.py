@@ -22,12 +22,11 @@ from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
 from receipted.rest import rest_routes
 from receipted.wiring import Service
-from receiver.intake import Intake
-from receiver.limits import UnverifiedLimit
-from receiver.quarantine import Quarantine
+from receiver.group_commit import GroupWriter
+from receiver.http import UnverifiedLimit
+from receiver.intake import Intake, Quarantine
 from receiver.returns import Returns
 from receiver.routes import http_error, routes, service_error, unexpected_error
-from receiver.writer import GroupWriter
 from statemachine.errors import ServiceError
 from storage.intake_stores import store_for
 from storage.wal_checkpoints import checkpointing

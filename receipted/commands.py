@@ -19,7 +19,7 @@ from receipted.errors import (
     UnknownAccountName,
 )
 from receipted.wiring import Service, WiredAccount
-from receiver.tokens import About
+from receiver.returns import About
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED

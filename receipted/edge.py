@@ -13,9 +13,8 @@ from providers.contract import Client
 from receipted.commands import Commands
 from receipted.errors import NotRunning
 from receipted.wiring import Service
-from receiver.body import read_body
 from receiver.errors import NotHttps
-from receiver.peer import Peer, peer_of
+from receiver.http import Peer, peer_of, read_body
 
 
 class Edge:

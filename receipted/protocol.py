@@ -20,7 +20,6 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from receiver.answers import headers_of
 from receiver.errors import (
     ExpectationFailed,
     HeadersTooLarge,
@@ -29,6 +28,7 @@ from receiver.errors import (
     UnsupportedRequest,
     UnsupportedVersion,
 )
+from receiver.http import headers_of
 from statemachine.errors import ServiceError
 from storage.ids import new_id
 

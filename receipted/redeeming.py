@@ -14,7 +14,7 @@ from providers.signing import Key
 from receipted.errors import StillRejected
 from receipted.wiring import Service
 from receiver.intake import ReceivingAccount, verified_message
-from receiver.tokens import About
+from receiver.returns import About
 from storage import inbox, operator_actions, quarantine
 from storage.errors import NotFound
 from storage.tables import InboxMessage, RejectedDelivery

@@ -36,7 +36,7 @@ from receipted.settings_sections import Settings
 from receipted.tracing.starting import traces_of
 from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
-from receiver.tokens import Tokens
+from receiver.returns import Tokens
 from storage.database import Database
 from storage.hashing import Sealer
 from worker.accounts import AccountRules, ApplySettings

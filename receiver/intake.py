@@ -1,5 +1,6 @@
-"""The way in for providers: verify, record durably, answer. A plain ASGI callable, without Request objects."""
+"""Intake of providers' deliveries: verify, record durably, answer. A plain ASGI callable without Request objects."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,28 +8,147 @@ from hashlib import sha256
 from re import compile as pattern
 from urllib.parse import parse_qs
 
+import msgspec
+import structlog
 from starlette.types import Receive, Scope, Send
 
 from providers import keepable
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
 from providers.signing import KeyRing, Window
-from receiver.answers import send_error, send_json
-from receiver.body import read_body
 from receiver.errors import ClientGone, HeadersTooLarge, NotHttps, TooManyUnverified, UnknownAccount, UnknownToken
-from receiver.limits import UnverifiedLimit
-from receiver.notes import Notes
-from receiver.peer import Network, Peer, is_secure, peer_of
-from receiver.quarantine import Quarantine
-from receiver.taken import Answer, Taken
-from receiver.tokens import About, Tokens
-from receiver.writer import GroupWriter
+from receiver.group_commit import GroupWriter
+from receiver.http import Network, Peer, UnverifiedLimit, is_secure, peer_of, read_body, send_error, send_json
+from receiver.returns import About, Tokens
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
+from statemachine.tally import Counts, counts
+from storage import quarantine
+from storage.database import Database
 from storage.ids import new_id
 from storage.inbox import Recorded
-from storage.intake import Arrival, arrived, message_of
-from storage.tables import InboxMessage
+from storage.intake import Arrival, Outcome, arrived, message_of
+from storage.tables import InboxMessage, RejectedDelivery
+
+#: Sends a status and a body.
+Answer = Callable[[int, bytes], None]
+
+#: Notes the account and the id of a request, and what became of it.
+Note = Callable[[str, str, Outcome], None]
+
+
+class Taken:
+    """A waiter of receiver.group_commit.GroupWriter. The id of the request is that of its message."""
+
+    __slots__ = ("_answer", "_arrival", "_note")
+
+    def __init__(self, answer: Answer, arrival: Arrival, note: Note) -> None:
+        self._answer: Answer | None = answer
+        self._arrival = arrival
+        self._note = note
+
+    def settle(self, outcome: Outcome) -> None:
+        """See receiver.group_commit.Waiter."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        request_id = self._arrival.id
+        if isinstance(outcome, Recorded):
+            answer(200, b'{"received":true,"id":"%b"}' % outcome.id.encode())
+        else:
+            answer(outcome.status, msgspec.json.encode(outcome.as_json(request_id)))
+        self._note(self._arrival.account, request_id, outcome)
+
+
+log = structlog.get_logger()
+
+#: What a refusal is counted as, by its status; any other is "refused".
+_REFUSALS = {401: "unverified", 429: "limited", 500: "failed", 503: "unavailable"}
+
+
+class Notes:
+    """What the way in has done since the process began."""
+
+    def __init__(self, sample: Callable[[str], int]) -> None:
+        self._sample = sample
+        self.answered: Counts = counts()  #: by account, "" where none is named, and what became of it
+        self.unverified: Counts = counts()  #: by account and the reason
+
+    def answer(self, account: str, request_id: str, outcome: Outcome) -> None:
+        """What was recorded, or refused, is counted and logged."""
+        if isinstance(outcome, ServiceError):
+            self.answered[account, _REFUSALS.get(outcome.status, "refused")] += 1
+            log.info("delivery.refused", request_id=request_id, code=outcome.code, status=outcome.status)
+            return
+        is_duplicate, is_variant = outcome.is_duplicate, outcome.is_variant
+        self.answered[account, "duplicate" if is_duplicate else "variant" if is_variant else "recorded"] += 1
+        event = "delivery.duplicate" if is_duplicate else "delivery.recorded"
+        count = self._sample(event)
+        if count:
+            log.info(
+                event,
+                account=account,
+                request_id=request_id,
+                message_id=outcome.id,
+                is_variant=is_variant,
+                sampled=count,
+            )
+
+    def abandon(self, account: str, request_id: str) -> None:
+        """There was nobody left to answer."""
+        self.answered[account, "abandoned"] += 1
+        log.info("delivery.abandoned", request_id=request_id)
+
+    def reject(self, account: str, request_id: str, reason: str, client: str, *, is_kept: bool) -> None:
+        """It was not authentic; `reason` is one of DeliveryRejected.REASONS."""
+        self.unverified[account, reason] += 1
+        log.warning(
+            "delivery.rejected",
+            account=account,
+            request_id=request_id,
+            reason=reason,
+            client=client,
+            is_kept=is_kept,
+        )
+
+
+class Quarantine:
+    """The bounded quarantine of this database."""
+
+    def __init__(self, database: Database, *, per_account: int) -> None:
+        self._database = database
+        self._per_account = per_account
+
+    async def keep(
+        self,
+        *,
+        account: str,
+        received_at: datetime,
+        reason: str,
+        client: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        kind: str | None,
+        about: str | None,
+    ) -> None:
+        """The delivery is kept, and the account's oldest beyond its bound is not. Raises StorageUnavailable."""
+        rejected = RejectedDelivery(
+            id="",
+            account=account,
+            received_at=received_at,
+            reason=reason,
+            client=client[:64],
+            headers=[list(pair) for pair in headers],
+            body=body,
+            kind=kind,
+            about=about,
+        )
+        await asyncio.to_thread(self._keep, rejected)
+
+    def _keep(self, rejected: RejectedDelivery) -> None:
+        with self._database.write() as unit:
+            quarantine.keep(unit, rejected, at_most=self._per_account)
+
 
 _WEBHOOK, _CALLBACK = Source.WEBHOOK.value, Source.CALLBACK.value
 

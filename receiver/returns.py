@@ -1,22 +1,57 @@
-"""The payer comes back from checkout: a hint to ask now, and a redirect to the merchant's page."""
+"""The payer's return from checkout, and the signed tokens of our callback and return URLs."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from typing import Literal
 
+from itsdangerous import BadData, URLSafeSerializer
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from receiver.errors import NotHttps
-from receiver.peer import Network, peer_of
-from receiver.tokens import About, Tokens
-from receiver.writer import GroupWriter
+from receiver.errors import NotHttps, UnknownToken
+from receiver.group_commit import GroupWriter
+from receiver.http import Network, peer_of
 from statemachine.phases import Source
 from storage import payments
 from storage.database import Database
 from storage.intake import arrived
 from storage.tables import Payment
+
+Purpose = Literal["callback", "return"]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """The payment that a token stands for."""
+
+    account: str
+    kind: str
+    payment_id: str
+
+
+class Tokens:
+    """Issues and reads tokens; the last key signs, every key verifies, so that keys can be rotated."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._by_purpose = {
+            purpose: URLSafeSerializer(list(keys), salt=f"receipted.{purpose}") for purpose in ("callback", "return")
+        }
+
+    def issue(self, purpose: Purpose, about: About) -> str:
+        """A token that `read` gives back, for the same purpose only."""
+        return str(self._by_purpose[purpose].dumps([about.account, about.kind, about.payment_id]))
+
+    def read(self, purpose: Purpose, token: str) -> About:
+        """What the token stands for; raises UnknownToken for any text that was not issued for this purpose."""
+        try:
+            account, kind, payment_id = self._by_purpose[purpose].loads(token)
+        except (BadData, ValueError, TypeError):
+            raise UnknownToken from None
+        return About(str(account), str(kind), str(payment_id))
+
 
 #: A payer who reloads the page asks once in so many seconds.
 _SECONDS_PER_HINT = 5

@@ -21,7 +21,6 @@ from storage.ids import webhook_id
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
-from worker.batch import Batch
 from worker.effects import (
     Closed,
     alarm_id,
@@ -33,6 +32,7 @@ from worker.effects import (
     with_closing,
 )
 from worker.finder import gives_goods, namesake_kinds
+from worker.session import Session
 
 #: What is owed where nothing is.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
@@ -50,10 +50,10 @@ _UNPAID: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Phase.EXPIRED.value})
 
 
-class Ledger:
+class PaymentWriter:
     """What one message does to payments, within one unit of work (rule R3)."""
 
-    def __init__(self, batch: Batch, message: InboxMessage, settings: ApplySettings) -> None:
+    def __init__(self, batch: Session, message: InboxMessage, settings: ApplySettings) -> None:
         self._batch = batch
         self._message = message
         self._sinks, self._takes = settings.sinks, settings.takes

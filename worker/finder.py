@@ -9,13 +9,13 @@ from statemachine.phases import FULFILMENT_PHASES, Source
 from storage.batches import Key
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
-from worker.batch import Batch
+from worker.session import Session
 
 
 class Finder:
     """Payments that one message may be about."""
 
-    def __init__(self, batch: Batch, message: InboxMessage) -> None:
+    def __init__(self, batch: Session, message: InboxMessage) -> None:
         self._batch = batch
         self._message = message
         self._account = message.account

@@ -18,8 +18,8 @@ from storage.readable import Unreadable
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 from worker.accounts import Accounts, ApplySettings, Clock
-from worker.batch import Batch
-from worker.message import Application
+from worker.process import MessageProcessor
+from worker.session import Session
 
 log = structlog.get_logger()
 
@@ -122,7 +122,7 @@ class InboxWorker:
         """Put off the due messages about payments that another session holds; returns how many they are."""
         now = self._clock()
         with self._database.write() as unit:
-            batch = Batch(unit, now)
+            batch = Session(unit, now)
             applications, refs, ids = self._applications(batch, self._due(unit, only))
             held = batches.held(unit, refs, ids)
             waiting = [each for each in applications if each.is_about_payment(held)]
@@ -194,7 +194,7 @@ class InboxWorker:
         """
         if not messages:
             return messages
-        batch = Batch(unit, self._clock())
+        batch = Session(unit, self._clock())
         applications, refs, ids = self._applications(batch, messages)
         references: dict[Key, None] = {}
         busy = batch.busy(refs) if not is_alone else set()
@@ -215,10 +215,10 @@ class InboxWorker:
         return messages
 
     def _applications(
-        self, batch: Batch, messages: Sequence[InboxMessage]
-    ) -> tuple[list[Application], dict[Key, None], set[str]]:
+        self, batch: Session, messages: Sequence[InboxMessage]
+    ) -> tuple[list[MessageProcessor], dict[Key, None], set[str]]:
         """The messages ready to be applied, with the names and ids of the payments that they name."""
-        applications = [Application(batch, message, self._accounts, self._settings) for message in messages]
+        applications = [MessageProcessor(batch, message, self._accounts, self._settings) for message in messages]
         refs: dict[Key, None] = {}
         ids: set[str] = set()
         for application in applications:

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 from starlette.types import Scope
 
 from receiver.errors import NotHttps
-from receiver.peer import Network, is_inside, peer_of
+from receiver.http import Network, is_inside, peer_of
 from statemachine.errors import ServiceError
 
 #: What a proxy adds to a request of somebody else's.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from providers.errors import DeliveryRejected
-from receiver.writer import MESSAGES
-from receiver.writer import SECONDS as INTAKE_SECONDS
+from receiver.group_commit import MESSAGES
+from receiver.group_commit import SECONDS as INTAKE_SECONDS
 from statemachine.phases import Alarm, Outcome, Review
 from worker.inbox_loop import SECONDS as DECISION_SECONDS
 

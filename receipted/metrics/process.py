@@ -11,8 +11,8 @@ from receipted.metrics.board import Board
 from receipted.metrics.catalogue import METRICS, Metric
 from receipted.metrics.pulse import Pulse, family
 from receipted.metrics.rows import Bounds, Rows, add, merged, packed, unpacked
-from receiver.notes import Notes
-from receiver.writer import GroupWriter
+from receiver.group_commit import GroupWriter
+from receiver.intake import Notes
 from statemachine.tally import Counts, Histogram, counts
 from storage.database import Database
 from worker.dispatch import Dispatcher

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, create_engine, select, update
 from poller.alarms import alarm_message
 from providers.contract import Answer
 from receiver.intake import verified_message
-from receiver.tokens import About
+from receiver.returns import About
 from statemachine import statements
 from statemachine.phases import Alarm, Source
 from storage import hashing, inbox, outbox

@@ -8,7 +8,7 @@ from datetime import datetime
 from providers.contract import Answer
 from providers.errors import ProviderError
 from receiver.intake import verified_message
-from receiver.tokens import About
+from receiver.returns import About
 from statemachine import statements
 from statemachine.phases import Effect, Review, Source
 from storage import inbox, outbox, payments, transitions
@@ -21,8 +21,8 @@ from tests.fakes import keeping
 from tests.property.pipeline_voices import Telling, Voice
 from tests.property.pipeline_world import SINKS, SimulatedCrash, World
 from tests.unit.statemachine.oracle import EFFECTS, is_walk, next_of
-from worker.batch import Batch
-from worker.message import Application
+from worker.process import MessageProcessor
+from worker.session import Session
 
 ASKED_MINOR = 450
 
@@ -234,9 +234,9 @@ class History:
         stalled, self.stalled = self.stalled, []
         try:
             with self.world.crashing(self._crash_at()), self.world.database.write() as unit:
-                batch = Batch(unit, self.now)
+                batch = Session(unit, self.now)
                 for message in stalled:
-                    Application(batch, message, self.world.rules, self.world.settings).run()
+                    MessageProcessor(batch, message, self.world.rules, self.world.settings).run()
                 batch.flush()
         except LeaseLost:
             self.trail.append("(lease lost)")

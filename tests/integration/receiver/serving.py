@@ -24,7 +24,7 @@ from receipted.protocol import BoundedProtocol
 from receipted.settings import Settings, parse
 from receipted.wiring import Service
 from receiver.intake import Intake
-from receiver.tokens import About
+from receiver.returns import About
 from storage import inbox, migrate, quarantine
 from storage.database import Database
 from storage.ids import new_id

@@ -15,7 +15,7 @@ from sqlalchemy import event as on_event
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receipted.app import create_app
-from receiver.writer import GroupWriter
+from receiver.group_commit import GroupWriter
 from storage import migrate
 from storage.database import Database
 from storage.intake import Arrival, arrived

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from receiver.tokens import About, Tokens
+from receiver.returns import About, Tokens
 from storage.ids import new_id
 from tests.integration.receiver.deliveries import event, sign
 from tests.integration.receiver.serving import TOKEN_KEY, Served, serving, settings

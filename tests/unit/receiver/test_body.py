@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.body import read_body
 from receiver.errors import BodyTooLarge, BodyTooSlow, ClientGone
+from receiver.http import read_body
 
 LIMIT = 40
 pieces = st.lists(st.binary(max_size=30), max_size=12)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import UnknownToken
-from receiver.tokens import About, Tokens
+from receiver.returns import About, Tokens
 
 KEY, NEWER = b"a-key-of-enough-bytes", b"a-newer-key-of-enough-bytes"
 abouts = st.builds(About, st.text(max_size=64), st.text(max_size=32), st.uuids().map(str))

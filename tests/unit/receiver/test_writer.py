@@ -3,9 +3,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from receiver import writer as writing
+from receiver import group_commit as writing
 from receiver.errors import IntakeFull
-from receiver.writer import GroupWriter
+from receiver.group_commit import GroupWriter
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
 from storage.intake import Arrival, arrived

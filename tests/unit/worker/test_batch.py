@@ -13,7 +13,7 @@ from storage.errors import LeaseLost, StorageUnavailable
 from storage.ids import new_id
 from tests.builders import PROVIDERS, a_message
 from tests.unit.worker.desk import KIND
-from worker.batch import Batch
+from worker.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_what_is_parked_after_a_binding_stays_parked(desk):
         kept = a_message(received_at=desk.clock())
         inbox.record(unit, [kept])
     with desk.database.write() as unit:
-        batch = Batch(unit, desk.clock())
+        batch = Session(unit, desk.clock())
         (message,) = batches.due(unit, desk.clock(), 10)
         batch.reopen_awaiting("acme", ["payout:1"])
         message.status, message.awaits, message.decision = "parked", "payout:1", "parked"
@@ -205,7 +205,7 @@ def test_a_payment_that_another_has_moved_since_it_was_read_is_not_written(desk)
     desk.told("awaiting_payment")
 
     def late(unit):
-        batch = Batch(unit, desk.clock())
+        batch = Session(unit, desk.clock())
         payment = batch.get(desk.payment().id)
         unit.run("UPDATE payment SET version = 7")
         batch.save(payment)

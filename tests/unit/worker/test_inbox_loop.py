@@ -8,7 +8,7 @@ from storage import batches, inbox
 from storage.errors import StorageUnavailable
 from tests.builders import PROVIDERS, a_message
 from tests.property.pipeline_world import SimulatedCrash
-from worker.message import Application
+from worker.process import MessageProcessor
 
 
 def poison(desk, *refs):
@@ -126,7 +126,7 @@ def test_storage_that_is_away_is_not_the_message_s_fault(desk, monkeypatch):
     def away(_self):
         raise StorageUnavailable
 
-    monkeypatch.setattr(Application, "run", away)
+    monkeypatch.setattr(MessageProcessor, "run", away)
     with pytest.raises(StorageUnavailable):
         desk.work()
 
@@ -182,7 +182,7 @@ def test_a_simulated_crash_is_swallowed_by_nobody(desk, monkeypatch):
         raise SimulatedCrash
 
     desk.webhook("confirmed")
-    monkeypatch.setattr(Application, "run", crash)
+    monkeypatch.setattr(MessageProcessor, "run", crash)
     with pytest.raises(SimulatedCrash):
         desk.work()
 

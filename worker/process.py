@@ -17,9 +17,9 @@ from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus, PollPriority
 from worker.accounts import AccountRules, Accounts, ApplySettings
-from worker.apply import Ledger
-from worker.batch import Batch
+from worker.apply import PaymentWriter
 from worker.finder import Finder
+from worker.session import Session
 
 #: The decision of a message with several observations is the weightiest of theirs.
 _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)
@@ -37,12 +37,12 @@ _PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
 _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 
 
-class Application:
+class MessageProcessor:
     """One message applied within one unit of work. Raises for what must be tried again; then nothing is kept."""
 
     def __init__(
         self,
-        batch: Batch,
+        batch: Session,
         message: InboxMessage,
         accounts: Accounts,
         settings: ApplySettings,
@@ -55,7 +55,7 @@ class Application:
         self._settings = settings
         self._now = batch.now
         self._finder = Finder(batch, message)
-        self._ledger = Ledger(batch, message, settings)
+        self._ledger = PaymentWriter(batch, message, settings)
         self._awaits: str | None = None
         self._reading = reading
         # a sender may write any header it likes

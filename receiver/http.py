@@ -1,12 +1,18 @@
-"""Who is asking, and whether over HTTPS; X-Forwarded headers count only from a trusted proxy."""
+"""HTTP of the intake: the client behind a proxy, bounded bodies, limits of unverified requests, answers."""
 
+import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from starlette.types import Scope
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from receiver.errors import BodyTooLarge, BodyTooSlow, ClientGone
+from statemachine.errors import ServiceError
 
 Network = IPv4Network | IPv6Network
 
@@ -112,3 +118,87 @@ def _parsed(address: str) -> IPv4Address | IPv6Address | None:
 
 def _header(scope: Scope, name: bytes) -> str:
     return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)
+
+
+async def read_body(scope: Scope, receive: Receive, *, at_most: int, seconds: float) -> bytes:
+    """The exact bytes of the body.
+
+    Raises BodyTooLarge as soon as it is known to be, BodyTooSlow, or ClientGone.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > at_most:
+            raise BodyTooLarge(f"a body may have {at_most} bytes")
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, at_most)
+    except TimeoutError:
+        raise BodyTooSlow(f"a body must arrive within {seconds:g} seconds") from None
+
+
+async def _read(receive: Receive, at_most: int) -> bytes:
+    first = b""
+    body: bytearray | None = None
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = event.get("body", b"")
+        if len(chunk) + (len(first) if body is None else len(body)) > at_most:
+            raise BodyTooLarge(f"a body may have {at_most} bytes")
+        if body is not None:
+            body += chunk
+        elif first:
+            body = bytearray(first + chunk)
+        else:
+            first = chunk
+        if not event.get("more_body", False):
+            return first if body is None else bytes(body)
+
+
+#: Clients remembered at once; the one heard of longest ago is forgotten first.
+_CLIENTS = 10_000
+
+
+class UnverifiedLimit:
+    """A bucket per client and account that holds `per_minute` refusals and refills evenly."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._capacity = float(per_minute)
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+
+    def allows(self, client: str, account: str, at: float) -> bool:
+        """Count one refusal at an instant (seconds, any origin); whether it is within the limit."""
+        key = (household(client), account)
+        level, since = self._buckets.pop(key, (self._capacity, at))
+        level = min(self._capacity, level + max(0.0, at - since) * self._capacity / 60)
+        is_within = level >= 1
+        self._buckets[key] = (level - 1 if is_within else level, at)
+        if len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        return is_within
+
+
+_RETRY_AFTER = {429: b"60", 503: b"5"}
+
+
+def headers_of(status: int) -> list[tuple[bytes, bytes]]:
+    """Of an answer with this status, without its length."""
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if status in _RETRY_AFTER:
+        headers.append((b"retry-after", _RETRY_AFTER[status]))
+    if status in (408, 413):
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    return headers
+
+
+async def send_json(send: Send, status: int, content: Mapping[str, object], *, is_head: bool = False) -> None:
+    """One complete JSON answer."""
+    body = msgspec.json.encode(content)
+    headers = [*headers_of(status), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
+async def send_error(send: Send, error: ServiceError, request_id: str, *, is_head: bool = False) -> None:
+    """The error in the one shape that every error of this service has."""
+    await send_json(send, error.status, error.as_json(request_id), is_head=is_head)

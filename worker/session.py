@@ -19,7 +19,7 @@ from storage.types import PollPriority
 _MANY: Final = 100
 
 
-class Batch:
+class Session:
     """One unit of work. Nothing is written before `flush`, or before something must be asked that it would change."""
 
     is_rerun = False  #: the audit decides again what was decided; nothing is written or logged
