@@ -15,13 +15,12 @@ from starlette.exceptions import HTTPException
 from receipted import logs
 from receipted.console import console_routes
 from receipted.edge import Edge, front_route
-from receipted.keeping import housekeeping
 from receipted.loops import LONGEST_DUTY_WAIT_S, Wake, keep_stepping
 from receipted.monitoring import Watched
 from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
 from receipted.rest import rest_routes
-from receipted.wiring import Service
+from receipted.wiring import Service, housekeeping
 from receiver.group_commit import GroupWriter
 from receiver.http import UnverifiedLimit
 from receiver.intake import Intake, Quarantine

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from console.parts import Account, VerifyingKey
-from receipted.catalogue import budget_of
-from receipted.wiring import Service, WiredAccount
+from receipted.wiring import Service, WiredAccount, budget_of
 
 
 def accounts_of(service: Service) -> dict[str, Account]:

@@ -4,10 +4,9 @@ from starlette.routing import BaseRoute
 
 from api.parts import Account, Bounds, Parts, Proof
 from api.routes import routes
-from receipted.catalogue import PROVIDERS
 from receipted.edge import Edge
 from receipted.proving import Prover
-from receipted.wiring import Service
+from receipted.wiring import PROVIDERS, Service
 
 
 def rest_routes(service: Service, edge: Edge) -> list[BaseRoute]:

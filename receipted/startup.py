@@ -8,8 +8,7 @@ from typing import Final
 import httpx2
 
 from receipted.errors import ConfigurationError, Fault
-from receipted.settings_fulfilment import SinkSettings
-from receipted.settings_sections import Settings
+from receipted.settings.models import Settings, SinkSettings
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
+from typing import Final
 
 import httpx2
 
@@ -24,24 +25,50 @@ from poller.polling import Poller
 from poller.rate_limiter import DatabasePace
 from poller.schedule import Book, BookedAccount, Schedule
 from poller.webhook_health import MeterSettings, PushMeter
-from providers.contract import Client, Provider
+from providers.alternative_payments.provider import AlternativePayments
+from providers.banked.provider import Banked
+from providers.contract import Account, Budget, Client, Provider
 from providers.http import HttpTransport
+from providers.payfield.provider import Payfield
+from providers.stable_genius.provider import StableGenius
 from receipted import logs
-from receipted.catalogue import account_of, budget_of, provider_of
 from receipted.metrics.board import Board
 from receipted.metrics.process import Parts
-from receipted.settings_accounts import AccountSettings
-from receipted.settings_fulfilment import SinkSettings
-from receipted.settings_sections import Settings
+from receipted.settings.models import AccountSettings, Settings, SinkSettings
 from receipted.tracing.starting import traces_of
 from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.returns import Tokens
 from storage.database import Database
 from storage.hashing import Sealer
+from storage.retention import Retention
 from worker.accounts import AccountRules, ApplySettings
 from worker.dispatch import Dispatcher
+from worker.housekeeping import Housekeeping
 from worker.inbox_loop import InboxWorker
+
+#: By the name that `accounts.<name>.provider` uses.
+PROVIDERS: Final[Mapping[str, type[Provider]]] = {
+    provider.name: provider for provider in (AlternativePayments, StableGenius, Payfield, Banked)
+}
+
+
+def provider_of(account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Provider:
+    """The account's provider, as the account's options make it."""
+    provider = providers[account.provider]
+    return provider(provider.options_type.model_validate(account.options))
+
+
+def account_of(name: str, account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Account:
+    """What the provider's client needs to know of the account, with its secrets revealed."""
+    base_url = account.base_url or providers[account.provider].default_base_url
+    return Account(name, base_url.rstrip("/"), account.revealed_secrets())
+
+
+def budget_of(account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Budget | None:
+    """How fast the account may send: as configured, else as documented; None for no known limit."""
+    return account.configured_budget() or providers[account.provider].budget
+
 
 #: Seconds for connecting to a provider, and for its whole answer.
 _PROVIDER_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
@@ -318,3 +345,13 @@ class Service:
 
 def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:
     return provider.lifecycles[kind].is_terminal(state)
+
+
+def retention(service: Service) -> Retention:
+    """What throws away what the settings say."""
+    return Retention(service.database, service.settings.retention.rules(), service.clock)
+
+
+def housekeeping(service: Service) -> Housekeeping:
+    """What looks after partitions and retention."""
+    return Housekeeping(service.database, service.settings.retention.period(), retention(service), service.clock)

@@ -302,8 +302,8 @@ def note_outage(
 ) -> timedelta | None:
     """One more outage in a row is counted; how long the breaker is open from now on, or None where that is as before.
 
-    `wait_after` (poller.circuit_breaker) says how long it is open after so many outages, None where it stays closed. While
-    it is open only the probe's outage counts: what else was under way when it opened says nothing new.
+    `wait_after` (poller.circuit_breaker) says how long it is open after so many outages, None where it stays closed.
+    While it is open only the probe's outage counts: what else was under way when it opened says nothing new.
     """
     kept, now = _locked(unit, account, now)
     if kept.broken_at is not None and not was_probe:

@@ -103,7 +103,7 @@ class EventFeed(SQLModel, table=True):
 
 
 class AccountBudget(SQLModel, table=True):
-    """When an account may send its next request; shared by every process that sends for it. See storage/rate_limits.py."""
+    """The time of an account's next request, shared by every process that sends for it."""
 
     __tablename__ = "account_budget"
 

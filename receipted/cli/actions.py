@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from receipted.cli import lists, output
-from receipted.cli.context import After, AsJson, Limit, known_account, opened
-from receipted.cli.lookup import find_id
+from receipted.cli.lists import find_id
+from receipted.cli.options import After, AsJson, Limit, known_account, opened
 from receipted.wiring import Service
 from storage import search, sifting
 from storage.errors import NotFound

@@ -2,17 +2,14 @@
 
 import typer
 
-from receipted import settings
-from receipted.catalogue import PROVIDERS
 from receipted.cli import output
-from receipted.cli.context import AsJson, configured, subcommands
 from receipted.cli.exits import example
-from receipted.settings_accounts import AccountSettings
-from receipted.settings_fulfilment import masked_url
-from receipted.settings_sections import Settings
-from receipted.settings_unwise import exposed, unwise
+from receipted.cli.options import AsJson, configured, subcommands
+from receipted.settings import load
+from receipted.settings.models import AccountSettings, Settings, masked_url
+from receipted.settings.validate import exposed, unwise
 from receipted.startup import rehearse
-from receipted.wiring import utc_now
+from receipted.wiring import PROVIDERS, utc_now
 
 app = subcommands("The settings.")
 
@@ -31,7 +28,7 @@ def check(context: typer.Context, json: AsJson = False) -> None:
     doubtful = [*exposed(found), *unwise(found)]
     if json:
         warnings = [{"setting": each.setting, "problem": each.problem, "remedy": each.remedy} for each in doubtful]
-        shown = {"accounts_without_active_key": silent, "warnings": warnings, "settings": settings.describe(found)}
+        shown = {"accounts_without_active_key": silent, "warnings": warnings, "settings": load.describe(found)}
         output.as_json({"ok": True, **shown})
         return
     _summary(found)

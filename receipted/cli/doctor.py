@@ -9,9 +9,9 @@ from typing import Annotated, Final
 import typer
 
 from receipted.cli import output
-from receipted.cli.context import AsJson, known_account, opened
 from receipted.cli.exits import Exit, InvalidInput
-from receipted.doctor.examining import examine
+from receipted.cli.options import AsJson, known_account, opened
+from receipted.doctor.examination import examine
 from receipted.doctor.findings import Finding, Verdict
 
 _SIGNS: Final = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.FAULT: "FAULT", Verdict.SKIPPED: "skipped"}

@@ -8,8 +8,8 @@ import typer
 
 from api.events import require_held
 from receipted.cli import lists, output
-from receipted.cli.context import AsJson, Limit, known_account, opened
 from receipted.cli.exits import InvalidInput
+from receipted.cli.options import AsJson, Limit, known_account, opened
 from receipted.wiring import Service
 from storage import event_feed as feed
 from storage.event_feed import Cursor, Told

@@ -4,22 +4,11 @@ from typing import Annotated
 
 import typer
 
-from receipted.cli import lists, output, timeline
-from receipted.cli.context import (
-    ID_HELP,
-    After,
-    AsJson,
-    By,
-    Limit,
-    Reason,
-    command,
-    known_account,
-    opened,
-    subcommands,
-)
+from receipted.cli import lists, output, payments
 from receipted.cli.exits import example
-from receipted.cli.lookup import find_id
-from receipted.cli.progress import tracked
+from receipted.cli.lists import find_id
+from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
+from receipted.cli.output import tracked
 from receipted.commands import Commands
 from statemachine.phases import Outcome, Source
 from storage import inbox, sifting, telling
@@ -60,7 +49,7 @@ def list_(
         )
         if not found:
             known_account(service, account)
-    if lists.told([timeline.message_data(message) for message in found], limit, as_json=json, as_csv=csv):
+    if lists.told([payments.message_data(message) for message in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -97,9 +86,9 @@ def show(
         lists.write_body(target, message.body)
     if json:
         private = {"headers": message.headers, "body": lists.text_of(message.body)} if body else {}
-        output.as_json({**timeline.message_data(message), **private})
+        output.as_json({**payments.message_data(message), **private})
         return
-    data = timeline.message_data(message)
+    data = payments.message_data(message)
     outcomes = data.pop("outcomes")
     output.fields(data)
     for entry in outcomes:
@@ -133,7 +122,7 @@ def replay(
 
         replayed = command(service, work)
     if json:
-        output.as_json([timeline.message_data(message) for message in replayed])
+        output.as_json([payments.message_data(message) for message in replayed])
         return
     for message in replayed:
         output.say(f"{message.id}  {message.status}, {message.decision}: {output.shown(message.reason)}")

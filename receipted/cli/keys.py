@@ -7,10 +7,9 @@ import typer
 
 from api.keys import Environment, made, rotated
 from receipted.cli import output
-from receipted.cli.context import AsJson, By, opened, subcommands
 from receipted.cli.exits import InvalidInput, example
-from receipted.cli.lookup import find_id
-from receipted.cli.moments import span_of
+from receipted.cli.lists import find_id
+from receipted.cli.options import AsJson, By, opened, span_of, subcommands
 from service.permissions import KeyScope
 from storage import api_keys, operator_actions
 from storage.tables_support import ApiKey

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from providers.contract import Provider
-from receipted.catalogue import PROVIDERS
 from receipted.cli import output
-from receipted.cli.context import AsJson
 from receipted.cli.exits import InvalidInput
+from receipted.cli.options import AsJson
+from receipted.wiring import PROVIDERS
 from statemachine.lifecycle import Lifecycle
 
 _NO_IDENTIFIER: Final = re.compile(r"\W", re.ASCII)

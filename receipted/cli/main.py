@@ -23,15 +23,12 @@ class Entry:
     place: str  #: module:name of a function, or of a group, which is called app
     summary: str  #: the first line of its help; a test compares them
     examples: tuple[str, ...]
-    also: str | None = None  #: module:name of a group whose commands are in this one too
 
     def load(self, name: str) -> Command:
         """Import it."""
         tree = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
         tree.callback()(_nothing)  # a tree of one command is a tree
         found, epilog = _found(self.place), example(*self.examples)
-        if self.also is not None:
-            found.add_typer(_found(self.also))
         if self.place.endswith(":app"):
             tree.add_typer(found, name=name, epilog=epilog)
         else:
@@ -60,7 +57,7 @@ ENTRIES: Final = {
         ("receipted --config receipted.toml worker",),
     ),
     "sandbox": Entry(
-        f"{_CLI}.playing:sandbox",
+        f"{_CLI}.sandbox:sandbox",
         "Play the four providers over real HTTP.",
         ("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers",),
     ),
@@ -80,7 +77,7 @@ ENTRIES: Final = {
         ("receipted overview", "receipted overview --json"),
     ),
     "money": Entry(
-        f"{_CLI}.money:money",
+        f"{_CLI}.overview:money",
         "Show what a day brought by account and currency, or with --payments each payment that is counted.",
         ("receipted money", "receipted money 2026-11-21 --account shop --way in --payments"),
     ),
@@ -88,7 +85,6 @@ ENTRIES: Final = {
         f"{_CLI}.payments:app",
         "What is known of payments, and what may be asked for.",
         ("receipted payments list --review",),
-        f"{_CLI}.asking:app",
     ),
     "inbox": Entry(
         f"{_CLI}.inbox:app",
@@ -121,7 +117,7 @@ ENTRIES: Final = {
         ("receipted accounts", "receipted accounts shop --settings"),
     ),
     "push-quality": Entry(
-        f"{_CLI}.push:push_quality",
+        f"{_CLI}.push_quality:push_quality",
         "Show what the providers' webhooks were worth: what they told, told late or never, and how soon.",
         ("receipted push-quality", "receipted push-quality shop --since 30d"),
     ),
@@ -131,18 +127,18 @@ ENTRIES: Final = {
         ("receipted doctor https://pay.example.com", "receipted doctor --account shop"),
     ),
     "listen": Entry(
-        f"{_CLI}.following:listen",
+        f"{_CLI}.tail:listen",
         "Print an account's deliveries as they come, authentic or not, each with what was decided.",
         ("receipted listen shop",),
     ),
     "tail": Entry(
-        f"{_CLI}.following:tail",
+        f"{_CLI}.tail:tail",
         "Print what happens as it happens: deliveries, decisions, moves, effects and each try to deliver one.",
         ("receipted tail", "receipted tail --account shop --json"),
     ),
     "webhooks": Entry(f"{_CLI}.webhooks:app", "Where providers deliver.", ("receipted webhooks register shop",)),
     "reconcile": Entry(
-        f"{_CLI}.reconcile:reconcile",
+        f"{_CLI}.reconciliations:reconcile",
         "Compare what a provider has with what is known here, and report what differed.",
         ("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv"),
     ),
@@ -157,10 +153,9 @@ ENTRIES: Final = {
         ("receipted retention", 'receipted retention --run --by "Ada L."'),
     ),
     "audit": Entry(
-        f"{_CLI}.auditing:app",
+        f"{_CLI}.audit:app",
         "Proves the history from what is kept, and exports it for others to check.",
         ("receipted audit verify",),
-        f"{_CLI}.audit_history:app",
     ),
     "lifecycles": Entry(
         f"{_CLI}.lifecycles:lifecycles",

@@ -6,21 +6,10 @@ from typing import Annotated
 import typer
 
 from receipted.cli import lists, output
-from receipted.cli.context import (
-    ID_HELP,
-    After,
-    AsJson,
-    By,
-    Limit,
-    Reason,
-    command,
-    known_account,
-    opened,
-    subcommands,
-)
 from receipted.cli.exits import InvalidInput, example
-from receipted.cli.lookup import find_id
-from receipted.cli.progress import tracked
+from receipted.cli.lists import find_id
+from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
+from receipted.cli.output import tracked
 from receipted.commands import Commands
 from receipted.wiring import Service
 from storage import outbox, sifting

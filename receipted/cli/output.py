@@ -1,16 +1,26 @@
-"""What commands print: tables for people, JSON for machines, and failures. Nothing here decides anything."""
+"""Output of commands: tables for people, JSON and CSV for machines, progress bars, and failures."""
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -186,3 +196,42 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path | Enum):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON here")
+
+
+Item = TypeVar("Item")
+
+#: Fewer are done before a bar could be read.
+_MANY: Final = 10
+
+
+def bar() -> Progress:
+    """A progress display; shows nothing off a terminal, and leaves nothing behind."""
+    return Progress(console=console(on_stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+class _Rate(ProgressColumn):
+    """How many are done in a second, as soon as that can be told."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+def counting() -> Progress:
+    """A progress display with count, rate and time left; shows nothing off a terminal, and leaves nothing behind."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console(on_stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        speed_estimate_period=120.0,  # a budget may allow a few requests a minute
+    )
+
+
+def tracked(items: Sequence[Item], doing: str) -> Iterator[Item]:
+    """The items, with a progress bar while many are worked on."""
+    is_shown = sys.stderr.isatty() and len(items) >= _MANY
+    yield from track(items, doing, console=console(on_stderr=True), transient=True, disable=not is_shown)

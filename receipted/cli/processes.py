@@ -9,9 +9,9 @@ from typing import Annotated, Final
 import typer
 
 from receipted.cli import output, server
-from receipted.cli.context import AsJson, opened
 from receipted.cli.exits import Exit
-from receipted.cli.workers import Workers
+from receipted.cli.options import AsJson, opened
+from receipted.cli.server import Workers
 from receipted.garbage import collect_seldom
 from receipted.loops import until_signalled
 from receipted.metrics.board import Board

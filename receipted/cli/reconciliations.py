@@ -1,18 +1,272 @@
-"""`receipted reconciliations list` and `show`: what reconciliations found, whoever wanted them."""
+"""`receipted reconcile` and `receipted reconciliations`: catch up with a provider, and what was found."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Final
 
 import typer
+from rich.progress import Progress, TaskID
 
-from receipted.cli import drift_report, lists, output
-from receipted.cli.context import ID_HELP, After, AsJson, Limit, known_account, opened, subcommands
-from receipted.cli.drift_report import Format
-from receipted.cli.exits import example
-from receipted.cli.lookup import find_id
-from receipted.cli.reconcile import AsFormat
+from poller.errors import ReconciliationPaused
+from poller.reconciler import Started
+from poller.reconciliation import LISTING
+from receipted.cli import lists, output
+from receipted.cli.exits import InvalidInput, example
+from receipted.cli.lists import find_id
+from receipted.cli.options import (
+    ID_HELP,
+    AccountName,
+    After,
+    AsJson,
+    Limit,
+    known_account,
+    lasting,
+    moment_of,
+    opened,
+    subcommands,
+)
+from receipted.cli.output import counting
+from receipted.reconciling import reconciler
+from receipted.wiring import Service
+from service import csv_text
 from storage import reconciliations, sifting
+from storage.reconciliations import Wanted
 from storage.tables_support import Reconciliation
 from storage.types import ReconciliationStatus
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+
+
+#: The columns of CSV, in this order: the keys of an entry.
+COLUMNS: Final = (
+    *("payment", "kind", "provider_ref", "reference", "was", "is", "phase", "is_adopted", "since", "found_at"),
+    *(
+        "unknown_for_seconds",
+        "at_most_seconds",
+        "is_fresh",
+        "is_alarming",
+        "effects",
+        "reviews",
+        "found_by",
+        "message",
+        "reason",
+    ),
+)
+
+_INTERNAL: Final = ("claim_token", "position")
+
+_UNKNOWN: Final = "unknown here"
+
+
+def tell(row: Reconciliation, form: Format) -> None:
+    """The report on stdout: text for people, all that is kept as JSON, or what differed as CSV."""
+    if form is Format.JSON:
+        output.as_json(as_data(row))
+    elif form is Format.CSV:
+        _as_csv(row)
+    else:
+        _as_text(row)
+
+
+def as_data(row: Reconciliation, *, is_whole: bool = True) -> dict[str, Any]:
+    """The row for machines; without what differed, payment by payment, where it is one of many."""
+    return output.row_of(row, without=_INTERNAL if is_whole else (*_INTERNAL, "drift", "unasked"))
+
+
+def progress_of(row: Reconciliation) -> str:
+    """How far the walk is, in words."""
+    done = row.asked + row.failed
+    return f"listed {row.listed} on {_many(row.pages, 'page')}, asked about {done} of {max(row.to_ask, done)}"
+
+
+def _as_csv(row: Reconciliation) -> None:
+    entries = ([_cell(entry.get(column)) for column in COLUMNS] for entry in row.drift)
+    output.machine(csv_text.encoded([COLUMNS, *entries]))
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(value) if isinstance(value, list) else value
+
+
+def _as_text(row: Reconciliation) -> None:
+    counts = row.counts
+    took = (row.finished_at - row.began_at).total_seconds() if row.finished_at else None
+    output.fields(
+        {
+            "reconciliation": row.id,
+            "account": row.account,
+            "range": f"{output.shown(row.since)} to {output.shown(row.until)}",
+            "wanted by": row.asked_by,
+            "status": row.status + (f", after {lasting(took)}" if took is not None else ""),
+            "held by": f"{row.held_by}, since {output.shown(row.held_at)}" if row.finished_at is None else None,
+            "heard": progress_of(row),
+            "not listed": "; ".join(f"{e['reason']} ({e['code']})" for e in row.unasked if e["payment"] is None),
+            "unchanged": counts.get("unchanged"),
+            "parked": counts.get("unknown_here"),
+            "not applied": counts.get("unapplied", 0) + counts.get("dead", 0) or None,
+            "error": row.last_error,
+        }
+    )
+    if row.drift:
+        output.say("")
+        output.say(f"Drift: {_sum(counts)}")
+        output.table(
+            ("Payment", "Reference or id", "Was", "Is", "Since", "Unknown for", "Changed", "Found by"),
+            (_line(entry) for entry in row.drift),
+        )
+    elif row.status == ReconciliationStatus.DONE:
+        output.say("no drift: what was heard is what was known")
+    missing = [entry for entry in row.unasked if entry["payment"] is not None]
+    if missing:
+        output.say("")
+        told = f", of which {len(missing)} are" if row.failed > len(missing) else ""
+        output.say(f"Not asked or not answered: {max(row.failed, len(missing))}{told}")
+        output.table(("Payment", "Kind", "Provider's id", "Why"), (_why(entry) for entry in missing))
+
+
+def _sum(counts: Mapping[str, int]) -> str:
+    parts = {
+        "drift": _many(counts["drift"], "payment"),
+        "adopted": f"{counts['adopted']} never heard of before",
+        "fresh": f"{counts['fresh']} so young that a webhook may have been on its way",
+        "effects": f"{_many(counts['effects'], 'effect')} owed",
+        "reviews": f"{_many(counts['reviews'], 'review')} opened",
+    }
+    return ", ".join(words for name, words in parts.items() if counts[name])
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _line(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    since = datetime.fromisoformat(entry["since"]) if entry["since"] else "unknown"
+    at_most = lasting(entry["at_most_seconds"])
+    return (
+        output.short(entry["payment"]),
+        entry["reference"] or entry["provider_ref"],
+        _UNKNOWN if entry["is_adopted"] else entry["was"] or "no state",
+        entry["is"] or "no state",
+        since,
+        lasting(entry["unknown_for_seconds"]) or (f"at most {at_most}" if at_most else "unknown"),
+        ", ".join([*entry["effects"], *(f"review {review}" for review in entry["reviews"])]),
+        entry["found_by"],
+    )
+
+
+def _why(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (
+        output.short(entry["payment"]),
+        entry["kind"],
+        entry["provider_ref"],
+        f"{entry['reason']} ({entry['code']})",
+    )
+
+
+AsFormat = Annotated[Format, typer.Option("--format", help="How the report is printed; --json is --format json.")]
+
+
+def reconcile(
+    context: typer.Context,
+    account: AccountName,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="WHEN", help="From when: 2026-11-01, 2026-11-01T12:00Z, or 2d for so long ago."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="WHEN", help="Until when; else now.", show_default=False)
+    ] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Begin another one, and leave an unfinished one for good.")
+    ] = False,
+    by: Annotated[
+        str, typer.Option("--by", metavar="NAME", help="Who wants it; kept with the report.")
+    ] = "an operator",
+    form: AsFormat = Format.TEXT,
+    json: AsJson = False,
+) -> None:
+    """Compare what a provider has with what is known here, and report what differed.
+
+    Walks through the provider's list where it has one, adopts what was never heard of, and asks about the rest, within
+    the account's budget. Ctrl-C leaves it as it is; the same command goes on with it.
+    """
+    with opened(context) as service:
+        known_account(service, account)
+        wanted = _wanted(service, account, since, until, by)
+        try:
+            row = asyncio.run(_walk(service, wanted, anew=new, is_range_given=since is not None or until is not None))
+        except (KeyboardInterrupt, ReconciliationPaused):
+            output.note(f"what was found is kept; go on with: receipted reconcile {account}")
+            raise
+    tell(row, Format.JSON if json else form)
+
+
+def _wanted(service: Service, account: str, since: str | None, until: str | None, by: str) -> Wanted:
+    now = service.clock()
+    end = min(moment_of(until, now, option="until") if until else now, now)
+    back = timedelta(seconds=service.settings.reconciliation.look_back_seconds)
+    start = moment_of(since, now, option="since") if since else _before(end, back)
+    if start >= end:
+        raise InvalidInput("--since must lie before --until, and both before now", param="since")
+    return Wanted(account, start, end, by.strip()[:128] or "an operator")
+
+
+def _before(end: datetime, back: timedelta) -> datetime:
+    try:
+        return end - back
+    except OverflowError:
+        raise InvalidInput("--until lies too far back", param="until") from None
+
+
+async def _walk(service: Service, wanted: Wanted, *, anew: bool, is_range_given: bool) -> Reconciliation:
+    async with service.clients() as clients:
+        walker = reconciler(service, clients)
+        started = await asyncio.to_thread(walker.start, wanted, anew=anew)
+        if started.is_resumed:
+            _say_resumed(started, is_range_given=is_range_given)
+        with counting() as bar:
+            return await walker.walk(started.row, _shown_on(bar))
+
+
+def _say_resumed(started: Started, *, is_range_given: bool) -> None:
+    row = started.row
+    output.note(
+        f"going on with what {row.asked_by} began at {output.shown(row.began_at)}, over {output.shown(row.since)} to "
+        f"{output.shown(row.until)}: {progress_of(row)}"
+    )
+    if is_range_given:
+        output.note("the range that you gave comes after that: run this again, or begin anew with --new")
+
+
+def _shown_on(bar: Progress) -> Callable[[Reconciliation], None]:
+    """What shows the row's progress: one task for each stage, from where it was when this run came to it."""
+    tasks: dict[str, TaskID] = {}
+
+    def put(stage: str, words: str, total: int | None, done: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(words, total=total, completed=done)
+        bar.update(tasks[stage], description=words, total=total, completed=done)
+
+    def show(row: Reconciliation) -> None:
+        if row.stage == LISTING:
+            put(LISTING, f"listing, page {row.pages}", None, row.listed)
+            return
+        if LISTING in tasks:
+            put(LISTING, "listed", row.listed, row.listed)
+        put(row.stage, "asking", row.to_ask or None, row.asked + row.failed)
+
+    return show
+
 
 app = subcommands("What reconciliations found, whoever wanted them.")
 
@@ -40,7 +294,7 @@ def list_(
         )
         if not found:
             known_account(service, account)
-    if lists.told([drift_report.as_data(row, is_whole=False) for row in found], limit, as_json=json, as_csv=csv):
+    if lists.told([as_data(row, is_whole=False) for row in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -65,4 +319,4 @@ def show(
     """Show the report of a reconciliation, or how far it is."""
     with opened(context) as service, service.database.read() as unit:
         row = reconciliations.get(unit, find_id(unit, Reconciliation, reconciliation_id))
-    drift_report.tell(row, Format.JSON if json else form)
+    tell(row, Format.JSON if json else form)

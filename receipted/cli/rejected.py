@@ -5,18 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from receipted.cli import lists, output
-from receipted.cli.context import (
-    ID_HELP,
-    AccountName,
-    After,
-    AsJson,
-    Limit,
-    known_account,
-    opened,
-    subcommands,
-)
 from receipted.cli.exits import example
-from receipted.cli.lookup import find_id
+from receipted.cli.lists import find_id
+from receipted.cli.options import ID_HELP, AccountName, After, AsJson, Limit, known_account, opened, subcommands
 from receipted.redeeming import redeem_all
 from receipted.wiring import Service
 from storage import quarantine, sifting

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from receipted.cli import output
-from receipted.cli.context import AsJson, opened
-from receipted.cli.progress import counting
-from receipted.keeping import retention as retention_of
+from receipted.cli.options import AsJson, opened
+from receipted.cli.output import counting
 from receipted.wiring import Service
+from receipted.wiring import retention as retention_of
 from storage import retention_runs
 from storage.retention import Planned, rested
 from storage.tables_support import RetentionRun

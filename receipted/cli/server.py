@@ -1,12 +1,18 @@
-"""Serves one application over HTTP until SIGTERM or Ctrl-C, in order."""
+"""Serves the application over HTTP in one process or several at one socket, until SIGTERM or Ctrl-C."""
 
+import os
+import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -131,3 +137,151 @@ def _run(server: _Server, listener: socket.socket) -> None:
             signal.signal(number, handler)
     if not server.started:
         raise DidNotStart
+
+
+log = structlog.get_logger()
+
+#: Seconds before a process is begun again that ended within so many seconds; doubles up to the longest.
+_SOON, _LONGEST_WAIT = 1.0, 30.0
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Workers:
+    """Keeps a number of processes running that each do the same, until SIGTERM or SIGINT.
+
+    `run` is called in each of them, with its place and what it is to call when it answers; the process ends when it
+    returns, with 0, or raises, with 1. Places are numbered from 0, and one that is begun again has that of the lost.
+    """
+
+    def __init__(self, number: int, run: Callable[[int, Callable[[], None]], None], *, grace: float = 28.0) -> None:
+        """`grace` are the seconds that processes have to end after they were told to, longer than their own."""
+        self._number = number
+        self._grace = grace
+        self._run = run
+        self._children: dict[int, float] = {}  # by process: when it began
+        self._places: dict[int, int] = {}  # by process
+        self._is_ending = False
+        self._is_asked = False  #: to end, by a signal and not by a fault
+        self._waits = 0.0
+        self._told, self._tell = os.pipe()  # who is ready
+        self._until_end, self._alive = os.pipe()  # the second is open as long as this process lives
+
+    def serve(self, on_ready: Callable[[], None]) -> None:
+        """Return when all have ended after a signal. `on_ready` is called once all of them answer.
+
+        Raises DidNotStart where one ends before that.
+        """
+        with self._signals() as called:
+            for _ in range(self._number):
+                self._begin()
+            ready = 0
+            while self._children:
+                found, _, _ = select.select([called.fileno(), self._told], [], [])
+                if called.fileno() in found:
+                    called.recv(4096)
+                if self._told in found:
+                    os.read(self._told, 1)
+                    ready += 1
+                    if ready == self._number:
+                        on_ready()
+                self._gather(has_started=ready >= self._number)
+        if ready < self._number and not self._is_asked:
+            raise DidNotStart
+
+    def _begin(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until it is known, or knows what to do
+        place = next(each for each in range(self._number) if each not in self._places.values())
+        child = os.fork()
+        if child:
+            self._places[child] = place
+            self._children[child] = time.monotonic()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            return
+        code = 1
+        try:
+            self._be_child(place)
+            code = 0
+        except Exception:
+            log.exception("service.failed")
+        finally:
+            os._exit(code)
+
+    def _be_child(self, place: int) -> None:
+        for number in (*_ENDING, signal.SIGCHLD, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        os.close(self._alive)
+        threading.Thread(target=self._watch, name="parent", daemon=True).start()
+        self._run(place, self._say_ready)
+
+    def _say_ready(self) -> None:
+        os.write(self._tell, b".")
+
+    def _watch(self) -> None:
+        """Whoever began this process is gone, by kill -9: nobody would tell it to end."""
+        os.read(self._until_end, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _gather(self, *, has_started: bool) -> None:
+        """Those that have ended are begun again, unless all are to end."""
+        for child in list(self._children):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if not ended:
+                continue
+            lasted = time.monotonic() - self._children.pop(child)
+            del self._places[child]
+            if self._is_ending:
+                continue
+            log.error("worker.lost", process=child, exit=os.waitstatus_to_exitcode(status))
+            if not has_started:
+                self._end()
+                continue
+            self._waits = min(max(_SOON, 2 * self._waits), _LONGEST_WAIT) if lasted < _LONGEST_WAIT else 0.0
+            self._pause(self._waits)
+            if not self._is_ending:
+                self._begin()
+
+    def _pause(self, seconds: float) -> None:
+        """Others go on answering meanwhile; a signal ends the pause."""
+        until = time.monotonic() + seconds
+        while not self._is_ending and (left := until - time.monotonic()) > 0:
+            select.select([], [], [], min(left, 0.1))
+
+    def _end(self) -> None:
+        self._is_ending = True
+        signal.setitimer(signal.ITIMER_REAL, self._grace)
+        for child in self._children:
+            os.kill(child, signal.SIGTERM)
+
+    def _on_end(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_asked = True
+        if not self._is_ending:
+            self._end()
+
+    def _on_late(self, _number: int, _frame: FrameType | None) -> None:
+        for child in self._children:
+            os.kill(child, signal.SIGKILL)
+
+    @contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """A socket that can be read whenever a signal has come."""
+        called, wake = socket.socketpair()
+        called.setblocking(False)
+        wake.setblocking(False)
+        before = {number: signal.signal(number, self._on_end) for number in _ENDING}
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_late)
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        fd = signal.set_wakeup_fd(wake.fileno())
+        try:
+            yield called
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.set_wakeup_fd(fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            called.close()
+            wake.close()
+            for end in (self._told, self._tell, self._until_end, self._alive):
+                os.close(end)

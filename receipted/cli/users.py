@@ -10,9 +10,9 @@ from console.errors import InvalidForm, UnusablePassword
 from console.passwords import check, hashed
 from console.person import name_of, new_person
 from receipted.cli import output
-from receipted.cli.context import AsJson, By, Reason, opened, subcommands
 from receipted.cli.exits import InvalidInput, example
-from receipted.cli.lookup import find_id
+from receipted.cli.lists import find_id
+from receipted.cli.options import AsJson, By, Reason, opened, subcommands
 from receipted.wiring import Service
 from service.permissions import Role
 from storage import console_sessions, console_users, operator_actions

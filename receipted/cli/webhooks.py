@@ -11,9 +11,8 @@ import typer
 from providers.contract import Answer
 from providers.decoding import Unreadable, json_object
 from receipted.cli import output
-from receipted.cli.context import AccountName, AsJson, known_account, opened, subcommands
 from receipted.cli.exits import InvalidInput, example
-from receipted.cli.extra import words_of
+from receipted.cli.options import AccountName, AsJson, known_account, opened, subcommands, words_of
 from receipted.cli.processes import webhook_url
 from receipted.errors import AnswerUnclear
 from receipted.wiring import Service, WiredAccount

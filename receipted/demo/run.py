@@ -20,9 +20,9 @@ from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.commands import Commands
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
-from receipted.demo.view import Figures
+from receipted.demo.tables import Figures
 from receipted.errors import CreateUnanswered, StillApplying
-from receipted.settings import parse
+from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.outside import Outside

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from receipted.settings_sections import Settings
-from receipted.tracing.spans import Span
-from receipted.tracing.traces import Traces
+from receipted.settings.models import Settings
+from receipted.tracing.traces import Span, Traces
 
 Close = Callable[[], None]
 

@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 from opentelemetry.trace import TraceFlags as Flags
 
 from receipted.tracing.ids import Remote
-from receipted.tracing.spans import Span
+from receipted.tracing.traces import Span
 
 log = structlog.get_logger()
 

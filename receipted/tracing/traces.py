@@ -1,18 +1,16 @@
-"""Which spans there are, and what each says: by OpenTelemetry's names where there are such, else `receipted.*`.
-
-Source of the names: OpenTelemetry Semantic Conventions, "HTTP Spans" and "Messaging Spans".
-"""
+"""Spans: their ids, their names by OpenTelemetry's conventions, and what each says. Imported where traces are on."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Concatenate, Final, ParamSpec
+from typing import Concatenate, Final, Literal, ParamSpec
 
 import structlog
 
 from fulfilment.broker_sink import DRIVERS
 from receipted.tracing import ids
-from receipted.tracing.spans import Emit, Kind, Span
+from receipted.tracing.ids import Remote
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
 from storage.ids import new_id
@@ -20,6 +18,29 @@ from storage.intake import Arrival, Outcome
 from storage.outbox import Settlement
 from storage.tables import InboxMessage, OutboxMessage
 from storage.types import InboxStatus, OutboxStatus
+
+Kind = Literal["server", "client", "producer", "internal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something that was done, and where in which trace."""
+
+    name: str
+    kind: Kind
+    trace_id: int
+    span_id: int
+    parent_id: int | None  #: None: the trace begins with it
+    began_at: datetime
+    ended_at: datetime
+    attributes: Mapping[str, str | int | float]
+    error: str | None = None  #: a code of ours, where it failed
+    link: Remote | None = None  #: what caused it in somebody else's trace
+
+
+#: Tells of a span; never waits, and raises nothing.
+Emit = Callable[[Span], None]
+
 
 log = structlog.get_logger()
 

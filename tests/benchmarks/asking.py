@@ -18,7 +18,7 @@ from poller.hazard import EDGES
 from poller.polling import answer_message
 from providers.contract import Answer
 from receipted.app import working
-from receipted.settings import parse
+from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import AlternativePayments, SandboxConfig
 from sandbox.server import Running, running

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from receipted.settings import Settings, parse
+from receipted.settings.load import Settings, parse
 from tests.benchmarks import events
 
 ROOT: Final = Path(__file__).parents[2]

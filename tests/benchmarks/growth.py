@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from receipted.cli import lists, timeline
+from receipted.cli import lists
+from receipted.cli import payments as cli_payments
 from storage import listing, payments, sifting
 from storage.database import Unit
 from storage.listing import Place, Wanted
@@ -51,7 +52,7 @@ def _sifted(unit: Unit, shelf: sifting.Shelf, **equal: str) -> Any:
 #: What a person asks for.
 PAGES: Final[dict[str, Callable[[Unit, str], Any]]] = {
     "payments": lambda unit, _id: listing.payments(unit, Wanted(), _OLDEST),
-    "payment's timeline": timeline.read,
+    "payment's timeline": cli_payments.read,
     "inbox": lambda unit, _id: _sifted(unit, sifting.MESSAGES),
     "inbox, parked": lambda unit, _id: _sifted(unit, sifting.MESSAGES, status="parked"),
     "outbox": lambda unit, _id: _sifted(unit, sifting.OWED),

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from receipted import settings
+from receipted.settings import load as settings_load
 from receipted.wiring import Service
 from storage import inbox, migrate, outbox, payments
 from storage.database import Database, Unit
@@ -211,7 +211,7 @@ def migrated(url: str) -> None:
 def prove(rig: Rig) -> None:
     """Nothing that was acknowledged is lost, nothing is doubled, all is decided, and the audit finds no fault."""
     load, shop = rig.load, rig.shop
-    service = Service(settings.load(rig.config, {"RECEIPTED_SERVICE__DATABASE": rig.direct}))
+    service = Service(settings_load.load(rig.config, {"RECEIPTED_SERVICE__DATABASE": rig.direct}))
     with service.database.read() as unit:
         messages = list(_every(lambda after: inbox.find(unit, source="webhook", after=after, limit=500)))
         kept = list(_every(lambda after: payments.find(unit, after=after, limit=500)))

@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from receipted import settings
+from receipted.settings import load as settings_load
 from receipted.wiring import Service
 from storage import inbox, migrate
 from storage.database import Database
@@ -252,7 +252,7 @@ def _is_settled(database: Database) -> bool:
 
 
 def _assert_audited(config: Path, *, messages: int) -> None:
-    service = Service(settings.load(config, {}))
+    service = Service(settings_load.load(config, {}))
     report = service.audit().run()
     service.close()
     assert report.faults == []

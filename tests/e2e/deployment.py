@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 from sqlalchemy import update
 
-from receipted import settings as reading
+from receipted.settings import load as reading
 from receipted.wiring import Service
 from sandbox import signing
 from storage import operator_actions, outbox, payments

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from receipted import settings
 from receipted.garbage import collect_seldom
+from receipted.settings import load
 from receipted.wiring import Service
 from storage import payments
 from storage.ids import new_id
@@ -54,7 +54,7 @@ async def ask(service: Service, rounds: int) -> dict[str, int]:
 
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    service = Service(settings.load(Path(sys.argv[1]), {}))
+    service = Service(load.load(Path(sys.argv[1]), {}))
     try:
         print(json.dumps(asyncio.run(ask(service, int(sys.argv[2])))))
     finally:

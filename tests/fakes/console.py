@@ -16,10 +16,10 @@ from console.parts import Bounds
 from console.passwords import Cost, hashed
 from console.person import new_person
 from console.signing import Signing, digest_of, new_secret
-from receipted import settings
 from receipted.console import console_routes, signing_keys
 from receipted.edge import Edge
-from receipted.settings import Settings
+from receipted.settings import load
+from receipted.settings.load import Settings
 from receipted.wiring import Service
 from service.permissions import Role
 from storage import console_sessions, console_users
@@ -164,7 +164,7 @@ def on_sqlite(
 ) -> Iterator[Served]:
     """The console on a copy of the migrated file, with an account at each provider and a live one."""
     shutil.copyfile(template, folder / "receipted.db")
-    found = settings.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), environ or {})
+    found = load.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), environ or {})
     if not is_development:  # which a file with plain: secrets and plain HTTP could not say itself
         service = found.service.model_copy(update={"development": False})
         found = found.model_copy(update={"service": service})

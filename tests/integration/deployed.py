@@ -9,8 +9,8 @@ import sys
 import httpx2
 
 from providers import trial
-from receipted import settings
-from receipted.doctor import signing
+from receipted.doctor import trial_delivery
+from receipted.settings import load
 from receipted.wiring import Service
 from storage.ids import new_id
 from tests.fakes import nginx, tls
@@ -83,7 +83,7 @@ class Deployed:
         )
         self.config = self.folder / "etc" / "receipted.toml"
         self.config.write_text(f"{text}\n[reconciliation]\nevery_seconds = 0\n")
-        self.service = Service(settings.load(self.config, {}))
+        self.service = Service(load.load(self.config, {}))
 
     def site(self, direct):
         """The page's site before the service at that URL."""
@@ -119,5 +119,5 @@ class Deployed:
     def delivery(self):
         """The body and headers of a signed trial."""
         account, body, now = self.service.accounts["shop"], trial.body(new_id()), self.service.clock()
-        key = signing.active_key(account, now)
-        return body, {"content-type": "application/json", **signing.signed(account, key, body, now)}
+        key = trial_delivery.active_key(account, now)
+        return body, {"content-type": "application/json", **trial_delivery.signed(account, key, body, now)}

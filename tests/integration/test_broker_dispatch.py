@@ -9,7 +9,7 @@ from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
 from fulfilment.broker_sink import BrokerSink
-from receipted.settings import parse
+from receipted.settings.load import parse
 from receipted.wiring import Service
 from storage.database import Database
 from tests.fakes.databases import copy_of

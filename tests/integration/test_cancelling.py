@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from providers.contract import Client
 from providers.errors import ProviderError
-from receipted import settings
 from receipted.commands import Commands
 from receipted.errors import CancelNotSent, CancelUnanswered
+from receipted.settings import load
 from receipted.wiring import Service
 from sandbox.config import Faults, SandboxConfig, StableGenius
 from sandbox.server import running
@@ -110,7 +110,7 @@ class Meanwhile:
 @pytest.fixture
 def at_counter(tmp_path, sandbox_url):
     """Runs one story at a counter of its own."""
-    service = Service(settings.load(write_settings(tmp_path, sandbox_url, extra=UNHURRIED), {}))
+    service = Service(load.load(write_settings(tmp_path, sandbox_url, extra=UNHURRIED), {}))
     migrate.upgrade(service.database)
 
     @asynccontextmanager

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed
-from receipted import settings
 from receipted.reconciling import reconciler
+from receipted.settings import load
 from receipted.wiring import Service
 from storage import event_feed, inbox, outbox
 from storage.database import Database
@@ -194,7 +194,7 @@ LEASES = (
 def service(postgresql, tmp_path):
     """One whose machine's clock is a month ahead."""
     database = postgresql.copy()
-    made = Service(settings.load(write_settings(tmp_path), {"RECEIPTED_SERVICE__DATABASE": database.url}))
+    made = Service(load.load(write_settings(tmp_path), {"RECEIPTED_SERVICE__DATABASE": database.url}))
     made.clock = lambda: datetime.now(UTC) + timedelta(days=30)
     yield made
     made.close()

@@ -18,8 +18,8 @@ from console.signing import Signing
 from receipted import stopping
 from receipted.cli import processes, server
 from receipted.console import signing_keys
-from receipted.settings import parse
-from receipted.settings_sections import ServiceSettings
+from receipted.settings.load import parse
+from receipted.settings.models import ServiceSettings
 from storage import outbox, quarantine
 from storage.ids import new_id
 from tests.fakes import nginx

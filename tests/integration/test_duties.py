@@ -10,7 +10,7 @@ from poller.planner import Planner
 from poller.polling import Claims, Poller
 from poller.reconciler import Timetable
 from poller.webhook_health import PushMeter
-from receipted.settings import Settings
+from receipted.settings.load import Settings
 from storage.errors import StorageUnavailable
 from tests.integration.receiver.deliveries import event
 from tests.integration.receiver.serving import Served, eventually, serving, settings

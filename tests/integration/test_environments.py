@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from receipted import settings
+from receipted.settings import load
 from receipted.wiring import Service
 from statemachine.phases import Review
 from storage import inbox, outbox, payments
@@ -26,7 +26,7 @@ from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
 )
 def test_the_settings_environment_is_what_bodies_must_say(tmp_path, template, account, mode, review):
     (tmp_path / "receipted.db").write_bytes(template.read_bytes())
-    service = Service(settings.load(write_settings(tmp_path, extra=LIVE_ACCOUNT), {}))
+    service = Service(load.load(write_settings(tmp_path, extra=LIVE_ACCOUNT), {}))
     told = {"external_id": "P1", "transaction_type": "payin", "status": "success", "amount": "5.00", "currency": "BDT"}
     body = json.dumps(told | mode).encode()
     with service.database.write() as unit:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from receipted import settings
+from receipted.settings import load
 from receipted.wiring import Service
 from storage import inbox, listing, payments, sifting, story, story_page
 from storage.inbox import replay
@@ -113,7 +113,7 @@ def test_every_reader_of_a_payment_s_messages_finds_it(shell):
 def found(tmp_path, template):
     """Settings whose database is a copy of the migrated file."""
     (tmp_path / "receipted.db").write_bytes(Path(template).read_bytes())
-    return settings.load(write_settings(tmp_path), {})
+    return load.load(write_settings(tmp_path), {})
 
 
 def test_the_api_shows_it_for_each(found):

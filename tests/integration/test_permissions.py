@@ -9,7 +9,7 @@ import pytest
 from api.catalogue import operations
 from console.access import NEEDED, Access, named
 from console.application import Console
-from receipted import settings
+from receipted.settings import load
 from service.permissions import ROLES, SCOPES, KeyScope, Permission, Role, granted, role_for
 from storage.ids import new_id
 from tests.fakes.console import on_sqlite
@@ -116,7 +116,7 @@ def console(tmp_path_factory, template):
 def api(tmp_path_factory, template):
     folder = tmp_path_factory.mktemp("api")
     shutil.copyfile(template, folder / "receipted.db")
-    with serving(settings.load(write_settings(folder, NOWHERE, extra=LIVE_ACCOUNT), {})) as found:
+    with serving(load.load(write_settings(folder, NOWHERE, extra=LIVE_ACCOUNT), {})) as found:
         yield found
 
 

@@ -12,8 +12,8 @@ from audit.trust import Trust
 from audit.verify import Audit, Report
 from providers.contract import Answer, Client, CreateRequest
 from providers.errors import ProviderError
-from receipted import settings
 from receipted.commands import Commands
+from receipted.settings import load
 from receipted.wiring import Service
 from statemachine.phases import Source
 from storage import inbox, outbox, payments, transitions
@@ -141,7 +141,7 @@ class Till:
 
     def __init__(self, template: Path, folder: Path, *, database: Database | None = None) -> None:
         shutil.copyfile(template, folder / "receipted.db")
-        self.service = Service(settings.load(write_settings(folder), {}))
+        self.service = Service(load.load(write_settings(folder), {}))
         if database is not None:
             self.service.database.close()
             self.service.database = database

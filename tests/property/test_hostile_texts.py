@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from providers.contract import Provider, Reading
 from providers.stable_genius.provider import StableGenius
-from receipted.cli import timeline
+from receipted.cli import payments as cli_payments
 from statemachine import statements
 from statemachine.observation import Observation
 from statemachine.phases import Source
@@ -77,9 +77,9 @@ def told(world, voice, said):
 def shown(world, payment):
     """As a person and a program are shown it."""
     with world.database.read() as unit:
-        story = timeline.read(unit, payment.id)
-    text = "\n".join(str(entry) for entry in timeline.entries(story))
-    return json.dumps(timeline.as_data(story, why_next_poll=None), default=str) + text
+        story = cli_payments.read(unit, payment.id)
+    text = "\n".join(str(entry) for entry in cli_payments.entries(story))
+    return json.dumps(cli_payments.as_data(story, why_next_poll=None), default=str) + text
 
 
 def holds(world, voice, said):

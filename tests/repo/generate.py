@@ -14,9 +14,9 @@ from providers.alternative_payments import errors as alternative_payments
 from providers.banked import errors as banked
 from providers.payfield import errors as payfield
 from providers.stable_genius import errors as stable_genius
-from receipted.catalogue import PROVIDERS
 from receipted.cli.lifecycles import diagram
 from receipted.metrics.catalogue import METRICS
+from receipted.wiring import PROVIDERS
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from tests.repo.alerts import alerts_file

@@ -15,8 +15,8 @@ import pytest
 import providers
 from providers.contract import Account, CreateRequest, HttpAnswer, ProviderOptions, Statement
 from providers.errors import ProviderError
-from receipted.catalogue import PROVIDERS
-from receipted.settings import parse
+from receipted.settings.load import parse
+from receipted.wiring import PROVIDERS
 from statemachine.phases import Source
 from tests.contract.providers.provider_contract import CHECKS
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from receipted.catalogue import PROVIDERS
 from receipted.cli.exits import EXIT_CODES, Exit
 from receipted.metrics.catalogue import METRICS
-from receipted.settings import Settings, parse
-from receipted.settings_accounts import AccountSettings, WebhookKey
-from receipted.settings_tracing import TracingSettings
+from receipted.settings.load import Settings, parse
+from receipted.settings.models import AccountSettings, TracingSettings, WebhookKey
+from receipted.wiring import PROVIDERS
 from statemachine.phases import Alarm, Effect, Outcome, Phase, Review, Source
 from storage.schema import metadata
 from storage.types import InboxStatus, OutboxStatus

@@ -7,22 +7,26 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from receipted.settings import Settings, parse
-from receipted.settings_accounts import AccountSettings, BudgetSettings, TokenKey, WebhookKey
-from receipted.settings_api import ApiSettings
-from receipted.settings_console import ConsoleSettings
-from receipted.settings_fulfilment import FulfilmentSettings, SinkSettings
-from receipted.settings_metrics import MetricsSettings
-from receipted.settings_retention import RetentionSettings
-from receipted.settings_sections import (
+from receipted.settings.load import Settings, parse
+from receipted.settings.models import (
+    AccountSettings,
+    ApiSettings,
+    BudgetSettings,
+    ConsoleSettings,
+    FulfilmentSettings,
     LogSettings,
+    MetricsSettings,
     PollerSettings,
     PushSettings,
     ReconciliationSettings,
+    RetentionSettings,
     ServiceSettings,
+    SinkSettings,
+    TokenKey,
+    TracingSettings,
+    WebhookKey,
     WorkerSettings,
 )
-from receipted.settings_tracing import TracingSettings
 
 EXAMPLE = Path(__file__).parents[2] / "receipted.example.toml"
 HEADER = re.compile(r"\[\[?([a-z_.]+)\]\]?")

@@ -88,7 +88,7 @@ def test_one_file_reads_the_environment():
         & {*imports(tree := parsed(path)), *(dotted(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute))}
     }
 
-    assert readers == {"receipted/settings.py"}
+    assert readers == {"receipted/settings/load.py"}
 
 
 def test_one_file_knows_the_transitions_library():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from receipted import settings
-from receipted.settings import Settings
+from receipted.settings import load
+from receipted.settings.load import Settings
 from tests.fakes.databases import PostgreSQL
 from tests.fakes.sandbox import generous
 from tests.integration.api.rig import Api, serving
@@ -42,7 +42,7 @@ def narrowed(tmp_path: Path, sandbox_url: str, template: Path) -> Iterator[Api]:
     shutil.copyfile(template, tmp_path / "receipted.db")
     path = write_settings(tmp_path, sandbox_url)
     path.write_text(path.read_text().replace('name = "shop"', 'name = "shop"\neffects = ["payment.paid"]'))
-    with serving(settings.load(path, {})) as found:
+    with serving(load.load(path, {})) as found:
         yield found
 
 
@@ -67,7 +67,7 @@ def api_on_postgresql(tmp_path: Path, sandbox_url: str, postgresql: PostgreSQL) 
     database = postgresql.cleaned()
     path = write_settings(tmp_path, sandbox_url, extra=LIVE_ACCOUNT)
     try:
-        with serving(settings.load(path, {"RECEIPTED_SERVICE__DATABASE": database.url})) as served:
+        with serving(load.load(path, {"RECEIPTED_SERVICE__DATABASE": database.url})) as served:
             yield served
     finally:
         database.close()
@@ -75,4 +75,4 @@ def api_on_postgresql(tmp_path: Path, sandbox_url: str, postgresql: PostgreSQL) 
 
 def _settings(folder: Path, sandbox_url: str, template: Path, more: str = "") -> Settings:
     shutil.copyfile(template, folder / "receipted.db")
-    return settings.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), {})
+    return load.load(write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + more), {})

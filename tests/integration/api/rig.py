@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from api.keys import Environment, made
 from receipted.edge import Edge
 from receipted.rest import rest_routes
-from receipted.settings import Settings
+from receipted.settings.load import Settings
 from receipted.wiring import Service
 from service.permissions import KeyScope
 from storage import api_keys

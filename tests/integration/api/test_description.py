@@ -19,7 +19,7 @@ from api import idempotent
 from api.catalogue import operations
 from api.operation import Repeats
 from api.payment_forms import CreateBody
-from receipted import settings
+from receipted.settings import load
 from tests.integration.api.rig import Api, create, serving, wish
 from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
 
@@ -35,7 +35,7 @@ def described(tmp_path_factory: pytest.TempPathFactory, sandbox_url: str, templa
     folder: Path = tmp_path_factory.mktemp("described")
     shutil.copyfile(template, folder / "receipted.db")
     path = write_settings(folder, sandbox_url, extra=LIVE_ACCOUNT + _UNHURRIED)
-    with serving(settings.load(path, {})) as api:
+    with serving(load.load(path, {})) as api:
         yield api
 
 

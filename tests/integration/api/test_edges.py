@@ -8,7 +8,8 @@ import pytest
 
 from api.catalogue import operations
 from api.reading import MAX_FAULTS
-from receipted import logs, settings
+from receipted import logs
+from receipted.settings import load
 from storage.errors import StorageUnavailable
 from tests.integration.api.rig import create, error, serving, wish
 from tests.integration.cli.conftest import forget_logs
@@ -67,7 +68,7 @@ def test_plain_http_is_refused_before_the_key_is_looked_at(tmp_path, sandbox_url
     (tmp_path / "receipted.db").write_bytes(template.read_bytes())
     text = path.read_text().replace("development = true", "development = true\ntrusted_proxies = ['127.0.0.0/8']")
     path.write_text(text)
-    found = settings.load(path, {})
+    found = load.load(path, {})
     insecure = found.model_copy(update={"service": found.service.model_copy(update={"development": False})})
     with serving(insecure) as api:
         refused = httpx2.get(f"{api.base_url}/v1/accounts", headers={"authorization": "Bearer nonsense"})
@@ -93,7 +94,7 @@ def test_services_on_one_postgresql_share_a_keys_limit(tmp_path, sandbox_url, po
     database = postgresql.cleaned()
     bounds = "\n[api]\nburst = 5\nrequests_per_second = 0.01\n"
     path = write_settings(tmp_path, sandbox_url, extra=LIVE_ACCOUNT + bounds)
-    found = settings.load(path, {"RECEIPTED_SERVICE__DATABASE": database.url})
+    found = load.load(path, {"RECEIPTED_SERVICE__DATABASE": database.url})
     with serving(found) as one, serving(found) as other:
         key = one.key()
         clients = [api.client(key) for api in (one, other)]

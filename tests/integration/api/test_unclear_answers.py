@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from receipted import settings
+from receipted.settings import load
 from tests.fakes.answering import GRANTED, Answering, Reply, answering
 from tests.integration.api.rig import create, error, serving
 from tests.integration.cli.settings import write_settings
@@ -61,7 +61,7 @@ def provider():
 def api(tmp_path_factory, template, provider: Answering):
     folder = tmp_path_factory.mktemp("unclear")
     shutil.copyfile(template, folder / "receipted.db")
-    with serving(settings.load(write_settings(folder, provider.url), {})) as found:
+    with serving(load.load(write_settings(folder, provider.url), {})) as found:
         yield found
 
 

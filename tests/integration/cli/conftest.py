@@ -11,8 +11,9 @@ import structlog
 from sqlmodel import SQLModel
 from typer.testing import CliRunner
 
-from receipted import logs, redaction, settings
+from receipted import logs, redaction
 from receipted.cli.main import app
+from receipted.settings import load
 from receipted.wiring import Service
 from tests.fakes.databases import PostgreSQL
 from tests.fakes.rows import add
@@ -64,7 +65,7 @@ class Shell:
 
     def service(self) -> Service:
         """The application behind the settings, to look inside."""
-        return Service(settings.load(self.config, {}))
+        return Service(load.load(self.config, {}))
 
     def write(self, *records: SQLModel) -> None:
         """The rows are there as they are given."""

@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from receipted.cli.playing import accounts
+from receipted.cli.sandbox import accounts
 from sandbox.config import SandboxConfig
 
 SINK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from receipted.cli.exits import Exit
-from receipted.doctor import delivering
+from receipted.doctor import trial_delivery
 from tests.fakes import tls
 from tests.fakes.proxy import Proxy, proxying
 
@@ -35,8 +35,8 @@ def running(tmp_path_factory):
 def patient(monkeypatch):
     """However busy the machine is, nothing counts as slow, save where a test says so."""
     for bound in ("_PATIENCE", "_TOO_SLOW", "_SLOW", "_LATE"):
-        monkeypatch.setattr(delivering, bound, 60.0)
-    monkeypatch.setattr(delivering, "_SKEW", timedelta(seconds=60))
+        monkeypatch.setattr(trial_delivery, bound, 60.0)
+    monkeypatch.setattr(trial_delivery, "_SKEW", timedelta(seconds=60))
 
 
 class Practice:
@@ -149,9 +149,9 @@ def test_a_proxy_that_takes_less_than_the_service_is_found_out(practice):
 def test_a_slow_way_is_a_warning_and_a_very_slow_one_a_fault(practice, monkeypatch):
     practice.proxy.pause = 0.1
     with practice.reachable() as url:
-        monkeypatch.setattr(delivering, "_SLOW", 0.1)
+        monkeypatch.setattr(trial_delivery, "_SLOW", 0.1)
         slow = practice.look(url, "banked")
-        monkeypatch.setattr(delivering, "_TOO_SLOW", 0.1)
+        monkeypatch.setattr(trial_delivery, "_TOO_SLOW", 0.1)
         too_slow = practice.look(url, "banked", code=Exit.FAILED)
 
     assert slow["answer", "banked"]["verdict"] == "warning"
@@ -159,7 +159,7 @@ def test_a_slow_way_is_a_warning_and_a_very_slow_one_a_fault(practice, monkeypat
 
 
 def test_a_worker_that_is_behind_is_a_warning(practice, monkeypatch):
-    monkeypatch.setattr(delivering, "_LATE", 0.0)
+    monkeypatch.setattr(trial_delivery, "_LATE", 0.0)
     with practice.reachable() as url:
         found = practice.look(url, "banked")
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from providers import trial
-from receipted.doctor.signing import active_key, signed
+from receipted.doctor.trial_delivery import active_key, signed
 from tests.fakes.waiting import until
 
 from .processes import SECONDS, started

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from receipted.catalogue import PROVIDERS
 from receipted.cli.exits import Exit
+from receipted.wiring import PROVIDERS
 from tests.fakes.answering import Reply, answering
 
 from .conftest import Shell

@@ -7,8 +7,8 @@ import tomllib
 import httpx2
 import pytest
 
-from receipted import settings
 from receipted.cli.exits import Exit
+from receipted.settings import load
 
 from .conftest import Shell
 from .processes import SECONDS, finished, started
@@ -61,7 +61,7 @@ def test_the_sandbox_prints_settings_that_work(tmp_path):
         assert process.stop() == Exit.DONE
 
     assert created["state"] == "awaiting_payment"
-    loaded = settings.load(shell.config, {}).accounts
+    loaded = load.load(shell.config, {}).accounts
     assert {account["name"] for account in told["accounts"]} == set(loaded)
 
 

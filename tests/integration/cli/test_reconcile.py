@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from poller import circuit_breaker, reconciliation
 from providers import calling
-from receipted.cli.drift_report import COLUMNS
 from receipted.cli.exits import Exit
+from receipted.cli.reconciliations import COLUMNS
 from receipted.reconciling import reconciler, scheduled_steps
 from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
 from sandbox.server import running

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from receipted import settings
 from receipted.cli import processes
-from receipted.cli.context import configured
 from receipted.cli.exits import Exit
+from receipted.cli.options import configured
+from receipted.settings import load
 
 from .conftest import Shell, forget_logs
 from .settings import write_settings
@@ -156,7 +156,7 @@ def test_a_process_logs_for_people_on_a_terminal_and_for_machines_elsewhere(
     monkeypatch.setattr(sys, "stderr", errors)
     context = SimpleNamespace(find_root=lambda: SimpleNamespace(params={"config": shell.config}))
     try:
-        settings.warn(configured(context, is_process=True).model_copy(update={"service": huge(shell)}))
+        load.warn(configured(context, is_process=True).model_copy(update={"service": huge(shell)}))
     finally:
         forget_logs()
 
@@ -167,5 +167,5 @@ def test_a_process_logs_for_people_on_a_terminal_and_for_machines_elsewhere(
 
 def huge(shell):
     """The service's settings with something to warn of."""
-    found = settings.load(shell.config, {}).service
+    found = load.load(shell.config, {}).service
     return found.model_copy(update={"trusted_proxies": (ip_network("0.0.0.0/0"),)})

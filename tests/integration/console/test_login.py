@@ -356,10 +356,10 @@ def test_whoever_is_logged_in_can_change_the_password_while_strangers_try_it(far
 
 
 def test_the_limit_holds_over_processes_on_postgresql(tmp_path, postgresql: PostgreSQL):
-    from receipted import settings
+    from receipted.settings import load
 
     database, clock = postgresql.cleaned(), FakeClock()
-    found = settings.load(write_settings(tmp_path), {"RECEIPTED_SERVICE__DATABASE": database.url})
+    found = load.load(write_settings(tmp_path), {"RECEIPTED_SERVICE__DATABASE": database.url})
     try:
         with serving(found, clock=clock) as one, serving(found, clock=clock) as other:
             person = one.person(Role.VIEWER)

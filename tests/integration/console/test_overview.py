@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from console import figures
-from receipted import settings
+from receipted.settings import load
 from storage import counts as storage_counts
 from storage import inbox, webhook_health
 from storage.columns import table_of
@@ -82,7 +82,7 @@ def test_a_new_installation_is_told_what_to_do_next(console):
 def test_without_an_account_it_says_how_to_have_one(tmp_path, template, clock):
     path = write_settings(tmp_path)
     head = path.read_text().partition("[accounts.")[0]
-    found = settings.load(path, {})
+    found = load.load(path, {})
     path.write_text(head)
     (tmp_path / "receipted.db").write_bytes(template.read_bytes())
     with serving(found.model_copy(update={"accounts": {}}), clock=clock) as served:

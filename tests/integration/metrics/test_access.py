@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from receipted.secrets import Secret
+from receipted.settings.secrets import Secret
 from tests.integration.receiver.serving import Served, serving, settings
 
 TOKEN = "a-token-for-prometheus-0001"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from receipted.metrics.catalogue import METRICS, OTHER
-from receipted.settings import Settings
+from receipted.settings.load import Settings
 from tests.fakes.databases import PostgreSQL
 from tests.integration.metrics.asking import parsed, scraped, value
 from tests.integration.receiver.deliveries import PROVIDERS, event, sign

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from receipted.metrics.health import Checks
 from receipted.metrics.pulse import Pulse
-from receipted.settings import Settings
+from receipted.settings.load import Settings
 from storage import inbox
 from storage.database import Database
 from storage.errors import StorageUnavailable

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from receipted.app import create_app
 from receipted.protocol import BoundedProtocol
-from receipted.settings import Settings, parse
+from receipted.settings.load import Settings, parse
 from receipted.wiring import Service
 from receiver.intake import Intake
 from receiver.returns import About

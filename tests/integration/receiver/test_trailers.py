@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from api.keys import Environment, KeyScope, made
-from receipted.secrets import Secret
+from receipted.settings.secrets import Secret
 from storage import api_keys
 from storage.ids import new_id
 from tests.fakes import console

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from receipted.app import working
-from receipted.settings import Settings
+from receipted.settings.load import Settings
 from receipted.wiring import Service
 
 

@@ -11,8 +11,8 @@ import pytest
 from providers.banked.client import BankedClient
 from providers.contract import Answer, Client, CreateRequest
 from providers.stable_genius.client import StableGeniusClient
-from receipted import settings
 from receipted.commands import Commands
+from receipted.settings import load
 from receipted.wiring import Service
 from storage import migrate, outbox, payments
 from storage.tables import Payment
@@ -84,7 +84,7 @@ class Till:
     """One service with a Stable Genius account whose provider says what the test scripts."""
 
     def __init__(self, folder: Path, client: Scripted | None = None, account: str = "stable") -> None:
-        self.service = Service(settings.load(write_settings(folder), {}))
+        self.service = Service(load.load(write_settings(folder), {}))
         migrate.upgrade(self.service.database)
         self.account = account
         self.now = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from receipted.secrets import Secret
-from receipted.settings import Settings
-from receipted.settings_sections import SinkSettings
-from receipted.settings_tracing import TracingSettings
+from receipted.settings.load import Settings
+from receipted.settings.models import SinkSettings, TracingSettings
+from receipted.settings.secrets import Secret
 from tests.contract.fulfilment.receiver import KEY, Receiver
 from tests.fakes.collector import Collector, collecting
 from tests.integration.cli.settings import NOWHERE

@@ -13,8 +13,8 @@ from opentelemetry.trace import SpanKind
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError
-from receipted import settings
 from receipted.commands import Commands
+from receipted.settings import load
 from receipted.tracing.telemetry import Telemetry
 from receipted.tracing.traces import Traces
 from receipted.wiring import Service
@@ -43,7 +43,7 @@ class Desk:
 
 
 def desk(folder: Path, url: str) -> Desk:
-    service = Service(settings.load(write_settings(folder, url), {}))
+    service = Service(load.load(write_settings(folder, url), {}))
     migrate.upgrade(service.database)
     exporter = InMemorySpanExporter()
     telemetry = Telemetry(SimpleSpanProcessor(exporter), "tests")

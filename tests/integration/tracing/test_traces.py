@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from receipted.settings_retention import RetentionSettings
+from receipted.settings.models import RetentionSettings
 from storage import partitions
 from storage.ids import new_id
 from tests.fakes.databases import PostgreSQL

@@ -30,7 +30,7 @@ print("decided")
 
 _ASKED = """
 from receipted.errors import ConfigurationError
-from receipted.settings import parse
+from receipted.settings.load import parse
 try:
     parse({"tracing": {"endpoint": "https://collector.example/v1/traces"}})
 except ConfigurationError as fault:

@@ -215,7 +215,7 @@ def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
         tries.append(desk.clock())
         raise ValueError("no JSON")
 
-    monkeypatch.setattr("poller.schedule.plans.hazards", unreadable)
+    monkeypatch.setattr("poller.schedule.poll_plans.hazards", unreadable)
     with capture_logs() as logged:
         assert known.next_at(payment, desk.clock()) is not None
         known.next_at(payment, desk.clock())

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from receipted.cli.exits import InvalidInput
-from receipted.cli.moments import lasting, moment_of
+from receipted.cli.options import lasting, moment_of
 from tests.fakes.clock import START
 
 

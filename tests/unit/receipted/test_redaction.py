@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipted.redaction import DROPPED, MASK, forget_secrets, redact, redact_event, register_secrets
-from receipted.redaction_names import holds_digest, is_secret_name
+from receipted.redaction import (
+    DROPPED,
+    MASK,
+    forget_secrets,
+    holds_digest,
+    is_secret_name,
+    redact,
+    redact_event,
+    register_secrets,
+)
 
 REGISTERED = 'cfg\'d "secret"/ü+value'
 SIGNATURE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from pydantic import BaseModel
 
-from receipted.secrets import Secret, SecretReader
+from receipted.settings.secrets import Secret, SecretReader
 
 VALUE = "the-value-itself"
 

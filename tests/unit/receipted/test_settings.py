@@ -10,13 +10,11 @@ import structlog
 from pydantic import BaseModel
 
 from providers.contract import Budget
-from receipted.catalogue import PROVIDERS, account_of, budget_of, provider_of
 from receipted.errors import ConfigurationError
-from receipted.settings import describe, load, parse, settings_path, warn
-from receipted.settings_accounts import AccountSettings
-from receipted.settings_fulfilment import masked_url
-from receipted.settings_sections import Settings
-from receipted.settings_unwise import unwise
+from receipted.settings.load import describe, load, parse, settings_path, warn
+from receipted.settings.models import AccountSettings, Settings, masked_url
+from receipted.settings.validate import unwise
+from receipted.wiring import PROVIDERS, account_of, budget_of, provider_of
 from statemachine.errors import ServiceError
 from statemachine.phases import ConflictPolicy
 

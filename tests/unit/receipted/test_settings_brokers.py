@@ -9,7 +9,7 @@ import pytest
 
 from fulfilment.broker_sink import BrokerSink
 from receipted.errors import ConfigurationError
-from receipted.settings import describe, parse
+from receipted.settings.load import describe, parse
 from receipted.wiring import Service
 from tests.unit.receipted.test_settings import ENVIRONMENT, GOOD
 
@@ -108,7 +108,7 @@ def test_without_tls_only_where_it_is_allowed():
 
 
 def test_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("receipted.settings_sinks.is_installed", lambda _kind: False)
+    monkeypatch.setattr("receipted.settings.validate.is_installed", lambda _kind: False)
     assert 'pip install "receipted[brokers]"' in faults(NATS)["sinks.0.kind"]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fulfilment.email_sink import EmailSink
 from receipted.errors import ConfigurationError
-from receipted.settings import describe, parse
+from receipted.settings.load import describe, parse
 from receipted.wiring import Service
 from tests.unit.receipted.test_settings import ENVIRONMENT, GOOD
 

@@ -3,7 +3,7 @@
 import pytest
 
 from receipted.errors import ConfigurationError
-from receipted.settings import parse
+from receipted.settings.load import parse
 
 
 def faults(**tracing: object) -> list[str]:

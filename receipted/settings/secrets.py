@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn, Self, final
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from receipted.redaction_text import Registered, redact_text
+from receipted.redaction import Registered, redact_text
 
 #: What every key that signs or verifies must have: 128 bits, were it random.
 MIN_KEY_BYTES: Final = 16

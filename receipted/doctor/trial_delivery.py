@@ -1,20 +1,44 @@
-"""A signed trial through the public URL: how it is answered, what of it arrived, and how long it took to be decided."""
+"""A signed trial delivery through the public URL: its answer, what of it arrived, and the time to its decision."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from providers import trial
-from receipted.doctor.asking import Asker, Heard, refused
+from providers.signing import Key
 from receipted.doctor.findings import Finding, fault, ok, skipped, warning
-from receipted.doctor.signing import active_key, can_sign, signed
+from receipted.doctor.probes import Asker, Heard, refused
 from receipted.wiring import Service, WiredAccount
+from sandbox import signing
 from storage import inbox, quarantine
 from storage.errors import NotFound
 from storage.tables import InboxMessage, RejectedDelivery
 from storage.types import InboxStatus
+
+_SIGNERS: Final[Mapping[str, Callable[[str, Any], signing.Signer]]] = {
+    "alternative_payments": lambda secret, _options: signing.alternative_payments(secret),
+    "stable_genius": lambda secret, _options: signing.stable_genius(secret),
+    "payfield": lambda secret, options: signing.payfield(secret, options.digest_encoding),
+    "banked": lambda secret, _options: signing.banked(secret),
+}
+
+
+def active_key(account: WiredAccount, now: datetime) -> Key | None:
+    """The first of the account's webhook keys that is valid now."""
+    return next(account.settings.keyring().active(now), None)
+
+
+def signed(account: WiredAccount, key: Key, body: bytes, at: datetime) -> dict[str, str]:
+    """The headers that the account's provider would add to this body at this instant."""
+    return _SIGNERS[account.provider.name](key.secret.decode(), account.provider.options)(body, at)
+
+
+def can_sign(account: WiredAccount) -> bool:
+    """Whether it is known here how the account's provider signs."""
+    return account.provider.name in _SIGNERS
+
 
 #: Names the trial, so that it is found again however it was changed on its way.
 _NAMED: Final = "x-receipted-trial"

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from receipted.doctor import connection
-from receipted.doctor.asking import Asker, probed
-from receipted.doctor.delivering import Deliverer
+from receipted.doctor import probes
 from receipted.doctor.findings import Finding, Verdict, warning
+from receipted.doctor.probes import Asker, probed
+from receipted.doctor.trial_delivery import Deliverer
 from receipted.wiring import Service
 from storage.ids import new_id
 
@@ -35,7 +35,7 @@ def examine(service: Service, url: str, accounts: Sequence[str], trusted: ssl.SS
 
 def _connected(service: Service, url: str, trusted: ssl.SSLContext) -> Iterator[Finding]:
     fits = True
-    for finding in connection.form(url):
+    for finding in probes.form(url):
         fits = finding.verdict is not Verdict.FAULT
         yield finding
     if not fits:
@@ -49,11 +49,11 @@ def _connected(service: Service, url: str, trusted: ssl.SSLContext) -> Iterator[
         )
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _HTTPS_PORT
-    for finding in connection.resolved(host, port):
+    for finding in probes.resolved(host, port):
         fits = finding.verdict is not Verdict.FAULT
         yield finding
     if fits:
-        yield from connection.certificate(host, port, trusted, service.clock())
+        yield from probes.certificate(host, port, trusted, service.clock())
 
 
 def _account(service: Service, url: str, name: str, ask: Asker) -> Iterator[Finding]:

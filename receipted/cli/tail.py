@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from receipted.cli import output
-from receipted.cli.context import AccountName, AsJson, known_account, opened
+from receipted.cli.options import AccountName, AsJson, known_account, opened
 from receipted.wiring import Service
 from statemachine.phases import Source
 from storage.changes import Event, Follower

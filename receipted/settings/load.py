@@ -18,14 +18,25 @@ from pydantic_settings import (
 from pydantic_settings.sources.utils import parse_env_vars
 
 from providers.contract import Provider
-from receipted.catalogue import PROVIDERS
 from receipted.errors import ConfigurationError, Fault
-from receipted.secrets import SecretReader
-from receipted.settings_checks import check
-from receipted.settings_feed import with_feed
-from receipted.settings_sections import Settings
-from receipted.settings_shape import did_you_mean, shape_faults, without_refused
-from receipted.settings_unwise import unwise
+from receipted.settings.faults import did_you_mean, shape_faults, without_refused
+from receipted.settings.models import Settings, SinkSettings
+from receipted.settings.secrets import SecretReader
+from receipted.settings.validate import FEED, check, effects_of, unwise
+from receipted.wiring import PROVIDERS
+
+_HANDLER: Final = "api.feed_only:keep"
+
+
+def with_feed(settings: Settings, providers: Mapping[str, type[Provider]]) -> Settings:
+    """The settings, with one more sink where the API is on and the sinks that there are leave effects out."""
+    takes = [sink.takes() for sink in settings.sinks]
+    left = tuple(effect for effect in effects_of(providers) if not any(takes_it(effect) for takes_it in takes))
+    if not left or not settings.api.enabled:
+        return settings
+    feed = SinkSettings(name=FEED, kind="python", handler=_HANDLER, effects=left)
+    return settings.model_copy(update={"sinks": (*settings.sinks, feed)})
+
 
 __all__ = ["DEFAULT_PATH", "PREFIX", "Settings", "describe", "load", "parse", "settings_path", "warn"]
 

@@ -1,23 +1,106 @@
-"""What commands have in common: their options, and the service that they work with."""
+"""Options and arguments that commands share, and how their texts are read."""
 
 import asyncio
 import io
+import json
+import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
 import typer
 
-from receipted import logs, redaction, settings
+from api.errors import InvalidRequest
+from api.reading import check_json
+from receipted import logs, redaction
+from receipted.cli.exits import InvalidInput
 from receipted.commands import Commands
 from receipted.errors import UnknownAccountName
-from receipted.settings_sections import Settings
+from receipted.settings import load
+from receipted.settings.models import Settings
 from receipted.startup import rehearse
 from receipted.wiring import Service
 from storage import migrate
 from storage.errors import SchemaOutdated
+
+
+def fields_of(given: Sequence[str], *, option: str = "extra") -> dict[str, object]:
+    """The fields, a later one over an earlier one of its name; `key=value` gives text. Raises InvalidInput."""
+    found: dict[str, object] = {}
+    for text in given:
+        found.update(_object(text, option) if text.lstrip().startswith("{") else _pair(text, option))
+    return found
+
+
+def words_of(given: Sequence[str], *, option: str) -> dict[str, str]:
+    """As `fields_of`, for `key=value` only."""
+    found: dict[str, str] = {}
+    for text in given:
+        found.update(_pair(text, option))
+    return found
+
+
+def _pair(text: str, option: str) -> dict[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InvalidInput(f"--{option} takes key=value or a JSON object, not {text!r}", param=option)
+    return {key.strip(): value}
+
+
+def _object(text: str, option: str) -> dict[str, object]:
+    try:
+        check_json(text)
+        found = json.loads(text)
+    except (InvalidRequest, ValueError) as fault:
+        raise InvalidInput(f"--{option} is not JSON: {fault}", param=option) from fault
+    if not isinstance(found, dict):
+        raise InvalidInput(f"--{option} takes a JSON object", param=option)
+    return found
+
+
+_AGO: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def moment_of(text: str, now: datetime, *, option: str) -> datetime:
+    """The instant: ISO 8601, UTC where it names no zone, a day's first instant, or as long ago as `2d` or `36h` says.
+
+    Raises InvalidInput for anything else.
+    """
+    try:
+        if ago := _AGO.fullmatch(text.strip()):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        found = datetime.fromisoformat(text.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput(
+            f"--{option} takes a moment such as 2026-11-01, 2026-11-01T12:00Z or 2d (so long ago), not {text!r}",
+            param=option,
+        ) from None
+
+
+def span_of(text: str, *, option: str) -> timedelta:
+    """The span that `90d` or `12h` says; raises InvalidInput for anything else."""
+    found = _AGO.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput(f"--{option} takes a span such as 90d or 12h, not {text!r}", param=option)
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def lasting(seconds: float | None) -> str:
+    """How long that is, in its two largest units, such as `2h 5m`; empty for None."""
+    if seconds is None:
+        return ""
+    left, words = round(seconds), list[str]()
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not words):
+            words.append(f"{count}{unit}")
+    return " ".join(words[:2])
+
 
 Result = TypeVar("Result")
 
@@ -42,7 +125,7 @@ def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
     A command that is no process of its own logs warnings and errors only. Raises ConfigurationError.
     """
     path: Path | None = context.find_root().params.get("config")
-    found = settings.load(path)
+    found = load.load(path)
     redaction.register_secrets(found.secret_values())
     level = found.log.level
     logs.configure(
@@ -72,7 +155,7 @@ def opened(
     service = Service(found)
     try:
         if is_process:
-            settings.warn(found)
+            load.warn(found)
             _tell_lines_at_once()
         if checks_schema:
             check_schema(service)

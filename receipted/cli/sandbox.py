@@ -7,9 +7,8 @@ import typer
 
 from receipted import logs
 from receipted.cli import output, server
-from receipted.cli.context import AsJson
 from receipted.cli.exits import InvalidInput
-from receipted.cli.extra import words_of
+from receipted.cli.options import AsJson, words_of
 from sandbox.app import create_app
 from sandbox.config import Faults, Payers, PayfieldShop, SandboxConfig
 

@@ -7,8 +7,7 @@ import typer
 
 from poller.alarms import spoken
 from receipted.cli import output
-from receipted.cli.context import AsJson, known_account, opened
-from receipted.cli.moments import moment_of
+from receipted.cli.options import AsJson, known_account, moment_of, opened
 from storage import webhook_health
 from storage.webhook_health import AccountFigures, EventFigures, Pushing
 

@@ -1,0 +1,225 @@
+"""Probes of a public URL as a provider would reach it: name, certificate, and HTTP."""
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from receipted.doctor.findings import Finding, fault, ok, warning
+
+#: Seconds for a connection.
+_CONNECT_TIMEOUT_S: Final = 10.0
+
+#: A certificate that ends sooner was to be renewed by now: most are renewed 30 days before their end.
+_SOON: Final = timedelta(days=14)
+
+_UNREACHABLE: Final = "webhook_unreachable"
+
+#: What OpenSSL's own words mean to whoever put the certificate there.
+_REMEDIES: Final = (
+    ("expired", "renew the certificate, and see why it was not renewed by itself"),
+    ("not yet valid", "the certificate begins in the future: see the clock of whoever issued it, and of this machine"),
+    ("self-signed", "providers trust public authorities only: get a certificate from one (or name yours by --ca)"),
+    (
+        "unable to get local issuer",
+        "the server sends its own certificate without the intermediate ones: serve the full chain",
+    ),
+    ("mismatch", "the certificate is for another name: get one for this name, or register the other"),
+)
+
+
+def form(url: str) -> Iterator[Finding]:
+    """Whether a provider would take the URL at all."""
+    wrong = _wrong_form(url)
+    if wrong:
+        says = f"{wrong}: providers take https:// URLs of a public name only"
+        remedy = "give the URL that is registered with the provider, such as https://pay.example.com"
+        yield fault("url", says, remedy, code="invalid_webhook_url")
+    else:
+        yield ok("url", f"{url} is a URL that providers take")
+
+
+def _wrong_form(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:  # brackets, ports and labels that are none
+        return "it cannot be read"
+    if parts.scheme != "https":
+        return f"it begins with {parts.scheme or 'nothing'}://" if parts.scheme else "it has no https://"
+    if not host:
+        return "it names no host"
+    if parts.username is not None or parts.password is not None:
+        return "it holds a name or a password"
+    if parts.query or parts.fragment:
+        return "it has a query or a fragment"
+    return ""
+
+
+def resolved(host: str, port: int) -> Iterator[Finding]:
+    """Whether the name leads to an address that providers can reach."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        yield fault("name", f"{host} has no address ({error.strerror})", "add its DNS record", code=_UNREACHABLE)
+        return
+    addresses = sorted({str(entry[4][0]) for entry in found})
+    inside = [each for each in addresses if not ipaddress.ip_address(each.partition("%")[0]).is_global]
+    if inside:
+        yield warning(
+            "name",
+            f"{host} leads to {', '.join(inside)}, which only your own network reaches",
+            "providers need a public address; run doctor from outside your network, or see the public DNS record",
+        )
+    else:
+        yield ok("name", f"{host} leads to {', '.join(addresses)}")
+
+
+def certificate(host: str, port: int, trusted: ssl.SSLContext, now: datetime) -> Iterator[Finding]:
+    """Whether the server proves its name to whoever trusts these authorities, and for how long it still will."""
+    try:
+        with (
+            socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as plain,
+            trusted.wrap_socket(plain, server_hostname=host) as secured,
+        ):
+            shown: Any = secured.getpeercert()
+            version = secured.version()
+    except ssl.SSLCertVerificationError as error:
+        yield fault("tls", f"the certificate is refused: {error.verify_message}", _remedy(error), code=_UNREACHABLE)
+    except ssl.SSLError as error:
+        why = (error.reason or "no reason given").lower().replace("_", " ")
+        remedy = "see that this port speaks TLS 1.2 or newer"
+        yield fault("tls", f"TLS fails: {why}", remedy, code=_UNREACHABLE)
+    except OSError as error:
+        why = "no answer within ten seconds" if isinstance(error, TimeoutError) else (error.strerror or "no connection")
+        remedy = "see that the service runs, and that its firewall lets the internet in"
+        yield fault("tls", f"{host}:{port} cannot be reached: {why}", remedy, code=_UNREACHABLE)
+    else:
+        yield _ending(datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC), version or "TLS", now)
+
+
+def _ending(ends_at: datetime, version: str, now: datetime) -> Finding:
+    says = f"{version}, a trusted certificate that ends {ends_at:%Y-%m-%d}, in {(ends_at - now).days} days"
+    if ends_at - now < _SOON:
+        return warning("tls", says, "renew it, and see why it was not renewed by itself")
+    return ok("tls", says)
+
+
+def _remedy(error: ssl.SSLCertVerificationError) -> str:
+    words = error.verify_message.lower()
+    return next((remedy for word, remedy in _REMEDIES if word in words), "see the chain that the server sends")
+
+
+#: Seconds for a whole answer: a provider that waits longer is not known.
+_ANSWER_TIMEOUT_S: Final = 30.0
+
+#: Who asks, as logs on the way see it.
+USER_AGENT: Final = "receipted-doctor"
+
+_HOW_HTTPS: Final = (
+    "the proxy that ends TLS must send X-Forwarded-Proto: https, and its address must be in service.trusted_proxies"
+)
+_OUR_CODES: Final = {
+    "https_required": ("Receipted does not see that the request came over HTTPS", _HOW_HTTPS),
+    "unknown_account": (
+        "another installation answers: it has no such account",
+        "see where the name leads, and that this installation was restarted with these settings",
+    ),
+    "storage_unavailable": ("Receipted cannot reach its database", "see its log, and that the database runs"),
+    "schema_outdated": ("its database has an old schema", "run receipted migrate"),
+    "too_many_unverified": ("too many deliveries with wrong signatures came before", "wait a minute and try again"),
+    "body_too_large": ("it is larger than service.body_limit_bytes", "raise service.body_limit_bytes"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An answer, or in words why there is none."""
+
+    seconds: float
+    status: int = 0
+    headers: Mapping[str, str] | None = None
+    content: Any = None  #: of JSON; else None
+    why: str = ""  #: there is no answer
+
+
+class Asker:
+    """Sends requests as a provider would: no redirect is followed."""
+
+    def __init__(self, trusted: ssl.SSLContext) -> None:
+        self._http = httpx2.Client(
+            verify=trusted, timeout=_ANSWER_TIMEOUT_S, follow_redirects=False, headers={"user-agent": USER_AGENT}
+        )
+
+    def close(self) -> None:
+        """Its connections are closed."""
+        self._http.close()
+
+    def __call__(self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Heard:
+        """What the URL answers; never raises for what the network does."""
+        began = time.monotonic()
+        try:
+            answer = self._http.request(method, url, content=body, headers=dict(headers or {}))
+        except httpx2.TimeoutException:
+            return Heard(time.monotonic() - began, why=f"no answer within {_ANSWER_TIMEOUT_S:.0f} seconds")
+        except httpx2.TransportError as error:
+            return Heard(time.monotonic() - began, why=str(error) or type(error).__name__)
+        seconds = time.monotonic() - began
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        return Heard(seconds, answer.status_code, dict(answer.headers), content)
+
+
+def probed(ask: Asker, url: str, account: str) -> Iterator[Finding]:
+    """Whether the URL answers 200 to GET and HEAD, as providers try it when it is registered."""
+    for method in ("GET", "HEAD"):
+        heard = ask(method, url)
+        is_ours = method == "HEAD" or heard.content == {"account": account, "ready": True}
+        if heard.status != 200 or not is_ours:
+            yield refused("probe", f"{method} {url}", heard, account)
+            return
+    yield ok("probe", "GET and HEAD are answered 200, as a provider tries it at registration", account)
+
+
+def refused(check: str, what: str, heard: Heard, account: str) -> Finding:
+    """Why that was not answered as it should be, from what the answer looks like."""
+    says, remedy = _why(heard)
+    return fault(check, f"{what}: {says}", remedy, account, code="webhook_unreachable")
+
+
+def _why(heard: Heard) -> tuple[str, str]:
+    if heard.why:
+        return heard.why, "see that the service runs, and what the proxies before it log"
+    named = _code(heard)
+    if named in _OUR_CODES:
+        says, remedy = _OUR_CODES[named]
+        return f"answered {heard.status}: {says}", remedy
+    if 300 <= heard.status < 400:
+        where = (heard.headers or {}).get("location", "nowhere")
+        remedy = "register the URL that it leads to, or take the redirect off this path"
+        return (
+            f"answered {heard.status}, a redirect to {where[:200]}: providers do not follow it, or lose the body",
+            remedy,
+        )
+    if named:
+        return f"answered {heard.status} ({named[:60]})", "see docs/errors.md for the code"
+    return (
+        f"answered {heard.status} by something that is not Receipted",
+        "a proxy, a firewall or another service stands there: let this path through to Receipted",
+    )
+
+
+def _code(heard: Heard) -> str:
+    """The code of an error in our shape; empty for any other answer."""
+    error = heard.content.get("error") if isinstance(heard.content, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""

@@ -1,0 +1,1 @@
+"""Settings: the models, loading from a file and the environment, validation, and secrets."""
