@@ -11,12 +11,11 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
 
-from fulfilment import tls
-from fulfilment.addresses import LOOPBACK, Network, Resolver, checked, resolve
 from fulfilment.brokers import url as urls
-from fulfilment.brokers.contract import Fault, Message, NotConfirmed, Publisher, Target
+from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget, NotConfirmed, Publisher
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import AddressRefused, InvalidSink
+from fulfilment.network import LOOPBACK, Network, Resolver, check_addresses, resolve_host, tls_context
 from fulfilment.signing import Signer
 
 TIMEOUT: Final = 15.0
@@ -31,7 +30,7 @@ _NAMES: Final = {
     "nats": re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII),
     "kafka": re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+", re.ASCII),
 }
-_CLOSED: Final = Fault("the sink is closed")
+_CLOSED: Final = BrokerFault("the sink is closed")
 
 
 @dataclass(slots=True)
@@ -68,7 +67,7 @@ class BrokerSink:
         allowed_networks: Sequence[Network] = (),
         authorities: str | None = None,
         timeout: float = TIMEOUT,
-        resolver: Resolver = resolve,
+        resolver: Resolver = resolve_host,
     ) -> None:
         if timeout <= 0:
             raise InvalidSink("a sink's timeout is above 0 seconds", param="timeout")
@@ -81,7 +80,7 @@ class BrokerSink:
         self._signer = Signer(keys) if keys else None
         self._allowed = (*LOOPBACK, *allowed_networks)
         self._authorities = authorities
-        tls.context(authorities)  # refused now rather than at the first delivery
+        tls_context(authorities)  # refused now rather than at the first delivery
         self._timeout = timeout
         self._resolver = resolver
         self._link: _Link | None = None
@@ -111,7 +110,7 @@ class BrokerSink:
             return Failed(fault.text, is_final=fault.is_final)
         return Delivered()
 
-    def _message(self, owed: OwedEffect, now: datetime) -> Message:
+    def _message(self, owed: OwedEffect, now: datetime) -> BrokerMessage:
         body, message_id, timestamp = owed.payload.encode(), f"msg_{owed.id}", int(now.timestamp())
         headers = {
             "content-type": "application/json",
@@ -124,20 +123,20 @@ class BrokerSink:
             headers["traceparent"] = owed.traceparent
         if self._signer is not None:
             headers["webhook-signature"] = self._signer.sign(message_id, timestamp, body)
-        return Message(owed.id, owed.effect, owed.payment_id, body, headers, now)
+        return BrokerMessage(owed.id, owed.effect, owed.payment_id, body, headers, now)
 
-    def _fault_of(self, error: Exception, link: _Link | None) -> Fault:
+    def _fault_of(self, error: Exception, link: _Link | None) -> BrokerFault:
         """The one place where exceptions become words; they hold no payload and no credential, since none is quoted."""
         if isinstance(error, NotConfirmed):
             return error.fault
         if isinstance(error, AddressRefused):
-            return Fault(error.message)
+            return BrokerFault(error.message)
         known = link.publisher.fault_of(error) if link is not None else None
         if known is not None:
             return known
         if isinstance(error, TimeoutError):
-            return Fault(f"{'not connected' if link is None else 'not confirmed'} within {self._timeout:g} s")
-        return Fault(f"{'cannot connect' if link is None else 'not confirmed'} ({type(error).__name__})")
+            return BrokerFault(f"{'not connected' if link is None else 'not confirmed'} within {self._timeout:g} s")
+        return BrokerFault(f"{'cannot connect' if link is None else 'not confirmed'} ({type(error).__name__})")
 
     async def _connected(self) -> _Link:
         """The connection in use, or the one that is being made: deliveries at the same time wait for the same one."""
@@ -165,8 +164,8 @@ class BrokerSink:
         try:
             async with asyncio.timeout(self._timeout):
                 url = self._url if self._url.is_secure else await self._pinned()
-                secured = tls.context(self._authorities) if url.is_secure else None
-                target = Target(url, self._destination, self._timeout, secured)
+                secured = tls_context(self._authorities) if url.is_secure else None
+                target = BrokerTarget(url, self._destination, self._timeout, secured)
                 self._link = _Link(await self._broker.connect(target))
             return self._link
         finally:
@@ -176,7 +175,7 @@ class BrokerSink:
         """The URL with checked addresses in place of names, so that nothing below can look them up again."""
         found = []
         for host, port in self._url.servers:
-            addresses = checked(await self._resolver(host, port), self._allowed, only_allowed=True)
+            addresses = check_addresses(await self._resolver(host, port), self._allowed, only_allowed=True)
             found.append((addresses[0], port))
         return replace(self._url, servers=tuple(found))
 

@@ -15,7 +15,7 @@ MAX_ANSWER_BYTES: Final = 64 * 1024
 _SWITCHING_PROTOCOLS: Final = 101
 
 
-class Answer(NamedTuple):
+class ResponseHead(NamedTuple):
     """The head of an answer."""
 
     status: int
@@ -26,13 +26,13 @@ class NoAnswer(ConnectionError):
     """The connection ended, or said what is not HTTP, before the head of an answer."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection to one address. Nothing is asked of it before the answer before has ended."""
 
     def __init__(self) -> None:
         self.is_reusable = True  #: another request may be sent, as far as is known here
         self.is_used = False  #: an answer has come on it already
-        self.answer: Answer | None = None  #: to the last request, as soon as its head is there
+        self.answer: ResponseHead | None = None  #: to the last request, as soon as its head is there
         self.opened_at = asyncio.get_running_loop().time()
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = None
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._retry_after: str | None = None
 
-    async def post(self, request: bytes) -> Answer:
+    async def post(self, request: bytes) -> ResponseHead:
         """Send the whole request and return the head of its answer, once the answer has ended or may not go on.
 
         Raises NoAnswer. After any exception, or a cancellation, `answer` may hold the head all the same.
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         if status >= 200 or status == _SWITCHING_PROTOCOLS:
-            self.answer = Answer(status, self._retry_after)
+            self.answer = ResponseHead(status, self._retry_after)
         self._retry_after = None
 
     def on_message_complete(self) -> None:
@@ -125,9 +125,9 @@ class Connection(asyncio.Protocol):
             self._end(is_reusable=self._parser.should_keep_alive() and self.answer.status != _SWITCHING_PROTOCOLS)
 
 
-async def connect(address: str, port: int, tls: ssl.SSLContext | None, host: str) -> Connection:
+async def connect(address: str, port: int, tls: ssl.SSLContext | None, host: str) -> HttpConnection:
     """A connection to the address, which proves by TLS that it is the host; raises OSError."""
     loop = asyncio.get_running_loop()
     name = host.rstrip(".") if tls is not None else None
-    _, connection = await loop.create_connection(Connection, address, port, ssl=tls, server_hostname=name)
+    _, connection = await loop.create_connection(HttpConnection, address, port, ssl=tls, server_hostname=name)
     return connection

@@ -9,11 +9,11 @@ from typing import Final
 
 import httpx2
 
-from fulfilment.addresses import LOOPBACK, Network, Resolver, checked, is_loopback, resolve
 from fulfilment.backoff import read_retry_after
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import AddressRefused, InsecureSinkUrl, InvalidSink
-from fulfilment.http_connection import Answer, Connection, NoAnswer, connect
+from fulfilment.http_connection import HttpConnection, NoAnswer, ResponseHead, connect
+from fulfilment.network import LOOPBACK, Network, Resolver, check_addresses, is_loopback, resolve_host
 from fulfilment.signing import Signer
 
 TIMEOUT: Final = 15.0
@@ -48,7 +48,7 @@ class HttpSink:
         allowed_networks: Sequence[Network] = (),
         allow_loopback: bool = False,
         timeout: float = TIMEOUT,
-        resolver: Resolver = resolve,
+        resolver: Resolver = resolve_host,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         if timeout <= 0:
@@ -66,14 +66,14 @@ class HttpSink:
         self._resolver = resolver
         self._tls = (tls or httpx2.create_ssl_context()) if self._is_secure else None
         self._head = _head(target)
-        self._idle: list[tuple[Connection, asyncio.TimerHandle]] = []
+        self._idle: list[tuple[HttpConnection, asyncio.TimerHandle]] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self._host!r})"
 
     async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
         """One signed POST with `webhook-id` of the effect; the timestamp, and so the signature, is of this attempt."""
-        used: list[Connection] = []
+        used: list[HttpConnection] = []
         try:
             async with asyncio.timeout(self._timeout):
                 return _read(await self._post(self._request(owed, now), used), now)
@@ -87,7 +87,7 @@ class HttpSink:
         answer = used[-1].answer if used else None
         return Failed(fault) if answer is None else _read(answer, now)
 
-    async def _post(self, request: bytes, used: list[Connection]) -> Answer:
+    async def _post(self, request: bytes, used: list[HttpConnection]) -> ResponseHead:
         """The answer; `used` ends with the connection that it came on, or would have come on."""
         kept = self._kept()
         if kept is not None:
@@ -95,7 +95,7 @@ class HttpSink:
                 return await self._ask(kept, request, used)
         return await self._ask(await self._connect(), request, used)
 
-    async def _ask(self, connection: Connection, request: bytes, used: list[Connection]) -> Answer:
+    async def _ask(self, connection: HttpConnection, request: bytes, used: list[HttpConnection]) -> ResponseHead:
         used.append(connection)
         answer = await connection.post(request)
         if connection.is_reusable:
@@ -103,9 +103,9 @@ class HttpSink:
             self._idle.append((connection, closing))
         return answer
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> HttpConnection:
         found = await self._resolver(self._host, self._port)
-        addresses = checked(found, self._allowed, only_allowed=not self._is_secure)[:_MAX_ADDRESSES]
+        addresses = check_addresses(found, self._allowed, only_allowed=not self._is_secure)[:_MAX_ADDRESSES]
         for number, address in enumerate(addresses, start=1):
             try:
                 async with asyncio.timeout(min(_CONNECT_TIMEOUT, self._timeout)):
@@ -117,7 +117,7 @@ class HttpSink:
                     raise
         raise NoAnswer
 
-    def _kept(self) -> Connection | None:
+    def _kept(self) -> HttpConnection | None:
         """The connection that was used last, where one is idle and not too old."""
         now = asyncio.get_running_loop().time()
         while self._idle:
@@ -128,7 +128,7 @@ class HttpSink:
             connection.close()
         return None
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: HttpConnection) -> None:
         self._idle = [each for each in self._idle if each[0] is not connection]
         connection.close()
 
@@ -175,7 +175,7 @@ def _target(url: str, *, allow_loopback: bool) -> httpx2.URL:
     return target
 
 
-def _read(answer: Answer, now: datetime) -> Result:
+def _read(answer: ResponseHead, now: datetime) -> Result:
     status = answer.status
     if 200 <= status < 300:
         return Delivered(status)

@@ -23,7 +23,7 @@ from receipted.rest import rest_routes
 from receipted.wiring import Service, housekeeping
 from receiver.group_commit import GroupWriter
 from receiver.http import UnverifiedLimit
-from receiver.intake import Intake, Quarantine
+from receiver.intake import Intake, QuarantineWriter
 from receiver.returns import Returns
 from receiver.routes import http_error, routes, service_error, unexpected_error
 from statemachine.errors import ServiceError
@@ -71,7 +71,7 @@ def create_app(service: Service, *, with_work: bool) -> Application:
         service.receiving_accounts(),
         service.tokens,
         writer,
-        Quarantine(service.database, per_account=settings.quarantine_per_account),
+        QuarantineWriter(service.database, per_account=settings.quarantine_per_account),
         UnverifiedLimit(settings.unverified_per_minute),
         service.intake_settings(),
         service.clock,

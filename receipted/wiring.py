@@ -15,8 +15,8 @@ from audit.verify import Audit, AuditedAccount, Report
 from fulfilment.backoff import Backoff
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Sink
+from fulfilment.email_message import Letterhead
 from fulfilment.email_sink import EmailSink
-from fulfilment.email_text import Letterhead
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
 from poller.alarms import Loss

@@ -31,19 +31,19 @@ from storage.intake import Arrival, Outcome, arrived, message_of
 from storage.tables import InboxMessage, RejectedDelivery
 
 #: Sends a status and a body.
-Answer = Callable[[int, bytes], None]
+SendAnswer = Callable[[int, bytes], None]
 
 #: Notes the account and the id of a request, and what became of it.
-Note = Callable[[str, str, Outcome], None]
+NoteOutcome = Callable[[str, str, Outcome], None]
 
 
-class Taken:
+class PendingAnswer:
     """A waiter of receiver.group_commit.GroupWriter. The id of the request is that of its message."""
 
     __slots__ = ("_answer", "_arrival", "_note")
 
-    def __init__(self, answer: Answer, arrival: Arrival, note: Note) -> None:
-        self._answer: Answer | None = answer
+    def __init__(self, answer: SendAnswer, arrival: Arrival, note: NoteOutcome) -> None:
+        self._answer: SendAnswer | None = answer
         self._arrival = arrival
         self._note = note
 
@@ -66,7 +66,7 @@ log = structlog.get_logger()
 _REFUSALS = {401: "unverified", 429: "limited", 500: "failed", 503: "unavailable"}
 
 
-class Notes:
+class IntakeNotes:
     """What the way in has done since the process began."""
 
     def __init__(self, sample: Callable[[str], int]) -> None:
@@ -112,7 +112,7 @@ class Notes:
         )
 
 
-class Quarantine:
+class QuarantineWriter:
     """The bounded quarantine of this database."""
 
     def __init__(self, database: Database, *, per_account: int) -> None:
@@ -234,7 +234,7 @@ class Intake:
         accounts: Mapping[str, ReceivingAccount],
         tokens: Tokens,
         writer: GroupWriter,
-        quarantine: Quarantine,
+        quarantine: QuarantineWriter,
         limit: UnverifiedLimit,
         settings: IntakeSettings,
         clock: Callable[[], datetime],
@@ -248,7 +248,7 @@ class Intake:
         self._settings = settings
         self._clock = clock
         self._places = dict(_places(accounts))
-        self.notes = Notes(sample)
+        self.notes = IntakeNotes(sample)
 
     def take(
         self,
@@ -257,7 +257,7 @@ class Intake:
         body: bytes,
         client: str,
         scheme: str,
-        answer: Answer,
+        answer: SendAnswer,
     ) -> bool:
         """Whether the POST is an ordinary delivery; then it is answered as soon as its commit is known.
 
@@ -275,7 +275,7 @@ class Intake:
             return False
         try:
             arrival = verified_arrival(account, about, kind, _delivery(raw, body), self._clock())
-            self._writer.submit(arrival, Taken(answer, arrival, self.notes.answer))
+            self._writer.submit(arrival, PendingAnswer(answer, arrival, self.notes.answer))
         except Exception:  # noqa: BLE001 - a refusal or a bug: either is met again by __call__, and told there
             return False
         return True

@@ -1,4 +1,4 @@
-"""Hands what the outbox owes to its sinks: at least once, per sink and payment in order, dead or delivered at the end.
+"""Delivery of outbox messages to sinks: at least once, in order per payment and sink, ending delivered or dead.
 
 No transaction is open while a sink is being talked to (rule R3). The loop that calls `start` lives elsewhere.
 """
@@ -6,10 +6,11 @@ No transaction is open while a sink is being talked to (rule R3). The loop that 
 import asyncio
 import random
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -20,10 +21,125 @@ from storage import outbox
 from storage.database import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import Settlement
+from storage.readable import Unreadable
 from storage.tables import DeliveryAttempt, OutboxMessage
-from worker.places import SLOW_AFTER_S, Place, Places
-from worker.settling import MISSING, Ended, Settling, about, tell
-from worker.traced import Traced, Untraced
+from storage.types import OutboxStatus
+from worker.delivery_slots import SLOW_AFTER_S, DeliverySlot, DeliverySlots
+
+
+class DeliveryTracer(Protocol):
+    """Follows effects to their sinks. Any thread may call it, it never waits, and raises nothing."""
+
+    def traceparent(self, message: OutboxMessage) -> str | None:
+        """What the next attempt to deliver the effect carries (W3C Trace Context); None where it is not followed."""
+        ...
+
+    def delivered(self, settled: Settlement) -> None:
+        """An attempt is over, and that is recorded."""
+        ...
+
+
+class NoDeliveryTracer:
+    """Follows nothing."""
+
+    def traceparent(self, message: OutboxMessage) -> str | None:
+        """None."""
+        return None
+
+    def delivered(self, settled: Settlement) -> None:
+        """Nothing is told."""
+
+
+MISSING_SINK: Final = "the sink is not configured"
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EndedDelivery:
+    """One delivery that is over, and not recorded yet."""
+
+    message: OutboxMessage
+    attempt: DeliveryAttempt
+    result: Result
+    at: datetime
+    is_missing: bool  #: there is no such sink
+
+
+class Settler:
+    """Says how an effect stands after a try, and keeps that."""
+
+    def __init__(self, backoff: Backoff, rng: random.Random, missing_sink_delay: timedelta) -> None:
+        self._backoff = backoff
+        self._rng = rng
+        self._missing_sink_delay = missing_sink_delay
+
+    def settle(self, unit: Unit, ended: Sequence[EndedDelivery]) -> list[Settlement]:
+        """The attempts are kept and their effects moved on; raises LeaseLost where another has claimed one since."""
+        failed = [each.message.id for each in ended if not each.is_missing and isinstance(each.result, Failed)]
+        before: dict[str, list[DeliveryAttempt]] = defaultdict(list)
+        aside: list[Unreadable] = []  # a try that cannot be read counts for none, and keeps no other from being kept
+        for attempt in outbox.attempts_of(unit, failed, aside) if failed else ():
+            before[attempt.outbox_id].append(attempt)
+        settlements = [self._settlement(each, before[each.message.id]) for each in ended]
+        if settlements:
+            outbox.settle_all(unit, settlements)
+        return settlements
+
+    def _settlement(self, ended: EndedDelivery, before: list[DeliveryAttempt]) -> Settlement:
+        """How the message stands after this try, and those before it."""
+        message, attempt, result, at = ended.message, ended.attempt, ended.result, ended.at
+        if ended.is_missing:
+            return Settlement(message, attempt, OutboxStatus.PENDING, at + self._missing_sink_delay)
+        if isinstance(result, Delivered):
+            return Settlement(message, attempt, OutboxStatus.DELIVERED, at)
+        delay = None
+        if not result.is_final:
+            delay = self._backoff.next_delay(_tries(before) + 1, self._rng, result.retry_after)
+        attempt.outcome = "dead" if delay is None else "failed"
+        if delay is None:
+            return Settlement(message, attempt, OutboxStatus.DEAD, at)
+        return Settlement(message, attempt, OutboxStatus.PENDING, at + timedelta(seconds=delay))
+
+
+def log_settlement(settled: Settlement, sample: Callable[[str], int]) -> None:
+    """The log says what became of the effect; call it after the commit. `sample`: see Dispatcher."""
+    attempt, count = settled.attempt, 1
+    if settled.status is OutboxStatus.DELIVERED:
+        count = sample("effect.delivered")
+        if not count:
+            return
+    said = {**log_fields(settled.message), "http_status": attempt.http_status}
+    if settled.status is OutboxStatus.DELIVERED:
+        _log.info("effect.delivered", **said, sampled=count)
+    elif settled.status is OutboxStatus.DEAD:
+        _log.error("effect.dead", **said, error=attempt.error)
+    else:
+        _log.warning("effect.failed", **said, error=attempt.error)
+
+
+def _tries(attempts: list[DeliveryAttempt]) -> int:
+    """How many tries count towards the schedule: those since the last redrive, at which it starts anew."""
+    tries = 0
+    for attempt in sorted(attempts, key=lambda a: a.number):
+        if attempt.outcome == "dead":
+            tries = 0
+        elif attempt.error != MISSING_SINK:
+            tries += 1
+    return tries
+
+
+def log_fields(message: OutboxMessage) -> dict[str, str | int | None]:
+    """What every log line about an effect says."""
+    return {
+        "outbox_id": message.id,
+        "account": message.account,
+        "payment_id": message.payment_id,
+        "sink": message.sink,
+        "effect": message.effect,
+        "attempt": message.attempts + 1,
+    }
+
 
 LEASE: Final = timedelta(seconds=90)
 CONCURRENCY: Final = 32
@@ -42,8 +158,6 @@ _MAX_DURATION_MS: Final = 2**31 - 1
 #: At most so many times a sink's places are claimed ahead.
 _AHEAD: Final = 3
 
-_log = structlog.get_logger()
-
 
 class Dispatcher:
     """Delivers what is due. An effect may arrive more than once, with the same id; it is never given up silently.
@@ -51,7 +165,7 @@ class Dispatcher:
     A crash, or a lease that ran out, after the sink took an effect and before that was recorded leads to another
     delivery. `lease` must be longer than any sink's own timeout; a sink that outlasts it is abandoned. Each sink has
     `concurrency` places for deliveries, so that a slow one does not stop the others, and those that it keeps waiting
-    make room for those that it may take (worker/places.py).
+    make room for those that it may take (worker/delivery_slots.py).
     What has ended is recorded together, in the commit that claims what goes next: load makes batches. Of a sink that
     takes effects faster than they are claimed, some more are claimed ahead.
     """
@@ -70,7 +184,7 @@ class Dispatcher:
         work_clock: Callable[[], datetime] | None = None,
         on_end: Callable[[], None] = lambda: None,
         sample: Callable[[str], int] = lambda _event: 1,
-        traced: Traced | None = None,
+        traced: DeliveryTracer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         slow_after: float = SLOW_AFTER_S,
     ) -> None:
@@ -86,16 +200,18 @@ class Dispatcher:
         self._work_clock = work_clock or clock
         self._lease = lease
         threads = {name: most for name, sink in self._sinks.items() if (most := getattr(sink, "threads", 0))}
-        self._places = Places(concurrency, threads, self._freed, slow_after=slow_after)
-        self._settling = Settling(backoff or Backoff(), rng, missing_sink_delay)
+        self._places = DeliverySlots(concurrency, threads, self._freed, slow_after=slow_after)
+        self._settling = Settler(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
         self._sample = sample
-        self._traced = traced or Untraced()
+        self._traced = traced or NoDeliveryTracer()
         self._monotonic = monotonic  #: for durations: the wall clock may jump by months during a delivery
         self.attempts: Counts = counts()  #: by sink and outcome: delivered, failed, dead, missing
-        self._under_way: dict[asyncio.Task[Ended], Place] = {}
-        self._ended: list[Ended] = []  #: what is added in the event loop, the thread that records it takes out
-        self._held: list[tuple[float, Ended]] = []  #: not recorded, since another session holds the row; till when
+        self._under_way: dict[asyncio.Task[EndedDelivery], DeliverySlot] = {}
+        self._ended: list[EndedDelivery] = []  #: what is added in the event loop, the thread that records it takes out
+        self._held: list[
+            tuple[float, EndedDelivery]
+        ] = []  #: not recorded, since another session holds the row; till when
         self._waiting: dict[str, deque[OutboxMessage]] = {}  #: claimed ahead, by sink
         self._faults: list[BaseException] = []  #: bugs that a delivery met; the next call raises them
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
@@ -187,7 +303,7 @@ class Dispatcher:
             task.add_done_callback(self._over)
             self._under_way[task] = self._places.take(sink)
 
-    def _over(self, task: asyncio.Task[Ended]) -> None:
+    def _over(self, task: asyncio.Task[EndedDelivery]) -> None:
         place = self._under_way.pop(task)
         self._places.give_back(place)
         fault = None if task.cancelled() else task.exception()
@@ -208,7 +324,7 @@ class Dispatcher:
         with self._database.write() as unit:
             outbox.release(unit, claimed, self._work_clock())
 
-    def _record(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
+    def _record(self, ended: Sequence[EndedDelivery], room: Mapping[str, int]) -> list[OutboxMessage]:
         """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone.
 
         After it those are tried again, alone, whose rows another session held.
@@ -221,7 +337,7 @@ class Dispatcher:
             self._settle_alone(entry[1])
         return claimed
 
-    def _record_ended(self, ended: Sequence[Ended], room: Mapping[str, int]) -> list[OutboxMessage]:
+    def _record_ended(self, ended: Sequence[EndedDelivery], room: Mapping[str, int]) -> list[OutboxMessage]:
         try:
             with self._database.write() as unit:
                 settlements = self._settling.settle(unit, ended)
@@ -243,7 +359,7 @@ class Dispatcher:
         with self._database.write() as unit:
             return self._claim(unit, room)
 
-    def _settle_alone(self, ended: Ended) -> Exception | None:
+    def _settle_alone(self, ended: EndedDelivery) -> Exception | None:
         """The bug that keeps this one from being recorded, if there is one; it is put off, and comes again then.
 
         One whose row another session holds is recorded later, and keeps no other from being recorded.
@@ -255,11 +371,11 @@ class Dispatcher:
         except StorageUnavailable as unavailable:
             if not unavailable.is_held:
                 raise
-            _log.warning("effect.waiting", **about(ended.message), error="another session holds the effect's row")
+            _log.warning("effect.waiting", **log_fields(ended.message), error="another session holds the effect's row")
             self._held.append((self._monotonic() + _HELD_RETRY_S, ended))
         except LeaseLost:
             # Delivered or not, whoever holds the lease now tries again and records that.
-            _log.warning("effect.lease_lost", **about(ended.message), outcome=ended.attempt.outcome)
+            _log.warning("effect.lease_lost", **log_fields(ended.message), outcome=ended.attempt.outcome)
         except Exception as found:  # noqa: BLE001 - the others are recorded before it is raised
             fault = found
             self._put_off(ended, found)
@@ -268,20 +384,20 @@ class Dispatcher:
         self._ended.remove(ended)
         return fault
 
-    def _put_off(self, ended: Ended, fault: Exception) -> None:
+    def _put_off(self, ended: EndedDelivery, fault: Exception) -> None:
         """Without this it would be delivered anew as often as its lease ends."""
-        _log.warning("effect.unrecorded", **about(ended.message), error=type(fault).__name__)
+        _log.warning("effect.unrecorded", **log_fields(ended.message), error=type(fault).__name__)
         try:
             with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
                 outbox.put_off(unit, ended.message, self._clock() + _UNRECORDED_DELAY)
         except Exception as met:  # noqa: BLE001 - then it comes again when its lease ends; the bug itself is raised
-            _log.warning("effect.abandoned", **about(ended.message), error=type(met).__name__)
+            _log.warning("effect.abandoned", **log_fields(ended.message), error=type(met).__name__)
 
     def _tell(self, settled: Settlement) -> None:
         sink = settled.message.sink
         outcome = settled.attempt.outcome if sink in self._sinks else "missing"
         self.attempts[sink, outcome] += 1
-        tell(settled, self._sample)
+        log_settlement(settled, self._sample)
         self._traced.delivered(settled)
 
     def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
@@ -291,10 +407,10 @@ class Dispatcher:
             claimed += outbox.claim(unit, now, self._lease, places, busy=others)
         return claimed
 
-    async def _hand_over(self, message: OutboxMessage) -> Ended:
+    async def _hand_over(self, message: OutboxMessage) -> EndedDelivery:
         started_at, began = self._clock(), self._monotonic()
         sink = self._sinks.get(message.sink)
-        result = Failed(MISSING) if sink is None else await self._deliver(sink, message, started_at)
+        result = Failed(MISSING_SINK) if sink is None else await self._deliver(sink, message, started_at)
         duration_ms = round((self._monotonic() - began) * 1000)
         attempt = made(  # `settle_all` says the rest of it
             DeliveryAttempt,
@@ -307,7 +423,7 @@ class Dispatcher:
                 "error": None if isinstance(result, Delivered) else result.error,
             },
         )
-        return Ended(message, attempt, result, self._work_clock(), is_missing=sink is None)
+        return EndedDelivery(message, attempt, result, self._work_clock(), is_missing=sink is None)
 
     async def _deliver(self, sink: Sink, message: OutboxMessage, now: datetime) -> Result:
         owed = OwedEffect(
@@ -327,5 +443,5 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a sink that breaks its contract must not make an attempt disappear
             if isinstance(error, TimeoutError) and limit.expired():
                 return Failed("the sink outlasted the lease")
-            _log.error("sink.broken", **about(message), exc_type=type(error).__qualname__)
+            _log.error("sink.broken", **log_fields(message), exc_type=type(error).__qualname__)
             return Failed(f"the sink broke its contract ({type(error).__qualname__})")

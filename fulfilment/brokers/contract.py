@@ -6,21 +6,21 @@ from datetime import datetime
 from typing import Protocol
 
 from fulfilment.brokers.url import BrokerUrl
-from fulfilment.tls import Tls
+from fulfilment.network import TlsContext
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BrokerTarget:
     """One place at one broker, with addresses that were checked."""
 
     url: BrokerUrl = field(repr=False)
     destination: str
     timeout: float  #: seconds for connecting, and for a confirmation
-    tls: Tls | None  #: None exactly where the URL is without TLS
+    tls: TlsContext | None  #: None exactly where the URL is without TLS
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class BrokerMessage:
     """One effect as it travels."""
 
     id: str  #: the outbox id, the same at every attempt
@@ -32,7 +32,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class BrokerFault:
     """What an exception of a library means."""
 
     text: str  #: for people; never a payload, a credential or an address
@@ -43,7 +43,7 @@ class Fault:
 class NotConfirmed(Exception):
     """Raised by a publisher that knows what went wrong."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: BrokerFault) -> None:
         self.fault = fault
         super().__init__(fault.text)
 
@@ -53,11 +53,11 @@ class Publisher(Protocol):
 
     is_lost: bool  #: nothing more can be published here
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: BrokerMessage) -> None:
         """Return once the broker has confirmed that it keeps the message; raise otherwise."""
         ...
 
-    def fault_of(self, error: Exception) -> Fault | None:
+    def fault_of(self, error: Exception) -> BrokerFault | None:
         """What an exception of `publish` means; None where it means nothing in particular."""
         ...
 

@@ -16,11 +16,11 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.security import parse_security
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from fulfilment.brokers.contract import Fault, Message, NotConfirmed, Target
+from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget, NotConfirmed
 
 _CLIENT: Final = "receipted"
-_NO_TOPIC: Final = Fault("the topic does not exist", keeps_connection=True)
-_TOO_LARGE: Final = Fault("the message is larger than the broker takes", is_final=True, keeps_connection=True)
+_NO_TOPIC: Final = BrokerFault("the topic does not exist", keeps_connection=True)
+_TOO_LARGE: Final = BrokerFault("the message is larger than the broker takes", is_final=True, keeps_connection=True)
 _SASL: Final = {"plain": SASLPlaintext, "scram-sha-256": SASLScram256, "scram-sha-512": SASLScram512}
 
 
@@ -33,7 +33,7 @@ class KafkaPublisher:
         self._broker = broker
         self._topic = topic
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: BrokerMessage) -> None:
         """Return once every replica in sync has the record."""
         await self._broker.publish(
             message.body,
@@ -45,16 +45,16 @@ class KafkaPublisher:
             no_confirm=False,
         )
 
-    def fault_of(self, error: Exception) -> Fault | None:
+    def fault_of(self, error: Exception) -> BrokerFault | None:
         """What the producer's errors mean. Another producer would not do better with a broker that is away."""
         if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError | RecordTooLargeError):
             return _TOO_LARGE
         if isinstance(error, UnknownTopicOrPartitionError):
             return _NO_TOPIC
         if isinstance(error, TimeoutError | KafkaTimeoutError | KafkaConnectionError):
-            return Fault("not confirmed in time", keeps_connection=True)
+            return BrokerFault("not confirmed in time", keeps_connection=True)
         if isinstance(error, BrokerResponseError) and error.retriable:
-            return Fault(f"not confirmed ({type(error).__name__})", keeps_connection=True)
+            return BrokerFault(f"not confirmed ({type(error).__name__})", keeps_connection=True)
         return None
 
     async def aclose(self) -> None:
@@ -62,7 +62,7 @@ class KafkaPublisher:
         await self._broker.stop()
 
 
-async def connect(target: Target) -> KafkaPublisher:
+async def connect(target: BrokerTarget) -> KafkaPublisher:
     """A producer that knows the cluster and has found the topic there; raises what the client raises."""
     servers = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in target.url.servers]
     security = _security(target)
@@ -103,7 +103,7 @@ async def _require_topic(topic: str, servers: list[str], security: BaseSecurity,
         await admin.close()
 
 
-def _security(target: Target) -> BaseSecurity:
+def _security(target: BrokerTarget) -> BaseSecurity:
     url = target.url
     if url.username is None:
         return BaseSecurity(ssl_context=target.tls)

@@ -11,21 +11,21 @@ from nats.errors import MaxPayloadError, NoServersError
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoStreamResponseError
 
-from fulfilment.brokers.contract import Fault, Message, NotConfirmed, Target
+from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget, NotConfirmed
 from fulfilment.brokers.url import BrokerUrl
-from fulfilment.tls import Tls
+from fulfilment.network import TlsContext
 
 _SHARE: Final = 0.8  #: of the time for connecting
-_UNCLEAR: Final = Fault("the server does not offer TLS, so that nothing was sent")
-_LOST: Final = Fault("the connection was lost before the confirmation")
-_NO_STREAM: Final = Fault("no stream takes the subject, or JetStream is not there", keeps_connection=True)
-_TOO_LARGE: Final = Fault("the message is larger than the broker takes", is_final=True, keeps_connection=True)
-_FULL: Final = Fault("the stream is full", keeps_connection=True)
+_UNCLEAR: Final = BrokerFault("the server does not offer TLS, so that nothing was sent")
+_LOST: Final = BrokerFault("the connection was lost before the confirmation")
+_NO_STREAM: Final = BrokerFault("no stream takes the subject, or JetStream is not there", keeps_connection=True)
+_TOO_LARGE: Final = BrokerFault("the message is larger than the broker takes", is_final=True, keeps_connection=True)
+_FULL: Final = BrokerFault("the stream is full", keeps_connection=True)
 #: JetStream's own codes. Source: nats-server, server/errors.json.
 _KNOWN: Final = {
-    10023: Fault("the server has too few resources", keeps_connection=True),
-    10039: Fault("JetStream is not enabled for the account", keeps_connection=True),
-    10047: Fault("the server's storage is full", keeps_connection=True),
+    10023: BrokerFault("the server has too few resources", keeps_connection=True),
+    10039: BrokerFault("JetStream is not enabled for the account", keeps_connection=True),
+    10047: BrokerFault("the server's storage is full", keeps_connection=True),
     10054: _TOO_LARGE,
     10077: _FULL,
 }
@@ -52,7 +52,7 @@ class NatsPublisher:
         """Whether the connection has ended."""
         return self._lost.done() or self._client.is_closed
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: BrokerMessage) -> None:
         """Return once a stream has stored the message, or has it already by its id."""
         headers = {**message.headers, "Nats-Msg-Id": message.id}
         sending: asyncio.Future[Any] = asyncio.ensure_future(
@@ -69,7 +69,7 @@ class NatsPublisher:
         finally:
             sending.cancel()
 
-    def fault_of(self, error: Exception) -> Fault | None:
+    def fault_of(self, error: Exception) -> BrokerFault | None:
         """What the client's and the stream's errors mean."""
         if isinstance(error, NoStreamResponseError):
             return _NO_STREAM
@@ -78,7 +78,9 @@ class NatsPublisher:
         if isinstance(error, APIError):
             if error.err_code in _KNOWN:
                 return _KNOWN[error.err_code]
-            return Fault(f"the stream refused the message (JetStream error {error.err_code})", keeps_connection=True)
+            return BrokerFault(
+                f"the stream refused the message (JetStream error {error.err_code})", keeps_connection=True
+            )
         return None
 
     async def aclose(self) -> None:
@@ -86,7 +88,7 @@ class NatsPublisher:
         await self._client.close()
 
 
-async def connect(target: Target) -> NatsPublisher:
+async def connect(target: BrokerTarget) -> NatsPublisher:
     """A connection that was made, with TLS where the URL says so; raises what the client raises."""
     tls = target.tls
     lost = asyncio.get_running_loop().create_future()
@@ -129,11 +131,11 @@ async def connect(target: Target) -> NatsPublisher:
     return NatsPublisher(client, target.destination, target.timeout, lost)
 
 
-def _fault_of(error: Exception) -> Fault:
-    return _UNCLEAR if isinstance(error, _InTheClear) else Fault(f"cannot connect ({type(error).__name__})")
+def _fault_of(error: Exception) -> BrokerFault:
+    return _UNCLEAR if isinstance(error, _InTheClear) else BrokerFault(f"cannot connect ({type(error).__name__})")
 
 
-def _security(url: BrokerUrl, tls: Tls | None) -> NatsSecurity:
+def _security(url: BrokerUrl, tls: TlsContext | None) -> NatsSecurity:
     """How the server is entered. A password is given to the client by a function that the handshake must precede."""
 
     def guarded(value: str) -> str:

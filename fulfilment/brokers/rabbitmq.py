@@ -9,14 +9,14 @@ from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchang
 from faststream.security import BaseSecurity, SASLPlaintext
 from pamqp.commands import Basic
 
-from fulfilment.brokers.contract import Fault, Message, NotConfirmed, Target
+from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget, NotConfirmed
 from fulfilment.brokers.url import BrokerUrl
 
 _SHARE: Final = 0.8  #: of the time for connecting: the client ends its attempt before we end ours
-_NO_EXCHANGE: Final = Fault("the exchange does not exist")
-_UNROUTABLE: Final = Fault("no queue is bound for the effect", keeps_connection=True)
-_REFUSED: Final = Fault("the broker did not take the message (nack)", keeps_connection=True)
-_TOO_LARGE: Final = Fault("the message is larger than the broker takes", is_final=True)
+_NO_EXCHANGE: Final = BrokerFault("the exchange does not exist")
+_UNROUTABLE: Final = BrokerFault("no queue is bound for the effect", keeps_connection=True)
+_REFUSED: Final = BrokerFault("the broker did not take the message (nack)", keeps_connection=True)
+_TOO_LARGE: Final = BrokerFault("the message is larger than the broker takes", is_final=True)
 
 # It reports a message that came back too late with its whole content, and payloads reach no log.
 logging.getLogger("aiormq.channel").disabled = True
@@ -31,7 +31,7 @@ class RabbitPublisher:
         self._timeout = timeout
         self.is_lost = False
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: BrokerMessage) -> None:
         """Return once the broker has confirmed; a message that no queue takes comes back and is a failure."""
         headers = {name: value for name, value in message.headers.items() if name != "content-type"}
         confirmed = await self._broker.publish(
@@ -51,7 +51,7 @@ class RabbitPublisher:
         if not isinstance(confirmed, Basic.Ack):
             raise NotConfirmed(_REFUSED)
 
-    def fault_of(self, error: Exception) -> Fault | None:
+    def fault_of(self, error: Exception) -> BrokerFault | None:
         """What the channel's errors mean."""
         if isinstance(error, PublishError):
             return _UNROUTABLE
@@ -69,7 +69,7 @@ class RabbitPublisher:
         await self._broker.stop()
 
 
-async def connect(target: Target) -> RabbitPublisher:
+async def connect(target: BrokerTarget) -> RabbitPublisher:
     """A connection whose exchange was found; raises what the client raises."""
     url = target.url
     [place] = url.with_hosts(url.hosts())
@@ -109,7 +109,7 @@ async def connect(target: Target) -> RabbitPublisher:
     return publisher
 
 
-def _security(url: BrokerUrl, target: Target) -> BaseSecurity:
+def _security(url: BrokerUrl, target: BrokerTarget) -> BaseSecurity:
     if url.username is None:
         return BaseSecurity(ssl_context=target.tls)
     return SASLPlaintext(url.username, url.password or "", ssl_context=target.tls)

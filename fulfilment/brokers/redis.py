@@ -8,7 +8,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
-from fulfilment.brokers.contract import Fault, Message, Target
+from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget
 
 if TYPE_CHECKING:
     from redis.asyncio.client import Redis
@@ -31,25 +31,25 @@ class RedisPublisher:
         self._client = client
         self._stream = stream
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: BrokerMessage) -> None:
         """Return once the server has given the entry its id."""
         # FastStream would wrap body and headers into one field, in a form that only FastStream reads.
         fields: dict[Any, Any] = {"payload": message.body, **message.headers}
         await self._client.xadd(self._stream, fields)
 
-    def fault_of(self, error: Exception) -> Fault | None:
+    def fault_of(self, error: Exception) -> BrokerFault | None:
         """What the server's refusals mean; the connection survives them all."""
         if isinstance(error, AuthenticationError | NoPermissionError):
-            return Fault(f"the broker refused us ({type(error).__name__})")
+            return BrokerFault(f"the broker refused us ({type(error).__name__})")
         if isinstance(error, OutOfMemoryError):
-            return Fault("the broker is full", keeps_connection=True)
+            return BrokerFault("the broker is full", keeps_connection=True)
         if isinstance(error, ReadOnlyError):
-            return Fault("the broker is a replica, which takes nothing")
+            return BrokerFault("the broker is a replica, which takes nothing")
         if isinstance(error, ResponseError):
             text = next(
                 (text for word, text in _WORDS if str(error).startswith(word)), "the broker refused the message"
             )
-            return Fault(text, keeps_connection=True)
+            return BrokerFault(text, keeps_connection=True)
         return None
 
     async def aclose(self) -> None:
@@ -57,7 +57,7 @@ class RedisPublisher:
         await self._broker.stop()
 
 
-async def connect(target: Target) -> RedisPublisher:
+async def connect(target: BrokerTarget) -> RedisPublisher:
     """A pool whose server has answered; raises what the client raises."""
     url = target.url
     [place] = url.with_hosts(url.hosts())

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from fulfilment.addresses import LOOPBACK, Network, is_loopback
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
+from fulfilment.network import LOOPBACK, Network, is_loopback
 
 #: For each kind of broker, its schemes: whether it is TLS, and the usual port.
 SCHEMES: Final = {

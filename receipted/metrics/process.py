@@ -12,7 +12,7 @@ from receipted.metrics.catalogue import METRICS, Metric
 from receipted.metrics.pulse import Pulse, family
 from receipted.metrics.rows import Bounds, Rows, add, merged, packed, unpacked
 from receiver.group_commit import GroupWriter
-from receiver.intake import Notes
+from receiver.intake import IntakeNotes
 from statemachine.tally import Counts, Histogram, counts
 from storage.database import Database
 from worker.dispatch import Dispatcher
@@ -28,7 +28,7 @@ _ADDED: Final = {metric.name for metric in METRICS if metric.kind != "gauge"}
 class Parts:
     """The parts of this process that count; each is named here when it is made."""
 
-    notes: list[Notes] = field(default_factory=list)
+    notes: list[IntakeNotes] = field(default_factory=list)
     writers: list[GroupWriter] = field(default_factory=list)
     workers: list[InboxWorker] = field(default_factory=list)
     pollers: list[Poller] = field(default_factory=list)

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from fulfilment.brokers.url import secrets_in as secrets_in_url
-from fulfilment.takes import OF_EMAIL, Takes
+from fulfilment.contract import EMAIL_DEFAULT_PATTERNS, EffectFilter
 from providers.contract import Budget
 from providers.errors import InsecureUrl
 from providers.http import require_https
@@ -278,11 +278,11 @@ class SinkSettings(Section):
             if secret is not None:
                 yield name, secret
 
-    def takes(self) -> Takes:
+    def takes(self) -> EffectFilter:
         """Which effects are owed to the sink."""
         if self.effects is not None:
-            return Takes(self.effects)
-        return Takes(OF_EMAIL) if self.kind == "email" else Takes()
+            return EffectFilter(self.effects)
+        return EffectFilter(EMAIL_DEFAULT_PATTERNS) if self.kind == "email" else EffectFilter()
 
     def place(self) -> str:
         """The URL, from wherever it was read; empty where none was given."""

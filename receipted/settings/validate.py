@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from fulfilment import tls
 from fulfilment.broker_sink import DRIVERS, EXTRA, is_installed, require_destination
 from fulfilment.brokers import url as urls
+from fulfilment.contract import unknown_patterns
 from fulfilment.email_sink import is_address, is_printable
 from fulfilment.email_sink import read_url as read_mail_url
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
-from fulfilment.takes import unknown
+from fulfilment.network import tls_context
 from providers.contract import Provider
 from providers.errors import InsecureUrl
 from providers.http import require_https
@@ -59,7 +59,7 @@ def told(sinks: Sequence[SinkSettings], providers: Mapping[str, type[Provider]])
             continue
         if not sink.effects:
             yield Fault(f"sinks.{at}.effects", "is empty: the sink would be told nothing", "name effects, or remove it")
-        for wrong in unknown(sink.effects, known):
+        for wrong in unknown_patterns(sink.effects, known):
             yield Fault(f"sinks.{at}.effects", f"has {wrong!r}, which is no effect", did_you_mean(wrong, known))
     if sinks and not any(sink.takes()(Effect.PAID) for sink in sinks):
         remedy = f"add a sink for the shop, or {Effect.PAID.value!r} to the effects of one"
@@ -189,7 +189,7 @@ def _authorities(setting: str, given: Secret) -> Iterator[Fault]:
         yield Fault(setting, given.problem, given.remedy)
         return
     try:
-        tls.context(given.reveal())
+        tls_context(given.reveal())
     except InvalidSink:
         yield Fault(setting, f"({given.reference}) holds no certificates", "give a file of certificates in PEM")
 

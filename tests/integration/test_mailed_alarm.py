@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from fulfilment.backoff import Backoff
+from fulfilment.contract import EMAIL_DEFAULT_PATTERNS, EffectFilter
+from fulfilment.email_message import Letterhead
 from fulfilment.email_sink import EmailSink
-from fulfilment.email_text import Letterhead
-from fulfilment.takes import OF_EMAIL, Takes
 from poller.webhook_health import MeterSettings, PushMeter
 from storage import outbox
 from tests.builders import PROVIDERS, a_message
@@ -21,7 +21,10 @@ from tests.unit.worker.desk import Desk
 from worker.dispatch import Dispatcher
 
 HEAD = Letterhead("receipted@example.com", ("on-call@example.com",), "https://pay.example.com")
-TAKES = {"shop": Takes(OF_EMAIL), **{sink: Takes(("payment.*",)) for sink in SINKS if sink != "shop"}}
+TAKES = {
+    "shop": EffectFilter(EMAIL_DEFAULT_PATTERNS),
+    **{sink: EffectFilter(("payment.*",)) for sink in SINKS if sink != "shop"},
+}
 
 
 @pytest.fixture

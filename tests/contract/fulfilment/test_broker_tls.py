@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fulfilment import tls
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed, Result
+from fulfilment.network import tls_context
 from tests.contract.fulfilment.test_broker_sink import owed
 from tests.fakes import tls as certificates
 from tests.fakes.broker_servers import NatsServer, RedisServer, Server
@@ -165,6 +165,6 @@ def test_a_name_is_checked_at_each_connection() -> None:
 
 def test_the_context_verifies() -> None:
     """The context of every broker verifies certificates and names."""
-    made = tls.context(None)
+    made = tls_context(None)
     assert (made.verify_mode, made.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert made.minimum_version >= ssl.TLSVersion.TLSv1_2

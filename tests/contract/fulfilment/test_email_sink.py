@@ -11,8 +11,8 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
+from fulfilment.email_message import Letterhead, mail
 from fulfilment.email_sink import EmailSink
-from fulfilment.email_text import Letterhead, mail
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
 from tests.fakes import tls
 from tests.fakes.smtp import SmtpServer

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fulfilment.backoff import ATTEMPTS, LONGEST_RETRY_AFTER, SCHEDULE, Backoff, read_retry_after
+from fulfilment.backoff import MAX_ATTEMPTS, MAX_RETRY_AFTER_S, SCHEDULE_S, Backoff, read_retry_after
 from fulfilment.errors import InvalidSchedule
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -21,10 +21,10 @@ def test_the_schedule_as_documented():
     assert delays == [5, 300, 1800, 7200, 18000, 36000, 36000, 36000, 36000, None]
 
 
-@given(attempts=st.integers(1, ATTEMPTS - 1), seed=seeds)
+@given(attempts=st.integers(1, MAX_ATTEMPTS - 1), seed=seeds)
 def test_within_the_jitter(attempts, seed):
     """Each delay lies within a tenth of the schedule's, and the same seed gives the same."""
-    base = SCHEDULE[min(attempts, len(SCHEDULE)) - 1]
+    base = SCHEDULE_S[min(attempts, len(SCHEDULE_S)) - 1]
     delay = Backoff().next_delay(attempts, random.Random(seed))
     assert base * 0.9 <= delay <= base * 1.1
     assert delay == Backoff().next_delay(attempts, random.Random(seed))
@@ -34,16 +34,16 @@ def test_within_the_jitter(attempts, seed):
 def test_monotone_up_to_jitter(seed):
     """No delay is shorter than the one before by more than the jitter of both."""
     rng = random.Random(seed)
-    delays = [Backoff().next_delay(attempts, rng) for attempts in range(1, ATTEMPTS)]
+    delays = [Backoff().next_delay(attempts, rng) for attempts in range(1, MAX_ATTEMPTS)]
     assert all(later >= earlier * 0.9 / 1.1 for earlier, later in pairwise(delays))
 
 
-@given(attempts=st.integers(1, ATTEMPTS - 1), seed=seeds, retry_after=st.floats(0, 10 * LONGEST_RETRY_AFTER))
+@given(attempts=st.integers(1, MAX_ATTEMPTS - 1), seed=seeds, retry_after=st.floats(0, 10 * MAX_RETRY_AFTER_S))
 def test_retry_after_is_a_minimum(attempts, seed, retry_after):
     """A delay is never below Retry-After, of which ten hours count, nor below the schedule without it."""
     delay = Backoff().next_delay(attempts, random.Random(seed), retry_after)
     plain = Backoff().next_delay(attempts, random.Random(seed))
-    assert delay == max(plain, min(retry_after, LONGEST_RETRY_AFTER))
+    assert delay == max(plain, min(retry_after, MAX_RETRY_AFTER_S))
 
 
 @given(limit=st.integers(1, 50), attempts=st.integers(0, 100), retry_after=st.none() | st.floats(0, 1e6), seed=seeds)

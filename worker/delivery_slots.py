@@ -13,11 +13,11 @@ from typing import Final
 SLOW_AFTER_S: Final = 0.5
 
 #: How many may have stepped aside, for each place: of a sink that answers nobody so many more requests are open.
-SLOW_PER_PLACE: Final = 8
+MAX_STALLED_PER_SLOT: Final = 8
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class DeliverySlot:
     """The place that one delivery takes up."""
 
     sink: str
@@ -25,7 +25,7 @@ class Place:
     is_aside: bool = False
 
 
-class Places:
+class DeliverySlots:
     """Places at each sink, and bounded room aside."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Places:
         self._slow_after = slow_after
         self._taken: Counter[str] = Counter()
         self._aside: Counter[str] = Counter()
-        self._late: dict[str, dict[Place, None]] = {}  #: that would step aside if there were room
+        self._late: dict[str, dict[DeliverySlot, None]] = {}  #: that would step aside if there were room
 
     def number(self, sink: str) -> int:
         """Return how many places the sink has."""
@@ -56,14 +56,14 @@ class Places:
         """Return how many of them are free."""
         return self.number(sink) - self._taken[sink]
 
-    def take(self, sink: str) -> Place:
+    def take(self, sink: str) -> DeliverySlot:
         """A place at the sink, from now on."""
-        place = Place(sink)
+        place = DeliverySlot(sink)
         place.timer = asyncio.get_running_loop().call_later(self._slow_after, self._step_aside, place)
         self._taken[sink] += 1
         return place
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: DeliverySlot) -> None:
         """The delivery has ended."""
         if place.timer is not None:
             place.timer.cancel()
@@ -76,8 +76,8 @@ class Places:
         if late:
             self._step_aside(next(iter(late)))
 
-    def _step_aside(self, place: Place) -> None:
-        room = 0 if place.sink in self._threads else SLOW_PER_PLACE * self._number
+    def _step_aside(self, place: DeliverySlot) -> None:
+        room = 0 if place.sink in self._threads else MAX_STALLED_PER_SLOT * self._number
         if self._aside[place.sink] >= room:
             self._late.setdefault(place.sink, {})[place] = None
             return

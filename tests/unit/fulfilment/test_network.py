@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fulfilment.addresses import checked, is_public
 from fulfilment.errors import AddressRefused
+from fulfilment.network import check_addresses, is_public
 
 PUBLIC = ["93.184.215.14", "1.1.1.1", "2606:4700::1111", "2001:4860:4860::8888", "64:ff9b::5db8:d70e"]
 PRIVATE = [
@@ -51,24 +51,24 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public(address):
-    assert checked([address]) == [address]
+    assert check_addresses([address]) == [address]
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private(address):
     with pytest.raises(AddressRefused):
-        checked([address])
+        check_addresses([address])
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "2130706433", "0177.0.0.1", "127.1", "1.1.1.1/32"])
 def test_not_an_address(text):
     with pytest.raises(AddressRefused):
-        checked([text])
+        check_addresses([text])
 
 
 def test_no_address():
     with pytest.raises(AddressRefused):
-        checked([])
+        check_addresses([])
 
 
 @given(good=st.lists(st.sampled_from(PUBLIC)), bad=st.sampled_from(PRIVATE), data=st.data())
@@ -76,7 +76,7 @@ def test_one_bad_address_condemns_all(good, bad, data):
     """Wherever a private address stands among public ones, all are refused."""
     mixed = data.draw(st.permutations([*good, bad]))
     with pytest.raises(AddressRefused):
-        checked(mixed)
+        check_addresses(mixed)
 
 
 @given(st.ip_addresses(v=4))
@@ -86,21 +86,21 @@ def test_inside_ipv6(address):
     translated = ipaddress.IPv6Address((0x64FF9B << 96) | int(address))
     assert is_public(translated) == is_public(address)
     if is_public(address):
-        assert checked([mapped]) == [str(address)]
+        assert check_addresses([mapped]) == [str(address)]
     else:
         with pytest.raises(AddressRefused):
-            checked([mapped])
+            check_addresses([mapped])
 
 
 def test_allowed_network():
     allowed = [ipaddress.ip_network("10.1.0.0/16"), ipaddress.ip_network("fd00::/8")]
-    assert checked(["10.1.2.3", "fd00::1", "::ffff:10.1.2.3", "1.1.1.1"], allowed) == [
+    assert check_addresses(["10.1.2.3", "fd00::1", "::ffff:10.1.2.3", "1.1.1.1"], allowed) == [
         "10.1.2.3",
         "fd00::1",
         "10.1.2.3",
         "1.1.1.1",
     ]
     with pytest.raises(AddressRefused):
-        checked(["10.2.0.1"], allowed)
+        check_addresses(["10.2.0.1"], allowed)
     with pytest.raises(AddressRefused):
-        checked(["1.1.1.1"], allowed, only_allowed=True)
+        check_addresses(["1.1.1.1"], allowed, only_allowed=True)

@@ -1,12 +1,13 @@
-"""Which addresses we may send to: every one of the host's is public or allowed, and only a checked one is used."""
+"""Addresses that may be sent to, and TLS that proves a server's name."""
 
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from fulfilment.errors import AddressRefused
+from fulfilment.errors import AddressRefused, InvalidSink
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -28,13 +29,15 @@ _SPECIAL: tuple[Network, ...] = tuple(
 )
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
+async def resolve_host(host: str, port: int) -> Sequence[str]:
     """Every address that this system knows for the host, in its order of preference; raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def checked(addresses: Iterable[str], allowed: Sequence[Network] = (), *, only_allowed: bool = False) -> list[str]:
+def check_addresses(
+    addresses: Iterable[str], allowed: Sequence[Network] = (), *, only_allowed: bool = False
+) -> list[str]:
     """The addresses in their one canonical form, when every one is public or allowed; raises AddressRefused otherwise.
 
     One bad address condemns all: a host that has it is not to be trusted with the choice. With `only_allowed`, being
@@ -76,3 +79,27 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class TlsContext(ssl.SSLContext):
+    """A context for one connection. Some clients go on in the clear where the server says that it has no TLS."""
+
+    is_used = False  #: a handshake was begun, without which the connection is in the clear
+
+    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
+        """As the base class; asyncio and uvloop come through here for each handshake."""
+        self.is_used = True
+        return super().wrap_bio(*given, **named)
+
+
+def tls_context(authorities: str | None) -> TlsContext:
+    """Trusts the given authorities in PEM, or else the system's; raises InvalidSink where they are no certificates."""
+    tls = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
+    if authorities is None:
+        tls.load_default_certs()
+        return tls
+    try:
+        tls.load_verify_locations(cadata=authorities)
+    except (ssl.SSLError, ValueError):
+        raise InvalidSink("the authorities are not certificates in PEM", param="authorities") from None
+    return tls

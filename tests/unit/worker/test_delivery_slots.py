@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from worker.places import SLOW_PER_PLACE, Places
+from worker.delivery_slots import MAX_STALLED_PER_SLOT, DeliverySlots
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def run():
     def running(scenario, threads=None):
         async def whole():
             freed = []
-            await scenario(Places(2, threads or {}, lambda: freed.append(True), slow_after=0), freed)
+            await scenario(DeliverySlots(2, threads or {}, lambda: freed.append(True), slow_after=0), freed)
 
         asyncio.run(whole())
 
@@ -48,14 +48,14 @@ def test_what_ends_soon_gives_its_place_back_once(run):
 def test_what_is_kept_waiting_steps_aside_as_far_as_there_is_room(run):
     async def scenario(places, freed):
         aside = []
-        for _ in range(2 * SLOW_PER_PLACE):
+        for _ in range(2 * MAX_STALLED_PER_SLOT):
             aside.append(places.take("shop"))
             await a_moment()
             assert places.free("shop") == 2
         late = [places.take("shop"), places.take("shop")]
         await a_moment()
         assert places.free("shop") == 0
-        assert len(freed) == 2 * SLOW_PER_PLACE
+        assert len(freed) == 2 * MAX_STALLED_PER_SLOT
         places.give_back(aside[0])
         assert places.free("shop") == 1
         places.give_back(late[1])

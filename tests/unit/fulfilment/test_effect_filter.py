@@ -2,7 +2,7 @@
 
 import pytest
 
-from fulfilment.takes import OF_EMAIL, Takes, unknown
+from fulfilment.contract import EMAIL_DEFAULT_PATTERNS, EffectFilter, unknown_patterns
 
 EFFECTS = ("payment.paid", "payout.paid", "payment.review_required", "payment.review_closed", "account.silent")
 
@@ -11,7 +11,7 @@ EFFECTS = ("payment.paid", "payout.paid", "payment.review_required", "payment.re
     ("patterns", "taken"),
     [
         (("*",), EFFECTS),
-        (OF_EMAIL, ("payment.review_required", "payment.review_closed", "account.silent")),
+        (EMAIL_DEFAULT_PATTERNS, ("payment.review_required", "payment.review_closed", "account.silent")),
         (("payment.paid",), ("payment.paid",)),
         (("*.paid",), ("payment.paid", "payout.paid")),
         (("payment.review_required",), ("payment.review_required", "payment.review_closed")),
@@ -22,9 +22,9 @@ EFFECTS = ("payment.paid", "payout.paid", "payment.review_required", "payment.re
     ],
 )
 def test_by_names_and_patterns(patterns, taken):
-    assert tuple(effect for effect in EFFECTS if Takes(patterns)(effect)) == taken
+    assert tuple(effect for effect in EFFECTS if EffectFilter(patterns)(effect)) == taken
 
 
 def test_what_matches_nothing_is_unknown():
     given = ("payment.*", "payment.payed", "acount.*", "*", "account.silent", "")
-    assert unknown(given, EFFECTS) == ["payment.payed", "acount.*", ""]
+    assert unknown_patterns(given, EFFECTS) == ["payment.payed", "acount.*", ""]

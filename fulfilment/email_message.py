@@ -1,4 +1,4 @@
-"""An effect as a mail that a person on call can read: what it is, what it means, what to do, and where to look.
+"""The mail of an effect: what happened, what it means, what to do, and where to look.
 
 Pure. What others wrote (reasons, references) is laid out as one line each, without any character that steers a header,
 a terminal or the direction of writing.
@@ -17,9 +17,86 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from fulfilment.contract import OwedEffect
-from fulfilment.email_words import ALARMS, ENDINGS, Words
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
+
+
+@dataclass(frozen=True, slots=True)
+class EffectWording:
+    """`begins` and `over` follow the account's name in a subject; the others are whole sentences."""
+
+    begins: str
+    over: str = "is over"
+    means: str = "The effect is owed to this sink."
+    do: str = "Look at the page below."
+
+
+#: By statemachine.phases.Alarm.
+ALARMS: Final = {
+    "silent": EffectWording(
+        "is silent",
+        "is silent no more",
+        "No verified delivery came for longer than is plausible. Payments are asked about meanwhile, so that they are "
+        "known later and not lost.",
+        "Look at the provider's status page and whether our URL is still registered there, then at the rejected "
+        "deliveries (receipted rejected list). If several accounts are silent at once, look at the way in: DNS, the "
+        "proxy, the certificate (receipted doctor).",
+    ),
+    "push_loss": EffectWording(
+        "loses pushes",
+        "loses no more pushes than it may",
+        "Changes are found by asking that no webhook or callback ever told of. Payments are known later, and questions "
+        "use up the budget.",
+        "Ask the provider for its delivery log, and see receipted push-quality for which event it is.",
+    ),
+    "unverified": EffectWording(
+        "has every delivery rejected",
+        "has its deliveries verified again",
+        "Deliveries name payments that are known here, and none of them can be verified: most likely the provider "
+        "signs with another key, or a clock is wrong. What was rejected is kept in quarantine.",
+        "Add the provider's new key beside the old one (or set the clock), restart, and redeem what is in quarantine: "
+        "receipted rejected redeem.",
+    ),
+    "drift": EffectWording(
+        "has drifted",
+        "has drifted no more",
+        "A reconciliation found what no delivery and no answer had told. What it found is recorded.",
+        "Read the report: receipted reconciliations show. Then ask the provider why nothing was sent.",
+    ),
+    "unreachable": EffectWording(
+        "cannot be asked",
+        "can be asked again",
+        "The provider's API answers no question, so that only what it sends by itself is known. Payments that it "
+        "does not tell of wait.",
+        "Look at the provider's status page, then at this service's way out: DNS, proxy, firewall. It goes on by "
+        "itself as soon as a question is answered.",
+    ),
+    "dead_letters": EffectWording(
+        "has dead messages or effects",
+        "has no dead message or effect left",
+        "Something was tried as often as configured, and was given up: what a provider said is not applied, or a sink "
+        "was not told.",
+        "See receipted inbox list --status dead and receipted outbox list --status dead for why; mend that, then "
+        "replay or redrive them.",
+    ),
+}
+
+#: By what follows the subject in an effect's name.
+ENDINGS: Final = {
+    "review_required": EffectWording(
+        "needs review",
+        means="A person must decide about this payment. Where money is in doubt, fulfilment is withheld until then.",
+        do="Read the payment's page, ask the provider where that is needed, and resolve it with a reason.",
+    ),
+    "review_closed": EffectWording("needs review", "needs no review any more"),
+    "paid": EffectWording("is paid", means="The money is yours.", do="Fulfil, once for each payment."),
+    "settled": EffectWording("is settled", means="The money has reached your bank.", do="Nothing, unless you book it."),
+    "failed": EffectWording("has failed", means="It ended without money.", do="Nothing, unless the payer asks."),
+    "cancelled": EffectWording("is cancelled", means="It was withdrawn before it was paid.", do="Nothing."),
+    "expired": EffectWording("has expired", means="It was not paid in time.", do="Nothing, unless the payer asks."),
+    "refunded": EffectWording("is refunded", means="It was paid, and given back.", do="Take back what was fulfilled."),
+}
+
 
 #: ASCII only on the wire: every server takes it, and no line is longer than it may be. Source: RFC 5322, section 2.1.1.
 _POLICY: Final = SMTP.clone(cte_type="7bit")
@@ -60,7 +137,9 @@ def mail(owed: OwedEffect, head: Letterhead) -> EmailMessage:
     """
     data = _data(owed.payload)
     account = _line(data.get("account"))
-    words = ENDINGS.get(owed.effect.partition(".")[2], Words(owed.effect)) if "alarm" not in data else _alarm(data)
+    words = (
+        ENDINGS.get(owed.effect.partition(".")[2], EffectWording(owed.effect)) if "alarm" not in data else _alarm(data)
+    )
     is_over = bool(data.get("is_over")) or owed.effect.endswith(".review_closed")
     reason = _line(data.get("reason"))
     title = f"{account} {words.over if is_over else words.begins}"
@@ -89,9 +168,9 @@ def _data(payload: str) -> Mapping[str, Any]:
     return data
 
 
-def _alarm(data: Mapping[str, Any]) -> Words:
+def _alarm(data: Mapping[str, Any]) -> EffectWording:
     name = _line(data["alarm"])
-    return ALARMS.get(name, Words(f"has the alarm {name}", over=f"has no longer the alarm {name}"))
+    return ALARMS.get(name, EffectWording(f"has the alarm {name}", over=f"has no longer the alarm {name}"))
 
 
 def _subject_of(effect: str) -> str:
@@ -115,7 +194,7 @@ def _names(owed: OwedEffect, data: Mapping[str, Any], *, is_over: bool) -> tuple
 
 
 def _body(
-    owed: OwedEffect, data: Mapping[str, Any], head: Letterhead, first: str, words: Words, *, is_over: bool
+    owed: OwedEffect, data: Mapping[str, Any], head: Letterhead, first: str, words: EffectWording, *, is_over: bool
 ) -> Iterator[str]:
     yield f"{_line(first)}."
     yield ""
