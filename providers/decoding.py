@@ -164,6 +164,8 @@ def says_live(*objects: Mapping[str, object]) -> bool | None:
     """
     found: set[bool] = set()
     for each in objects:
+        if _MODES.keys().isdisjoint(each):  # nearly always, and at a third of the cost
+            continue
         for name in _MODES.keys() & each.keys():
             value = each[name]
             if isinstance(value, bool | str) and value in _MODES[name]:

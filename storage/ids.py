@@ -1,13 +1,12 @@
 """Ids of rows, in time order, and ids of effects, which follow from what they are."""
 
-import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
-from uuid import UUID
 
+import msgspec
 import uuid_utils
 
 #: Before an id that travels, where a sink writes it as `webhook-id`. Source: Standard Webhooks, specification.
@@ -38,9 +37,9 @@ def webhook_id(effect: str, sink: str) -> str:
 
 
 def _id_of(*parts: object) -> str:
-    """A UUIDv8 (RFC 9562): SHA-256 of the parts as JSON, cut to its 122 free bits."""
-    digest = int.from_bytes(sha256(json.dumps(parts).encode()).digest()[:16])
-    return str(UUID(int=digest & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62))
+    """Return a UUIDv8 (RFC 9562): SHA-256 of the parts as compact JSON in UTF-8, cut to its 122 free bits."""
+    digest = int.from_bytes(sha256(msgspec.json.encode(parts)).digest()[:16])
+    return str(uuid_utils.UUID(int=digest & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62))
 
 
 def first_id(at: datetime) -> str:
