@@ -11,11 +11,11 @@ from console.parts import Bounds, Parts, Proof
 from console.routes import routes
 from console.signing import Signing
 from providers.errors import UnsupportedByProvider
-from receipted.console_accounts import accounts_of
 from receipted.edge import Edge
-from receipted.proving import Prover
-from receipted.redeeming import redeem_one
 from receipted.wiring import Service
+from service.accounts import accounts_of
+from service.audit import Prover
+from service.quarantine import redeem_one
 from storage.tables import Payment
 
 

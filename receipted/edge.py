@@ -10,11 +10,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope
 
 from providers.contract import Client
-from receipted.commands import Commands
 from receipted.errors import NotRunning
 from receipted.wiring import Service
 from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
+from service.commands import Commands
 
 
 class Edge:

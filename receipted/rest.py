@@ -5,8 +5,8 @@ from starlette.routing import BaseRoute
 from api.parts import Account, Bounds, Parts, Proof
 from api.routes import routes
 from receipted.edge import Edge
-from receipted.proving import Prover
 from receipted.wiring import PROVIDERS, Service
+from service.audit import Prover
 
 
 def rest_routes(service: Service, edge: Edge) -> list[BaseRoute]:

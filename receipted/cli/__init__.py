@@ -1,1 +1,1 @@
-"""The command line: what an operator types. Reads and prints; what changes anything is in receipted/commands.py."""
+"""The command line: what an operator types. Reads and prints; what changes anything is in service/commands.py."""

@@ -13,8 +13,8 @@ from poller.planner import is_short
 from receipted.cli import output, push_quality, reconciliations
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson, known_account, opened
-from receipted.console_accounts import accounts_of
 from receipted.wiring import Service, budget_of
+from service.accounts import accounts_of
 from storage import poll_plans, rate_limits, webhook_health
 from storage.database import Unit
 from storage.rate_limits import Breaker

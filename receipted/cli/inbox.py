@@ -9,7 +9,7 @@ from receipted.cli.exits import example
 from receipted.cli.lists import find_id
 from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
 from receipted.cli.output import tracked
-from receipted.commands import Commands
+from service.commands import Commands
 from statemachine.phases import Outcome, Source
 from storage import inbox, sifting, telling
 from storage import search as storage_search

@@ -17,12 +17,12 @@ from api.errors import InvalidRequest
 from api.reading import check_json
 from receipted import logs, redaction
 from receipted.cli.exits import InvalidInput
-from receipted.commands import Commands
 from receipted.errors import UnknownAccountName
 from receipted.settings import load
 from receipted.settings.models import Settings
 from receipted.startup import rehearse
 from receipted.wiring import Service
+from service.commands import Commands
 from storage import migrate
 from storage.errors import SchemaOutdated
 
@@ -181,7 +181,7 @@ def check_schema(service: Service) -> None:
 
 
 def command(service: Service, do: Callable[[Commands], Awaitable[Result]]) -> Result:
-    """The result of one command (receipted/commands.py), with the providers' clients open while it runs."""
+    """The result of one command (service/commands.py), with the providers' clients open while it runs."""
 
     async def run() -> Result:
         async with service.clients() as clients:

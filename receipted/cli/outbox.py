@@ -10,8 +10,8 @@ from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
 from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
 from receipted.cli.output import tracked
-from receipted.commands import Commands
 from receipted.wiring import Service
+from service.commands import Commands
 from storage import outbox, sifting
 from storage import search as storage_search
 from storage.errors import EffectOvertaken, NotFound

@@ -16,8 +16,8 @@ from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import After, AsJson, Limit, known_account, lasting, opened
 from receipted.cli.output import bar
-from receipted.console_accounts import accounts_of
 from receipted.wiring import Service
+from service.accounts import accounts_of
 from statemachine.money import currency_code
 from storage import totals as storage_totals
 from storage.counts import Bounded, Overdue, Waiting

@@ -24,8 +24,8 @@ from receipted.cli.options import (
     opened,
     subcommands,
 )
-from receipted.commands import Commands
 from receipted.wiring import Service
+from service.commands import Commands
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review

@@ -8,8 +8,8 @@ from receipted.cli import lists, output
 from receipted.cli.exits import example
 from receipted.cli.lists import find_id
 from receipted.cli.options import ID_HELP, AccountName, After, AsJson, Limit, known_account, opened, subcommands
-from receipted.redeeming import redeem_all
 from receipted.wiring import Service
+from service.quarantine import redeem_all
 from storage import quarantine, sifting
 from storage.errors import NotFound
 from storage.tables import RejectedDelivery

@@ -17,7 +17,6 @@ from audit.verify import Report
 from console.passwords import hashed, made
 from console.person import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.commands import Commands
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
 from receipted.demo.tables import Figures
@@ -26,6 +25,7 @@ from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
+from service.commands import Commands
 from service.permissions import Role
 from statemachine.phases import Phase, Review
 from storage import console_users, migrate, payments, totals

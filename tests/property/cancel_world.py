@@ -12,9 +12,9 @@ from audit.trust import Trust
 from audit.verify import Audit, Report
 from providers.contract import Answer, Client, CreateRequest
 from providers.errors import ProviderError
-from receipted.commands import Commands
 from receipted.settings import load
 from receipted.wiring import Service
+from service.commands import Commands
 from statemachine.phases import Source
 from storage import inbox, outbox, payments, transitions
 from storage.database import Database

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from receipted.commands import Commands
+from service.commands import Commands
 from service.permissions import Role
 from statemachine.phases import Source
 from storage import inbox, operator_actions, outbox, payments, quarantine, transitions

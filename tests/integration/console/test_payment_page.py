@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from audit.export import export
-from receipted.commands import Commands
+from service.commands import Commands
 from statemachine import statements
 from storage import inbox
 from storage.ids import new_id

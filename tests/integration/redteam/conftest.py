@@ -11,9 +11,9 @@ import pytest
 from providers.banked.client import BankedClient
 from providers.contract import Answer, Client, CreateRequest
 from providers.stable_genius.client import StableGeniusClient
-from receipted.commands import Commands
 from receipted.settings import load
 from receipted.wiring import Service
+from service.commands import Commands
 from storage import migrate, outbox, payments
 from storage.tables import Payment
 from tests.integration.cli.settings import write_settings

@@ -13,13 +13,13 @@ from opentelemetry.trace import SpanKind
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError
-from receipted.commands import Commands
 from receipted.settings import load
 from receipted.tracing.telemetry import Telemetry
 from receipted.tracing.traces import Traces
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.server import running
+from service.commands import Commands
 from storage import inbox, migrate
 from storage.tables import Payment
 from tests.integration.cli.settings import NOWHERE, write_settings

@@ -22,7 +22,7 @@ _PATIENCE = timedelta(seconds=15)
 _NO_REFUSAL = frozenset({408, 409})
 
 
-class Applying:
+class CommandInbox:
     """The way of a command's statements into the inbox, and through it (rule R1)."""
 
     def __init__(self, service: Service, poller: Poller) -> None:
