@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from api.errors import EnvironmentMismatch
-from api.parts import Account, Parts
+from api.parts import Parts
+from service.accounts import ConfiguredAccount
 from service.permissions import KeyScope, Permission, granted, scope_for
 from storage import payments
 from storage.database import Unit
@@ -90,7 +91,7 @@ class Call:
         """The names of the accounts that the key reaches."""
         return [name for name, account in self.parts.accounts.items() if account.environment == self.key.environment]
 
-    def account(self, name: str) -> Account:
+    def account(self, name: str) -> ConfiguredAccount:
         """The account; raises NotFound, or EnvironmentMismatch where the key does not reach it."""
         account = self.parts.accounts.get(name)
         if account is None:

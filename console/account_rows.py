@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from console.overview_rows import alarms_of
-from console.parts import Account, VerifyingKey
+from service.accounts import ConfiguredAccount, VerifyingKey
 from storage import counts as storage_counts
 from storage import poll_plans, quarantine, reconciliations, webhook_health
 from storage.counts import PollingCounts
@@ -49,7 +49,7 @@ class Day:
     rejected: int
 
 
-def look(unit: Unit, account: Account, now: datetime) -> dict[str, Any]:
+def look(unit: Unit, account: ConfiguredAccount, now: datetime) -> dict[str, Any]:
     """Everything that is told of one account as it stands."""
     today, name = now.date(), account.name
     found = webhook_health.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
@@ -92,7 +92,7 @@ def _days(unit: Unit, name: str, today: date) -> list[Day]:
     return found
 
 
-def _keys(account: Account, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyLine]:
+def _keys(account: ConfiguredAccount, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyLine]:
     """As configured, then those that have verified something lately and are not in the settings any more."""
     lines = []
     for key in account.keys:
@@ -113,7 +113,9 @@ def _standing(key: VerifyingKey, now: datetime) -> tuple[str, str]:
     return "verifies", "ok"
 
 
-def _why(asking: PollingCounts, plan: PollPlan | None, account: Account, now: datetime) -> list[tuple[str, str]]:
+def _why(
+    asking: PollingCounts, plan: PollPlan | None, account: ConfiguredAccount, now: datetime
+) -> list[tuple[str, str]]:
     """How the account is asked and why, in words, each with its tone."""
     budget = asking.budget
     told = []

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from console.errors import InvalidForm
 from console.guards import local
 from console.page import Pages
-from console.parts import Commands, Parts
+from console.parts import Parts
 from console.person import Person
+from service.commands import Commands
 
 #: As long as the commands take.
 _LONGEST_REASON: Final = 2000

@@ -76,7 +76,7 @@ async def redrive(act: Act) -> Done:
 async def redeem(act: Act) -> Done:
     """The rejected delivery is verified again."""
     rejected_id, reason, by = act.path("id"), act.reason, act.by
-    message_id = await act.parts.in_thread(lambda: act.parts.redeem(rejected_id, reason=reason, by=by))
+    message_id = await act.parts.in_thread(lambda: act.parts.redeemer.redeem(rejected_id, reason=reason, by=by))
     return Done(f"It is authentic now, and in the inbox as {message_id}.", to="/console/tables/quarantine/list")
 
 

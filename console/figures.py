@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from console.parts import Account
 from console.pieces import Piece, Pieces, each
+from service.accounts import ConfiguredAccount
 from statemachine.phases import Phase
 from storage import counts, webhook_health
 from storage import totals as storage_totals
@@ -50,7 +50,7 @@ class Standpoint(Protocol):
     """Of which accounts the figures are, and as of when."""
 
     @property
-    def accounts(self) -> Mapping[str, Account]:
+    def accounts(self) -> Mapping[str, ConfiguredAccount]:
         """The configured accounts, by name."""
         ...
 
@@ -209,7 +209,7 @@ class Figuring:
         return self._pushed
 
 
-def money_rows(today: Monies, yesterday: Monies, accounts: Mapping[str, Account]) -> list[MoneyRow]:
+def money_rows(today: Monies, yesterday: Monies, accounts: Mapping[str, ConfiguredAccount]) -> list[MoneyRow]:
     """One row for each way, account and currency of which there is any, in the order of WAYS."""
     kept: dict[tuple[str, str, str | None], list[Sum]] = {}
     kinds: dict[tuple[str, str, str | None], set[str]] = {}
@@ -238,7 +238,7 @@ def totals(rows: Sequence[MoneyRow]) -> list[MoneyRow]:
     ]
 
 
-def way_of(place: Money, accounts: Mapping[str, Account]) -> str:
+def way_of(place: Money, accounts: Mapping[str, ConfiguredAccount]) -> str:
     """In only where the lifecycle's subject is a payment (ADR 0014), or where nobody knows it any more."""
     account = accounts.get(place.account)
     lifecycle = account.lifecycles.get(place.kind) if account is not None else None

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from console.errors import TooManyLogins
-from console.parts import Bounds, Parts
+from console.parts import ConsoleLimits, Parts
 from console.passwords import LONGEST, NOBODYS, is_password
 from storage import console_sessions
 from storage.database import Unit
@@ -42,7 +42,7 @@ class Try:
     network: str
     browser: str | None = None  #: a secret of its own that was signed here for this name, or its session's id
 
-    def counted(self, bounds: Bounds) -> Iterator[Counted]:
+    def counted(self, bounds: ConsoleLimits) -> Iterator[Counted]:
         """Under what it is counted, always in this order, so that no two wait for each other's rows."""
         if self.browser is not None:
             yield Counted(_subject("browser", self.browser), bounds.attempts, is_own=True)
@@ -72,7 +72,7 @@ async def count(parts: Parts, tried: Try) -> None:
         raise refused
 
 
-def succeeded(unit: Unit, tried: Try, bounds: Bounds) -> None:
+def succeeded(unit: Unit, tried: Try, bounds: ConsoleLimits) -> None:
     """The tries of this name from here are forgotten; among those of the network, and of all strangers, the last is."""
     for each in tried.counted(bounds):
         (console_sessions.forget if each.is_own else console_sessions.give_back)(unit, each.subject)

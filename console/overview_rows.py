@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from console import links
 from console.figures import Figures, Pushed
-from console.parts import Account
+from service.accounts import ConfiguredAccount
 from statemachine.phases import Phase
 from storage.counts import Bounded, Breaking, Overdue, Waiting
 from storage.rate_limits import LONGEST
@@ -36,7 +36,7 @@ class AccountLine:
     """One account as the overview shows it."""
 
     name: str
-    account: Account | None  #: None where the settings do not have it any more
+    account: ConfiguredAccount | None  #: None where the settings do not have it any more
     deliveries: int
     rejected: int
     heard_at: datetime | None
@@ -137,7 +137,7 @@ def _pending(label: str, waiting: Waiting, table: str, now: datetime) -> Tile:
     )
 
 
-def lines_of(figures: Figures, accounts: Mapping[str, Account]) -> list[AccountLine]:
+def lines_of(figures: Figures, accounts: Mapping[str, ConfiguredAccount]) -> list[AccountLine]:
     """Configured accounts, then those that only the rows still know."""
     standing, hour = figures.standing, figures.deliveries()
     seen = {name for name, _ in hour.outcomes} | set(figures.alarms)

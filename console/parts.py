@@ -1,7 +1,7 @@
 """What the console needs of the application, passed in: it makes none of it, and reaches for nothing else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,92 +11,17 @@ from starlette.types import Receive, Scope
 
 from console.passwords import Turns
 from console.signing import Signing
-from providers.contract import Scheme
-from statemachine.lifecycle import Lifecycle
+from service.accounts import ConfiguredAccount
+from service.audit import Prover
+from service.commands import Commands
+from service.quarantine import Redeemer
 from storage.database import Database, Unit
-from storage.tables import InboxMessage, OutboxMessage, Payment
+from storage.tables import Payment
 
 Result = TypeVar("Result")
 
 #: Statements of the console that are under way at once in one process: fewer than the database has connections for.
 _THREADS: Final = 4
-
-
-class Commands(Protocol):
-    """What an operator may ask for; every one records its statement before it returns."""
-
-    async def refresh(self, payment_id: str) -> Payment:
-        """The provider was asked just now."""
-        ...
-
-    async def cancel(self, payment_id: str) -> Payment:
-        """The payment as the provider has it after it was told to cancel."""
-        ...
-
-    async def resolve(self, payment_id: str, *, state: str, reason: str, by: str) -> Payment:
-        """A named person's word is recorded and applied."""
-        ...
-
-    async def replay(self, message_id: str, *, reason: str, by: str) -> InboxMessage:
-        """The message is applied once more."""
-        ...
-
-    async def redrive(self, message_id: str, *, reason: str, by: str, overtaken: bool = False) -> OutboxMessage:
-        """The dead effect is due again."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyingKey:
-    """A key that verifies an account's deliveries, without what opens anything."""
-
-    id: str
-    not_before: datetime | None
-    not_after: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One configured account, without its secrets."""
-
-    name: str
-    provider: str
-    environment: str  #: live or test
-    webhook_url: str
-    default_kind: str
-    lifecycles: Mapping[str, Lifecycle]  #: by kind
-    configuration: Sequence[tuple[str, str]] = ()  #: name and shown value; of secrets, where they come from
-    keys: Sequence[VerifyingKey] = ()  #: in the order of the settings
-    budget: tuple[int, float] | None = None  #: so many requests in so many seconds; None where no limit is known
-    window: tuple[float, float] = (300, 300)  #: seconds that a signed time may be old, and ahead
-    authentication: Scheme | None = None  #: how its deliveries are told from forged ones, in words
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What became of proving one payment's history."""
-
-    messages: int
-    signatures: int
-    unverifiable: int
-    transitions: int
-    effects: int
-    faults: Sequence[tuple[str, str, str]]  #: table, row, problem
-    retained: Mapping[str, int] = field(default_factory=dict)  #: what a rule of retention took, by what it is
-    read_again: int = 0  #: statements that were read and decided again, with the same result
-    not_readable: int = 0  #: statements that could not be: their bytes are gone by a rule
-
-
-class Prover(Protocol):
-    """Proves and exports the history of one payment."""
-
-    def prove(self, payment_id: str) -> Proof:
-        """Everything that is kept of the payment is checked; reads only. Raises NotFound."""
-        ...
-
-    def export(self, payment_id: str) -> Iterable[str]:
-        """The payment's rows with their digests and bytes, one JSON object a line. Raises NotFound."""
-        ...
 
 
 class Asking(Protocol):
@@ -111,19 +36,8 @@ class Asking(Protocol):
         ...
 
 
-class Redeem(Protocol):
-    """Verifies one rejected delivery again."""
-
-    def __call__(self, rejected_id: str, *, reason: str, by: str) -> str:
-        """The id of the inbox message that it is now; raises NotFound, or a refusal that says why it is not authentic.
-
-        It is in the inbox or in quarantine, never in both or in neither. Uses the database, so call it in a thread.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConsoleLimits:
     """The limits of the console."""
 
     idle: timedelta = timedelta(hours=8)  #: a session ends after so long without use
@@ -142,17 +56,17 @@ class Parts:
     database: Database
     clock: Callable[[], datetime]
     commands: Callable[[], Commands]  #: while the application runs
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, ConfiguredAccount]
     prover: Prover
     asking: Asking
-    redeem: Redeem
+    redeemer: Redeemer
     signing: Signing
     origin: str  #: where browsers reach the service from outside, without a path
     is_secure: Callable[[Scope], bool]
     address_of: Callable[[Scope], str]
     read_body: Callable[[Scope, Receive], Awaitable[bytes]]
     is_development: bool = False  #: plain HTTP on loopback, and cookies without Secure
-    bounds: Bounds = Bounds()
+    bounds: ConsoleLimits = ConsoleLimits()
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "console"))
     passwords: Turns = field(default_factory=Turns)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: whoever waits for events is to go

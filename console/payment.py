@@ -15,9 +15,10 @@ from console.drawing import Drawing, Passage
 from console.happenings import entries
 from console.live import Live
 from console.page import Pages
-from console.parts import Account, Parts
+from console.parts import Parts
 from console.person import Person
 from console.sheet import draw
+from service.accounts import ConfiguredAccount
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Review
@@ -243,7 +244,7 @@ def choices(lifecycle: Lifecycle, payment: Payment) -> list[Choice]:
     return [choice for _, choice in sorted(ranked, key=lambda each: each[0])]
 
 
-def _cancel_words(account: Account | None) -> str:
+def _cancel_words(account: ConfiguredAccount | None) -> str:
     where = account.provider if account is not None else "the provider"
     return (
         f"{where} is asked first, then told to cancel, and asked again where its answer leaves a doubt. The payment is "

@@ -7,15 +7,12 @@ from urllib.parse import urlsplit
 
 from starlette.routing import BaseRoute
 
-from console.parts import Bounds, Parts, Proof
+from console.parts import ConsoleLimits, Parts
 from console.routes import routes
 from console.signing import Signing
 from providers.errors import UnsupportedByProvider
 from receipted.edge import Edge
 from receipted.wiring import Service
-from service.accounts import accounts_of
-from service.audit import Prover
-from service.quarantine import redeem_one
 from storage.tables import Payment
 
 
@@ -31,17 +28,17 @@ def parts_of(service: Service, edge: Edge) -> Parts:
         database=service.database,
         clock=service.clock,
         commands=edge.commands,
-        accounts=accounts_of(service),
-        prover=Prover(service, Proof),
+        accounts=service.configured_accounts(),
+        prover=service.prover(),
         asking=_Asking(service, edge),
-        redeem=_Redeem(service),
+        redeemer=service.redeemer(),
         signing=Signing(signing_keys(service)),
         origin=_origin(settings.service.public_url),
         is_secure=edge.is_secure,
         address_of=lambda scope: edge.peer(scope).address,
         read_body=edge.read_body,
         is_development=settings.service.development,
-        bounds=Bounds(
+        bounds=ConsoleLimits(
             idle=timedelta(seconds=settings.console.idle_seconds),
             longest=timedelta(seconds=settings.console.longest_seconds),
             attempts=settings.console.attempts_per_name,
@@ -62,16 +59,6 @@ def signing_keys(service: Service) -> Sequence[bytes]:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-class _Redeem:
-    """One rejected delivery, verified again."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def __call__(self, rejected_id: str, *, reason: str, by: str) -> str:
-        return redeem_one(self._service, rejected_id, by=by, reason=reason)
 
 
 class _Asking:

@@ -10,11 +10,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope
 
 from providers.contract import Client
-from receipted.errors import NotRunning
 from receipted.wiring import Service
 from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
 from service.commands import Commands
+from service.errors import NotRunning
 
 
 class Edge:
@@ -38,7 +38,7 @@ class Edge:
             yield
             return
         async with self._service.clients() as clients:
-            self._commands, self._clients = Commands(self._service, clients), clients
+            self._commands, self._clients = self._service.commands(clients), clients
             try:
                 yield
             finally:

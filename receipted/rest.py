@@ -2,11 +2,10 @@
 
 from starlette.routing import BaseRoute
 
-from api.parts import Account, Bounds, Parts, Proof
+from api.parts import ApiLimits, Parts
 from api.routes import routes
 from receipted.edge import Edge
 from receipted.wiring import PROVIDERS, Service
-from service.audit import Prover
 
 
 def rest_routes(service: Service, edge: Edge) -> list[BaseRoute]:
@@ -22,25 +21,15 @@ def _parts(service: Service, edge: Edge) -> Parts:
         database=service.database,
         clock=service.work_clock,
         commands=edge.commands,
-        accounts={
-            name: Account(
-                name=name,
-                provider=account.provider.name,
-                environment=account.settings.environment,
-                webhook_url=f"{settings.service.public_url}/webhooks/{name}",
-                default_kind=account.provider.default_kind,
-                lifecycles=account.provider.lifecycles,
-            )
-            for name, account in service.accounts.items()
-        },
+        accounts=service.configured_accounts(),
         lifecycles={
             (provider.name, kind): lifecycle
             for provider in PROVIDERS.values()
             for kind, lifecycle in provider.lifecycles.items()
         },
-        prover=Prover(service, Proof),
+        prover=service.prover(),
         is_secure=edge.is_secure,
         read_body=edge.read_body,
-        bounds=Bounds(settings.api.requests_per_second, settings.api.burst, settings.api.waiting),
+        bounds=ApiLimits(settings.api.requests_per_second, settings.api.burst, settings.api.waiting),
         stopping=edge.stopping,
     )

@@ -1,12 +1,12 @@
 """The application put together from its settings. The only place that reads the wall clock."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 
@@ -39,6 +39,11 @@ from receipted.tracing.starting import traces_of
 from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.returns import Tokens
+from service.accounts import ConfiguredAccount, VerifyingKey
+from service.audit import Prover
+from service.command_inbox import CommandContext
+from service.commands import Commands
+from service.quarantine import Redeemer
 from storage.database import Database
 from storage.hashing import Sealer
 from storage.retention import Retention
@@ -221,6 +226,37 @@ class Service:
         """What proves the history."""
         return Audit(self.database, self.audited_accounts(), self.trust(), on_progress=on_progress)
 
+    def prover(self) -> Prover:
+        """Proves and exports one payment."""
+        return Prover(self.database, self.audit)
+
+    def redeemer(self) -> Redeemer:
+        """Verifies quarantined deliveries again."""
+        return Redeemer(self.database, self._wall, self.receiving_accounts)
+
+    def configured_accounts(self) -> dict[str, ConfiguredAccount]:
+        """Every account without its secrets, by name."""
+        public_url = self.settings.service.public_url
+        return {name: _configured_account(account, public_url) for name, account in self.accounts.items()}
+
+    def commands(self, clients: Mapping[str, Client]) -> Commands:
+        """Commands that use these clients, by account."""
+        return Commands(
+            CommandContext(
+                database=self.database,
+                clock=self._wall,
+                work_clock=self.work_clock,
+                worker=self.inbox_worker(),
+                poller=self.poller(clients),
+                traces=self.traces,
+                providers={name: account.provider for name, account in self.accounts.items()},
+                clients=clients,
+                tokens=self.tokens,
+                public_url=self.settings.service.public_url,
+                is_development=self.settings.service.development,
+            )
+        )
+
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[dict[str, Client]]:
         """A client for each account, each within its budget."""
@@ -341,6 +377,35 @@ class Service:
         """Give the database's connections back, and send what spans there are."""
         self._end_traces()
         self.database.close()
+
+
+def _configured_account(account: WiredAccount, public_url: str) -> ConfiguredAccount:
+    budget = budget_of(account.settings)
+    return ConfiguredAccount(
+        name=account.name,
+        provider=account.provider.name,
+        environment=account.settings.environment,
+        webhook_url=f"{public_url}/webhooks/{account.name}",
+        default_kind=account.provider.default_kind,
+        lifecycles=account.provider.lifecycles,
+        configuration=tuple(_flat(account.settings.model_dump(mode="json"))),
+        keys=tuple(VerifyingKey(key.id, key.not_before, key.not_after) for key in account.settings.webhook_keys),
+        budget=None if budget is None else (budget.requests, budget.seconds),
+        window=(account.settings.window_past_seconds, account.settings.window_future_seconds),
+        authentication=account.provider.authentication,
+    )
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield settings as lines: the full name, and the value as it may be shown."""
+    if isinstance(value, dict):
+        for key, under in value.items():
+            yield from _flat(under, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for at, under in enumerate(value):
+            yield from _flat(under, f"{name}.{at}")
+    else:
+        yield name, "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:

@@ -1,1 +1,1 @@
-"""Rules that the console, the API and the command line share."""
+"""Commands, accounts and proofs that the API, the console and the command line share."""

@@ -1,25 +1,40 @@
-"""The audit of one payment, as whoever shows it asks for it."""
+"""The audit of one payment for those who show it: its proof, and its export."""
 
-from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from audit.export import export
-from receipted.wiring import Service
+from audit.verify import Audit
+from storage.database import Database
 
-Proof = TypeVar("Proof")
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Result of proving one payment's history."""
+
+    messages: int
+    signatures: int
+    unverifiable: int
+    transitions: int
+    effects: int
+    faults: Sequence[tuple[str, str, str]]  #: table, row, problem
+    retained: Mapping[str, int] = field(default_factory=dict)  #: what a rule of retention took, by what it is
+    read_again: int = 0  #: statements that were read and decided again, with the same result
+    not_readable: int = 0  #: statements that could not be: their bytes are gone by a rule
 
 
-class Prover(Generic[Proof]):
-    """Proves and exports the history of one payment; `proof` makes the proof in the words of whoever asks."""
+class Prover:
+    """Proves and exports the history of one payment."""
 
-    def __init__(self, service: Service, proof: Callable[..., Proof]) -> None:
-        self._service = service
-        self._proof = proof
+    def __init__(self, database: Database, audit: Callable[[], Audit]) -> None:
+        """Take what makes an audit: each has a report of its own."""
+        self._database = database
+        self._audit = audit
 
     def prove(self, payment_id: str) -> Proof:
-        """Everything that is kept of the payment is checked; reads only. Raises NotFound."""
-        report = self._service.audit().of_payment(payment_id)
-        return self._proof(
+        """Check everything that is kept of the payment; reads only. Raises NotFound."""
+        report = self._audit().of_payment(payment_id)
+        return Proof(
             messages=report.messages,
             signatures=report.signatures,
             unverifiable=report.unverifiable,
@@ -32,5 +47,5 @@ class Prover(Generic[Proof]):
         )
 
     def export(self, payment_id: str) -> Iterable[str]:
-        """The payment's rows with their digests and bytes, one JSON object a line. Raises NotFound."""
-        return export(self._service.database, payment_id)
+        """Export the payment's rows with their digests and bytes, one JSON object a line. Raises NotFound."""
+        return export(self._database, payment_id)

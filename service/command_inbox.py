@@ -1,91 +1,129 @@
-"""Statements of our own and answers to our own calls: recorded in the inbox, and applied before we go on."""
+"""The inbox as commands use it: statements of our own and answers to our own calls, recorded and then applied."""
 
 import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final, Protocol
 
 from poller.polling import Poller
+from providers.contract import Client, Provider
 from providers.errors import ProviderError
-from receipted.errors import AnswerUnclear, StillApplying
-from receipted.wiring import Service
+from receiver.returns import Tokens
+from service.errors import AnswerUnclear, StillApplying
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
 from storage import inbox, payments
+from storage.database import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
+from worker.inbox_loop import InboxWorker
 
 #: How long a command waits for another process that is applying its message.
-_PATIENCE = timedelta(seconds=15)
+APPLY_TIMEOUT: Final = timedelta(seconds=15)
+
+#: Seconds between two looks at a message that another process is applying.
+APPLY_POLL_INTERVAL_S: Final = 0.02
 
 #: Answers of 4xx that do not say that nothing was done: a gateway gave up waiting; our idempotency key was used before.
-_NO_REFUSAL = frozenset({408, 409})
+AMBIGUOUS_STATUSES: Final = frozenset({408, 409})
+
+
+class CallTraces(Protocol):
+    """Traces of calls to providers, by the message that keeps the answer or the failure."""
+
+    def answered(self, message: InboxMessage) -> None:
+        """Trace a call by the message of its answer."""
+        ...
+
+    def unanswered(
+        self, source: Source, account: str, payment_id: str, error: ServiceError, began_at: datetime
+    ) -> None:
+        """Trace a call that failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """Dependencies of the commands, in a process whose clients are open."""
+
+    database: Database
+    clock: Callable[[], datetime]
+    work_clock: Callable[[], datetime]  #: the database's: for what is due
+    worker: InboxWorker
+    poller: Poller
+    traces: CallTraces
+    providers: Mapping[str, Provider]  #: by account
+    clients: Mapping[str, Client]  #: by account
+    tokens: Tokens  #: sign the URLs that a provider and a payer are given
+    public_url: str  #: without a slash at the end
+    is_development: bool = False  #: a payer may be sent to plain HTTP on loopback
 
 
 class CommandInbox:
-    """The way of a command's statements into the inbox, and through it (rule R1)."""
+    """Records a command's statements in the inbox and has them applied (rule R1)."""
 
-    def __init__(self, service: Service, poller: Poller) -> None:
-        self._service = service
-        self._poller = poller
-        self._worker = service.inbox_worker()
+    def __init__(self, context: CommandContext) -> None:
+        self._context = context
 
     async def payment(self, payment_id: str) -> Payment:
-        """The payment as it is; raises NotFound."""
+        """Read the payment; raises NotFound."""
         return await asyncio.to_thread(self._payment, payment_id)
 
     async def take(self, message: InboxMessage) -> inbox.Recorded:
-        """The message is committed to the inbox, or was there already."""
-        recorded = await asyncio.to_thread(self._worker.take, message)
-        self._service.traces.answered(message)
+        """Commit the message to the inbox, or find it there."""
+        recorded = await asyncio.to_thread(self._context.worker.take, message)
+        self._context.traces.answered(message)
         return recorded
 
     async def apply(self, message: InboxMessage) -> InboxMessage:
-        """The message is recorded and decided; raises StillApplying."""
+        """Record the message and have it decided; raises StillApplying."""
         return await self.applied((await self.take(message)).id)
 
     async def applied(self, message_id: str) -> InboxMessage:
-        """The message once it is decided, by us or by a worker that was quicker; raises StillApplying."""
-        give_up_at = self._service.clock() + _PATIENCE
+        """Wait until the message is decided, here or by another worker; raises StillApplying."""
+        give_up_at = self._context.clock() + APPLY_TIMEOUT
         while True:
             message = await asyncio.to_thread(self.message, message_id)
             if message.status != InboxStatus.PENDING:
                 return message
-            await asyncio.to_thread(self._worker.step, [message_id])
-            if self._service.clock() > give_up_at:
+            await asyncio.to_thread(self._context.worker.step, [message_id])
+            if self._context.clock() > give_up_at:
                 raise StillApplying
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(APPLY_POLL_INTERVAL_S)
 
     async def ask(self, payment_id: str) -> InboxMessage:
-        """The provider's answer of just now, applied; raises ProviderError where there is none."""
-        asked = await self._poller.ask(await self.payment(payment_id))
+        """Ask the provider now and apply the answer; raises ProviderError where there is none."""
+        asked = await self._context.poller.ask(await self.payment(payment_id))
         if asked.message_id is None:
             raise asked.error or ProviderError("the provider was not asked")
         return await self.applied(asked.message_id)
 
     def ours(self, account: str, source: Source, key: str, body: bytes, about: str) -> InboxMessage:
-        """The inbox message of a statement of our own (statemachine/statements.py)."""
+        """Make the inbox message of a statement of our own (statemachine/statements.py)."""
         return inbox.new_message(
             account=account,
             source=source.value,
             delivery_key=key,
             body=body,
             headers=(("content-type", statements.CONTENT_TYPE),),
-            received_at=self._service.clock(),
+            received_at=self._context.clock(),
             about=about,
         )
 
     async def call_failed(
         self, payment: Payment, source: Source, error: ServiceError, began_at: datetime, *, is_in_doubt: bool = False
     ) -> statements.CallFailed:
-        """That a call of ours failed is kept and applied; `began_at` is when we began to call.
+        """Record and apply that a call of ours failed; `began_at` is when it was begun.
 
         Nothing but a refusal, or no sending, says that nothing was done; anything else is ambiguous, and so is what
         was in doubt before.
         """
-        self._service.traces.unanswered(source, payment.account, payment.id, error, began_at)
+        self._context.traces.unanswered(source, payment.account, payment.id, error, began_at)
         http_status = error.http_status if isinstance(error, ProviderError) else None
-        is_refusal = http_status is None or (400 <= http_status < 500 and http_status not in _NO_REFUSAL)
+        is_refusal = http_status is None or (400 <= http_status < 500 and http_status not in AMBIGUOUS_STATUSES)
         is_ambiguous = is_in_doubt or not is_refusal
         if isinstance(error, ProviderError):
             is_ambiguous = is_in_doubt or error.is_ambiguous or not (is_refusal or error.is_unsent)
@@ -96,15 +134,15 @@ class CommandInbox:
 
     @staticmethod
     def check_readable(message: InboxMessage) -> None:
-        """Return where the answer that this message keeps said something; raises AnswerUnclear."""
+        """Raise AnswerUnclear where the answer that this message keeps could not be read."""
         if message.outcomes and message.outcomes[-1].get("unreadable"):
             raise AnswerUnclear(f"{message.reason}; the answer is kept as inbox message {message.id}")
 
     def message(self, message_id: str) -> InboxMessage:
-        """The inbox message as it is; raises NotFound. Reads storage, so call it in a thread."""
-        with self._service.database.read() as unit:
+        """Read the inbox message; raises NotFound. Reads storage, so call it in a thread."""
+        with self._context.database.read() as unit:
             return inbox.get(unit, message_id)
 
     def _payment(self, payment_id: str) -> Payment:
-        with self._service.database.read() as unit:
+        with self._context.database.read() as unit:
             return payments.get(unit, payment_id)

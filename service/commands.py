@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from poller.polling import answer_message
-from providers.contract import Client, CreateRequest
+from providers.contract import Client, CreateRequest, Provider
 from providers.errors import ProviderError
 from providers.http import require_https
-from receipted.errors import (
+from receiver.returns import About
+from service.command_inbox import CommandContext, CommandInbox
+from service.errors import (
     AnswerUnclear,
     CancelNotSent,
     CancelUnanswered,
@@ -20,9 +22,6 @@ from receipted.errors import (
     StillApplying,
     UnknownAccountName,
 )
-from receipted.wiring import Service, WiredAccount
-from receiver.returns import About
-from service.command_inbox import CommandInbox
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
@@ -36,30 +35,29 @@ from storage.tables import InboxMessage, OutboxMessage, Payment
 from storage.types import PollPriority
 
 #: Only from here can a payment still be cancelled, or still be paid.
-_UNDECIDED: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
+_CANCELLABLE_PHASES: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 
 #: Answers that were not understood, or that fit nothing known: a person looks before anything is cancelled.
-_NEEDS_A_PERSON: Final = frozenset({Outcome.PARKED.value, Outcome.CONFLICT.value})
+_UNCLEAR_OUTCOMES: Final = frozenset({Outcome.PARKED.value, Outcome.CONFLICT.value})
 
 #: While it is not known what a cancel call has done, and should we die over it, the next question is due this soon:
 #: longer than any call takes.
-_SOON: Final = timedelta(seconds=120)
+_POLL_AFTER_CANCEL: Final = timedelta(seconds=120)
 
 
 class Cancellation:
     """Cancels payments of the accounts whose clients are given."""
 
-    def __init__(self, service: Service, clients: Mapping[str, Client], applying: CommandInbox) -> None:
-        self._service = service
-        self._clients = clients
-        self._applying = applying
+    def __init__(self, context: CommandContext, command_inbox: CommandInbox) -> None:
+        self._context = context
+        self._inbox = command_inbox
 
     async def cancel(self, payment_id: str) -> Payment:
-        """The payment as the provider has it once it was told to cancel; Commands.cancel() says all of it."""
-        payment = await self._applying.payment(payment_id)
+        """Cancel the payment and return it as the provider has it; Commands.cancel() says all of it."""
+        payment = await self._inbox.payment(payment_id)
         if has_ended(payment):
             return payment
-        client = self._clients.get(payment.account)
+        client = self._context.clients.get(payment.account)
         if client is None:
             raise UnknownAccountName(f"account {payment.account!r} is not configured any more", param="account")
         client.check_cancel(payment.kind)
@@ -69,15 +67,15 @@ class Cancellation:
         payment = await self._asked_first(payment)
         if has_ended(payment):
             return payment
-        await self._ask_in(payment, _SOON)
-        began_at = self._service.clock()
+        await self._ask_in(payment, _POLL_AFTER_CANCEL)
+        began_at = self._context.clock()
         try:
             answer = await client.cancel(payment.kind, ref)
         except ProviderError as error:
             return await self._without_answer(payment, error, began_at)
-        message = answer_message(payment.account, Source.CANCEL, answer, payment.id, self._service.clock())
-        applied = await self._applying.apply(message)
-        payment = await self._applying.payment(payment_id)
+        message = answer_message(payment.account, Source.CANCEL, answer, payment.id, self._context.clock())
+        applied = await self._inbox.apply(message)
+        payment = await self._inbox.payment(payment_id)
         if has_ended(payment):
             return payment
         payment = await self._asked_again(payment)  # taken, and not told what it is now
@@ -86,28 +84,28 @@ class Cancellation:
         return payment
 
     def _check_clear(self, answer: InboxMessage, payment: Payment) -> None:
-        """Return where the answer to the cancel call said something; raises CancelUnanswered."""
+        """Raise CancelUnanswered where the answer to the cancel call could not be read."""
         try:
-            self._applying.check_readable(answer)
+            self._inbox.check_readable(answer)
         except AnswerUnclear as unclear:
             words = f"{unclear.message}; the provider, asked again, says {payment.state}"
             raise CancelUnanswered(words) from unclear
 
     async def _asked_first(self, payment: Payment) -> Payment:
-        """The payment as the provider has it before anything is sent; raises CancelNotSent where that is not known."""
+        """Ask the provider before anything is sent; raises CancelNotSent where it cannot be asked."""
         try:
-            message = await self._applying.ask(payment.id)
+            message = await self._inbox.ask(payment.id)
         except ProviderError as silence:
             words = f"nothing was cancelled: the provider could not be asked first ({silence.message})"
             raise CancelNotSent(words) from silence
-        payment = await self._applying.payment(payment.id)
-        if message.decision in _NEEDS_A_PERSON and not has_ended(payment):
+        payment = await self._inbox.payment(payment.id)
+        if message.decision in _UNCLEAR_OUTCOMES and not has_ended(payment):
             raise CancelNotSent(f"nothing was cancelled: a person must look at the payment first ({message.reason})")
         return payment
 
     async def _without_answer(self, payment: Payment, error: ProviderError, began_at: datetime) -> Payment:
-        """What the payment is after a cancel call that failed; raises where it was not cancelled, or nobody knows."""
-        failed = await self._applying.call_failed(payment, Source.CANCEL, error, began_at)
+        """Handle a failed cancel call: return the payment, or raise where it was not cancelled or nobody knows."""
+        failed = await self._inbox.call_failed(payment, Source.CANCEL, error, began_at)
         if not failed.is_ambiguous and error.http_status in (None, 429):
             raise error  # it was not sent, or not looked at
         is_refused = error.type == "conflict_error" and not error.is_ambiguous
@@ -125,43 +123,42 @@ class Cancellation:
         raise error
 
     async def _asked_again(self, payment: Payment) -> Payment:
-        """The payment as the provider has it after the call; else CancelUnanswered, and a question is due at once."""
+        """Ask the provider after the call; else raise CancelUnanswered, with a poll due at once."""
         try:
-            self._applying.check_readable(await self._applying.ask(payment.id))
+            self._inbox.check_readable(await self._inbox.ask(payment.id))
         except (ProviderError, AnswerUnclear) as silence:
             await self._ask_in(payment, timedelta(0))
             words = "the cancel call may have been heard, and the provider cannot be asked now"
             raise CancelUnanswered(f"{words} ({silence.message})") from silence
-        payment = await self._applying.payment(payment.id)
+        payment = await self._inbox.payment(payment.id)
         if not has_ended(payment):
-            await self._ask_in(payment, _SOON)  # the call may still do its work
+            await self._ask_in(payment, _POLL_AFTER_CANCEL)  # the call may still do its work
         return payment
 
     async def _ask_in(self, payment: Payment, wait: timedelta) -> None:
         await asyncio.to_thread(self._set_question, payment.id, wait)
 
     def _set_question(self, payment_id: str, wait: timedelta) -> None:
-        with self._service.database.write() as unit:
-            payments.ask_at(unit, [payment_id], self._service.work_clock() + wait, PollPriority.DOUBT)
+        with self._context.database.write() as unit:
+            payments.ask_at(unit, [payment_id], self._context.work_clock() + wait, PollPriority.DOUBT)
 
 
 def has_ended(payment: Payment) -> bool:
-    """Whether it is known what became of the payment, so that there is nothing left to cancel."""
-    return payment.phase not in _UNDECIDED
+    """Return True where the payment is over, so that there is nothing left to cancel."""
+    return payment.phase not in _CANCELLABLE_PHASES
 
 
-_LONGEST_TEXT = 2000
-_LONGEST_NAME = 128  #: of a person; as wide as the columns
+_MAX_TEXT_CHARS = 2000
+_MAX_PERSON_CHARS = 128  #: of a person; as wide as the columns
 
 
 class Commands:
     """The commands of one service, with its clients open."""
 
-    def __init__(self, service: Service, clients: Mapping[str, Client]) -> None:
-        self._service = service
-        self._clients = clients
-        self._applying = CommandInbox(service, service.poller(clients))
-        self._cancelling = Cancellation(service, clients, self._applying)
+    def __init__(self, context: CommandContext) -> None:
+        self._context = context
+        self._inbox = CommandInbox(context)
+        self._cancellation = Cancellation(context, self._inbox)
 
     async def create(
         self,
@@ -174,7 +171,7 @@ class Commands:
         return_url: str | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> Payment:
-        """The payment exists at the provider and here; a repeat with the same reference returns the same one.
+        """Create the payment at the provider and here; a repeat with the same reference returns the same one.
 
         The wish is recorded before the provider is called, and the answer after. Raises ProviderError when the
         provider refused or did not answer (the payment is kept, needing review where the outcome is unknown),
@@ -187,9 +184,9 @@ class Commands:
             raise InvalidCommand("a payment needs a positive amount", param="amount")
         _check_name("reference", reference)
         if return_url is not None:
-            _kept("return_url", return_url, _LONGEST_TEXT)
-            require_https(return_url, allow_loopback=self._service.settings.service.development, param="return_url")
-        client = self._clients[account]
+            _check_text("return_url", return_url, _MAX_TEXT_CHARS)
+            require_https(return_url, allow_loopback=self._context.is_development, param="return_url")
+        client = self._context.clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)
         if payment.provider_ref is not None or payment.state not in (None, NOT_CREATED):
@@ -197,53 +194,51 @@ class Commands:
         is_unanswered = not is_new and payment.state is None
         if is_unanswered and not self._may_repeat(client, payment):
             raise CreateUnanswered
-        began_at = self._service.clock()
+        began_at = self._context.clock()
         try:
             answer = await client.create(self._request(payment, extra or {}))
         except StorageUnavailable:
             raise  # the account's turn could not be had, so nothing was sent, and nothing can be recorded
         except ServiceError as error:
             # A refused repeat says nothing about an earlier call that has left no answer.
-            failed = await self._applying.call_failed(
-                payment, Source.CREATE, error, began_at, is_in_doubt=is_unanswered
-            )
+            failed = await self._inbox.call_failed(payment, Source.CREATE, error, began_at, is_in_doubt=is_unanswered)
             if isinstance(error, ProviderError):
                 error.is_ambiguous = failed.is_ambiguous
             raise
-        message = answer_message(account, Source.CREATE, answer, payment.id, self._service.clock())
-        applied = await self._applying.apply(message)
+        message = answer_message(account, Source.CREATE, answer, payment.id, self._context.clock())
+        applied = await self._inbox.apply(message)
         made = await self.get(payment.id)
         if made.provider_ref is None and made.state in (None, NOT_CREATED):
             raise AnswerUnclear(f"{applied.reason}; the answer is kept as inbox message {applied.id}")
         return made
 
     async def track(self, account: str, ref: str, kind: str | None = None) -> Payment:
-        """The provider's payment is known here as the provider describes it now.
+        """Begin to track a payment of the provider's, as the provider describes it now.
 
         Raises ProviderError, and AnswerUnclear where its answer says nothing.
         """
         kind = self._kind(account, kind)
         _check_name("ref", ref)
-        answer = await self._clients[account].fetch(kind, ref)
-        message = answer_message(account, Source.POLL, answer, None, self._service.clock())
-        applied = await self._applying.apply(message)
-        self._applying.check_readable(applied)
+        answer = await self._context.clients[account].fetch(kind, ref)
+        message = answer_message(account, Source.POLL, answer, None, self._context.clock())
+        applied = await self._inbox.apply(message)
+        self._inbox.check_readable(applied)
         if applied.payment_id is None:
             raise InvalidCommand(f"the provider's answer is about no payment: {applied.reason}")
         return await self.get(applied.payment_id)
 
     async def refresh(self, payment_id: str) -> Payment:
-        """The provider was asked just now and its answer is applied.
+        """Ask the provider now and apply its answer.
 
         Raises ProviderError, NotNamedYet, and AnswerUnclear where the answer says nothing.
         """
         if (await self.get(payment_id)).provider_ref is None:
             raise NotNamedYet
-        self._applying.check_readable(await self._applying.ask(payment_id))
+        self._inbox.check_readable(await self._inbox.ask(payment_id))
         return await self.get(payment_id)
 
     async def cancel(self, payment_id: str) -> Payment:
-        """The payment as the provider has it after it was asked, told to cancel, and asked again where that was needed.
+        """Ask the provider, tell it to cancel, ask again where needed; return the payment as it has it.
 
         It need not be cancelled: look at its phase. Paid, settled or refunded: it was paid first, and its effects are
         owed as ever. Expired or failed: it had ended without money, or the provider says so of what it cancels. Open
@@ -255,64 +250,62 @@ class Commands:
         nobody knows: the payment stays as it is, and is asked about until the provider says. Nothing but the
         provider's word makes it cancelled (rule R6).
         """
-        return await self._cancelling.cancel(payment_id)
+        return await self._cancellation.cancel(payment_id)
 
     async def resolve(self, payment_id: str, *, state: str, reason: str, by: str) -> Payment:
-        """A named person's word is recorded and applied: the state is this one, and any review is closed."""
+        """Record and apply a named person's word: the state is this one, and any review is closed."""
         payment = await self.get(payment_id)
-        lifecycle = self._account(payment.account).provider.lifecycles[payment.kind]
+        lifecycle = self._provider(payment.account).lifecycles[payment.kind]
         if not lifecycle.knows(state):
             known = ", ".join(lifecycle.by_name)
             raise InvalidCommand(f"{state!r} is not a state of {lifecycle.name}; it has: {known}", param="state")
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a resolution needs a reason and the name of who decides", param="reason")
-        _said_by(reason, by)
+        _check_reason(reason, by)
         body = statements.encode(statements.Resolution(state, reason.strip(), by.strip()))
         await asyncio.to_thread(self._note, payment.account, by, "resolve", payment.id, reason)
-        message = self._applying.ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
-        await self._applying.apply(message)
+        message = self._inbox.ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
+        await self._inbox.apply(message)
         return await self.get(payment_id)
 
     async def replay(self, message_id: str, *, reason: str, by: str) -> InboxMessage:
-        """The message is applied once more, by the program as it is now; history is only added to.
+        """Apply the message once more, by the program as it is now; history is only added to.
 
         Raises InvalidCommand for what a person or our poller once said: that may be said anew, not repeated.
         """
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a replay needs a reason and the name of who asks for it", param="reason")
-        _said_by(reason, by)
-        message = await asyncio.to_thread(self._applying.message, message_id)
+        _check_reason(reason, by)
+        message = await asyncio.to_thread(self._inbox.message, message_id)
         if message.source in (Source.OPERATOR, Source.POLLER):
             raise InvalidCommand(f"a statement of source {message.source} is not replayed; resolve the payment anew")
         await asyncio.to_thread(self._reopen, message_id, reason, by)
-        return await self._applying.applied(message_id)
+        return await self._inbox.applied(message_id)
 
     async def redrive(self, message_id: str, *, reason: str, by: str, overtaken: bool = False) -> OutboxMessage:
-        """The dead effect is due again; the dispatcher delivers it.
+        """Make a dead effect due again; the dispatcher delivers it.
 
         Raises EffectOvertaken where its sink has had a later one of its payment, unless `overtaken` ones are meant too.
         """
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a redrive needs a reason and the name of who asks for it", param="reason")
-        _said_by(reason, by)
+        _check_reason(reason, by)
         return await asyncio.to_thread(self._redrive, message_id, reason, by, overtaken)
 
     async def get(self, payment_id: str) -> Payment:
-        """The payment as it is; raises NotFound."""
-        return await self._applying.payment(payment_id)
+        """Read the payment; raises NotFound."""
+        return await self._inbox.payment(payment_id)
 
     # -- parts --------------------------------------------------------------------------------------------------
 
-    def _account(self, name: str) -> WiredAccount:
-        account = self._service.accounts.get(name)
-        if account is None:
-            raise UnknownAccountName(
-                f"no account {name!r}; there are: {', '.join(self._service.accounts)}", param="account"
-            )
-        return account
+    def _provider(self, account: str) -> Provider:
+        providers = self._context.providers
+        if account not in providers:
+            raise UnknownAccountName(f"no account {account!r}; there are: {', '.join(providers)}", param="account")
+        return providers[account]
 
     def _kind(self, account: str, kind: str | None) -> str:
-        provider = self._account(account).provider
+        provider = self._provider(account)
         kind = kind or provider.default_kind
         if kind not in provider.lifecycles:
             raise InvalidCommand(
@@ -324,7 +317,7 @@ class Commands:
         if payment.amount_minor is None or payment.currency is None or payment.reference is None:
             raise InvalidCommand("the payment was not created here", param="payment")
         about = About(payment.account, payment.kind, payment.id)
-        base, tokens = self._service.settings.service.public_url, self._service.tokens
+        base, tokens = self._context.public_url, self._context.tokens
         return CreateRequest(
             kind=payment.kind,
             amount_minor=payment.amount_minor,
@@ -337,31 +330,31 @@ class Commands:
         )
 
     async def _wanted(self, account: str, wanted: statements.CreateWanted) -> tuple[Payment, bool]:
-        """The payment of this wish, and whether this call made it."""
-        message = self._applying.ours(
+        """Record the wish; return its payment, and whether this call made it."""
+        message = self._inbox.ours(
             account, Source.MERCHANT, f"create:{wanted.kind}:{wanted.reference}", statements.encode(wanted), new_id()
         )
-        recorded = await self._applying.take(message)
+        recorded = await self._inbox.take(message)
         if recorded.is_variant:
             raise ReferenceConflict(param="reference")
-        applied = await self._applying.applied(recorded.id)
+        applied = await self._inbox.applied(recorded.id)
         if applied.about is None:
             raise StillApplying
         return await self.get(applied.about), not recorded.is_duplicate
 
     def _may_repeat(self, client: Client, payment: Payment) -> bool:
-        """Whether the provider still takes a repeat of an unanswered create call for the same call."""
+        """Return True where the provider still takes a repeat of an unanswered create call for the same call."""
         remembers = client.create_is_remembered_for
         return client.is_create_idempotent and (
-            remembers is None or self._service.clock() - payment.created_at < remembers
+            remembers is None or self._context.clock() - payment.created_at < remembers
         )
 
     def _note(self, account: str, by: str, action: str, subject: str, reason: str) -> None:
-        with self._service.database.write() as unit:
+        with self._context.database.write() as unit:
             operator_actions.note(
                 unit,
                 account=account,
-                at=self._service.clock(),
+                at=self._context.clock(),
                 actor=by,
                 action=action,
                 subject=subject,
@@ -369,16 +362,16 @@ class Commands:
             )
 
     def _reopen(self, message_id: str, reason: str, by: str) -> None:
-        with self._service.database.write() as unit:
-            now = self._service.work_clock()
+        with self._context.database.write() as unit:
+            now = self._context.work_clock()
             account = inbox.replay(unit, message_id, now).account
             operator_actions.note(
                 unit, account=account, at=now, actor=by, action="replay", subject=message_id, reason=reason.strip()
             )
 
     def _redrive(self, message_id: str, reason: str, by: str, overtaken: bool) -> OutboxMessage:
-        with self._service.database.write() as unit:
-            now = self._service.work_clock()
+        with self._context.database.write() as unit:
+            now = self._context.work_clock()
             redriven = outbox.redrive(unit, message_id, now, overtaken=overtaken)
             account = redriven.account
             operator_actions.note(
@@ -388,24 +381,26 @@ class Commands:
 
 
 def _check_name(param: str, text: str) -> None:
-    """Return for what may name a payment, so that it can be read back; raises InvalidCommand."""
+    """Raise InvalidCommand for what may not name a payment, since it could not be read back."""
     if not is_name(text):
         raise InvalidCommand(f"{param} {NAME_RULE}", param=param)
 
 
-def _kept(param: str, text: str, longest: int) -> None:
-    """Return for what every database keeps as it is; raises InvalidCommand."""
-    if not is_kept(text, longest):
-        raise InvalidCommand(f"{param} has at most {longest} characters, and no NUL", param=param)
+def _check_text(param: str, text: str, max_chars: int) -> None:
+    """Raise InvalidCommand for what not every database keeps as it is."""
+    if not is_kept(text, max_chars):
+        raise InvalidCommand(f"{param} has at most {max_chars} characters, and no NUL", param=param)
 
 
-def _said_by(reason: str, by: str) -> None:
-    _kept("reason", reason, _LONGEST_TEXT)
-    _kept("by", by, _LONGEST_NAME)
+def _check_reason(reason: str, by: str) -> None:
+    _check_text("reason", reason, _MAX_TEXT_CHARS)
+    _check_text("by", by, _MAX_PERSON_CHARS)
 
 
 def _idempotency_key(payment: Payment) -> str:
-    """The same for every repeat, and another after a refusal, since a provider may repeat its refusal for the old one.
+    """Return the key of a create call: the same for every repeat, and another after a refusal.
+
+    A provider may repeat its refusal for the old one.
 
     A person's word that nothing was created has no failure's name, and keeps the key: it might be mistaken.
     """

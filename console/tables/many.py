@@ -140,7 +140,7 @@ def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Callable[[Request],
         return (await parts.commands().redrive(row_id, reason=reason, by=by, overtaken=overtaken)).status
 
     async def redeem(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
-        return await parts.in_thread(lambda: parts.redeem(row_id, reason=reason, by=by))
+        return await parts.in_thread(lambda: parts.redeemer.redeem(row_id, reason=reason, by=by))
 
     return [
         ("/inbox/replay", Steps(parts, pages, "inbox", "Replaying", "replayed", replay).take),

@@ -8,13 +8,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from console.account_rows import KeyLine, look
-from console.parts import Account
 from poller.planner import is_short
 from receipted.cli import output, push_quality, reconciliations
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson, known_account, opened
 from receipted.wiring import Service, budget_of
-from service.accounts import accounts_of
+from service.accounts import ConfiguredAccount
 from storage import poll_plans, rate_limits, webhook_health
 from storage.database import Unit
 from storage.rate_limits import Breaker
@@ -27,7 +26,7 @@ _REJECTED: Final = ("In quarantine for", "How many")
 
 def tell(service: Service, name: str, asked: dict[str, Any], *, settings: bool, as_json: bool) -> None:
     """Print what is known of the account; `asked` is how it is asked, as the list of accounts tells it."""
-    account = accounts_of(service)[name]
+    account = service.configured_accounts()[name]
     with service.database.read() as unit:
         found = look(unit, account, service.clock())
     data = {**asked, **_about(account)}
@@ -57,7 +56,7 @@ def _section(columns: Sequence[str], rows: Sequence[Sequence[Any]], otherwise: s
         output.say(otherwise)
 
 
-def _about(account: Account) -> dict[str, Any]:
+def _about(account: ConfiguredAccount) -> dict[str, Any]:
     past, future = account.window
     return {
         "environment": account.environment,

@@ -14,7 +14,8 @@ import typer
 from typer._click.exceptions import NoArgsIsHelpError
 from typer.core import TyperGroup
 
-from receipted.errors import ConfigurationError, UnknownAccountName
+from receipted.errors import ConfigurationError
+from service.errors import UnknownAccountName
 from statemachine.errors import ServiceError
 from storage.errors import NotFound, SchemaOutdated
 

@@ -17,12 +17,12 @@ from api.errors import InvalidRequest
 from api.reading import check_json
 from receipted import logs, redaction
 from receipted.cli.exits import InvalidInput
-from receipted.errors import UnknownAccountName
 from receipted.settings import load
 from receipted.settings.models import Settings
 from receipted.startup import rehearse
 from receipted.wiring import Service
 from service.commands import Commands
+from service.errors import UnknownAccountName
 from storage import migrate
 from storage.errors import SchemaOutdated
 
@@ -185,7 +185,7 @@ def command(service: Service, do: Callable[[Commands], Awaitable[Result]]) -> Re
 
     async def run() -> Result:
         async with service.clients() as clients:
-            return await do(Commands(service, clients))
+            return await do(service.commands(clients))
 
     return asyncio.run(run())
 

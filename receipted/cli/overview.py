@@ -11,13 +11,12 @@ import typer
 
 from console.figures import PUSH_DAYS, WAYS, Figures, Figuring, MoneyRow, Pushed, money_rows, totals, way_of
 from console.overview_rows import AccountLine, Tile, alarms_of, lines_of, many, tiles_of
-from console.parts import Account
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import After, AsJson, Limit, known_account, lasting, opened
 from receipted.cli.output import bar
 from receipted.wiring import Service
-from service.accounts import accounts_of
+from service.accounts import ConfiguredAccount
 from statemachine.money import currency_code
 from storage import totals as storage_totals
 from storage.counts import Bounded, Overdue, Waiting
@@ -63,7 +62,7 @@ def money(
                 entries = storage_totals.entries(unit, since, until, list(sums), after=after, limit=limit)
             _tell_entries(entries, limit, as_json=json, as_csv=csv)
             return
-        rows = money_rows(sums, {}, accounts_of(service))
+        rows = money_rows(sums, {}, service.configured_accounts())
     if lists.told([_row_data(row) for row in rows], len(rows) + 1, as_json=json, as_csv=csv):
         return
     if rows:
@@ -88,7 +87,7 @@ def _sums(
     service: Service, since: datetime, until: datetime, account: str | None, currency: str | None, way: str | None
 ) -> Sums:
     """The day hour by hour, so that no statement takes long."""
-    accounts, found, hour = accounts_of(service), Sums(), timedelta(hours=1)
+    accounts, found, hour = service.configured_accounts(), Sums(), timedelta(hours=1)
     hours = [since + at * hour for at in range((until - since) // hour)]
     with bar() as progress:
         for start in progress.track(hours, description="Counting"):
@@ -163,7 +162,7 @@ def overview(context: typer.Context, json: AsJson = False) -> None:
     our questions those of the last minute; lost and late is what push was worth in the last 7 days.
     """
     with opened(context) as service:
-        accounts = accounts_of(service)
+        accounts = service.configured_accounts()
         figures = _figures(service, accounts)
     lines = lines_of(figures, accounts)
     if json:
@@ -185,11 +184,11 @@ def overview(context: typer.Context, json: AsJson = False) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Standpoint:
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, ConfiguredAccount]
     clock: Callable[[], datetime]
 
 
-def _figures(service: Service, accounts: Mapping[str, Account]) -> Figures:
+def _figures(service: Service, accounts: Mapping[str, ConfiguredAccount]) -> Figures:
     """Counted to the end: nobody has counted anything for this process before."""
     with bar() as progress, service.database.read() as unit:
         progress.add_task("Counting", total=None)

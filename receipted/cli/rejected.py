@@ -9,7 +9,6 @@ from receipted.cli.exits import example
 from receipted.cli.lists import find_id
 from receipted.cli.options import ID_HELP, AccountName, After, AsJson, Limit, known_account, opened, subcommands
 from receipted.wiring import Service
-from service.quarantine import redeem_all
 from storage import quarantine, sifting
 from storage.errors import NotFound
 from storage.tables import RejectedDelivery
@@ -100,7 +99,7 @@ def redeem(
     with opened(context) as service:
         known_account(service, account)
         chosen = _named(service, account, only) if only else None
-        result = redeem_all(service, account, by=by, reason=reason, only=chosen)
+        result = service.redeemer().redeem_all(account, by=by, reason=reason, only=chosen)
     if json:
         output.as_json({"redeemed": result.redeemed, "duplicates": result.duplicates, "rejected": result.rejected})
         return

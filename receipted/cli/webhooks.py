@@ -14,8 +14,8 @@ from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.options import AccountName, AsJson, known_account, opened, subcommands, words_of
 from receipted.cli.processes import webhook_url
-from receipted.errors import AnswerUnclear
 from receipted.wiring import Service, WiredAccount
+from service.errors import AnswerUnclear
 
 app = subcommands("Where providers deliver.")
 

@@ -20,12 +20,12 @@ from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
 from receipted.demo.tables import Figures
-from receipted.errors import CreateUnanswered, StillApplying
 from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
 from service.commands import Commands
+from service.errors import CreateUnanswered, StillApplying
 from service.permissions import Role
 from statemachine.phases import Phase, Review
 from storage import console_users, migrate, payments, totals
@@ -106,7 +106,7 @@ class Demonstration:
                     if serving.done():
                         raise RuntimeError("the service did not start")
                     await asyncio.sleep(0.02)
-                commands = Commands(self.service, clients)
+                commands = self.service.commands(clients)
                 for account in ACCOUNTS:
                     await self._register(account.name, account.sandbox, clients)
                 yield commands

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from console.application import Console as Mounted
-from console.parts import Bounds
+from console.parts import ConsoleLimits
 from console.passwords import Cost, hashed
 from console.person import new_person
 from console.signing import Signing, digest_of, new_secret
@@ -45,9 +45,9 @@ class Served:
     mounted: list[Any] = field(default_factory=list)  #: the console as the web application has it
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> ConsoleLimits:
         """Those of the settings that nobody changed."""
-        return Bounds()
+        return ConsoleLimits()
 
     def person(
         self, role: Role | str = Role.OPERATOR, name: str | None = None, *, is_temporary: bool = False

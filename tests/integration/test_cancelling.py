@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 
 from providers.contract import Client
 from providers.errors import ProviderError
-from receipted.errors import CancelNotSent, CancelUnanswered
 from receipted.settings import load
 from receipted.wiring import Service
 from sandbox.config import Faults, SandboxConfig, StableGenius
 from sandbox.server import running
 from service.commands import Commands
+from service.errors import CancelNotSent, CancelUnanswered
 from statemachine.phases import Phase, Source
 from storage import inbox, migrate, outbox, transitions
 from storage.ids import new_id
@@ -58,7 +58,7 @@ class Counter:
 
     @property
     def commands(self) -> Commands:
-        return Commands(self.service, self.clients)
+        return self.service.commands(self.clients)
 
     async def create(self, account):
         extra = {"payee": PAYEE} if account == "banked" else {}

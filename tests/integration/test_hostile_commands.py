@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from providers.errors import InsecureUrl
-from receipted.errors import InvalidCommand
+from service.errors import InvalidCommand
 from statemachine.errors import ServiceError
 from storage import inbox, payments
 from storage.errors import NotFound

@@ -156,7 +156,7 @@ class Till:
 
     def commands(self) -> Commands:
         """Commands that remember nothing, as after a restart."""
-        return Commands(self.service, dict.fromkeys(self.service.accounts, self.genius))
+        return self.service.commands(dict.fromkeys(self.service.accounts, self.genius))
 
     def a_payment(self, state: str = "awaiting_payment") -> Payment:
         """A payment that the provider has, tracked here while it still waited, and asked about in an hour."""

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from providers.errors import ProviderError
-from receipted.errors import CancelNotSent, CancelUnanswered
+from service.errors import CancelNotSent, CancelUnanswered
 from storage.tables import Payment
 from tests.property.cancel_world import (
     AWAY,

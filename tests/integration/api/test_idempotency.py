@@ -12,7 +12,7 @@ from api.errors import KeyInUse, TooManyRequests
 from api.keys import Environment
 from api.refusals import as_refusal
 from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.errors import (
+from service.errors import (
     AnswerUnclear,
     CancelNotSent,
     CancelUnanswered,

@@ -6,7 +6,6 @@ from hashlib import sha256
 
 import pytest
 
-from service.commands import Commands
 from service.permissions import Role
 from statemachine.phases import Source
 from storage import inbox, operator_actions, outbox, payments, quarantine, transitions
@@ -24,7 +23,7 @@ def created(served, reference="order-1"):
 
     async def do():
         async with served.service.clients() as clients:
-            return await Commands(served.service, clients).create(
+            return await served.service.commands(clients).create(
                 "payfield",
                 amount_minor=50_000,
                 currency="BDT",

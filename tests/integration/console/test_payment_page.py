@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import update
 
 from audit.export import export
-from service.commands import Commands
 from statemachine import statements
 from storage import inbox
 from storage.ids import new_id
@@ -31,7 +30,7 @@ def create(served: Served, account: str) -> str:
 
     async def work() -> str:
         async with served.service.clients() as clients:
-            payment = await Commands(served.service, clients).create(
+            payment = await served.service.commands(clients).create(
                 account,
                 amount_minor=45_000,
                 currency=CURRENCIES.get(account, "USD"),

@@ -92,7 +92,7 @@ class Till:
         self.client = client or LikeStable()
 
     def commands(self) -> Commands:
-        return Commands(self.service, dict.fromkeys(self.service.accounts, self.client))
+        return self.service.commands(dict.fromkeys(self.service.accounts, self.client))
 
     def create(self, reference: str = "order-1", **changes: Any) -> Payment:
         wanted: dict[str, Any] = {"amount_minor": 450, "currency": "USD", "reference": reference}

@@ -10,7 +10,7 @@ from providers.calling import Caller
 from providers.contract import Answer, HttpAnswer
 from providers.errors import ProviderError
 from providers.stable_genius.errors import name_error as stable_error
-from receipted.errors import CreateUnanswered
+from service.errors import CreateUnanswered
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import Review
 from tests.fakes.clock import START

@@ -19,7 +19,6 @@ from receipted.tracing.traces import Traces
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.server import running
-from service.commands import Commands
 from storage import inbox, migrate
 from storage.tables import Payment
 from tests.integration.cli.settings import NOWHERE, write_settings
@@ -69,7 +68,7 @@ def nowhere(tmp_path: Path) -> Iterator[Desk]:
 
 async def created(service: Service) -> Payment:
     async with service.clients() as clients:
-        return await Commands(service, clients).create("stable", amount_minor=1250, currency="USD", reference="order 1")
+        return await service.commands(clients).create("stable", amount_minor=1250, currency="USD", reference="order 1")
 
 
 def test_an_answer_begins_the_trace_of_its_decision(at_sandbox: Desk) -> None:
@@ -78,7 +77,7 @@ def test_an_answer_begins_the_trace_of_its_decision(at_sandbox: Desk) -> None:
         async with at_sandbox.service.clients() as clients:
             await at_sandbox.service.poller(clients).ask(payment)
             at_sandbox.service.inbox_worker().step()
-            return await Commands(at_sandbox.service, clients).cancel(payment.id)
+            return await at_sandbox.service.commands(clients).cancel(payment.id)
 
     payment = asyncio.run(story())
     create, cancel = at_sandbox.spans("create")[0], at_sandbox.spans("cancel")[0]

@@ -1,4 +1,4 @@
-"""What becomes of a payment that is to be cancelled, whatever its provider answers."""
+"""Cancelling a payment, whatever its provider answers."""
 
 import asyncio
 from datetime import timedelta
@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.errors import CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
+from service.errors import CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
 from storage.ids import new_id

@@ -1,0 +1,96 @@
+"""Errors of commands: what can be wrong with what a merchant or an operator asks for."""
+
+from typing import ClassVar
+
+from statemachine.errors import ServiceError
+
+
+class UnknownAccountName(ServiceError):
+    """No account of this name is configured."""
+
+    type = "not_found_error"
+    code = "unknown_account"
+    status = 404
+
+
+class InvalidCommand(ServiceError):
+    """The command asks for something that makes no sense here."""
+
+    type = "invalid_request_error"
+    code = "invalid_command"
+    status = 400
+
+
+class ReferenceConflict(ServiceError):
+    """The reference was used before, for a payment with other parameters."""
+
+    type = "conflict_error"
+    code = "idempotency_key_conflict"
+    status = 409
+    is_for_ever: ClassVar[bool] = True
+
+
+class NotNamedYet(ServiceError):
+    """The provider has not named this payment yet, so it cannot be asked about it; call again later."""
+
+    type = "conflict_error"
+    code = "not_named_yet"
+    status = 409
+    retryable: ClassVar[bool] = True
+
+
+class CreateUnanswered(ServiceError):
+    """An earlier create call of this reference has no answer yet; it must not be sent again blindly."""
+
+    type = "conflict_error"
+    code = "create_outcome_unknown"
+    status = 409
+    retryable: ClassVar[bool] = True
+
+
+class AnswerUnclear(ServiceError):
+    """The provider answered, and the answer says nothing to us; it is kept, and what it is about stays as it was."""
+
+    code = "answer_unclear"
+    status = 502
+    retryable: ClassVar[bool] = True
+
+
+class CancelNotSent(ServiceError):
+    """What the payment is at the provider could not be learnt first, so nothing was cancelled; call again later."""
+
+    code = "cancel_not_sent"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class CancelUnanswered(ServiceError):
+    """Nobody knows yet whether the payment is cancelled; it stays as it is, and is asked about. Call again later."""
+
+    code = "cancel_outcome_unknown"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class StillApplying(ServiceError):
+    """The statement is recorded; another process has not applied it yet."""
+
+    code = "still_applying"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class StillRejected(ServiceError):
+    """The delivery is still not authentic, and stays in quarantine."""
+
+    type = "conflict_error"
+    code = "still_rejected"
+    status = 409
+
+
+class NotRunning(ServiceError):
+    """The application is starting or stopping; call again."""
+
+    code = "not_running"
+    status = 503
+    retryable: ClassVar[bool] = True
