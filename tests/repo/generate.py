@@ -40,6 +40,7 @@ PACKAGES = (
         "worker",
         "poller",
         "audit",
+        "service",
         "api",
         "console",
         "sandbox",
