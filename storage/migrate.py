@@ -1,39 +1,44 @@
-"""Brings a database to the newest schema, and says whether it is there."""
+"""Migration of a database to the newest schema, and checks that it is there."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
 
 from storage.database import Database, translated
 from storage.errors import DatabaseUnsupported, SchemaOutdated, StorageUnavailable
 from storage.private_files import make_folder
 
-#: The advisory lock of whoever migrates: the first bytes of the SHA-256 of "receipted migrate".
-_MIGRATING: Final = 0x723CDBC223EAE0F
+#: The advisory lock of the process that migrates: the first bytes of the SHA-256 of "receipted migrate".
+_MIGRATION_LOCK_ID: Final = 0x723CDBC223EAE0F
 
-#: Seconds that a migration waits for another one, and after which it looks again.
-_PATIENCE_SECONDS: Final = 60
-_LOOK_SECONDS: Final = 0.1
+#: Time that a migration waits for another one, and between two attempts to get the lock.
+_LOCK_DEADLINE_S: Final = 60
+_LOCK_RETRY_S: Final = 0.1
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+#: Folders of revisions; tests add one to this list.
+VERSION_FOLDERS: Final = [_MIGRATIONS / "versions"]
 
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", "\n".join(map(str, VERSION_FOLDERS)).replace("%", "%%"))
     return config
 
 
 def newest() -> str:
-    """The revision that this program needs."""
+    """Return the revision that this program needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         raise SchemaOutdated("this installation holds no migrations")
@@ -41,117 +46,95 @@ def newest() -> str:
 
 
 def current(database: Database) -> str | None:
-    """The revision of the database; None where it is empty. Raises StorageUnavailable."""
+    """Return the revision of the database; None where it is empty. Raises StorageUnavailable."""
     with translated(), database.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(database: Database, *, to: str = "head") -> str:
-    """The database has the newest schema afterwards, or that of `to`; a repeat changes nothing. Returns the newest.
+def upgrade(database: Database) -> str:
+    """Bring the database to the newest schema and return its revision; a repeat changes nothing.
 
     Several processes may do it at once: one migrates, the others wait for it and find nothing left to do. On SQLite
-    all migrations are one transaction. On PostgreSQL each is one, and one that runs beside the service is many; a
-    crash costs the last of them, and the next call goes on from there. Raises StorageUnavailable, and
-    DatabaseUnsupported as `check_encoding` does.
+    all migrations are one transaction. On PostgreSQL each is one, and one that runs beside the service is several; a
+    crash costs the last of them, and the next call goes on from there. Raises StorageUnavailable, SchemaOutdated as
+    `check_known` does, and DatabaseUnsupported as `check_encoding` does.
     """
     check_encoding(database)
     path = _file(database)
     if path is not None:
         make_folder(path.parent)
+    check_known(current(database))
     if database.engine.dialect.name == "sqlite":
-        _at_once(database, to)
+        _upgrade_sqlite(database)
     else:
-        _beside_others(database, to)
+        _upgrade_postgresql(database)
     return newest()
 
 
-def _at_once(database: Database, to: str) -> None:
+def _upgrade_sqlite(database: Database) -> None:
     with translated(), database.engine.connect() as opened:
-        # A large table takes as long as it takes.
         connection = opened.execution_options(receipted_write=True)
-        with _keys_unenforced(connection), connection.begin():  # BEGIN IMMEDIATE: nobody else migrates
+        with connection.begin():  # BEGIN IMMEDIATE: no other process migrates
             config = _config()
             config.attributes["connection"] = connection
-            before = _dangling(connection)
-            command.upgrade(config, to)
-            if lost := _dangling(connection) - before:
-                raise SchemaOutdated(f"nothing was migrated: rows of {', '.join(lost)} would point to nothing")
+            command.upgrade(config, "head")
 
 
-def _beside_others(database: Database, to: str) -> None:
-    with translated(), _alone(database) as still_alone, database.engine.connect() as opened:
+def _upgrade_postgresql(database: Database) -> None:
+    with translated(), _migration_lock(database) as check_lock, database.engine.connect() as opened:
         config = _config()
         config.attributes["connection"] = opened.execution_options(receipted_write=True, receipted_patience=None)
-        config.attributes["still_alone"] = still_alone
-        command.upgrade(config, to)
+        config.attributes["check_lock"] = check_lock
+        command.upgrade(config, "head")
 
 
 @contextmanager
-def _alone(database: Database) -> Iterator[Callable[[], None]]:
-    """Nobody else migrates within the block; what it is given raises where that is not sure any more.
+def _migration_lock(database: Database) -> Iterator[Callable[[], None]]:
+    """Hold the migration lock within the block; the callable it gives raises where the lock may be lost.
 
-    The lock is a transaction's, so that a pooler of transactions keeps it too, and that transaction does nothing else:
-    it outlives those of the migration. Who waits asks again and again: a query that waits would hold up the building
-    of an index, which waits for every query, for ever.
+    The lock belongs to a transaction, so that it works behind a pooler of transactions too; that transaction does
+    nothing else and outlives those of the migration. Processes poll for the lock: a query that waited for it would
+    hold up CREATE INDEX CONCURRENTLY, which waits for every query, for ever.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _LOCK_DEADLINE_S
     with database.engine.connect() as opened:
         guard = opened.execution_options(receipted_write=True)
         while True:
             held = guard.begin()
-            if guard.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_MIGRATING})").scalar():
+            if guard.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_MIGRATION_LOCK_ID})").scalar():
                 break
             held.rollback()
             if time.monotonic() > deadline:
                 raise StorageUnavailable("another process is migrating the database")
-            time.sleep(_LOOK_SECONDS)  # asked, and not waited for in the database: see above
+            time.sleep(_LOCK_RETRY_S)
 
-        def still_alone() -> None:
-            # Not a SELECT: its snapshot would last until the next statement, and building an index waits for that.
+        def check_lock() -> None:
+            # Not a SELECT: its snapshot would last until the next statement, and CREATE INDEX waits for snapshots.
             guard.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
-        still_alone()
-        yield still_alone
+        check_lock()
+        yield check_lock
         held.rollback()
 
 
-def _dangling(connection: Connection) -> Counter[str]:
-    """How many rows of each table of a SQLite database point to a row that is not there."""
-    return Counter(str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check"))
-
-
-@contextmanager
-def _keys_unenforced(connection: Connection) -> Iterator[None]:
-    """SQLite alters a table by copying it, which foreign keys would forbid; they hold again after the block.
-
-    Source: sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema Changes".
-    """
-    driver: Any = connection.connection.driver_connection
-    driver.execute("PRAGMA foreign_keys=OFF")
-    try:
-        yield
-    finally:
-        driver.execute("PRAGMA foreign_keys=ON")
-
-
 def _file(database: Database) -> Path | None:
-    """Where a SQLite database is kept; None for one in memory or on a server."""
+    """The file of a SQLite database; None for one in memory or on a server."""
     url = database.engine.url
     is_file = url.drivername.startswith("sqlite") and url.database and url.database != ":memory:"
     return Path(url.database) if is_file and url.database else None
 
 
 def is_absent(database: Database) -> bool:
-    """Whether the database is a SQLite file that is not there; asking anything else would make an empty one."""
+    """Return whether the database is a missing SQLite file; any query would create an empty one."""
     path = _file(database)
     return path is not None and not path.exists()
 
 
 def check_encoding(database: Database) -> None:
-    """Return when the database keeps every text; raises DatabaseUnsupported where its encoding is not UTF8.
+    """Return when the database stores all of Unicode; raises DatabaseUnsupported where its encoding is not UTF8.
 
-    Nothing can be done about it afterwards: in LATIN1 most names of the world have no place, and SQL_ASCII says
-    nothing of what its bytes mean. SQLite's encodings keep all of Unicode.
+    The encoding cannot be changed afterwards: LATIN1 lacks most of the world's letters, and SQL_ASCII does not say
+    what its bytes mean. Every encoding of SQLite stores all of Unicode.
     """
     if database.engine.dialect.name != "postgresql":
         return
@@ -165,6 +148,23 @@ def check_encoding(database: Database) -> None:
         )
 
 
+def check_known(revision: str | None) -> None:
+    """Return when the revision can be migrated from; raises SchemaOutdated for one that this program does not have.
+
+    Such a database was made by a newer version, or by one before the first release, whose schemas are not migrated.
+    """
+    if revision is not None and revision not in _revisions():
+        raise SchemaOutdated(
+            f"the database is at revision {revision}, which this program does not know: it was made by a newer "
+            "version, or by one before the first release, and is not migrated; run the version that made it, or begin "
+            "with an empty database"
+        )
+
+
+def _revisions() -> frozenset[str]:
+    return frozenset(each.revision for each in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
 def check(database: Database) -> None:
     """Return when the database has the schema that this program needs; raises SchemaOutdated otherwise.
 
@@ -172,6 +172,7 @@ def check(database: Database) -> None:
     """
     check_encoding(database)
     found, needed = current(database), newest()
+    check_known(found)
     if found != needed:
         raise SchemaOutdated(
             f"the database is at {found or 'nothing'}, this program needs {needed}: run receipted migrate"
@@ -180,16 +181,20 @@ def check(database: Database) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A migration that the database has not had."""
+    """A migration that is not applied yet."""
 
     revision: str
     says: str
-    is_online: bool  #: runs beside the program of the revision before; otherwise that one is stopped first
+    is_online: bool  #: runs beside the program of the revision before; otherwise that program is stopped first
 
 
 def pending(database: Database) -> list[Pending]:
-    """The migrations that `upgrade` would do, in order. Raises StorageUnavailable."""
+    """List the migrations that `upgrade` would apply, in order.
+
+    Raises StorageUnavailable, and SchemaOutdated as `check_known` does.
+    """
     found = None if is_absent(database) else current(database)
+    check_known(found)
     is_server = database.engine.dialect.name == "postgresql"
     script = ScriptDirectory.from_config(_config())
     revisions = script.iterate_revisions("head", found or "base")

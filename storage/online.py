@@ -1,45 +1,45 @@
-"""Steps of a migration beside a running service: none holds a lock for long, and a crash costs only the last of them.
+"""Steps of a PostgreSQL migration that runs while the service does: short locks, and a crash costs one step.
 
-PostgreSQL alone. What is done is noted in the table `migration_step`, for transactional steps in the step's own
-commit, so that a repeat goes on where the last run ended. Whoever waits for a table in order to change it holds up
-everybody who comes after; so a step waits for its locks for a moment only, lets the others pass, and tries again.
+Finished steps are recorded in the table `migration_step`, in the step's own transaction where it has one, so that a
+repeated migration continues where the last one ended. A statement that waits for a table lock blocks every later
+reader and writer of that table; so a step waits for its locks only briefly, lets the others pass, and tries again.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from storage.errors import StorageUnavailable
+from storage.errors import SchemaOutdated, StorageUnavailable
 
-#: Milliseconds that a step waits for a lock, and thereby the longest that it makes others wait before it has it.
-LOCK_MS: Final = 200
+#: Time that a step waits for a lock, and so the longest time that it blocks others before it has the lock.
+LOCK_TIMEOUT_MS: Final = 200
 
-#: Likewise, for every tenth try: longer than PostgreSQL's deadlock_timeout, after which an autovacuum gives way.
-LONG_LOCK_MS: Final = 1500
-_EVERY: Final = 10
+#: Lock timeout of every tenth attempt: longer than deadlock_timeout, after which PostgreSQL cancels an autovacuum.
+AUTOVACUUM_LOCK_TIMEOUT_MS: Final = 1500
+_ATTEMPTS_PER_LONG_ATTEMPT: Final = 10
 
-#: Seconds until a step that did not get its locks gives up: somebody reads, or has forgotten to commit, for longer.
-PATIENCE_SECONDS: Final = 600.0
+#: Time until a step that did not get its locks gives up.
+LOCK_DEADLINE_S: Final = 600.0
 
-#: Rows of one batch, and the share of time in which batches are written.
-BATCH: Final = 2000
-_SHARE: Final = 0.5
+#: Rows of one batch, and the share of time in which batches run.
+BATCH_SIZE: Final = 2000
+_BUSY_SHARE: Final = 0.5
 
-#: lock_not_available, deadlock_detected: somebody else was there first, and nothing was kept.
-_TAKEN: Final = frozenset({"55P03", "40P01"})
+#: lock_not_available, deadlock_detected: the transaction was rolled back, and may be repeated.
+_LOCK_CONFLICTS: Final = frozenset({"55P03", "40P01"})
 
-_NIL: Final = "00000000-0000-0000-0000-000000000000"
+_NIL_ID: Final = "00000000-0000-0000-0000-000000000000"
 
-#: How often the partitions are looked through for those without a part of an index.
+#: Searches for partitions without the index, before a partitioned index is given up.
 _PARTITION_ROUNDS: Final = 5
 
-_WITHOUT: Final = """
+_PARTITIONS_WITHOUT_INDEX: Final = """
 SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = to_regclass(:table) AND NOT EXISTS (
     SELECT FROM pg_inherits AS part JOIN pg_index AS x ON x.indexrelid = part.inhrelid
@@ -47,198 +47,186 @@ WHERE i.inhparent = to_regclass(:table) AND NOT EXISTS (
 ) ORDER BY c.relname
 """
 
+_IS_VALID: Final = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+
 Work = str | Callable[[Connection], None]
 
 
-class Online:
-    """The steps of one revision. `still_alone` raises where this process is not the one that migrates any more."""
+@contextmanager
+def online_steps(context: MigrationContext) -> Iterator["OnlineSteps"]:
+    """Run the steps of one revision outside its transaction; forget them when the block ends without an exception.
 
-    def __init__(self, engine: Engine, still_alone: Callable[[], None]) -> None:
+    Raises SchemaOutdated where the migration is not run by storage.migrate, which holds the migration lock.
+    """
+    if context.config is None or context.connection is None:
+        raise SchemaOutdated("this migration is run by receipted migrate alone")
+    with context.autocommit_block():
+        yield OnlineSteps(context.connection.engine, context.config.attributes["check_lock"])
+    context.execute("DROP TABLE migration_step")
+
+
+class OnlineSteps:
+    """The steps of one revision, each skipped when it is already done."""
+
+    def __init__(self, engine: Engine, check_lock: Callable[[], None]) -> None:
+        """`check_lock` raises when this process has lost the migration lock."""
         self._engine = engine
-        self._still_alone = still_alone
+        self._check_lock = check_lock
         with self._transaction() as connection:
             connection.exec_driver_sql(
                 "CREATE TABLE IF NOT EXISTS migration_step "
                 "(step varchar(64) PRIMARY KEY, position varchar(64), done_at timestamptz)"
             )
 
-    def short(self, step: str, *works: Work) -> None:
-        """All of it in one transaction, once; it must be quick, since what it locks is locked until its end."""
+    def run(self, step: str, *works: Work) -> None:
+        """Run all works in one transaction; it must be quick, since its locks are held until it ends."""
         if self.is_done(step):
             return
 
         def work(connection: Connection) -> None:
-            _run(connection, works)
-            _note(connection, step)
+            for each in works:
+                if isinstance(each, str):
+                    connection.exec_driver_sql(each)
+                else:
+                    each(connection)
+            _record(connection, step)
 
-        self._patiently(step, work)
+        self._retry(step, work)
 
-    def batches(self, step: str, table: str, statement: str) -> None:
-        """The statement for one batch of the table after the other, each its own transaction.
+    def run_batches(self, step: str, table: str, statement: str) -> None:
+        """Run the statement for one batch of the table's rows after the other, each in a transaction of its own.
 
-        It takes `:after`, the id where the batch before ended, and `:end`, the last of this one.
+        The statement's parameters are `:after`, the last id of the batch before, and `:end`, the last id of this one.
         """
-        position = self.position(step) or _NIL
+        position = self._position(step) or _NIL_ID
         while not self.is_done(step):
             began = time.monotonic()
 
             def work(connection: Connection, after: str = position) -> str | None:
-                end = _end(connection, table, after)
+                end = _end_of_batch(connection, table, after)
                 if end is not None:
                     connection.execute(text(statement), {"after": after, "end": end})
-                _note(connection, step, end)
+                _record(connection, step, end)
                 return end
 
-            position = self._patiently(step, work) or position
-            rest = (time.monotonic() - began) * (1 / _SHARE - 1)
-            time.sleep(rest)  # since the service reads and writes the same table meanwhile
+            position = self._retry(step, work) or position
+            idle_s = (time.monotonic() - began) * (1 / _BUSY_SHARE - 1)
+            time.sleep(idle_s)  # since the service reads and writes the same table meanwhile
 
-    def index(self, name: str, definition: str) -> None:
-        """The index is there and complete, built while everybody reads and writes."""
+    def create_index(self, name: str, definition: str) -> None:
+        """Create an index concurrently; one that a crash left invalid is dropped first.
+
+        `definition` is what follows CREATE without the name: "UNIQUE INDEX ON payment (id)".
+        """
         step = f"index {name}"
         if self.is_done(step):
             return
-        self._still_alone()
+        self._check_lock()
         with self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT", receipted_patience=None)
-            whole = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
-            is_whole = connection.execute(text(whole), {"name": name}).scalar()
-            usual = connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
-            if is_whole is False:
+            is_valid = connection.execute(text(_IS_VALID), {"name": name}).scalar()
+            lock_timeout = connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
+            if is_valid is False:
                 connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY {name}")
-            if not is_whole:
-                # It waits for everybody who looks at the table, and nobody waits for it.
+            if not is_valid:
+                # It waits for every transaction that uses the table, and blocks none.
                 connection.exec_driver_sql("SET lock_timeout = 0")
                 connection.exec_driver_sql(f"CREATE {definition.replace('INDEX', f'INDEX CONCURRENTLY {name}', 1)}")
-                connection.exec_driver_sql(f"SET lock_timeout = '{usual}'")
-        self.short(step)
+                connection.exec_driver_sql(f"SET lock_timeout = '{lock_timeout}'")
+        self.run(step)
 
-    def partitioned_index(self, name: str, table: str, what: str) -> None:
-        """Every partition has the index, and so has every one that is made from now on; nobody waits while it is built.
+    def create_partitioned_index(self, name: str, table: str, definition: str) -> None:
+        """Create the index on every partition, also on those that are attached meanwhile or later.
 
-        The table's own entry comes first, so that a partition that is attached meanwhile brings its index along.
+        The table's own entry comes first, so that a partition that is attached meanwhile gets its index from it.
+        `definition` is what follows the table's name: "(status, id) WHERE status = 'dead'".
         """
-        step = f"whole index {name}"
+        step = f"partitioned index {name}"
         if self.is_done(step):
             return
-        self.short(f"only {name}", f"CREATE INDEX {name} ON ONLY {table} {what}")
-        short = name.removeprefix(f"ix_{table}_")
+        self.run(f"only {name}", f"CREATE INDEX {name} ON ONLY {table} {definition}")
+        suffix = name.removeprefix(f"ix_{table}_")
         for _ in range(_PARTITION_ROUNDS):
-            for partition in self._without(name, table):
-                self.index(f"{partition}_{short}", f"INDEX ON {partition} {what}")
-                self._patiently(name, partial(_attach, name, table, partition, f"{partition}_{short}"))
-            if self._is_whole(name):
-                self.short(step)
+            for partition in self._partitions_without_index(name, table):
+                self.create_index(f"{partition}_{suffix}", f"INDEX ON {partition} {definition}")
+                self._retry(name, partial(_attach_index, name, table, partition, f"{partition}_{suffix}"))
+            if self._is_valid(name):
+                self.run(step)
                 return
         raise StorageUnavailable(f"{table} got and lost partitions while {name} was built: migrate again")
 
-    def _without(self, name: str, table: str) -> list[str]:
-        """The table's partitions that lack their part of the index."""
-        with self._transaction() as connection:
-            found = connection.execute(text(_WITHOUT), {"name": name, "table": table})
-            return [str(row[0]) for row in found]
-
-    def _is_whole(self, name: str) -> bool:
-        with self._transaction() as connection:
-            found = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
-            return bool(connection.execute(text(found), {"name": name}).scalar())
-
-    def alone(self, step: str, statement: str) -> None:
-        """A statement of any length in a transaction of its own, whose lock lets everybody read and write."""
-        self.short(step, statement)
-
-    def now(self) -> datetime:
-        """The database's clock."""
-        with self._transaction() as connection:
-            found: datetime = connection.exec_driver_sql("SELECT now()").scalar_one()
-        return found
-
-    def decided(self, step: str, position: str) -> None:
-        """What was decided is kept for the steps that follow, whoever does them."""
-        with self._transaction() as connection:
-            _note(connection, step, position)
-
-    def undone(self, steps: Sequence[str], *works: Work) -> None:
-        """The steps are to be done again, after this work in one transaction."""
-
-        def work(connection: Connection) -> None:
-            _run(connection, works)
-            connection.execute(text("DELETE FROM migration_step WHERE step = ANY(:steps)"), {"steps": list(steps)})
-
-        self._patiently(steps[0], work)
-
     def is_done(self, step: str) -> bool:
-        """Whether the step was done, by this run or an earlier one."""
-        found = self._first("SELECT done_at IS NOT NULL FROM migration_step WHERE step = :step", step)
-        return bool(found)
+        """Return whether the step was finished, by this process or an earlier one."""
+        return bool(self._scalar("SELECT done_at IS NOT NULL FROM migration_step WHERE step = :step", step=step))
 
-    def position(self, step: str) -> str | None:
-        """How far the step is, or what it was decided to be."""
-        found = self._first("SELECT position FROM migration_step WHERE step = :step", step)
+    def _position(self, step: str) -> str | None:
+        """The last id of the last batch of the step."""
+        found = self._scalar("SELECT position FROM migration_step WHERE step = :step", step=step)
         return None if found is None else str(found)
 
-    def _first(self, query: str, step: str) -> Any:
+    def _partitions_without_index(self, name: str, table: str) -> list[str]:
         with self._transaction() as connection:
-            return connection.execute(text(query), {"step": step}).scalar()
+            found = connection.execute(text(_PARTITIONS_WITHOUT_INDEX), {"name": name, "table": table})
+            return [str(row[0]) for row in found]
+
+    def _is_valid(self, name: str) -> bool:
+        return bool(self._scalar(_IS_VALID, name=name))
+
+    def _scalar(self, query: str, **parameters: str) -> Any:
+        with self._transaction() as connection:
+            return connection.execute(text(query), parameters).scalar()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """A transaction that takes as long as it takes."""
+        """A transaction without a statement timeout."""
         with self._engine.connect() as opened:
             connection = opened.execution_options(receipted_write=True, receipted_patience=None)
             with connection.begin():
                 yield connection
 
-    def _patiently(self, step: str, work: Callable[[Connection], Any]) -> Any:
-        """The answer of the work, in a transaction that got its locks."""
-        deadline, wait, attempt = time.monotonic() + PATIENCE_SECONDS, 0.05, 0
+    def _retry(self, step: str, work: Callable[[Connection], Any]) -> Any:
+        """Run the work in a transaction, again until it gets its locks; raises StorageUnavailable at the deadline."""
+        deadline, wait_s, attempt = time.monotonic() + LOCK_DEADLINE_S, 0.05, 0
         while True:
             attempt += 1
-            self._still_alone()
+            self._check_lock()
             try:
                 with self._transaction() as connection:
-                    patience = LOCK_MS if attempt % _EVERY else LONG_LOCK_MS
-                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience}")
+                    is_long = attempt % _ATTEMPTS_PER_LONG_ATTEMPT == 0
+                    timeout_ms = AUTOVACUUM_LOCK_TIMEOUT_MS if is_long else LOCK_TIMEOUT_MS
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {timeout_ms}")
                     return work(connection)
             except DBAPIError as fault:
-                if getattr(fault.orig, "sqlstate", None) not in _TAKEN:
+                if getattr(fault.orig, "sqlstate", None) not in _LOCK_CONFLICTS:
                     raise
                 if time.monotonic() > deadline:
                     raise StorageUnavailable(
-                        f"the migration's step {step!r} found its tables in use for {PATIENCE_SECONDS:.0f} s: "
+                        f"the migration's step {step!r} found its tables in use for {LOCK_DEADLINE_S:.0f} s: "
                         "end what reads them for so long, and migrate again; it goes on from here"
                     ) from None
-            time.sleep(wait)  # whoever holds the lock, or waited behind us, is served first
-            wait = min(wait * 2, 2.0)
+            time.sleep(wait_s)  # the holder of the lock, and those that wait behind this step, are served first
+            wait_s = min(wait_s * 2, 2.0)
 
 
-def _attach(name: str, table: str, partition: str, index: str, connection: Connection) -> None:
-    """The partition's index is part of the table's; nothing where retention has detached the partition meanwhile."""
-    there = "SELECT FROM pg_inherits WHERE inhparent = to_regclass(:table) AND inhrelid = to_regclass(:partition)"
-    if connection.execute(text(there), {"table": table, "partition": partition}).first() is not None:
+def _attach_index(name: str, table: str, partition: str, index: str, connection: Connection) -> None:
+    """Attach the partition's index, unless retention has detached the partition meanwhile."""
+    attached = "SELECT FROM pg_inherits WHERE inhparent = to_regclass(:table) AND inhrelid = to_regclass(:partition)"
+    if connection.execute(text(attached), {"table": table, "partition": partition}).first() is not None:
         connection.exec_driver_sql(f"ALTER INDEX {name} ATTACH PARTITION {index}")
 
 
-def _end(connection: Connection, table: str, after: str) -> str | None:
-    """The last id of the batch that follows; None where nothing does."""
-    ids = f"SELECT id FROM {table} WHERE id > :after ORDER BY id"  # noqa: S608 - our names
-    for one in (f"{ids} OFFSET {BATCH - 1} LIMIT 1", f"{ids} DESC LIMIT 1"):
-        end = connection.execute(text(one), {"after": after}).scalar()
+def _end_of_batch(connection: Connection, table: str, after: str) -> str | None:
+    """The last id of the next batch; None where there is none."""
+    ids = f"SELECT id FROM {table} WHERE id > :after ORDER BY id"  # noqa: S608 - constants
+    for query in (f"{ids} OFFSET {BATCH_SIZE - 1} LIMIT 1", f"{ids} DESC LIMIT 1"):
+        end = connection.execute(text(query), {"after": after}).scalar()
         if end is not None:
             return str(end)
     return None
 
 
-def _run(connection: Connection, works: Sequence[Work]) -> None:
-    for each in works:
-        if isinstance(each, str):
-            connection.exec_driver_sql(each)
-        else:
-            each(connection)
-
-
-def _note(connection: Connection, step: str, position: str | None = None) -> None:
-    """The step is done; with a position it is only that far."""
+def _record(connection: Connection, step: str, position: str | None = None) -> None:
+    """Record that the step is done, or with a position how far it is."""
     connection.execute(
         text(
             "INSERT INTO migration_step (step, position, done_at) "

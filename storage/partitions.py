@@ -38,7 +38,7 @@ _TRIES: Final = 8
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \((?:'([^']+)'|MINVALUE)\) TO \((?:'([^']+)'|MAXVALUE)\)")
 
 #: What the tables of partitions are called, while they are attached and afterwards.
-NAMES: Final = re.compile(rf"({'|'.join(PARTITIONED)})_(first|rest|p\d{{8}}(_\d+)?)")
+NAMES: Final = re.compile(rf"({'|'.join(PARTITIONED)})_(rest|p\d{{8}}(_\d+)?)")
 
 
 class Period(StrEnum):

@@ -454,7 +454,7 @@ class DeliveryAttempt(Row):
     http_status: int | None = None
     outcome: str = Field(max_length=16)  #: delivered, failed or dead
     error: str | None = None
-    seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None of before the revision 0009
+    seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None where the row was never sealed
 
 
 class DeliveryAttemptTable(DeliveryAttempt, table=True):
@@ -483,7 +483,7 @@ class RejectedDelivery(SQLModel, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     kind: str | None = Field(default=None, max_length=32)
     about: str | None = Field(default=None, sa_column=identifier(nullable=True))
-    seal: str | None = Field(default=None, max_length=64)  #: hex; None of before the revision 0009
+    seal: str | None = Field(default=None, max_length=64)  #: hex; None where the row was never sealed
 
 
 class OperatorAction(SQLModel, table=True):
@@ -505,5 +505,7 @@ class OperatorAction(SQLModel, table=True):
     action: str = Field(max_length=32)
     subject: str = Field(max_length=64)  #: id of the payment, inbox message or outbox message
     reason: str
-    number: int | None = Field(default=None, sa_column=Column(Counted()))  #: 1, 2, 3, ...; None of before 0009
-    seal: str | None = Field(default=None, max_length=64)  #: hex; None of before the revision 0009
+    number: int | None = Field(
+        default=None, sa_column=Column(Counted())
+    )  #: 1, 2, 3, ...; None where it was never numbered
+    seal: str | None = Field(default=None, max_length=64)  #: hex; None where the row was never sealed

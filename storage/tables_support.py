@@ -245,7 +245,7 @@ class AuditRun(SQLModel, table=True):
     messages: int  #: that were checked
     payments: int  #: likewise
     faults: int  #: rows that are wrong
-    seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None of before the revision 0009
+    seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None where the row was never sealed
 
 
 class ConsolePerson(SQLModel, table=True):

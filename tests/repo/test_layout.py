@@ -165,7 +165,7 @@ def test_the_wheel_holds_exactly_our_packages(tmp_path):
 
     assert {path for path in inside if ".dist-info/" not in path} == ours
     assert "storage/migrations/script.py.mako" in inside
-    assert any(path.startswith("storage/migrations/versions/0001") for path in inside)
+    assert any(path.startswith("storage/migrations/versions/0010") for path in inside)
     assert any(path.endswith(".dist-info/licenses/LICENSE") for path in inside)
 
 

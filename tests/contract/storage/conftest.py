@@ -1,7 +1,10 @@
 """One fixture for every kind of database under the storage contract; another kind is another parameter."""
 
+from pathlib import Path
+
 import pytest
 
+from storage import migrate
 from tests.fakes.databases import migrated
 
 
@@ -18,3 +21,10 @@ def again(database):
     other = type(database)(database.url)
     yield other
     other.close()
+
+
+@pytest.fixture
+def second_migration(monkeypatch):
+    """A program that has one more revision than this one."""
+    folder = Path(__file__).parent / "second_migration"
+    monkeypatch.setattr(migrate, "VERSION_FOLDERS", [*migrate.VERSION_FOLDERS, folder])

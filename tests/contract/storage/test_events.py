@@ -7,13 +7,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from storage import event_feed, migrate, outbox
-from storage.columns import table_of
-from storage.database import Database
+from storage import event_feed, outbox
 from storage.ids import new_id
-from storage.tables import OutboxMessage
 from tests.fakes.clock import START
-from tests.fakes.drift import drift
 
 
 def owe(unit, payment_id, effect="payment.paid", sink="shop", *, occurrence=0, account="acme", cause=None):
@@ -245,54 +241,3 @@ def test_an_event_outlives_what_its_sinks_got(database):
     (told,) = feed(database)
     assert (told.payment_id, told.payload) == (payment, None)
     assert told.created_at - START == timedelta(0)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def before(request, tmp_path):
-    """A database of the revision before there was a feed."""
-    if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path / 'before.db'}")
-    else:
-        server = request.getfixturevalue("postgresql")
-        database = Database(server.url_of(server.empty()))
-    migrate.upgrade(database, to="0003")
-    yield database
-    if request.param == "postgresql":
-        server.drop(database)
-    database.close()
-
-
-def _owed_in_old_days(unit, payment, effect, sink):
-    """A row with the columns that there were."""
-    row = outbox.new_message(
-        payment_id=payment,
-        account="acme",
-        effect=effect,
-        sink=sink,
-        occurrence=0,
-        cause=new_id(),
-        payload='{"data": {}}',
-        now=START,
-        webhook_id=None,
-        number=0,
-    )
-    names = [name for name in OutboxMessage.model_fields if name not in ("webhook_id", "number")]
-    unit.execute(sa.insert(table_of(OutboxMessage)).values({name: getattr(row, name) for name in names}))
-
-
-def test_what_was_owed_before_there_was_a_feed_is_told_first(before):
-    """The migration makes one event of each effect that is there, in the order in which they were owed."""
-    payments = [new_id() for _ in range(5)]
-    with before.write() as unit:
-        for payment in payments:
-            _owed_in_old_days(unit, payment, "payment.paid", "shop")
-            _owed_in_old_days(unit, payment, "payment.paid", "ledger")
-        _owed_in_old_days(unit, None, "account.silent", "shop")
-    migrate.upgrade(before)
-    owed(before, payments[0], sink="added-later")
-    owed(before, newest := new_id())
-    numbered(before)
-
-    assert [told.payment_id for told in feed(before)] == [*payments, None, newest]
-    assert [told.cursor.number for told in feed(before)] == list(range(1, 8))
-    assert drift(before) == []

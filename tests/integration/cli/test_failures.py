@@ -1,6 +1,8 @@
 """Whatever goes wrong: one clear line, a code that says what it was, and JSON where machines read."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -119,6 +121,23 @@ def test_an_outdated_schema_is_named_with_its_remedy(empty, args):
     """Nothing works on an old schema, and nothing changes it unasked; the remedy is one command."""
     assert "run receipted migrate (schema_outdated)" in empty(*args, code=Exit.SCHEMA).err
     assert not (empty.config.parent / "receipted.db").exists()
+
+
+@pytest.mark.parametrize("args", [["serve", "--migrate"], ["serve"], ["migrate"], ["migrate", "--check"]])
+def test_a_database_of_an_unreleased_version_is_refused(shell, args):
+    """It is not migrated and not served: the message says which revision it has, and what to do."""
+    database = shell.config.parent / "receipted.db"
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("UPDATE alembic_version SET version_num = '0009'")
+        other.commit()
+        before = list(other.iterdump())
+
+    told = shell(*args, code=Exit.SCHEMA).err
+
+    assert "at revision 0009, which this program does not know" in told
+    assert "begin with an empty database (schema_outdated)" in told
+    with closing(sqlite3.connect(database)) as other:
+        assert list(other.iterdump()) == before
 
 
 def test_every_fault_of_the_settings_is_listed(tmp_path):
