@@ -1,17 +1,19 @@
 """Fixtures that every kind of test may use: a clock and a migrated database in a file; and the order of tests."""
 
+import functools
 import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpcore2
 import pytest
 import structlog
 
 from receipted import logs
 from storage.database import Database
 from tests.fakes.clock import FakeClock
-from tests.fakes.databases import PostgreSQL, copy_of, migrated_file
+from tests.fakes.databases import PostgreSQL, copy_of, template_file
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +48,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for each in shuffled for item in each]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trust_read_once() -> Iterator[None]:
+    """Let HTTP clients without a TLS context of their own share one: reading the machine's roots takes 25 ms a client.
+
+    Nothing changes that context: who wants another makes another, and gives it to the client.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """Logging as a process begins with: its sampler drops a test's lines where a neighbour wrote many just before."""
@@ -64,8 +77,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_file(tmp_path_factory.mktemp("template"))
+def template() -> Path:
+    return template_file()
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from sandbox.server import running
 from service.commands import Commands
 from service.errors import CancelNotSent, CancelUnanswered
 from statemachine.phases import Phase, Source
-from storage import inbox, migrate, outbox, transitions
+from storage import inbox, outbox, transitions
 from storage.ids import new_id
+from tests.fakes.databases import fill
 from tests.integration.cli.settings import write_settings
 
 #: By account: the sandbox's name of the provider, kind, currency, the state when paid, and when cancelled.
@@ -111,7 +112,7 @@ class Meanwhile:
 def at_counter(tmp_path, sandbox_url):
     """Runs one story at a counter of its own."""
     service = Service(load.load(write_settings(tmp_path, sandbox_url, extra=UNHURRIED), {}))
-    migrate.upgrade(service.database)
+    fill(service.database)
 
     @asynccontextmanager
     async def opened():

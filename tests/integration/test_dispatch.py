@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, OwedEffect, Result, Sink
 from fulfilment.http_sink import HttpSink
-from storage import inbox, migrate, outbox
+from storage import inbox, outbox
 from storage.database import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
@@ -24,6 +24,7 @@ from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment
 from tests.contract.fulfilment.receiver import KEY, Received, Receiver
 from tests.fakes import keeping
+from tests.fakes.databases import fill
 from worker.dispatch import Dispatcher
 
 LEASE = timedelta(seconds=60)
@@ -123,7 +124,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     database = Database(f"sqlite:///{tmp_path / 'receipted.sqlite'}")
-    migrate.upgrade(database)
+    fill(database)
     receiver = Receiver()
     receiver.start()
     yield Shop(database, receiver, Clock())

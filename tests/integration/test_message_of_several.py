@@ -60,8 +60,7 @@ def shell(request, tmp_path: Path, template):
     """A command line on either database, migrated."""
     made, path = Shell(write_settings(tmp_path)), tmp_path / "receipted.toml"
     if request.param == "sqlite":
-        made("migrate")
-        yield made
+        yield made.migrated()
         return
     server = request.getfixturevalue("postgresql")
     opened = server.copy()

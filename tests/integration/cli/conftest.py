@@ -15,7 +15,7 @@ from receipted import logs, redaction
 from receipted.cli.main import app
 from receipted.settings import load
 from receipted.wiring import Service
-from tests.fakes.databases import PostgreSQL
+from tests.fakes.databases import PostgreSQL, copy_to
 from tests.fakes.rows import add
 from tests.fakes.sandbox import generous
 
@@ -63,6 +63,12 @@ class Shell:
         assert code is None or typed.code == code, typed
         return typed
 
+    def migrated(self) -> "Shell":
+        """Put a migrated database where the settings say, and return the shell; tests of `migrate` type it."""
+        assert self.config is not None
+        copy_to(self.config.parent / "receipted.db")
+        return self
+
     def service(self) -> Service:
         """The application behind the settings, to look inside."""
         return Service(load.load(self.config, {}))
@@ -92,16 +98,13 @@ def empty(tmp_path: Path) -> Shell:
 @pytest.fixture
 def shell(empty: Shell) -> Shell:
     """Settings with a migrated database, and providers that cannot be reached."""
-    empty("migrate")
-    return empty
+    return empty.migrated()
 
 
 @pytest.fixture
 def at_sandbox(tmp_path: Path, sandbox_url: str) -> Shell:
     """Settings with a migrated database and an account at each provider of the sandbox."""
-    made = Shell(write_settings(tmp_path, sandbox_url))
-    made("migrate")
-    return made
+    return Shell(write_settings(tmp_path, sandbox_url)).migrated()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -109,8 +112,7 @@ def on_both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
     """As `shell`, on either database."""
     made = Shell(write_settings(tmp_path))
     if request.param == "sqlite":
-        made("migrate")
-        yield made
+        yield made.migrated()
         return
     server: PostgreSQL = request.getfixturevalue("postgresql")
     opened = server.copy()

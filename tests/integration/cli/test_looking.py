@@ -99,8 +99,7 @@ UNCLEAR = {
 @pytest.mark.parametrize("reply", UNCLEAR.values(), ids=UNCLEAR)
 def test_an_answer_that_says_nothing_is_no_registration(tmp_path, reply):
     with answering() as provider:
-        shell = Shell(write_settings(tmp_path, provider.url))
-        shell("migrate")
+        shell = Shell(write_settings(tmp_path, provider.url)).migrated()
         provider.answers = lambda _call: reply
         told = shell("webhooks", "register", "banked", code=Exit.FAILED)
 

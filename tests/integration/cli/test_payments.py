@@ -75,8 +75,7 @@ def test_a_payment_made_elsewhere_is_tracked(at_sandbox, sandbox_url, account, t
     from .conftest import Shell
     from .settings import write_settings
 
-    other = Shell(write_settings(tmp_path_factory.mktemp("other"), sandbox_url))
-    other("migrate")
+    other = Shell(write_settings(tmp_path_factory.mktemp("other"), sandbox_url)).migrated()
 
     tracked = other("payments", "track", account, payment["provider_ref"], "--json").json
 

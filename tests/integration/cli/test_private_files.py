@@ -67,11 +67,10 @@ def test_a_database_and_a_folder_that_are_there_stay_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["new", "in the place of one that others may read"])
 def test_exports_and_bodies(tmp_path, is_there):
-    shell, export, body = Shell(write_settings(tmp_path)), tmp_path / "export.ndjson", tmp_path / "body.bin"
+    shell, export, body = Shell(write_settings(tmp_path)).migrated(), tmp_path / "export.ndjson", tmp_path / "body.bin"
     if is_there:
         export.touch(0o644)
         body.touch(0o644)
-    shell("migrate")
     shell("audit", "export", "--output", str(export))
     write_body(body, b"x")
 

@@ -54,8 +54,7 @@ def test_the_sandbox_prints_settings_that_work(tmp_path):
     """The sandbox says where it answers and with which credentials; its settings make a service that can pay."""
     with started("sandbox", "--port", "0", "--speed", "60", "--payers", "--json", errors=tmp_path / "err") as process:
         told = process.json()
-        shell = Shell(write_settings(tmp_path, told["url"]))
-        shell("migrate")
+        shell = Shell(write_settings(tmp_path, told["url"])).migrated()
         args = ("--amount", "5", "--currency", "USD", "--reference", "order 1")
         created = shell("payments", "create", "stable", *args, "--json").json
         assert process.stop() == Exit.DONE

@@ -44,8 +44,7 @@ def played(tmp_path):
         stable_genius=StableGenius(test_requests_per_minute=10_000),
     )
     with running(config) as found:
-        shell = Shell(write_settings(tmp_path, found.base_url))
-        shell("migrate")
+        shell = Shell(write_settings(tmp_path, found.base_url)).migrated()
         yield SimpleNamespace(url=found.base_url, shell=shell)
 
 
@@ -262,8 +261,7 @@ def test_wrong_usage_is_one_clear_line(shell, args, code, said):
 def test_the_budget_holds_while_the_rest_is_asked_about(tmp_path):
     """At the sandbox's enforced 5 requests per second no 429 is seen, with several questions under way at once."""
     with running(SandboxConfig()) as found:
-        shell = Shell(write_settings(tmp_path, found.base_url))
-        shell("migrate")
+        shell = Shell(write_settings(tmp_path, found.base_url)).migrated()
         for _ in range(5):
             create(shell, "alternative")
 

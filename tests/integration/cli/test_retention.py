@@ -35,8 +35,7 @@ def test_without_a_setting_nothing_is_thrown_away(shell):
 
 def test_it_runs_and_says_what_it_did(tmp_path):
     """The plan, the run with who wanted it, and the audit that counts what is gone."""
-    shell = Shell(write_settings(tmp_path, extra=RULES))
-    shell("migrate")
+    shell = Shell(write_settings(tmp_path, extra=RULES)).migrated()
     service = shell.service()
     decided_long_ago(service, 3)
     plan = shell("retention", "--json").json["plan"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from storage import migrate
 from storage.database import Database
+from tests.fakes.databases import fill
 from tests.fakes.owing import Owing
 from tests.integration.cli.processes import started
 from tests.integration.cli.settings import write_settings
@@ -41,7 +41,7 @@ def test_a_handler_without_an_end_holds_up_no_end(
     rest = rest[rest.index("\n\n") :]
     config.write_text(f'{head}[[sinks]]\nname = "shop"\nkind = "python"\nhandler = "{name}"\n{rest}')
     database = Database(f"sqlite:///{tmp_path / 'receipted.db'}")
-    migrate.upgrade(database)
+    fill(database)
     Owing(database).owe(1, effects=("payment.paid",))
 
     errors = tmp_path / "errors"

@@ -10,6 +10,7 @@ import pytest
 
 from receipted.cli.exits import Exit
 from storage.database import Database
+from tests.fakes.databases import copy_to
 from tests.integration.cli.processes import finished, started
 from tests.integration.cli.settings import write_settings
 from tests.integration.cli.test_workers import children
@@ -71,7 +72,7 @@ def test_two_processes_answer_as_one_and_no_counter_goes_back(on_postgresql: Pat
 def test_a_worker_answers_where_the_settings_say(tmp_path: Path) -> None:
     """Its own figures and the database's, and its probes; without the setting nothing listens."""
     config = write_settings(tmp_path, extra="[metrics]\nworker_port = 0\n")
-    assert finished("--config", str(config), "migrate").returncode == 0
+    copy_to(tmp_path / "receipted.db")
     with started("--config", str(config), "worker", "--json", errors=tmp_path / "err") as process:
         url = process.json()["metrics"]
         found = told(url)
@@ -88,7 +89,7 @@ def test_a_worker_answers_where_the_settings_say(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     config = write_settings(tmp_path, extra="[metrics]\nworker_port = 0\n")
-    assert finished("--config", str(config), "migrate").returncode == 0
+    copy_to(tmp_path / "receipted.db")
     with started("--config", str(config), "worker", "--json", errors=tmp_path / "err") as process:
         port = process.json()["metrics"].rpartition(":")[2]
         second = tmp_path / "second.toml"

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receipted.app import create_app
 from receiver.group_commit import GroupWriter
-from storage import migrate
 from storage.database import Database
 from storage.intake import Arrival, arrived
 from storage.intake_stores import store_for
+from tests.fakes.databases import fill
 from tests.integration.receiver.deliveries import event, sign
 from tests.integration.receiver.serving import Served, listening, serving, settings, write_locked
 
@@ -139,7 +139,7 @@ def test_a_poison_row_fails_alone(poisoned: Served) -> None:
 def test_a_request_that_is_cancelled_leaves_its_batch_alone(tmp_path: Path) -> None:
     """The neighbours of a cancelled request are recorded, and so may it be; the writer goes on."""
     database = Database(f"sqlite:///{tmp_path / 'receipted.db'}")
-    migrate.upgrade(database)
+    fill(database)
 
     def message(number: int) -> Arrival:
         return arrived(

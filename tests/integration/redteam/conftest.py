@@ -14,8 +14,9 @@ from providers.stable_genius.client import StableGeniusClient
 from receipted.settings import load
 from receipted.wiring import Service
 from service.commands import Commands
-from storage import migrate, outbox, payments
+from storage import outbox, payments
 from storage.tables import Payment
+from tests.fakes.databases import fill
 from tests.integration.cli.settings import write_settings
 from tests.property.pipeline_world import World
 from tests.unit.worker.desk import Desk
@@ -85,7 +86,7 @@ class Till:
 
     def __init__(self, folder: Path, client: Scripted | None = None, account: str = "stable") -> None:
         self.service = Service(load.load(write_settings(folder), {}))
-        migrate.upgrade(self.service.database)
+        fill(self.service.database)
         self.account = account
         self.now = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)
         self.service.clock = lambda: self.now

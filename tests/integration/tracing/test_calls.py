@@ -19,8 +19,9 @@ from receipted.tracing.traces import Traces
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.server import running
-from storage import inbox, migrate
+from storage import inbox
 from storage.tables import Payment
+from tests.fakes.databases import fill
 from tests.integration.cli.settings import NOWHERE, write_settings
 
 
@@ -43,7 +44,7 @@ class Desk:
 
 def desk(folder: Path, url: str) -> Desk:
     service = Service(load.load(write_settings(folder, url), {}))
-    migrate.upgrade(service.database)
+    fill(service.database)
     exporter = InMemorySpanExporter()
     telemetry = Telemetry(SimpleSpanProcessor(exporter), "tests")
     service.traces = Traces(telemetry.emit, {"shop": "http"}, service.clock, share=1.0, trusts_incoming=False)
