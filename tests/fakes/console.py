@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx2
+import pytest
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from console import passwords
 from console.application import Console as Mounted
 from console.parts import ConsoleLimits
 from console.passwords import Cost, hashed
@@ -32,6 +35,21 @@ from tests.integration.receiver.serving import listening
 PASSWORD = "correct horse battery staple"
 CHEAP = Cost(4, 8, 1)
 _KEPT = hashed(PASSWORD, CHEAP)
+
+
+@contextmanager
+def cheap_passwords() -> Iterator[None]:
+    """Let every password be hashed at the cost that tests can bear; the cost that is written down stays the usual one.
+
+    A usual hash takes a tenth of a second of processor time, and a test of the limits takes dozens.
+    """
+
+    def cheap(salt: bytes, _cost: Cost) -> Scrypt:
+        return Scrypt(salt=salt, length=32, n=2**CHEAP.log_n, r=CHEAP.r, p=CHEAP.p)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_scrypt", cheap)
+        yield
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What the tests of the repository look at: its files, its packages, its documents."""
 
 import ast
+import functools
 import re
 import subprocess
 import tomllib
@@ -39,6 +40,7 @@ def production() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     """The file's syntax."""
     return ast.parse(path.read_text(encoding="utf-8"), name(path))

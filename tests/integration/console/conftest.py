@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.console import Served, on_sqlite
+from tests.fakes.console import Served, cheap_passwords, on_sqlite
 from tests.fakes.sandbox import generous
+
+
+@pytest.fixture(scope="package", autouse=True)
+def passwords_cost_nothing() -> Iterator[None]:
+    """Hash passwords cheaply; tests/unit/console/test_passwords.py hashes at the usual cost."""
+    with cheap_passwords():
+        yield
 
 
 @pytest.fixture

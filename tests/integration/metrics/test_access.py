@@ -19,14 +19,16 @@ def _served(folder: Path, **metrics: object) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture
-def production(tmp_path: Path) -> Iterator[Served]:
-    yield from _served(tmp_path)
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests of the module, which leave nothing behind."""
+    yield from _served(tmp_path_factory.mktemp("production"))
 
 
-@pytest.fixture
-def with_token(tmp_path: Path) -> Iterator[Served]:
-    yield from _served(tmp_path, token=Secret(TOKEN, reference="env:METRICS"))
+@pytest.fixture(scope="module")
+def with_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests of the module, which leave nothing behind."""
+    yield from _served(tmp_path_factory.mktemp("with_token"), token=Secret(TOKEN, reference="env:METRICS"))
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
