@@ -48,17 +48,16 @@ def outcome_problems(
     message: InboxMessage,
     existing: set[str],
     owed: set[tuple[str, str]],
-    moved: set[tuple[str, str, int]],
+    moved: set[tuple[str, str, str]],
     retained: Retained,
 ) -> Iterator[str]:
-    """What a message's outcomes name and the database does not hold."""
-    numbered = {(cause, payment, str(number)) for cause, payment, number in moved}
+    """What a message's outcomes name and the database does not hold; `moved` are cause, payment and number."""
     for entry in entries(message):
         payment, number = entry.get("payment"), entry.get("transition")
         if payment is not None and payment not in existing:
             yield f"payment {payment}, which it was decided about, is gone"
         is_kept = number is not None and not retained.has_history(str(payment))
-        if is_kept and (message.id, str(payment), str(number)) not in numbered:
+        if is_kept and (message.id, str(payment), str(number)) not in moved:
             yield f"transition {number} of payment {payment}, which it was decided to be, is gone"
         for owed_id in texts(entry, "outbox"):
             if (message.id, owed_id) not in owed:

@@ -97,7 +97,7 @@ class _Known:
 
     payments: set[str]
     owed: set[tuple[str, str]]
-    moved: set[tuple[str, str, int]]
+    moved: set[tuple[str, str, str]]  #: cause, payment and number
 
 
 class Audit:
@@ -335,7 +335,7 @@ class Audit:
         return _Known(
             payments.existing(unit, list(named)),
             outbox.causes_of(unit, owed),
-            storage_transitions.caused_by(unit, list(moved)),
+            {(cause, of, str(number)) for cause, of, number in storage_transitions.caused_by(unit, list(moved))},
         )
 
     def _check_message(self, message: InboxMessage, known: _Known) -> None:
