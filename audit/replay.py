@@ -17,7 +17,7 @@ from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Phase, Source
-from storage import payments
+from storage import audits, payments
 from storage.database import Unit, made
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
@@ -70,22 +70,36 @@ class Others:
         self._kinds = kinds
         self._by_ref: dict[tuple[str, str, str], Payment | None] = {}
         self._by_id: dict[str, Payment | None] = {}
-        self._by_reference: dict[tuple[str, tuple[str, ...], str], list[Payment]] = {}
+        self._oldest: dict[tuple[str, str, str], str | None] = {}  #: ids by account, kind and reference
 
     def expect(self, found: Sequence[Payment]) -> None:
-        """Look up with one statement what the messages of these payments are likely to name."""
-        refs: dict[str, set[str]] = {}
+        """Keep these payments, and read with a few statements what their messages are likely to name besides."""
+        refs: dict[tuple[str, str], set[str]] = {}
+        references: dict[str, set[str]] = {}
         for payment in found:
+            self._keep(payment)
             if payment.provider_ref is not None:
-                refs.setdefault(payment.account, set()).add(payment.provider_ref)
-        for account, named in refs.items():
-            self._look_up(account, sorted(named))
+                refs.setdefault((payment.account, payment.kind), set()).add(payment.provider_ref)
+            if payment.reference is not None:
+                references.setdefault(payment.account, set()).add(payment.reference)
+        for (account, own), named in refs.items():
+            self._look_up(account, [kind for kind in self._kinds.get(account, ()) if kind != own], sorted(named))
+        for account, given in references.items():
+            self._find_oldest(account, self._kinds.get(account, ()), sorted(given))
 
-    def _look_up(self, account: str, refs: Sequence[str]) -> None:
-        kinds = self._kinds.get(account, ())
-        self._by_ref.update(dict.fromkeys((account, kind, ref) for kind in kinds for ref in refs))
+    def _look_up(self, account: str, kinds: Sequence[str], refs: Sequence[str]) -> None:
+        if not kinds:
+            return
+        for kind in kinds:
+            for ref in refs:
+                self._by_ref.setdefault((account, kind, ref), None)
         for other in payments.named(self._unit, account, kinds, refs):
             self._keep(other)
+
+    def _find_oldest(self, account: str, kinds: Sequence[str], references: Sequence[str]) -> None:
+        self._oldest.update(dict.fromkeys((account, kind, each) for kind in kinds for each in references))
+        for kind, reference, payment_id in audits.oldest_of_references(self._unit, account, kinds, references):
+            self._oldest[account, kind, reference] = payment_id
 
     def _keep(self, payment: Payment) -> None:
         self._by_id[payment.id] = payment
@@ -96,15 +110,17 @@ class Others:
         """The payment that the provider calls so."""
         key = (account, kind, ref)
         if key not in self._by_ref:
-            self._look_up(account, [ref])
+            self._look_up(account, self._kinds.get(account, ()), [ref])
         return self._by_ref.get(key)
 
     def by_reference(self, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
         """The oldest payment of the reference: one that has it is enough."""
-        key = (account, tuple(kinds), reference)
-        if key not in self._by_reference:
-            self._by_reference[key] = payments.first_referenced(self._unit, account, kinds, reference)
-        return self._by_reference[key]
+        unknown = [kind for kind in kinds if (account, kind, reference) not in self._oldest]
+        if unknown:
+            self._find_oldest(account, unknown, [reference])
+        found = [an_id for kind in kinds if (an_id := self._oldest[account, kind, reference]) is not None]
+        oldest = self.by_id(min(found)) if found else None
+        return [] if oldest is None else [oldest]
 
     def by_id(self, payment_id: str) -> Payment | None:
         """The payment of this id."""

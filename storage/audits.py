@@ -217,6 +217,27 @@ def also_about(unit: Unit) -> Iterator[tuple[str, str]]:
         yield with_dashes(payment_id), with_dashes(message_id)
 
 
+def oldest_of_references(
+    unit: Unit, account: str, kinds: Sequence[str], references: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Kind, reference and id of the oldest payment of each kind that has one of the references."""
+    if unit.dialect == "sqlite":
+        query = (
+            "SELECT kind, reference, min(id) FROM payment WHERE account = ? "
+            "AND kind IN (SELECT value FROM json_each(?)) AND reference IN (SELECT value FROM json_each(?)) "
+            "GROUP BY kind, reference"
+        )
+        given = (account, json.dumps(list(kinds)), json.dumps(list(references)))
+    else:  # which has no least uuid before version 18
+        query = (
+            'SELECT kind, reference, min(id::text COLLATE "C") FROM payment WHERE account = %s '
+            "AND kind = ANY(%s::text[]) AND reference = ANY(%s::text[]) GROUP BY kind, reference"
+        )
+        given = (account, array("text", list(kinds)), array("text", list(references)))
+    for kind, reference, payment_id in _texts(unit, query, given):
+        yield kind, reference, with_dashes(str(payment_id))
+
+
 def _number(value: Any) -> int:
     """A count; -1 for what is none, which agrees with nothing."""
     return value if isinstance(value, int) else 0 if value is None else -1

@@ -236,15 +236,6 @@ def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -
     return unit.all(Payment, select(_table).where(*where))
 
 
-def first_referenced(unit: Unit, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
-    """The account's oldest payment of these kinds that has the reference, if there is one; not locked."""
-    where = (_table.c.account == account, _table.c.kind.in_(kinds), _table.c.reference == reference)
-    # without an order, for which SQLite would go through all of the account's payments
-    found = [str(each) for each in unit.execute(select(_table.c.id).where(*where)).scalars()]
-    oldest = known(unit, min(found)) if found else None
-    return [] if oldest is None else [oldest]
-
-
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
     """Those of the ids that are payments'."""
     return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(payment_ids))).scalars())
