@@ -38,10 +38,20 @@ def texts(entry: dict[str, Any], name: str) -> list[str]:
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
-def shown(value: str, key: Key) -> str:
-    """A kept header as it was received: a credential's digest stands for the credential that has that digest."""
-    bearer = f"Bearer {key.secret.decode('latin-1')}"
-    return bearer if value == f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}" else value
+class Credentials:
+    """Bearer credentials by the digest that is kept in their place; each digest is computed once."""
+
+    def __init__(self) -> None:
+        self._digests: dict[bytes, tuple[str, str]] = {}  #: by secret: the digest as it is kept, and the credential
+
+    def shown(self, value: str, key: Key) -> str:
+        """A kept header as it was received: a credential's digest stands for the credential that has that digest."""
+        found = self._digests.get(key.secret)
+        if found is None:
+            bearer = f"Bearer {key.secret.decode('latin-1')}"
+            found = f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}", bearer
+            self._digests[key.secret] = found
+        return found[1] if value == found[0] else value
 
 
 def outcome_problems(

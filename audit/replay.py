@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from msgspec.structs import replace as with_fields
@@ -18,7 +19,7 @@ from statemachine.errors import ServiceError
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Phase, Source
 from storage import audits, payments
-from storage.database import Unit, made
+from storage.database import Unit, made, unwatched
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority
@@ -46,11 +47,13 @@ _DECIDED: Final = (
         "changed_at",
     ),
 )
+_decided: Final = itemgetter(*_DECIDED)
 
 #: What a transition says besides its place in the chain and its words.
 _MOVE: Final = (
     *("from_state", "to_state", "phase", "via", "forced", "actor", "as_of", "source", "cause", "recorded_at"),
 )
+_moved: Final = itemgetter(*_MOVE)
 
 #: What an effect says of its payment, whatever else it says.
 _TOLD: Final = ("payment", "account", "kind", "provider_ref", "reference", "amount_minor", "currency", "state", "phase")
@@ -163,7 +166,7 @@ class _Rerun(Session):
         """A copy of another payment, where it was known by then."""
         if other is None or other.id == self._kept.id or other.created_at > self.now:
             return None
-        return made(Payment, dict(other.__dict__))
+        return unwatched(Payment, dict(other.__dict__))
 
     def _is(self, account: str, kinds: Sequence[str]) -> bool:
         payment = self.payment
@@ -339,7 +342,7 @@ class Replay:
         """Return how many statements the message makes about the payment from an entry on, and what differs."""
         message = step.message
         rerun.at(str(step.entries[at]["at"]))
-        copy = made(InboxMessage, {**message.__dict__, "outcomes": []})
+        copy = unwatched(InboxMessage, {**message.__dict__, "outcomes": []})
         account = {message.account: self._rules_of(found, step)}
         try:
             MessageProcessor(rerun, copy, account, _EVERY_SINK, self._reading(found.payment, message)).run()
@@ -482,7 +485,7 @@ def _restore(rerun: _Rerun, before: _Snapshot, *, statements: int = 0) -> None:
 def _compare(found: Reread, rerun: _Rerun) -> None:
     """The payment, its transitions and effects, against what is kept of them."""
     kept, again = found.payment, rerun.payment
-    if again is not None:
+    if again is not None and _decided(kept.__dict__) != _decided(again.__dict__):
         for name in _DECIDED:
             if rerun.had_namesakes and name in ("disputed", "accepted"):
                 continue  # they name another payment of the reference: which one it was is not known
@@ -492,10 +495,12 @@ def _compare(found: Reread, rerun: _Rerun) -> None:
     links = {link.number: link for link in found.links}
     for link in rerun.links:
         same = links.get(link.number)
-        for name in _MOVE if same is not None else ():
+        if same is None or _moved(same.__dict__) == _moved(link.__dict__):
+            continue
+        for name in _MOVE:
             if getattr(same, name) != getattr(link, name):
                 words = f"by its message its {name} is {getattr(link, name)}, and {getattr(same, name)} is kept"
-                found.problems.append(("transition", str(same and same.id), words))
+                found.problems.append(("transition", same.id, words))
     for message in found.effects:
         owed = rerun.effects.get((message.effect, message.occurrence))
         problem = "its payment's messages do not make it owed" if owed is None else _payload_problem(message, owed)

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from audit import replay, tables
 from audit.problems import (
+    Credentials,
     attempt_problems,
     entries,
     link_problems,
@@ -15,7 +16,6 @@ from audit.problems import (
     outcome_problems,
     payment_problems,
     replay_problems,
-    shown,
     texts,
 )
 from audit.replay import Others, Replay
@@ -122,6 +122,7 @@ class Audit:
         self._report = Report()
         self._seals = Seals(self._trust)
         self._actions = Actions()
+        self._credentials = Credentials()
         self._beside: defaultdict[str, list[str]] = defaultdict(list)  #: messages that name a payment beside another
         self._retained = Retained(())
         self._kinds = {name: tuple(account.provider.lifecycles) for name, account in accounts.items()}
@@ -240,7 +241,7 @@ class Audit:
             effect.cause for effects in owed.values() for effect in effects
         }
         causes -= messages.keys()
-        elsewhere = {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(causes))} if causes else {}
+        evidence = messages | {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(causes))}
         checked = messages.values() if is_alone else [m for each in home.values() for m in each]
         known = self._known(unit, list(checked))
         for message in checked:
@@ -254,10 +255,10 @@ class Audit:
             mine |= {each: messages[each] for each in self._beside.get(payment.id, ()) if each in messages}
             effects = owed.get(payment.id, [])
             self._report.payments += 1
-            self._check_chain(payment, chain, messages | elsewhere)
+            self._check_chain(payment, chain, evidence)
             self._each("payment", payment.id, self._payment_problems(payment, chain, mine.values(), is_alone=is_alone))
             for effect in effects:
-                self._check_effect(effect, tries.get(effect.id, []), messages | elsewhere)
+                self._check_effect(effect, tries.get(effect.id, []), evidence)
             self._read_again(unit, payment, list(mine.values()), chain, effects, others, readings)
 
     def _check_chain(self, payment: Payment, chain: Sequence[Transition], causes: Mapping[str, InboxMessage]) -> None:
@@ -365,7 +366,7 @@ class Audit:
             else:
                 yield f"its webhook key {name} is neither configured nor allowed as a retired key"
             return
-        headers = tuple((name, shown(value, key)) for name, value in message.headers)
+        headers = tuple((name, self._credentials.shown(value, key)) for name, value in message.headers)
         delivery = Delivery(message.body, headers)
         try:
             verified = account.provider.verify(delivery, KeyRing((key,)), account.window, message.received_at)

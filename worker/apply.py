@@ -248,7 +248,7 @@ class PaymentWriter:
         self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase
     ) -> None:
         transition = transitions.link(
-            self._batch.sealer,
+            None if self._batch.is_rerun else self._batch.sealer,
             payment,
             self._message,
             to_state,
