@@ -237,16 +237,15 @@ class Audit:
         messages |= {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(beside))}
         chains = _by(self._of(unit, _TRANSITIONS, "payment_id", ids), lambda link: link.payment_id)
         owed = _by(self._of(unit, _OUTBOX, "payment_id", ids), lambda effect: str(effect.payment_id))
-        causes = {link.cause for chain in chains.values() for link in chain} | {
-            effect.cause for effects in owed.values() for effect in effects
-        }
-        causes -= messages.keys()
+        links = [link for chain in chains.values() for link in chain]
+        effects_of_page = [effect for effects in owed.values() for effect in effects]
+        causes = ({link.cause for link in links} | {effect.cause for effect in effects_of_page}) - messages.keys()
         evidence = messages | {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(causes))}
         checked = messages.values() if is_alone else [m for each in home.values() for m in each]
-        known = self._known(unit, list(checked))
+        known = self._known(unit, list(checked), found, links, effects_of_page)
         for message in checked:
             self._check_message(message, known)
-        tries = self._tries(unit, [effect for effects in owed.values() for effect in effects])
+        tries = self._tries(unit, effects_of_page)
         others, readings = Others(unit, self._kinds), dict[str, Reading]()
         others.expect(found)
         for payment in found:
@@ -328,16 +327,36 @@ class Audit:
         else:
             self._report.read_again += 1
 
-    def _known(self, unit: Unit, messages: Sequence[InboxMessage]) -> _Known:
-        told = [(message, entry) for message in messages for entry in entries(message)]
-        named = {str(entry["payment"]) for _, entry in told if "payment" in entry}
-        moved = {message.id for message, entry in told if "transition" in entry}
-        owed = [owed_id for _, entry in told for owed_id in texts(entry, "outbox")]
-        return _Known(
-            payments.existing(unit, list(named)),
-            outbox.causes_of(unit, owed),
-            {(cause, of, str(number)) for cause, of, number in storage_transitions.caused_by(unit, list(moved))},
+    def _known(
+        self,
+        unit: Unit,
+        messages: Sequence[InboxMessage],
+        found: Sequence[Payment] = (),
+        links: Sequence[Transition] = (),
+        effects: Sequence[OutboxMessage] = (),
+    ) -> _Known:
+        """Which rows that the outcomes name there are: those at hand, and what the database holds of the others."""
+        known = _Known(
+            {payment.id for payment in found},
+            {(effect.cause, effect.id) for effect in effects},
+            {(link.cause, link.payment_id, str(link.number)) for link in links},
         )
+        told = [(message.id, entry) for message in messages for entry in entries(message)]
+        named = {str(entry["payment"]) for _, entry in told if "payment" in entry} - known.payments
+        moved = {
+            cause
+            for cause, entry in told
+            if "transition" in entry and (cause, str(entry.get("payment")), str(entry["transition"])) not in known.moved
+        }
+        owed = [an_id for cause, entry in told for an_id in texts(entry, "outbox") if (cause, an_id) not in known.owed]
+        if named:
+            known.payments.update(payments.existing(unit, list(named)))
+        if owed:
+            known.owed.update(outbox.causes_of(unit, owed))
+        if moved:
+            rows = storage_transitions.caused_by(unit, list(moved))
+            known.moved.update((cause, payment_id, str(number)) for cause, payment_id, number in rows)
+        return known
 
     def _check_message(self, message: InboxMessage, known: _Known) -> None:
         self._report.messages += 1

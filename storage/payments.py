@@ -237,8 +237,9 @@ def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -
 
 
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
-    """Those of the ids that are payments'."""
-    return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(payment_ids))).scalars())
+    """Those of the ids that are payments'; what is no id at all, as in a tampered row, is none."""
+    ids = [payment_id for payment_id in payment_ids if is_id(payment_id)]
+    return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(ids))).scalars())
 
 
 def count_by_phase(unit: Unit) -> dict[tuple[str, str], int]:

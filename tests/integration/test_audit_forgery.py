@@ -422,6 +422,20 @@ def test_another_amount_is_found_where_everything_is_sealed_with_the_key(shop, h
     assert found >= {("outbox_message", effect["id"]), ("payment", payment["id"])}
 
 
+@pytest.mark.parametrize("name", ["no id", "", None, 7, ["pi_1"]], ids=str)
+def test_an_outcome_about_what_is_no_payment_is_found_and_ends_nothing(shop, hand, name):
+    """Whatever stands in the place of the payment's id, every other row is proved all the same."""
+    before = shop.world.audit()
+    message = next(row for row in hand.rows("inbox_message") if len(row["outcomes"]) == 1)
+    forged = [message["outcomes"][0] | {"payment": name}]
+    hand.seal_decision(hand.change("inbox_message", message, outcomes=forged), KEYED)
+
+    report = shop.world.audit()
+
+    assert message["payment_id"] in [fault.row for fault in report.faults if fault.table == "payment"]
+    assert (report.payments, report.messages) == (before.payments, before.messages)
+
+
 def test_a_webhook_under_a_key_that_nobody_has_is_a_fault_of_its_own(shop, hand):
     """Whatever its seals are: its key must be configured, or allowed by name."""
     message = next(row for row in hand.rows("inbox_message") if row["source"] == "webhook")
