@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from audit.trust import Trust
 from audit.verify import Audit, AuditedAccount
@@ -56,6 +57,33 @@ def test_what_is_read_again_comes_out_as_it_is_kept(shop):
 
     assert report.faults == []
     assert (report.read_again > 10, report.not_readable) == (True, 0)
+
+
+def test_more_payments_of_a_page_take_no_more_statements(shop):
+    """Each payment has namesakes and names of other kinds to be looked up, and that is done for all of a page."""
+
+    def asked():
+        said = []
+
+        def note(_connection, _cursor, statement, *_):
+            said.append(statement)
+
+        event.listen(shop.world.database.engine, "before_cursor_execute", note)
+        assert audited(shop).faults == []
+        event.remove(shop.world.database.engine, "before_cursor_execute", note)
+        return len(said)
+
+    def pay(number):
+        shop.webhook(f"pi_{number}", "confirmed")
+        called = shop.wish("payfield", "payin", f"order-{number}", "INR")
+        shop.callback(called, f"order-{number}", "success")
+
+    pay(0)
+    before = asked()
+    for number in range(1, 10):
+        pay(number)
+
+    assert asked() == before
 
 
 def test_statements_whose_bytes_are_gone_are_counted_and_not_called_proved(shop):
