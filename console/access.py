@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from console.errors import RoleMissing
@@ -78,15 +78,12 @@ class Access:
             raise RoleMissing(words)
 
 
-def named(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[Route, str]]:
-    """Every route with its whole path, also of what is mounted."""
+def named(routes: Sequence[BaseRoute]) -> Iterator[tuple[Route, str]]:
+    """Yield every route with its path; raises TypeError for a kind that no permission is declared for."""
     for route in routes:
-        if isinstance(route, Mount):
-            yield from named(route.routes, prefix + route.path)
-        elif isinstance(route, Route):
-            yield route, prefix + route.path
-        else:
+        if not isinstance(route, Route):
             raise TypeError(f"a route of a kind without a permission: {type(route).__name__}")
+        yield route, route.path
 
 
 def _methods(route: Route) -> set[str]:
@@ -95,10 +92,6 @@ def _methods(route: Route) -> set[str]:
 
 def _found(routes: Sequence[BaseRoute], scope: Scope) -> Route | None:
     for route in routes:
-        match, inner = route.matches(scope)
-        if match is not Match.FULL:
-            continue
-        if isinstance(route, Mount):
-            return _found(route.routes, {**scope, **inner})
-        return route if isinstance(route, Route) else None
+        if isinstance(route, Route) and route.matches(scope)[0] is Match.FULL:
+            return route
     return None

@@ -46,14 +46,6 @@ class ExportBrokenOff(ServiceError):
     status = 503
 
 
-class TableIsReadOnly(ServiceError):
-    """The rows of a table are made by what happens; they are changed by the console's own forms, or not at all."""
-
-    type = "invalid_request_error"
-    code = "table_is_read_only"
-    status = 405
-
-
 class NotFromHere(ServiceError):
     """The form was not sent by a page of this console, so that nothing was done; open the page again and repeat."""
 

@@ -9,7 +9,7 @@ from console.page import Pages
 from console.parts import Parts
 from console.sessions import Sessions
 from console.static_files import PATH as STATIC
-from console.tables import admin as tables
+from console.tables import pages as tables
 
 
 def routes(parts: Parts) -> list[BaseRoute]:

@@ -1,1 +1,1 @@
-"""The tables of the console: starlette-admin's views over storage's reading functions, on pages of our own frame."""
+"""The tables of the console: their columns, filters, pages, exports and bulk actions."""

@@ -1,4 +1,4 @@
-"""What a person asked a table for, read from the address of the page; anything else is refused in words."""
+"""Query parameters of a table's addresses; what no form or link of the console sends is refused in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,64 +11,98 @@ from console.errors import InvalidForm
 from statemachine.names import is_line
 from storage.ids import is_id
 from storage.sifting import Place, Wanted
+from storage.telling import shown
 
-_MAX_NAME_CHARS: Final = 255
+#: Rows of one page, and what a person may choose instead.
+PAGE_SIZE: Final = 50
+PAGE_SIZES: Final = (50, 100, 25)
 
-#: In place of a value: the column is there, or it is not.
+_MAX_VALUE_CHARS: Final = 255
+
+#: Parameters of every table beside its filters.
+_COMMON: Final = frozenset({"q", "since", "until", "after", "sort", "page_size"})
+
+#: Orders by time, and whether the oldest row is first.
+_SORTS: Final = {"": False, "id__desc": False, "id__asc": True}
+
+#: In place of a value: the column has one, or has none.
 ANY: Final = "any"
 NONE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One filter. Without options it is typed in, and means the whole value."""
+class FilterField:
+    """One filter. With options it is a choice; without, a text field for the whole value."""
 
     name: str
     label: str
     options: Sequence[str] = ()
-    is_open: bool = False  #: other values than the options are there too, such as accounts of before
+    is_open: bool = False  #: values that are no options are taken too, such as accounts of earlier settings
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the page is to show; `given` is what the form said, as it is shown in it again."""
+class ListQuery:
+    """Filters, search and position of one page; `given` is what the form sent, to be shown in it again."""
 
     wanted: Wanted
     after: str | None = None
     q: str = ""
     given: Mapping[str, str] = field(default_factory=dict)
+    is_ascending: bool = False
+    page_size: int = PAGE_SIZE
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether anything but everything was asked for."""
+        """Whether a search or a filter is given."""
         return bool(self.q or self.given)
 
-    def place(self, limit: int, *, is_ascending: bool) -> Place:
-        """Where the page begins."""
-        return Place(limit, self.after, is_ascending)
+    def place(self) -> Place:
+        """Return where the page begins."""
+        return Place(self.page_size, self.after, self.is_ascending)
 
 
-def read(query: QueryParams, choices: Sequence[Choice]) -> Asked:
-    """What was asked for; raises InvalidForm for what no form of ours sends."""
+def parse(query: QueryParams, filters: Sequence[FilterField]) -> ListQuery:
+    """Parse and check the parameters; raises InvalidForm for one that no form or link of the console sends."""
+    unknown = set(query) - _COMMON - {each.name for each in filters}
+    if unknown:
+        name = min(unknown)
+        raise InvalidForm(f"this table has no filter of that name: {shown(name[:_MAX_VALUE_CHARS])}", param="filter")
     given: dict[str, str] = {}
     equal: dict[str, str] = {}
     present: dict[str, bool] = {}
-    for choice in choices:
-        value = _text(query, choice.name)
+    for each in filters:
+        value = _text(query, each.name)
         if not value:
             continue
-        if choice.options and value not in choice.options and not choice.is_open:
-            raise InvalidForm(f"{choice.name} is one of: {', '.join(choice.options)}", param=choice.name)
-        given[choice.name] = value
-        if value in (ANY, NONE) and value in choice.options:
-            present[choice.name] = value == ANY
+        if each.options and value not in each.options and not each.is_open:
+            raise InvalidForm(f"{each.name} is one of: {', '.join(each.options)}", param=each.name)
+        given[each.name] = value
+        if value in (ANY, NONE) and value in each.options:
+            present[each.name] = value == ANY
         else:
-            equal[choice.name] = value
+            equal[each.name] = value
     since, until = _instant(query, "since", given), _instant(query, "until", given)
     after = _text(query, "after") or None
     if after is not None and not is_id(after):
         raise InvalidForm("after is the id of a row", param="after")
-    return Asked(Wanted(equal, present, since, until), after, _search(query), given)
+    wanted = Wanted(equal, present, since, until)
+    return ListQuery(wanted, after, _search(query), given, _is_ascending(query), _page_size(query))
+
+
+def _is_ascending(query: QueryParams) -> bool:
+    value = query.get("sort", "")
+    if value not in _SORTS:
+        raise InvalidForm("sort is id__desc or id__asc", param="sort")
+    return _SORTS[value]
+
+
+def _page_size(query: QueryParams) -> int:
+    value = query.get("page_size", "")
+    if not value:
+        return PAGE_SIZE
+    if value not in map(str, PAGE_SIZES):
+        raise InvalidForm(f"rows of a page are one of: {', '.join(map(str, sorted(PAGE_SIZES)))}", param="page_size")
+    return int(value)
 
 
 def _text(query: QueryParams, name: str) -> str:
@@ -76,10 +110,10 @@ def _text(query: QueryParams, name: str) -> str:
 
 
 def _line(query: QueryParams, name: str) -> str:
-    """As it was typed: a blank at its end may be a name's."""
+    """Return the value as typed: a blank at its end may be part of a name."""
     value = query.get(name, "")
-    if not is_line(value, _MAX_NAME_CHARS):
-        raise InvalidForm(f"{name} is one line of at most {_MAX_NAME_CHARS} characters", param=name)
+    if not is_line(value, _MAX_VALUE_CHARS):
+        raise InvalidForm(f"{name} is one line of at most {_MAX_VALUE_CHARS} characters", param=name)
     return value
 
 
@@ -89,7 +123,7 @@ def _search(query: QueryParams) -> str:
 
 
 def _instant(query: QueryParams, name: str, given: dict[str, str]) -> datetime | None:
-    """A day or a minute as browsers send it, in UTC; `until` a day means its end."""
+    """Parse a day or a minute as browsers send it, in UTC; `until` a day means its end."""
     value = _text(query, name)
     if not value:
         return None

@@ -5,12 +5,11 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette_admin.export import ExportConfig
 
 from console.errors import ExportBrokenOff
 from console.person import Person
-from console.tables.asked import Asked, read
-from console.tables.view import Table
+from console.tables.asked import ListQuery, parse
+from console.tables.view import ConsoleTable
 from service import csv_text
 from service.permissions import COLUMNS, Permission
 from storage import console_sessions
@@ -18,15 +17,16 @@ from storage.columns import table_of
 from storage.database import Unit
 from storage.sifting import Place, Sifted
 
-#: Rows of one export; whoever needs more asks for a range of time after the other, or uses `receipted audit export`.
-LIMITS: Final = ExportConfig(max_rows=100_000)
+#: Rows of one export; more take several ranges of time, or `receipted audit export`.
+MAX_ROWS: Final = 100_000
 
-_AT_ONCE: Final = 1_000
+#: Rows that are read in one snapshot.
+_BATCH_SIZE: Final = 1_000
 
 
-def exported(table: Table, request: Request) -> StreamingResponse:
-    """The rows that the address asks for, the newest first; raises InvalidForm before anything is sent."""
-    asked = read(request.query_params, table.choices)
+def exported(table: ConsoleTable, request: Request) -> StreamingResponse:
+    """Stream the rows that the query asks for, the newest first; raises InvalidForm before anything is sent."""
+    query = parse(request.query_params, table.filters)
     person: Person = request.state.person
     columns = [column.name for column in table_of(table.shelf.model).c if column.name not in table.shelf.without]
     names = [name for name in columns if COLUMNS.get(name, Permission.READ) in person.permissions]
@@ -34,20 +34,20 @@ def exported(table: Table, request: Request) -> StreamingResponse:
         names.append("size_bytes")
     name = f"receipted-{table.key}-{table.parts.clock():%Y%m%dT%H%M%SZ}.csv"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_written(table, asked, names, person), media_type=csv_text.MEDIA_TYPE, headers=headers)
+    return StreamingResponse(_written(table, query, names, person), media_type=csv_text.MEDIA_TYPE, headers=headers)
 
 
-async def _written(table: Table, asked: Asked, names: Sequence[str], person: Person) -> AsyncIterator[bytes]:
+async def _written(table: ConsoleTable, query: ListQuery, names: Sequence[str], person: Person) -> AsyncIterator[bytes]:
     """Yield the rows; raises ExportBrokenOff instead of ending too early."""
     yield csv_text.encoded([names])
-    left, after = LIMITS.max_rows or 0, asked.after
+    left, after = MAX_ROWS, query.after
     parts, session = table.parts, person.session_id
     while left > 0:
-        place = Place(min(_AT_ONCE, left), after)
+        place = Place(min(_BATCH_SIZE, left), after)
 
         def read(unit: Unit, place: Place = place) -> Sifted | None:
             is_open = console_sessions.open_among(unit, [session], parts.clock(), parts.bounds.idle)
-            return table.lines(unit, asked, place) if is_open else None
+            return table.lines(unit, query, place) if is_open else None
 
         found = await parts.read(read)
         if found is None or parts.stopping.is_set():

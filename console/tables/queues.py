@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from console.parts import Parts
-from console.tables.asked import Choice
-from console.tables.cells import Shown, cell
-from console.tables.view import Many, Table
+from console.tables.asked import FilterField
+from console.tables.cells import CellFormat, TableColumn
+from console.tables.view import BulkAction, ConsoleTable
 from statemachine.phases import Effect, Outcome, Source
 from storage import outbox, sifting
 from storage import search as storage_search
@@ -18,85 +18,84 @@ from storage.types import InboxStatus, OutboxStatus
 _NOT_REPLAYED: Final = frozenset({Source.OPERATOR.value, Source.POLLER.value})
 
 
-class Inbox(Table):
+class Inbox(ConsoleTable):
     """Authentic statements, whatever their source, and what was decided about each."""
 
     key = "inbox"
-    display_name = "Inbox"
+    title = "Inbox"
     about = "Every authentic statement, kept as it came, with what was decided about it."
-    hint = "A whole id, a delivery key, or what names its payment"
+    search_hint = "A whole id, a delivery key, or what names its payment"
     detail_template = "tables/message.html"
     shelf = sifting.MESSAGES
-    fields = (
-        cell("id", "Message", is_head=True),
-        cell("received_at", "Received", Shown.AGO),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("source", "Source"),
-        cell("status", "Status", Shown.STATUS),
-        cell("decision", "Decision", Shown.BADGE),
-        cell("payment_id", "Payment", Shown.PAYMENT),
-        cell("size_bytes", "Size", Shown.BYTES),
-        cell("redeliveries", "Again", Shown.NUMBER),
-        cell("reason", "Reason", Shown.LONG),
+    columns = (
+        TableColumn("id", "Message", is_head=True),
+        TableColumn("received_at", "Received", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("source", "Source"),
+        TableColumn("status", "Status", CellFormat.STATUS),
+        TableColumn("decision", "Decision", CellFormat.BADGE),
+        TableColumn("payment_id", "Payment", CellFormat.PAYMENT),
+        TableColumn("size_bytes", "Size", CellFormat.BYTES),
+        TableColumn("redeliveries", "Again", CellFormat.NUMBER),
+        TableColumn("reason", "Reason", CellFormat.LONG),
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
         return storage_search.message_ids(unit, words)
 
-    def filters(self, parts: Parts) -> Sequence[Choice]:
+    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
         """By account, status, source and decision."""
         return [
-            *super().filters(parts),
-            Choice("status", "Status", tuple(InboxStatus)),
-            Choice("source", "Source", tuple(Source)),
-            Choice("decision", "Decision", tuple(Outcome)),
+            *super().filter_fields(parts),
+            FilterField("status", "Status", tuple(InboxStatus)),
+            FilterField("source", "Source", tuple(Source)),
+            FilterField("decision", "Decision", tuple(Outcome)),
         ]
 
-    def many(self) -> Many | None:
+    def bulk_action(self) -> BulkAction | None:
         """Replay them."""
-        return Many("/console/tables/inbox/replay", "Replay", is_replayable)
+        return BulkAction("/console/tables/inbox/replay", "Replay", is_replayable)
 
 
-class Outbox(Table):
+class Outbox(ConsoleTable):
     """Effects owed to sinks."""
 
     key = "outbox"
-    display_name = "Outbox"
+    title = "Outbox"
     about = "What is owed to your systems. Dead means that every attempt failed, and that a person must redrive it."
-    hint = "A whole id or webhook-id, or what names its payment"
-    when = "owed"
+    search_hint = "A whole id or webhook-id, or what names its payment"
     detail_template = "tables/owed.html"
     shelf = sifting.OWED
-    fields = (
-        cell("id", "Effect", is_head=True),
-        cell("created_at", "Owed", Shown.AGO),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("effect", "What"),
-        cell("sink", "Sink"),
-        cell("status", "Status", Shown.STATUS),
-        cell("attempts", "Attempts", Shown.NUMBER),
-        cell("payment_id", "Payment", Shown.PAYMENT),
-        cell("delivered_at", "Delivered", Shown.AGO),
-        cell("last_error", "Last error", Shown.LONG),
+    columns = (
+        TableColumn("id", "Effect", is_head=True),
+        TableColumn("created_at", "Owed", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("effect", "What"),
+        TableColumn("sink", "Sink"),
+        TableColumn("status", "Status", CellFormat.STATUS),
+        TableColumn("attempts", "Attempts", CellFormat.NUMBER),
+        TableColumn("payment_id", "Payment", CellFormat.PAYMENT),
+        TableColumn("delivered_at", "Delivered", CellFormat.AGO),
+        TableColumn("last_error", "Last error", CellFormat.LONG),
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
         return storage_search.owed_ids(unit, words)
 
-    def filters(self, parts: Parts) -> Sequence[Choice]:
+    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
         """By account, status, sink and effect."""
         return [
-            *super().filters(parts),
-            Choice("status", "Status", tuple(OutboxStatus)),
-            Choice("effect", "What", tuple(Effect)),
-            Choice("sink", "Sink"),
+            *super().filter_fields(parts),
+            FilterField("status", "Status", tuple(OutboxStatus)),
+            FilterField("effect", "What", tuple(Effect)),
+            FilterField("sink", "Sink"),
         ]
 
-    def many(self) -> Many | None:
+    def bulk_action(self) -> BulkAction | None:
         """Redrive the dead ones."""
-        return Many("/console/tables/outbox/redrive", "Redrive", is_dead)
+        return BulkAction("/console/tables/outbox/redrive", "Redrive", is_dead)
 
     def row(self, unit: Unit, row_id: str) -> Line | None:
         """With every attempt."""
@@ -104,32 +103,32 @@ class Outbox(Table):
         return None if found is None else {**found, "tries": outbox.attempts_of(unit, [row_id])}
 
 
-class Quarantine(Table):
+class Quarantine(ConsoleTable):
     """Deliveries that were not authentic, kept for a while."""
 
     key = "quarantine"
-    display_name = "Quarantine"
+    title = "Quarantine"
     about = "Deliveries whose signature was missing, wrong or stale. Redeem them once a wrong key was mended."
     detail_template = "tables/rejected.html"
     shelf = sifting.REJECTED
-    fields = (
-        cell("id", "Delivery", is_head=True),
-        cell("received_at", "Received", Shown.AGO),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("reason", "Reason", Shown.BADGE),
-        cell("client", "From"),
-        cell("kind", "Kind"),
-        cell("about", "Payment", Shown.PAYMENT),
-        cell("size_bytes", "Size", Shown.BYTES),
+    columns = (
+        TableColumn("id", "Delivery", is_head=True),
+        TableColumn("received_at", "Received", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("reason", "Reason", CellFormat.BADGE),
+        TableColumn("client", "From"),
+        TableColumn("kind", "Kind"),
+        TableColumn("about", "Payment", CellFormat.PAYMENT),
+        TableColumn("size_bytes", "Size", CellFormat.BYTES),
     )
 
-    def filters(self, parts: Parts) -> Sequence[Choice]:
+    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
         """By account and reason."""
-        return [*super().filters(parts), Choice("reason", "Reason")]
+        return [*super().filter_fields(parts), FilterField("reason", "Reason")]
 
-    def many(self) -> Many | None:
+    def bulk_action(self) -> BulkAction | None:
         """Redeem them."""
-        return Many("/console/tables/quarantine/redeem", "Redeem", lambda _line: True)
+        return BulkAction("/console/tables/quarantine/redeem", "Redeem", lambda _line: True)
 
 
 def is_replayable(line: Line) -> bool:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from console.parts import Parts
-from console.tables.asked import ANY, NONE, Choice
-from console.tables.cells import Shown, cell
-from console.tables.view import Table
+from console.tables.asked import ANY, NONE, FilterField
+from console.tables.cells import CellFormat, TableColumn
+from console.tables.view import ConsoleTable
 from statemachine.phases import Phase, Review
 from storage import search as storage_search
 from storage import sifting
@@ -14,12 +14,10 @@ from storage.sifting import Line
 from storage.types import ReconciliationStatus
 
 
-class _OfPayments(Table):
+class _OfPayments(ConsoleTable):
     """A list with a line for each payment, which leads to its page."""
 
-    hint = "Our id, the provider's, or your reference"
-    when = "created"
-    detail_template = ""
+    search_hint = "Our id, the provider's, or your reference"
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
@@ -34,31 +32,31 @@ class Payments(_OfPayments):
     """Payments, each with where it stands."""
 
     key = "payments"
-    display_name = "Payments"
+    title = "Payments"
     about = "Each payment as it is known now; its page tells how that came to be."
     shelf = sifting.PAYMENTS
-    fields = (
-        cell("id", "Payment", is_head=True),
-        cell("created_at", "Created", Shown.AGO),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("reference", "Your reference"),
-        cell("amount_minor", "Amount", Shown.MONEY),
-        cell("phase", "Phase", Shown.PHASE),
-        cell("review", "Review", Shown.REVIEW),
-        cell("state", "State"),
-        cell("changed_at", "Changed", Shown.AGO),
-        cell("provider_ref", "At the provider"),
+    columns = (
+        TableColumn("id", "Payment", is_head=True),
+        TableColumn("created_at", "Created", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("reference", "Your reference"),
+        TableColumn("amount_minor", "Amount", CellFormat.MONEY),
+        TableColumn("phase", "Phase", CellFormat.PHASE),
+        TableColumn("review", "Review", CellFormat.REVIEW),
+        TableColumn("state", "State"),
+        TableColumn("changed_at", "Changed", CellFormat.AGO),
+        TableColumn("provider_ref", "At the provider"),
     )
 
-    def filters(self, parts: Parts) -> Sequence[Choice]:
+    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
         """By account, kind, phase and review."""
         kinds = sorted({kind for account in parts.accounts.values() for kind in account.lifecycles})
         return [
-            *super().filters(parts),
-            Choice("kind", "Kind", tuple(kinds)),
-            Choice("phase", "Phase", tuple(Phase)),
-            Choice("review", "Review", (ANY, NONE, *Review)),
-            Choice("state", "State"),
+            *super().filter_fields(parts),
+            FilterField("kind", "Kind", tuple(kinds)),
+            FilterField("phase", "Phase", tuple(Phase)),
+            FilterField("review", "Review", (ANY, NONE, *Review)),
+            FilterField("state", "State"),
         ]
 
 
@@ -66,78 +64,75 @@ class Heads(_OfPayments):
     """The last link of each payment's chain: what an auditor writes down, to compare with later."""
 
     key = "audit"
-    display_name = "Audit"
+    title = "Audit"
     about = (
         "The hash of each payment's last transition covers its whole history. Kept elsewhere, it proves later that "
         "nothing before it was changed; receipted audit verify recomputes all of them."
     )
     shelf = sifting.HEADS
-    fields = (
-        cell("id", "Payment", is_head=True),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("state", "State"),
-        cell("version", "Transitions", Shown.NUMBER),
-        cell("changed_at", "Last", Shown.AGO),
-        cell("head_hash", "Hash of the last transition", Shown.HASH),
+    columns = (
+        TableColumn("id", "Payment", is_head=True),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("state", "State"),
+        TableColumn("version", "Transitions", CellFormat.NUMBER),
+        TableColumn("changed_at", "Last", CellFormat.AGO),
+        TableColumn("head_hash", "Hash of the last transition", CellFormat.HASH),
     )
 
 
-class Reconciliations(Table):
+class Reconciliations(ConsoleTable):
     """Walks through what the providers have."""
 
     key = "reconciliations"
-    display_name = "Reconciliations"
+    title = "Reconciliations"
     about = "Walks through what a provider has, and what differed from what was known here."
-    when = "begun"
     detail_template = "tables/reconciliation.html"
     shelf = sifting.RECONCILIATIONS
-    fields = (
-        cell("id", "Reconciliation", is_head=True),
-        cell("began_at", "Began", Shown.AGO),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("status", "Status", Shown.STATUS),
-        cell("stage", "Stage"),
-        cell("asked_by", "Asked for by"),
-        cell("listed", "Listed", Shown.NUMBER),
-        cell("to_ask", "To ask", Shown.NUMBER),
-        cell("asked", "Asked", Shown.NUMBER),
-        cell("failed", "Unanswered", Shown.NUMBER),
-        cell("finished_at", "Finished", Shown.AGO),
-        cell("last_error", "Error", Shown.LONG),
+    columns = (
+        TableColumn("id", "Reconciliation", is_head=True),
+        TableColumn("began_at", "Began", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("status", "Status", CellFormat.STATUS),
+        TableColumn("stage", "Stage"),
+        TableColumn("asked_by", "Asked for by"),
+        TableColumn("listed", "Listed", CellFormat.NUMBER),
+        TableColumn("to_ask", "To ask", CellFormat.NUMBER),
+        TableColumn("asked", "Asked", CellFormat.NUMBER),
+        TableColumn("failed", "Unanswered", CellFormat.NUMBER),
+        TableColumn("finished_at", "Finished", CellFormat.AGO),
+        TableColumn("last_error", "Error", CellFormat.LONG),
     )
 
-    def filters(self, parts: Parts) -> Sequence[Choice]:
+    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
         """By account and status."""
-        return [*super().filters(parts), Choice("status", "Status", tuple(ReconciliationStatus))]
+        return [*super().filter_fields(parts), FilterField("status", "Status", tuple(ReconciliationStatus))]
 
 
-class Actions(Table):
+class Actions(ConsoleTable):
     """What named people did here, and why."""
 
     key = "actions"
-    display_name = "Actions"
+    title = "Actions"
     about = "What named people and keys did here, and why. The database refuses to change or remove it."
-    hint = "The whole id of what it was about"
-    when = "done"
-    detail_template = ""
+    search_hint = "The whole id of what it was about"
     shelf = sifting.ACTIONS
-    fields = (
-        cell("id", "Action", Shown.ID, is_head=True),
-        cell("at", "When", Shown.AGO),
-        cell("actor", "Who"),
-        cell("action", "What", Shown.BADGE),
-        cell("account", "Account", Shown.ACCOUNT),
-        cell("subject", "About", Shown.SUBJECT),
-        cell("reason", "Why", Shown.LONG),
+    columns = (
+        TableColumn("id", "Action", CellFormat.ID, is_head=True),
+        TableColumn("at", "When", CellFormat.AGO),
+        TableColumn("actor", "Who"),
+        TableColumn("action", "What", CellFormat.BADGE),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("subject", "About", CellFormat.SUBJECT),
+        TableColumn("reason", "Why", CellFormat.LONG),
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """By what names them."""
         return storage_search.action_ids(unit, words)
 
-    def filters(self, parts: Parts) -> Sequence[Choice]:
+    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
         """By account, who, and what."""
-        return [*super().filters(parts), Choice("actor", "Who"), Choice("action", "What")]
+        return [*super().filter_fields(parts), FilterField("actor", "Who"), FilterField("action", "What")]
 
     def link(self, line: Line) -> str | None:
         """None: what it was about has a page."""

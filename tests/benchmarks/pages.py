@@ -18,14 +18,13 @@ from typing import Final
 from urllib.parse import quote
 
 import httpx2
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 
 from api.catalogue import operations
 from console.application import Console as Routed
-from console.page import Pages
 from console.routes import routes
-from console.tables.admin import Tables
-from console.tables.view import Table as Tabled
+from console.tables.pages import tables
+from console.tables.view import ConsoleTable
 from receipted.console import parts_of
 from receipted.edge import Edge
 from receipted.wiring import Service
@@ -94,7 +93,7 @@ def pages(filled: Peopled) -> Iterator[Asked]:
         for path in _paths(routed._router.routes):
             if not _STREAMED.search(path):
                 yield Asked(_filled(path, filled), "<h1" if "/body" not in path else "")
-        found = Tables(parts, Pages(parts)).tables
+        found = tables(parts)
     finally:
         service.close()
     for table in found:
@@ -107,13 +106,13 @@ def pages(filled: Peopled) -> Iterator[Asked]:
         yield Asked(f"/v1/{query.format_map(named)}", '"data"', is_api=True)
 
 
-def _paths(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[str]:
-    """Where a page is, by the routes; those of the tables are taken from the tables."""
+def _paths(routes: Sequence[BaseRoute]) -> Iterator[str]:
+    """Yield the paths of pages by the routes; those of the tables come from the tables."""
     for route in routes:
-        if isinstance(route, Route) and "GET" in (route.methods or ()) and not route.path.startswith("/console/static"):
-            yield prefix + route.path
-        elif isinstance(route, Mount) and not route.path.startswith("/console/tables"):
-            yield from _paths(route.routes, prefix + route.path)
+        if not isinstance(route, Route) or route.path.startswith(("/console/static", "/console/tables")):
+            continue
+        if "GET" in (route.methods or ()):
+            yield route.path
 
 
 def _filled(path: str, filled: Peopled) -> str:
@@ -123,7 +122,7 @@ def _filled(path: str, filled: Peopled) -> str:
     return path.replace("{id}", filled.ids.get(kind, filled.ids["payments"])).replace("{name}", events.ACCOUNT)
 
 
-def _of_table(table: Tabled, filled: Peopled) -> Iterator[Asked]:
+def _of_table(table: ConsoleTable, filled: Peopled) -> Iterator[Asked]:
     here = f"/console/tables/{table.key}"
     yield Asked(f"{here}/list", "<table")
     yield Asked(f"{here}/list?sort=id__asc", "<table")
@@ -131,9 +130,9 @@ def _of_table(table: Tabled, filled: Peopled) -> Iterator[Asked]:
     about = table.key if table.key in filled.ids else "payments"
     yield Asked(f"{here}/list?after={filled.ids[about]}", "<h1")
     yield Asked(f"{here}/list?until=2001-01-01", "<h1")
-    for choice in table.choices:
-        for option in choice.options or ("none-such",):
-            yield Asked(f"{here}/list?{choice.name}={quote(option)}", "<h1")
+    for field in table.filters:
+        for option in field.options or ("none-such",):
+            yield Asked(f"{here}/list?{field.name}={quote(option)}", "<h1")
     names = {filled.ids[about]: table.key in filled.ids, "order-none": False}
     if table.key in ("payments", "audit", "inbox", "outbox"):
         names |= {filled.reference: True, filled.provider_ref: True}

@@ -7,7 +7,7 @@ import typer
 
 from api.catalogue import operations
 from console.tables import queues, records
-from console.tables.view import Table
+from console.tables.view import ConsoleTable
 from receipted.cli.main import app
 
 _ROOT = typer.main.get_command(app)
@@ -108,9 +108,10 @@ def test_a_list_goes_by_whatever_the_console_goes_by(table):
     listing, doing = LISTS[table.key]
     taken = options_of(listing)
 
-    assert {OTHERWISE.get(choice.name, choice.name) for choice in made.filters(SimpleNamespace(accounts={}))} <= taken
+    filters = made.filter_fields(SimpleNamespace(accounts={}))
+    assert {OTHERWISE.get(each.name, each.name) for each in filters} <= taken
     assert {"since", "before", "csv"} <= taken
     assert {"newest", "oldest"} & taken
-    assert table.search is Table.search or {"search", "about"} & taken
-    assert (made.many() is not None) == (doing is not None)
+    assert table.search is ConsoleTable.search or {"search", "about"} & taken
+    assert (made.bulk_action() is not None) == (doing is not None)
     assert doing is None or {"reason", "by"} <= options_of(doing)

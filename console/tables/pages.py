@@ -1,0 +1,90 @@
+"""The routes under /console/tables: lists, pages of single rows, exports and bulk actions."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from console.page import Pages
+from console.parts import Parts
+from console.tables import raw
+from console.tables.asked import parse
+from console.tables.export import MAX_ROWS, exported
+from console.tables.many import steps
+from console.tables.queues import Inbox, Outbox, Quarantine, is_dead, is_replayable
+from console.tables.records import Actions, Heads, Payments, Reconciliations
+from console.tables.view import ConsoleTable
+from storage.errors import NotFound
+from storage.telling import shown
+
+PATH: Final = "/console/tables"
+
+
+def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+    """Everything under /console/tables."""
+    served = TablePages(tables(parts), pages)
+    return [
+        Route(f"{PATH}/", _to_first, methods=["GET"]),
+        Route(f"{PATH}/{{key}}/list", served.list, methods=["GET"]),
+        Route(f"{PATH}/{{key}}/detail", served.detail, methods=["GET"]),
+        Route(f"{PATH}/{{key}}/export", served.export, methods=["GET"]),
+        *(Route(PATH + path, do, methods=["POST"]) for path, do in steps(parts, pages)),
+    ]
+
+
+def tables(parts: Parts) -> Sequence[ConsoleTable]:
+    """Return every table of the console."""
+    kinds = (Payments, Inbox, Outbox, Quarantine, Reconciliations, Actions, Heads)
+    return [kind(parts) for kind in kinds]
+
+
+async def _to_first(_request: Request) -> Response:
+    return RedirectResponse(f"{PATH}/payments/list", 303)
+
+
+class TablePages:
+    """Serves the lists, rows and exports of the tables, in the console's own frame."""
+
+    def __init__(self, tables: Sequence[ConsoleTable], pages: Pages) -> None:
+        self._tables = {table.key: table for table in tables}
+        self._pages = pages
+
+    async def list(self, request: Request) -> Response:
+        """Serve one page of a table; raises InvalidForm for a query that the console never sends."""
+        table = self._table(request)
+        if table is None:
+            raise HTTPException(404)
+        page = await table.page(parse(request.query_params, table.filters))
+        context = table.context(page, request.state.person)
+        return await self._pages.show(request, "tables/list.html", **context, told=shown, max_rows=MAX_ROWS)
+
+    async def detail(self, request: Request) -> Response:
+        """Serve the page of one row, with the columns that the person may see."""
+        table = self._table(request)
+        row_id = request.query_params.get("pk", "")
+        line = None if table is None else await table.find(row_id, request.state.person)
+        if table is None or line is None:
+            raise HTTPException(404)
+        return await self._pages.show(
+            request,
+            table.detail_template,
+            line=line,
+            told=shown,
+            raw=raw.raw,
+            headers=raw.headers,
+            is_replayable=is_replayable,
+            is_dead=is_dead,
+        )
+
+    async def export(self, request: Request) -> Response:
+        """Serve the rows that the query asks for as CSV; raises NotFound, or InvalidForm before anything is sent."""
+        table = self._table(request)
+        if table is None:
+            raise NotFound("no such table", param="table")
+        return exported(table, request)
+
+    def _table(self, request: Request) -> ConsoleTable | None:
+        return self._tables.get(request.path_params["key"])
