@@ -6,13 +6,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from service.text import said_by, shown
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
 from storage.listing import Page
 from storage.story import checkout_url
 from storage.tables import Payment
 from storage.tables import Transition as KeptTransition
-from storage.telling import said_by, shown
 
 Item = TypeVar("Item", bound=BaseModel)
 

@@ -8,8 +8,9 @@ from api.answers_queues import Moment, Timeline
 from api.operation import Call, Operation, Repeats
 from api.payment_forms import CreateBody, PaymentsQuery, ResolveBody, TrackBody
 from api.reading import Listed
+from service import text
 from service.permissions import Permission
-from storage import listing, story, telling
+from storage import listing, story
 from storage import transitions as storage_transitions
 from storage.database import Unit
 from storage.listing import Place, Wanted
@@ -91,11 +92,11 @@ async def timeline(call: Call) -> Timeline:
             entries=[
                 Moment(
                     at=entry.at,
-                    what=telling.shown(entry.text),
+                    what=text.shown(entry.text),
                     details=_lines(entry.details),
-                    of=telling.OF[entry.rank],
+                    of=text.OF[entry.rank],
                 )
-                for entry in telling.entries(found)
+                for entry in text.entries(found)
             ],
             messages=[answers_queues.message(message) for message in found.messages],
             transitions=[answers.transition(link) for link in found.transitions],
@@ -146,7 +147,7 @@ def place_of(query: Listed) -> Place:
 
 
 def _lines(details: tuple[str, ...]) -> list[str]:
-    return [telling.shown(line) for line in details]
+    return [text.shown(line) for line in details]
 
 
 def _wanted(call: Call, query: PaymentsQuery) -> Wanted:

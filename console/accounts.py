@@ -8,20 +8,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links
-from console.account_rows import Day, look
 from console.charts import Chart, Series
-from console.figures import Figuring
 from console.overview import shown
 from console.page import Pages
 from console.parts import Parts
 from console.person import Person
+from service.account_status import PushDay, account_status
+from service.overview import OverviewCounter
 from service.permissions import Permission
 from storage.errors import NotFound
 
 _HERE: Final = "/console/accounts"
 
 
-def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
+def routes(parts: Parts, pages: Pages, figuring: OverviewCounter) -> list[BaseRoute]:
     """All accounts, and each alone."""
 
     async def every(request: Request) -> Response:
@@ -32,7 +32,7 @@ def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
         account = parts.accounts.get(request.path_params["name"])
         if account is None:
             raise NotFound("no account of that name is in the settings", param="account")
-        found = await parts.read(lambda unit: look(unit, account, parts.clock()))
+        found = await parts.read(lambda unit: account_status(unit, account, parts.clock()))
         person: Person = request.state.person
         return await pages.show(
             request,
@@ -47,7 +47,7 @@ def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
     return [Route(_HERE, every, methods=["GET"]), Route(f"{_HERE}/{{name}}", one, methods=["GET"])]
 
 
-def _chart(days: Sequence[Day]) -> Chart:
+def _chart(days: Sequence[PushDay]) -> Chart:
     return Chart(
         id="chart-push",
         title="Changes per day, by how they were heard of",

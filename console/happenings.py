@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from console import origin
 from console.contents import Contents, contents
 from providers.contract import Scheme
+from service import origins
 from service.permissions import Permission
+from service.text import short, shown
 from statemachine import statements
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
 from statemachine.phases import Outcome, Source
 from statemachine.statements import CONTENT_TYPE
-from storage.story_page import StoryPage
+from storage.payment_history import PaymentHistory
 from storage.tables import (
     DeliveryAttempt,
     InboxMessage,
@@ -23,7 +24,6 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
-from storage.telling import short, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Bytes:
     contents: Contents
     headers: Sequence[tuple[str, str]]
     digest: str | None
-    origin: Sequence[origin.Fact]
+    origin: Sequence[origins.Fact]
     download: str | None  #: where all of its bytes are
     scrubbed_at: datetime | None = None
     is_withheld: bool = False  #: bytes and headers need a permission that the person has not
@@ -97,7 +97,7 @@ _ICONS: Final = {Source.POLL: "ask", Source.LIST: "ask", Source.CREATE: "call", 
 _SAID_ONCE: Final = (Source.OPERATOR, Source.POLLER)
 
 
-def entries(page: StoryPage, scheme: Scheme | None, permissions: frozenset[Permission]) -> list[Entry]:
+def entries(page: PaymentHistory, scheme: Scheme | None, permissions: frozenset[Permission]) -> list[Entry]:
     """The page's happenings in its order, without what the permissions do not cover."""
     by_cause: dict[str, list[Transition]] = {}
     for transition in page.transitions:
@@ -130,7 +130,7 @@ def _withheld(entry: Entry, permissions: frozenset[Permission]) -> Entry:
     if Permission.BODIES not in permissions:
         held = replace(held, contents=held.contents.withheld(), download=None, is_withheld=True)
     if Permission.HEADERS not in permissions:
-        held = replace(held, headers=(), origin=origin.without_headers(held.origin), is_withheld=True)
+        held = replace(held, headers=(), origin=origins.without_headers(held.origin), is_withheld=True)
     return replace(entry, bytes=held)
 
 
@@ -160,7 +160,7 @@ def _message(
             contents=contents(message),
             headers=[(shown(name), shown(value)) for name, value in message.headers],
             digest=message.digest,
-            origin=origin.of_message(message, scheme),
+            origin=origins.of_message(message, scheme),
             download=f"/console/inbox/{message.id}/body",
             scrubbed_at=message.scrubbed_at,
         ),
@@ -242,7 +242,7 @@ def _action(action: OperatorAction, payment_id: str) -> Entry:
 
 
 def _refused(rejected: RejectedDelivery, scheme: Scheme | None, *, shows_client: bool) -> Entry:
-    facts = origin.of_rejected(rejected, scheme)
+    facts = origins.of_rejected(rejected, scheme)
     line = Line("quarantined", facts[0][1], "bad")
     whence = f", from {shown(rejected.client)}" if shows_client else ""
     hint = Line("to do", "mend the key or the clock, and redeem it from the quarantine", "quiet")

@@ -10,9 +10,9 @@ from starlette.routing import BaseRoute, Route
 
 from console import links
 from console.errors import InvalidForm
-from console.figures import WAYS
 from console.page import Pages
 from console.parts import Parts
+from service.overview import WAYS
 from statemachine.names import is_line
 from statemachine.phases import Phase
 from storage import totals

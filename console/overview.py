@@ -8,16 +8,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links, overview_charts
-from console.figures import Figures, Figuring, MoneyRow, totals
 from console.live import Live
-from console.overview_rows import alarms_of, lines_of, tiles_of
 from console.page import Pages
 from console.parts import Parts
+from service.overview import MoneyRow, OverviewCounter, OverviewFigures, alarms_of, lines_of, tiles_of, totals
 
 _HERE: Final = "/console/"
 
 
-def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
+def routes(parts: Parts, pages: Pages, figuring: OverviewCounter) -> list[BaseRoute]:
     """The page, and what tells it of changes."""
     live = Live(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
     drawings = overview_charts.Drawings()
@@ -33,7 +32,7 @@ def routes(parts: Parts, pages: Pages, figuring: Figuring) -> list[BaseRoute]:
     return [Route(_HERE, show, methods=["GET"]), Route(f"{_HERE}live", changes, methods=["GET"])]
 
 
-def shown(figures: Figures, parts: Parts) -> dict[str, Any]:
+def shown(figures: OverviewFigures, parts: Parts) -> dict[str, Any]:
     """What the template shows of the figures, but for the charts."""
     lines = lines_of(figures, parts.accounts)
     return {

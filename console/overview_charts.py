@@ -7,7 +7,7 @@ from typing import Final
 from markupsafe import Markup
 
 from console.charts import Chart, Series, shares
-from console.figures import Figures
+from service.overview import OverviewFigures
 from statemachine.phases import Outcome
 from storage.totals import REJECTED, Deliveries, lag_quantile
 from storage.types import InboxStatus
@@ -39,7 +39,7 @@ class Drawings:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Chart, Markup]] = {}
 
-    def of(self, figures: Figures) -> list[tuple[Chart, Markup]]:
+    def of(self, figures: OverviewFigures) -> list[tuple[Chart, Markup]]:
         """Each with its drawing. Drawing one takes some 10 ms of the processor: call it in a thread."""
         bars, lines = (ingest(figures), paid(figures)), (lag(figures),)
         return [
@@ -62,7 +62,7 @@ def grouped(found: Deliveries) -> dict[str, int]:
     return {name: sum(outcomes[outcome] for outcome in outcomes_) for name, outcomes_, _ in GROUPS}
 
 
-def ingest(figures: Figures) -> Chart:
+def ingest(figures: OverviewFigures) -> Chart:
     """Deliveries per minute, by what became of them."""
     minutes = {at: grouped(found) for at, found in figures.minutes.items()}
     total = sum(sum(counts.values()) for counts in minutes.values())
@@ -76,7 +76,7 @@ def ingest(figures: Figures) -> Chart:
     )
 
 
-def paid(figures: Figures) -> Chart:
+def paid(figures: OverviewFigures) -> Chart:
     """Payments that were paid per hour, by account."""
     totals: Counter[str] = Counter()
     for counts in figures.hours.values():
@@ -99,7 +99,7 @@ def paid(figures: Figures) -> Chart:
     )
 
 
-def lag(figures: Figures) -> Chart:
+def lag(figures: OverviewFigures) -> Chart:
     """How long deliveries waited for their decision."""
     lags = [found.lags for found in figures.minutes.values()]
     return Chart(

@@ -19,18 +19,18 @@ from console.parts import Parts
 from console.person import Person
 from console.sheet import draw
 from service.accounts import ConfiguredAccount
+from service.blockers import REMEDIES, find_blockers
+from service.text import said_by, shown
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Review
-from storage import inbox, payments, rate_limits, story_page
+from storage import inbox, payment_history, payments, rate_limits
 from storage.changes import payment_marks
 from storage.database import Unit
-from storage.obstacles import REMEDIES, obstacles
+from storage.payment_history import PaymentHistory
 from storage.rate_limits import Breaker
 from storage.story import checkout_url
-from storage.story_page import StoryPage
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment, Transition
-from storage.telling import said_by, shown
 
 #: Entries of the timeline on one page.
 ENTRIES: Final = 200
@@ -58,7 +58,7 @@ def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
 class _Read:
     """What one page is made of, of one snapshot."""
 
-    page: StoryPage
+    page: PaymentHistory
     mark: str
     breaker: Breaker
     pause: timedelta
@@ -100,7 +100,7 @@ class PaymentPage:
         is_terminal = (
             lifecycle is not None and payment.state in lifecycle.by_name and lifecycle.is_terminal(payment.state)
         )
-        in_the_way = obstacles(
+        in_the_way = find_blockers(
             payment,
             page.owed,
             page.attempts,
@@ -187,7 +187,7 @@ class PaymentPage:
 
 
 def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Read:
-    page = story_page.read(unit, payment_id, before=before, limit=ENTRIES)
+    page = payment_history.read(unit, payment_id, before=before, limit=ENTRIES)
     account = page.payment.account
     return _Read(
         page=page,

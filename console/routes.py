@@ -4,19 +4,19 @@ from starlette.routing import BaseRoute, Route
 
 from console import accounts, acts, login, money, overview, own, payment, people
 from console.application import Console
-from console.figures import Figuring
 from console.page import Pages
 from console.parts import Parts
 from console.sessions import Sessions
 from console.static_files import PATH as STATIC
 from console.tables import pages as tables
+from service.overview import OverviewCounter
 
 
 def routes(parts: Parts) -> list[BaseRoute]:
     """The console as routes of the web application. Each area has its own, and brings the whole path of each."""
     pages = Pages(parts)
     sessions = Sessions(parts, pages.cookies)
-    figuring = Figuring(parts)
+    figuring = OverviewCounter(parts)
     areas = [
         *login.routes(parts, pages, sessions),
         *own.routes(parts, pages, sessions),

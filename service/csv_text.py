@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from storage.telling import shown
+from service.text import shown
 
 MEDIA_TYPE: Final = "text/csv; charset=utf-8"
 

@@ -14,12 +14,12 @@ from console.errors import InvalidForm
 from console.page import Pages
 from console.parts import Parts
 from console.person import Person
+from service.text import shown
 from statemachine.errors import ServiceError
 from storage import sifting
 from storage.errors import StorageUnavailable
 from storage.ids import is_id
 from storage.sifting import Place, Wanted
-from storage.telling import shown
 from storage.types import OutboxStatus
 
 #: Seconds of one step, and rows of it.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from storage.telling import shown
+from service.text import shown
 
 #: Bytes of a body that a page shows; the rest is said to be there.
 MOST: Final = 64 * 1024

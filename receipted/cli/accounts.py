@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from console.account_rows import KeyLine, look
 from poller.planner import is_short
 from receipted.cli import output, push_quality, reconciliations
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson, known_account, opened
 from receipted.wiring import Service, budget_of
+from service.account_status import KeyStatus, account_status
 from service.accounts import ConfiguredAccount
 from storage import poll_plans, rate_limits, webhook_health
 from storage.database import Unit
@@ -28,7 +28,7 @@ def tell(service: Service, name: str, asked: dict[str, Any], *, settings: bool, 
     """Print what is known of the account; `asked` is how it is asked, as the list of accounts tells it."""
     account = service.configured_accounts()[name]
     with service.database.read() as unit:
-        found = look(unit, account, service.clock())
+        found = account_status(unit, account, service.clock())
     data = {**asked, **_about(account)}
     if as_json:
         output.as_json({**data, **_found(found), **({"settings": dict(account.configuration)} if settings else {})})
@@ -79,11 +79,11 @@ def _found(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _key_row(line: KeyLine) -> tuple[Any, ...]:
+def _key_row(line: KeyStatus) -> tuple[Any, ...]:
     return (line.key.id, line.standing, line.key.not_before, line.key.not_after, line.verified, line.last_at or "never")
 
 
-def _key_data(line: KeyLine) -> dict[str, Any]:
+def _key_data(line: KeyStatus) -> dict[str, Any]:
     return {
         "id": line.key.id,
         "standing": line.standing,

@@ -26,9 +26,9 @@ from rich.text import Text
 
 from receipted.errors import ConfigurationError
 from service import csv_text
+from service import text as service_text
 from statemachine.errors import InvalidAmount, ServiceError
 from statemachine.money import from_minor
-from storage import telling
 from storage.database import values
 from storage.ids import new_id
 
@@ -46,7 +46,7 @@ _WHOLE: Final = frozenset({"ID", "Hash"})
 #: Titles of the columns whose values are amounts, which are compared by their ends.
 _MONEY: Final = frozenset({"Amount", "Today", "Yesterday"})
 
-shown, short = telling.shown, telling.short
+shown, short = service_text.shown, service_text.short
 
 
 def say(line: str) -> None:

@@ -9,14 +9,28 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from console.figures import PUSH_DAYS, WAYS, Figures, Figuring, MoneyRow, Pushed, money_rows, totals, way_of
-from console.overview_rows import AccountLine, Tile, alarms_of, lines_of, many, tiles_of
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import After, AsJson, Limit, known_account, lasting, opened
 from receipted.cli.output import bar
 from receipted.wiring import Service
 from service.accounts import ConfiguredAccount
+from service.overview import (
+    PUSH_DAYS,
+    WAYS,
+    AccountLine,
+    MoneyRow,
+    OverviewCounter,
+    OverviewFigures,
+    Pushed,
+    Tile,
+    alarms_of,
+    lines_of,
+    money_rows,
+    tiles_of,
+    totals,
+    way_of,
+)
 from statemachine.money import currency_code
 from storage import totals as storage_totals
 from storage.counts import Bounded, Overdue, Waiting
@@ -188,11 +202,11 @@ class _Standpoint:
     clock: Callable[[], datetime]
 
 
-def _figures(service: Service, accounts: Mapping[str, ConfiguredAccount]) -> Figures:
+def _figures(service: Service, accounts: Mapping[str, ConfiguredAccount]) -> OverviewFigures:
     """Counted to the end: nobody has counted anything for this process before."""
     with bar() as progress, service.database.read() as unit:
         progress.add_task("Counting", total=None)
-        return Figuring(_Standpoint(accounts, service.clock), patience=math.inf).look(unit)
+        return OverviewCounter(_Standpoint(accounts, service.clock), patience=math.inf).look(unit)
 
 
 def _money_row(row: MoneyRow) -> tuple[Any, ...]:
@@ -244,7 +258,7 @@ def _percent(pushed: Pushed, name: str) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def _as_data(figures: Figures, lines: list[AccountLine]) -> dict[str, Any]:
+def _as_data(figures: OverviewFigures, lines: list[AccountLine]) -> dict[str, Any]:
     standing, hour = figures.standing, figures.deliveries()
     count = sum(hour.outcomes.values())
     return {

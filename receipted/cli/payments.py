@@ -25,7 +25,9 @@ from receipted.cli.options import (
     subcommands,
 )
 from receipted.wiring import Service
+from service.blockers import REMEDIES, find_blockers
 from service.commands import Commands
+from service.text import entries, said_by
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review
@@ -34,10 +36,8 @@ from storage import search as storage_search
 from storage import transitions as storage_transitions
 from storage.database import Unit
 from storage.listing import Place, Wanted
-from storage.obstacles import REMEDIES, obstacles
 from storage.story import Story, checkout_url, read
 from storage.tables import InboxMessage, Payment
-from storage.telling import entries, said_by
 from storage.types import InboxStatus
 
 __all__ = ["PRIVATE", "as_data", "checkout_url", "entries", "message_data", "payment_data", "read"]
@@ -50,7 +50,7 @@ def in_the_way(unit: Unit, story: Story, now: datetime, *, is_terminal: bool) ->
     """What has not happened to the payment and why, in words, the worst first."""
     waiting = [message for message in story.messages if message.status != InboxStatus.DECIDED]
     account = story.payment.account
-    found = obstacles(
+    found = find_blockers(
         story.payment,
         story.owed,
         story.attempts,
@@ -230,15 +230,15 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
         now = service.clock()
         why = service.book.why(story.payment, now)
         is_terminal = story.payment.account in service.accounts and service.book.is_terminal(story.payment)
-        obstacles = in_the_way(unit, story, now, is_terminal=is_terminal)
+        find_blockers = in_the_way(unit, story, now, is_terminal=is_terminal)
     if json:
-        output.as_json(as_data(story, why_next_poll=why, in_the_way=obstacles))
+        output.as_json(as_data(story, why_next_poll=why, in_the_way=find_blockers))
         return
     summary(story.payment, why, said_by(story.transitions[-1]) if story.transitions else None)
-    if obstacles:
+    if find_blockers:
         output.say("")
         output.say("In the way")
-        for words in obstacles:
+        for words in find_blockers:
             output.say(output.shown(words))
     output.say("")
     output.say("Timeline")

@@ -11,11 +11,11 @@ import typer
 from receipted.cli import output
 from receipted.cli.options import AccountName, AsJson, known_account, opened
 from receipted.wiring import Service
+from service.text import short, shown
 from statemachine.phases import Source
 from storage.changes import Event, Follower
 from storage.database import values
 from storage.errors import StorageUnavailable
-from storage.telling import short, shown
 
 #: Seconds between two looks, and between two where the database is away.
 _LOOK: Final = 0.25

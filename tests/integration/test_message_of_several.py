@@ -7,7 +7,7 @@ import pytest
 
 from receipted.settings import load
 from receipted.wiring import Service
-from storage import inbox, listing, payments, sifting, story, story_page
+from storage import inbox, listing, payment_history, payments, sifting, story
 from storage.inbox import replay
 from storage.listing import Place, Wanted
 from storage.tables import InboxMessage
@@ -98,7 +98,7 @@ def test_every_reader_of_a_payment_s_messages_finds_it(shell):
     with service.database.read() as unit:
         for payment_id in by_ref.values():
             assert message_id in {message.id for message in story.read(unit, payment_id).messages}
-            assert message_id in {each.id for each in story_page.read(unit, payment_id).happenings}
+            assert message_id in {each.id for each in payment_history.read(unit, payment_id).happenings}
             rows = listing.messages(unit, Wanted({"payment_id": [payment_id]}), Place(9)).rows
             assert message_id in {row.id for row in rows}
             wanted = sifting.Wanted({"payment_id": payment_id})

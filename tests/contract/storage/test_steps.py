@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 
 from statemachine.phases import Phase
-from storage import inbox, listing, outbox, search, sifting, story_page, totals
+from storage import inbox, listing, outbox, payment_history, search, sifting, totals
 from storage.columns import table_of
 from storage.database import values
 from storage.sifting import Place
@@ -57,7 +57,7 @@ def filled(template, tmp_path_factory):
 
 
 PAGES = {
-    "the page of a payment": lambda unit, payment, _owed: story_page.read(unit, payment).happenings,
+    "the page of a payment": lambda unit, payment, _owed: payment_history.read(unit, payment).happenings,
     "messages about a payment": lambda unit, payment, _owed: inbox.concerning(unit, payment),
     "what made an effect owed": lambda unit, _payment, owed: outbox.causes_of(unit, [owed]),
     "a search that finds": lambda unit, payment, _owed: search.payment_ids(unit, payment),

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage import batches, inbox, operator_actions, outbox, payments, quarantine, story_page, transitions
+from storage import batches, inbox, operator_actions, outbox, payment_history, payments, quarantine, transitions
 from storage.changes import payment_marks
 from storage.errors import NotFound
 from storage.ids import new_id
@@ -72,7 +72,7 @@ def test_everything_that_happened_is_on_the_pages_once(database, told):
         seen, before = [], None
         while True:
             with database.read() as unit:
-                page = story_page.read(unit, payment.id, before=before, limit=limit)
+                page = payment_history.read(unit, payment.id, before=before, limit=limit)
             seen += page.happenings
             before = page.older
             if before is None:
@@ -91,7 +91,7 @@ def test_everything_that_happened_is_on_the_pages_once(database, told):
 def test_a_story_of_nobody_is_not_found(database):
     """A payment that does not exist has no story."""
     with database.read() as unit, pytest.raises(NotFound):
-        story_page.read(unit, new_id())
+        payment_history.read(unit, new_id())
 
 
 def test_messages_that_are_not_decided_are_told_apart(database, told):
@@ -101,7 +101,7 @@ def test_messages_that_are_not_decided_are_told_apart(database, told):
     with database.write() as unit:
         inbox.record(unit, [waiting])
     with database.read() as unit:
-        page = story_page.read(unit, payment.id, before="0" * 8 + "-0000-7000-8000-000000000000", limit=5)
+        page = payment_history.read(unit, payment.id, before="0" * 8 + "-0000-7000-8000-000000000000", limit=5)
 
     assert [message.id for message in page.waiting] == [waiting.id]
     assert page.happenings == []

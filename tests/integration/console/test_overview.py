@@ -7,8 +7,8 @@ from html import unescape
 import pytest
 from sqlalchemy import insert, update
 
-from console import figures
 from receipted.settings import load
+from service import overview
 from storage import counts as storage_counts
 from storage import inbox, webhook_health
 from storage.columns import table_of
@@ -28,7 +28,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def console(tmp_path, template, clock, monkeypatch):
     """The console at an instant that stands still, 10:00 UTC; whoever looks sees what is so then."""
-    monkeypatch.setattr(figures, "KEPT", 0.0)
+    monkeypatch.setattr(overview, "KEPT", 0.0)
     with on_sqlite(tmp_path, template, clock=clock) as served:
         yield served
 
@@ -297,7 +297,7 @@ def test_the_page_keeps_the_strict_policy_and_has_numbers_beside_its_charts(cons
 
 
 def test_everybody_who_looks_within_two_seconds_costs_one_look(console, monkeypatch):
-    monkeypatch.setattr(figures, "KEPT", 60.0)
+    monkeypatch.setattr(overview, "KEPT", 60.0)
     looks, standing = [], storage_counts.system_counts
     monkeypatch.setattr(storage_counts, "standing", lambda *given: looks.append(given) or standing(*given))
     browsers = [console.client("viewer") for _ in range(3)]
@@ -306,7 +306,7 @@ def test_everybody_who_looks_within_two_seconds_costs_one_look(console, monkeypa
 
     assert len(pages) == 6
     assert len(looks) == 1
-    monkeypatch.setattr(figures, "KEPT", 0.0)
+    monkeypatch.setattr(overview, "KEPT", 0.0)
     browsers[0].get("/console/")
     assert len(looks) == 2
 

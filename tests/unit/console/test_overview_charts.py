@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from console.charts import Chart
-from console.figures import Figures
 from console.overview_charts import Drawings
+from service.overview import OverviewFigures
 from storage.totals import Deliveries
 from tests.fakes.clock import START
 
@@ -13,7 +13,9 @@ HOUR = timedelta(hours=1)
 
 
 def the_figures():
-    return Figures(START, None, (), {START - HOUR: {"acme": 2}}, {START: Deliveries()}, {}, {}, {}, is_whole=True)
+    return OverviewFigures(
+        START, None, (), {START - HOUR: {"acme": 2}}, {START: Deliveries()}, {}, {}, {}, is_whole=True
+    )
 
 
 def test_what_shows_the_same_is_not_drawn_again_and_what_shows_something_else_is(monkeypatch):

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from console import pieces
-from console.pieces import AGES, SETTLES, Piece, Pieces, each
+from service import slice_counts
+from service.slice_counts import AGES, SETTLES, SliceCounter, TimeSlice, slices_between
 from tests.fakes.clock import START
 
 MINUTE = timedelta(minutes=1)
@@ -16,21 +16,21 @@ class Counting:
         self.asked = []
 
     def __call__(self, since, until):
-        self.asked.append(Piece(since, until))
+        self.asked.append(TimeSlice(since, until))
         return len(self.asked)
 
 
 def test_pieces_lie_side_by_side_and_end_where_they_must():
-    found = each(START, START + 2.5 * MINUTE, MINUTE)
+    found = slices_between(START, START + 2.5 * MINUTE, MINUTE)
 
     assert [piece.since for piece in found] == [START, START + MINUTE, START + 2 * MINUTE]
     assert [piece.until for piece in found] == [START + MINUTE, START + 2 * MINUTE, START + 2.5 * MINUTE]
-    assert each(START, START, MINUTE) == []
+    assert slices_between(START, START, MINUTE) == []
 
 
 def test_what_is_over_is_counted_once_and_what_is_not_each_time():
     count, now = Counting(), START + 10 * MINUTE + timedelta(seconds=30)
-    kept, wanted = Pieces(count), each(START, START + 11 * MINUTE, MINUTE)
+    kept, wanted = SliceCounter(count), slices_between(START, START + 11 * MINUTE, MINUTE)
 
     assert set(kept.of(wanted, now)) == set(wanted)
     assert len(count.asked) == 11
@@ -43,8 +43,8 @@ def test_what_is_over_is_counted_once_and_what_is_not_each_time():
 
 
 def test_what_was_counted_long_ago_is_counted_again():
-    count, wanted = Counting(), [Piece(START, START + MINUTE)]
-    kept = Pieces(count)
+    count, wanted = Counting(), [TimeSlice(START, START + MINUTE)]
+    kept = SliceCounter(count)
     for later in (timedelta(0), AGES - timedelta(seconds=1), AGES, -AGES):  # a clock may be set back
         kept.of(wanted, START + timedelta(hours=1) + later)
 
@@ -52,8 +52,8 @@ def test_what_was_counted_long_ago_is_counted_again():
 
 
 def test_what_may_still_change_is_never_final():
-    count, wanted = Counting(), [Piece(START, START + MINUTE)]
-    kept = Pieces(count, is_final=lambda result: result >= 3)
+    count, wanted = Counting(), [TimeSlice(START, START + MINUTE)]
+    kept = SliceCounter(count, is_final=lambda result: result >= 3)
     for second in range(5):
         kept.of(wanted, START + timedelta(hours=1, seconds=second))
 
@@ -61,8 +61,8 @@ def test_what_may_still_change_is_never_final():
 
 
 def test_without_time_the_newest_come_first_and_the_open_one_always():
-    count, wanted = Counting(), each(START, START + 5 * MINUTE, MINUTE)
-    kept = Pieces(count, seconds=0)
+    count, wanted = Counting(), slices_between(START, START + 5 * MINUTE, MINUTE)
+    kept = SliceCounter(count, seconds=0)
     now = START + 4.5 * MINUTE
 
     assert list(kept.of(wanted, now)) == [wanted[-1]]
@@ -72,11 +72,11 @@ def test_without_time_the_newest_come_first_and_the_open_one_always():
 
 
 def test_what_nobody_wants_any_more_is_forgotten():
-    count, kept = Counting(), Pieces(Counting())
-    kept = Pieces(count)
-    kept.of([Piece(START, START + MINUTE)], START + AGES)
+    count, kept = Counting(), SliceCounter(Counting())
+    kept = SliceCounter(count)
+    kept.of([TimeSlice(START, START + MINUTE)], START + AGES)
     kept.of([], START + AGES)
-    kept.of([Piece(START, START + MINUTE)], START + AGES)
+    kept.of([TimeSlice(START, START + MINUTE)], START + AGES)
 
     assert len(count.asked) == 2
 
@@ -84,10 +84,10 @@ def test_what_nobody_wants_any_more_is_forgotten():
 def test_time_that_passes_while_counting_counts(monkeypatch):
     """Each look at the clock is a second later: of three seconds, two are left for closed pieces."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(pieces.time, "monotonic", lambda: float(next(seconds)))
-    count, wanted = Counting(), each(START, START + 60 * MINUTE, MINUTE)
+    monkeypatch.setattr(slice_counts.time, "monotonic", lambda: float(next(seconds)))
+    count, wanted = Counting(), slices_between(START, START + 60 * MINUTE, MINUTE)
 
-    kept, newest = Pieces(count, seconds=3), sorted(wanted, reverse=True)
+    kept, newest = SliceCounter(count, seconds=3), sorted(wanted, reverse=True)
     first = kept.of(wanted, START + timedelta(hours=2))
     second = kept.of(wanted, START + timedelta(hours=2))
 
@@ -100,9 +100,9 @@ def test_time_that_passes_while_counting_counts(monkeypatch):
 def test_what_was_counted_longest_ago_comes_first(monkeypatch):
     """With time for one of two that may still change, each has its turn."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(pieces.time, "monotonic", lambda: float(next(seconds)))
-    count, wanted = Counting(), each(START, START + 2 * MINUTE, MINUTE)
-    kept = Pieces(count, is_final=lambda _result: False, seconds=2)
+    monkeypatch.setattr(slice_counts.time, "monotonic", lambda: float(next(seconds)))
+    count, wanted = Counting(), slices_between(START, START + 2 * MINUTE, MINUTE)
+    kept = SliceCounter(count, is_final=lambda _result: False, seconds=2)
     for second in range(5):
         kept.of(wanted, START + timedelta(hours=1, seconds=second))
 

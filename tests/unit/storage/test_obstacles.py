@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from service.blockers import REMEDIES, find_blockers, times
 from statemachine.phases import Review
-from storage.obstacles import REMEDIES, obstacles, times
 from storage.outbox import new_message
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt
@@ -16,7 +16,7 @@ from tests.fakes.clock import START
 def told(payment=None, owed=(), attempts=(), waiting=(), breaker=None, **changes):
     payment = payment or a_payment(next_poll_at=START)
     given = {"is_terminal": False, **changes}
-    return [each.text for each in obstacles(payment, owed, attempts, waiting, breaker or Breaker(), START, **given)]
+    return [each.text for each in find_blockers(payment, owed, attempts, waiting, breaker or Breaker(), START, **given)]
 
 
 def owing(effect="payment.paid", sink="shop", **changes):

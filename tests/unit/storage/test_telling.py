@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from service.text import said_by
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ANSWERS, Source
 from storage.tables import Transition
-from storage.telling import said_by
 from tests.repo.tree import ROOT
 
 PROVIDERS = ANSWERS | {Source.WEBHOOK, Source.CALLBACK}

@@ -18,7 +18,7 @@ AGES: Final = timedelta(minutes=5)
 _FIRST: Final = 10
 
 
-class Piece(NamedTuple):
+class TimeSlice(NamedTuple):
     """From an instant on, and before another."""
 
     since: datetime
@@ -32,7 +32,7 @@ class _Counted(Generic[Result]):
     is_final: bool
 
 
-class Pieces(Generic[Result]):
+class SliceCounter(Generic[Result]):
     """Counts pieces of time, within a bound of its own time. Not for several threads at once."""
 
     def __init__(
@@ -46,9 +46,9 @@ class Pieces(Generic[Result]):
         self._count = count
         self._is_final = is_final
         self._seconds = seconds
-        self._kept: dict[Piece, _Counted[Result]] = {}
+        self._kept: dict[TimeSlice, _Counted[Result]] = {}
 
-    def of(self, pieces: Sequence[Piece], now: datetime) -> dict[Piece, Result]:
+    def of(self, pieces: Sequence[TimeSlice], now: datetime) -> dict[TimeSlice, Result]:
         """The results of these pieces, the newest first; those are missing for which there was no time yet.
 
         What is not over is counted, whatever that takes; then what was never counted, from the newest on; then what
@@ -68,23 +68,23 @@ class Pieces(Generic[Result]):
                 self._look(piece, now)
         return {piece: self._kept[piece].result for piece in wanted if piece in self._kept}
 
-    def _look(self, piece: Piece, now: datetime) -> None:
+    def _look(self, piece: TimeSlice, now: datetime) -> None:
         result = self._count(*piece)
         self._kept[piece] = _Counted(result, now, piece.until <= now - SETTLES and self._is_final(result))
 
-    def _counted_at(self, piece: Piece) -> datetime:
+    def _counted_at(self, piece: TimeSlice) -> datetime:
         return self._kept[piece].at
 
-    def _is_old(self, piece: Piece, now: datetime) -> bool:
+    def _is_old(self, piece: TimeSlice, now: datetime) -> bool:
         kept = self._kept[piece]
         age = now - kept.at
         return age != timedelta(0) and (not kept.is_final or not timedelta(0) <= age < AGES)
 
 
-def each(since: datetime, until: datetime, length: timedelta) -> list[Piece]:
+def slices_between(since: datetime, until: datetime, length: timedelta) -> list[TimeSlice]:
     """The pieces of this length between the two; the last is shorter where it must be."""
     found = []
     while since < until:
-        found.append(Piece(since, min(since + length, until)))
+        found.append(TimeSlice(since, min(since + length, until)))
         since += length
     return found

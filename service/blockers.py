@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from service.text import shown
 from statemachine.phases import WITHHOLDING, Phase, Review
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
-from storage.telling import shown
 from storage.types import InboxStatus, OutboxStatus
 
 
@@ -75,7 +75,7 @@ REMEDIES: Final[dict[Review, Remedy]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class Blocker:
     """One thing that has not happened, and why."""
 
     text: str
@@ -83,7 +83,7 @@ class Obstacle:
     about: str | None = None  #: id of the message or effect that it is about, else of the payment as a whole
 
 
-def obstacles(
+def find_blockers(
     payment: Payment,
     owed: Sequence[OutboxMessage],
     attempts: Sequence[DeliveryAttempt],
@@ -93,7 +93,7 @@ def obstacles(
     *,
     is_terminal: bool,
     pause: timedelta = timedelta(0),
-) -> list[Obstacle]:
+) -> list[Blocker]:
     """Everything that has not happened, the worst first.
 
     `attempts` are of what is owed, `waiting` the payment's messages that are not decided, `pause` is for how long the
@@ -108,17 +108,17 @@ def obstacles(
     return sorted(found, key=lambda each: ("bad", "warn", "quiet").index(each.tone))
 
 
-def _withheld(payment: Payment, owed: Sequence[OutboxMessage]) -> Iterator[Obstacle]:
+def _withheld(payment: Payment, owed: Sequence[OutboxMessage]) -> Iterator[Blocker]:
     """Only where nothing was handed over before the doubt came up."""
     is_owed = any(message.effect.endswith(f".{Phase.PAID.value}") for message in owed)
     if payment.review in WITHHOLDING and not is_owed:
         _, is_told, why = (payment.review_note or "").rpartition("no fulfilment: ")
-        yield Obstacle(f"no fulfilment: {why if is_told else payment.review_note}", "warn")
+        yield Blocker(f"no fulfilment: {why if is_told else payment.review_note}", "warn")
 
 
 def _undelivered(
     owed: Sequence[OutboxMessage], attempts: Sequence[DeliveryAttempt], now: datetime
-) -> Iterator[Obstacle]:
+) -> Iterator[Blocker]:
     tries: dict[str, list[DeliveryAttempt]] = {}
     for attempt in attempts:
         tries.setdefault(attempt.outbox_id, []).append(attempt)
@@ -127,17 +127,17 @@ def _undelivered(
         what = f"no {message.effect} at {message.sink}"
         if message.status == OutboxStatus.DEAD:
             why = _failing(message.sink, tries.get(message.id, []), message)
-            yield Obstacle(f"{what}: {why}, and was given up; redrive it when the sink is mended", "bad", message.id)
+            yield Blocker(f"{what}: {why}, and was given up; redrive it when the sink is mended", "bad", message.id)
         elif message.status == OutboxStatus.PENDING:
             first = held.setdefault(message.sink, message)
             if first is not message:
-                yield Obstacle(f"{what} yet: it goes out after {first.effect}", "quiet", message.id)
+                yield Blocker(f"{what} yet: it goes out after {first.effect}", "quiet", message.id)
             elif message.attempts:
                 at = "now" if message.next_attempt_at <= now else f"at {shown(message.next_attempt_at)}"
                 why = _failing(message.sink, tries.get(message.id, []), message)
-                yield Obstacle(f"{what} yet: {why}, next attempt {at}", "warn", message.id)
+                yield Blocker(f"{what} yet: {why}, next attempt {at}", "warn", message.id)
             else:
-                yield Obstacle(f"{what} yet: the first attempt is due", "quiet", message.id)
+                yield Blocker(f"{what} yet: the first attempt is due", "quiet", message.id)
 
 
 def _failing(sink: str, tries: Sequence[DeliveryAttempt], message: OutboxMessage) -> str:
@@ -156,40 +156,40 @@ def _failing(sink: str, tries: Sequence[DeliveryAttempt], message: OutboxMessage
 
 def _unasked(
     payment: Payment, breaker: Breaker, now: datetime, pause: timedelta, *, is_terminal: bool
-) -> Iterator[Obstacle]:
+) -> Iterator[Blocker]:
     if is_terminal:
         return
     if payment.provider_ref is None:
-        yield Obstacle("not asked: the provider has not named the payment yet", "quiet")
+        yield Blocker("not asked: the provider has not named the payment yet", "quiet")
         return
     if payment.next_poll_at is None:
         if payment.phase in (Phase.OPEN, Phase.PROCESSING):
-            yield Obstacle("not asked: asking has ended without a last word; ask now, or resolve", "warn")
+            yield Blocker("not asked: asking has ended without a last word; ask now, or resolve", "warn")
         return
     if breaker.broken_at is not None:
         until = f" until {shown(breaker.probe_at)}" if breaker.probe_at is not None and breaker.probe_at > now else ""
         away = f"the provider has not answered {times(breaker.failures)}"
-        yield Obstacle(f"not asked: the account's breaker is open{until}, since {away}", "warn")
+        yield Blocker(f"not asked: the account's breaker is open{until}, since {away}", "warn")
     elif pause:
-        yield Obstacle(f"not asked: the provider wants no question until {shown(now + pause)}", "quiet")
+        yield Blocker(f"not asked: the provider wants no question until {shown(now + pause)}", "quiet")
     if payment.poll_error is not None:
         failures = f" ({times(payment.poll_failures)} in a row)" if payment.poll_failures > 1 else ""
-        yield Obstacle(f"no answer to the last question{failures}: {payment.poll_error}", "warn")
+        yield Blocker(f"no answer to the last question{failures}: {payment.poll_error}", "warn")
 
 
-def _undecided(waiting: Sequence[InboxMessage]) -> Iterator[Obstacle]:
+def _undecided(waiting: Sequence[InboxMessage]) -> Iterator[Blocker]:
     for message in waiting:
         if message.status == InboxStatus.PENDING:
             why = f", the last try failed: {message.last_error}" if message.last_error else ""
-            yield Obstacle(f"not decided: a {message.source} of {shown(message.received_at)}{why}", "quiet", message.id)
+            yield Blocker(f"not decided: a {message.source} of {shown(message.received_at)}{why}", "quiet", message.id)
         elif message.status == InboxStatus.DEAD:
             words = (
                 f"not decided: a {message.source} of {shown(message.received_at)} was given up: {message.last_error}"
             )
-            yield Obstacle(f"{words}; replay it when the fault is mended", "bad", message.id)
+            yield Blocker(f"{words}; replay it when the fault is mended", "bad", message.id)
         elif message.status == InboxStatus.PARKED:
             words = f"not applied: a {message.source} of {shown(message.received_at)} is parked: {message.reason}"
-            yield Obstacle(words, "warn", message.id)
+            yield Blocker(words, "warn", message.id)
 
 
 _NUMBERS: Final = ("", "once", "twice", "three times", "four times", "five times", "six times")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from console.overview_rows import alarms_of
 from service.accounts import ConfiguredAccount, VerifyingKey
+from service.overview import alarms_of
 from storage import counts as storage_counts
 from storage import poll_plans, quarantine, reconciliations, webhook_health
 from storage.counts import PollingCounts
@@ -26,7 +26,7 @@ _ENDS_SOON: Final = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyLine:
+class KeyStatus:
     """One key that verifies deliveries: whether it does now, and what it has verified lately."""
 
     key: VerifyingKey
@@ -37,7 +37,7 @@ class KeyLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class PushDay:
     """What one day's push was worth, of the events that are pushed at all."""
 
     day: date
@@ -49,7 +49,7 @@ class Day:
     rejected: int
 
 
-def look(unit: Unit, account: ConfiguredAccount, now: datetime) -> dict[str, Any]:
+def account_status(unit: Unit, account: ConfiguredAccount, now: datetime) -> dict[str, Any]:
     """Everything that is told of one account as it stands."""
     today, name = now.date(), account.name
     found = webhook_health.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
@@ -76,7 +76,7 @@ def look(unit: Unit, account: ConfiguredAccount, now: datetime) -> dict[str, Any
     }
 
 
-def _days(unit: Unit, name: str, today: date) -> list[Day]:
+def _days(unit: Unit, name: str, today: date) -> list[PushDay]:
     """Every day, those without anything too, the oldest first."""
     since = today - timedelta(days=_DAYS - 1)
     rows = webhook_health.between(unit, name, since, today)
@@ -88,19 +88,19 @@ def _days(unit: Unit, name: str, today: date) -> list[Day]:
         judged = [row for row in of_day if (row.kind, row.event) in pushed]
         counts = [sum(getattr(row, what) for row in judged) for what in ("pushed", "late", "lost")]
         others = [sum(getattr(row, what) for row in of_day) for what in ("deliveries", "duplicates", "rejected")]
-        found.append(Day(day, *counts, *others))
+        found.append(PushDay(day, *counts, *others))
     return found
 
 
-def _keys(account: ConfiguredAccount, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyLine]:
+def _keys(account: ConfiguredAccount, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyStatus]:
     """As configured, then those that have verified something lately and are not in the settings any more."""
     lines = []
     for key in account.keys:
         standing, tone = _standing(key, now)
-        lines.append(KeyLine(key, standing, tone, *used.get(key.id, (0, None))))
+        lines.append(KeyStatus(key, standing, tone, *used.get(key.id, (0, None))))
     known = {key.id for key in account.keys}
     gone = (VerifyingKey(key_id, None, None) for key_id in sorted(set(used) - known))
-    return [*lines, *(KeyLine(key, "not in the settings", "quiet", *used[key.id]) for key in gone)]
+    return [*lines, *(KeyStatus(key, "not in the settings", "quiet", *used[key.id]) for key in gone)]
 
 
 def _standing(key: VerifyingKey, now: datetime) -> tuple[str, str]:

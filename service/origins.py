@@ -5,10 +5,10 @@ from datetime import timedelta
 from typing import Final
 
 from providers.contract import Scheme
+from service.text import shown
 from statemachine.phases import ANSWERS, Source
 from statemachine.statements import CONTENT_TYPE
 from storage.tables import InboxMessage, RejectedDelivery
-from storage.telling import shown
 
 #: Why a delivery was not believed, and what that usually means.
 REJECTIONS: Final = {
