@@ -6,11 +6,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from service.text import said_by, shown
+from service.payments import checkout_url, said_by
+from service.text import shown
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
 from storage.listing import Page
-from storage.story import checkout_url
 from storage.tables import Payment
 from storage.tables import Transition as KeptTransition
 

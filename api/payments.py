@@ -8,9 +8,10 @@ from api.answers_queues import Moment, Timeline
 from api.operation import Call, Operation, Repeats
 from api.payment_forms import CreateBody, PaymentsQuery, ResolveBody, TrackBody
 from api.reading import Listed
-from service import text
+from service import timeline as service_timeline
 from service.permissions import Permission
-from storage import listing, story
+from service.text import shown
+from storage import listing, payment_history
 from storage import transitions as storage_transitions
 from storage.database import Unit
 from storage.listing import Place, Wanted
@@ -86,22 +87,23 @@ async def timeline(call: Call) -> Timeline:
     payment = await call.payment()
 
     def read(unit: Unit) -> Timeline:
-        found = story.read(unit, payment.id)
+        found = payment_history.read(unit, payment.id)
         return Timeline(
             payment=told(call, found.payment),
             entries=[
                 Moment(
                     at=entry.at,
-                    what=text.shown(entry.text),
-                    details=_lines(entry.details),
-                    of=text.OF[entry.rank],
+                    what=shown(entry.title),
+                    details=[shown(line) for line in service_timeline.details(entry)],
+                    of=entry.kind,
                 )
-                for entry in text.entries(found)
+                for entry in service_timeline.chronicle(found)
+                if entry.kind != "rejected"
             ],
             messages=[answers_queues.message(message) for message in found.messages],
             transitions=[answers.transition(link) for link in found.transitions],
             outbox=[
-                answers_queues.owed_with(owed, [tried for tried in found.attempts if tried.outbox_id == owed.id])
+                answers_queues.owed_with(owed, [tried for tried in found.tries if tried.outbox_id == owed.id])
                 for owed in found.owed
             ],
             actions=[answers_queues.action(done) for done in found.actions],
@@ -144,10 +146,6 @@ def told(call: Call, payment: Payment) -> PaymentAnswer:
 def place_of(query: Listed) -> Place:
     """Where the page begins."""
     return Place(query.limit, query.after, query.before)
-
-
-def _lines(details: tuple[str, ...]) -> list[str]:
-    return [text.shown(line) for line in details]
 
 
 def _wanted(call: Call, query: PaymentsQuery) -> Wanted:

@@ -12,7 +12,7 @@ from console import links
 from console.errors import InvalidForm
 from console.page import Pages
 from console.parts import Parts
-from service.overview import WAYS
+from service.money import WAYS
 from statemachine.names import is_line
 from statemachine.phases import Phase
 from storage import totals

@@ -11,7 +11,8 @@ from console import links, overview_charts
 from console.live import Live
 from console.page import Pages
 from console.parts import Parts
-from service.overview import MoneyRow, OverviewCounter, OverviewFigures, alarms_of, lines_of, tiles_of, totals
+from service.money import MoneyRow, totals
+from service.overview import OverviewCounter, OverviewFigures, alarms_of, lines_of, tiles_of
 
 _HERE: Final = "/console/"
 

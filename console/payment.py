@@ -20,7 +20,8 @@ from console.person import Person
 from console.sheet import draw
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
-from service.text import said_by, shown
+from service.payments import checkout_url, said_by
+from service.text import shown
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Review
@@ -29,7 +30,6 @@ from storage.changes import payment_marks
 from storage.database import Unit
 from storage.payment_history import PaymentHistory
 from storage.rate_limits import Breaker
-from storage.story import checkout_url
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment, Transition
 
 #: Entries of the timeline on one page.
@@ -125,7 +125,7 @@ class PaymentPage:
             "state_said_by": shown(said_by(page.transitions[-1])) if page.transitions else None,
             "effects": effects_of(page.owed, page.attempts),
             "entries": entries(page, account.authentication if account else None, person.permissions),
-            "on_page": {happening.id for happening in page.happenings},
+            "on_page": {row.id for row in page.rows},
             "older": page.older,
             "before": before,
             "choices": choices(lifecycle, payment) if lifecycle is not None else [],

@@ -16,7 +16,7 @@ def routes(parts: Parts) -> list[BaseRoute]:
     """The console as routes of the web application. Each area has its own, and brings the whole path of each."""
     pages = Pages(parts)
     sessions = Sessions(parts, pages.cookies)
-    figuring = OverviewCounter(parts)
+    figuring = OverviewCounter(parts.accounts, parts.clock)
     areas = [
         *login.routes(parts, pages, sessions),
         *own.routes(parts, pages, sessions),

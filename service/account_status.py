@@ -1,4 +1,4 @@
-"""One account as it stands, for its page and the command line: how it is asked, its keys, its push, its quarantine."""
+"""Status of one account: how it is asked, its keys, its push, its reconciliations, its quarantine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from storage.tables_support import PollPlan, Reconciliation
 from storage.webhook_health import AccountFigures
 
 #: Days of push that an account's page shows.
-_DAYS: Final = 30
+_PUSH_DAYS: Final = 30
 
 #: Of its reconciliations, the newest.
-_RECONCILIATIONS: Final = 8
+_RUN_LIMIT: Final = 8
 
 #: A key that ends so soon is to be rotated now.
-_ENDS_SOON: Final = timedelta(days=14)
+_KEY_END_NOTICE: Final = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class PushDay:
-    """What one day's push was worth, of the events that are pushed at all."""
+    """Push of one day: counts of the events that are pushed at all."""
 
     day: date
     pushed: int
@@ -50,9 +50,9 @@ class PushDay:
 
 
 def account_status(unit: Unit, account: ConfiguredAccount, now: datetime) -> dict[str, Any]:
-    """Everything that is told of one account as it stands."""
+    """Read everything that is shown of one account as it stands."""
     today, name = now.date(), account.name
-    found = webhook_health.figures(unit, name, today - timedelta(days=_DAYS - 1), today)
+    found = webhook_health.figures(unit, name, today - timedelta(days=_PUSH_DAYS - 1), today)
     measured = found[0] if found else AccountFigures(name, None, None, 0, 0, None)
     used = storage_counts.keys_used(unit, name)
     heard = [measured.heard_at, *(at for _, at in used.values())]
@@ -69,20 +69,18 @@ def account_status(unit: Unit, account: ConfiguredAccount, now: datetime) -> dic
         "per_minute": account.budget[0] * 60 / account.budget[1] if account.budget is not None else None,
         "keys": _keys(account, used, now),
         "heard_at": max((at for at in heard if at is not None), default=None),
-        "reconciliations": [
-            (run, _drift(run)) for run in reconciliations.find(unit, account=name, limit=_RECONCILIATIONS)
-        ],
+        "reconciliations": [(run, _drift(run)) for run in reconciliations.find(unit, account=name, limit=_RUN_LIMIT)],
         "rejected": rejected,
     }
 
 
 def _days(unit: Unit, name: str, today: date) -> list[PushDay]:
-    """Every day, those without anything too, the oldest first."""
-    since = today - timedelta(days=_DAYS - 1)
+    """Count push by day, the oldest first, days without anything too."""
+    since = today - timedelta(days=_PUSH_DAYS - 1)
     rows = webhook_health.between(unit, name, since, today)
     pushed = webhook_health.pushed_events(rows)
     found = []
-    for at in range(_DAYS):
+    for at in range(_PUSH_DAYS):
         day = since + timedelta(days=at)
         of_day = [row for row in rows if row.day == day]
         judged = [row for row in of_day if (row.kind, row.event) in pushed]
@@ -93,7 +91,7 @@ def _days(unit: Unit, name: str, today: date) -> list[PushDay]:
 
 
 def _keys(account: ConfiguredAccount, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyStatus]:
-    """As configured, then those that have verified something lately and are not in the settings any more."""
+    """List configured keys, then those that verified something lately and are not in the settings any more."""
     lines = []
     for key in account.keys:
         standing, tone = _standing(key, now)
@@ -108,7 +106,7 @@ def _standing(key: VerifyingKey, now: datetime) -> tuple[str, str]:
         return "not yet valid", "quiet"
     if key.not_after is not None and now >= key.not_after:
         return "ended", "bad"
-    if key.not_after is not None and key.not_after - now < _ENDS_SOON:
+    if key.not_after is not None and key.not_after - now < _KEY_END_NOTICE:
         return "ends soon", "warn"
     return "verifies", "ok"
 
@@ -116,7 +114,7 @@ def _standing(key: VerifyingKey, now: datetime) -> tuple[str, str]:
 def _why(
     asking: PollingCounts, plan: PollPlan | None, account: ConfiguredAccount, now: datetime
 ) -> list[tuple[str, str]]:
-    """How the account is asked and why, in words, each with its tone."""
+    """Say how the account is asked and why, each sentence with its tone."""
     budget = asking.budget
     told = []
     if budget is not None and budget.broken_at is not None:
@@ -141,6 +139,6 @@ def _why(
 
 
 def _drift(run: Reconciliation) -> list[tuple[str, int]]:
-    """What it found different, as far as it is more than nothing; of the fresh a webhook may yet tell."""
+    """Count what a run found different, above zero; what is fresh may yet come by webhook."""
     names = (("drift", "drift"), ("alarming", "alarming"), ("fresh", "fresh"), ("adopted", "adopted"))
     return [(label, run.counts[name]) for name, label in names if run.counts.get(name)]

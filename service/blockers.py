@@ -1,14 +1,11 @@
-"""What stands in the way of a payment, in words: why something has not happened, and what a person can do about it.
-
-Pure: told from rows that were read before. For the commands and the console alike.
-"""
+"""Blockers of a payment in words: why something has not happened, and what a person can do about it. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from service.text import shown
+from service.text import shown, times
 from statemachine.phases import WITHHOLDING, Phase, Review
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
@@ -94,7 +91,7 @@ def find_blockers(
     is_terminal: bool,
     pause: timedelta = timedelta(0),
 ) -> list[Blocker]:
-    """Everything that has not happened, the worst first.
+    """List everything that has not happened, the worst first.
 
     `attempts` are of what is owed, `waiting` the payment's messages that are not decided, `pause` is for how long the
     provider wants no question.
@@ -109,7 +106,7 @@ def find_blockers(
 
 
 def _withheld(payment: Payment, owed: Sequence[OutboxMessage]) -> Iterator[Blocker]:
-    """Only where nothing was handed over before the doubt came up."""
+    """Yield withheld fulfilment, where nothing was handed over before the doubt came up."""
     is_owed = any(message.effect.endswith(f".{Phase.PAID.value}") for message in owed)
     if payment.review in WITHHOLDING and not is_owed:
         _, is_told, why = (payment.review_note or "").rpartition("no fulfilment: ")
@@ -141,7 +138,7 @@ def _undelivered(
 
 
 def _failing(sink: str, tries: Sequence[DeliveryAttempt], message: OutboxMessage) -> str:
-    """What a sink has done again and again; of tries that retention took, what the message itself tells."""
+    """Say what a sink has done again and again; of attempts that retention took, what the message says."""
     if not tries:
         return f"sink {sink} has failed {times(message.attempts)}: {message.last_error}"
     last, count = tries[-1], 0
@@ -190,11 +187,3 @@ def _undecided(waiting: Sequence[InboxMessage]) -> Iterator[Blocker]:
         elif message.status == InboxStatus.PARKED:
             words = f"not applied: a {message.source} of {shown(message.received_at)} is parked: {message.reason}"
             yield Blocker(words, "warn", message.id)
-
-
-_NUMBERS: Final = ("", "once", "twice", "three times", "four times", "five times", "six times")
-
-
-def times(count: int) -> str:
-    """How often, in words where they are short."""
-    return _NUMBERS[count] if 0 < count < len(_NUMBERS) else f"{count} times"

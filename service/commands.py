@@ -247,8 +247,8 @@ class Commands:
 
         Raises UnsupportedByProvider before anything is asked; CancelNotSent where the provider could not be asked
         first; ProviderError where it refused for another reason than the payment's state; CancelUnanswered where
-        nobody knows: the payment stays as it is, and is asked about until the provider says. Nothing but the
-        provider's word makes it cancelled (rule R6).
+        nobody knows: the payment stays as it is, and is asked about until the provider says. Only what
+        the provider states makes it cancelled (rule R6).
         """
         return await self._cancellation.cancel(payment_id)
 

@@ -1,4 +1,4 @@
-"""How it is known who made a statement, in words: scheme, header, signed time, key; and of a rejected one, why not."""
+"""Origin of a statement in words: scheme, header, signed time, key; and of a rejected one, why it was not believed."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -24,7 +24,7 @@ REJECTIONS: Final = {
 }
 
 #: Of a header's value: enough to compare by eye.
-_SHOWN: Final = 90
+_MAX_HEADER_CHARS: Final = 90
 
 Fact = tuple[str, str]
 
@@ -36,7 +36,7 @@ _QUOTING: Final = frozenset({_SIGNATURE, _SIGNED_TIME})
 
 
 def of_message(message: InboxMessage, scheme: Scheme | None) -> list[Fact]:
-    """Name and value of everything that says who made the statement."""
+    """List name and value of everything that says who made the statement."""
     source = Source(message.source) if message.source in list(Source) else None
     if source in (Source.WEBHOOK, Source.CALLBACK):
         return [*_signed(message, scheme), *_matched(message)]
@@ -50,14 +50,19 @@ def of_message(message: InboxMessage, scheme: Scheme | None) -> list[Fact]:
 
 
 def without_headers(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts without those that quote a header."""
+    """Leave out the facts that quote a header."""
     return [fact for fact in facts if fact[0] not in _QUOTING]
 
 
+def rejection(reason: str) -> str:
+    """Say why a delivery was not believed."""
+    why = REJECTIONS.get(reason, "it could not be verified")
+    return f"{shown(reason).replace('_', ' ')}: {why}"
+
+
 def of_rejected(rejected: RejectedDelivery, scheme: Scheme | None) -> list[Fact]:
-    """Name and value of everything that was looked at, and why it was not believed."""
-    why = REJECTIONS.get(rejected.reason, "it could not be verified")
-    return [("not believed", f"{shown(rejected.reason).replace('_', ' ')}: {why}"), *_signed(rejected, scheme)]
+    """List why a delivery was not believed, and everything that was looked at."""
+    return [("not believed", rejection(rejected.reason)), *_signed(rejected, scheme)]
 
 
 def _signed(message: InboxMessage | RejectedDelivery, scheme: Scheme | None) -> Iterator[Fact]:
@@ -95,13 +100,13 @@ def _header(headers: Sequence[Sequence[str]], name: str | None) -> str:
     if not values:
         return f"{name}: not there"
     text = shown(values[0])
-    cut = "…" if len(text) > _SHOWN else ""
+    cut = "…" if len(text) > _MAX_HEADER_CHARS else ""
     more = f" (and {len(values) - 1} more of that name)" if len(values) > 1 else ""
-    return f"{name}: {text[:_SHOWN]}{cut}{more}"
+    return f"{name}: {text[:_MAX_HEADER_CHARS]}{cut}{more}"
 
 
 def _apart(length: timedelta) -> str:
-    """How long after, or before; to the millisecond where it is short."""
+    """Format how long after, or before; to the millisecond where it is short."""
     seconds = abs(length.total_seconds())
     words = f"{seconds:.3f} s" if seconds < 10 else f"{seconds:,.0f} s"
     return f"{words} {'later' if length >= timedelta(0) else 'before that, by our clock'}"

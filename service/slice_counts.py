@@ -1,4 +1,4 @@
-"""Figures of time that has passed, kept by piece: what is over is not counted again each time that somebody looks."""
+"""Counts by slice of time, kept: a slice that is over is not counted again each time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ from typing import Final, Generic, NamedTuple, TypeVar
 Result = TypeVar("Result")
 
 #: What is recorded may be seen so much later; what is younger is counted each time.
-SETTLES: Final = timedelta(minutes=2)
+SETTLE_DELAY: Final = timedelta(minutes=2)
 
 #: After so long what was counted is counted again, since a late word may have changed it.
-AGES: Final = timedelta(minutes=5)
+RECOUNT_AFTER: Final = timedelta(minutes=5)
 
 #: By how much the first look may take longer, which has everything to count.
-_FIRST: Final = 10
+_FIRST_LOOK_FACTOR: Final = 10
 
 
 class TimeSlice(NamedTuple):
@@ -48,14 +48,14 @@ class SliceCounter(Generic[Result]):
         self._seconds = seconds
         self._kept: dict[TimeSlice, _Counted[Result]] = {}
 
-    def of(self, pieces: Sequence[TimeSlice], now: datetime) -> dict[TimeSlice, Result]:
+    def of(self, slices: Sequence[TimeSlice], now: datetime) -> dict[TimeSlice, Result]:
         """The results of these pieces, the newest first; those are missing for which there was no time yet.
 
         What is not over is counted, whatever that takes; then what was never counted, from the newest on; then what
         was counted longest ago.
         """
-        deadline = time.monotonic() + self._seconds * (1 if self._kept else _FIRST)
-        wanted = sorted(set(pieces), reverse=True)
+        deadline = time.monotonic() + self._seconds * (1 if self._kept else _FIRST_LOOK_FACTOR)
+        wanted = sorted(set(slices), reverse=True)
         self._kept = {piece: self._kept[piece] for piece in wanted if piece in self._kept}
         for piece in wanted:
             if piece.until > now:
@@ -70,7 +70,7 @@ class SliceCounter(Generic[Result]):
 
     def _look(self, piece: TimeSlice, now: datetime) -> None:
         result = self._count(*piece)
-        self._kept[piece] = _Counted(result, now, piece.until <= now - SETTLES and self._is_final(result))
+        self._kept[piece] = _Counted(result, now, piece.until <= now - SETTLE_DELAY and self._is_final(result))
 
     def _counted_at(self, piece: TimeSlice) -> datetime:
         return self._kept[piece].at
@@ -78,7 +78,7 @@ class SliceCounter(Generic[Result]):
     def _is_old(self, piece: TimeSlice, now: datetime) -> bool:
         kept = self._kept[piece]
         age = now - kept.at
-        return age != timedelta(0) and (not kept.is_final or not timedelta(0) <= age < AGES)
+        return age != timedelta(0) and (not kept.is_final or not timedelta(0) <= age < RECOUNT_AFTER)
 
 
 def slices_between(since: datetime, until: datetime, length: timedelta) -> list[TimeSlice]:

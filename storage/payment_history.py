@@ -1,4 +1,7 @@
-"""One payment's story, page by page, the newest first: as quick with ten thousand messages as with ten."""
+"""Everything that is kept about one payment, in one snapshot: whole, or page by page, the newest first.
+
+A page takes as long with ten thousand messages as with ten.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,62 +36,84 @@ _also = MessagePayment.__table__  # type: ignore[attr-defined]
 _actions = OperatorAction.__table__  # type: ignore[attr-defined]
 _rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
 
-#: What happened: each has an id that grows with the time at which it was recorded.
-Happening = InboxMessage | DeliveryAttempt | OperatorAction | RejectedDelivery
+#: Rows of the timeline: each has an id that grows with the time at which it was recorded.
+HistoryRow = InboxMessage | DeliveryAttempt | OperatorAction | RejectedDelivery
 
 
 @dataclass(frozen=True, slots=True)
-class StoryPage:
-    """What there is to tell of one payment, and one page of what happened."""
+class PaymentHistory:
+    """A payment, its transitions and effects, and one page of the rows of its timeline."""
 
     payment: Payment
     transitions: list[Transition]  #: all, in order
     owed: list[OutboxMessage]  #: all, in order
     attempts: list[DeliveryAttempt]  #: the last of what is owed, in order
     waiting: list[InboxMessage]  #: messages that are not decided; those of some hundred at most
-    happenings: list[Happening]  #: of this page, the newest first
+    rows: list[HistoryRow]  #: of this page, the newest first
     older: str | None  #: where the next page begins; None at the end
 
+    @property
+    def messages(self) -> list[InboxMessage]:
+        """Inbox messages of this page, the oldest first."""
+        return [row for row in reversed(self.rows) if isinstance(row, InboxMessage)]
 
-def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int = 200) -> StoryPage:
-    """The payment with what happened before that id, in one snapshot; raises NotFound."""
+    @property
+    def tries(self) -> list[DeliveryAttempt]:
+        """Delivery attempts of this page, the oldest first."""
+        return [row for row in reversed(self.rows) if isinstance(row, DeliveryAttempt)]
+
+    @property
+    def actions(self) -> list[OperatorAction]:
+        """Operator actions of this page, the oldest first."""
+        return [row for row in reversed(self.rows) if isinstance(row, OperatorAction)]
+
+
+def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int | None = None) -> PaymentHistory:
+    """Read the payment with the rows before that id, in one snapshot; without a limit all of them. Raises NotFound."""
     payment = payments.get(unit, payment_id)
     owed = outbox.of_payment(unit, payment_id)
     queries: tuple[tuple[Any, Any, Select[Any]], ...] = (
         (InboxMessage, _inbox, _messages(payment_id)),
-        (DeliveryAttempt, _attempts, _tries(payment_id)),
-        (OperatorAction, _actions, _done(unit, payment_id, owed)),
-        (RejectedDelivery, _rejected, _refused(payment)),
+        (DeliveryAttempt, _attempts, _attempts_of(payment_id)),
+        (OperatorAction, _actions, _actions_about(unit, payment_id, owed)),
+        (RejectedDelivery, _rejected, _rejected_of(payment)),
     )
     ids: list[tuple[str, int]] = []
     for kind, (_, table, query) in enumerate(queries):
         place = query if before is None else query.where(table.c.id < before)
-        ids += ((row[0], kind) for row in unit.execute(place.order_by(table.c.id.desc()).limit(limit + 1)))
+        newest = place.order_by(table.c.id.desc()).limit(None if limit is None else limit + 1)
+        ids += ((row[0], kind) for row in unit.execute(newest))
     ids.sort(reverse=True)
     chosen = ids[:limit]
-    found: dict[str, Happening] = {}
+    found: dict[str, HistoryRow] = {}
     for kind, (record, table, _) in enumerate(queries):
-        wanted = [happening_id for happening_id, of in chosen if of == kind]
-        if wanted:
-            found |= {row.id: row for row in unit.all(record, select(table).where(table.c.id.in_(wanted)))}
-    return StoryPage(
+        wanted = [row_id for row_id, of in chosen if of == kind]
+        for at in range(0, len(wanted), _IDS_PER_STATEMENT):
+            part = wanted[at : at + _IDS_PER_STATEMENT]
+            found |= {row.id: row for row in unit.all(record, select(table).where(table.c.id.in_(part)))}
+    return PaymentHistory(
         payment=payment,
         transitions=storage_transitions.of_payment(unit, payment_id),
         owed=owed,
-        attempts=_last_tries(unit, owed),
+        attempts=_last_attempts(unit, owed),
         waiting=_waiting(unit, payment_id),
-        happenings=[found[happening_id] for happening_id, _ in chosen],
-        older=chosen[-1][0] if len(ids) > limit else None,
+        rows=[found[row_id] for row_id, _ in chosen],
+        older=chosen[-1][0] if len(ids) > len(chosen) else None,
     )
 
 
-#: Tries of one effect that are shown with it; the timeline has the others.
-_TRIES = 20
-_WAITING = 20
+#: Attempts that are read with their effect; the timeline has the others.
+_ATTEMPTS_PER_EFFECT = 20
+
+#: Undecided messages that are read, the oldest first.
+_WAITING_LIMIT = 20
+
+#: Rows that one statement reads by their ids: PostgreSQL and SQLite both bound its parameters.
+_IDS_PER_STATEMENT = 1_000
 
 
 def _messages(payment_id: str) -> Select[Any]:
-    """Ids of the messages that were decided about the payment, changed it, or wait and name it.
+    """Select ids of the messages that were decided about the payment, changed it, or wait and name it.
 
     The status stands in the statement, so that SQLite sees that its partial index has them.
     """
@@ -102,7 +127,7 @@ def _messages(payment_id: str) -> Select[Any]:
     return select(_inbox.c.id).where(_inbox.c.id.in_(union(*ids)))
 
 
-def _tries(payment_id: str) -> Select[Any]:
+def _attempts_of(payment_id: str) -> Select[Any]:
     return select(_attempts.c.id).where(_attempts.c.outbox_id.in_(_owed(payment_id)))
 
 
@@ -110,8 +135,8 @@ def _owed(payment_id: str) -> Select[Any]:
     return select(_outbox.c.id).where(_outbox.c.payment_id == payment_id)
 
 
-def _done(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[Any]:
-    """Ids of what people did about the payment, its messages and its effects."""
+def _actions_about(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[Any]:
+    """Select ids of what people did about the payment, its messages and its effects."""
     named: Any = cast(_inbox.c.id, String)
     if unit.dialect == "sqlite":  # an id is kept without its dashes there, and a subject as it is written
         digits = (func.substr(_inbox.c.id, *group) for group in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
@@ -126,14 +151,14 @@ def _done(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[
     return select(_actions.c.id).where(_actions.c.id.in_(ids))
 
 
-def _refused(payment: Payment) -> Select[Any]:
+def _rejected_of(payment: Payment) -> Select[Any]:
     return select(_rejected.c.id).where(_rejected.c.account == payment.account, _rejected.c.about == payment.id)
 
 
-def _last_tries(unit: Unit, owed: Iterable[OutboxMessage]) -> list[DeliveryAttempt]:
-    """The last tries of each effect, in order of their numbers."""
+def _last_attempts(unit: Unit, owed: Iterable[OutboxMessage]) -> list[DeliveryAttempt]:
+    """Read the last attempts of each effect, in order of their numbers."""
     wanted: Sequence[Any] = [
-        (_attempts.c.outbox_id == message.id) & (_attempts.c.number > message.attempts - _TRIES)
+        (_attempts.c.outbox_id == message.id) & (_attempts.c.number > message.attempts - _ATTEMPTS_PER_EFFECT)
         for message in owed
         if message.attempts
     ]
@@ -148,6 +173,6 @@ def _waiting(unit: Unit, payment_id: str) -> list[InboxMessage]:
         select(_inbox)
         .where(_inbox.c.id.in_(_messages(payment_id)), _inbox.c.status != InboxStatus.DECIDED)
         .order_by(_inbox.c.id)
-        .limit(_WAITING)
+        .limit(_WAITING_LIMIT)
     )
     return unit.all(InboxMessage, query)

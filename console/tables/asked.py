@@ -8,10 +8,10 @@ from typing import Final
 from starlette.datastructures import QueryParams
 
 from console.errors import InvalidForm
+from service.text import shown
 from statemachine.names import is_line
 from storage.ids import is_id
 from storage.sifting import Place, Wanted
-from storage.telling import shown
 
 #: Rows of one page, and what a person may choose instead.
 PAGE_SIZE: Final = 50

@@ -17,8 +17,8 @@ from console.tables.many import steps
 from console.tables.queues import Inbox, Outbox, Quarantine, is_dead, is_replayable
 from console.tables.records import Actions, Heads, Payments, Reconciliations
 from console.tables.view import ConsoleTable
+from service.text import shown
 from storage.errors import NotFound
-from storage.telling import shown
 
 PATH: Final = "/console/tables"
 

@@ -9,8 +9,8 @@ from receipted.cli.exits import example
 from receipted.cli.lists import find_id
 from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
 from receipted.cli.output import tracked
-from service import text as service_text
 from service.commands import Commands
+from service.timeline import body_size
 from statemachine.phases import Outcome, Source
 from storage import inbox, sifting
 from storage import search as storage_search
@@ -98,7 +98,7 @@ def show(
         output.note(f"what follows came by {message.source} for account {message.account}; it may be personal data")
         lists.tell_headers(message.headers)
         if message.scrubbed_at is not None:
-            output.say(f"{service_text.size(message)}; their digest is kept: sha256 {message.digest}")
+            output.say(f"{body_size(message)}; their digest is kept: sha256 {message.digest}")
         else:
             output.say(output.shown(lists.text_of(message.body), keep="\n\t"))
 

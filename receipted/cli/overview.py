@@ -2,8 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -15,21 +14,18 @@ from receipted.cli.options import After, AsJson, Limit, known_account, lasting, 
 from receipted.cli.output import bar
 from receipted.wiring import Service
 from service.accounts import ConfiguredAccount
+from service.money import WAYS, MoneyRow, money_rows, totals, way_of
 from service.overview import (
     PUSH_DAYS,
-    WAYS,
     AccountLine,
-    MoneyRow,
     OverviewCounter,
     OverviewFigures,
     Pushed,
     Tile,
     alarms_of,
+    count_text,
     lines_of,
-    money_rows,
     tiles_of,
-    totals,
-    way_of,
 )
 from statemachine.money import currency_code
 from storage import totals as storage_totals
@@ -196,17 +192,11 @@ def overview(context: typer.Context, json: AsJson = False) -> None:
     output.table(_ACCOUNTS, (_account_row(line, figures.at) for line in lines))
 
 
-@dataclass(frozen=True, slots=True)
-class _Standpoint:
-    accounts: Mapping[str, ConfiguredAccount]
-    clock: Callable[[], datetime]
-
-
 def _figures(service: Service, accounts: Mapping[str, ConfiguredAccount]) -> OverviewFigures:
     """Counted to the end: nobody has counted anything for this process before."""
     with bar() as progress, service.database.read() as unit:
         progress.add_task("Counting", total=None)
-        return OverviewCounter(_Standpoint(accounts, service.clock), patience=math.inf).look(unit)
+        return OverviewCounter(accounts, service.clock, time_factor=math.inf).look(unit)
 
 
 def _money_row(row: MoneyRow) -> tuple[Any, ...]:
@@ -233,14 +223,14 @@ def doubts(one: Sum) -> str | None:
 
 def _tile_row(tile: Tile, now: datetime) -> tuple[Any, ...]:
     since = None if tile.since is None else lasting(max((now - tile.since).total_seconds(), 0.0))
-    oldest = output.short(tile.first.rpartition("/")[2]) if tile.first else None
+    oldest = output.short(tile.oldest_id)
     return (tile.label, tile.value, since, f"oldest: {oldest}" if oldest else tile.note if since is None else None)
 
 
 def _account_row(line: AccountLine, now: datetime) -> tuple[Any, ...]:
     late = None
     if line.overdue is not None and line.overdue.since is not None:
-        late = f"{many(line.overdue.count)}, by {lasting(max((now - line.overdue.since).total_seconds(), 0.0))}"
+        late = f"{count_text(line.overdue.count)}, by {lasting(max((now - line.overdue.since).total_seconds(), 0.0))}"
     in_the_way = [*line.alarms]
     if line.broken is not None:
         in_the_way.append("the breaker is open")

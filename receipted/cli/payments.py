@@ -27,7 +27,8 @@ from receipted.cli.options import (
 from receipted.wiring import Service
 from service.blockers import REMEDIES, find_blockers
 from service.commands import Commands
-from service.text import entries, said_by
+from service.payments import checkout_url, said_by
+from service.timeline import chronicle, details
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review
@@ -36,47 +37,45 @@ from storage import search as storage_search
 from storage import transitions as storage_transitions
 from storage.database import Unit
 from storage.listing import Place, Wanted
-from storage.story import Story, checkout_url, read
+from storage.payment_history import PaymentHistory, read
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
-
-__all__ = ["PRIVATE", "as_data", "checkout_url", "entries", "message_data", "payment_data", "read"]
 
 #: Of an inbox message, shown by `inbox show --body` only: they may hold personal data.
 PRIVATE: Final = ("body", "headers")
 
 
-def in_the_way(unit: Unit, story: Story, now: datetime, *, is_terminal: bool) -> list[str]:
+def in_the_way(unit: Unit, history: PaymentHistory, now: datetime, *, is_terminal: bool) -> list[str]:
     """What has not happened to the payment and why, in words, the worst first."""
-    waiting = [message for message in story.messages if message.status != InboxStatus.DECIDED]
-    account = story.payment.account
+    waiting = [message for message in history.messages if message.status != InboxStatus.DECIDED]
+    account = history.payment.account
     found = find_blockers(
-        story.payment,
-        story.owed,
-        story.attempts,
+        history.payment,
+        history.owed,
+        history.tries,
         waiting,
         rate_limits.breaker(unit, account),
         now,
         is_terminal=is_terminal,
         pause=rate_limits.pause_left(unit, account, now),
     )
-    return [obstacle.text for obstacle in found]
+    return [blocker.text for blocker in found]
 
 
-def as_data(story: Story, *, why_next_poll: str | None, in_the_way: Sequence[str] = ()) -> dict[str, Any]:
+def as_data(history: PaymentHistory, *, why_next_poll: str | None, in_the_way: Sequence[str] = ()) -> dict[str, Any]:
     """The story as JSON values, by table; bodies and headers are left out."""
     by_outbox: dict[str, list[dict[str, Any]]] = {}
-    for attempt in story.attempts:
+    for attempt in history.tries:
         by_outbox.setdefault(attempt.outbox_id, []).append(output.row_of(attempt))
     return {
-        "payment": {**payment_data(story.payment), "why_next_poll": why_next_poll, "in_the_way": list(in_the_way)},
-        "inbox_messages": [message_data(message) for message in story.messages],
-        "transitions": [output.row_of(transition) for transition in story.transitions],
+        "payment": {**payment_data(history.payment), "why_next_poll": why_next_poll, "in_the_way": list(in_the_way)},
+        "inbox_messages": [message_data(message) for message in history.messages],
+        "transitions": [output.row_of(transition) for transition in history.transitions],
         "outbox_messages": [
             {**output.row_of(message, without=("payload",)), "delivery_attempts": by_outbox.get(message.id, [])}
-            for message in story.owed
+            for message in history.owed
         ],
-        "operator_actions": [output.row_of(action) for action in story.actions],
+        "operator_actions": [output.row_of(action) for action in history.actions],
     }
 
 
@@ -226,25 +225,25 @@ def transitions(context: typer.Context, payment_id: Id, json: AsJson = False) ->
 def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     """Show a payment and its timeline: what came, from where, what was decided and why, what was sent."""
     with opened(context) as service, service.database.read() as unit:
-        story = read(unit, find_id(unit, Payment, payment_id))
+        history = read(unit, find_id(unit, Payment, payment_id))
         now = service.clock()
-        why = service.book.why(story.payment, now)
-        is_terminal = story.payment.account in service.accounts and service.book.is_terminal(story.payment)
-        find_blockers = in_the_way(unit, story, now, is_terminal=is_terminal)
+        why = service.book.why(history.payment, now)
+        is_terminal = history.payment.account in service.accounts and service.book.is_terminal(history.payment)
+        blockers = in_the_way(unit, history, now, is_terminal=is_terminal)
     if json:
-        output.as_json(as_data(story, why_next_poll=why, in_the_way=find_blockers))
+        output.as_json(as_data(history, why_next_poll=why, in_the_way=blockers))
         return
-    summary(story.payment, why, said_by(story.transitions[-1]) if story.transitions else None)
-    if find_blockers:
+    summary(history.payment, why, said_by(history.transitions[-1]) if history.transitions else None)
+    if blockers:
         output.say("")
         output.say("In the way")
-        for words in find_blockers:
+        for words in blockers:
             output.say(output.shown(words))
     output.say("")
     output.say("Timeline")
-    for entry in entries(story):
-        output.say(f"{output.shown(entry.at)}  {output.shown(entry.text)}")
-        for detail in entry.details:
+    for entry in chronicle(history):
+        output.say(f"{output.shown(entry.at)}  {output.shown(entry.title)}")
+        for detail in details(entry):
             output.say(f"{'':22}{output.shown(detail)}")
 
 

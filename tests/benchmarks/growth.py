@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from receipted.cli import lists
-from receipted.cli import payments as cli_payments
-from storage import listing, payments, sifting
+from storage import listing, payment_history, payments, sifting
 from storage.database import Unit
 from storage.listing import Place, Wanted
 from tests.benchmarks import driver_loop
@@ -52,7 +51,7 @@ def _sifted(unit: Unit, shelf: sifting.Shelf, **equal: str) -> Any:
 #: What a person asks for.
 PAGES: Final[dict[str, Callable[[Unit, str], Any]]] = {
     "payments": lambda unit, _id: listing.payments(unit, Wanted(), _OLDEST),
-    "payment's timeline": cli_payments.read,
+    "payment's timeline": payment_history.read,
     "inbox": lambda unit, _id: _sifted(unit, sifting.MESSAGES),
     "inbox, parked": lambda unit, _id: _sifted(unit, sifting.MESSAGES, status="parked"),
     "outbox": lambda unit, _id: _sifted(unit, sifting.OWED),

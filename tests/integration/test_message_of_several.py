@@ -7,7 +7,7 @@ import pytest
 
 from receipted.settings import load
 from receipted.wiring import Service
-from storage import inbox, listing, payment_history, payments, sifting, story
+from storage import inbox, listing, payment_history, payments, sifting
 from storage.inbox import replay
 from storage.listing import Place, Wanted
 from storage.tables import InboxMessage
@@ -78,7 +78,7 @@ def test_the_command_line_shows_it_for_each(shell):
     for payment_id in by_ref.values():
         shown = shell("payments", "show", payment_id).out
         assert f"list {message_id[-12:]}" in shown
-        assert "decided: unchanged: already confirmed" in shown
+        assert "unchanged: already confirmed" in shown
         listed = shell("inbox", "list", "--payment", payment_id, "--json").json
         assert message_id in {each["id"] for each in listed}
     found = shell("inbox", "list", "--search", "pi_3", "--json").json
@@ -97,8 +97,8 @@ def test_every_reader_of_a_payment_s_messages_finds_it(shell):
     service.inbox_worker().step()
     with service.database.read() as unit:
         for payment_id in by_ref.values():
-            assert message_id in {message.id for message in story.read(unit, payment_id).messages}
-            assert message_id in {each.id for each in payment_history.read(unit, payment_id).happenings}
+            assert message_id in {message.id for message in payment_history.read(unit, payment_id).messages}
+            assert message_id in {each.id for each in payment_history.read(unit, payment_id).rows}
             rows = listing.messages(unit, Wanted({"payment_id": [payment_id]}), Place(9)).rows
             assert message_id in {row.id for row in rows}
             wanted = sifting.Wanted({"payment_id": payment_id})

@@ -11,10 +11,11 @@ from structlog.testing import capture_logs
 from providers.contract import Provider, Reading
 from providers.stable_genius.provider import StableGenius
 from receipted.cli import payments as cli_payments
+from service import timeline
 from statemachine import statements
 from statemachine.observation import Observation
 from statemachine.phases import Source
-from storage import inbox, payments
+from storage import inbox, payment_history, payments
 from storage.ids import new_id
 from tests.builders import our_message
 from tests.property import hostile
@@ -77,9 +78,9 @@ def told(world, voice, said):
 def shown(world, payment):
     """As a person and a program are shown it."""
     with world.database.read() as unit:
-        story = cli_payments.read(unit, payment.id)
-    text = "\n".join(str(entry) for entry in cli_payments.entries(story))
-    return json.dumps(cli_payments.as_data(story, why_next_poll=None), default=str) + text
+        history = payment_history.read(unit, payment.id)
+    text = "\n".join(line for entry in timeline.chronicle(history) for line in (entry.title, *timeline.details(entry)))
+    return json.dumps(cli_payments.as_data(history, why_next_poll=None), default=str) + text
 
 
 def holds(world, voice, said):

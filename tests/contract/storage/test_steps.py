@@ -57,7 +57,7 @@ def filled(template, tmp_path_factory):
 
 
 PAGES = {
-    "the page of a payment": lambda unit, payment, _owed: payment_history.read(unit, payment).happenings,
+    "the page of a payment": lambda unit, payment, _owed: payment_history.read(unit, payment).rows,
     "messages about a payment": lambda unit, payment, _owed: inbox.concerning(unit, payment),
     "what made an effect owed": lambda unit, _payment, owed: outbox.causes_of(unit, [owed]),
     "a search that finds": lambda unit, payment, _owed: search.payment_ids(unit, payment),

@@ -166,7 +166,8 @@ def test_dead_effects_are_redriven_by_id(shell):
     assert [(one["id"], one["status"], one["attempts"]) for one in redriven] == [(dead, "pending", 1)]
     assert "no dead outbox message" in shell("outbox", "redrive", dead, *WHO, code=Exit.NOT_FOUND).err
     story = shell("payments", "show", payment["id"])
-    assert "sent payment.failed to shop: dead, attempt 1" in story.out
+    assert "shop did not take payment.failed" in story.out
+    assert "dead: answered 500, " in story.out
     assert "answered 500, 7 ms" in story.out
     assert "Ada L.: redrive of" in story.out
 

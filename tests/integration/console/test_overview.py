@@ -28,7 +28,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def console(tmp_path, template, clock, monkeypatch):
     """The console at an instant that stands still, 10:00 UTC; whoever looks sees what is so then."""
-    monkeypatch.setattr(overview, "KEPT", 0.0)
+    monkeypatch.setattr(overview, "CACHE_TTL_S", 0.0)
     with on_sqlite(tmp_path, template, clock=clock) as served:
         yield served
 
@@ -297,16 +297,16 @@ def test_the_page_keeps_the_strict_policy_and_has_numbers_beside_its_charts(cons
 
 
 def test_everybody_who_looks_within_two_seconds_costs_one_look(console, monkeypatch):
-    monkeypatch.setattr(overview, "KEPT", 60.0)
+    monkeypatch.setattr(overview, "CACHE_TTL_S", 60.0)
     looks, standing = [], storage_counts.system_counts
-    monkeypatch.setattr(storage_counts, "standing", lambda *given: looks.append(given) or standing(*given))
+    monkeypatch.setattr(storage_counts, "system_counts", lambda *given: looks.append(given) or standing(*given))
     browsers = [console.client("viewer") for _ in range(3)]
 
     pages = [browser.get(path).text for browser in browsers for path in ("/console/", "/console/accounts")]
 
     assert len(pages) == 6
     assert len(looks) == 1
-    monkeypatch.setattr(overview, "KEPT", 0.0)
+    monkeypatch.setattr(overview, "CACHE_TTL_S", 0.0)
     browsers[0].get("/console/")
     assert len(looks) == 2
 

@@ -73,7 +73,7 @@ def test_everything_that_happened_is_on_the_pages_once(database, told):
         while True:
             with database.read() as unit:
                 page = payment_history.read(unit, payment.id, before=before, limit=limit)
-            seen += page.happenings
+            seen += page.rows
             before = page.older
             if before is None:
                 break
@@ -104,7 +104,7 @@ def test_messages_that_are_not_decided_are_told_apart(database, told):
         page = payment_history.read(unit, payment.id, before="0" * 8 + "-0000-7000-8000-000000000000", limit=5)
 
     assert [message.id for message in page.waiting] == [waiting.id]
-    assert page.happenings == []
+    assert page.rows == []
 
 
 def test_a_mark_changes_with_whatever_is_told_and_with_nothing_else(database, told):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.text import said_by
+from service.payments import said_by
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ANSWERS, Source
 from storage.tables import Transition
@@ -16,7 +16,11 @@ PROVIDERS = ANSWERS | {Source.WEBHOOK, Source.CALLBACK}
 #: What people read: pages, the API's description and answers, the command line.
 _READ = [
     *ROOT.joinpath("console").rglob("*.html"),
-    *(path for folder in ("console", "api", "receipted/cli") for path in ROOT.joinpath(folder).rglob("*.py")),
+    *(
+        path
+        for folder in ("console", "api", "service", "receipted/cli")
+        for path in ROOT.joinpath(folder).rglob("*.py")
+    ),
 ]
 
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from service import slice_counts
-from service.slice_counts import AGES, SETTLES, SliceCounter, TimeSlice, slices_between
+from service.slice_counts import RECOUNT_AFTER, SETTLE_DELAY, SliceCounter, TimeSlice, slices_between
 from tests.fakes.clock import START
 
 MINUTE = timedelta(minutes=1)
@@ -37,7 +37,7 @@ def test_what_is_over_is_counted_once_and_what_is_not_each_time():
     count.asked.clear()
     kept.of(wanted, now + timedelta(seconds=2))
 
-    still_moving = {piece for piece in wanted if piece.until > now + timedelta(seconds=2) - SETTLES}
+    still_moving = {piece for piece in wanted if piece.until > now + timedelta(seconds=2) - SETTLE_DELAY}
     assert set(count.asked) == still_moving
     assert 0 < len(still_moving) < 4
 
@@ -45,7 +45,12 @@ def test_what_is_over_is_counted_once_and_what_is_not_each_time():
 def test_what_was_counted_long_ago_is_counted_again():
     count, wanted = Counting(), [TimeSlice(START, START + MINUTE)]
     kept = SliceCounter(count)
-    for later in (timedelta(0), AGES - timedelta(seconds=1), AGES, -AGES):  # a clock may be set back
+    for later in (
+        timedelta(0),
+        RECOUNT_AFTER - timedelta(seconds=1),
+        RECOUNT_AFTER,
+        -RECOUNT_AFTER,
+    ):  # a clock may be set back
         kept.of(wanted, START + timedelta(hours=1) + later)
 
     assert len(count.asked) == 3
@@ -74,9 +79,9 @@ def test_without_time_the_newest_come_first_and_the_open_one_always():
 def test_what_nobody_wants_any_more_is_forgotten():
     count, kept = Counting(), SliceCounter(Counting())
     kept = SliceCounter(count)
-    kept.of([TimeSlice(START, START + MINUTE)], START + AGES)
-    kept.of([], START + AGES)
-    kept.of([TimeSlice(START, START + MINUTE)], START + AGES)
+    kept.of([TimeSlice(START, START + MINUTE)], START + RECOUNT_AFTER)
+    kept.of([], START + RECOUNT_AFTER)
+    kept.of([TimeSlice(START, START + MINUTE)], START + RECOUNT_AFTER)
 
     assert len(count.asked) == 2
 

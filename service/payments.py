@@ -1,0 +1,44 @@
+"""Facts of a payment that are derived from its rows: where the payer pays, and who said its state."""
+
+from typing import Final
+
+from statemachine.lifecycle import NOT_CREATED
+from statemachine.phases import ANSWERS, Source
+from storage.tables import Payment, Transition
+
+#: The provider, and by which of its statements.
+_BY_PROVIDER: Final = {
+    Source.WEBHOOK: "the provider, by webhook",
+    Source.CALLBACK: "the provider, by this payment's callback",
+    Source.POLL: "the provider, in answer to our question",
+    Source.LIST: "the provider, in its list",
+    Source.CREATE: "the provider, in answer to our create call",
+    Source.CANCEL: "the provider, in answer to our cancel call",
+}
+
+
+def checkout_url(payment: Payment) -> str | None:
+    """Return the page where the payer pays, as the provider's answer named it; None where there is none.
+
+    What is kept from a time, or by a provider's code, that looked less closely is no page unless a browser gets it by
+    HTTP.
+    """
+    found = payment.facts.get("payment_link") or payment.facts.get("url")
+    return found if found is not None and found.startswith(("https://", "http://")) else None
+
+
+def said_by(transition: Transition) -> str:
+    """Name who said that the payment is in the state: the provider and how, a person, a policy, or this service.
+
+    A state keeps the provider's name for it whoever says it, so that only this tells them apart.
+    """
+    source = Source(transition.source) if transition.source in list(Source) else None
+    if source is Source.OPERATOR:
+        return f"{transition.actor}, an operator"
+    if transition.to_state == NOT_CREATED:
+        return "this service, since the create call was refused"
+    if transition.forced and source in ANSWERS:
+        return "our account's policy, which trusts what the provider answered"
+    if source in _BY_PROVIDER:
+        return _BY_PROVIDER[source]
+    return f"this service ({transition.source})"
