@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import hashing
@@ -25,7 +25,12 @@ _attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
 _PENDING: Final = f"status = '{OutboxStatus.PENDING.value}'"
 #: The same in words that fit no index: a row that is known is looked up, and not searched for among all that wait.
 _STILL_PENDING: Final = f"coalesce({_PENDING}, false)"
+#: Never claimed nor put off, and all others; each has an index that begins with the sink.
+_FIRST_TRY: Final = "claim_token = 0"
+_NEXT_TRY: Final = "claim_token > 0"
 _AT_ONCE: Final = 1_000  #: ids that one statement looks for
+#: Rows of each kind that one call of `defer_followers` looks at.
+FOLLOWERS_BATCH_SIZE: Final = 1_000
 _ROW: Final = Columns(table_of(OutboxMessage), tuple(OutboxMessage.model_fields))
 _CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token"), ("id",))
 _RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_STILL_PENDING)
@@ -146,34 +151,108 @@ def _next_number(unit: Unit, payment_id: str | None, account: str, effect: str) 
     return int(unit.execute(select(func.coalesce(func.max(_table.c.number), 0)).where(*alike)).scalar_one()) + 1
 
 
-def claim(unit: Unit, now: datetime, lease: timedelta, limit: int, *, busy: Sequence[str] = ()) -> list[OutboxMessage]:
-    """Up to `limit` pending messages that are due, nobody else's until the lease ends.
+@dataclass(frozen=True, slots=True)
+class ClaimLimits:
+    """Limits of one claim for one sink."""
 
-    Per sink and payment in order: a message waits while an earlier one to the same sink is pending. One about an
-    account waits for its own alarm's earlier ones only, so that its end is never told before its beginning, and a
-    sink that does not take one kind of alarm still hears of the others. Sinks in `busy` are left alone. Rows that
-    cannot be read are set aside, dead, and hold up no other.
+    total: int
+    retries: int  #: messages that are tried again, while others wait for their first try
+    retries_alone: int  #: the same while no other waits
+
+
+def claim(unit: Unit, now: datetime, lease: timedelta, sink: str, limits: ClaimLimits) -> list[OutboxMessage]:
+    """Claim pending messages of the sink that are due, leased to the caller alone.
+
+    What has never been tried comes first; what is tried again has a share beside it, so that neither waits for the
+    other. Per payment in order: a message waits while an earlier one to the same sink is pending. One about an account
+    waits for its own alarm's earlier ones only, so that its end is never sent before its beginning, and a sink that
+    does not take one kind of alarm still receives the others. Rows that cannot be read are set aside, dead, and hold
+    up no other.
     """
-    is_sqlite = unit.dialect == "sqlite"
-    at, some = ("?", "?") if is_sqlite else ("%s::timestamptz", "%s")
-    others = f"AND sink NOT IN ({', '.join([some] * len(busy))}) " if busy else ""
-    query = (
-        f"SELECT {_ROW.expression(unit)} FROM outbox_message WHERE {_PENDING} "  # noqa: S608 - our own names
-        # a token of 0 is new, whatever the clock says that recorded it
-        f"AND (next_attempt_at <= {at} OR claim_token = 0 OR next_attempt_at > {at}) {others}AND {_IS_FIRST} "
-        f"ORDER BY outbox_message.next_attempt_at, outbox_message.id LIMIT {some}"
-    )
-    if not is_sqlite:
-        query += " FOR UPDATE SKIP LOCKED"
-    parameters = [*instants(unit.dialect, [now, now + CLOCK_WAS_WRONG]), *busy, limit]
-    aside: list[Unreadable] = []
-    claimed = _ROW.records(unit, OutboxMessage, query, parameters, aside)
-    set_aside(unit, aside)
+    mark = _mark(unit)
+    return _claim(unit, now, lease, f"sink = {mark}", [sink], limits)
+
+
+def claim_of_others(
+    unit: Unit, now: datetime, lease: timedelta, sinks: Sequence[str], limit: int
+) -> list[OutboxMessage]:
+    """Claim as `claim` does what is owed to any sink but these; quick where nothing is."""
+    marks = ", ".join([_mark(unit)] * len(sinks))
+    others = f"sink NOT IN ({marks})" if sinks else "true"
+    found = 0
+    for condition in (_FIRST_TRY, _NEXT_TRY):  # from one name to the next, whatever is owed to each
+        smallest = f"SELECT min(sink) FROM outbox_message WHERE {_PENDING} AND {condition}"  # noqa: S608 - our own names
+        query = (
+            f"WITH RECURSIVE known(sink) AS (SELECT ({smallest}) UNION ALL "  # noqa: S608 - our own names
+            f"SELECT ({smallest} AND outbox_message.sink > known.sink) FROM known WHERE known.sink IS NOT NULL) "
+            f"SELECT count(*) FROM known WHERE sink IS NOT NULL AND {others}"
+        )
+        found += unit.rows(query, sinks)[0][0]
+    return _claim(unit, now, lease, others, sinks, ClaimLimits(limit, limit, limit)) if found else []
+
+
+def _claim(
+    unit: Unit, now: datetime, lease: timedelta, where: str, given: Sequence[str], limits: ClaimLimits
+) -> list[OutboxMessage]:
+    # A token of 0 is new, whatever the clock says that recorded it.
+    first = _due(unit, f"{where} AND {_FIRST_TRY}", given, [], limits.total)
+    alone = min(limits.retries_alone, limits.total - len(first))
+    share = max(min(limits.retries, limits.total), alone)
+    at = "?" if unit.dialect == "sqlite" else "%s::timestamptz"
+    again = _due(unit, f"{where} AND {_NEXT_TRY} AND next_attempt_at <= {at}", given, [now], share)
+    left = share - len(again)
+    again += _due(unit, f"{where} AND {_NEXT_TRY} AND next_attempt_at > {at}", given, [now + CLOCK_WAS_WRONG], left)
+    claimed = again + first[: limits.total - len(again)]
     for message in claimed:
         message.claim_token += 1
         message.next_attempt_at = now + lease
     _CLAIM(unit, ((m.next_attempt_at, m.claim_token, m.id) for m in claimed))
     return claimed
+
+
+def _due(unit: Unit, where: str, given: Sequence[str], at: Sequence[datetime], limit: int) -> list[OutboxMessage]:
+    """Lock up to `limit` of these messages that no earlier one holds up."""
+    if limit <= 0:
+        return []
+    query = (
+        f"SELECT {_ROW.expression(unit)} FROM outbox_message WHERE {where} AND {_PENDING} AND {_IS_FIRST} "  # noqa: S608
+        f"ORDER BY outbox_message.next_attempt_at, outbox_message.id LIMIT {_mark(unit)}"
+    )
+    if unit.dialect != "sqlite":
+        query += " FOR UPDATE SKIP LOCKED"
+    unreadable: list[Unreadable] = []
+    found = _ROW.records(unit, OutboxMessage, query, [*given, *instants(unit.dialect, at), limit], unreadable)
+    set_aside(unit, unreadable)
+    return found
+
+
+def _mark(unit: Unit) -> str:
+    return "?" if unit.dialect == "sqlite" else "%s"
+
+
+def defer_followers(unit: Unit, now: datetime, lease: timedelta, sink: str) -> int:
+    """Put off messages that wait for an earlier one of their payment until that is due; return how many.
+
+    Otherwise every claim would pass over them to find what can be delivered. Only those are put off whose earlier
+    message is due after the longest lease, and so is not being delivered now. They keep their order by number.
+    """
+    is_sqlite = unit.dialect == "sqlite"
+    at, mark = ("?", "?") if is_sqlite else ("%s::timestamptz", "%s")
+    bounds = instants(unit.dialect, [now, now + lease])
+    earlier = f"{_EARLIER.replace('SELECT 1', 'SELECT {}')} = outbox_message.payment_id"
+    done = 0
+    for condition, given in ((_FIRST_TRY, []), (f"{_NEXT_TRY} AND next_attempt_at <= {at}", bounds[:1])):
+        seen = (
+            f"SELECT id FROM outbox_message WHERE sink = {mark} AND {_PENDING} AND {condition} "  # noqa: S608
+            f"ORDER BY next_attempt_at, id LIMIT {FOLLOWERS_BATCH_SIZE}{'' if is_sqlite else ' FOR UPDATE SKIP LOCKED'}"
+        )
+        done += unit.run(
+            f"UPDATE outbox_message SET next_attempt_at = ({earlier.format('max(earlier.next_attempt_at)')}), "  # noqa: S608
+            f"claim_token = CASE WHEN claim_token = 0 THEN 1 ELSE claim_token END "
+            f"WHERE id IN ({seen}) AND EXISTS ({earlier.format('1')} AND earlier.next_attempt_at > {at})",
+            [sink, *given, bounds[1]],
+        )
+    return done
 
 
 def set_aside(unit: Unit, unreadable: Sequence[Unreadable]) -> None:
@@ -292,8 +371,9 @@ def _later(unit: Unit, message: OutboxMessage, now: datetime) -> OutboxMessage |
     )
     is_on_its_way = and_(
         _table.c.status == OutboxStatus.PENDING,
-        _table.c.claim_token > _table.c.attempts,  # claimed, and not settled yet
+        _table.c.claim_token > _table.c.attempts,  # claimed and not settled yet, or put off behind an earlier one
         _table.c.next_attempt_at > now,
+        text(_IS_FIRST),
     )
     query = select(_table).where(
         *alike,

@@ -390,7 +390,7 @@ class OutboxMessage(Row):
     status: str = Field(default="pending", max_length=16)  #: storage.types.OutboxStatus
     attempts: int = 0
     next_attempt_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
-    claim_token: int = 0  #: fencing: grows with every claim
+    claim_token: int = 0  #: fencing: grows with every claim; 0 where it was neither claimed nor put off
     delivered_at: datetime | None = Field(default=None, sa_column=instant())
     last_error: str | None = None
     #: the idempotency key that travels, by storage.ids.webhook_id; None in old rows, of which the id travels
@@ -416,6 +416,23 @@ class OutboxMessageTable(OutboxMessage, table=True):
             "id",
             sqlite_where=text("status = 'pending'"),
             postgresql_where=text("status = 'pending'"),
+        ),
+        # What was never tried and what is tried again are claimed apart, so that neither is searched for in the other.
+        Index(
+            "ix_outbox_message_first",
+            "sink",
+            "next_attempt_at",
+            "id",
+            sqlite_where=text("status = 'pending' AND claim_token = 0"),
+            postgresql_where=text("status = 'pending' AND claim_token = 0"),
+        ),
+        Index(
+            "ix_outbox_message_again",
+            "sink",
+            "next_attempt_at",
+            "id",
+            sqlite_where=text("status = 'pending' AND claim_token > 0"),
+            postgresql_where=text("status = 'pending' AND claim_token > 0"),
         ),
         Index(
             "ix_outbox_message_dead",

@@ -1,6 +1,8 @@
-"""Places of deliveries under way at each sink. One that its sink keeps waiting steps aside for those that may be quick.
+"""Delivery slots of each sink: how many deliveries run at once, and how many of them may be retries.
 
-Otherwise a few that are never answered would hold all places until their time is up, one time-out after the other.
+A delivery that takes much longer than usual leaves its slot to others, within bounds: otherwise a few requests that
+are never answered would hold all slots until they time out. While others wait for their first try, retries have a
+quarter of the slots; otherwise they leave a quarter free, so that a new effect does not wait for one of them to end.
 """
 
 import asyncio
@@ -9,24 +11,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-#: A delivery that takes longer steps aside: a shop that is well answers sooner.
-SLOW_AFTER_S: Final = 0.5
-
-#: How many may have stepped aside, for each place: of a sink that answers nobody so many more requests are open.
+#: Bounds of the time after which a delivery counts as stalled: it is a multiple of its sink's usual time.
+MAX_STALL_AFTER_S: Final = 0.5
+_MIN_STALL_AFTER_S: Final = 0.1
+_STALL_FACTOR: Final = 4
+#: Weight of one delivery in its sink's usual time, a moving average.
+_DURATION_WEIGHT: Final = 1 / 16
+#: Stalled deliveries for each slot that run beside it, and the share of them that may be retries.
 MAX_STALLED_PER_SLOT: Final = 8
+_STALLED_RETRY_SHARE: Final = 1 / 4
 
 
 @dataclass(slots=True, eq=False)
 class DeliverySlot:
-    """The place that one delivery takes up."""
+    """The slot of one delivery."""
 
     sink: str
+    is_retry: bool
+    began: float
     timer: asyncio.TimerHandle | None = None
-    is_aside: bool = False
+    is_stalled: bool = False  #: its slot is free for others
 
 
 class DeliverySlots:
-    """Places at each sink, and bounded room aside."""
+    """Slots at each sink, and bounded room for stalled deliveries."""
 
     def __init__(
         self,
@@ -34,55 +42,83 @@ class DeliverySlots:
         threads: Mapping[str, int],
         on_free: Callable[[], None],
         *,
-        slow_after: float = SLOW_AFTER_S,
+        stall_after: float = MAX_STALL_AFTER_S,
     ) -> None:
-        """`on_free` is called when one steps aside.
+        """Call `on_free` when a stalled delivery leaves its slot.
 
         `threads` are of sinks that have some: more deliveries at once would only queue up for them.
         """
         self._number = number
         self._threads = threads
         self._on_free = on_free
-        self._slow_after = slow_after
-        self._taken: Counter[str] = Counter()
-        self._aside: Counter[str] = Counter()
-        self._late: dict[str, dict[DeliverySlot, None]] = {}  #: that would step aside if there were room
+        self._max_stall_after = stall_after
+        self._usual_s: dict[str, float] = {}  #: by sink, of deliveries that have ended
+        self._taken: Counter[tuple[str, bool]] = Counter()  #: by sink, and whether it is a retry
+        self._stalled: Counter[tuple[str, bool]] = Counter()
+        self._late: dict[str, dict[DeliverySlot, None]] = {}  #: would leave their slots if there were room
 
     def number(self, sink: str) -> int:
-        """Return how many places the sink has."""
+        """Return how many slots the sink has."""
         return min(self._number, self._threads.get(sink, self._number))
 
     def free(self, sink: str) -> int:
         """Return how many of them are free."""
-        return self.number(sink) - self._taken[sink]
+        return self.number(sink) - self._taken[sink, False] - self._taken[sink, True]
 
-    def take(self, sink: str) -> DeliverySlot:
-        """A place at the sink, from now on."""
-        place = DeliverySlot(sink)
-        place.timer = asyncio.get_running_loop().call_later(self._slow_after, self._step_aside, place)
-        self._taken[sink] += 1
-        return place
+    def free_for_retries(self, sink: str, *, is_alone: bool) -> int:
+        """Return how many more retries may run: alone, or beside effects that wait for their first try."""
+        number = self.number(sink)
+        share = number // 4 or 1
+        most = max(number - number // 4, 1) if is_alone else share
+        return min(self.free(sink), most - self._taken[sink, True])
 
-    def give_back(self, place: DeliverySlot) -> None:
-        """The delivery has ended."""
-        if place.timer is not None:
-            place.timer.cancel()
-        late = self._late.get(place.sink, {})
-        if not place.is_aside:
-            self._taken[place.sink] -= 1
-            late.pop(place, None)
+    def stall_after(self, sink: str) -> float:
+        """Return the seconds after which a delivery to the sink counts as stalled."""
+        usual = self._usual_s.get(sink)
+        if usual is None:
+            return self._max_stall_after
+        return min(self._max_stall_after, max(_STALL_FACTOR * usual, _MIN_STALL_AFTER_S))
+
+    def take(self, sink: str, *, is_retry: bool = False) -> DeliverySlot:
+        """Take a slot at the sink from now on."""
+        loop = asyncio.get_running_loop()
+        slot = DeliverySlot(sink, is_retry, loop.time())
+        slot.timer = loop.call_later(self.stall_after(sink), self._leave, slot)
+        self._taken[sink, is_retry] += 1
+        return slot
+
+    def give_back(self, slot: DeliverySlot) -> None:
+        """Free the slot: its delivery has ended."""
+        if slot.timer is not None:
+            slot.timer.cancel()
+        took = min(asyncio.get_running_loop().time() - slot.began, self._max_stall_after)
+        usual = self._usual_s.get(slot.sink, self._max_stall_after)
+        self._usual_s[slot.sink] = usual + (took - usual) * _DURATION_WEIGHT
+        late = self._late.get(slot.sink, {})
+        if not slot.is_stalled:
+            self._taken[slot.sink, slot.is_retry] -= 1
+            late.pop(slot, None)
             return
-        self._aside[place.sink] -= 1
-        if late:
-            self._step_aside(next(iter(late)))
+        self._stalled[slot.sink, slot.is_retry] -= 1
+        next_late = next((each for each in late if self._has_room_aside(each)), None)
+        if next_late is not None:
+            self._leave(next_late)
 
-    def _step_aside(self, place: DeliverySlot) -> None:
-        room = 0 if place.sink in self._threads else MAX_STALLED_PER_SLOT * self._number
-        if self._aside[place.sink] >= room:
-            self._late.setdefault(place.sink, {})[place] = None
+    def _leave(self, slot: DeliverySlot) -> None:
+        late = self._late.setdefault(slot.sink, {})
+        if not self._has_room_aside(slot):
+            late[slot] = None
             return
-        self._late.get(place.sink, {}).pop(place, None)
-        place.is_aside = True
-        self._taken[place.sink] -= 1
-        self._aside[place.sink] += 1
+        late.pop(slot, None)
+        slot.is_stalled = True
+        self._taken[slot.sink, slot.is_retry] -= 1
+        self._stalled[slot.sink, slot.is_retry] += 1
         self._on_free()
+
+    def _has_room_aside(self, slot: DeliverySlot) -> bool:
+        if slot.sink in self._threads:
+            return False
+        room, retries = MAX_STALLED_PER_SLOT * self._number, self._stalled[slot.sink, True]
+        if slot.is_retry and retries >= room * _STALLED_RETRY_SHARE:
+            return False
+        return self._stalled[slot.sink, False] + retries < room

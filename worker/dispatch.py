@@ -20,11 +20,11 @@ from statemachine.tally import Counts, counts
 from storage import outbox
 from storage.database import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable
-from storage.outbox import Settlement
+from storage.outbox import ClaimLimits, Settlement
 from storage.readable import Unreadable
 from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import OutboxStatus
-from worker.delivery_slots import SLOW_AFTER_S, DeliverySlot, DeliverySlots
+from worker.delivery_slots import MAX_STALL_AFTER_S, DeliverySlot, DeliverySlots
 
 
 class DeliveryTracer(Protocol):
@@ -76,7 +76,11 @@ class Settler:
 
     def settle(self, unit: Unit, ended: Sequence[EndedDelivery]) -> list[Settlement]:
         """The attempts are kept and their effects moved on; raises LeaseLost where another has claimed one since."""
-        failed = [each.message.id for each in ended if not each.is_missing and isinstance(each.result, Failed)]
+        failed = [
+            each.message.id
+            for each in ended
+            if each.message.attempts and not each.is_missing and isinstance(each.result, Failed)
+        ]
         before: dict[str, list[DeliveryAttempt]] = defaultdict(list)
         aside: list[Unreadable] = []  # a try that cannot be read counts for none, and keeps no other from being kept
         for attempt in outbox.attempts_of(unit, failed, aside) if failed else ():
@@ -155,8 +159,40 @@ _CANCEL_S: Final = 5.0
 _UNRECORDED_DELAY: Final = timedelta(minutes=15)
 #: The longest duration that an attempt's column holds; a clock never makes one longer.
 _MAX_DURATION_MS: Final = 2**31 - 1
-#: At most so many times a sink's places are claimed ahead.
+#: At most so many times a sink's slots are claimed ahead.
 _AHEAD: Final = 3
+#: How often the outbox is looked through for messages that wait for an earlier one, and for sinks that are not known.
+_LOOK_INTERVAL: Final = timedelta(seconds=1)
+
+
+class _Waiting:
+    """Messages of one sink that are claimed and not begun."""
+
+    def __init__(self) -> None:
+        self.first = deque[OutboxMessage]()
+        self.again = deque[OutboxMessage]()
+
+    def __bool__(self) -> bool:
+        return bool(self.first or self.again)
+
+    def all(self) -> list[OutboxMessage]:
+        """Return every one of them."""
+        return [*self.first, *self.again]
+
+    def add(self, message: OutboxMessage) -> None:
+        """Queue the message behind those of its kind."""
+        (self.again if _is_retry(message) else self.first).append(message)
+
+    def next(self, slots: DeliverySlots, sink: str) -> OutboxMessage | None:
+        """Take the message that may have the next free slot of the sink; None where none may."""
+        if self.again and slots.free_for_retries(sink, is_alone=not self.first) > 0:
+            return self.again.popleft()
+        return self.first.popleft() if self.first and slots.free(sink) > 0 else None
+
+
+def _is_retry(message: OutboxMessage) -> bool:
+    """Tell whether the message had been claimed or put off before."""
+    return message.claim_token > 1
 
 
 class Dispatcher:
@@ -186,7 +222,7 @@ class Dispatcher:
         sample: Callable[[str], int] = lambda _event: 1,
         traced: DeliveryTracer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        slow_after: float = SLOW_AFTER_S,
+        stall_after: float = MAX_STALL_AFTER_S,
     ) -> None:
         """`clock` dates what goes out; by `work_clock` effects are due and leases end, for all who share the database.
 
@@ -200,7 +236,7 @@ class Dispatcher:
         self._work_clock = work_clock or clock
         self._lease = lease
         threads = {name: most for name, sink in self._sinks.items() if (most := getattr(sink, "threads", 0))}
-        self._places = DeliverySlots(concurrency, threads, self._freed, slow_after=slow_after)
+        self._slots = DeliverySlots(concurrency, threads, self._freed, stall_after=stall_after)
         self._settling = Settler(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
         self._sample = sample
@@ -212,7 +248,8 @@ class Dispatcher:
         self._held: list[
             tuple[float, EndedDelivery]
         ] = []  #: not recorded, since another session holds the row; till when
-        self._waiting: dict[str, deque[OutboxMessage]] = {}  #: claimed ahead, by sink
+        self._waiting: dict[str, _Waiting] = {}  #: claimed ahead, by sink
+        self._looked_at: datetime | None = None  #: when the outbox was looked through for what claims pass over
         self._faults: list[BaseException] = []  #: bugs that a delivery met; the next call raises them
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
 
@@ -245,14 +282,14 @@ class Dispatcher:
         """
         if self._faults:
             raise self._faults.pop()
-        room = {name: places for name, places in self._room().items() if places > 0}
-        if not room and not self._ended and not self._held:
+        room = {name: limits for name, limits in self._room().items() if limits.total > 0}
+        if self._sinks and not room and not self._ended and not self._held:
             return 0
         # Shielded: a commit that has begun ends, and `_ended` says what it was.
         self._recording = asyncio.create_task(asyncio.to_thread(self._record, list(self._ended), room))
         claimed = await asyncio.shield(self._recording)
         for message in claimed:
-            self._waiting.setdefault(message.sink, deque()).append(message)
+            self._waiting.setdefault(message.sink, _Waiting()).add(message)
         for sink in list(self._waiting):
             self._begin(sink)
         return len(claimed)
@@ -262,7 +299,7 @@ class Dispatcher:
 
         What was claimed ahead is due at once. Where storage is away, all of that comes again when its lease ends.
         """
-        waiting, self._waiting = [message for each in self._waiting.values() for message in each], {}
+        waiting, self._waiting = [message for each in self._waiting.values() for message in each.all()], {}
         for task in self._under_way:
             task.cancel()
         if self._under_way:  # a handler may hold on to its task for ever
@@ -280,38 +317,43 @@ class Dispatcher:
         except StorageUnavailable as fault:
             _log.warning("effect.abandoned", effects=len(self._ended), error=fault.code)
 
-    def _room(self) -> dict[str, int]:
-        """How many more may be claimed for each sink: as many as can begin, and as have ended since the last commit."""
-        waiting = {sink: len(messages) for sink, messages in self._waiting.items()}
-        if not self._sinks:
-            return {"": self._places.free("") - sum(waiting.values())}
+    def _room(self) -> dict[str, ClaimLimits]:
+        """Limits of the next claim: free slots, and ahead of them as many as have ended since the last commit."""
         ended = Counter(each.message.sink for each in self._ended)
-        ahead = {name: min(ended[name], _AHEAD * self._places.number(name)) for name in self._sinks}
-        return {name: self._places.free(name) + ahead[name] - waiting.get(name, 0) for name in self._sinks}
+        return {
+            name: self._limits(name, ahead=min(ended[name], _AHEAD * self._slots.number(name))) for name in self._sinks
+        }
+
+    def _limits(self, sink: str, *, ahead: int) -> ClaimLimits:
+        slots, waiting = self._slots, self._waiting.get(sink) or _Waiting()
+        return ClaimLimits(
+            total=slots.free(sink) + ahead - len(waiting.first) - len(waiting.again),
+            retries=slots.free_for_retries(sink, is_alone=False) - len(waiting.again),
+            retries_alone=slots.free_for_retries(sink, is_alone=True) + ahead - len(waiting.again),
+        )
 
     def _begin(self, sink: str) -> None:
-        """As many of those that wait are under way as there is room for; one that has waited too long is let go."""
+        """Start what was claimed for the sink as far as slots are free; let go what has waited too long."""
         waiting = self._waiting.get(sink)
         if not waiting:
             return
         latest = self._work_clock() + self._lease / 2
-        while waiting and self._places.free(sink) > 0:
-            message = waiting.popleft()
+        while (message := waiting.next(self._slots, sink)) is not None:
             if message.next_attempt_at < latest:  # where its lease ends; too little of it is left
                 continue
             task = asyncio.create_task(self._hand_over(message))
             task.add_done_callback(self._over)
-            self._under_way[task] = self._places.take(sink)
+            self._under_way[task] = self._slots.take(sink, is_retry=_is_retry(message))
 
     def _over(self, task: asyncio.Task[EndedDelivery]) -> None:
-        place = self._under_way.pop(task)
-        self._places.give_back(place)
+        slot = self._under_way.pop(task)
+        self._slots.give_back(slot)
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
             self._faults.append(fault)
         elif not task.cancelled():
             self._ended.append(task.result())
-        self._begin(place.sink)
+        self._begin(slot.sink)
         self._on_end()
 
     def _freed(self) -> None:
@@ -324,7 +366,7 @@ class Dispatcher:
         with self._database.write() as unit:
             outbox.release(unit, claimed, self._work_clock())
 
-    def _record(self, ended: Sequence[EndedDelivery], room: Mapping[str, int]) -> list[OutboxMessage]:
+    def _record(self, ended: Sequence[EndedDelivery], room: Mapping[str, ClaimLimits]) -> list[OutboxMessage]:
         """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone.
 
         After it those are tried again, alone, whose rows another session held.
@@ -337,7 +379,7 @@ class Dispatcher:
             self._settle_alone(entry[1])
         return claimed
 
-    def _record_ended(self, ended: Sequence[EndedDelivery], room: Mapping[str, int]) -> list[OutboxMessage]:
+    def _record_ended(self, ended: Sequence[EndedDelivery], room: Mapping[str, ClaimLimits]) -> list[OutboxMessage]:
         try:
             with self._database.write() as unit:
                 settlements = self._settling.settle(unit, ended)
@@ -400,11 +442,19 @@ class Dispatcher:
         log_settlement(settled, self._sample)
         self._traced.delivered(settled)
 
-    def _claim(self, unit: Unit, room: Mapping[str, int]) -> list[OutboxMessage]:
+    def _claim(self, unit: Unit, room: Mapping[str, ClaimLimits]) -> list[OutboxMessage]:
         now, claimed = self._work_clock(), list[OutboxMessage]()
-        for name, places in room.items():
-            others = [other for other in self._sinks if other != name]
-            claimed += outbox.claim(unit, now, self._lease, places, busy=others)
+        for name, limits in room.items():
+            claimed += outbox.claim(unit, now, self._lease, name, limits)
+        is_time = self._looked_at is None or abs(now - self._looked_at) >= _LOOK_INTERVAL
+        if is_time:
+            deferred = [outbox.defer_followers(unit, now, self._lease, name) for name in room]
+            # At once again where there may be more.
+            self._looked_at = now if max(deferred, default=0) < outbox.FOLLOWERS_BATCH_SIZE else None
+        if is_time or not claimed:
+            waiting = sum(len(each.all()) for name, each in self._waiting.items() if name not in self._sinks)
+            limit = self._slots.number("") - waiting
+            claimed += outbox.claim_of_others(unit, now, self._lease, list(self._sinks), limit)
         return claimed
 
     async def _hand_over(self, message: OutboxMessage) -> EndedDelivery:

@@ -138,7 +138,7 @@ def test_the_shop_of_the_sandbox_takes_it(world):
     """It counts the effect and ships nothing."""
     tell(world)
     with world.database.write() as unit:
-        (owed,) = [row for row in outbox.claim(unit, world.clock(), timedelta(seconds=60), 9) if row.sink == "shop"]
+        (owed,) = outbox.claim(unit, world.clock(), timedelta(seconds=60), "shop", outbox.ClaimLimits(9, 9, 9))
 
     async def whole():
         shop = Shop(KEY)

@@ -160,7 +160,7 @@ def test_an_alarm_ends_after_it_began(machines, monkeypatch):
     monkeypatch.setattr("storage.outbox.new_id", machines[0].an_id)
     owe_alarm(machines[0].database)
     with machines[0].database.write() as unit:
-        (first,) = outbox.claim(unit, machines[0].clock(), timedelta(seconds=35), 10)
+        (first,) = outbox.claim_of_others(unit, machines[0].clock(), timedelta(seconds=35), [], 10)
 
     assert first.number == 1
 

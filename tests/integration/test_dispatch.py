@@ -14,7 +14,7 @@ from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from fulfilment.backoff import Backoff
-from fulfilment.contract import Delivered, OwedEffect, Result, Sink
+from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
 from fulfilment.http_sink import HttpSink
 from storage import inbox, outbox
 from storage.database import Database, Unit
@@ -858,7 +858,7 @@ def test_deliveries_that_are_never_answered_do_not_take_the_places_of_others(sho
 
     async def scenario() -> None:
         ended = asyncio.Event()
-        dispatcher = shop.dispatcher({"shop": sink}, concurrency=2, on_end=ended.set, slow_after=0.05)
+        dispatcher = shop.dispatcher({"shop": sink}, concurrency=2, on_end=ended.set, stall_after=0.05)
         async with asyncio.timeout(20):
             while len(sink.took) < len(quick):
                 await dispatcher.start()
@@ -868,3 +868,39 @@ def test_deliveries_that_are_never_answered_do_not_take_the_places_of_others(sho
 
     asyncio.run(scenario())
     assert set(sink.took) == quick
+
+
+def test_retries_that_are_never_answered_do_not_take_the_slots_of_new_effects(shop: Shop) -> None:
+    """Their turn came before: all new effects are delivered while none of them has timed out."""
+    silent = {shop.owe(shop.payment()) for _ in range(45)}  # more than slots and room beside them
+    sink = SometimesSilent(silent)
+    refusing = Refusing()
+
+    async def scenario() -> set[str]:
+        await shop.dispatcher({"shop": refusing}).step()
+        shop.clock.advance(3600)
+        quick = {shop.owe(shop.payment()) for _ in range(40)}
+        ended = asyncio.Event()
+        dispatcher = shop.dispatcher({"shop": sink}, concurrency=4, on_end=ended.set)
+        async with asyncio.timeout(20):
+            while len(sink.took) < len(quick):
+                await dispatcher.start()
+                await ended.wait()
+                ended.clear()
+        await dispatcher.aclose()
+        return quick
+
+    quick = asyncio.run(scenario())
+    assert set(sink.took) == quick
+
+
+class Refusing:
+    """Refuses every effect."""
+
+    name = "shop"
+
+    async def deliver(self, _owed: OwedEffect, _now: datetime) -> Result:
+        return Failed("answered 500", 500)
+
+    async def aclose(self) -> None:
+        pass

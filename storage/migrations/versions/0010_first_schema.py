@@ -234,6 +234,9 @@ def _create_outbox() -> None:
     )
     _index("ix_outbox_message_dead", "outbox_message", "status", "id", where="status = 'dead'")
     _index("ix_outbox_message_pending", "outbox_message", "next_attempt_at", "id", where="status = 'pending'")
+    of_sink = ("outbox_message", "sink", "next_attempt_at", "id")
+    _index("ix_outbox_message_first", *of_sink, where="status = 'pending' AND claim_token = 0")
+    _index("ix_outbox_message_again", *of_sink, where="status = 'pending' AND claim_token > 0")
     _index("ix_outbox_message_webhook_id", "outbox_message", "webhook_id")
     _index(
         "uq_outbox_message_account",

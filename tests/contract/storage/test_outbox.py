@@ -41,9 +41,10 @@ def owe(database, payment, cause, **changes):
         return outbox.owe(unit, payment_id=payment, cause=cause, now=START, **(defaults | changes))
 
 
-def claim(database, now=START, limit=10, **kw):
+def claim(database, now=START, sinks=("ledger", "shop"), limits=(10, 10, 10)):
     with database.write() as unit:
-        return [m.id for m in outbox.claim(unit, now, LEASE, limit, **kw)]
+        each = (outbox.claim(unit, now, LEASE, sink, outbox.ClaimLimits(*limits)) for sink in sinks)
+        return [message.id for messages in each for message in messages]
 
 
 def settle(database, message, status, at=START):
@@ -54,9 +55,9 @@ def settle(database, message, status, at=START):
         outbox.settle(unit, message, attempt, status=status, next_attempt_at=at)
 
 
-def claimed(database, now=START):
+def claimed(database, now=START, sink="shop"):
     with database.write() as unit:
-        return outbox.claim(unit, now, LEASE, 1)[0]
+        return outbox.claim(unit, now, LEASE, sink, outbox.ClaimLimits(1, 1, 1))[0]
 
 
 def test_an_effect_is_owed_once_to_each_sink(database, payment, cause):
@@ -78,11 +79,57 @@ def test_per_payment_and_sink_in_order(database, payment, cause):
     elsewhere = owe(database, payment, cause, sink="ledger")
     other = owe(database, a_kept_payment(database), cause)
 
-    assert claim(database) == [paid, elsewhere, other]
+    assert claim(database) == [elsewhere, paid, other]
     assert claim(database) == []
     message = claimed(database, START + LEASE)
     settle(database, message, OutboxStatus.DELIVERED)
     assert settled in claim(database, START + LEASE)
+
+
+def test_first_tries_and_retries_have_shares_of_a_claim(database, cause):
+    """However many are tried again, they leave room for what was never tried; and have some beside it."""
+    again = [owe(database, a_kept_payment(database), cause) for _ in range(6)]
+    with database.write() as unit:
+        outbox.release(unit, outbox.claim(unit, START, LEASE, "shop", outbox.ClaimLimits(9, 9, 9)), START)
+    first = [owe(database, a_kept_payment(database), cause) for _ in range(6)]
+
+    assert claim(database, limits=(4, 1, 3)) == [again[0], *first[:3]]
+    assert claim(database, limits=(4, 0, 3)) == [again[1], *first[3:]]
+    assert claim(database, limits=(4, 1, 3)) == again[2:5]
+    assert claim(database, limits=(4, 0, 0)) == []
+
+
+@pytest.mark.parametrize("is_tried", [False, True])
+def test_what_waits_for_an_earlier_one_is_put_off_until_that_is_due(database, payment, cause, is_tried):
+    """So that no claim passes over it; in order all the same, and what is being delivered puts off nothing."""
+    later = START + timedelta(hours=1)
+    paid = owe(database, payment, cause)
+    message = claimed(database)
+    settled, refunded = (owe(database, payment, cause, effect=f"payment.{name}") for name in ("settled", "refunded"))
+    other = owe(database, a_kept_payment(database), cause)
+    if is_tried:  # as after an earlier delay of the first
+        with database.write() as unit:
+            unit.run("UPDATE outbox_message SET claim_token = 1 WHERE number > 1")
+
+    def put_off():
+        with database.write() as unit:
+            return outbox.defer_followers(unit, START, LEASE, "shop")
+
+    assert put_off() == 0
+    settle(database, message, OutboxStatus.PENDING, later)
+    assert (put_off(), put_off()) == (2, 0)
+    with database.read() as unit:
+        assert {row.next_attempt_at for row in outbox.of_payment(unit, payment)} == {later}
+    found = claimed(database)
+    assert found.id == other
+    settle(database, found, OutboxStatus.DELIVERED)
+    assert claim(database) == []
+    for expected in (paid, settled, refunded):
+        (found,) = claim(database, later)
+        assert found == expected
+        with database.write() as unit:
+            one = outbox.get(unit, found)
+        settle(database, one, OutboxStatus.DELIVERED, later)
 
 
 def test_a_dead_effect_does_not_hold_back_the_next(database, payment, cause):
@@ -94,12 +141,12 @@ def test_a_dead_effect_does_not_hold_back_the_next(database, payment, cause):
     assert claim(database) == [settled]
 
 
-def test_busy_sinks_are_left_alone(database, payment, cause):
-    """A sink without room is not claimed for."""
+def test_other_sinks_are_left_alone(database, payment, cause):
+    """A claim is for one sink."""
     owe(database, payment, cause)
     ledger = owe(database, payment, cause, sink="ledger")
 
-    assert claim(database, busy=["shop"]) == [ledger]
+    assert claim(database, sinks=["ledger"]) == [ledger]
 
 
 def test_what_was_not_tried_is_due_at_once_when_it_is_released(database, payment, cause):
@@ -119,8 +166,8 @@ def test_what_is_settled_together_is_kept_together(database, payment, cause):
     owe(database, payment, cause)
     owe(database, a_kept_payment(database), cause)
     with database.write() as unit:
-        messages = outbox.claim(unit, START, LEASE, 10)
-        claimed_again = outbox.claim(unit, START + LEASE, LEASE, 1)
+        messages = outbox.claim(unit, START, LEASE, "shop", outbox.ClaimLimits(10, 10, 10))
+        claimed_again = outbox.claim(unit, START + LEASE, LEASE, "shop", outbox.ClaimLimits(1, 1, 1))
 
     def together(found):
         attempts = [DeliveryAttempt(outbox_id="", number=0, id="", started_at=START, duration_ms=1, outcome="dead")] * 2
@@ -173,7 +220,7 @@ def test_a_dead_effect_that_was_overtaken_is_redriven_only_where_that_is_meant(d
     owed = owe(database, payment, cause)
     settle(database, claimed(database), OutboxStatus.DEAD)
     owe(database, payment, cause, sink="ledger")
-    settle(database, claimed(database), OutboxStatus.DELIVERED)
+    settle(database, claimed(database, sink="ledger"), OutboxStatus.DELIVERED)
     owe(database, payment, cause, effect="payment.refunded")
     redrive(database, owed)
     settle(database, claimed(database), OutboxStatus.DEAD)

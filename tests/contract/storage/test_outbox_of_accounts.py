@@ -29,7 +29,8 @@ def owe(database, cause, **changes):
 
 def claim(database, now=START):
     with database.write() as unit:
-        return outbox.claim(unit, now, LEASE, 10)
+        limits = outbox.ClaimLimits(10, 10, 10)
+        return [message for sink in ("shop", "ledger") for message in outbox.claim(unit, now, LEASE, sink, limits)]
 
 
 def settle(database, message, status):
