@@ -448,6 +448,10 @@ def _difference(kept: Mapping[str, Any], again: Mapping[str, Any], followed: set
     for name, word in (("outcome", "decision"), ("state", "state"), ("transition", "transition"), ("review", "review")):
         if kept.get(name) != again.get(name):
             return f"its {word} is {again.get(name) or 'none'}, and {kept.get(name) or 'none'} is kept"
+    if bool(kept.get("state_confirmed")) != bool(again.get("state_confirmed")):
+        return "it confirms a state, and that is not kept" if again.get("state_confirmed") else "it confirms no state"
+    if ("withheld_reason" in kept) != ("withheld_reason" in again):
+        return "it withholds effects, and that is not kept" if "withheld_reason" in again else "it withholds no effects"
     owed = set(kept.get("effects") or ())
     if not owed <= followed:
         return f"it owes no {', '.join(sorted(owed - followed))}"

@@ -26,10 +26,6 @@ from storage.tables_support import Reconciliation
 
 IsTerminal = Callable[[str, str | None], bool]  #: of kind and state
 
-#: How decide() words it that the state which was told is the one that we know. Were the words others, more would be
-#: asked, and nothing missed.
-_ALREADY: Final = "already "
-
 #: Where the money is, or is gone again: a terminal state of these phases is the provider's last word.
 _LAST_WORDS: Final = frozenset({Phase.PAID, Phase.SETTLED, Phase.REFUNDED})
 
@@ -54,13 +50,11 @@ def can_differ(candidate: Candidate, is_terminal: IsTerminal) -> bool:
 
 
 def tells(outcome: Mapping[str, Any]) -> bool:
-    """Whether what was decided about one payment settles what state the provider has it in.
+    """Return True where what was decided about one payment settles what state the provider has it in.
 
     A conflict, an unknown status, a statement that was overtaken or a mere hint does not: the provider is asked.
     """
-    if outcome["outcome"] == Outcome.UNCHANGED:
-        return str(outcome["reason"]).startswith(_ALREADY)
-    return bool(outcome["outcome"] == Outcome.ADVANCED)
+    return bool(outcome["outcome"] == Outcome.ADVANCED or outcome.get("state_confirmed"))
 
 
 def rest_of(

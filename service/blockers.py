@@ -109,8 +109,7 @@ def _withheld(payment: Payment, owed: Sequence[OutboxMessage]) -> Iterator[Block
     """Yield withheld fulfilment, where nothing was handed over before the doubt came up."""
     is_owed = any(message.effect.endswith(f".{Phase.PAID.value}") for message in owed)
     if payment.review in WITHHOLDING and not is_owed:
-        _, is_told, why = (payment.review_note or "").rpartition("no fulfilment: ")
-        yield Blocker(f"no fulfilment: {why if is_told else payment.review_note}", "warn")
+        yield Blocker(f"no fulfilment: {payment.review_note}", "warn")
 
 
 def _undelivered(

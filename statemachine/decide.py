@@ -60,7 +60,8 @@ def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now
         words = f"{status!r} is not a state that {lifecycle.name} is known to have"
         return _opening(Decision(Outcome.PARKED, words), payment, Review.UNKNOWN_STATUS, (f"status:{status}",))
     if status == payment.state:
-        return _checked(lifecycle, payment, observation, Decision(Outcome.UNCHANGED, f"already {status}"))
+        decision = Decision(Outcome.UNCHANGED, f"already {status}", state_confirmed=True)
+        return _checked(lifecycle, payment, observation, decision)
     moves = moves_of(lifecycle)
     ahead = moves.walk(payment.state, status)
     behind = payment.state is not None and moves.walk(status, payment.state) is not None
@@ -275,13 +276,13 @@ def _checked(lifecycle: Lifecycle, payment: Payment, said: Observation, decision
     if stands:
         withheld |= STATE_EFFECTS if payment.review is Review.WRONG_ENVIRONMENT else FULFILMENT_EFFECTS
     kept = tuple(effect for effect in decision.effects if effect not in withheld)
-    why = doubts[0].words if doubts else f"the review of {payment.review} is open"
+    why = withheld_reason = doubts[0].words if doubts else f"the review of {payment.review} is open"
     if len(kept) < len(decision.effects):
         gone = set(decision.effects) - set(kept)
         why = f"{'no fulfilment' if gone & FULFILMENT_EFFECTS else 'withheld'}: {why}"
     elif not doubts:
         return decision
-    decision = replace(decision, reason=f"{decision.reason}; {why}", effects=kept)
+    decision = replace(decision, reason=f"{decision.reason}; {why}", withheld_reason=withheld_reason, effects=kept)
     if not doubts:
         return decision
     review = doubts[0].review

@@ -57,8 +57,9 @@ class Decision(msgspec.Struct, frozen=True):
     """What follows from one observation: a value, never an exception."""
 
     outcome: Outcome
-    reason: str  #: in words, for the timeline
+    reason: str  #: in words, for the timeline; nothing is decided by them
     to_state: str | None = None  #: set exactly when the outcome is advanced
+    state_confirmed: bool = False  #: the state that was stated is the one that the payment has
     via: tuple[str, ...] = ()  #: states that were passed without a message of their own
     forced: bool = False  #: recorded against the lifecycle, by an operator or by policy
     effects: tuple[Effect, ...] = ()
@@ -66,4 +67,5 @@ class Decision(msgspec.Struct, frozen=True):
     disputed: tuple[str, ...] = ()  #: points that the review is about, such as "amount:449"
     closes_review: bool = False
     accepted: tuple[str, ...] | None = None  #: what is accepted from now on, where that changes
+    withheld_reason: str | None = None  #: the doubt for which effects are withheld, or would be
     ask: bool = False  #: the provider should be asked at once

@@ -212,7 +212,7 @@ class Payment(Row):
     version: int = 0  #: number of its last transition
     head_hash: str = Field(default="", max_length=64)  #: hash of its last transition
     review: str | None = Field(default=None, max_length=32)  #: statemachine.phases.Review, while one is open
-    review_note: str | None = None  #: in words
+    review_note: str | None = None  #: in words; where fulfilment is withheld, the doubt alone
     review_opened_at: datetime | None = Field(default=None, sa_column=instant())
     #: points that the open review is about, such as "amount:451", "currency:EUR", "conflict:confirmed",
     #: "status:blessed", "reference:<payment>", "environment:test" or "message:<id>"; None for none

@@ -13,7 +13,7 @@ from statemachine.decide import as_refund, decide
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Decision, Observation
 from statemachine.observation import Payment as View
-from statemachine.phases import FULFILMENT_PHASES, Alarm, Effect, Outcome, Phase, Review
+from statemachine.phases import FULFILMENT_PHASES, WITHHOLDING, Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
 from storage import outbox, transitions
 from storage.database import made
@@ -208,6 +208,10 @@ class PaymentWriter:
         if decision is not None:
             if decision.to_state is not None and payment is not None:
                 entry["state"], entry["transition"] = decision.to_state, payment.version
+            if decision.state_confirmed:
+                entry["state_confirmed"] = True
+            if decision.withheld_reason is not None:
+                entry["withheld_reason"] = decision.withheld_reason
             if decision.review is not None:
                 entry["review"], entry["disputed"] = decision.review.value, list(decision.disputed)
             if decision.accepted is not None:
@@ -315,7 +319,9 @@ class PaymentWriter:
     ) -> None:
         closed = closed_by(decision, payment)
         if decision.review is not None:
-            payment.review, payment.review_note = decision.review.value, decision.reason
+            is_withheld = decision.review in WITHHOLDING and decision.withheld_reason is not None
+            payment.review = decision.review.value
+            payment.review_note = decision.withheld_reason if is_withheld else decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
             payment.disputed = list(decision.disputed) or None
             if not self._batch.is_rerun:

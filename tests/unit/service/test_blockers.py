@@ -63,9 +63,7 @@ def test_where_all_is_well_nothing_is_told():
 
 @pytest.mark.parametrize("review", ["amount_mismatch", "currency_mismatch"])
 def test_fulfilment_that_is_withheld_is_told_with_its_reason(review):
-    payment = a_payment(
-        review=review, review_note="a -> b; no fulfilment: the amount is 1, 2 was asked for", next_poll_at=START
-    )
+    payment = a_payment(review=review, review_note="the amount is 1, 2 was asked for", next_poll_at=START)
 
     assert told(payment) == ["no fulfilment: the amount is 1, 2 was asked for"]
     assert told(payment, [owing(status="delivered")]) == []  # it was handed over before the doubt

@@ -27,6 +27,7 @@ def test_the_current_state_is_unchanged():
     decision = decide(INTENT, a_view(state="confirmed"), an_observation("confirmed"), START)
 
     assert (decision.outcome, decision.to_state, decision.effects) == (Outcome.UNCHANGED, None, ())
+    assert decision.state_confirmed
 
 
 def test_one_legal_move_away_is_advanced():
@@ -54,6 +55,7 @@ def test_a_passed_state_is_stale():
     decision = decide(INTENT, a_view(state="settled"), an_observation("confirmed"), START)
 
     assert (decision.outcome, decision.to_state, decision.effects, decision.ask) == (Outcome.STALE, None, (), False)
+    assert not decision.state_confirmed
 
 
 def test_cancelled_then_paid_is_a_conflict():
@@ -211,6 +213,7 @@ def test_doubt_and_what_it_withholds_are_told_in_words(said, words):
     decision = decide(INTENT, a_view(state="awaiting_payment"), an_observation("confirmed", **said), START)
 
     assert decision.reason == f"awaiting_payment -> confirmed; no fulfilment: {words}"
+    assert decision.withheld_reason == words
 
 
 @pytest.mark.parametrize("currency", ["", "??", None])
@@ -229,6 +232,7 @@ def test_fulfilment_stays_withheld_while_the_review_is_open():
 
     assert (decision.outcome, decision.effects) == (Outcome.ADVANCED, ())
     assert decision.reason.endswith("; no fulfilment: the review of amount_mismatch is open")
+    assert decision.withheld_reason == "the review of amount_mismatch is open"
 
 
 def test_other_effects_are_not_withheld():
