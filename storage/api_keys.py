@@ -6,12 +6,13 @@ from typing import Final
 
 from sqlalchemy import insert, or_, select, update
 
+from storage.columns import table_of
 from storage.database import Unit, values
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.tables_support import ApiKey
 
-_table = ApiKey.__table__  # type: ignore[attr-defined]
+_table = table_of(ApiKey)
 
 #: `last_used_at` is written at most this often.
 USED_EVERY: Final = timedelta(minutes=1)

@@ -7,18 +7,17 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from sqlalchemy import insert, select
-from sqlmodel import SQLModel
 
 from storage import hashing
 from storage.bulk import Columns, array
-from storage.columns import table_of
-from storage.database import Unit, columns_of, values
+from storage.columns import Model, columns_of, table_of
+from storage.database import Unit, values
 from storage.readable import Unreadable
 from storage.tables_support import AuditRun
 
-Record = TypeVar("Record", bound=SQLModel)
+Record = TypeVar("Record", bound=Model)
 
-_table: Any = AuditRun.__table__  # type: ignore[attr-defined]
+_table: Any = table_of(AuditRun)
 
 #: What a value that is none of ours can raise where it is understood.
 UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, msgspec.MsgspecError)

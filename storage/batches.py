@@ -9,7 +9,7 @@ from typing import Any, Final
 from statemachine.phases import Outcome, Source
 from storage import hashing
 from storage.bulk import Columns, Insert, Update, array, instants, unnest
-from storage.columns import table_of
+from storage.columns import columns_of, table_of
 from storage.database import Unit
 from storage.errors import LeaseLost
 from storage.readable import Unreadable
@@ -131,7 +131,7 @@ def reopen_awaiting(unit: Unit, awaited: Sequence[tuple[str, str]], now: datetim
 
 # -- payments
 
-_PAYMENT_NAMES: Final = tuple(Payment.model_fields)
+_PAYMENT_NAMES: Final = columns_of(Payment)
 _PAYMENT: Final = Columns(table_of(Payment), _PAYMENT_NAMES)
 _ADD: Final = Insert(table_of(Payment), _PAYMENT_NAMES)
 _payment: Final = itemgetter(*_PAYMENT_NAMES)
@@ -334,7 +334,7 @@ def _known_pairs(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str]]
 
 # -- history, and what is owed
 
-_TRANSITION_NAMES: Final = tuple(Transition.model_fields)
+_TRANSITION_NAMES: Final = columns_of(Transition)
 _APPEND: Final = Insert(table_of(Transition), _TRANSITION_NAMES)
 _transition: Final = itemgetter(*_TRANSITION_NAMES)
 

@@ -12,13 +12,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import Table
-from sqlmodel import SQLModel
 
-from storage.columns import Row
-from storage.database import Unit, columns_of, made, unwatched
+from storage.columns import Model, Row, columns_of
+from storage.database import Unit, made, unwatched
 from storage.readable import Unreadable, are_sound, check, converted, dashed, is_about_a_row, kind_of
 
-Record = TypeVar("Record", bound=SQLModel)
+Record = TypeVar("Record", bound=Model)
 
 #: Of columns that tell rows apart; what else a row must be is no name.
 _NAMING: Final = frozenset({"uuid", "text"})
@@ -93,7 +92,7 @@ class Columns:
         self._table = table.name
         self._given = frozenset(given or ())
         self._named = [(name, kind_of(table, name)) for name in names]
-        self._layouts: dict[type[SQLModel], tuple[str, ...]] = {}
+        self._layouts: dict[type[Model], tuple[str, ...]] = {}
         kinds = [kind_of(table, name) for name in names]
         told = [(given or {}).get(name, f"{table.name}.{name}") for name in names]
         pairs = list(zip(told, kinds, strict=True))
@@ -160,10 +159,10 @@ class Columns:
         return found
 
     def _made(self, model: type[Record], loaded: Sequence[Any]) -> list[Record]:
+        names = self._layout(model)
         if not loaded or not issubclass(model, Row):
             return [made(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
-        others = [repeat(None)] * (len(columns_of(model)) - len(self.names))
-        names = self._layout(model)
+        others = [repeat(None)] * (len(names) - len(self.names))
         return [unwatched(model, dict(zip(names, row, strict=True))) for row in zip(*loaded, *others, strict=False)]
 
     def _layout(self, model: type[Record]) -> tuple[str, ...]:

@@ -11,15 +11,7 @@ from sqlalchemy import case, func, select
 from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import (
-    DeliveryAttempt,
-    InboxMessage,
-    OutboxMessage,
-    OutboxMessageTable,
-    PaymentTable,
-    RejectedDelivery,
-    Transition,
-)
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery, Transition
 from storage.types import InboxStatus, OutboxStatus
 
 #: A row may be committed so much later than its id was made.
@@ -128,8 +120,8 @@ def _chunks(ids: list[str]) -> Iterator[list[str]]:
     return (ids[start : start + 500] for start in range(0, len(ids), 500))
 
 
-_payment = PaymentTable.__table__  # type: ignore[attr-defined]
-_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
+_payment = table_of(Payment)
+_outbox = table_of(OutboxMessage)
 
 #: Of a payment: what changes with every statement, transition, review and question.
 _TOLD: Final = ("version", "statements", "reviews", "review", "heard_at", "asked_at", "next_poll_at", "poll_failures")

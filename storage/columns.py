@@ -1,6 +1,7 @@
-"""What tables are declared with: columns of one kind, and records whose attributes nobody watches."""
+"""Columns that tables are declared with, plain records, and the table of either."""
 
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import JSON, Column, MetaData, Table, Uuid
 from sqlmodel import SQLModel
@@ -32,14 +33,24 @@ def json_value(*, nullable: bool = False) -> Any:
     return Column(JSON(none_as_null=True), nullable=nullable)
 
 
-class Row(SQLModel):
-    """A record of a table: its attributes are plain, nothing watches them, and its constructor validates."""
+class Row:
+    """Base of the plain records: dataclasses whose fields are the columns of the table of this name."""
 
-    __setattr__ = object.__setattr__  # type: ignore[assignment]
+    __tablename__: ClassVar[str]
 
 
-def table_of(model: type[SQLModel]) -> Table:
-    """The table of a model, or of the records of this class."""
-    declared = model if hasattr(model, "__table__") else model.__subclasses__()[0]
-    table: Table = declared.__table__
-    return table
+class Model(Protocol):
+    """A class that rows are read as: an SQLModel table, or a plain record."""
+
+    __tablename__: ClassVar[Any]
+
+
+def table_of(model: type[Model]) -> Table:
+    """Return the table of a table class or of a plain record's class."""
+    return metadata.tables[str(model.__tablename__)]
+
+
+@cache
+def columns_of(model: type[Model]) -> tuple[str, ...]:
+    """Return the names of the model's columns, in order."""
+    return tuple(table_of(model).columns.keys())

@@ -8,13 +8,14 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
+from storage.columns import table_of
 from storage.database import Unit, made, values
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.tables_support import ConsoleAttempt, ConsolePerson, ConsoleSession
 
-_sessions = ConsoleSession.__table__  # type: ignore[attr-defined]
-_person = ConsolePerson.__table__  # type: ignore[attr-defined]
+_sessions = table_of(ConsoleSession)
+_person = table_of(ConsolePerson)
 
 #: `last_seen_at` is written at most this often.
 SEEN_EVERY: Final = timedelta(minutes=1)
@@ -116,7 +117,7 @@ def note_use(unit: Unit, session_id: str, now: datetime) -> None:
     unit.execute(update(_sessions).where(_sessions.c.id == session_id, is_older).values(last_seen_at=now))
 
 
-_attempts = ConsoleAttempt.__table__  # type: ignore[attr-defined]
+_attempts = table_of(ConsoleAttempt)
 
 
 def take(unit: Unit, subject: str, now: datetime, *, at_most: int, window: timedelta) -> timedelta | None:

@@ -5,12 +5,13 @@ from datetime import datetime
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from storage.columns import table_of
 from storage.database import Unit, values
 from storage.errors import NotFound, PersonExists
 from storage.ids import is_id
 from storage.tables_support import ConsolePerson
 
-_table = ConsolePerson.__table__  # type: ignore[attr-defined]
+_table = table_of(ConsolePerson)
 
 
 def add(unit: Unit, person: ConsolePerson) -> None:

@@ -11,18 +11,19 @@ from sqlalchemy import ColumnElement, Select, func, literal_column, select, text
 
 from statemachine.phases import Phase, Source
 from storage import histogram, webhook_health
+from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import InboxMessageTable, OutboxMessageTable, PaymentTable, RejectedDelivery
+from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_support import AccountBudget, PollPlan
 from storage.types import InboxStatus, OutboxStatus, PollPriority
 
-_inbox: Any = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_outbox: Any = OutboxMessageTable.__table__  # type: ignore[attr-defined]
-_payment: Any = PaymentTable.__table__  # type: ignore[attr-defined]
-_rejected: Any = RejectedDelivery.__table__  # type: ignore[attr-defined]
-_budget: Any = AccountBudget.__table__  # type: ignore[attr-defined]
-_plan: Any = PollPlan.__table__  # type: ignore[attr-defined]
+_inbox: Any = table_of(InboxMessage)
+_outbox: Any = table_of(OutboxMessage)
+_payment: Any = table_of(Payment)
+_rejected: Any = table_of(RejectedDelivery)
+_budget: Any = table_of(AccountBudget)
+_plan: Any = table_of(PollPlan)
 
 #: Rows beyond which nobody counts on.
 COUNT_LIMIT: Final = 10_000

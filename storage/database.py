@@ -12,20 +12,17 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import structlog
-from pydantic import BaseModel
-from sqlalchemy import Connection, CursorResult, Executable, RowMapping, Select, event
+from sqlalchemy import Connection, CursorResult, Executable, RowMapping, Select, event, inspect
 from sqlalchemy import Row as Selected
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import configure_mappers
-from sqlalchemy.orm.attributes import manager_of_class
 from sqlalchemy.pool import QueuePool
-from sqlmodel import SQLModel
 
 from statemachine.tally import Counts, counts
 from storage import readable
 from storage.clocks import DatabaseClock
-from storage.columns import Row, table_of
+from storage.columns import Model, Row, columns_of, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
@@ -75,7 +72,8 @@ class FairLock:
 
 log = structlog.get_logger()
 
-Record = TypeVar("Record", bound=SQLModel)
+Record = TypeVar("Record", bound=Model)
+Plain = TypeVar("Plain", bound=Row)
 
 #: A reader sees one instant on PostgreSQL too; a writer sees what is committed, and locks the rows that it decides by.
 _SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -290,36 +288,26 @@ def load(model: type[Record], row: Selected[*tuple[Any, ...]]) -> Record:
 
 
 def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record:
-    """A detached record of these columns; others are None.
+    """Build a detached record of these columns without validation; other columns are None.
 
-    What the constructor does besides would cost 0.1 ms and more for each row, and a table's records are not validated.
+    A constructor would cost 0.1 ms and more for each row of a table class.
     """
+    nothing = _nothing(model)
     if issubclass(model, Row):
-        return unwatched(model, {**_nothing(model), **columns})
+        return unwatched(model, {**nothing, **columns})
     mapped: Record = _manager(model).new_instance()
     mapped.__dict__.update(columns)
     return mapped
 
 
-def unwatched(model: type[Record], columns: dict[str, Any]) -> Record:
-    """A detached record of a Row's class, with these as all of its columns; the dictionary becomes its own."""
-    record: Record = _new(model)
-    _said(record, set())
-    _more(record, None)
-    _private(record, None)
+def unwatched(model: type[Plain], columns: dict[str, Any]) -> Plain:
+    """Build a plain record without its constructor; take ownership of `columns`, which must be all of its columns."""
+    record = object.__new__(model)
     record.__dict__ = columns
     return record
 
 
-# What pydantic keeps of each record besides its values; left unset they cannot be read.
-_new: Final[Any] = object.__new__
-_said, _more, _private = (
-    BaseModel.__dict__[name].__set__
-    for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-)
-
-
-def values(record: SQLModel, columns: Iterable[str] | None = None) -> dict[str, Any]:
+def values(record: Model, columns: Iterable[str] | None = None) -> dict[str, Any]:
     """The record's columns by name, ready for an insert or update."""
     names = columns if columns is not None else columns_of(record.__class__)
     kept = record.__dict__  # no record belongs to a session, so that nothing is left to be loaded
@@ -327,19 +315,13 @@ def values(record: SQLModel, columns: Iterable[str] | None = None) -> dict[str, 
 
 
 @cache
-def _manager(model: type[SQLModel]) -> Any:
+def _manager(model: type[Model]) -> Any:
     configure_mappers()  # otherwise done by the first constructor
-    return manager_of_class(model)
+    return inspect(model).class_manager
 
 
 @cache
-def columns_of(model: type[SQLModel]) -> tuple[str, ...]:
-    """The names of the model's columns, in order."""
-    return tuple(model.model_fields)
-
-
-@cache
-def _nothing(model: type[SQLModel]) -> Mapping[str, None]:
+def _nothing(model: type[Model]) -> Mapping[str, None]:
     return dict.fromkeys(columns_of(model))
 
 

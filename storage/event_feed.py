@@ -24,8 +24,8 @@ from storage.database import Database, Unit
 from storage.tables import OutboxMessage
 from storage.tables_support import Event, EventFeed
 
-_table = Event.__table__  # type: ignore[attr-defined]
-_feed = EventFeed.__table__  # type: ignore[attr-defined]
+_table = table_of(Event)
+_feed = table_of(EventFeed)
 
 _NAME: Final = "effects"
 

@@ -16,9 +16,8 @@ import msgspec
 from msgspec import defstruct
 from msgspec.structs import asdict
 from sqlalchemy import JSON
-from sqlmodel import SQLModel
 
-from storage.columns import table_of
+from storage.columns import Model, table_of
 from storage.tables import (
     DeliveryAttempt,
     InboxMessage,
@@ -73,7 +72,7 @@ class Sealer:
 class _Content:
     """The canonical bytes of some columns of a record."""
 
-    def __init__(self, model: type[SQLModel], columns: tuple[str, ...], if_any: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: type[Model], columns: tuple[str, ...], if_any: tuple[str, ...] = ()) -> None:
         """`if_any` are columns that are left out of each record where they are None."""
         self._if_any = if_any
         self._with = {

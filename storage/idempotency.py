@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from storage.columns import table_of
 from storage.database import Unit
 from storage.errors import LeaseLost
 from storage.tables_support import IdempotencyKey
 
-_table = IdempotencyKey.__table__  # type: ignore[attr-defined]
+_table = table_of(IdempotencyKey)
 
 
 @dataclass(frozen=True, slots=True)

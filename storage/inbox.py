@@ -9,17 +9,18 @@ from sqlalchemy import ColumnElement, CompoundSelect, func, insert, literal_colu
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import hashing
+from storage.columns import table_of
 from storage.database import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.readable import Unreadable
-from storage.tables import InboxMessage, InboxMessageTable, KnownDelivery, MessagePayment, TransitionTable
+from storage.tables import InboxMessage, KnownDelivery, MessagePayment, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
-_table = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_known = KnownDelivery.__table__  # type: ignore[attr-defined]
-_also = MessagePayment.__table__  # type: ignore[attr-defined]
-_transitions = TransitionTable.__table__  # type: ignore[attr-defined]
+_table = table_of(InboxMessage)
+_known = table_of(KnownDelivery)
+_also = table_of(MessagePayment)
+_transitions = table_of(Transition)
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

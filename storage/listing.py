@@ -6,16 +6,15 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, literal, select, union_all
-from sqlmodel import SQLModel
 
 from storage import inbox, sifting
-from storage.columns import table_of
+from storage.columns import Model, table_of
 from storage.database import Unit
 from storage.search import places
 from storage.sifting import in_order
 from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
 
-Record = TypeVar("Record", bound=SQLModel)
+Record = TypeVar("Record", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def _page(unit: Unit, model: type[Record], wanted: Wanted, place: Place) -> Page
     return Page(rows[::-1] if is_backwards else rows, has_more=len(found) > place.limit)
 
 
-def _is_few_pending(unit: Unit, model: type[SQLModel], wanted: Wanted) -> bool:
+def _is_few_pending(unit: Unit, model: type[Model], wanted: Wanted) -> bool:
     """Whether the index of what waits, which is in another order, has so few rows that they are sorted at once."""
     if unit.dialect != "sqlite" or model is not OutboxMessage or list(wanted.among.get("status", ())) != ["pending"]:
         return False

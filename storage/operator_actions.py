@@ -6,11 +6,12 @@ from datetime import datetime
 from sqlalchemy import func, insert, select
 
 from storage import hashing
+from storage.columns import table_of
 from storage.database import Unit, values
 from storage.ids import new_id
 from storage.tables import OperatorAction
 
-_table = OperatorAction.__table__  # type: ignore[attr-defined]
+_table = table_of(OperatorAction)
 
 #: Whoever adds to the chain holds this lock of PostgreSQL until its unit of work ends; on SQLite nobody else writes.
 _CHAIN = int.from_bytes(b"operator")

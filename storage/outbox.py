@@ -11,16 +11,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import hashing
 from storage.bulk import Columns, Insert, Update, instants
-from storage.columns import table_of
+from storage.columns import columns_of, table_of
 from storage.database import Unit, made, values
 from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
 from storage.readable import Unreadable
-from storage.tables import DeliveryAttempt, DeliveryAttemptTable, OutboxMessage, OutboxMessageTable
+from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
 
-_table = OutboxMessageTable.__table__  # type: ignore[attr-defined]
-_attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
+_table = table_of(OutboxMessage)
+_attempts = table_of(DeliveryAttempt)
 
 _PENDING: Final = f"status = '{OutboxStatus.PENDING.value}'"
 #: The same in words that fit no index: a row that is known is looked up, and not searched for among all that wait.
@@ -31,7 +31,7 @@ _NEXT_TRY: Final = "claim_token > 0"
 _AT_ONCE: Final = 1_000  #: ids that one statement looks for
 #: Rows of each kind that one call of `defer_followers` looks at.
 FOLLOWERS_BATCH_SIZE: Final = 1_000
-_ROW: Final = Columns(table_of(OutboxMessage), tuple(OutboxMessage.model_fields))
+_ROW: Final = Columns(table_of(OutboxMessage), columns_of(OutboxMessage))
 _CLAIM: Final = Update(table_of(OutboxMessage), ("next_attempt_at", "claim_token"), ("id",))
 _RELEASE: Final = Update(table_of(OutboxMessage), ("next_attempt_at",), ("id", "claim_token"), only=_STILL_PENDING)
 _SETTLE: Final = Update(
@@ -40,7 +40,7 @@ _SETTLE: Final = Update(
     ("id", "claim_token"),
     only=_STILL_PENDING,
 )
-_ATTEMPT: Final = tuple(DeliveryAttempt.model_fields)
+_ATTEMPT: Final = columns_of(DeliveryAttempt)
 _TRY: Final = Insert(table_of(DeliveryAttempt), _ATTEMPT)
 _tried: Final = itemgetter(*_ATTEMPT)
 

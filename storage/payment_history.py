@@ -11,30 +11,27 @@ from sqlalchemy import Select, String, cast, func, literal_column, or_, select, 
 
 from storage import outbox, payments
 from storage import transitions as storage_transitions
+from storage.columns import table_of
 from storage.database import Unit
 from storage.tables import (
     DeliveryAttempt,
-    DeliveryAttemptTable,
     InboxMessage,
-    InboxMessageTable,
     MessagePayment,
     OperatorAction,
     OutboxMessage,
-    OutboxMessageTable,
     Payment,
     RejectedDelivery,
     Transition,
-    TransitionTable,
 )
 from storage.types import InboxStatus
 
-_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_transitions = TransitionTable.__table__  # type: ignore[attr-defined]
-_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
-_attempts = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
-_also = MessagePayment.__table__  # type: ignore[attr-defined]
-_actions = OperatorAction.__table__  # type: ignore[attr-defined]
-_rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
+_inbox = table_of(InboxMessage)
+_transitions = table_of(Transition)
+_outbox = table_of(OutboxMessage)
+_attempts = table_of(DeliveryAttempt)
+_also = table_of(MessagePayment)
+_actions = table_of(OperatorAction)
+_rejected = table_of(RejectedDelivery)
 
 #: Rows of the timeline: each has an id that grows with the time at which it was recorded.
 HistoryRow = InboxMessage | DeliveryAttempt | OperatorAction | RejectedDelivery

@@ -7,14 +7,15 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 
 from storage.bulk import instants
+from storage.columns import table_of
 from storage.database import Unit
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.readable import Unreadable
-from storage.tables import Payment, PaymentTable
+from storage.tables import Payment
 from storage.types import CLOCK_WAS_WRONG, PollPriority
 
-_table = PaymentTable.__table__  # type: ignore[attr-defined]
+_table = table_of(Payment)
 
 _UNREADABLE_WAIT: Final = timedelta(hours=1)
 

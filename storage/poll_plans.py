@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import SQLModel
 
+from storage.columns import Model, table_of
 from storage.database import Unit, values
-from storage.tables import InboxMessageTable, PaymentTable, TransitionTable
+from storage.tables import InboxMessage, Payment, Transition
 from storage.tables_support import Hazard, PollPlan
 from storage.types import CLOCK_WAS_WRONG
 
-_payments = PaymentTable.__table__  # type: ignore[attr-defined]
-_transitions = TransitionTable.__table__  # type: ignore[attr-defined]
-_messages = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_plans = PollPlan.__table__  # type: ignore[attr-defined]
-_hazards = Hazard.__table__  # type: ignore[attr-defined]
+_payments = table_of(Payment)
+_transitions = table_of(Transition)
+_messages = table_of(InboxMessage)
+_plans = table_of(PollPlan)
+_hazards = table_of(Hazard)
 
 #: The account whose row is the planner's own.
 _PLANNER = ""
@@ -165,7 +165,7 @@ def keep(unit: Unit, plans_: Iterable[PollPlan], hazards_: Iterable[Hazard], lea
     unit.execute(update(_plans).where(_plans.c.account == _PLANNER).values(learned_to=learned_to))
 
 
-def _upsert(unit: Unit, table: Any, keys: tuple[str, ...], row: SQLModel) -> None:
+def _upsert(unit: Unit, table: Any, keys: tuple[str, ...], row: Model) -> None:
     """One statement: two planners whose clocks are apart may keep a first row at the same moment."""
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     changed = values(row)

@@ -5,12 +5,13 @@ from datetime import datetime
 from sqlalchemy import delete, func, insert, select
 
 from storage import hashing
+from storage.columns import table_of
 from storage.database import Unit, values
 from storage.errors import NotFound
 from storage.ids import is_id, new_id
 from storage.tables import RejectedDelivery
 
-_table = RejectedDelivery.__table__  # type: ignore[attr-defined]
+_table = table_of(RejectedDelivery)
 
 
 def keep(unit: Unit, rejected: RejectedDelivery, *, at_most: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from storage.columns import table_of
 from storage.database import Unit
 from storage.tables_support import AccountBudget
 from storage.types import UtcDateTime
@@ -168,7 +169,7 @@ def _believed(booked: Booked, now: datetime, rate: Rate) -> Booked:
     )
 
 
-_table = AccountBudget.__table__  # type: ignore[attr-defined]
+_table = table_of(AccountBudget)
 
 #: What `storage.rate_limits` reckons with, in the order of Booked.
 _SLOTS: Final = tuple(

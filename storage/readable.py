@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, get_origin
+from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
 import msgspec
 from sqlalchemy import (
@@ -33,10 +33,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.types import NullType, TypeDecorator
-from sqlmodel import SQLModel
 
 from statemachine.phases import Phase, Source
-from storage.columns import table_of
+from storage.columns import Model, columns_of, table_of
 from storage.errors import UnreadableRow
 from storage.types import InboxStatus, OutboxStatus, UtcDateTime
 
@@ -133,12 +132,13 @@ def dashed(text: str) -> str:
 
 
 @cache
-def _columns_of(model: type[SQLModel]) -> tuple[_Column, ...]:
+def _columns_of(model: type[Model]) -> tuple[_Column, ...]:
     table, found = table_of(model), []
-    for name, field in model.model_fields.items():
+    annotations = get_type_hints(model)
+    for name in columns_of(model):
         kind = kind_of(table, name)
         types = set(_TYPES[kind])
-        origin = get_origin(field.annotation)
+        origin = get_origin(annotations[name])
         if kind == "json" and origin in (dict, list):
             types = {origin}
         if table.c[name].nullable:
@@ -148,7 +148,7 @@ def _columns_of(model: type[SQLModel]) -> tuple[_Column, ...]:
 
 
 def are_sound(
-    model: type[SQLModel], names: Sequence[str], columns: Sequence[Sequence[Any]], given: Collection[str]
+    model: type[Model], names: Sequence[str], columns: Sequence[Sequence[Any]], given: Collection[str]
 ) -> bool:
     """Return False where a value of these columns is not of its column's type; `given` are expressions, not columns."""
     known = {column.name: column for column in _columns_of(model)}
@@ -164,7 +164,7 @@ def are_sound(
 
 
 def check(
-    model: type[SQLModel], record: SQLModel, *, only: Sequence[str] | None = None, given: Collection[str] = ()
+    model: type[Model], record: Model, *, only: Sequence[str] | None = None, given: Collection[str] = ()
 ) -> tuple[str, str] | None:
     """The column of the record that holds what it must not, and why; None where all of them are sound."""
     kept = record.__dict__
@@ -245,7 +245,7 @@ def stand_in(unreadable: Unreadable, columns: Sequence[tuple[str, str]], *, is_s
     return values
 
 
-def completed(model: type[SQLModel], values: Mapping[str, Any]) -> dict[str, Any]:
+def completed(model: type[Model], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a stand-in with empty JSON of the kind that its columns hold."""
     return {
         column.name: ({} if dict in column.types else [])

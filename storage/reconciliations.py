@@ -9,14 +9,15 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from statemachine.phases import Source
+from storage.columns import table_of
 from storage.database import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
-from storage.tables import InboxMessageTable, Payment, PaymentTable, Transition, TransitionTable
+from storage.tables import InboxMessage, Payment, Transition
 from storage.tables_support import Reconciliation
 from storage.types import CLOCK_WAS_WRONG, InboxStatus, ReconciliationStatus
 
-_table = Reconciliation.__table__  # type: ignore[attr-defined]
+_table = table_of(Reconciliation)
 
 _RUNNING = text(f"status = '{ReconciliationStatus.RUNNING.value}'")
 
@@ -154,9 +155,9 @@ def covered_to(unit: Unit, account: str, asked_by: str) -> datetime | None:
     return found
 
 
-_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_payment = PaymentTable.__table__  # type: ignore[attr-defined]
-_transition = TransitionTable.__table__  # type: ignore[attr-defined]
+_inbox = table_of(InboxMessage)
+_payment = table_of(Payment)
+_transition = table_of(Transition)
 
 #: By how much the clocks of processes that take turns in one walk may differ.
 _CLOCKS_DIFFER = timedelta(days=1)

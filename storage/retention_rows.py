@@ -7,25 +7,19 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, delete, not_, select, text, tuple_, update
 
 from statemachine.phases import Phase
+from storage.columns import table_of
 from storage.database import Unit
-from storage.tables import (
-    DeliveryAttemptTable,
-    InboxMessageTable,
-    KnownDelivery,
-    OutboxMessageTable,
-    PaymentTable,
-    RejectedDelivery,
-)
+from storage.tables import DeliveryAttempt, InboxMessage, KnownDelivery, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_support import Reconciliation, RetentionRun
 from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
 
-_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_payment = PaymentTable.__table__  # type: ignore[attr-defined]
-_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
-_attempt = DeliveryAttemptTable.__table__  # type: ignore[attr-defined]
-_known = KnownDelivery.__table__  # type: ignore[attr-defined]
-_rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
-_reconciliation = Reconciliation.__table__  # type: ignore[attr-defined]
+_inbox = table_of(InboxMessage)
+_payment = table_of(Payment)
+_outbox = table_of(OutboxMessage)
+_attempt = table_of(DeliveryAttempt)
+_known = table_of(KnownDelivery)
+_rejected = table_of(RejectedDelivery)
+_reconciliation = table_of(Reconciliation)
 
 #: How many messages may wait for the end of their payments before the rule goes no further.
 HELD_AT_MOST: Final = 2000

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import insert, select, update
 
 from storage import hashing
+from storage.columns import table_of
 from storage.database import Unit, values
 from storage.ids import first_id, new_id
 from storage.tables_support import RetentionRun
 from storage.types import CLOCK_WAS_WRONG, RetentionRule, RetentionStatus
 
-_table = RetentionRun.__table__  # type: ignore[attr-defined]
+_table = table_of(RetentionRun)
 
 _ONGOING = (RetentionStatus.RUNNING, RetentionStatus.DETACHED)
 

@@ -10,24 +10,21 @@ from storage.database import Unit
 from storage.ids import WEBHOOK_PREFIX, is_id
 from storage.tables import (
     InboxMessage,
-    InboxMessageTable,
     KnownDelivery,
     MessagePayment,
     OperatorAction,
     OutboxMessage,
-    OutboxMessageTable,
     Payment,
-    PaymentTable,
     RejectedDelivery,
 )
 from storage.tables_support import ApiKey, AuditRun, ConsoleSession, Reconciliation
 
-_payment = PaymentTable.__table__  # type: ignore[attr-defined]
-_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_outbox = OutboxMessageTable.__table__  # type: ignore[attr-defined]
-_action = OperatorAction.__table__  # type: ignore[attr-defined]
-_also = MessagePayment.__table__  # type: ignore[attr-defined]
-_known = KnownDelivery.__table__  # type: ignore[attr-defined]
+_payment = table_of(Payment)
+_inbox = table_of(InboxMessage)
+_outbox = table_of(OutboxMessage)
+_action = table_of(OperatorAction)
+_also = table_of(MessagePayment)
+_known = table_of(KnownDelivery)
 
 #: Rows that one search finds at most, the newest first.
 MOST: Final = 1_000

@@ -11,14 +11,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Subquery, Table, func, literal, select
-from sqlmodel import SQLModel
 
 from statemachine.phases import Phase
-from storage.columns import table_of
+from storage.columns import Model, columns_of, table_of
 from storage.database import Unit
 from storage.ids import first_id
 from storage.inbox import decided_about
-from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, PaymentTable, RejectedDelivery
+from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_support import Reconciliation
 from storage.types import InboxStatus, OutboxStatus
 
@@ -73,7 +72,7 @@ class Counted:
 class Shelf:
     """One table as people look through it."""
 
-    model: type[SQLModel]
+    model: type[Model]
     without: frozenset[str] = frozenset()  #: columns that are shown on the row's own page alone
     sized: str | None = None  #: the column whose bytes are counted, as `size_bytes`
     served: frozenset[str] = frozenset()  #: columns that begin an index which goes on with the id
@@ -91,7 +90,7 @@ PAYMENTS: Final = Shelf(
     rare={"phase": frozenset(Phase) - {Phase.PAID, Phase.SETTLED}},
     gathered={"review": None},
 )
-HEADS: Final = Shelf(Payment, frozenset(PaymentTable.model_fields) - _OF_HEADS, served=frozenset({"account"}))
+HEADS: Final = Shelf(Payment, frozenset(columns_of(Payment)) - _OF_HEADS, served=frozenset({"account"}))
 MESSAGES: Final = Shelf(
     InboxMessage,
     _BODIES | {"outcomes"},

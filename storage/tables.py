@@ -1,10 +1,11 @@
-"""The tables. Every column says what it means; `SEALED` names those that the audit protects.
+"""The tables of payments. Every column says what it means; `SEALED` names those that the audit protects.
 
-What is read and written by the thousand is a plain record (`Row`) with a table class of its own beside it: a mapped
-object would cost more than the rest of a decision. Ids are UUIDv7, so a range of ids is a range of time: PostgreSQL
-partitions by that (ADR 0018), and no row of a table that may be detached is pointed at by a foreign key.
+Rows that are read and written by the thousand are plain records (`Row`), declared after their table with the same
+names: a mapped object would cost more than the rest of a decision. Ids are UUIDv7, so a range of ids is a range of
+time: PostgreSQL partitions by that (ADR 0018), and no foreign key points to a row of a table that may be detached.
 """
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -39,75 +40,7 @@ class KnownDelivery(SQLModel, table=True):
     digest: str = Field(max_length=64)  #: of the body; another is a variant
 
 
-class InboxMessage(Row):
-    """An authentic statement, verbatim, whatever its source; ends decided, parked or dead."""
-
-    #: set when it is recorded, never changed; `envelope_digest` covers them
-    SEALED: ClassVar[tuple[str, ...]] = (
-        "id",
-        "account",
-        "source",
-        "delivery_key",
-        "digest",
-        "headers",
-        "key_id",
-        "received_at",
-        "provider_time",
-        "kind",
-        "ref",
-        "http_status",
-        "about",
-        "variant_of",
-    )
-    #: set when it is decided; `decision_digest` covers them
-    DECIDED: ClassVar[tuple[str, ...]] = (
-        "id",
-        "status",
-        "awaits",
-        "payment_id",
-        "decision",
-        "reason",
-        "outcomes",
-        "decided_at",
-        "envelope_digest",
-    )
-
-    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
-    account: str = Field(max_length=64)
-    source: str = Field(max_length=16)  #: statemachine.phases.Source
-    delivery_key: str = Field(max_length=255)  #: identity of what was delivered
-    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes; none once scrubbed
-    headers: list[list[str]] = Field(sa_column=json_value())  #: as received, without credentials
-    digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
-    envelope_digest: str = Field(max_length=64)  #: seal over SEALED, hex; transitions rest on it
-    key_id: str | None = Field(default=None, max_length=64)  #: the key that verified it
-    received_at: datetime = Field(sa_column=instant(nullable=False))
-    provider_time: datetime | None = Field(default=None, sa_column=instant())  #: signed by the provider
-    kind: str | None = Field(default=None, max_length=32)  #: lifecycle kind, where the channel tells it
-    ref: str | None = Field(default=None, max_length=255)  #: provider_ref that we asked about
-    http_status: int | None = None  #: of an answer to our own call
-    about: str | None = Field(
-        default=None, sa_column=identifier(nullable=True)
-    )  #: the payment, where the channel tells it
-    variant_of: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: same identity, other content
-    status: str = Field(default="pending", max_length=16)  #: storage.types.InboxStatus
-    attempts: int = 0
-    available_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
-    claim_token: int = 0  #: fencing: grows with every claim
-    last_error: str | None = None  #: of the last failed attempt
-    awaits: str | None = Field(default=None, max_length=300)  #: "kind:ref" of the payment that it waits for
-    payment_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the first payment it was about
-    decision: str | None = Field(default=None, max_length=16)  #: statemachine.phases.Outcome, the weightiest
-    reason: str | None = None  #: in words
-    outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: one per observation
-    decided_at: datetime | None = Field(default=None, sa_column=instant())
-    decision_digest: str | None = Field(default=None, max_length=64)  #: seal over DECIDED, hex
-    redeliveries: int = 0  #: how often the provider sent the same again
-    last_redelivered_at: datetime | None = Field(default=None, sa_column=instant())
-    scrubbed_at: datetime | None = Field(default=None, sa_column=instant())  #: retention has emptied the body
-
-
-class InboxMessageTable(InboxMessage, table=True):
+class InboxMessageTable(SQLModel, table=True):
     """The table of inbox messages; partitioned by time of receipt."""
 
     __tablename__ = "inbox_message"
@@ -147,6 +80,109 @@ class InboxMessageTable(InboxMessage, table=True):
         ),
     )
 
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    account: str = Field(max_length=64)
+    source: str = Field(max_length=16)  #: statemachine.phases.Source
+    delivery_key: str = Field(max_length=255)  #: identity of what was delivered
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes; none once scrubbed
+    headers: list[list[str]] = Field(sa_column=json_value())  #: as received, without credentials
+    digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
+    envelope_digest: str = Field(max_length=64)  #: seal over SEALED, hex; transitions rest on it
+    key_id: str | None = Field(default=None, max_length=64)  #: the key that verified it
+    received_at: datetime = Field(sa_column=instant(nullable=False))
+    provider_time: datetime | None = Field(default=None, sa_column=instant())  #: signed by the provider
+    kind: str | None = Field(default=None, max_length=32)  #: lifecycle kind, where the channel tells it
+    ref: str | None = Field(default=None, max_length=255)  #: provider_ref that we asked about
+    http_status: int | None = None  #: of an answer to our own call
+    about: str | None = Field(
+        default=None, sa_column=identifier(nullable=True)
+    )  #: the payment, where the channel tells it
+    variant_of: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: same identity, other content
+    status: str = Field(default="pending", max_length=16)  #: storage.types.InboxStatus
+    attempts: int = 0
+    available_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
+    claim_token: int = 0  #: fencing: grows with every claim
+    last_error: str | None = None  #: of the last failed attempt
+    awaits: str | None = Field(default=None, max_length=300)  #: "kind:ref" of the payment that it waits for
+    payment_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the first payment it was about
+    decision: str | None = Field(default=None, max_length=16)  #: statemachine.phases.Outcome, the weightiest
+    reason: str | None = None  #: in words
+    outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: one per observation
+    decided_at: datetime | None = Field(default=None, sa_column=instant())
+    decision_digest: str | None = Field(default=None, max_length=64)  #: seal over DECIDED, hex
+    redeliveries: int = 0  #: how often the provider sent the same again
+    last_redelivered_at: datetime | None = Field(default=None, sa_column=instant())
+    scrubbed_at: datetime | None = Field(default=None, sa_column=instant())  #: retention has emptied the body
+
+
+@dataclass(kw_only=True)
+class InboxMessage(Row):
+    """An authentic statement, verbatim, whatever its source; ends decided, parked or dead."""
+
+    __tablename__ = "inbox_message"
+
+    #: set when it is recorded, never changed; `envelope_digest` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "account",
+        "source",
+        "delivery_key",
+        "digest",
+        "headers",
+        "key_id",
+        "received_at",
+        "provider_time",
+        "kind",
+        "ref",
+        "http_status",
+        "about",
+        "variant_of",
+    )
+    #: set when it is decided; `decision_digest` covers them
+    DECIDED: ClassVar[tuple[str, ...]] = (
+        "id",
+        "status",
+        "awaits",
+        "payment_id",
+        "decision",
+        "reason",
+        "outcomes",
+        "decided_at",
+        "envelope_digest",
+    )
+
+    id: str
+    account: str
+    source: str
+    delivery_key: str
+    body: bytes
+    headers: list[list[str]]
+    digest: str
+    envelope_digest: str
+    key_id: str | None = None
+    received_at: datetime
+    provider_time: datetime | None = None
+    kind: str | None = None
+    ref: str | None = None
+    http_status: int | None = None
+    about: str | None = None
+    variant_of: str | None = None
+    status: str = "pending"
+    attempts: int = 0
+    available_at: datetime
+    claim_token: int = 0
+    last_error: str | None = None
+    awaits: str | None = None
+    payment_id: str | None = None
+    decision: str | None = None
+    reason: str | None = None
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
+    decided_at: datetime | None = None
+    decision_digest: str | None = None
+    redeliveries: int = 0
+    last_redelivered_at: datetime | None = None
+    scrubbed_at: datetime | None = None
+
 
 class MessagePayment(SQLModel, table=True):
     """That an inbox message was decided about a payment besides the one that it names: one of several, or of replays.
@@ -161,83 +197,6 @@ class MessagePayment(SQLModel, table=True):
     message_id: str = Field(sa_column=identifier(primary=True))
 
 
-class Payment(Row):
-    """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
-
-    #: `seal` covers them
-    SEALED: ClassVar[tuple[str, ...]] = (
-        "id",
-        "account",
-        "kind",
-        "provider_ref",
-        "reference",
-        "alias",
-        "amount_minor",
-        "currency",
-        "captured_minor",
-        "refunded_minor",
-        "state",
-        "phase",
-        "state_as_of",
-        "version",
-        "head_hash",
-        "review",
-        "review_note",
-        "reviews",
-        "review_opened_at",
-        "facts",
-        "statements",
-        "failure_reason",
-        "expires_at",
-        "return_url",
-        "created_at",
-        "changed_at",
-    )
-    #: `seal` covers these too; none of them stands in it while it is None, as in rows from before there was the column
-    SEALED_IF_ANY: ClassVar[tuple[str, ...]] = ("disputed", "accepted")
-
-    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
-    account: str = Field(max_length=64)
-    kind: str = Field(max_length=32)  #: lifecycle kind
-    provider_ref: str | None = Field(default=None, max_length=255)  #: None until the provider has named it
-    reference: str | None = Field(default=None, max_length=255)  #: the merchant's own id
-    alias: str | None = Field(default=None, max_length=255)  #: another name that the provider's hints may use
-    amount_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
-    currency: str | None = Field(default=None, max_length=3)
-    captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
-    refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
-    state: str | None = Field(default=None, max_length=64)  #: as the provider names it; None before its first
-    phase: str = Field(max_length=16)  #: statemachine.phases.Phase
-    state_as_of: datetime | None = Field(default=None, sa_column=instant())
-    version: int = 0  #: number of its last transition
-    head_hash: str = Field(default="", max_length=64)  #: hash of its last transition
-    review: str | None = Field(default=None, max_length=32)  #: statemachine.phases.Review, while one is open
-    review_note: str | None = None  #: in words; where fulfilment is withheld, the doubt alone
-    review_opened_at: datetime | None = Field(default=None, sa_column=instant())
-    #: points that the open review is about, such as "amount:451", "currency:EUR", "conflict:confirmed",
-    #: "status:blessed", "reference:<payment>", "environment:test" or "message:<id>"; None for none
-    disputed: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
-    #: points that resolutions accepted, each once `disputed` (or "conflict:" and the state that was left): they open no
-    #: review again. A move by the provider's word takes the conflicts away. None for none
-    accepted: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
-    reviews: int = 0  #: how many reviews were ever opened
-    statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
-    facts: dict[str, str] = Field(default_factory=dict, sa_column=json_value())  #: latest_error, checkout url, ...
-    failure_reason: str | None = None
-    expires_at: datetime | None = Field(default=None, sa_column=instant())  #: by the provider's word; decides nothing
-    return_url: str | None = None  #: the merchant's page for the returning payer
-    created_at: datetime = Field(sa_column=instant(nullable=False))
-    changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
-    seal: str = Field(default="", max_length=64)  #: over SEALED and SEALED_IF_ANY, hex
-    heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
-    next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
-    poll_priority: int = 4  #: storage.types.PollPriority of the next question
-    asked_at: datetime | None = Field(default=None, sa_column=instant())  #: the last answer is of then
-    polls: int = 0  #: questions since the last change
-    poll_error: str | None = None  #: of the last question, if it failed
-    poll_failures: int = 0  #: questions in a row that failed
-
-
 #: Phases in which money may still come: payments pass through them.
 _MOVING = "phase = 'open' OR phase = 'processing'"
 
@@ -245,7 +204,7 @@ _MOVING = "phase = 'open' OR phase = 'processing'"
 _UNPAID = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'"
 
 
-class PaymentTable(Payment, table=True):
+class PaymentTable(SQLModel, table=True):
     """The table of payments."""
 
     __tablename__ = "payment"
@@ -297,28 +256,131 @@ class PaymentTable(Payment, table=True):
         ),
     )
 
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
+    account: str = Field(max_length=64)
+    kind: str = Field(max_length=32)  #: lifecycle kind
+    provider_ref: str | None = Field(default=None, max_length=255)  #: None until the provider has named it
+    reference: str | None = Field(default=None, max_length=255)  #: the merchant's own id
+    alias: str | None = Field(default=None, max_length=255)  #: another name that the provider's hints may use
+    amount_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    currency: str | None = Field(default=None, max_length=3)
+    captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
+    refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
+    state: str | None = Field(default=None, max_length=64)  #: as the provider names it; None before its first
+    phase: str = Field(max_length=16)  #: statemachine.phases.Phase
+    state_as_of: datetime | None = Field(default=None, sa_column=instant())
+    version: int = 0  #: number of its last transition
+    head_hash: str = Field(default="", max_length=64)  #: hash of its last transition
+    review: str | None = Field(default=None, max_length=32)  #: statemachine.phases.Review, while one is open
+    review_note: str | None = None  #: in words; where fulfilment is withheld, the doubt alone
+    review_opened_at: datetime | None = Field(default=None, sa_column=instant())
+    #: points that the open review is about, such as "amount:451", "currency:EUR", "conflict:confirmed",
+    #: "status:blessed", "reference:<payment>", "environment:test" or "message:<id>"; None for none
+    disputed: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
+    #: points that resolutions accepted, each once `disputed` (or "conflict:" and the state that was left): they open no
+    #: review again. A move by the provider's word takes the conflicts away. None for none
+    accepted: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
+    reviews: int = 0  #: how many reviews were ever opened
+    statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
+    facts: dict[str, str] = Field(default_factory=dict, sa_column=json_value())  #: latest_error, checkout url, ...
+    failure_reason: str | None = None
+    expires_at: datetime | None = Field(default=None, sa_column=instant())  #: by the provider's word; decides nothing
+    return_url: str | None = None  #: the merchant's page for the returning payer
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
+    seal: str = Field(default="", max_length=64)  #: over SEALED and SEALED_IF_ANY, hex
+    heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
+    next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
+    poll_priority: int = 4  #: storage.types.PollPriority of the next question
+    asked_at: datetime | None = Field(default=None, sa_column=instant())  #: the last answer is of then
+    polls: int = 0  #: questions since the last change
+    poll_error: str | None = None  #: of the last question, if it failed
+    poll_failures: int = 0  #: questions in a row that failed
 
-class Transition(Row):
-    """The recorded fact that a payment moved. Append-only: triggers refuse UPDATE and DELETE."""
 
-    #: `hash` covers them
+@dataclass(kw_only=True)
+class Payment(Row):
+    """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
+
+    __tablename__ = "payment"
+
+    #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         "id",
-        "payment_id",
-        "number",
-        "from_state",
-        "to_state",
+        "account",
+        "kind",
+        "provider_ref",
+        "reference",
+        "alias",
+        "amount_minor",
+        "currency",
+        "captured_minor",
+        "refunded_minor",
+        "state",
         "phase",
-        "via",
-        "forced",
-        "cause",
-        "evidence",
-        "source",
-        "actor",
-        "reason",
-        "as_of",
-        "recorded_at",
-        "prev_hash",
+        "state_as_of",
+        "version",
+        "head_hash",
+        "review",
+        "review_note",
+        "reviews",
+        "review_opened_at",
+        "facts",
+        "statements",
+        "failure_reason",
+        "expires_at",
+        "return_url",
+        "created_at",
+        "changed_at",
+    )
+    #: `seal` covers these too; none of them stands in it while it is None, as in rows from before there was the column
+    SEALED_IF_ANY: ClassVar[tuple[str, ...]] = ("disputed", "accepted")
+
+    id: str
+    account: str
+    kind: str
+    provider_ref: str | None = None
+    reference: str | None = None
+    alias: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    captured_minor: int | None = None
+    refunded_minor: int | None = None
+    state: str | None = None
+    phase: str
+    state_as_of: datetime | None = None
+    version: int = 0
+    head_hash: str = ""
+    review: str | None = None
+    review_note: str | None = None
+    review_opened_at: datetime | None = None
+    disputed: list[str] | None = None
+    accepted: list[str] | None = None
+    reviews: int = 0
+    statements: int = 0
+    facts: dict[str, str] = field(default_factory=dict)
+    failure_reason: str | None = None
+    expires_at: datetime | None = None
+    return_url: str | None = None
+    created_at: datetime
+    changed_at: datetime
+    seal: str = ""
+    heard_at: datetime
+    next_poll_at: datetime | None = None
+    poll_priority: int = 4
+    asked_at: datetime | None = None
+    polls: int = 0
+    poll_error: str | None = None
+    poll_failures: int = 0
+
+
+class TransitionTable(SQLModel, table=True):
+    """The table of transitions; partitioned by the time at which their payment became known."""
+
+    __tablename__ = "transition"
+    __table_args__ = (
+        Index("ix_transition_id", "id"),
+        Index("ix_transition_cause", "cause"),
     )
 
     payment_id: str = Field(sa_column=identifier(primary=True))
@@ -343,68 +405,53 @@ class Transition(Row):
     hash: str = Field(max_length=64)
 
 
-class TransitionTable(Transition, table=True):
-    """The table of transitions; partitioned by the time at which their payment became known."""
+@dataclass(kw_only=True)
+class Transition(Row):
+    """The recorded fact that a payment moved. Append-only: triggers refuse UPDATE and DELETE."""
 
     __tablename__ = "transition"
-    __table_args__ = (
-        Index("ix_transition_id", "id"),
-        Index("ix_transition_cause", "cause"),
-    )
 
-
-class OutboxMessage(Row):
-    """An effect owed to a sink; ends delivered or dead."""
-
-    #: `seal` covers them
+    #: `hash` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         "id",
         "payment_id",
-        "account",
-        "effect",
-        "sink",
-        "occurrence",
-        "cause",
-        "payload",
-        "created_at",
-        "status",
-        "attempts",
-        "delivered_at",
-        "last_error",
-        "webhook_id",
         "number",
+        "from_state",
+        "to_state",
+        "phase",
+        "via",
+        "forced",
+        "cause",
+        "evidence",
+        "source",
+        "actor",
+        "reason",
+        "as_of",
+        "recorded_at",
+        "prev_hash",
     )
-    #: those of rows from before there were the others; such a row has no `webhook_id`
-    SEALED_AT_FIRST: ClassVar[tuple[str, ...]] = SEALED[:-6]
 
-    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7, of the row; what travels is `webhook_id`
-    payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: None where it is about an account
-    account: str = Field(max_length=64)
-    effect: str = Field(max_length=32)  #: statemachine.phases.Effect, or that of an Alarm
-    sink: str = Field(max_length=64)
-    occurrence: int = 0  #: 0 where the effect is once-only; else the number of the review
-    cause: str = Field(sa_column=identifier())  #: the inbox message
-    payload: str  #: JSON, as it will be sent
-    created_at: datetime = Field(sa_column=instant(nullable=False))
-    seal: str = Field(default="", max_length=64)
-    status: str = Field(default="pending", max_length=16)  #: storage.types.OutboxStatus
-    attempts: int = 0
-    next_attempt_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
-    claim_token: int = 0  #: fencing: grows with every claim; 0 where it was neither claimed nor put off
-    delivered_at: datetime | None = Field(default=None, sa_column=instant())
-    last_error: str | None = None
-    #: the idempotency key that travels, by storage.ids.webhook_id; None in old rows, of which the id travels
-    webhook_id: str | None = Field(default=None, sa_column=identifier(nullable=True))
-    #: its place among what the payment owes, or among an account's alarms of its name; 0 in old rows, which come first
-    number: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default=text("0")))
-
-    @property
-    def travels_as(self) -> str:
-        """The id that sinks are given: the same at every attempt, and after a restored backup."""
-        return self.webhook_id or self.id
+    payment_id: str
+    number: int
+    id: str
+    account: str
+    from_state: str | None = None
+    to_state: str
+    phase: str
+    via: list[str] = field(default_factory=list)
+    forced: bool = False
+    cause: str
+    evidence: str
+    source: str
+    actor: str | None = None
+    reason: str
+    as_of: datetime | None = None
+    recorded_at: datetime
+    prev_hash: str
+    hash: str
 
 
-class OutboxMessageTable(OutboxMessage, table=True):
+class OutboxMessageTable(SQLModel, table=True):
     """The table of outbox messages."""
 
     __tablename__ = "outbox_message"
@@ -453,14 +500,84 @@ class OutboxMessageTable(OutboxMessage, table=True):
         ),
     )
 
+    id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7, of the row; what travels is `webhook_id`
+    payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: None where it is about an account
+    account: str = Field(max_length=64)
+    effect: str = Field(max_length=32)  #: statemachine.phases.Effect, or that of an Alarm
+    sink: str = Field(max_length=64)
+    occurrence: int = 0  #: 0 where the effect is once-only; else the number of the review
+    cause: str = Field(sa_column=identifier())  #: the inbox message
+    payload: str  #: JSON, as it will be sent
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    seal: str = Field(default="", max_length=64)
+    status: str = Field(default="pending", max_length=16)  #: storage.types.OutboxStatus
+    attempts: int = 0
+    next_attempt_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
+    claim_token: int = 0  #: fencing: grows with every claim; 0 where it was neither claimed nor put off
+    delivered_at: datetime | None = Field(default=None, sa_column=instant())
+    last_error: str | None = None
+    #: the idempotency key that travels, by storage.ids.webhook_id; None in old rows, of which the id travels
+    webhook_id: str | None = Field(default=None, sa_column=identifier(nullable=True))
+    #: its place among what the payment owes, or among an account's alarms of its name; 0 in old rows, which come first
+    number: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default=text("0")))
 
-class DeliveryAttempt(Row):
-    """One try to hand an effect to its sink."""
+
+@dataclass(kw_only=True)
+class OutboxMessage(Row):
+    """An effect owed to a sink; ends delivered or dead."""
+
+    __tablename__ = "outbox_message"
 
     #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
-        *("outbox_id", "number", "id", "account", "started_at", "duration_ms", "http_status", "outcome", "error"),
+        "id",
+        "payment_id",
+        "account",
+        "effect",
+        "sink",
+        "occurrence",
+        "cause",
+        "payload",
+        "created_at",
+        "status",
+        "attempts",
+        "delivered_at",
+        "last_error",
+        "webhook_id",
+        "number",
     )
+    #: those of rows from before there were the others; such a row has no `webhook_id`
+    SEALED_AT_FIRST: ClassVar[tuple[str, ...]] = SEALED[:-6]
+
+    id: str
+    payment_id: str | None
+    account: str
+    effect: str
+    sink: str
+    occurrence: int = 0
+    cause: str
+    payload: str
+    created_at: datetime
+    seal: str = ""
+    status: str = "pending"
+    attempts: int = 0
+    next_attempt_at: datetime
+    claim_token: int = 0
+    delivered_at: datetime | None = None
+    last_error: str | None = None
+    webhook_id: str | None = None
+    number: int = 0
+
+    @property
+    def travels_as(self) -> str:
+        """The id that sinks are given: the same at every attempt, and after a restored backup."""
+        return self.webhook_id or self.id
+
+
+class DeliveryAttemptTable(SQLModel, table=True):
+    """The table of delivery attempts; partitioned by the time at which their effect was owed."""
+
+    __tablename__ = "delivery_attempt"
 
     outbox_id: str = Field(sa_column=identifier(primary=True))
     number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))  #: 1, 2, 3, ...
@@ -474,10 +591,27 @@ class DeliveryAttempt(Row):
     seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None where the row was never sealed
 
 
-class DeliveryAttemptTable(DeliveryAttempt, table=True):
-    """The table of delivery attempts; partitioned by the time at which their effect was owed."""
+@dataclass(kw_only=True)
+class DeliveryAttempt(Row):
+    """One try to hand an effect to its sink."""
 
     __tablename__ = "delivery_attempt"
+
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = (
+        *("outbox_id", "number", "id", "account", "started_at", "duration_ms", "http_status", "outcome", "error"),
+    )
+
+    outbox_id: str
+    number: int
+    id: str
+    account: str = ""
+    started_at: datetime
+    duration_ms: int
+    http_status: int | None = None
+    outcome: str
+    error: str | None = None
+    seal: str | None = None
 
 
 class RejectedDelivery(SQLModel, table=True):

@@ -10,15 +10,16 @@ from sqlalchemy import ColumnElement, Select, and_, case, extract, false, func, 
 from sqlalchemy.orm import aliased
 
 from statemachine.phases import WITHHOLDING, Outcome, Phase, Source
+from storage.columns import table_of
 from storage.database import Unit
 from storage.ids import first_id
-from storage.tables import InboxMessageTable, PaymentTable, RejectedDelivery, TransitionTable
+from storage.tables import InboxMessage, Payment, RejectedDelivery, Transition
 from storage.types import InboxStatus
 
-_inbox: Any = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_payment: Any = PaymentTable.__table__  # type: ignore[attr-defined]
-_transition: Any = TransitionTable.__table__  # type: ignore[attr-defined]
-_rejected: Any = RejectedDelivery.__table__  # type: ignore[attr-defined]
+_inbox: Any = table_of(InboxMessage)
+_payment: Any = table_of(Payment)
+_transition: Any = table_of(Transition)
+_rejected: Any = table_of(RejectedDelivery)
 
 #: What the provider sends by itself.
 _PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
@@ -226,9 +227,9 @@ def _seconds_between(unit: Unit, earlier: Any, later: Any) -> ColumnElement[Any]
     return extract("epoch", later - earlier)
 
 
-_move = TransitionTable.__table__  # type: ignore[attr-defined]
-_cause = aliased(InboxMessageTable.__table__, name="cause")  # type: ignore[attr-defined]
-_before = aliased(InboxMessageTable.__table__, name="before")  # type: ignore[attr-defined]
+_move = table_of(Transition)
+_cause = aliased(table_of(InboxMessage), name="cause")
+_before = aliased(table_of(InboxMessage), name="before")
 
 #: A payment that has come here was paid, whether or not that word was heard.
 _WAS_PAID: Final = (Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED.value)

@@ -6,11 +6,12 @@ from datetime import datetime
 from sqlalchemy import func, select
 
 from storage import hashing
+from storage.columns import table_of
 from storage.database import Unit, unwatched
 from storage.ids import new_id
-from storage.tables import InboxMessage, Payment, Transition, TransitionTable
+from storage.tables import InboxMessage, Payment, Transition
 
-_table = TransitionTable.__table__  # type: ignore[attr-defined]
+_table = table_of(Transition)
 
 
 def link(

@@ -11,14 +11,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from statemachine.phases import Source
 from storage import histogram
+from storage.columns import table_of
 from storage.database import Unit, values
 from storage.errors import LeaseLost
-from storage.tables import InboxMessage, InboxMessageTable, PaymentTable, RejectedDelivery, Transition, TransitionTable
+from storage.tables import InboxMessage, Payment, RejectedDelivery, Transition
 from storage.tables_support import PushQuality, PushWatch
 from storage.types import InboxStatus
 
-_quality = PushQuality.__table__  # type: ignore[attr-defined]
-_watch = PushWatch.__table__  # type: ignore[attr-defined]
+_quality = table_of(PushQuality)
+_watch = table_of(PushWatch)
 
 #: Days that are looked back upon; one that is so long ago weighs 2^-(30 / HALVED) of today.
 _DAYS: Final = 30
@@ -120,10 +121,10 @@ def standing(unit: Unit) -> dict[str, Mapping[str, Any]]:
     return {account: watch.alarms for account, watch in watches(unit).items() if watch.alarms}
 
 
-_inbox = InboxMessageTable.__table__  # type: ignore[attr-defined]
-_payment = PaymentTable.__table__  # type: ignore[attr-defined]
-_transition = TransitionTable.__table__  # type: ignore[attr-defined]
-_rejected = RejectedDelivery.__table__  # type: ignore[attr-defined]
+_inbox = table_of(InboxMessage)
+_payment = table_of(Payment)
+_transition = table_of(Transition)
+_rejected = table_of(RejectedDelivery)
 
 #: What the provider sends by itself.
 PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)

@@ -16,6 +16,7 @@ from receipted.settings import load as reading
 from receipted.wiring import Service
 from sandbox import signing
 from storage import operator_actions, outbox, payments
+from storage.columns import table_of
 from storage.ids import new_id
 from storage.tables import OperatorAction, OutboxMessage, Payment
 from storage.tables_support import ConsolePerson, ConsoleSession
@@ -170,7 +171,7 @@ class Deployment:
 
     def idle(self, person: ConsolePerson, since: timedelta) -> None:
         """The person has not used any session for so long: the processes' clock cannot be turned, their past can."""
-        sessions = ConsoleSession.__table__  # type: ignore[attr-defined]
+        sessions = table_of(ConsoleSession)
         seen = self.console.service.clock() - since
         with self.console.service.database.write() as unit:
             unit.execute(update(sessions).where(sessions.c.person_id == person.id).values(last_seen_at=seen))

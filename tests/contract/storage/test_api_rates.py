@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from api.limits import allowance
 from storage import migrate
 from storage.api_rates import Rate, Remembered, Shared, rates
+from storage.columns import table_of
 from storage.database import Database
 from storage.ids import new_id
 from storage.tables_support import ApiRate
@@ -147,7 +148,7 @@ def test_a_key_leaves_one_row(shared):
         kept.take(key)
 
     with shared.read() as unit:
-        assert sorted(row.key_id for row in unit.all(ApiRate, sa.select(ApiRate.__table__))) == sorted(keys)
+        assert sorted(row.key_id for row in unit.all(ApiRate, sa.select(table_of(ApiRate)))) == sorted(keys)
 
 
 def test_a_count_waits_for_no_standby():

@@ -6,8 +6,9 @@ import pytest
 
 from statemachine.phases import Source
 from storage import inbox, transitions, webhook_health
+from storage.columns import table_of
 from storage.errors import LeaseLost
-from storage.tables import InboxMessageTable
+from storage.tables import InboxMessage
 from storage.tables_support import PushQuality
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
@@ -29,7 +30,7 @@ def record(database, *messages):
 
 
 def decided(database, message_id, status="decided", at=START):
-    table = InboxMessageTable.__table__
+    table = table_of(InboxMessage)
     with database.write() as unit:
         unit.execute(table.update().where(table.c.id == message_id).values(status=status, decided_at=at))
 

@@ -7,7 +7,8 @@ from sqlalchemy import update
 
 from receipted.cli.exits import Exit
 from storage import inbox, outbox
-from storage.tables import DeliveryAttempt, InboxMessageTable, OutboxMessageTable
+from storage.columns import table_of
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage
 from storage.types import OutboxStatus
 
 WHO = ("--reason", "a test", "--by", "Ada L.")
@@ -83,8 +84,8 @@ def test_a_scrubbed_body_is_called_so_wherever_it_is_shown(shell):
     with service.database.write() as unit:
         kept = inbox.get(unit, found)
         unit.execute(
-            update(InboxMessageTable)
-            .where(InboxMessageTable.__table__.c.id == found)
+            update(table_of(InboxMessage))
+            .where(table_of(InboxMessage).c.id == found)
             .values(body=b"", scrubbed_at=service.clock())
         )
     service.close()
@@ -208,8 +209,8 @@ def test_an_effect_that_a_later_one_has_overtaken_stays_dead_unless_it_is_meant(
             or "",
         )
         unit.execute(
-            update(OutboxMessageTable.__table__)
-            .where(OutboxMessageTable.__table__.c.id == later.id)
+            update(table_of(OutboxMessage))
+            .where(table_of(OutboxMessage).c.id == later.id)
             .values(status=OutboxStatus.DELIVERED)
         )
     service.close()

@@ -12,6 +12,7 @@ from poller.webhook_health import Tally
 from receipted.cli.exits import Exit
 from statemachine.phases import Alarm
 from storage import histogram, webhook_health
+from storage.columns import table_of
 from storage.tables_support import PushWatch
 
 from .test_inbox_outbox import WHO, kill_everything_owed, refused_create
@@ -138,10 +139,10 @@ def test_a_watch_that_somebody_holds_is_left_alone(measured):
     """A command that shows figures takes no claim."""
     service = measured.service()
     with service.database.write() as unit:
-        unit.execute(update(PushWatch.__table__).values(claim_token=7))
+        unit.execute(update(table_of(PushWatch)).values(claim_token=7))
     measured("push-quality")
     with service.database.read() as unit:
-        tokens = {row.claim_token for row in unit.execute(PushWatch.__table__.select())}
+        tokens = {row.claim_token for row in unit.execute(table_of(PushWatch).select())}
     service.close()
 
     assert tokens == {7}

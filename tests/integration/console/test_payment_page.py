@@ -10,8 +10,9 @@ from sqlalchemy import update
 from audit.export import export
 from statemachine import statements
 from storage import inbox
+from storage.columns import table_of
 from storage.ids import new_id
-from storage.tables import InboxMessageTable, PaymentTable
+from storage.tables import InboxMessage, Payment
 from tests.builders import our_message
 from tests.fakes.console import Served
 from tests.integration.console.stories import KINDS, Teller
@@ -175,7 +176,7 @@ def test_the_bytes_are_beside_their_json_and_can_be_had_exactly(console, tell):
 def test_scrubbed_bytes_are_said_to_be_gone_and_their_digest_is_kept(console, tell):
     message_id = tell.stable("awaiting_payment")
     payment = tell.by_ref("stable", "pi_1")
-    table = InboxMessageTable.__table__
+    table = table_of(InboxMessage)
     with tell.database.write() as unit:
         unit.execute(update(table).where(table.c.id == message_id).values(body=b"", scrubbed_at=tell.now))
     with tell.database.read() as unit:
@@ -322,7 +323,7 @@ def test_the_payment_is_proved_and_what_was_changed_is_found(console, tell):
     browser = console.client("viewer")
 
     holds = plain(browser.get(f"/console/payments/{payment.id}/proof").text)
-    table = InboxMessageTable.__table__
+    table = table_of(InboxMessage)
     with tell.database.write() as unit:
         unit.execute(update(table).where(table.c.payment_id == payment.id).values(body=b'{"forged": 1}'))
     broken = plain(browser.get(f"/console/payments/{payment.id}/proof").text)
@@ -375,7 +376,7 @@ def test_a_payment_of_an_account_that_is_gone_is_still_told(console, tell):
     tell.stable("awaiting_payment")
     payment = tell.by_ref("stable", "pi_1")
     with tell.database.write() as unit:
-        kept = PaymentTable.__table__
+        kept = table_of(Payment)
         unit.execute(update(kept).where(kept.c.id == payment.id).values(account="gone"))
 
     read = plain(page_of(console, payment.id))
@@ -388,7 +389,7 @@ def test_a_payment_of_an_account_that_is_gone_is_still_told(console, tell):
 def test_a_state_that_the_program_does_not_know_is_drawn_apart(console, tell):
     tell.stable("awaiting_payment")
     payment = tell.by_ref("stable", "pi_1")
-    kept = PaymentTable.__table__
+    kept = table_of(Payment)
     with tell.database.write() as unit:
         unit.execute(update(kept).where(kept.c.id == payment.id).values(state="of_yesterday"))
 

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from poller.silence import Rhythm
+from storage.columns import table_of
 from storage.tables_support import PushWatch
 from tests.fakes.clock import START
 from tests.property.pipeline_world import World
@@ -37,7 +38,7 @@ def meter(template, tmp_path, rhythm):
     meter.desk.told("awaiting_payment")
     meter.measure()
     with world.database.write() as unit:
-        unit.execute(update(PushWatch.__table__).values(rhythm=rhythm))
+        unit.execute(update(table_of(PushWatch)).values(rhythm=rhythm))
     yield meter
     world.close()
 
