@@ -7,12 +7,12 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from console.errors import RoleMissing
-from console.person import Person
 from console.static_files import PATH as STATIC
+from console.users import Person
 from service.permissions import Permission, role_for
 
 #: Permission that each route needs; None for what is served to nobody in particular. HEAD needs what GET needs.
-NEEDED: Final[Mapping[str, Permission | None]] = {
+ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
     f"GET {STATIC}{{name}}": None,
     "GET /console/login": None,
     "POST /console/login": None,
@@ -54,16 +54,16 @@ NEEDED: Final[Mapping[str, Permission | None]] = {
 }
 
 
-class Access:
+class RoutePermissions:
     """Finds the route of a request as the router does, and asks for its permission."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         """Raises RuntimeError where routes and declared permissions differ."""
         self._routes = routes
-        self._names: dict[int, str] = {id(route): name for route, name in named(routes)}
-        served = {f"{method} {name}" for route, name in named(routes) for method in _methods(route)}
-        if served != set(NEEDED):
-            raise RuntimeError(f"routes and declared permissions differ: {sorted(served ^ set(NEEDED))}")
+        self._names: dict[int, str] = {id(route): name for route, name in named_routes(routes)}
+        served = {f"{method} {name}" for route, name in named_routes(routes) for method in _methods(route)}
+        if served != set(ROUTE_PERMISSIONS):
+            raise RuntimeError(f"routes and declared permissions differ: {sorted(served ^ set(ROUTE_PERMISSIONS))}")
 
     def check(self, scope: Scope, person: Person | None) -> None:
         """Return where the person may have the route; raises RoleMissing."""
@@ -71,14 +71,14 @@ class Access:
         if route is None:
             return  # the router answers 404 or 405
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        needed = NEEDED[f"{method} {self._names[id(route)]}"]
+        needed = ROUTE_PERMISSIONS[f"{method} {self._names[id(route)]}"]
         if needed is not None and (person is None or not person.may(needed)):
             role = person.role.value if person is not None else "none"
             words = f"your role is {role}, and this needs {role_for(needed).value}; ask an admin of this console"
             raise RoleMissing(words)
 
 
-def named(routes: Sequence[BaseRoute]) -> Iterator[tuple[Route, str]]:
+def named_routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[Route, str]]:
     """Yield every route with its path; raises TypeError for a kind that no permission is declared for."""
     for route in routes:
         if not isinstance(route, Route):

@@ -9,10 +9,10 @@ from starlette.routing import BaseRoute, Route
 
 from console import links
 from console.charts import Chart, Series
+from console.deps import ConsoleDeps
 from console.overview import shown
-from console.page import Pages
-from console.parts import Parts
-from console.person import Person
+from console.pages import PageRenderer
+from console.users import Person
 from service.account_status import PushDay, account_status
 from service.overview import OverviewCounter
 from service.permissions import Permission
@@ -21,7 +21,7 @@ from storage.errors import NotFound
 _HERE: Final = "/console/accounts"
 
 
-def routes(parts: Parts, pages: Pages, figuring: OverviewCounter) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
     """All accounts, and each alone."""
 
     async def every(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Acting: what every form that does something has in common. Who, why, and what is said afterwards."""
+"""Actions of operators on one payment, message, effect or rejected delivery; on many: tables/bulk_actions.py."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,23 +7,28 @@ from typing import Final
 from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
+from console.browser_security import local_path
+from console.deps import ConsoleDeps
 from console.errors import InvalidForm
-from console.guards import local
-from console.page import Pages
-from console.parts import Parts
-from console.person import Person
+from console.pages import PageRenderer
+from console.users import Person
 from service.commands import Commands
+from statemachine.phases import Phase
+from storage import operator_actions, payments
+from storage.tables import Payment
+from storage.types import InboxStatus
 
 #: As long as the commands take.
-_LONGEST_REASON: Final = 2000
+_MAX_REASON_CHARS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class ActionRequest:
     """One form that a person sent, who may do what it asks for."""
 
-    parts: Parts
+    parts: ConsoleDeps
     request: Request
     person: Person
     form: ImmutableMultiDict[str, str]
@@ -52,7 +57,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ActionResult:
     """What is said afterwards, and where; `to` is otherwise the page that the form named as `back`."""
 
     words: str
@@ -60,24 +65,24 @@ class Done:
     to: str | None = None
 
 
-Does = Callable[[Act], Awaitable[Done]]
+ActionHandler = Callable[[ActionRequest], Awaitable[ActionResult]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def reason_of(form: ImmutableMultiDict[str, str], *, is_needed: bool) -> str:
+def parse_reason(form: ImmutableMultiDict[str, str], *, is_needed: bool) -> str:
     """The reason as it is kept; raises InvalidForm where it is missing or too long."""
     reason = form.get("reason", "").replace("\r\n", "\n").strip()
     if is_needed and not reason:
         raise InvalidForm("say why: the reason is kept with what is done", param="reason")
-    if len(reason) > _LONGEST_REASON or "\0" in reason:
-        raise InvalidForm(f"a reason has at most {_LONGEST_REASON} characters", param="reason")
+    if len(reason) > _MAX_REASON_CHARS or "\0" in reason:
+        raise InvalidForm(f"a reason has at most {_MAX_REASON_CHARS} characters", param="reason")
     return reason
 
 
-def acting(
-    parts: Parts,
-    pages: Pages,
-    does: Does,
+def action_endpoint(
+    parts: ConsoleDeps,
+    pages: PageRenderer,
+    does: ActionHandler,
     *,
     needs_reason: bool = False,
     back: str = "/console/",
@@ -91,8 +96,111 @@ def acting(
     async def endpoint(request: Request) -> Response:
         person: Person = request.state.person
         form: ImmutableMultiDict[str, str] = request.state.form
-        act = Act(parts, request, person, form, reason_of(form, is_needed=needs_reason))
+        act = ActionRequest(parts, request, person, form, parse_reason(form, is_needed=needs_reason))
         done = await does(act)
-        return pages.go(done.to or local(form.get("back", back), back), done.words, done.tone)
+        return pages.go(done.to or local_path(form.get("back", back), back), done.words, done.tone)
 
     return endpoint
+
+
+#: What a payment must be for its cancelling to have been what was wished for.
+_ENDED: Final = frozenset({Phase.CANCELLED.value, Phase.EXPIRED.value, Phase.FAILED.value})
+_MONEY: Final = frozenset({Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED.value})
+
+
+def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
+    """One route for each; all are POST."""
+    return [
+        Route("/console/payments/{id}/refresh", action_endpoint(parts, pages, refresh), methods=["POST"]),
+        Route(
+            "/console/payments/{id}/cancel", action_endpoint(parts, pages, cancel, needs_reason=True), methods=["POST"]
+        ),
+        Route(
+            "/console/payments/{id}/resolve",
+            action_endpoint(parts, pages, resolve, needs_reason=True),
+            methods=["POST"],
+        ),
+        Route("/console/inbox/{id}/replay", action_endpoint(parts, pages, replay, needs_reason=True), methods=["POST"]),
+        Route(
+            "/console/outbox/{id}/redrive", action_endpoint(parts, pages, redrive, needs_reason=True), methods=["POST"]
+        ),
+        Route(
+            "/console/quarantine/{id}/redeem",
+            action_endpoint(parts, pages, redeem, needs_reason=True),
+            methods=["POST"],
+        ),
+    ]
+
+
+async def refresh(act: ActionRequest) -> ActionResult:
+    """The provider is asked now."""
+    before = await _noted(act, "refresh", act.reason or "asked for in the console")
+    after = await act.commands.refresh(before.id)
+    if after.version != before.version:
+        return ActionResult(f"The provider was asked: the payment is {_state(after)} now.", to=_page(after.id))
+    return ActionResult(f"The provider was asked: the payment is {_state(after)}, as it was known.", to=_page(after.id))
+
+
+async def cancel(act: ActionRequest) -> ActionResult:
+    """The provider is told to cancel, and what it says then is what is known."""
+    before = await _noted(act, "cancel", act.reason)
+    after = await act.commands.cancel(before.id)
+    if after.phase in _ENDED:
+        return ActionResult(f"No money will come: the payment is {_state(after)}.", to=_page(after.id))
+    if after.phase in _MONEY:
+        return ActionResult(f"It was paid first: the payment is {_state(after)}.", "warn", to=_page(after.id))
+    return ActionResult(
+        f"It is not cancelled: the provider was asked, and it is {_state(after)}.", "warn", to=_page(after.id)
+    )
+
+
+async def resolve(act: ActionRequest) -> ActionResult:
+    """A state is true since this person says so."""
+    payment = await act.commands.resolve(act.path("id"), state=act.field("state"), reason=act.reason, by=act.by)
+    if payment.review is not None:
+        words = f"Your word is recorded, and the payment needs review again: {payment.review}."
+        return ActionResult(words, "warn", to=_page(payment.id))
+    return ActionResult(f"Your word is recorded: the payment is {_state(payment)}.", to=_page(payment.id))
+
+
+async def replay(act: ActionRequest) -> ActionResult:
+    """The message is applied once more."""
+    message = await act.commands.replay(act.path("id"), reason=act.reason, by=act.by)
+    if message.status == InboxStatus.DECIDED.value:
+        return ActionResult(f"Applied once more: {message.decision}, {message.reason}.")
+    return ActionResult(f"Applied once more, and it is {message.status}: {message.reason or message.decision}.", "warn")
+
+
+async def redrive(act: ActionRequest) -> ActionResult:
+    """The dead effect is due again."""
+    overtaken = act.form.get("overtaken") == "1"
+    owed = await act.commands.redrive(act.path("id"), reason=act.reason, by=act.by, overtaken=overtaken)
+    return ActionResult(f"{owed.effect} is due again and will be delivered to {owed.sink}.")
+
+
+async def redeem(act: ActionRequest) -> ActionResult:
+    """The rejected delivery is verified again."""
+    rejected_id, reason, by = act.path("id"), act.reason, act.by
+    message_id = await act.parts.in_thread(lambda: act.parts.redeemer.redeem(rejected_id, reason=reason, by=by))
+    return ActionResult(f"It is authentic now, and in the inbox as {message_id}.", to="/console/tables/quarantine/list")
+
+
+async def _noted(act: ActionRequest, action: str, reason: str) -> Payment:
+    """The payment, after it is kept who asks for this and why; raises NotFound."""
+    payment_id = act.path("id")
+    found = await act.parts.read(lambda unit: payments.get(unit, payment_id))
+    now = act.parts.clock()
+    await act.parts.write(
+        lambda unit: operator_actions.note(
+            unit, account=found.account, at=now, actor=act.by, action=action, subject=found.id, reason=reason
+        )
+    )
+    return found
+
+
+def _state(payment: Payment) -> str:
+    return payment.state or "in no state yet"
+
+
+def _page(payment_id: str) -> str:
+    return f"/console/payments/{payment_id}"

@@ -12,11 +12,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from console.access import Access
-from console.errors import HttpsRequired, NotFromHere, NotLoggedIn, PasswordIsTemporary
-from console.guards import SAFE, check_origin, form_of, guard
-from console.page import Pages
-from console.parts import Parts
+from console.access import RoutePermissions
+from console.browser_security import SAFE_METHODS, add_security_headers, check_origin, parse_form
+from console.deps import ConsoleDeps
+from console.errors import ConsoleHttpsRequired, NotFromHere, NotLoggedIn, PasswordIsTemporary
+from console.pages import PageRenderer
 from console.sessions import Sessions
 from console.static_files import PATH as STATIC
 from statemachine.errors import ServiceError
@@ -32,16 +32,18 @@ _OWN: Final = "/console/me"
 _BEFORE_CHANGE: Final = (_OWN, LOGIN, "/console/logout")
 
 
-class Console(BaseRoute):
+class ConsoleRoute(BaseRoute):
     """Everything under /console. What is not open to all needs a person; what changes something, a form of ours.
 
     `request.state` has person, secret (what forms of this page are bound to), form and request_id.
     """
 
-    def __init__(self, parts: Parts, pages: Pages, sessions: Sessions, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self, parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions, routes: Sequence[BaseRoute]
+    ) -> None:
         self._parts, self._pages, self._sessions = parts, pages, sessions
         self._router = Router(routes, redirect_slashes=False)
-        self._access = Access(routes)
+        self._access = RoutePermissions(routes)
         pages.is_served = self._is_served
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -63,7 +65,9 @@ class Console(BaseRoute):
             nonlocal is_begun
             if message["type"] == "http.response.start":
                 is_begun = True
-                guard(MutableHeaders(scope=message), request_id, is_development=self._parts.is_development)
+                add_security_headers(
+                    MutableHeaders(scope=message), request_id, is_development=self._parts.is_development
+                )
             await send(message)
 
         state = {
@@ -98,7 +102,7 @@ class Console(BaseRoute):
         """Where to go instead, or None where the page may be served. Raises what is to be told."""
         parts, path = self._parts, request.url.path
         if not parts.is_secure(request.scope):
-            raise HttpsRequired
+            raise ConsoleHttpsRequired
         if path.startswith(STATIC):
             return None
         found = await self._sessions.find(request)
@@ -108,11 +112,11 @@ class Console(BaseRoute):
             request.state.secret = request.cookies.get(self._pages.cookies.before)
         elif found is None:
             return _to_login(request)
-        if request.method not in SAFE:
+        if request.method not in SAFE_METHODS:
             await self._checked(request)
         person = request.state.person
         if person is not None and person.must_change and not path.startswith(_BEFORE_CHANGE):
-            if request.method in SAFE:
+            if request.method in SAFE_METHODS:
                 return RedirectResponse(_OWN, 303)
             raise PasswordIsTemporary
         return None
@@ -122,7 +126,7 @@ class Console(BaseRoute):
         check_origin(self._parts, request.headers)
         body = await self._parts.read_body(request.scope, request.receive)
         request.state.body = body
-        request.state.form = form_of(body, request.headers)
+        request.state.form = parse_form(body, request.headers)
         token = request.state.form.get("csrf") or request.headers.get("x-csrf-token", "")
         secret = request.state.secret
         if not secret or not self._parts.signing.is_form(secret, token):

@@ -6,7 +6,7 @@ from typing import ClassVar
 from statemachine.errors import ServiceError
 
 
-class HttpsRequired(ServiceError):
+class ConsoleHttpsRequired(ServiceError):
     """The console is reached over HTTPS only: what is typed here would be read by others on the way."""
 
     type = "authorization_error"

@@ -1,34 +1,111 @@
-"""The log-in and the log-out."""
+"""Log-in and log-out: a password is verified within limits on attempts, and nobody learns which names exist."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from console.browser_security import local_path
+from console.deps import ConsoleDeps, ConsoleLimits
 from console.errors import TooManyLogins, WrongLogin
-from console.guards import local
-from console.knowing import Try, count, succeeded, verified
-from console.page import Pages
-from console.parts import Parts
-from console.passwords import hashed, is_weaker
-from console.person import Person
+from console.pages import PageRenderer
+from console.passwords import MAX_PASSWORD_CHARS, UNMATCHABLE_HASH, hash_password, matches_hash, needs_rehash
 from console.sessions import Sessions, network_of
-from console.signing import KNOWN, digest_of
+from console.signing import KNOWN_BROWSER_LIFETIME, digest_of
+from console.users import Person
 from statemachine.errors import ServiceError
 from storage import console_sessions, console_users
 from storage.database import Unit
+from storage.tables_support import ConsolePerson
+
+
+async def verify_password(parts: ConsoleDeps, person: ConsolePerson | None, password: str) -> bool:
+    """Whether it is the person's password, and they may log in; for nobody it is checked all the same."""
+    may = person is not None and person.disabled_at is None
+    kept = person.password_hash if person is not None else UNMATCHABLE_HASH
+    is_right = await parts.passwords.do(lambda: matches_hash(password[: MAX_PASSWORD_CHARS + 1], kept))
+    return is_right and may
+
+
+class AttemptCounter(NamedTuple):
+    """One of the counts that a try falls under."""
+
+    subject: str
+    at_most: int
+    is_own: bool  #: of this name from here alone, so that the right password forgets all of it
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAttempt:
+    """Who tries a password: with which name, from which network, and in a browser where the name has proved itself.
+
+    Strangers share what they may try of a name, and use it up for each other and for its person. A browser that is
+    known by its session, or by the cookie of an earlier log-in, is counted by itself: nobody else can keep it out.
+    """
+
+    name: str
+    network: str
+    browser: str | None = None  #: a secret of its own that was signed here for this name, or its session's id
+
+    def counted(self, bounds: ConsoleLimits) -> Iterator[AttemptCounter]:
+        """Under what it is counted, always in this order, so that no two wait for each other's rows."""
+        if self.browser is not None:
+            yield AttemptCounter(_subject("browser", self.browser), bounds.attempts, is_own=True)
+            return
+        yield AttemptCounter(_subject("network", self.network), bounds.attempts_per_network, is_own=False)
+        yield AttemptCounter(_subject("here", f"{self.network} {self.name}"), bounds.attempts, is_own=True)
+        yield AttemptCounter(_subject("name", self.name), bounds.attempts_everywhere, is_own=False)
+
+
+async def count_attempt(parts: ConsoleDeps, tried: LoginAttempt) -> None:
+    """One try more is counted before the password is looked at, in every process; raises TooManyLogins.
+
+    A name that nobody has is counted like any other, and so is one that is locked out: neither can be told apart.
+    """
+    now, bounds = parts.clock(), parts.bounds
+
+    def take(unit: Unit) -> TooManyLogins | None:
+        for each in tried.counted(bounds):
+            wait = console_sessions.take(unit, each.subject, now, at_most=each.at_most, window=bounds.attempts_window)
+            if wait is not None:
+                return TooManyLogins(wait)  # what was counted until here is kept
+        console_sessions.forget_before(unit, _forget_before(now, parts))
+        return None
+
+    refused = await parts.write(take)
+    if refused is not None:
+        raise refused
+
+
+def forget_attempts(unit: Unit, tried: LoginAttempt, bounds: ConsoleLimits) -> None:
+    """The tries of this name from here are forgotten; among those of the network, and of all strangers, the last is."""
+    for each in tried.counted(bounds):
+        (console_sessions.forget if each.is_own else console_sessions.give_back)(unit, each.subject)
+
+
+def _forget_before(now: datetime, parts: ConsoleDeps) -> datetime:
+    return now - 10 * parts.bounds.attempts_window
+
+
+def _subject(kind: str, value: str) -> str:
+    """What is kept of a name: whoever mistypes may have typed a password there."""
+    return sha256(f"{kind}:{value}".encode()).hexdigest()
+
 
 log = structlog.get_logger()
 
 _LOGIN: Final = "/console/login"
 
 
-def routes(parts: Parts, pages: Pages, sessions: Sessions) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
     """The log-in, which is open to all, and the log-out."""
-    login = Login(parts, pages, sessions)
+    login = LoginPages(parts, pages, sessions)
     return [
         Route(_LOGIN, login.show, methods=["GET"]),
         Route(_LOGIN, login.enter, methods=["POST"]),
@@ -37,16 +114,16 @@ def routes(parts: Parts, pages: Pages, sessions: Sessions) -> list[BaseRoute]:
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class LoginPages:
     """Who proves to know a person's password gets a session, and nobody learns which names there are."""
 
-    parts: Parts
-    pages: Pages
+    parts: ConsoleDeps
+    pages: PageRenderer
     sessions: Sessions
 
     async def show(self, request: Request) -> Response:
         """The form. A browser that came here from another site, and sent no cookie therefore, is let try once more."""
-        wanted = local(request.query_params.get("next", ""), "")
+        wanted = local_path(request.query_params.get("next", ""), "")
         if wanted and request.headers.get("sec-fetch-site") == "cross-site":
             return await self.pages.show(request, "onward.html", to=wanted)
         return await self._form(request, wanted)
@@ -54,13 +131,13 @@ class Login:
     async def enter(self, request: Request) -> Response:
         """A session for the right password, and the page that was wanted; else the form again, with what is wrong."""
         form = request.state.form
-        wanted = local(form.get("next", ""), "")
+        wanted = local_path(form.get("next", ""), "")
         name, password = form.get("name", "").strip().lower(), form.get("password", "")
         try:
             if not self.parts.signing.is_before(request.state.secret, self.parts.clock()):
                 raise WrongLogin("this page stood open for too long; log in now")
             tried = self._tried(request, name)
-            await count(self.parts, tried)
+            await count_attempt(self.parts, tried)
             secret = await self._begun(request, tried, password)
         except ServiceError as error:
             if error.status >= 500:
@@ -74,7 +151,7 @@ class Login:
         cookies, signing = self.pages.cookies, self.parts.signing
         cookies.put(response, cookies.session, signing.session(secret))
         known = signing.known(name, self.parts.clock())
-        cookies.put(response, cookies.known, known, seconds=int(KNOWN.total_seconds()))
+        cookies.put(response, cookies.known, known, seconds=int(KNOWN_BROWSER_LIFETIME.total_seconds()))
         cookies.drop(response, cookies.before)
         return response
 
@@ -106,19 +183,19 @@ class Login:
         self.pages.cookies.put(response, self.pages.cookies.before, before)
         return response
 
-    def _tried(self, request: Request, name: str) -> Try:
+    def _tried(self, request: Request, name: str) -> LoginAttempt:
         cookie = request.cookies.get(self.pages.cookies.known, "")
         browser = self.parts.signing.browser(cookie, name, self.parts.clock())
-        return Try(name, self._network(request), browser)
+        return LoginAttempt(name, self._network(request), browser)
 
-    async def _begun(self, request: Request, tried: Try, password: str) -> str:
+    async def _begun(self, request: Request, tried: LoginAttempt, password: str) -> str:
         """The secret of a new session; raises WrongLogin, whichever of the two is wrong."""
         person = await self.parts.read(lambda unit: console_users.by_name(unit, tried.name))
-        if not await verified(self.parts, person, password) or person is None:
+        if not await verify_password(self.parts, person, password) or person is None:
             raise WrongLogin
         found, stronger = person, None
-        if is_weaker(found.password_hash):
-            stronger = await self.parts.passwords.do(lambda: hashed(password))
+        if needs_rehash(found.password_hash):
+            stronger = await self.parts.passwords.do(lambda: hash_password(password))
         now = self.parts.clock()
         old = self.parts.signing.secret(request.cookies.get(self.pages.cookies.session, ""))
 
@@ -128,7 +205,7 @@ class Login:
                 raise WrongLogin  # both may have changed while the password was checked
             if stronger is not None:
                 console_users.rehash(unit, found.id, found.password_hash, stronger)
-            succeeded(unit, tried, self.parts.bounds)
+            forget_attempts(unit, tried, self.parts.bounds)
             if old is not None:
                 console_sessions.revoke_secret(unit, digest_of(old), now)
             return self.sessions.begin(unit, found, request, now)

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links
+from console.deps import ConsoleDeps
 from console.errors import InvalidForm
-from console.page import Pages
-from console.parts import Parts
+from console.pages import PageRenderer
 from service.money import WAYS
 from statemachine.names import is_line
 from statemachine.phases import Phase
@@ -25,7 +25,7 @@ _MOST: Final = 100
 _MAX_NAME_CHARS: Final = 64
 
 
-def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """The page."""
 
     async def show(request: Request) -> Response:

@@ -8,18 +8,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links, overview_charts
-from console.live import Live
-from console.page import Pages
-from console.parts import Parts
+from console.deps import ConsoleDeps
+from console.live_updates import LiveUpdates
+from console.pages import PageRenderer
 from service.money import MoneyRow, totals
 from service.overview import OverviewCounter, OverviewFigures, alarms_of, lines_of, tiles_of
 
 _HERE: Final = "/console/"
 
 
-def routes(parts: Parts, pages: Pages, figuring: OverviewCounter) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
     """The page, and what tells it of changes."""
-    live = Live(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
+    live = LiveUpdates(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
     drawings = overview_charts.Drawings()
 
     async def show(request: Request) -> Response:
@@ -33,7 +33,7 @@ def routes(parts: Parts, pages: Pages, figuring: OverviewCounter) -> list[BaseRo
     return [Route(_HERE, show, methods=["GET"]), Route(f"{_HERE}live", changes, methods=["GET"])]
 
 
-def shown(figures: OverviewFigures, parts: Parts) -> dict[str, Any]:
+def shown(figures: OverviewFigures, parts: ConsoleDeps) -> dict[str, Any]:
     """What the template shows of the figures, but for the charts."""
     lines = lines_of(figures, parts.accounts)
     return {

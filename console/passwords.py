@@ -18,18 +18,18 @@ from console.errors import Busy, UnusablePassword
 
 Result = TypeVar("Result")
 
-SHORTEST: Final = 12
-LONGEST: Final = 256  #: characters; nobody types more, and somebody may want to keep the process busy
+MIN_PASSWORD_CHARS: Final = 12
+MAX_PASSWORD_CHARS: Final = 256  #: characters; nobody types more, and somebody may want to keep the process busy
 
 #: How many may wait for their turn in one process; beyond that they are told to come again.
-_WAITING: Final = 16
+_MAX_WAITING: Final = 16
 
-_SALT: Final = 16
-_KEY: Final = 32
+_SALT_BYTES: Final = 16
+_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class ScryptCost:
     """What one guess costs: 2**log_n blocks of r, p times over; 128 * r * 2**log_n bytes of memory."""
 
     log_n: int
@@ -38,17 +38,17 @@ class Cost:
 
 
 #: 32 MiB and three passes, one of the settings that OWASP's Password Storage Cheat Sheet calls equal.
-COST: Final = Cost(15, 8, 3)
+DEFAULT_COST: Final = ScryptCost(15, 8, 3)
 
 
-def hashed(password: str, cost: Cost = COST) -> str:
+def hash_password(password: str, cost: ScryptCost = DEFAULT_COST) -> str:
     """What is kept of a password."""
-    salt = secrets.token_bytes(_SALT)
+    salt = secrets.token_bytes(_SALT_BYTES)
     key = _scrypt(salt, cost).derive(password.encode())
     return f"scrypt${cost.log_n}${cost.r}${cost.p}${_text(salt)}${_text(key)}"
 
 
-def is_password(password: str, kept: str) -> bool:
+def matches_hash(password: str, kept: str) -> bool:
     """Whether it is the password that was kept; in constant time for hashes of the same cost."""
     cost, salt, key = _read(kept)
     try:
@@ -58,34 +58,34 @@ def is_password(password: str, kept: str) -> bool:
     return True
 
 
-def is_weaker(kept: str, cost: Cost = COST) -> bool:
+def needs_rehash(kept: str, cost: ScryptCost = DEFAULT_COST) -> bool:
     """Whether it was kept at another cost than is usual now, and should be kept anew."""
     return _read(kept)[0] != cost
 
 
 #: A password that nobody has: of random bytes that are forgotten.
-NOBODYS: Final = f"scrypt${COST.log_n}${COST.r}${COST.p}${'A' * 22}==${'A' * 43}="
+UNMATCHABLE_HASH: Final = f"scrypt${DEFAULT_COST.log_n}${DEFAULT_COST.r}${DEFAULT_COST.p}${'A' * 22}==${'A' * 43}="
 
 
-def check(password: str, name: str) -> None:
+def check_strength(password: str, name: str) -> None:
     """Return for a password that may be used; raises UnusablePassword, which tells what would be."""
-    if len(password) < SHORTEST:
-        raise UnusablePassword(f"a password has at least {SHORTEST} characters; four random words will do")
-    if len(password) > LONGEST:
-        raise UnusablePassword(f"a password has at most {LONGEST} characters")
-    if name and name.lower() in password.lower() and len(password) < SHORTEST + len(name):
+    if len(password) < MIN_PASSWORD_CHARS:
+        raise UnusablePassword(f"a password has at least {MIN_PASSWORD_CHARS} characters; four random words will do")
+    if len(password) > MAX_PASSWORD_CHARS:
+        raise UnusablePassword(f"a password has at most {MAX_PASSWORD_CHARS} characters")
+    if name and name.lower() in password.lower() and len(password) < MIN_PASSWORD_CHARS + len(name):
         raise UnusablePassword("the password is hardly more than the name; use one that nobody guesses")
     if len(set(password)) < 5:
         raise UnusablePassword("the password has too few different characters")
 
 
-def made() -> str:
+def generate_password() -> str:
     """A password that a person may type once: 100 random bits in groups of five."""
     letters = "abcdefghjkmnpqrstuvwxyz23456789"
     return "-".join("".join(secrets.choice(letters) for _ in range(5)) for _ in range(4))
 
 
-class Turns:
+class PasswordThreads:
     """Passwords are hashed and checked in threads of their own, two at once, so that nothing else waits for them."""
 
     def __init__(self, threads: Executor | None = None) -> None:
@@ -94,7 +94,7 @@ class Turns:
 
     async def do(self, hash_or_check: Callable[[], Result]) -> Result:
         """What it returns; raises Busy where too many wait already."""
-        if self._waiting >= _WAITING:
+        if self._waiting >= _MAX_WAITING:
             raise Busy
         self._waiting += 1
         try:
@@ -103,13 +103,13 @@ class Turns:
             self._waiting -= 1
 
 
-def _scrypt(salt: bytes, cost: Cost) -> Scrypt:
-    return Scrypt(salt=salt, length=_KEY, n=2**cost.log_n, r=cost.r, p=cost.p)
+def _scrypt(salt: bytes, cost: ScryptCost) -> Scrypt:
+    return Scrypt(salt=salt, length=_KEY_BYTES, n=2**cost.log_n, r=cost.r, p=cost.p)
 
 
-def _read(kept: str) -> tuple[Cost, bytes, bytes]:
+def _read(kept: str) -> tuple[ScryptCost, bytes, bytes]:
     _, log_n, r, p, salt, key = kept.split("$")
-    return Cost(int(log_n), int(r), int(p)), base64.b64decode(salt), base64.b64decode(key)
+    return ScryptCost(int(log_n), int(r), int(p)), base64.b64decode(salt), base64.b64decode(key)
 
 
 def _text(value: bytes) -> str:

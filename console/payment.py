@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from console.drawing import Drawing, Passage
+from console.deps import ConsoleDeps
 from console.happenings import entries
-from console.live import Live
-from console.page import Pages
-from console.parts import Parts
-from console.person import Person
-from console.sheet import draw
+from console.lifecycle_svg import DrawnTransition, LifecycleDrawing, draw_lifecycle
+from console.live_updates import LiveUpdates
+from console.pages import PageRenderer
+from console.users import Person
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
 from service.payments import checkout_url, said_by
@@ -42,9 +41,9 @@ _CHUNK: Final = 256 * 1024
 _PLACE: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 
 
-def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """The page, what keeps it up to date, its proof, and what may be downloaded of it."""
-    page = PaymentPage(parts, pages, Live(parts, payment_marks))
+    page = PaymentPage(parts, pages, LiveUpdates(parts, payment_marks))
     return [
         Route("/console/payments/{id}", page.show, methods=["GET"]),
         Route("/console/payments/{id}/live", page.live, methods=["GET"]),
@@ -65,7 +64,7 @@ class _Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class StateChoice:
     """One state that a person may say is the true one."""
 
     state: str
@@ -76,9 +75,9 @@ class Choice:
 class PaymentPage:
     """The pages about one payment."""
 
-    parts: Parts
-    pages: Pages
-    watched: Live
+    parts: ConsoleDeps
+    pages: PageRenderer
+    watched: LiveUpdates
 
     async def show(self, request: Request) -> Response:
         """The payment as it is, and the newest of its story, or what was before an entry; raises NotFound."""
@@ -197,12 +196,14 @@ def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Re
     )
 
 
-def drawing_of(lifecycle: Lifecycle | None, transitions: Sequence[Transition], state: str | None) -> Drawing | None:
+def drawing_of(
+    lifecycle: Lifecycle | None, transitions: Sequence[Transition], state: str | None
+) -> LifecycleDrawing | None:
     """The lifecycle with the way of these transitions; None where the account is not configured any more."""
     if lifecycle is None:
         return None
     way = [
-        Passage(
+        DrawnTransition(
             number=transition.number,
             source=transition.from_state,
             target=transition.to_state,
@@ -213,7 +214,7 @@ def drawing_of(lifecycle: Lifecycle | None, transitions: Sequence[Transition], s
         )
         for transition in transitions
     ]
-    return draw(lifecycle, way, state)
+    return draw_lifecycle(lifecycle, way, state)
 
 
 def effects_of(
@@ -226,21 +227,21 @@ def effects_of(
     return [(message, tries.get(message.id, [])) for message in owed]
 
 
-def choices(lifecycle: Lifecycle, payment: Payment) -> list[Choice]:
+def choices(lifecycle: Lifecycle, payment: Payment) -> list[StateChoice]:
     """The states that a person may say are true: the present one, those that it may come to, then the others."""
     moves = moves_of(lifecycle)
     is_known = payment.state is None or lifecycle.knows(payment.state)
-    ranked: list[tuple[int, Choice]] = []
+    ranked: list[tuple[int, StateChoice]] = []
     for name in (*(state.name for state in lifecycle.states), NOT_CREATED):
         if name == NOT_CREATED and payment.state is not None and payment.state != NOT_CREATED:
             continue
         phase = lifecycle.phase(name).value
         if name == payment.state:
-            ranked.append((0, Choice(name, f"{name} ({phase}): as it is, and the review is closed")))
+            ranked.append((0, StateChoice(name, f"{name} ({phase}): as it is, and the review is closed")))
         elif is_known and moves.walk(payment.state, name) is not None:
-            ranked.append((1, Choice(name, f"{name} ({phase})")))
+            ranked.append((1, StateChoice(name, f"{name} ({phase})")))
         else:
-            ranked.append((2, Choice(name, f"{name} ({phase}): against the lifecycle, recorded as forced")))
+            ranked.append((2, StateChoice(name, f"{name} ({phase}): against the lifecycle, recorded as forced")))
     return [choice for _, choice in sorted(ranked, key=lambda each: each[0])]
 
 

@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from console.actions import Act, Done, acting
+from console.actions import ActionRequest, ActionResult, action_endpoint
+from console.deps import ConsoleDeps
 from console.errors import InvalidForm
-from console.page import Pages
-from console.parts import Parts
-from console.passwords import hashed, made
-from console.person import Person, name_of, new_person
+from console.pages import PageRenderer
+from console.passwords import generate_password, hash_password
+from console.users import Person, name_of, new_person
 from service.permissions import Role
 from statemachine.errors import ServiceError
 from storage import console_sessions, console_users, operator_actions
@@ -22,35 +22,35 @@ from storage.tables_support import ConsolePerson, ConsoleSession
 _HERE: Final = "/console/people"
 
 
-def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """The list, and what its forms do."""
-    page = People(parts, pages)
+    page = PeoplePages(parts, pages)
 
     return [
         Route(_HERE, page.show, methods=["GET"]),
         Route(_HERE, page.add, methods=["POST"]),
-        Route(f"{_HERE}/{{id}}/role", acting(parts, pages, change_role, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/role", action_endpoint(parts, pages, change_role, back=_HERE), methods=["POST"]),
         Route(
             f"{_HERE}/{{id}}/disable",
-            acting(parts, pages, disable, needs_reason=True, back=_HERE),
+            action_endpoint(parts, pages, disable, needs_reason=True, back=_HERE),
             methods=["POST"],
         ),
         Route(
             f"{_HERE}/{{id}}/enable",
-            acting(parts, pages, enable, needs_reason=True, back=_HERE),
+            action_endpoint(parts, pages, enable, needs_reason=True, back=_HERE),
             methods=["POST"],
         ),
-        Route(f"{_HERE}/{{id}}/logout", acting(parts, pages, log_out, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/logout", action_endpoint(parts, pages, log_out, back=_HERE), methods=["POST"]),
         Route(f"{_HERE}/{{id}}/password", page.reset, methods=["POST"]),
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class People:
+class PeoplePages:
     """The pages that show a password, which is kept nowhere and shown this once."""
 
-    parts: Parts
-    pages: Pages
+    parts: ConsoleDeps
+    pages: PageRenderer
 
     async def show(self, request: Request) -> Response:
         """Everybody, with where they are logged in."""
@@ -62,8 +62,8 @@ class People:
         form = request.state.form
         try:
             name, role = name_of(form.get("name", "")), role_of(form.get("role", ""))
-            password = made()
-            kept = await self.parts.passwords.do(lambda: hashed(password))
+            password = generate_password()
+            kept = await self.parts.passwords.do(lambda: hash_password(password))
             now = self.parts.clock()
             person = new_person(name, role, kept, now, is_temporary=True)
 
@@ -82,8 +82,8 @@ class People:
         """Another password for somebody, shown this once; their sessions end."""
         admin: Person = request.state.person
         person_id = request.path_params["id"]
-        password = made()
-        kept = await self.parts.passwords.do(lambda: hashed(password))
+        password = generate_password()
+        kept = await self.parts.passwords.do(lambda: hash_password(password))
         now = self.parts.clock()
 
         def change(unit: Unit) -> str:
@@ -125,7 +125,7 @@ class People:
         )
 
 
-async def change_role(act: Act) -> Done:
+async def change_role(act: ActionRequest) -> ActionResult:
     """The person may do what the role may, from their next request on."""
     role = role_of(act.form.get("role", ""))
 
@@ -137,10 +137,10 @@ async def change_role(act: Act) -> Done:
         note(unit, act.parts, act.by, "change role", person.id, f"{person.name}: {person.role} to {role.value}")
         return person.name
 
-    return Done(f"{await act.parts.write(change)} is {role.value} now.")
+    return ActionResult(f"{await act.parts.write(change)} is {role.value} now.")
 
 
-async def disable(act: Act) -> Done:
+async def disable(act: ActionRequest) -> ActionResult:
     """The person may not log in any more, and their sessions end."""
     if act.path("id") == act.person.id:
         raise InvalidForm("nobody shuts themselves out here: ask another admin")
@@ -154,10 +154,10 @@ async def disable(act: Act) -> Done:
         note(unit, act.parts, act.by, "disable person", person.id, act.reason)
         return person.name
 
-    return Done(f"{await act.parts.write(change)} may not log in any more.")
+    return ActionResult(f"{await act.parts.write(change)} may not log in any more.")
 
 
-async def enable(act: Act) -> Done:
+async def enable(act: ActionRequest) -> ActionResult:
     """The person may log in again."""
 
     def change(unit: Unit) -> str:
@@ -166,10 +166,10 @@ async def enable(act: Act) -> Done:
         note(unit, act.parts, act.by, "enable person", person.id, act.reason)
         return person.name
 
-    return Done(f"{await act.parts.write(change)} may log in again.")
+    return ActionResult(f"{await act.parts.write(change)} may log in again.")
 
 
-async def log_out(act: Act) -> Done:
+async def log_out(act: ActionRequest) -> ActionResult:
     """Every session of the person ends."""
 
     def change(unit: Unit) -> tuple[str, int]:
@@ -179,7 +179,7 @@ async def log_out(act: Act) -> Done:
         return person.name, ended
 
     name, ended = await act.parts.write(change)
-    return Done(f"{ended} sessions of {name} have ended.")
+    return ActionResult(f"{ended} sessions of {name} have ended.")
 
 
 def role_of(text: str) -> Role:
@@ -190,7 +190,7 @@ def role_of(text: str) -> Role:
         raise InvalidForm(f"a role is one of {', '.join(Role)}", param="role") from None
 
 
-def note(unit: Unit, parts: Parts, by: str, action: str, subject: str, reason: str) -> None:
+def note(unit: Unit, parts: ConsoleDeps, by: str, action: str, subject: str, reason: str) -> None:
     """It is kept what an admin did."""
     operator_actions.note(unit, account=None, at=parts.clock(), actor=by, action=action, subject=subject, reason=reason)
 

@@ -9,9 +9,9 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from console.parts import Parts
-from console.person import Person
+from console.deps import ConsoleDeps
 from console.signing import digest_of, new_secret
+from console.users import Person
 from service.permissions import Role
 from storage import console_sessions
 from storage.database import Unit
@@ -21,13 +21,13 @@ from storage.tables_support import ConsolePerson, ConsoleSession
 
 log = structlog.get_logger()
 
-_AGENT: Final = 120
+_MAX_AGENT_CHARS: Final = 120
 
 
 class Cookies:
     """The console's cookies: sent over HTTPS to this host alone, and out of reach of scripts."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ConsoleDeps) -> None:
         self._is_secure = not parts.is_development
         prefix = "__Host-" if self._is_secure else ""  # the prefix is refused by browsers over plain HTTP
         self.session: Final = f"{prefix}receipted"
@@ -49,7 +49,7 @@ class Cookies:
 class Sessions:
     """Who is logged in. What ends a session ends it in every process at once: nothing is remembered here."""
 
-    def __init__(self, parts: Parts, cookies: Cookies) -> None:
+    def __init__(self, parts: ConsoleDeps, cookies: Cookies) -> None:
         self._parts = parts
         self._cookies = cookies
 
@@ -119,4 +119,4 @@ def network_of(address: str) -> str:
 
 def _agent(headers: Headers) -> str:
     given = headers.get("user-agent", "")
-    return "".join(letter for letter in given if letter.isprintable())[:_AGENT]
+    return "".join(letter for letter in given if letter.isprintable())[:_MAX_AGENT_CHARS]

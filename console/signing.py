@@ -12,13 +12,13 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 _VERSION: Final = 1
 
 #: How long a browser is known in which somebody has logged in; each log-in begins it anew.
-KNOWN: Final = timedelta(days=180)
+KNOWN_BROWSER_LIFETIME: Final = timedelta(days=180)
 
-FLASH: Final = timedelta(minutes=1)  #: how long the next page may take to come
-_FORM: Final = timedelta(hours=1)  #: how long a log-in page may stand open
+FLASH_LIFETIME: Final = timedelta(minutes=1)  #: how long the next page may take to come
+_LOGIN_PAGE_LIFETIME: Final = timedelta(hours=1)  #: how long a log-in page may stand open
 
 
-class Signing:
+class ConsoleSigner:
     """Each purpose has a salt of its own, so that nothing signed for one is taken for another."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -55,7 +55,7 @@ class Signing:
     def is_before(self, cookie: str, now: datetime) -> bool:
         """Whether the cookie is a log-in page's, and has not ended."""
         _, at = _read(self._before, cookie, 2) or (None, None)
-        return _is_fresh(at, now, _FORM)
+        return _is_fresh(at, now, _LOGIN_PAGE_LIFETIME)
 
     def known(self, name: str, now: datetime) -> str:
         """What tells a browser in which somebody of that name has logged in. It opens nothing."""
@@ -64,7 +64,7 @@ class Signing:
     def browser(self, cookie: str, name: str, now: datetime) -> str | None:
         """Its secret; None where it is of another name, is old, or was not signed here."""
         of, secret, at = _read(self._known, cookie, 3) or (None, None, None)
-        is_known = of == digest_of(name) and isinstance(secret, str) and _is_fresh(at, now, KNOWN)
+        is_known = of == digest_of(name) and isinstance(secret, str) and _is_fresh(at, now, KNOWN_BROWSER_LIFETIME)
         return str(secret) if is_known else None
 
     def flash(self, tone: str, words: str, now: datetime) -> str:
@@ -74,7 +74,7 @@ class Signing:
     def flashed(self, cookie: str, now: datetime) -> tuple[str, str] | None:
         """The tone and the words; None for anything that was not signed here, or is old."""
         tone, words, at = _read(self._flash, cookie, 3) or (None, None, None)
-        return (str(tone), str(words)) if _is_fresh(at, now, FLASH) else None
+        return (str(tone), str(words)) if _is_fresh(at, now, FLASH_LIFETIME) else None
 
 
 def _read(serializer: URLSafeSerializer, cookie: str, length: int) -> list[Any] | None:

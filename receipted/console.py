@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from starlette.routing import BaseRoute
 
-from console.parts import ConsoleLimits, Parts
+from console.deps import ConsoleDeps, ConsoleLimits
 from console.routes import routes
-from console.signing import Signing
+from console.signing import ConsoleSigner
 from providers.errors import UnsupportedByProvider
 from receipted.edge import Edge
 from receipted.wiring import Service
@@ -21,10 +21,10 @@ def console_routes(service: Service, edge: Edge) -> list[BaseRoute]:
     return routes(parts_of(service, edge)) if service.settings.console.enabled else []
 
 
-def parts_of(service: Service, edge: Edge) -> Parts:
+def parts_of(service: Service, edge: Edge) -> ConsoleDeps:
     """What the console's pages work with."""
     settings = service.settings
-    return Parts(
+    return ConsoleDeps(
         database=service.database,
         clock=service.clock,
         commands=edge.commands,
@@ -32,7 +32,7 @@ def parts_of(service: Service, edge: Edge) -> Parts:
         prover=service.prover(),
         asking=_Asking(service, edge),
         redeemer=service.redeemer(),
-        signing=Signing(signing_keys(service)),
+        signing=ConsoleSigner(signing_keys(service)),
         origin=_origin(settings.service.public_url),
         is_secure=edge.is_secure,
         address_of=lambda scope: edge.peer(scope).address,

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from console.errors import ExportBrokenOff
-from console.person import Person
-from console.tables.asked import ListQuery, parse
-from console.tables.view import ConsoleTable
+from console.tables.base import ConsoleTable
+from console.tables.query_params import ListQuery, parse
+from console.users import Person
 from service import csv_text
 from service.permissions import COLUMNS, Permission
 from storage import console_sessions

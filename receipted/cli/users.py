@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from console.errors import InvalidForm, UnusablePassword
-from console.passwords import check, hashed
-from console.person import name_of, new_person
+from console.passwords import check_strength, hash_password
+from console.users import name_of, new_person
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
@@ -45,7 +45,7 @@ def add(
     """Let somebody use the console, with a password that is typed twice."""
     name = _name(name)
     with opened(context) as service:
-        kept = hashed(_password(name, from_stdin=password_stdin))
+        kept = hash_password(_password(name, from_stdin=password_stdin))
         now = service.clock()
         person = new_person(name, role, kept, now, is_temporary=temporary)
         with service.database.write() as unit:
@@ -142,7 +142,7 @@ def password(
     with opened(context) as service:
         with service.database.read() as unit:
             person = _person(unit, name)
-        kept, now = hashed(_password(person.name, from_stdin=password_stdin)), service.clock()
+        kept, now = hash_password(_password(person.name, from_stdin=password_stdin)), service.clock()
         with service.database.write() as unit:
             console_users.change_password(unit, person.id, kept, now, is_temporary=temporary)
             ended = console_sessions.revoke_all(unit, person.id, now)
@@ -231,7 +231,7 @@ def _password(name: str, *, from_stdin: bool) -> str:
     else:
         given = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     try:
-        check(given, name)
+        check_strength(given, name)
     except UnusablePassword as fault:
         raise InvalidInput(fault.message, param="password") from None
     return str(given)

@@ -14,8 +14,8 @@ import httpx2
 import uvicorn
 
 from audit.verify import Report
-from console.passwords import hashed, made
-from console.person import new_person
+from console.passwords import generate_password, hash_password
+from console.users import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
@@ -118,9 +118,9 @@ class Demonstration:
 
     def person(self) -> tuple[str, str]:
         """The name and password of somebody who may do everything in the console of this run."""
-        name, password, now = "demo", made(), self.service.clock()
+        name, password, now = "demo", generate_password(), self.service.clock()
         with self.service.database.write() as unit:
-            console_users.add(unit, new_person(name, Role.ADMIN, hashed(password), now, is_temporary=False))
+            console_users.add(unit, new_person(name, Role.ADMIN, hash_password(password), now, is_temporary=False))
         return name, password
 
     async def _register(self, account: str, sandbox: str, clients: Mapping[str, Any]) -> None:

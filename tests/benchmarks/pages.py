@@ -21,10 +21,10 @@ import httpx2
 from starlette.routing import BaseRoute, Route
 
 from api.catalogue import operations
-from console.application import Console as Routed
+from console.application import ConsoleRoute as Routed
 from console.routes import routes
-from console.tables.pages import tables
-from console.tables.view import ConsoleTable
+from console.tables.base import ConsoleTable
+from console.tables.routes import tables
 from receipted.console import parts_of
 from receipted.edge import Edge
 from receipted.wiring import Service

@@ -7,8 +7,8 @@ from typing import Final
 from sqlalchemy import text
 
 from api.keys import Environment, made
-from console.passwords import Cost, hashed
-from console.person import new_person
+from console.passwords import ScryptCost, hash_password
+from console.users import new_person
 from service.permissions import KeyScope, Role
 from storage import api_keys, console_users, operator_actions, quarantine, reconciliations
 from storage.database import Database
@@ -137,7 +137,9 @@ def _people(database: Database) -> list[str]:
     now = datetime.now(UTC)
     keys = [made(f"benchmark-{number}", Environment.LIVE, tuple(KeyScope), now) for number in range(_KEYS)]
     with database.write() as unit:
-        console_users.add(unit, new_person(NAME, Role.ADMIN, hashed(PASSWORD, Cost(4, 8, 1)), now, is_temporary=False))
+        console_users.add(
+            unit, new_person(NAME, Role.ADMIN, hash_password(PASSWORD, ScryptCost(4, 8, 1)), now, is_temporary=False)
+        )
         for record, _ in keys:
             api_keys.add(unit, record)
     return [key for _, key in keys]

@@ -14,11 +14,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from console import passwords
-from console.application import Console as Mounted
-from console.parts import ConsoleLimits
-from console.passwords import Cost, hashed
-from console.person import new_person
-from console.signing import Signing, digest_of, new_secret
+from console.application import ConsoleRoute as Mounted
+from console.deps import ConsoleLimits
+from console.passwords import ScryptCost, hash_password
+from console.signing import ConsoleSigner, digest_of, new_secret
+from console.users import new_person
 from receipted.console import console_routes, signing_keys
 from receipted.edge import Edge
 from receipted.settings import load
@@ -33,8 +33,8 @@ from tests.integration.receiver.serving import listening
 
 #: What everybody's password is, kept at a cost that tests can bear.
 PASSWORD = "correct horse battery staple"
-CHEAP = Cost(4, 8, 1)
-_KEPT = hashed(PASSWORD, CHEAP)
+CHEAP = ScryptCost(4, 8, 1)
+_KEPT = hash_password(PASSWORD, CHEAP)
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def cheap_passwords() -> Iterator[None]:
     A usual hash takes a tenth of a second of processor time, and a test of the limits takes dozens.
     """
 
-    def cheap(salt: bytes, _cost: Cost) -> Scrypt:
+    def cheap(salt: bytes, _cost: ScryptCost) -> Scrypt:
         return Scrypt(salt=salt, length=32, n=2**CHEAP.log_n, r=CHEAP.r, p=CHEAP.p)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -85,7 +85,7 @@ class Served:
         if role is not None or person is not None:
             browser.person = person or self.person(role or Role.VIEWER)
             browser.secret = self._session(browser.person.id)
-            cookie = Signing(signing_keys(self.service)).session(browser.secret)
+            cookie = ConsoleSigner(signing_keys(self.service)).session(browser.secret)
             browser.http.cookies.set("receipted", cookie, domain="127.0.0.1", path="/")
         return browser
 
@@ -119,7 +119,7 @@ class Browser:
     def csrf(self) -> str:
         """The token of this session's forms."""
         assert self.secret is not None
-        return Signing(signing_keys(self.served.service)).form(self.secret)
+        return ConsoleSigner(signing_keys(self.served.service)).form(self.secret)
 
     def get(self, path: str, **options: Any) -> httpx2.Response:
         """One page."""

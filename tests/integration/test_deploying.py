@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from api.events import EventsQuery
-from console.signing import Signing
+from console.signing import ConsoleSigner
 from receipted import stopping
 from receipted.cli import processes, server
 from receipted.console import signing_keys
@@ -201,7 +201,7 @@ def test_the_feed_of_events_comes_as_it_happens(deployed):
 def test_an_open_page_of_the_console_is_told_as_it_happens(deployed):
     served = Served(deployed.url, deployed.service)
     secret = served.client("viewer").secret
-    cookie = {"cookie": f"__Host-receipted={Signing(signing_keys(deployed.service)).session(secret)}"}
+    cookie = {"cookie": f"__Host-receipted={ConsoleSigner(signing_keys(deployed.service)).session(secret)}"}
     with deployed.browser() as outside, streaming(outside, "/console/live", cookie) as lines:
         assert next(lines).startswith("retry:")
         mark = next(lines)

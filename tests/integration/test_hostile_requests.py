@@ -8,9 +8,9 @@ import pytest
 
 from api.catalogue import operations
 from api.keys import Environment, made
-from console.passwords import Cost, hashed
-from console.person import new_person
-from console.signing import Signing, digest_of, new_secret
+from console.passwords import ScryptCost, hash_password
+from console.signing import ConsoleSigner, digest_of, new_secret
+from console.users import new_person
 from receipted.console import signing_keys
 from service.permissions import KeyScope, Role
 from storage import api_keys, console_sessions, console_users
@@ -133,7 +133,7 @@ class Doors:
         with served.database.write() as unit:
             api_keys.add(unit, record)
         self.authorization = b"Bearer " + key.encode()
-        self._signing = Signing(signing_keys(served.service))
+        self._signing = ConsoleSigner(signing_keys(served.service))
         secret, before = self._session(), self._signing.before(served.service.clock())
         self.cookie = f"receipted={self._signing.session(secret)}; receipted-login={before}".encode()
         self._tokens = {True: self._signing.form(before), False: self._signing.form(secret)}
@@ -144,7 +144,9 @@ class Doors:
 
     def _session(self):
         now, secret = self.served.service.clock(), new_secret()
-        admin = new_person("ada", Role.ADMIN, hashed("correct horse battery", Cost(4, 8, 1)), now, is_temporary=False)
+        admin = new_person(
+            "ada", Role.ADMIN, hash_password("correct horse battery", ScryptCost(4, 8, 1)), now, is_temporary=False
+        )
         kept = ConsoleSession(
             id=new_id(),
             digest=digest_of(secret),

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import pytest
 
 from api.catalogue import operations
-from console.access import NEEDED, Access, named
-from console.application import Console
+from console.access import ROUTE_PERMISSIONS, RoutePermissions, named_routes
+from console.application import ConsoleRoute
 from receipted.settings import load
 from service.permissions import ROLES, SCOPES, KeyScope, Permission, Role, granted, role_for
 from storage.ids import new_id
@@ -142,7 +142,7 @@ def planted(served):
 
 
 def routes_of(served):
-    (mounted,) = (route for route in served.mounted if isinstance(route, Console))
+    (mounted,) = (route for route in served.mounted if isinstance(route, ConsoleRoute))
     return mounted._router.routes
 
 
@@ -164,17 +164,19 @@ def addresses(kept):
 def test_the_declared_routes_are_those_that_are_served(console):
     served = {
         f"{method} {name}"
-        for route, name in named(routes_of(console))
+        for route, name in named_routes(routes_of(console))
         for method in (route.methods or set()) - {"HEAD"}
     }
 
-    assert served == set(LEAST) == set(NEEDED)
-    assert {route: "" if needed is None else role_for(needed).value for route, needed in NEEDED.items()} == LEAST
+    assert served == set(LEAST) == set(ROUTE_PERMISSIONS)
+    assert {
+        route: "" if needed is None else role_for(needed).value for route, needed in ROUTE_PERMISSIONS.items()
+    } == LEAST
 
 
 def test_a_route_without_a_declared_permission_does_not_start(console):
     with pytest.raises(RuntimeError, match="/console/me"):
-        Access([route for route, name in named(routes_of(console)) if name != "/console/me"])
+        RoutePermissions([route for route, name in named_routes(routes_of(console)) if name != "/console/me"])
 
 
 @pytest.mark.parametrize("role", RANK)

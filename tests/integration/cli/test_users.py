@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from console.passwords import is_password
+from console.passwords import matches_hash
 from receipted.cli.main import app
 from storage import console_sessions, console_users, operator_actions
 from tests.integration.cli.conftest import forget_logs
@@ -39,7 +39,7 @@ def test_a_person_is_added_with_a_password_that_is_not_kept_and_it_is_known_by_w
     person, actions, _ = kept(shell)
 
     assert (person.name, person.role, person.is_temporary) == ("ada", "admin", False)
-    assert is_password(PASSWORD, person.password_hash)
+    assert matches_hash(PASSWORD, person.password_hash)
     assert PASSWORD not in person.password_hash
     assert [(done.actor, done.action, done.reason) for done in actions] == [("root", "add person", "ada as admin")]
 
@@ -48,7 +48,7 @@ def test_the_password_is_asked_for_twice(shell):
     given = typed(shell, "users", "add", "ada", "--role", "viewer", "--by", "root", stdin=f"{PASSWORD}\n{PASSWORD}\n")
 
     assert PASSWORD not in given.stdout + given.stderr
-    assert is_password(PASSWORD, kept(shell)[0].password_hash)
+    assert matches_hash(PASSWORD, kept(shell)[0].password_hash)
 
 
 def test_the_list_shows_everybody_and_no_password(shell):
@@ -95,7 +95,7 @@ def test_what_is_done_to_a_person_is_kept_with_who_and_why(shell):
     person, actions, _ = kept(shell)
 
     assert (person.role, person.disabled_at) == ("viewer", None)
-    assert is_password("another good password", person.password_hash)
+    assert matches_hash("another good password", person.password_hash)
     assert [(done.action, done.reason) for done in actions][1:4] == [
         ("change role", "ada: operator to viewer"),
         ("disable person", "has left"),

@@ -6,15 +6,20 @@ import pytest
 import typer
 
 from api.catalogue import operations
-from console.tables import queues, records
-from console.tables.view import ConsoleTable
+from console.tables import definitions
+from console.tables.base import ConsoleTable
 from receipted.cli.main import app
 
 _ROOT = typer.main.get_command(app)
 
 TABLES = (
-    *(records.Payments, records.Heads, records.Reconciliations, records.Actions),
-    *(queues.Inbox, queues.Outbox, queues.Quarantine),
+    *(
+        definitions.PaymentsTable,
+        definitions.AuditHeadsTable,
+        definitions.ReconciliationsTable,
+        definitions.ActionsTable,
+    ),
+    *(definitions.InboxTable, definitions.OutboxTable, definitions.QuarantineTable),
 )
 
 #: The command for each operation of the API.

@@ -5,8 +5,8 @@ from http.cookies import SimpleCookie
 
 import pytest
 
-from console import knowing
-from console.passwords import NOBODYS, is_weaker
+from console import login
+from console.passwords import UNMATCHABLE_HASH, needs_rehash
 from service.permissions import Role
 from storage import console_sessions, console_users
 from tests.fakes.clock import FakeClock
@@ -117,8 +117,8 @@ def test_an_unknown_name_a_wrong_password_and_a_disabled_person_cannot_be_told_a
     with console.service.database.write() as unit:
         console_users.disable(unit, disabled.id, console.service.clock())
     checked = []
-    real = knowing.is_password
-    monkeypatch.setattr(knowing, "is_password", lambda password, kept: checked.append(kept) or real(password, kept))
+    real = login.matches_hash
+    monkeypatch.setattr(login, "matches_hash", lambda password, kept: checked.append(kept) or real(password, kept))
 
     answers = [
         log_in(console.client(None), "nobody"),
@@ -130,8 +130,8 @@ def test_an_unknown_name_a_wrong_password_and_a_disabled_person_cannot_be_told_a
     assert [answer.status_code for answer in answers] == [401, 401, 401]
     assert len(told) == 1
     # whoever it is, one password is looked at, at the usual cost where nobody has the name
-    assert checked == [NOBODYS, known.password_hash, disabled.password_hash]
-    assert not is_weaker(NOBODYS)
+    assert checked == [UNMATCHABLE_HASH, known.password_hash, disabled.password_hash]
+    assert not needs_rehash(UNMATCHABLE_HASH)
 
 
 def test_a_session_is_a_new_one_and_the_one_before_is_over(console):
@@ -148,12 +148,12 @@ def test_a_session_is_a_new_one_and_the_one_before_is_over(console):
 
 def test_a_weaker_hash_is_made_anew_at_the_log_in(console):
     person = console.person("viewer")
-    assert is_weaker(person.password_hash)
+    assert needs_rehash(person.password_hash)
     assert log_in(console.client(None), person.name).status_code == 303
 
     with console.service.database.read() as unit:
         kept = console_users.get(unit, person.id)
-    assert not is_weaker(kept.password_hash)
+    assert not needs_rehash(kept.password_hash)
     assert log_in(console.client(None), person.name).status_code == 303
 
 

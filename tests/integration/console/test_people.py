@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from console.passwords import is_password
+from console.passwords import matches_hash
 from storage import console_sessions, console_users, operator_actions
 from tests.fakes.console import PASSWORD
 from tests.integration.console.test_login import log_in
@@ -57,7 +57,7 @@ def test_a_password_that_may_not_be_is_refused_in_words(console, given, words):
 
     assert answer.status_code in (400, 401)
     assert words in answer.text
-    assert is_password(PASSWORD, person(console, browser.person).password_hash)
+    assert matches_hash(PASSWORD, person(console, browser.person).password_hash)
     assert browser.get("/console/me").status_code == 200
 
 
@@ -121,10 +121,10 @@ def test_an_admin_adds_somebody_whose_password_is_shown_once_and_changed_first(c
 
 
 def _secret(console, browser):
-    from console.signing import Signing
+    from console.signing import ConsoleSigner
     from receipted.console import signing_keys
 
-    return Signing(signing_keys(console.service)).secret(browser.http.cookies["receipted"])
+    return ConsoleSigner(signing_keys(console.service)).secret(browser.http.cookies["receipted"])
 
 
 def test_an_admin_gives_a_new_password_which_ends_what_was_open(console):
@@ -133,7 +133,7 @@ def test_an_admin_gives_a_new_password_which_ends_what_was_open(console):
     (password,) = re.findall(r'<code class="secret">([^<]+)</code>', answer.text)
 
     assert other.get("/console/me").status_code == 303
-    assert is_password(password, person(console, other.person).password_hash)
+    assert matches_hash(password, person(console, other.person).password_hash)
     assert person(console, other.person).is_temporary
 
 

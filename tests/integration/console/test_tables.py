@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from console.parts import Parts
-from console.tables.records import Payments
+from console.deps import ConsoleDeps
+from console.tables.definitions import PaymentsTable
 from storage import payments
 from storage.database import values
 from storage.ids import new_id
@@ -228,7 +228,7 @@ def test_an_export_that_may_not_be_read_to_the_end_does_not_pass_for_the_whole(c
     for _ in range(6):
         paying(console)
     operator = console.client("operator")
-    real = Payments.lines
+    real = PaymentsTable.lines
 
     def lines(self, unit, query, place):
         if place.after is not None:
@@ -238,7 +238,7 @@ def test_an_export_that_may_not_be_read_to_the_end_does_not_pass_for_the_whole(c
                 unit.execute(text("UPDATE console_session SET revoked_at = last_seen_at"))
         return real(self, unit, query, place)
 
-    monkeypatch.setattr(Payments, "lines", lines)
-    monkeypatch.setattr(Parts, "read", Parts.write)
+    monkeypatch.setattr(PaymentsTable, "lines", lines)
+    monkeypatch.setattr(ConsoleDeps, "read", ConsoleDeps.write)
     with pytest.raises(httpx2.RemoteProtocolError):
         operator.get("/console/tables/payments/export")

@@ -4,48 +4,58 @@ import threading
 import pytest
 
 from console.errors import Busy, UnusablePassword
-from console.passwords import COST, NOBODYS, Cost, Turns, check, hashed, is_password, is_weaker, made
+from console.passwords import (
+    DEFAULT_COST,
+    UNMATCHABLE_HASH,
+    PasswordThreads,
+    ScryptCost,
+    check_strength,
+    generate_password,
+    hash_password,
+    matches_hash,
+    needs_rehash,
+)
 
-CHEAP = Cost(4, 8, 1)
+CHEAP = ScryptCost(4, 8, 1)
 
 #: RFC 7914, section 12: scrypt("password", "NaCl", N=1024, r=8, p=16), its first 32 bytes.
 VECTOR = "scrypt$10$8$16$TmFDbA==$/bq+HJ00cgB4VucZDQHp/nxq18vII3gw53N2Y0s3MWI="
 
 
 def test_what_is_kept_is_scrypt_as_the_rfc_has_it():
-    assert is_password("password", VECTOR)
-    assert not is_password("Password", VECTOR)
+    assert matches_hash("password", VECTOR)
+    assert not matches_hash("Password", VECTOR)
 
 
 def test_the_same_password_is_kept_differently_each_time():
-    one, other = hashed("a password", CHEAP), hashed("a password", CHEAP)
+    one, other = hash_password("a password", CHEAP), hash_password("a password", CHEAP)
 
     assert one != other
-    assert is_password("a password", one)
-    assert is_password("a password", other)
+    assert matches_hash("a password", one)
+    assert matches_hash("a password", other)
 
 
 @pytest.mark.parametrize("password", ["", "a passwore", "a password ", "A password", "a\u00a0password", "x" * 5000])
 def test_another_password_is_none(password):
-    assert not is_password(password, hashed("a password", CHEAP))
+    assert not matches_hash(password, hash_password("a password", CHEAP))
 
 
 def test_a_password_may_have_any_letters():
-    assert is_password("pässwörd 密码 🔑", hashed("pässwörd 密码 🔑", CHEAP))
+    assert matches_hash("pässwörd 密码 🔑", hash_password("pässwörd 密码 🔑", CHEAP))
 
 
 def test_the_usual_cost_is_what_is_recommended_and_anything_else_is_made_anew():
-    kept = hashed("a password")
+    kept = hash_password("a password")
 
-    assert COST.log_n == 15
-    assert (128 * COST.r << COST.log_n, COST.p) == (32 * 2**20, 3)
-    assert not is_weaker(kept)
-    assert is_weaker(hashed("a password", CHEAP))
+    assert DEFAULT_COST.log_n == 15
+    assert (128 * DEFAULT_COST.r << DEFAULT_COST.log_n, DEFAULT_COST.p) == (32 * 2**20, 3)
+    assert not needs_rehash(kept)
+    assert needs_rehash(hash_password("a password", CHEAP))
 
 
 def test_nobodys_password_costs_the_same_and_is_none():
-    assert not is_weaker(NOBODYS)
-    assert not is_password("", NOBODYS)
+    assert not needs_rehash(UNMATCHABLE_HASH)
+    assert not matches_hash("", UNMATCHABLE_HASH)
 
 
 @pytest.mark.parametrize(
@@ -60,20 +70,20 @@ def test_nobodys_password_costs_the_same_and_is_none():
 )
 def test_a_password_that_is_guessed_is_refused(password, words):
     with pytest.raises(UnusablePassword, match=words):
-        check(password, "lovelace")
+        check_strength(password, "lovelace")
 
 
 @pytest.mark.parametrize("password", ["twelve chars", "correct horse battery", "my lovelace is a long sentence"])
 def test_a_good_password_is_taken(password):
-    check(password, "lovelace")
+    check_strength(password, "lovelace")
 
 
 def test_a_password_that_is_made_may_be_used_and_is_made_once():
-    found = {made() for _ in range(100)}
+    found = {generate_password() for _ in range(100)}
 
     assert len(found) == 100
     for password in found:
-        check(password, "lovelace")
+        check_strength(password, "lovelace")
 
 
 def test_passwords_are_checked_beside_the_event_loop_and_a_few_at_once():
@@ -85,7 +95,7 @@ def test_passwords_are_checked_beside_the_event_loop_and_a_few_at_once():
         return threading.current_thread()
 
     async def run():
-        turns = Turns()
+        turns = PasswordThreads()
         waiting = [asyncio.create_task(turns.do(slow)) for _ in range(16)]
         await asyncio.sleep(0)  # each begins
         with pytest.raises(Busy):

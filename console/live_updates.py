@@ -14,8 +14,8 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from console.parts import Parts
-from console.person import Person
+from console.deps import ConsoleDeps
+from console.users import Person
 from statemachine.errors import ServiceError
 from storage import console_sessions
 from storage.database import Unit
@@ -24,18 +24,18 @@ from storage.errors import StorageUnavailable
 log = structlog.get_logger()
 
 #: Seconds between two looks; of all who wait together.
-LOOK_EVERY: Final = 1.0
+READ_INTERVAL_S: Final = 1.0
 
 #: Seconds after which a silent stream sends a comment.
-BEAT: Final = 15.0
+KEEPALIVE_INTERVAL_S: Final = 15.0
 
 #: Seconds after which a stream ends; a page comes again by itself.
-LONGEST: Final = 600.0
+MAX_STREAM_S: Final = 600.0
 
 #: Pages that may wait at once for one kind of thing, in one process.
-MOST: Final = 200
+MAX_WAITING_PAGES: Final = 200
 
-Reads = Callable[[Unit, Sequence[str]], Mapping[str, str]]
+ReadMarks = Callable[[Unit, Sequence[str]], Mapping[str, str]]
 
 
 class TooManyWatching(ServiceError):
@@ -47,10 +47,10 @@ class TooManyWatching(ServiceError):
     retryable: ClassVar[bool] = True
 
 
-class Live:
+class LiveUpdates:
     """Watches one kind of thing, each by its key. One for the process."""
 
-    def __init__(self, parts: Parts, read: Reads, *, most: int = MOST) -> None:
+    def __init__(self, parts: ConsoleDeps, read: ReadMarks, *, most: int = MAX_WAITING_PAGES) -> None:
         """`read` answers with the marks of those keys that exist; a mark is another after every change."""
         self._parts, self._read, self._most = parts, read, most
         self._keys: Counter[str] = Counter()
@@ -79,7 +79,7 @@ class Live:
 
     async def _events(self, request: Request, key: str) -> AsyncIterator[bytes]:
         person: Person = request.state.person
-        ends_at, beat_at, told = time.monotonic() + LONGEST, time.monotonic() + BEAT, None
+        ends_at, beat_at, told = time.monotonic() + MAX_STREAM_S, time.monotonic() + KEEPALIVE_INTERVAL_S, None
         session = person.session_id
         self._keys[key] += 1
         self._sessions[session] += 1
@@ -96,7 +96,7 @@ class Live:
                     told = mark
                     yield f"data: {mark}\n\n".encode()
                 if time.monotonic() >= beat_at:
-                    beat_at = time.monotonic() + BEAT
+                    beat_at = time.monotonic() + KEEPALIVE_INTERVAL_S
                     yield b": still here\n\n"
                 await self._pause()
         except StorageUnavailable as away:
@@ -115,8 +115,8 @@ class Live:
         asked_at = time.monotonic()
         async with self._turn:
             is_known = key in self._marks and session in self._open
-            if self._looked_at < asked_at - LOOK_EVERY or (self._looked_at < asked_at and not is_known):
-                await asyncio.sleep(max(0.0, self._looked_at + LOOK_EVERY - time.monotonic()))
+            if self._looked_at < asked_at - READ_INTERVAL_S or (self._looked_at < asked_at and not is_known):
+                await asyncio.sleep(max(0.0, self._looked_at + READ_INTERVAL_S - time.monotonic()))
                 keys, sessions, looked_at = sorted(self._keys), sorted(self._sessions), time.monotonic()
                 self._marks, self._open = await self._parts.read(lambda unit: self._look(unit, keys, sessions))
                 self._looked_at = looked_at
@@ -132,7 +132,7 @@ class Live:
     async def _pause(self) -> None:
         """Return after a look's time, or at once when the service stops."""
         try:
-            async with asyncio.timeout(LOOK_EVERY):
+            async with asyncio.timeout(READ_INTERVAL_S):
                 await self._parts.stopping.wait()
         except TimeoutError:
             return

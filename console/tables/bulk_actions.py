@@ -9,11 +9,11 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from console.actions import reason_of
+from console.actions import parse_reason
+from console.deps import ConsoleDeps
 from console.errors import InvalidForm
-from console.page import Pages
-from console.parts import Parts
-from console.person import Person
+from console.pages import PageRenderer
+from console.users import Person
 from service.text import shown
 from statemachine.errors import ServiceError
 from storage import sifting
@@ -23,21 +23,21 @@ from storage.sifting import Place, Wanted
 from storage.types import OutboxStatus
 
 #: Seconds of one step, and rows of it.
-_SECONDS: Final = 4.0
-_MOST: Final = 100
+_STEP_TIME_S: Final = 4.0
+_MAX_ROWS: Final = 100
 
 #: What did not work, that one page names.
-_TOLD: Final = 50
+_MAX_FAILURES_SHOWN: Final = 50
 
 #: Filters that say which dead effects are meant, where all of them are.
 _NARROWING: Final = ("account", "effect", "sink")
 
 #: (id, reason, by, whether overtaken ones are meant too) -> what became of it, in words
-Do = Callable[[str, str, str, bool], Awaitable[str]]
+RowAction = Callable[[str, str, str, bool], Awaitable[str]]
 
 
 @dataclass(slots=True)
-class Step:
+class BulkProgress:
     """How far it is."""
 
     total: int
@@ -53,10 +53,10 @@ class Step:
         return not self.left and self.after is None
 
 
-class Steps:
+class BulkActionPages:
     """One kind of action on many rows of one table."""
 
-    def __init__(self, parts: Parts, pages: Pages, key: str, verb: str, done: str, do: Do) -> None:
+    def __init__(self, parts: ConsoleDeps, pages: PageRenderer, key: str, verb: str, done: str, do: RowAction) -> None:
         self._parts, self._pages, self._key, self._do = parts, pages, key, do
         self._verb, self._done = verb, done
 
@@ -64,7 +64,7 @@ class Steps:
         """One step. Raises InvalidForm for a form that is not ours."""
         person: Person = request.state.person
         form: ImmutableMultiDict[str, str] = request.state.form
-        reason = reason_of(form, is_needed=True)
+        reason = parse_reason(form, is_needed=True)
         among = {name: form[name] for name in _NARROWING if form.get(name)} if form.get("all") else None
         step = await self._begin(form, among)
         overtaken = form.get("overtaken") == "1"
@@ -82,20 +82,20 @@ class Steps:
             back=f"/console/tables/{self._key}/list",
         )
 
-    async def _begin(self, form: ImmutableMultiDict[str, str], among: Mapping[str, str] | None) -> Step:
+    async def _begin(self, form: ImmutableMultiDict[str, str], among: Mapping[str, str] | None) -> BulkProgress:
         done, failed = _number(form, "done"), _number(form, "failed")
         if among is None:
             ids = list(dict.fromkeys(form.getlist("id")))
-            if not ids or len(ids) > _MOST or not all(map(is_id, ids)):
-                raise InvalidForm(f"choose between 1 and {_MOST} rows", param="id")
-            return Step(_number(form, "total") or len(ids), done, failed, left=ids)
+            if not ids or len(ids) > _MAX_ROWS or not all(map(is_id, ids)):
+                raise InvalidForm(f"choose between 1 and {_MAX_ROWS} rows", param="id")
+            return BulkProgress(_number(form, "total") or len(ids), done, failed, left=ids)
         if self._key != "outbox":
             raise InvalidForm("rows are chosen one by one", param="all")
         wanted = Wanted({"status": OutboxStatus.DEAD.value, **among})
         after = form.get("after") or None
         if after is not None and not is_id(after):
             raise InvalidForm("after is the id of a row", param="after")
-        batch = min(self._parts.bounds.redrive_batch, _MOST)
+        batch = min(self._parts.bounds.redrive_batch, _MAX_ROWS)
         found = await self._parts.read(
             lambda unit: sifting.page(unit, sifting.OWED, wanted, Place(batch, after, is_ascending=True))
         )
@@ -103,11 +103,11 @@ class Steps:
         if not total:
             total = (await self._parts.read(lambda unit: sifting.count(unit, sifting.OWED, wanted))).number
         ids = [str(line["id"]) for line in found.lines]
-        return Step(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
+        return BulkProgress(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
 
-    async def _go(self, step: Step, reason: str, by: str, *, overtaken: bool) -> None:
+    async def _go(self, step: BulkProgress, reason: str, by: str, *, overtaken: bool) -> None:
         """As many as there is time for; of all of them, what is left of this step comes first in the next."""
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + _STEP_TIME_S
         last: str | None = None
         while step.left and time.monotonic() < deadline and not self._parts.stopping.is_set():
             row_id = step.left[0]
@@ -118,7 +118,7 @@ class Steps:
                 raise  # nothing more can be done now, and what was done is recorded
             except ServiceError as refusal:
                 step.failed += 1
-                step.words = [*step.words, (row_id, refusal.message)][:_TOLD]
+                step.words = [*step.words, (row_id, refusal.message)][:_MAX_FAILURES_SHOWN]
             last = step.left.pop(0)
         if step.left and step.after is not None and last is not None:
             step.left, step.after = [], last
@@ -130,7 +130,9 @@ def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
-def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
+def bulk_routes(
+    parts: ConsoleDeps, pages: PageRenderer
+) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
     """The path below the tables, and what is done there."""
 
     async def replay(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
@@ -143,7 +145,7 @@ def steps(parts: Parts, pages: Pages) -> Sequence[tuple[str, Callable[[Request],
         return await parts.in_thread(lambda: parts.redeemer.redeem(row_id, reason=reason, by=by))
 
     return [
-        ("/inbox/replay", Steps(parts, pages, "inbox", "Replaying", "replayed", replay).take),
-        ("/outbox/redrive", Steps(parts, pages, "outbox", "Redriving", "due again", redrive).take),
-        ("/quarantine/redeem", Steps(parts, pages, "quarantine", "Redeeming", "authentic now", redeem).take),
+        ("/inbox/replay", BulkActionPages(parts, pages, "inbox", "Replaying", "replayed", replay).take),
+        ("/outbox/redrive", BulkActionPages(parts, pages, "outbox", "Redriving", "due again", redrive).take),
+        ("/quarantine/redeem", BulkActionPages(parts, pages, "quarantine", "Redeeming", "authentic now", redeem).take),
     ]

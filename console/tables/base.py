@@ -1,20 +1,50 @@
-"""The base of every table: rows from storage, read in one snapshot, and the context of its templates."""
+"""The base of every table: columns, rows read from storage in one snapshot, and the context of its templates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from console.parts import Parts
-from console.person import Person
-from console.tables.asked import PAGE_SIZE, PAGE_SIZES, FilterField, ListQuery
-from console.tables.cells import TableColumn
+from console.deps import ConsoleDeps
+from console.tables.query_params import PAGE_SIZE, PAGE_SIZES, FilterField, ListQuery
+from console.users import Person
 from service.permissions import COLUMNS, Permission, visible
 from storage import search as storage_search
 from storage import sifting
 from storage.database import Unit
 from storage.ids import is_id
 from storage.sifting import Counted, Line, Place, Shelf, Sifted
+
+
+class CellFormat(StrEnum):
+    """Format of a cell; templates/tables/cells.html has one branch for each."""
+
+    TEXT = "text"
+    ID = "id"
+    ACCOUNT = "account"
+    PHASE = "phase"
+    STATUS = "status"
+    BADGE = "badge"
+    REVIEW = "review"
+    MONEY = "money"  #: with the row's currency
+    AGO = "ago"
+    BYTES = "bytes"
+    NUMBER = "number"
+    HASH = "hash"
+    PAYMENT = "payment"  #: the id of a payment, linked to its page
+    SUBJECT = "subject"  #: the id of what an action was about, linked where the action tells its page
+    LONG = "long"  #: text, cut where it is too long for a row
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """One column of a table."""
+
+    name: str
+    label: str
+    format: CellFormat = CellFormat.TEXT
+    is_head: bool = False  #: it links to the row's own page; a table has one such column
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +76,11 @@ class ConsoleTable:
     detail_template: ClassVar[str] = ""  #: of a row's own page; empty where rows have none here
     search_hint: ClassVar[str] = "A whole id"  #: placeholder of the search
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ConsoleDeps) -> None:
         self.parts = parts
         self.filters: Sequence[FilterField] = self.filter_fields(parts)
 
-    def filter_fields(self, parts: Parts) -> Sequence[FilterField]:
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
         """Return the filters of the form, in its order."""
         return [FilterField("account", "Account", tuple(parts.accounts), is_open=True)]
 

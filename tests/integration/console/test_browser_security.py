@@ -2,7 +2,7 @@
 
 import pytest
 
-from console.guards import POLICY, local
+from console.browser_security import CONTENT_SECURITY_POLICY, local_path
 from service.permissions import Role
 from storage import console_users
 from storage.ids import new_id
@@ -42,9 +42,9 @@ def test_every_answer_is_guarded(console):
 
 
 def test_the_policy_allows_nothing_that_is_in_a_page_itself_or_from_elsewhere(console):
-    assert console.client("viewer").get("/console/me").headers["content-security-policy"] == POLICY
-    assert "unsafe" not in POLICY
-    assert POLICY.startswith("default-src 'none'")
+    assert console.client("viewer").get("/console/me").headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert CONTENT_SECURITY_POLICY.startswith("default-src 'none'")
 
 
 @pytest.mark.parametrize("path", ["/console/login", "/console/me", "/console/people", "/console/nothing"])
@@ -143,7 +143,7 @@ def test_a_fault_is_told_without_a_word_of_what_it_was(console, monkeypatch):
     def broken(*_args, **_more):
         raise RuntimeError("a secret of the program")
 
-    monkeypatch.setattr("console.own.console_sessions.of_person", broken)
+    monkeypatch.setattr("console.profile.console_sessions.of_person", broken)
     answer = console.client("viewer").get("/console/me")
 
     assert answer.status_code == 500
@@ -196,7 +196,7 @@ def test_a_style_is_kept_for_ever_where_its_url_names_its_content(console):
     ],
 )
 def test_where_a_page_may_lead(path, is_here):
-    assert local(path, "elsewhere") == (path if is_here else "elsewhere")
+    assert local_path(path, "elsewhere") == (path if is_here else "elsewhere")
 
 
 def test_a_link_from_another_site_is_followed_by_a_page_of_ours(console):
@@ -212,7 +212,7 @@ def test_a_link_from_another_site_is_followed_by_a_page_of_ours(console):
 def test_an_origin_is_ours_by_its_whole_name():
     from types import SimpleNamespace
 
-    from console.guards import _is_ours
+    from console.browser_security import _is_ours
 
     def of(origin, *, host="pay.shop.example", is_development=False):
         parts = SimpleNamespace(origin="https://pay.shop.example", is_development=is_development)

@@ -5,17 +5,17 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, ImmutableMultiDict, MutableHeaders
 
+from console.deps import ConsoleDeps
 from console.errors import InvalidForm, NotFromHere
-from console.parts import Parts
 
 #: Nothing is from elsewhere, nothing stands in the page itself, and nobody may frame it.
-POLICY: Final = (
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 
-_GUARDS: Final = {
-    "content-security-policy": POLICY,
+_SECURITY_HEADERS: Final = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",  # with no-referrer a browser would not tell where a form was sent from
@@ -26,22 +26,22 @@ _GUARDS: Final = {
 }
 _HSTS: Final = "max-age=31536000"
 
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: Fields of one form.
-_FIELDS: Final = 200
+_MAX_FORM_FIELDS: Final = 200
 
 
-def guard(headers: MutableHeaders, request_id: str, *, is_development: bool) -> None:
+def add_security_headers(headers: MutableHeaders, request_id: str, *, is_development: bool) -> None:
     """Add what the answer does not say itself."""
-    for name, value in _GUARDS.items():
+    for name, value in _SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     if not is_development:
         headers.setdefault("strict-transport-security", _HSTS)
     headers["x-request-id"] = request_id
 
 
-def check_origin(parts: Parts, headers: Headers) -> None:
+def check_origin(parts: ConsoleDeps, headers: Headers) -> None:
     """Return for a request that a page of this host sent; raises NotFromHere.
 
     Browsers say so themselves and no page can make them lie: by Origin, and by Sec-Fetch-Site over HTTPS.
@@ -55,7 +55,7 @@ def check_origin(parts: Parts, headers: Headers) -> None:
         raise NotFromHere
 
 
-def _is_ours(parts: Parts, origin: str, host: str) -> bool:
+def _is_ours(parts: ConsoleDeps, origin: str, host: str) -> bool:
     """Whether pages of that origin are ours: of the public URL, or of the host that was asked, over HTTPS."""
     if origin == parts.origin:
         return True
@@ -66,19 +66,19 @@ def _is_ours(parts: Parts, origin: str, host: str) -> bool:
     return found.netloc.lower() == host.lower() and (found.scheme == "https" or parts.is_development)
 
 
-def form_of(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:
+def parse_form(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:
     """The fields of a form as browsers send it; empty for any other content. Raises InvalidForm."""
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return ImmutableMultiDict()
     try:
         return ImmutableMultiDict(
-            parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS)
+            parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
         )
     except ValueError:
         raise InvalidForm("the form could not be read") from None
 
 
-def local(path: str, otherwise: str = "/console/") -> str:
+def local_path(path: str, otherwise: str = "/console/") -> str:
     """The path where it leads to a page of the console, so that nobody is sent elsewhere by a link."""
     is_here = path == "/console" or path.startswith("/console/")
     is_plain = path.isascii() and path.isprintable() and "\\" not in path and " " not in path

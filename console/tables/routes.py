@@ -8,22 +8,31 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from console.page import Pages
-from console.parts import Parts
+from console.deps import ConsoleDeps
+from console.pages import PageRenderer
 from console.tables import raw
-from console.tables.asked import parse
+from console.tables.base import ConsoleTable
+from console.tables.bulk_actions import bulk_routes
+from console.tables.definitions import (
+    ActionsTable,
+    AuditHeadsTable,
+    InboxTable,
+    OutboxTable,
+    PaymentsTable,
+    QuarantineTable,
+    ReconciliationsTable,
+    is_dead,
+    is_replayable,
+)
 from console.tables.export import MAX_ROWS, exported
-from console.tables.many import steps
-from console.tables.queues import Inbox, Outbox, Quarantine, is_dead, is_replayable
-from console.tables.records import Actions, Heads, Payments, Reconciliations
-from console.tables.view import ConsoleTable
+from console.tables.query_params import parse
 from service.text import shown
 from storage.errors import NotFound
 
 PATH: Final = "/console/tables"
 
 
-def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Everything under /console/tables."""
     served = TablePages(tables(parts), pages)
     return [
@@ -31,13 +40,21 @@ def routes(parts: Parts, pages: Pages) -> list[BaseRoute]:
         Route(f"{PATH}/{{key}}/list", served.list, methods=["GET"]),
         Route(f"{PATH}/{{key}}/detail", served.detail, methods=["GET"]),
         Route(f"{PATH}/{{key}}/export", served.export, methods=["GET"]),
-        *(Route(PATH + path, do, methods=["POST"]) for path, do in steps(parts, pages)),
+        *(Route(PATH + path, do, methods=["POST"]) for path, do in bulk_routes(parts, pages)),
     ]
 
 
-def tables(parts: Parts) -> Sequence[ConsoleTable]:
+def tables(parts: ConsoleDeps) -> Sequence[ConsoleTable]:
     """Return every table of the console."""
-    kinds = (Payments, Inbox, Outbox, Quarantine, Reconciliations, Actions, Heads)
+    kinds = (
+        PaymentsTable,
+        InboxTable,
+        OutboxTable,
+        QuarantineTable,
+        ReconciliationsTable,
+        ActionsTable,
+        AuditHeadsTable,
+    )
     return [kind(parts) for kind in kinds]
 
 
@@ -48,7 +65,7 @@ async def _to_first(_request: Request) -> Response:
 class TablePages:
     """Serves the lists, rows and exports of the tables, in the console's own frame."""
 
-    def __init__(self, tables: Sequence[ConsoleTable], pages: Pages) -> None:
+    def __init__(self, tables: Sequence[ConsoleTable], pages: PageRenderer) -> None:
         self._tables = {table.key: table for table in tables}
         self._pages = pages
 

@@ -5,8 +5,7 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from console.drawing import Passage, steps
-from console.sheet import ADVANCE, draw
+from console.lifecycle_svg import CHAR_WIDTH_RATIO, DrawnTransition, draw_lifecycle, drawn_moves
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.machine import moves_of
 from tests.builders import LIFECYCLES, PROVIDERS, a_lifecycle
@@ -20,16 +19,16 @@ def walks(lifecycle):
     yield (), None
     for name in (*(state.name for state in lifecycle.states), NOT_CREATED):
         walk = moves_of(lifecycle).walk(None, name)
-        yield (Passage(1, None, name, via=walk[:-1], at=START, phase="open"),), name
+        yield (DrawnTransition(1, None, name, via=walk[:-1], at=START, phase="open"),), name
         for other in lifecycle.by_name:
             if other != name:
-                first = Passage(1, None, name, via=walk[:-1], at=START)
+                first = DrawnTransition(1, None, name, via=walk[:-1], at=START)
                 legal = moves_of(lifecycle).walk(name, other)
-                yield (first, Passage(2, name, other, (legal or ())[:-1], legal is None, START)), other
-    yield (Passage(1, None, "a word of tomorrow's", at=START, phase="paid"),), "a word of tomorrow's"
+                yield (first, DrawnTransition(2, name, other, (legal or ())[:-1], legal is None, START)), other
+    yield (DrawnTransition(1, None, "a word of tomorrow's", at=START, phase="paid"),), "a word of tomorrow's"
 
 
-DRAWN = [draw(lifecycle, way, state) for lifecycle in LIFECYCLES for way, state in walks(lifecycle)]
+DRAWN = [draw_lifecycle(lifecycle, way, state) for lifecycle in LIFECYCLES for way, state in walks(lifecycle)]
 
 
 def segments(arrow):
@@ -70,7 +69,7 @@ def test_every_label_is_inside_its_box():
             assert box.texts[0].words == box.name
             for text in box.texts:
                 assert text.x > box.x
-                assert text.x + len(text.words) * text.size * ADVANCE < box.x + box.width
+                assert text.x + len(text.words) * text.size * CHAR_WIDTH_RATIO < box.x + box.width
                 assert text.y - text.size > box.y
                 assert text.y + text.size * 0.3 < box.y + box.height
 
@@ -96,7 +95,7 @@ def test_every_legal_way_fits_a_telephone():
 def test_every_legal_move_is_drawn_once(lifecycle):
     legal = {(source, target) for source, targets in lifecycle.moves.items() for target in targets}
     legal |= {(None, name) for name in lifecycle.initial}
-    drawn = [(arrow.source, arrow.target) for arrow in draw(lifecycle).arrows]
+    drawn = [(arrow.source, arrow.target) for arrow in draw_lifecycle(lifecycle).arrows]
 
     assert set(drawn) == legal
     assert len(drawn) == len(legal)
@@ -136,7 +135,7 @@ def test_the_way_is_the_transitions():
     """Every step of every transition is marked with its number, and nothing else is."""
     for lifecycle in LIFECYCLES:
         for way, state in walks(lifecycle):
-            drawing = draw(lifecycle, way, state)
+            drawing = draw_lifecycle(lifecycle, way, state)
             marked = {(arrow.source, arrow.target): arrow.numbers for arrow in drawing.arrows if arrow.walked}
             taken: dict[tuple[str | None, str], list[int]] = {}
             for passage in way:
@@ -150,11 +149,13 @@ def test_the_way_is_the_transitions():
 
 def test_what_was_skipped_and_what_is_now_look_different():
     way = (
-        Passage(1, None, "awaiting_provider", at=START),
-        Passage(2, "awaiting_provider", "pending", via=("awaiting_payment_consent",), at=START + timedelta(minutes=1)),
+        DrawnTransition(1, None, "awaiting_provider", at=START),
+        DrawnTransition(
+            2, "awaiting_provider", "pending", via=("awaiting_payment_consent",), at=START + timedelta(minutes=1)
+        ),
     )
 
-    drawing = draw(SESSION, way, "pending")
+    drawing = draw_lifecycle(SESSION, way, "pending")
 
     entered = {box.name: box.entered for box in drawing.boxes if box.entered}
     assert entered == {"awaiting_provider": "passed", "awaiting_payment_consent": "skipped", "pending": "current"}
@@ -170,12 +171,12 @@ def test_what_was_skipped_and_what_is_now_look_different():
 
 def test_a_state_that_was_entered_twice_shows_the_last_time():
     way = (
-        Passage(1, None, "awaiting_provider", at=START),
-        Passage(2, "awaiting_provider", "awaiting_payment_consent", at=START + timedelta(minutes=1)),
-        Passage(3, "awaiting_payment_consent", "awaiting_provider", at=START + timedelta(minutes=2)),
+        DrawnTransition(1, None, "awaiting_provider", at=START),
+        DrawnTransition(2, "awaiting_provider", "awaiting_payment_consent", at=START + timedelta(minutes=1)),
+        DrawnTransition(3, "awaiting_payment_consent", "awaiting_provider", at=START + timedelta(minutes=2)),
     )
 
-    drawing = draw(SESSION, way, "awaiting_provider")
+    drawing = draw_lifecycle(SESSION, way, "awaiting_provider")
 
     (now,) = (box for box in drawing.boxes if box.entered == "current")
     assert now.texts[-1].words == f"{START + timedelta(minutes=2):%F %T}Z (2x)"
@@ -185,17 +186,17 @@ def test_a_state_that_was_entered_twice_shows_the_last_time():
 
 def test_a_forced_move_has_a_way_of_its_own():
     way = (
-        Passage(1, None, "failed", via=("awaiting_provider",), at=START),
-        Passage(2, "failed", "sent", forced=True, at=START),
+        DrawnTransition(1, None, "failed", via=("awaiting_provider",), at=START),
+        DrawnTransition(2, "failed", "sent", forced=True, at=START),
     )
 
-    drawing = draw(SESSION, way, "sent")
+    drawing = draw_lifecycle(SESSION, way, "sent")
 
     assert [(arrow.source, arrow.target) for arrow in drawing.arrows if arrow.is_forced] == [("failed", "sent")]
 
 
 def test_what_the_lifecycle_does_not_know_stands_apart():
-    drawing = draw(a_lifecycle(), (Passage(1, None, "gone", at=START, phase="paid"),), "gone")
+    drawing = draw_lifecycle(a_lifecycle(), (DrawnTransition(1, None, "gone", at=START, phase="paid"),), "gone")
 
     (unknown,) = (box for box in drawing.boxes if box.is_unknown)
     assert (unknown.name, unknown.phase, unknown.entered) == ("gone", "paid", "current")
@@ -204,21 +205,23 @@ def test_what_the_lifecycle_does_not_know_stands_apart():
 def test_what_is_ours_is_drawn_where_it_happened():
     lifecycle = a_lifecycle()
 
-    assert NOT_CREATED not in {box.name for box in draw(lifecycle).boxes}
-    refused = draw(lifecycle, (Passage(1, None, NOT_CREATED, at=START),), NOT_CREATED)
+    assert NOT_CREATED not in {box.name for box in draw_lifecycle(lifecycle).boxes}
+    refused = draw_lifecycle(lifecycle, (DrawnTransition(1, None, NOT_CREATED, at=START),), NOT_CREATED)
     assert {(arrow.source, arrow.target) for arrow in refused.arrows} >= {(None, NOT_CREATED), (NOT_CREATED, "new")}
     assert not [arrow for arrow in refused.arrows if arrow.is_forced]
 
 
 def test_steps_name_each_move_with_what_told_of_it():
-    (skipped, told) = steps([Passage(4, "a", "c", via=("b",), at=START)])
+    (skipped, told) = drawn_moves([DrawnTransition(4, "a", "c", via=("b",), at=START)])
 
     assert (skipped.source, skipped.target, skipped.skips, skipped.at) == ("a", "b", True, None)
     assert (told.source, told.target, told.skips, told.at) == ("b", "c", False, START)
 
 
 def test_a_path_has_round_corners_and_ends_at_its_arrow():
-    (arrow,) = (each for each in draw(SESSION).arrows if (each.source, each.target) == ("awaiting_provider", "failed"))
+    (arrow,) = (
+        each for each in draw_lifecycle(SESSION).arrows if (each.source, each.target) == ("awaiting_provider", "failed")
+    )
     (edge, out), (beside, _), (_, into), (end, last) = arrow.points
 
     assert arrow.path.startswith(f"M{edge:g} {out:g}L{beside - 5:g} {out:g}Q{beside:g} {out:g}")

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
 
-NOTHING: Final = Markup('<span class="nothing">–</span>')
+DASH: Final = Markup('<span class="nothing">–</span>')
 
 _STEPS: Final = ((86_400 * 2, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
 
@@ -19,7 +19,7 @@ _STEPS: Final = ((86_400 * 2, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"),
 def money(minor: int | None, currency: str | None) -> Markup:
     """The amount in major units with its currency; a dash where there is none."""
     if minor is None:
-        return NOTHING
+        return DASH
     try:
         shown = _grouped(from_minor(minor, currency or ""))
     except InvalidAmount:
@@ -30,7 +30,7 @@ def money(minor: int | None, currency: str | None) -> Markup:
 def instant(at: datetime | None) -> Markup:
     """The instant in UTC, to the second."""
     if at is None:
-        return NOTHING
+        return DASH
     return Markup('<time datetime="{}">{} <span class="unit">UTC</span></time>').format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}"
     )
@@ -40,9 +40,9 @@ def instant(at: datetime | None) -> Markup:
 def ago(context: Context, at: datetime | None) -> Markup:
     """How long ago, or in how long; the exact instant is its title."""
     if at is None:
-        return NOTHING
+        return DASH
     now: datetime = context["now"]
-    words = span(abs(now - at))
+    words = duration(abs(now - at))
     told = f"{words} ago" if at <= now else f"in {words}"
     if words == "0 s":
         told = "now"
@@ -51,7 +51,7 @@ def ago(context: Context, at: datetime | None) -> Markup:
     )
 
 
-def span(length: timedelta) -> str:
+def duration(length: timedelta) -> str:
     """A length of time in its largest unit, of which there are at least two."""
     seconds = int(length.total_seconds())
     from_, unit, word = next(step for step in _STEPS if seconds >= step[0])
@@ -59,21 +59,21 @@ def span(length: timedelta) -> str:
     return f"{seconds // unit} {word}"
 
 
-def lag(length: timedelta | None) -> Markup | str:
+def short_duration(length: timedelta | None) -> Markup | str:
     """A short length of time of either sign, to two digits; a dash where none is known."""
     if length is None:
-        return NOTHING
+        return DASH
     sign, rest = ("-", -length) if length < timedelta(0) else ("", length)
     seconds = rest.total_seconds()
     if seconds < 1:
         return f"{sign}{seconds * 1000:.0f} ms"
-    return f"{sign}{seconds:.2g} s" if seconds < 10 else f"{sign}{span(rest)}"
+    return f"{sign}{seconds:.2g} s" if seconds < 10 else f"{sign}{duration(rest)}"
 
 
-def size(count: int | None) -> Markup | str:
+def byte_size(count: int | None) -> Markup | str:
     """So many bytes."""
     if count is None:
-        return NOTHING
+        return DASH
     shown = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if shown < 1024:
@@ -82,16 +82,16 @@ def size(count: int | None) -> Markup | str:
     return f"{shown:.1f} TiB"
 
 
-def short(value: str | None) -> Markup:
+def short_id(value: str | None) -> Markup:
     """An id by its end, which tells ids of one moment apart; the whole is its title."""
     if not value:
-        return NOTHING
+        return DASH
     if len(value) <= 14:
         return Markup('<code class="id">{}</code>').format(value)
     return Markup('<code class="id" title="{}">…{}</code>').format(value, value[-12:])
 
 
-def browser(agent: str) -> str:
+def browser_name(agent: str) -> str:
     """What people call their browser and their machine, as far as its own name tells."""
     browsers = (
         ("Edg/", "Edge"),
@@ -122,14 +122,14 @@ def _grouped(amount: str) -> str:
     return f"{int(whole):,}{point}{rest}" if whole != "-0" else amount
 
 
-FILTERS: Final[Mapping[str, Any]] = {
+TEMPLATE_FILTERS: Final[Mapping[str, Any]] = {
     "money": money,
     "instant": instant,
     "ago": ago,
-    "span": span,
-    "bytes": size,
-    "lag": lag,
-    "short": short,
-    "browser": browser,
+    "span": duration,
+    "bytes": byte_size,
+    "lag": short_duration,
+    "short": short_id,
+    "browser": browser_name,
     "sentence": sentence,
 }

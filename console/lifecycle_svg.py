@@ -1,21 +1,142 @@
-"""Where the states and moves of a lifecycle stand on the sheet. Pure.
-
-States stand in one column, in the order in which a payment may pass them, and the ends below. A move to the next state
-is a straight arrow. Any other runs beside the column in its target's own lane: down on the right, back up on the left.
-So moves join only on their way to the same state, and none runs over a box or along a move to another state.
-"""
+"""Layout of a lifecycle's diagram, and of one payment's way through it, in the pixels of an SVG. Pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from console.drawing import Arrow, Box, Drawing, Passage, Point, Step, Text, steps
 from statemachine.lifecycle import NOT_CREATED, Lifecycle, State
 from statemachine.phases import Phase
 
+_CORNER_RADIUS_PX: Final = 5
+_ARROWHEAD_PX: Final = 5  #: half as wide, and nearly as long, as an arrow's head
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnTransition:
+    """One transition of the payment, as far as it is drawn."""
+
+    number: int
+    source: str | None  #: None for the first
+    target: str
+    via: tuple[str, ...] = ()  #: states that it passed without a message of their own
+    forced: bool = False
+    at: datetime | None = None  #: when it happened, as well as is known
+    phase: str = ""  #: of the target, for one that the lifecycle does not know
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnMove:
+    """One move of a passage: from one state to the next, the skipped ones included."""
+
+    source: str | None
+    target: str
+    number: int  #: the transition that it belongs to
+    forced: bool
+    skips: bool  #: nothing told of the target itself
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """One line of a box."""
+
+    words: str
+    x: float
+    y: float  #: of its foot
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateBox:
+    """One state."""
+
+    name: str
+    phase: str
+    x: float
+    y: float
+    width: float
+    height: float
+    texts: tuple[TextLine, ...]
+    entered: str  #: "current", "passed", "skipped", or "" where the payment has not been
+    is_terminal: bool
+    is_unknown: bool  #: the lifecycle, as this program has it, does not know it
+
+
+@dataclass(frozen=True, slots=True)
+class MoveArrow:
+    """One move; its `points` are the corners of its way, from a box's edge to a box's edge."""
+
+    source: str | None  #: None where a payment begins
+    target: str
+    points: tuple[Point, ...]
+    walked: str  #: "passed", "skipped", or "" where the payment did not go
+    is_forced: bool  #: against the lifecycle
+    numbers: tuple[int, ...] = ()  #: of the transitions that went along it
+
+    @property
+    def path(self) -> str:
+        """The way with rounded corners, as an SVG path."""
+        (x, y), *rest = self.points
+        words = [f"M{x:g} {y:g}"]
+        for at, corner in enumerate(rest, start=1):
+            if at == len(self.points) - 1:
+                words.append(f"L{corner[0]:g} {corner[1]:g}")
+                break
+            before, after = _rounding_start(corner, self.points[at - 1]), _rounding_start(corner, self.points[at + 1])
+            words.append(f"L{before[0]:g} {before[1]:g}Q{corner[0]:g} {corner[1]:g} {after[0]:g} {after[1]:g}")
+        return "".join(words)
+
+    @property
+    def head(self) -> str:
+        """The triangle at its end, as the points of an SVG polygon."""
+        (fx, fy), (x, y) = self.points[-2:]
+        if fx == x:
+            back = -_ARROWHEAD_PX * 1.6 if fy < y else _ARROWHEAD_PX * 1.6
+            corners = [(x, y), (x - _ARROWHEAD_PX, y + back), (x + _ARROWHEAD_PX, y + back)]
+        else:
+            back = -_ARROWHEAD_PX * 1.6 if fx < x else _ARROWHEAD_PX * 1.6
+            corners = [(x, y), (x + back, y - _ARROWHEAD_PX), (x + back, y + _ARROWHEAD_PX)]
+        return " ".join(f"{a:g},{b:g}" for a, b in corners)
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleDrawing:
+    """Everything to be drawn; moves that were walked come last, so that they lie on top."""
+
+    name: str
+    width: float
+    height: float
+    boxes: tuple[StateBox, ...]
+    arrows: tuple[MoveArrow, ...]
+
+
+def drawn_moves(passages: Sequence[DrawnTransition]) -> list[DrawnMove]:
+    """Every move that the payment made, in order, with those to the states that its transitions skipped."""
+    found: list[DrawnMove] = []
+    for passage in passages:
+        source = passage.source
+        for name in passage.via:
+            found.append(DrawnMove(source, name, passage.number, passage.forced, True, None))
+            source = name
+        found.append(DrawnMove(source, passage.target, passage.number, passage.forced, False, passage.at))
+    return found
+
+
+def _rounding_start(corner: Point, other: Point) -> Point:
+    """The point where the rounding of a corner begins, on the way to another point."""
+    (x, y), (ox, oy) = corner, other
+    way = abs(ox - x) + abs(oy - y)
+    share = min(_CORNER_RADIUS_PX, way / 2) / way if way else 0.0
+    return round(x + (ox - x) * share, 2), round(y + (oy - y) * share, 2)
+
+
 #: Of a fixed-width face, in shares of its size: as wide as any of those that are asked for.
-ADVANCE: Final = 0.62
-NAME_SIZE: Final = 13
-WORDS_SIZE: Final = 11
+CHAR_WIDTH_RATIO: Final = 0.62
+NAME_FONT_PX: Final = 13
+TEXT_FONT_PX: Final = 11
 
 _PADDING: Final = 8
 _LINE: Final = 17
@@ -33,23 +154,25 @@ _Move = tuple[str | None, str]
 _Lane = tuple[str, bool]  #: the target, and whether it is for moves against the lifecycle
 
 
-def draw(lifecycle: Lifecycle, passages: Sequence[Passage] = (), state: str | None = None) -> Drawing:
+def draw_lifecycle(
+    lifecycle: Lifecycle, passages: Sequence[DrawnTransition] = (), state: str | None = None
+) -> LifecycleDrawing:
     """The lifecycle, with the way that a payment took through it and the state in which it is; total.
 
     What the payment did and the lifecycle does not permit is drawn as forced, and a state that it does not know, as
     after a change of the program, stands at the end.
     """
-    walked = steps(passages)
+    walked = drawn_moves(passages)
     rows = _rows(lifecycle, passages, state)
-    return _Sheet(lifecycle, rows, walked, state).drawn()
+    return _Layout(lifecycle, rows, walked, state).drawn()
 
 
-def _rows(lifecycle: Lifecycle, passages: Sequence[Passage], state: str | None) -> list[State]:
+def _rows(lifecycle: Lifecycle, passages: Sequence[DrawnTransition], state: str | None) -> list[State]:
     """The states from top to bottom."""
     moving = [each for each in lifecycle.states if not each.terminal]
     ended = sorted((each for each in lifecycle.states if each.terminal), key=lambda each: _ENDS.index(each.phase))
     phases = {passage.target: passage.phase for passage in passages}
-    names = {name for step in steps(passages) for name in (step.source, step.target)} | {state}
+    names = {name for step in drawn_moves(passages) for name in (step.source, step.target)} | {state}
     ours = [lifecycle.by_name[NOT_CREATED]] if NOT_CREATED in names else []
     unknown = [
         State(name, _phase(phases.get(name, "")))
@@ -63,13 +186,13 @@ def _phase(word: str) -> Phase:
     return Phase(word) if word in list(Phase) else Phase.OPEN
 
 
-class _Sheet:
+class _Layout:
     """One drawing in the making."""
 
-    def __init__(self, lifecycle: Lifecycle, rows: list[State], walked: list[Step], state: str | None) -> None:
+    def __init__(self, lifecycle: Lifecycle, rows: list[State], walked: list[DrawnMove], state: str | None) -> None:
         self._lifecycle, self._rows, self._walked, self._state = lifecycle, rows, walked, state
         self._at = {row.name: number for number, row in enumerate(rows)}
-        self._steps: dict[_Move, list[Step]] = {}
+        self._steps: dict[_Move, list[DrawnMove]] = {}
         for step in walked:
             self._steps.setdefault((step.source, step.target), []).append(step)
         self._legal = dict.fromkeys(self._moves())
@@ -77,13 +200,13 @@ class _Sheet:
         self._lanes = {down: self._laned(down=down) for down in (True, False)}  #: the nearest to the column first
         self._boxes = self._placed()
 
-    def drawn(self) -> Drawing:
+    def drawn(self) -> LifecycleDrawing:
         """The sheet."""
         arrows = sorted(map(self._arrow, self._all), key=lambda arrow: ("", "skipped", "passed").index(arrow.walked))
         last = max(self._boxes.values(), key=lambda box: box.y)
         width = last.x + last.width + _LANE * (len(self._lanes[True]) + 1) + _MARGIN
         height = last.y + last.height + _MARGIN
-        return Drawing(self._lifecycle.name, width, height, tuple(self._boxes.values()), tuple(arrows))
+        return LifecycleDrawing(self._lifecycle.name, width, height, tuple(self._boxes.values()), tuple(arrows))
 
     def _moves(self) -> Iterator[_Move]:
         """Every legal move between the states that are drawn."""
@@ -108,7 +231,7 @@ class _Sheet:
 
     # -- boxes --------------------------------------------------------------------------------------------------
 
-    def _placed(self) -> dict[str, Box]:
+    def _placed(self) -> dict[str, StateBox]:
         lines = {row.name: self._lines(row) for row in self._rows}
         width = 2 * _PADDING + max(_width(words) for words in lines.values())
         x = float(_MARGIN + _ENTRY + (_LANE * (len(self._lanes[False]) + 1) if self._lanes[False] else 0))
@@ -116,7 +239,7 @@ class _Sheet:
         for row in self._rows:
             words = lines[row.name]
             ports = max(len(self._ports(row.name, down=down)) for down in (True, False))
-            box = Box(
+            box = StateBox(
                 name=row.name,
                 phase=row.phase.value,
                 x=x,
@@ -155,11 +278,11 @@ class _Sheet:
 
     # -- arrows -------------------------------------------------------------------------------------------------
 
-    def _arrow(self, move: _Move) -> Arrow:
+    def _arrow(self, move: _Move) -> MoveArrow:
         taken = self._steps.get(move, [])
         walked = "" if not taken else "skipped" if all(step.skips for step in taken) else "passed"
         numbers = tuple(step.number for step in taken)
-        return Arrow(*move, self._way(move), walked, move not in self._legal, numbers)
+        return MoveArrow(*move, self._way(move), walked, move not in self._legal, numbers)
 
     def _way(self, move: _Move) -> tuple[Point, ...]:
         source, target = move
@@ -201,11 +324,11 @@ _Port = tuple[str, _Lane]
 _BEGINS: Final[_Port] = ("in", ("", False))
 
 
-def _texts(lines: Sequence[str], x: float, y: float) -> Iterator[Text]:
+def _texts(lines: Sequence[str], x: float, y: float) -> Iterator[TextLine]:
     for number, words in enumerate(lines):
-        yield Text(words, x, y + 1 + _LINE * (number + 1), WORDS_SIZE if number else NAME_SIZE)
+        yield TextLine(words, x, y + 1 + _LINE * (number + 1), TEXT_FONT_PX if number else NAME_FONT_PX)
 
 
 def _width(lines: Sequence[str]) -> float:
-    sizes = (WORDS_SIZE if number else NAME_SIZE for number in range(len(lines)))
-    return float(round(max(len(words) * size * ADVANCE for words, size in zip(lines, sizes, strict=True))))
+    sizes = (TEXT_FONT_PX if number else NAME_FONT_PX for number in range(len(lines)))
+    return float(round(max(len(words) * size * CHAR_WIDTH_RATIO for words, size in zip(lines, sizes, strict=True))))

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from console.filters import browser, money, sentence, short, size, span
+from console.formatting import browser_name, byte_size, duration, money, sentence, short_id
 
 
 @pytest.mark.parametrize(
@@ -37,17 +37,17 @@ def test_a_currency_that_is_none_is_no_markup():
      (172_800, "2 d"), (86_400 * 400, "400 d")],
 )  # fmt: skip
 def test_a_span_has_at_least_two_of_its_unit(seconds, words):
-    assert span(timedelta(seconds=seconds)) == words
+    assert duration(timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")])
 def test_a_size_is_shown(count, shown):
-    assert size(count) == shown
+    assert byte_size(count) == shown
 
 
 def test_an_id_is_shown_by_its_end_and_markup_by_itself():
-    assert "…23456789abcd" in short("01a1fe2d-ac94-762a-afc9-123456789abcd"[-36:] or "")
-    assert "<b>" not in short("<b>")
+    assert "…23456789abcd" in short_id("01a1fe2d-ac94-762a-afc9-123456789abcd"[-36:] or "")
+    assert "<b>" not in short_id("<b>")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_an_id_is_shown_by_its_end_and_markup_by_itself():
     ],
 )  # fmt: skip
 def test_a_browser_is_called_what_people_call_it(agent, words):
-    assert browser(agent) == words
+    assert browser_name(agent) == words
 
 
 def test_words_become_a_sentence():

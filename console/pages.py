@@ -9,19 +9,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from console.filters import FILTERS
-from console.parts import Parts
-from console.person import Person
+from console.deps import ConsoleDeps
+from console.formatting import TEMPLATE_FILTERS
 from console.sessions import Cookies
-from console.signing import FLASH
+from console.signing import FLASH_LIFETIME
 from console.static_files import StaticFiles
+from console.users import Person
 from service.permissions import Permission
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NavigationEntry:
     """One place of the navigation."""
 
     name: str
@@ -32,23 +32,23 @@ class Entry:
 
 #: In the order in which an operator looks.
 NAVIGATION: Final = (
-    Entry("overview", "Overview", "/console/"),
-    Entry("payments", "Payments", "/console/tables/payments/list"),
-    Entry("inbox", "Inbox", "/console/tables/inbox/list"),
-    Entry("outbox", "Outbox", "/console/tables/outbox/list"),
-    Entry("quarantine", "Quarantine", "/console/tables/quarantine/list"),
-    Entry("accounts", "Accounts", "/console/accounts"),
-    Entry("reconciliations", "Reconciliations", "/console/tables/reconciliations/list"),
-    Entry("actions", "Actions", "/console/tables/actions/list"),
-    Entry("audit", "Audit", "/console/tables/audit/list"),
-    Entry("people", "People", "/console/people", Permission.ADMIN),
+    NavigationEntry("overview", "Overview", "/console/"),
+    NavigationEntry("payments", "Payments", "/console/tables/payments/list"),
+    NavigationEntry("inbox", "Inbox", "/console/tables/inbox/list"),
+    NavigationEntry("outbox", "Outbox", "/console/tables/outbox/list"),
+    NavigationEntry("quarantine", "Quarantine", "/console/tables/quarantine/list"),
+    NavigationEntry("accounts", "Accounts", "/console/accounts"),
+    NavigationEntry("reconciliations", "Reconciliations", "/console/tables/reconciliations/list"),
+    NavigationEntry("actions", "Actions", "/console/tables/actions/list"),
+    NavigationEntry("audit", "Audit", "/console/tables/audit/list"),
+    NavigationEntry("people", "People", "/console/people", Permission.ADMIN),
 )
 
 
-class Pages:
+class PageRenderer:
     """Renders templates. Everything is escaped, and a name that nobody gave is an error."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ConsoleDeps) -> None:
         self._parts = parts
         self.cookies = Cookies(parts)
         self.static = StaticFiles()
@@ -60,7 +60,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters.update(FILTERS)
+        self.environment.filters.update(TEMPLATE_FILTERS)
         self.environment.globals["static"] = self.static.url
         kinds = {account.environment for account in parts.accounts.values()}
         self._where = "live" if kinds == {"live"} else "test" if kinds <= {"test"} else "live and test"
@@ -101,7 +101,7 @@ class Pages:
         response = RedirectResponse(to, 303)
         if words is not None:
             kept = self._parts.signing.flash(tone, words[:1500], self._parts.clock())
-            self.cookies.put(response, self.cookies.flash, kept, seconds=int(FLASH.total_seconds()))
+            self.cookies.put(response, self.cookies.flash, kept, seconds=int(FLASH_LIFETIME.total_seconds()))
         return response
 
 

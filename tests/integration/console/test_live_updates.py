@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
-from console import live
+from console import live_updates
 from storage import console_sessions, console_users
 from tests.fakes.console import Browser
 from tests.integration.console.stories import Teller
@@ -21,8 +21,8 @@ def tell(console) -> Teller:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(live, "LOOK_EVERY", 0.05)
-    monkeypatch.setattr(live, "BEAT", 0.2)
+    monkeypatch.setattr(live_updates, "READ_INTERVAL_S", 0.05)
+    monkeypatch.setattr(live_updates, "KEEPALIVE_INTERVAL_S", 0.2)
 
 
 class Heard:
@@ -76,15 +76,15 @@ ENDS = {
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
 @pytest.mark.parametrize("how", ENDS)
 def test_a_stream_ends_at_the_next_look_after_its_session_or_person_did(console, tell, monkeypatch, how, is_busy):
-    monkeypatch.setattr(live, "BEAT", 600)
-    real, numbers = live.Live.stream, itertools.count()
+    monkeypatch.setattr(live_updates, "KEEPALIVE_INTERVAL_S", 600)
+    real, numbers = live_updates.LiveUpdates.stream, itertools.count()
 
     def stream(self, request, key):
         if is_busy:
             self._read = lambda _unit, keys: {each: str(next(numbers)) for each in keys}
         return real(self, request, key)
 
-    monkeypatch.setattr(live.Live, "stream", stream)
+    monkeypatch.setattr(live_updates.LiveUpdates, "stream", stream)
     tell.stable("awaiting_payment")
     payment = tell.by_ref("stable", "pi_1")
     browser = console.client("viewer")
@@ -123,7 +123,7 @@ def test_many_pages_are_one_query(console, tell, monkeypatch):
         tell.stable("awaiting_payment", ref=ref)
     ids = [tell.by_ref("stable", ref).id for ref in ("pi_1", "pi_2", "pi_3")]
     browsers = [console.client("viewer") for _ in ids]
-    together, real = threading.Event(), live.Live.stream
+    together, real = threading.Event(), live_updates.LiveUpdates.stream
 
     def stream(self, request, key):
         read = self._read
@@ -136,7 +136,7 @@ def test_many_pages_are_one_query(console, tell, monkeypatch):
         self._read = counted
         return real(self, request, key)
 
-    monkeypatch.setattr(live.Live, "stream", stream)
+    monkeypatch.setattr(live_updates.LiveUpdates, "stream", stream)
     streams = [listening(browser, payment_id) for browser, payment_id in zip(browsers, ids, strict=True)]
     heard = [stream.__enter__() for stream in streams]
     try:
@@ -150,8 +150,10 @@ def test_many_pages_are_one_query(console, tell, monkeypatch):
 def test_who_is_one_too_many_is_refused_and_no_place_is_lost(console, tell, monkeypatch):
     tell.stable("awaiting_payment")
     payment = tell.by_ref("stable", "pi_1")
-    real = live.Live.stream
-    monkeypatch.setattr(live.Live, "stream", lambda self, request, key: real(bounded(self), request, key))
+    real = live_updates.LiveUpdates.stream
+    monkeypatch.setattr(
+        live_updates.LiveUpdates, "stream", lambda self, request, key: real(bounded(self), request, key)
+    )
 
     def bounded(watched):
         watched._most = 1

@@ -9,8 +9,8 @@ from typing import Final, Protocol, TypeVar
 
 from starlette.types import Receive, Scope
 
-from console.passwords import Turns
-from console.signing import Signing
+from console.passwords import PasswordThreads
+from console.signing import ConsoleSigner
 from service.accounts import ConfiguredAccount
 from service.audit import Prover
 from service.commands import Commands
@@ -21,10 +21,10 @@ from storage.tables import Payment
 Result = TypeVar("Result")
 
 #: Statements of the console that are under way at once in one process: fewer than the database has connections for.
-_THREADS: Final = 4
+_MAX_THREADS: Final = 4
 
 
-class Asking(Protocol):
+class PollingStatus(Protocol):
     """Says when and why the provider is asked next about a payment."""
 
     def why(self, payment: Payment, now: datetime) -> str | None:
@@ -50,7 +50,7 @@ class ConsoleLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ConsoleDeps:
     """Everything that the pages work with."""
 
     database: Database
@@ -58,17 +58,17 @@ class Parts:
     commands: Callable[[], Commands]  #: while the application runs
     accounts: Mapping[str, ConfiguredAccount]
     prover: Prover
-    asking: Asking
+    asking: PollingStatus
     redeemer: Redeemer
-    signing: Signing
+    signing: ConsoleSigner
     origin: str  #: where browsers reach the service from outside, without a path
     is_secure: Callable[[Scope], bool]
     address_of: Callable[[Scope], str]
     read_body: Callable[[Scope, Receive], Awaitable[bytes]]
     is_development: bool = False  #: plain HTTP on loopback, and cookies without Secure
     bounds: ConsoleLimits = ConsoleLimits()
-    threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "console"))
-    passwords: Turns = field(default_factory=Turns)
+    threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(_MAX_THREADS, "console"))
+    passwords: PasswordThreads = field(default_factory=PasswordThreads)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: whoever waits for events is to go
 
     async def in_thread(self, do: Callable[[], Result]) -> Result:

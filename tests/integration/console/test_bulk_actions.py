@@ -89,7 +89,7 @@ def test_what_does_not_work_is_told_and_the_rest_is_done(console):
 
 
 def test_every_dead_effect_is_redriven_step_by_step(console, monkeypatch):
-    monkeypatch.setattr("console.tables.many._MOST", 2)
+    monkeypatch.setattr("console.tables.bulk_actions._MAX_ROWS", 2)
     for sink in ("shop", "shop", "shop", "books", "shop", "shop"):
         owing(console, sink=sink)
     operator, form, seen = console.client(), {"all": "1", "sink": "shop", "reason": "it's back"}, []
@@ -106,7 +106,7 @@ def test_every_dead_effect_is_redriven_step_by_step(console, monkeypatch):
 
 
 def test_what_takes_long_goes_on_where_it_was(console, monkeypatch):
-    monkeypatch.setattr("console.tables.many._SECONDS", -1.0)
+    monkeypatch.setattr("console.tables.bulk_actions._STEP_TIME_S", -1.0)
     row_id = owing(console)
     page = console.client().post("/console/tables/outbox/redrive", {"id": row_id, "reason": "why"}).text
 

@@ -6,13 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from console.deps import ConsoleDeps
 from console.errors import InvalidForm, WrongLogin
-from console.knowing import Try, count, succeeded, verified
-from console.page import Pages
-from console.parts import Parts
-from console.passwords import check, hashed
-from console.person import Person
+from console.login import LoginAttempt, count_attempt, forget_attempts, verify_password
+from console.pages import PageRenderer
+from console.passwords import check_strength, hash_password
 from console.sessions import Sessions, network_of
+from console.users import Person
 from statemachine.errors import ServiceError
 from storage import console_sessions, console_users, operator_actions
 from storage.database import Unit
@@ -21,9 +21,9 @@ from storage.errors import NotFound
 _HERE = "/console/me"
 
 
-def routes(parts: Parts, pages: Pages, sessions: Sessions) -> list[BaseRoute]:
+def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
     """The page, and what its forms do."""
-    own = Own(parts, pages, sessions)
+    own = ProfilePages(parts, pages, sessions)
     return [
         Route(_HERE, own.show, methods=["GET"]),
         Route(f"{_HERE}/password", own.change_password, methods=["POST"]),
@@ -33,11 +33,11 @@ def routes(parts: Parts, pages: Pages, sessions: Sessions) -> list[BaseRoute]:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class ProfilePages:
     """Nobody sees or ends another person's session here."""
 
-    parts: Parts
-    pages: Pages
+    parts: ConsoleDeps
+    pages: PageRenderer
     sessions: Sessions
 
     async def show(self, request: Request) -> Response:
@@ -47,26 +47,26 @@ class Own:
     async def change_password(self, request: Request) -> Response:
         """Another password from now on; every session ends, and this browser gets a new one."""
         person, form = _person(request), request.state.form
-        tried = Try(person.name, network_of(self.parts.address_of(request.scope)), person.session_id)
+        tried = LoginAttempt(person.name, network_of(self.parts.address_of(request.scope)), person.session_id)
         try:
             if form.get("new", "") != form.get("again", ""):
                 raise InvalidForm("the new password was not typed the same twice")
-            check(form.get("new", ""), person.name)
-            await count(self.parts, tried)
+            check_strength(form.get("new", ""), person.name)
+            await count_attempt(self.parts, tried)
             kept = await self.parts.read(lambda unit: console_users.get(unit, person.id))
-            if not await verified(self.parts, kept, form.get("current", "")):
+            if not await verify_password(self.parts, kept, form.get("current", "")):
                 raise WrongLogin("the current password is wrong")
         except ServiceError as error:
             if error.status >= 500:
                 raise
             return await self._page(request, error=error.message, status_code=error.status)
-        new_hash = await self.parts.passwords.do(lambda: hashed(form["new"]))
+        new_hash = await self.parts.passwords.do(lambda: hash_password(form["new"]))
         now = self.parts.clock()
 
         def change(unit: Unit) -> str:
             console_users.change_password(unit, person.id, new_hash, now, is_temporary=False)
             console_sessions.revoke_all(unit, person.id, now)
-            succeeded(unit, tried, self.parts.bounds)
+            forget_attempts(unit, tried, self.parts.bounds)
             operator_actions.note(
                 unit,
                 account=None,
@@ -109,7 +109,7 @@ class Own:
         found = await self.parts.read(lambda unit: console_sessions.of_person(unit, person.id))
         current = [kept for kept in found if console_sessions.is_open(kept, now, self.parts.bounds.idle)]
         return await self.pages.show(
-            request, "own.html", status_code=status_code, sessions=current, error=error, bounds=self.parts.bounds
+            request, "profile.html", status_code=status_code, sessions=current, error=error, bounds=self.parts.bounds
         )
 
 

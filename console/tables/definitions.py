@@ -1,0 +1,265 @@
+"""The tables: payments, inbox, outbox, quarantine, reconciliations, operators' actions and audit heads."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from console.deps import ConsoleDeps
+from console.tables.base import BulkAction, CellFormat, ConsoleTable, TableColumn
+from console.tables.query_params import ANY, NONE, FilterField
+from statemachine.phases import Effect, Outcome, Phase, Review, Source
+from storage import outbox, sifting
+from storage import search as storage_search
+from storage.database import Unit
+from storage.sifting import Line
+from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
+
+#: What a person or our own poller said may be said anew, and is not replayed.
+_NOT_REPLAYED: Final = frozenset({Source.OPERATOR.value, Source.POLLER.value})
+
+
+class InboxTable(ConsoleTable):
+    """Authentic statements, whatever their source, and what was decided about each."""
+
+    key = "inbox"
+    title = "Inbox"
+    about = "Every authentic statement, kept as it came, with what was decided about it."
+    search_hint = "A whole id, a delivery key, or what names its payment"
+    detail_template = "tables/message.html"
+    shelf = sifting.MESSAGES
+    columns = (
+        TableColumn("id", "Message", is_head=True),
+        TableColumn("received_at", "Received", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("source", "Source"),
+        TableColumn("status", "Status", CellFormat.STATUS),
+        TableColumn("decision", "Decision", CellFormat.BADGE),
+        TableColumn("payment_id", "Payment", CellFormat.PAYMENT),
+        TableColumn("size_bytes", "Size", CellFormat.BYTES),
+        TableColumn("redeliveries", "Again", CellFormat.NUMBER),
+        TableColumn("reason", "Reason", CellFormat.LONG),
+    )
+
+    def search(self, unit: Unit, words: str) -> Sequence[str]:
+        """By what names them."""
+        return storage_search.message_ids(unit, words)
+
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+        """By account, status, source and decision."""
+        return [
+            *super().filter_fields(parts),
+            FilterField("status", "Status", tuple(InboxStatus)),
+            FilterField("source", "Source", tuple(Source)),
+            FilterField("decision", "Decision", tuple(Outcome)),
+        ]
+
+    def bulk_action(self) -> BulkAction | None:
+        """Replay them."""
+        return BulkAction("/console/tables/inbox/replay", "Replay", is_replayable)
+
+
+class OutboxTable(ConsoleTable):
+    """Effects owed to sinks."""
+
+    key = "outbox"
+    title = "Outbox"
+    about = "What is owed to your systems. Dead means that every attempt failed, and that a person must redrive it."
+    search_hint = "A whole id or webhook-id, or what names its payment"
+    detail_template = "tables/effect.html"
+    shelf = sifting.OWED
+    columns = (
+        TableColumn("id", "Effect", is_head=True),
+        TableColumn("created_at", "Owed", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("effect", "What"),
+        TableColumn("sink", "Sink"),
+        TableColumn("status", "Status", CellFormat.STATUS),
+        TableColumn("attempts", "Attempts", CellFormat.NUMBER),
+        TableColumn("payment_id", "Payment", CellFormat.PAYMENT),
+        TableColumn("delivered_at", "Delivered", CellFormat.AGO),
+        TableColumn("last_error", "Last error", CellFormat.LONG),
+    )
+
+    def search(self, unit: Unit, words: str) -> Sequence[str]:
+        """By what names them."""
+        return storage_search.owed_ids(unit, words)
+
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+        """By account, status, sink and effect."""
+        return [
+            *super().filter_fields(parts),
+            FilterField("status", "Status", tuple(OutboxStatus)),
+            FilterField("effect", "What", tuple(Effect)),
+            FilterField("sink", "Sink"),
+        ]
+
+    def bulk_action(self) -> BulkAction | None:
+        """Redrive the dead ones."""
+        return BulkAction("/console/tables/outbox/redrive", "Redrive", is_dead)
+
+    def row(self, unit: Unit, row_id: str) -> Line | None:
+        """With every attempt."""
+        found = super().row(unit, row_id)
+        return None if found is None else {**found, "tries": outbox.attempts_of(unit, [row_id])}
+
+
+class QuarantineTable(ConsoleTable):
+    """Deliveries that were not authentic, kept for a while."""
+
+    key = "quarantine"
+    title = "Quarantine"
+    about = "Deliveries whose signature was missing, wrong or stale. Redeem them once a wrong key was mended."
+    detail_template = "tables/rejected_delivery.html"
+    shelf = sifting.REJECTED
+    columns = (
+        TableColumn("id", "Delivery", is_head=True),
+        TableColumn("received_at", "Received", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("reason", "Reason", CellFormat.BADGE),
+        TableColumn("client", "From"),
+        TableColumn("kind", "Kind"),
+        TableColumn("about", "Payment", CellFormat.PAYMENT),
+        TableColumn("size_bytes", "Size", CellFormat.BYTES),
+    )
+
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+        """By account and reason."""
+        return [*super().filter_fields(parts), FilterField("reason", "Reason")]
+
+    def bulk_action(self) -> BulkAction | None:
+        """Redeem them."""
+        return BulkAction("/console/tables/quarantine/redeem", "Redeem", lambda _line: True)
+
+
+def is_replayable(line: Line) -> bool:
+    """Whether the message may be applied once more."""
+    return line["source"] not in _NOT_REPLAYED
+
+
+def is_dead(line: Line) -> bool:
+    """Whether the effect may be redriven."""
+    return bool(line["status"] == OutboxStatus.DEAD.value)
+
+
+class _OfPayments(ConsoleTable):
+    """A list with a line for each payment, which leads to its page."""
+
+    search_hint = "Our id, the provider's, or your reference"
+
+    def search(self, unit: Unit, words: str) -> Sequence[str]:
+        """By what names them."""
+        return storage_search.payment_ids(unit, words)
+
+    def link(self, line: Line) -> str | None:
+        """The payment's page."""
+        return f"/console/payments/{line['id']}"
+
+
+class PaymentsTable(_OfPayments):
+    """Payments, each with where it stands."""
+
+    key = "payments"
+    title = "Payments"
+    about = "Each payment as it is known now; its page tells how that came to be."
+    shelf = sifting.PAYMENTS
+    columns = (
+        TableColumn("id", "Payment", is_head=True),
+        TableColumn("created_at", "Created", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("reference", "Your reference"),
+        TableColumn("amount_minor", "Amount", CellFormat.MONEY),
+        TableColumn("phase", "Phase", CellFormat.PHASE),
+        TableColumn("review", "Review", CellFormat.REVIEW),
+        TableColumn("state", "State"),
+        TableColumn("changed_at", "Changed", CellFormat.AGO),
+        TableColumn("provider_ref", "At the provider"),
+    )
+
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+        """By account, kind, phase and review."""
+        kinds = sorted({kind for account in parts.accounts.values() for kind in account.lifecycles})
+        return [
+            *super().filter_fields(parts),
+            FilterField("kind", "Kind", tuple(kinds)),
+            FilterField("phase", "Phase", tuple(Phase)),
+            FilterField("review", "Review", (ANY, NONE, *Review)),
+            FilterField("state", "State"),
+        ]
+
+
+class AuditHeadsTable(_OfPayments):
+    """The last link of each payment's chain: what an auditor writes down, to compare with later."""
+
+    key = "audit"
+    title = "Audit"
+    about = (
+        "The hash of each payment's last transition covers its whole history. Kept elsewhere, it proves later that "
+        "nothing before it was changed; receipted audit verify recomputes all of them."
+    )
+    shelf = sifting.HEADS
+    columns = (
+        TableColumn("id", "Payment", is_head=True),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("state", "State"),
+        TableColumn("version", "Transitions", CellFormat.NUMBER),
+        TableColumn("changed_at", "Last", CellFormat.AGO),
+        TableColumn("head_hash", "Hash of the last transition", CellFormat.HASH),
+    )
+
+
+class ReconciliationsTable(ConsoleTable):
+    """Walks through what the providers have."""
+
+    key = "reconciliations"
+    title = "Reconciliations"
+    about = "Walks through what a provider has, and what differed from what was known here."
+    detail_template = "tables/reconciliation.html"
+    shelf = sifting.RECONCILIATIONS
+    columns = (
+        TableColumn("id", "Reconciliation", is_head=True),
+        TableColumn("began_at", "Began", CellFormat.AGO),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("status", "Status", CellFormat.STATUS),
+        TableColumn("stage", "Stage"),
+        TableColumn("asked_by", "Asked for by"),
+        TableColumn("listed", "Listed", CellFormat.NUMBER),
+        TableColumn("to_ask", "To ask", CellFormat.NUMBER),
+        TableColumn("asked", "Asked", CellFormat.NUMBER),
+        TableColumn("failed", "Unanswered", CellFormat.NUMBER),
+        TableColumn("finished_at", "Finished", CellFormat.AGO),
+        TableColumn("last_error", "Error", CellFormat.LONG),
+    )
+
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+        """By account and status."""
+        return [*super().filter_fields(parts), FilterField("status", "Status", tuple(ReconciliationStatus))]
+
+
+class ActionsTable(ConsoleTable):
+    """What named people did here, and why."""
+
+    key = "actions"
+    title = "Actions"
+    about = "What named people and keys did here, and why. The database refuses to change or remove it."
+    search_hint = "The whole id of what it was about"
+    shelf = sifting.ACTIONS
+    columns = (
+        TableColumn("id", "Action", CellFormat.ID, is_head=True),
+        TableColumn("at", "When", CellFormat.AGO),
+        TableColumn("actor", "Who"),
+        TableColumn("action", "What", CellFormat.BADGE),
+        TableColumn("account", "Account", CellFormat.ACCOUNT),
+        TableColumn("subject", "About", CellFormat.SUBJECT),
+        TableColumn("reason", "Why", CellFormat.LONG),
+    )
+
+    def search(self, unit: Unit, words: str) -> Sequence[str]:
+        """By what names them."""
+        return storage_search.action_ids(unit, words)
+
+    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+        """By account, who, and what."""
+        return [*super().filter_fields(parts), FilterField("actor", "Who"), FilterField("action", "What")]
+
+    def link(self, line: Line) -> str | None:
+        """None: what it was about has a page."""
+        return None
