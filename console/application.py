@@ -9,9 +9,10 @@ from starlette.datastructures import ImmutableMultiDict, MutableHeaders, URLPath
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Match, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from console import accounts, actions, login, money, overview, payment, people, profile
 from console.access import RoutePermissions
 from console.browser_security import SAFE_METHODS, add_security_headers, check_origin, parse_form
 from console.deps import ConsoleDeps
@@ -19,6 +20,8 @@ from console.errors import ConsoleHttpsRequired, NotFromHere, NotLoggedIn, Passw
 from console.pages import PageRenderer
 from console.sessions import Sessions
 from console.static_files import PATH as STATIC
+from console.tables import routes as tables
+from service.overview import OverviewCounter
 from statemachine.errors import ServiceError
 from storage.ids import new_id
 
@@ -198,3 +201,23 @@ def _again(state: dict[str, Any], receive: Receive) -> Receive:
         return {"type": "http.request", "body": given, "more_body": False}
 
     return again
+
+
+def routes(parts: ConsoleDeps) -> list[BaseRoute]:
+    """The console as routes of the web application. Each area has its own, and brings the whole path of each."""
+    pages = PageRenderer(parts)
+    sessions = Sessions(parts, pages.cookies)
+    figuring = OverviewCounter(parts.accounts, parts.clock)
+    areas = [
+        *login.routes(parts, pages, sessions),
+        *profile.routes(parts, pages, sessions),
+        *people.routes(parts, pages),
+        *actions.routes(parts, pages),
+        *payment.routes(parts, pages),
+        *tables.routes(parts, pages),
+        *overview.routes(parts, pages, figuring),
+        *accounts.routes(parts, pages, figuring),
+        *money.routes(parts, pages),
+    ]
+    static = Route(f"{STATIC}{{name}}", pages.static.serve, methods=["GET"])
+    return [ConsoleRoute(parts, pages, sessions, [static, *areas])]

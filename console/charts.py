@@ -1,11 +1,9 @@
-"""Charts as part of the page: drawn by pygal, without its styles and scripts, so that the console's own style holds.
-
-Each is shown with its numbers as a table, for whoever does not see it or wants to read it.
-"""
+"""Charts of the overview, drawn by pygal without its styles and scripts; each is shown with its numbers as a table."""
 
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,15 +11,20 @@ import pygal
 from markupsafe import Markup
 from pygal.style import Style
 
+from service.overview import OverviewFigures
+from statemachine.phases import Outcome
+from storage.totals import REJECTED, Deliveries, lag_quantile
+from storage.types import InboxStatus
+
 # pygal asks to be asked at every import of the process, in a way that Python has given up. Its maps are not used here.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("pygal")]
 
-_DROPPED: Final[frozenset[object]] = frozenset({"style", "script", "defs", "desc", "title", ET.Comment})
-_UNSEEN: Final = frozenset({"text-overlay", "tooltip-overlay", "titles", "legends", "background"})
-_BARE: Final = Style(background="transparent", plot_background="transparent", font_family="inherit")
+_DROPPED_TAGS: Final[frozenset[object]] = frozenset({"style", "script", "defs", "desc", "title", ET.Comment})
+_DROPPED_CLASSES: Final = frozenset({"text-overlay", "tooltip-overlay", "titles", "legends", "background"})
+_NO_STYLE: Final = Style(background="transparent", plot_background="transparent", font_family="inherit")
 
 #: Labels of the x axis that are written out, of however many points.
-_LABELS: Final = 6
+_MAX_X_LABELS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Chart:
         chart = kind(
             js=(),
             css=(),
-            style=_BARE,
+            style=_NO_STYLE,
             no_prefix=True,
             classes=("chart",),
             disable_xml_declaration=True,
@@ -85,7 +88,7 @@ class Chart:
             order_min=None if self.unit else 0,  # what is counted has no halves
             **options,
         )
-        every = max(1, -(-len(self.labels) // _LABELS))
+        every = max(1, -(-len(self.labels) // _MAX_X_LABELS))
         chart.x_labels = [label if at % every == 0 else "" for at, label in enumerate(self.labels)]
         chart.y_value_formatter = chart.value_formatter = self._shown
         for series in self.series:
@@ -136,7 +139,7 @@ def _strip(root: ET.Element) -> None:
     """Without styles, scripts, comments, what only scripts would show, and labels that are not written."""
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag in _DROPPED or _is_unseen(child):
+            if child.tag in _DROPPED_TAGS or _is_unseen(child):
                 parent.remove(child)
         parent.attrib.pop("style", None)
 
@@ -147,10 +150,114 @@ def _is_unseen(element: ET.Element) -> bool:
         return not any(text.text for text in element.iter("text"))
     if "overlay" in words:  # where lines have their points: one that has no neighbour is seen by nothing else
         return next(element.iter("circle"), None) is None
-    return not _UNSEEN.isdisjoint(words)
+    return not _DROPPED_CLASSES.isdisjoint(words)
 
 
-def shares(counts: Mapping[str, int], most: int) -> list[str]:
+def largest_names(counts: Mapping[str, int], most: int) -> list[str]:
     """The names with the largest counts, in order of the alphabet."""
     largest = sorted(counts, key=lambda name: (-counts[name], name))[:most]
     return sorted(largest)
+
+
+#: What became of deliveries, as few as can be told apart: name, outcomes, and the tone of it.
+DELIVERY_GROUPS: Final = (
+    ("moved a payment", (Outcome.ADVANCED.value,), "chart-ok"),
+    (
+        "nothing new",
+        (Outcome.UNCHANGED.value, Outcome.STALE.value, Outcome.NOTED.value),
+        "chart-quiet",
+    ),
+    ("not decided yet", (InboxStatus.PENDING.value,), "chart-busy"),
+    (
+        "parked, in conflict or dead",
+        (Outcome.PARKED.value, Outcome.CONFLICT.value, InboxStatus.DEAD.value),
+        "chart-warn",
+    ),
+    ("rejected", (REJECTED,), "chart-bad"),
+)
+
+#: Accounts that have a colour of their own; the others are drawn together.
+_MAX_ACCOUNTS: Final = 5
+
+
+class ChartCache:
+    """The charts as they are drawn: a chart that shows what it showed at the last look is not drawn again."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Chart, Markup]] = {}
+
+    def of(self, figures: OverviewFigures) -> list[tuple[Chart, Markup]]:
+        """Each with its drawing. Drawing one takes some 10 ms of the processor: call it in a thread."""
+        bars, lines = (deliveries_chart(figures), paid_chart(figures)), (lag_chart(figures),)
+        return [
+            *(self._drawn(chart, Chart.bars) for chart in bars),
+            *(self._drawn(chart, Chart.lines) for chart in lines),
+        ]
+
+    def _drawn(self, chart: Chart, draw: Callable[[Chart], Markup]) -> tuple[Chart, Markup]:
+        kept = self._kept.get(chart.id)
+        if kept is None or kept[0] != chart:
+            kept = self._kept[chart.id] = (chart, draw(chart))
+        return kept
+
+
+def grouped(found: Deliveries) -> dict[str, int]:
+    """Deliveries by group, of all accounts."""
+    outcomes: Counter[str] = Counter()
+    for (_, outcome), count in found.outcomes.items():
+        outcomes[outcome] += count
+    return {name: sum(outcomes[outcome] for outcome in outcomes_) for name, outcomes_, _ in DELIVERY_GROUPS}
+
+
+def deliveries_chart(figures: OverviewFigures) -> Chart:
+    """Deliveries per minute, by what became of them."""
+    minutes = {at: grouped(found) for at, found in figures.minutes.items()}
+    total = sum(sum(counts.values()) for counts in minutes.values())
+    return Chart(
+        id="chart-ingest",
+        title="Deliveries per minute, by what became of them",
+        description=f"{total:,} in the last hour; the last minute is not over yet.",
+        heading="Minute, UTC",
+        labels=[f"{at:%H:%M}" for at in minutes],
+        series=[Series(name, [counts[name] for counts in minutes.values()], tone) for name, _, tone in DELIVERY_GROUPS],
+    )
+
+
+def paid_chart(figures: OverviewFigures) -> Chart:
+    """Payments that were paid per hour, by account."""
+    totals: Counter[str] = Counter()
+    for counts in figures.hours.values():
+        totals.update(counts)
+    shown = largest_names(totals, _MAX_ACCOUNTS)
+    series = [
+        Series(name, [counts.get(name, 0) for counts in figures.hours.values()], f"chart-{at}")
+        for at, name in enumerate(shown, start=1)
+    ]
+    if len(totals) > len(shown):
+        rest = [sum(counts.values()) - sum(counts.get(name, 0) for name in shown) for counts in figures.hours.values()]
+        series.append(Series("all others", rest, "chart-quiet"))
+    return Chart(
+        id="chart-paid",
+        title="Payments paid per hour, by account",
+        description=f"{totals.total():,} in the last 24 hours; the last hour is not over yet.",
+        heading="Hour, UTC",
+        labels=[f"{at:%H:%M}" for at in figures.hours],
+        series=series,
+    )
+
+
+def lag_chart(figures: OverviewFigures) -> Chart:
+    """How long deliveries waited for their decision."""
+    lags = [found.lags for found in figures.minutes.values()]
+    return Chart(
+        id="chart-lag",
+        title="From receipt to decision",
+        description="Within how many seconds half of each minute's deliveries were decided, and 95 of 100.",
+        heading="Minute, UTC",
+        labels=[f"{at:%H:%M}" for at in figures.minutes],
+        series=[
+            Series("for half", [lag_quantile(counts, 0.5) for counts in lags], "chart-ok"),
+            Series("for 95 of 100", [lag_quantile(counts, 0.95) for counts in lags], "chart-warn"),
+        ],
+        unit=" s",
+    )

@@ -20,7 +20,7 @@ from storage.ids import is_id
 from storage.totals import Money
 
 #: Payments on one page.
-_MOST: Final = 100
+_PAGE_SIZE: Final = 100
 
 _MAX_NAME_CHARS: Final = 64
 
@@ -41,14 +41,16 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
             raise InvalidForm("after is the id of a row", param="after")
         phase = Phase.REFUNDED if way in ("back", "returned") else Phase.PAID
         wanted = [Money(account, kind, currency, phase) for kind in kinds]
-        found = await parts.read(lambda unit: totals.entries(unit, since, until, wanted, after=after, limit=_MOST + 1))
-        more = found[_MOST - 1].id if len(found) > _MOST else None
+        found = await parts.read(
+            lambda unit: totals.entries(unit, since, until, wanted, after=after, limit=_PAGE_SIZE + 1)
+        )
+        more = found[_PAGE_SIZE - 1].id if len(found) > _PAGE_SIZE else None
         clock = _word(query, "until") or None
         older = links.money(f"{since:%Y-%m-%d}", account, currency, way, kinds, clock, more) if more else None
         return await pages.show(
             request,
             "money.html",
-            entries=found[:_MOST],
+            entries=found[:_PAGE_SIZE],
             older=older,
             account=account,
             currency=currency,

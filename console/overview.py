@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from console import links, overview_charts
+from console import charts, links
 from console.deps import ConsoleDeps
 from console.live_updates import LiveUpdates
 from console.pages import PageRenderer
@@ -20,7 +20,7 @@ _HERE: Final = "/console/"
 def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
     """The page, and what tells it of changes."""
     live = LiveUpdates(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
-    drawings = overview_charts.Drawings()
+    drawings = charts.ChartCache()
 
     async def show(request: Request) -> Response:
         figures = await parts.read(figuring.look)

@@ -1,8 +1,8 @@
-"""One payment, one page: what it is, the way that it went, what happened, what stands in its way, its proof."""
+"""The page of one payment: its state, its diagram, its timeline, what blocks it, and its proof."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
@@ -12,33 +12,132 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from console.deps import ConsoleDeps
-from console.happenings import entries
 from console.lifecycle_svg import DrawnTransition, LifecycleDrawing, draw_lifecycle
 from console.live_updates import LiveUpdates
 from console.pages import PageRenderer
+from console.raw_content import MessageContent, message_content
 from console.users import Person
+from providers.contract import Scheme
+from service import origins, timeline
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
 from service.payments import checkout_url, said_by
+from service.permissions import Permission
 from service.text import shown
+from service.timeline import Kind, TimelineEntry, TimelineLine, Tone
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
-from statemachine.phases import Review
+from statemachine.phases import Review, Source
 from storage import inbox, payment_history, payments, rate_limits
 from storage.changes import payment_marks
 from storage.database import Unit
 from storage.payment_history import PaymentHistory
 from storage.rate_limits import Breaker
-from storage.tables import DeliveryAttempt, OutboxMessage, Payment, Transition
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class MessageBytes:
+    """Contents of an entry's message, and its origin."""
+
+    contents: MessageContent
+    headers: Sequence[tuple[str, str]]
+    digest: str | None
+    origin: Sequence[origins.Fact]
+    download: str | None  #: where all of its bytes are
+    scrubbed_at: datetime | None = None
+    is_withheld: bool = False  #: bytes and headers need a permission that the person has not
+
+
+@dataclass(frozen=True, slots=True)
+class PageEntry:
+    """One entry of the timeline as the page shows it."""
+
+    id: str
+    at: datetime
+    kind: Kind
+    icon: str
+    title: str
+    tone: Tone  #: of its icon
+    lines: Sequence[TimelineLine] = ()
+    moves: Sequence[Transition] = ()
+    bytes: MessageBytes | None = None
+    replay: str | None = None  #: where a form may ask for it to be applied once more
+
+
+_ICONS_OF_SOURCES: Final = {Source.POLL: "ask", Source.LIST: "ask", Source.CREATE: "call", Source.CANCEL: "call"} | {
+    Source.WEBHOOK: "in",
+    Source.CALLBACK: "in",
+    Source.RETURN: "payer",
+    Source.MERCHANT: "wish",
+    Source.POLLER: "clock",
+    Source.OPERATOR: "person",
+}
+_ICONS: Final = {"attempt": "out", "action": "person", "rejected": "in"}
+
+#: Statements of a person or of our poller are made anew, and not repeated.
+_NOT_REPLAYED: Final = (Source.OPERATOR, Source.POLLER)
+
+
+def page_entries(history: PaymentHistory, scheme: Scheme | None, permissions: frozenset[Permission]) -> list[PageEntry]:
+    """Make the page's entries in its order, without what the permissions do not cover."""
+    return [_entry(entry, scheme, permissions) for entry in timeline.entries(history)]
+
+
+def _entry(entry: TimelineEntry, scheme: Scheme | None, permissions: frozenset[Permission]) -> PageEntry:
+    row, source = entry.row, entry.source
+    icon = _ICONS[entry.kind] if source is None else _ICONS_OF_SOURCES[source]
+    made = PageEntry(entry.id, entry.at, entry.kind, icon, entry.title, entry.tone, entry.lines, entry.moves)
+    if isinstance(row, InboxMessage):
+        is_replayed = source not in _NOT_REPLAYED and row.scrubbed_at is None
+        replay = f"/console/inbox/{row.id}/replay" if is_replayed else None
+        made = replace(made, bytes=_of_message(row, scheme), replay=replay)
+    elif isinstance(row, RejectedDelivery):
+        client = f", from {shown(row.client)}" if Permission.PERSONAL in permissions else ""
+        made = replace(made, title=f"{entry.title}{client}", bytes=_of_rejected(row, scheme))
+    if made.bytes is not None:
+        made = replace(made, bytes=_withheld(made.bytes, permissions))
+    return made
+
+
+def _of_message(message: InboxMessage, scheme: Scheme | None) -> MessageBytes:
+    return MessageBytes(
+        contents=message_content(message),
+        headers=[(shown(name), shown(value)) for name, value in message.headers],
+        digest=message.digest,
+        origin=origins.of_message(message, scheme),
+        download=f"/console/inbox/{message.id}/body",
+        scrubbed_at=message.scrubbed_at,
+    )
+
+
+def _of_rejected(rejected: RejectedDelivery, scheme: Scheme | None) -> MessageBytes:
+    return MessageBytes(
+        contents=message_content(rejected),
+        headers=[(shown(name), shown(value)) for name, value in rejected.headers],
+        digest=None,
+        origin=origins.of_rejected(rejected, scheme)[1:],
+        download=None,
+    )
+
+
+def _withheld(found: MessageBytes, permissions: frozenset[Permission]) -> MessageBytes:
+    """Leave out the bytes and headers that the permissions do not cover."""
+    if Permission.BODIES not in permissions:
+        found = replace(found, contents=found.contents.withheld(), download=None, is_withheld=True)
+    if Permission.HEADERS not in permissions:
+        found = replace(found, headers=(), origin=origins.without_headers(found.origin), is_withheld=True)
+    return found
+
 
 #: Entries of the timeline on one page.
-ENTRIES: Final = 200
+TIMELINE_PAGE_SIZE: Final = 200
 
 #: Bytes of an export that are kept in memory; of a longer one the rest waits on disk while it is downloaded.
-_IN_MEMORY: Final = 4 * 1024 * 1024
-_CHUNK: Final = 256 * 1024
+_EXPORT_MEMORY_BYTES: Final = 4 * 1024 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
 
-_PLACE: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
+_ENTRY_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
@@ -54,7 +153,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _Snapshot:
     """What one page is made of, of one snapshot."""
 
     page: PaymentHistory
@@ -82,7 +181,7 @@ class PaymentPage:
     async def show(self, request: Request) -> Response:
         """The payment as it is, and the newest of its story, or what was before an entry; raises NotFound."""
         payment_id, before = request.path_params["id"], request.query_params.get("before", "")
-        place = before if _PLACE.fullmatch(before) else None
+        place = before if _ENTRY_ID.fullmatch(before) else None
         now = self.parts.clock()
         read = await self.parts.read(lambda unit: _read(unit, payment_id, place, now))
         why = await self.parts.in_thread(lambda: self.parts.asking.why(read.page.payment, now))
@@ -91,7 +190,7 @@ class PaymentPage:
         )
 
     def _context(
-        self, read: _Read, why: str | None, now: datetime, person: Person, *, before: str | None
+        self, read: _Snapshot, why: str | None, now: datetime, person: Person, *, before: str | None
     ) -> dict[str, Any]:
         page, payment = read.page, read.page.payment
         account = self.parts.accounts.get(payment.account)
@@ -118,12 +217,12 @@ class PaymentPage:
             "is_terminal": is_terminal,
             "remedy": REMEDIES[Review(payment.review)] if payment.review else None,
             "obstacles": in_the_way,
-            "drawing": drawing_of(lifecycle, page.transitions, payment.state),
+            "drawing": diagram_of(lifecycle, page.transitions, payment.state),
             "transitions": page.transitions,
             "said_by": lambda transition: shown(said_by(transition)),
             "state_said_by": shown(said_by(page.transitions[-1])) if page.transitions else None,
             "effects": effects_of(page.owed, page.attempts),
-            "entries": entries(page, account.authentication if account else None, person.permissions),
+            "entries": page_entries(page, account.authentication if account else None, person.permissions),
             "on_page": {row.id for row in page.rows},
             "older": page.older,
             "before": before,
@@ -157,7 +256,7 @@ class PaymentPage:
 
     def _exported(self, payment_id: str) -> IO[bytes]:
         """All of it at once, so that a slow download holds no snapshot of the database open."""
-        file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed when it was sent
+        file = SpooledTemporaryFile(_EXPORT_MEMORY_BYTES)  # noqa: SIM115 - closed when it was sent
         try:
             for line in self.parts.prover.export(payment_id):
                 file.write(f"{line}\n".encode())
@@ -169,7 +268,7 @@ class PaymentPage:
 
     async def _sent(self, file: IO[bytes]) -> AsyncIterator[bytes]:
         try:
-            while chunk := await self.parts.in_thread(lambda: file.read(_CHUNK)):
+            while chunk := await self.parts.in_thread(lambda: file.read(_CHUNK_BYTES)):
                 yield chunk
         finally:
             file.close()
@@ -185,10 +284,10 @@ class PaymentPage:
         return Response(bytes(message.body), media_type="application/octet-stream", headers=headers)
 
 
-def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Read:
-    page = payment_history.read(unit, payment_id, before=before, limit=ENTRIES)
+def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Snapshot:
+    page = payment_history.read(unit, payment_id, before=before, limit=TIMELINE_PAGE_SIZE)
     account = page.payment.account
-    return _Read(
+    return _Snapshot(
         page=page,
         mark=payment_marks(unit, [payment_id])[payment_id],
         breaker=rate_limits.breaker(unit, account),
@@ -196,7 +295,7 @@ def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Re
     )
 
 
-def drawing_of(
+def diagram_of(
     lifecycle: Lifecycle | None, transitions: Sequence[Transition], state: str | None
 ) -> LifecycleDrawing | None:
     """The lifecycle with the way of these transitions; None where the account is not configured any more."""

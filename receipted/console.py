@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from starlette.routing import BaseRoute
 
+from console.application import routes
 from console.deps import ConsoleDeps, ConsoleLimits
-from console.routes import routes
 from console.signing import ConsoleSigner
 from providers.errors import UnsupportedByProvider
 from receipted.edge import Edge

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from console import raw_content
 from console.deps import ConsoleDeps
 from console.pages import PageRenderer
-from console.tables import raw
 from console.tables.base import ConsoleTable
 from console.tables.bulk_actions import bulk_routes
 from console.tables.definitions import (
@@ -90,8 +90,8 @@ class TablePages:
             table.detail_template,
             line=line,
             told=shown,
-            raw=raw.raw,
-            headers=raw.headers,
+            raw=raw_content.raw_bytes,
+            headers=raw_content.masked_headers,
             is_replayable=is_replayable,
             is_dead=is_dead,
         )

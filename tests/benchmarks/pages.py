@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 
 from api.catalogue import operations
 from console.application import ConsoleRoute as Routed
-from console.routes import routes
+from console.application import routes
 from console.tables.base import ConsoleTable
 from console.tables.routes import tables
 from receipted.console import parts_of

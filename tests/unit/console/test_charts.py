@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from console.charts import Chart, Series, shares
+from console.charts import Chart, Series, largest_names
 
 HOSTILE = '<img src=x onerror="alert(1)">&]]>'
 
@@ -95,4 +95,4 @@ def test_values_are_told_with_their_unit():
 
 
 def test_the_largest_shares_are_named_in_order():
-    assert shares({"b": 5, "a": 5, "c": 1, "d": 9}, 3) == ["a", "b", "d"]
+    assert largest_names({"b": 5, "a": 5, "c": 1, "d": 9}, 3) == ["a", "b", "d"]

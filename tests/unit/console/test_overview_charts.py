@@ -3,8 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from console.charts import Chart
-from console.overview_charts import Drawings
+from console.charts import Chart, ChartCache
 from service.overview import OverviewFigures
 from storage.totals import Deliveries
 from tests.fakes.clock import START
@@ -25,7 +24,7 @@ def test_what_shows_the_same_is_not_drawn_again_and_what_shows_something_else_is
     monkeypatch.setattr(
         Chart, "_drawn", lambda chart, *kind, **how: drawn.append(chart.id) or draw(chart, *kind, **how)
     )
-    drawings, figures = Drawings(), the_figures()
+    drawings, figures = ChartCache(), the_figures()
 
     first = drawings.of(figures)
     again = drawings.of(replace(figures, at=START + HOUR))

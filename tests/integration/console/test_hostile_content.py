@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from console.tables.raw import MOST, headers, raw
+from console.raw_content import RAW_BYTES, masked_headers, raw_bytes
 from tests.integration.console.table_rows import acted, owing, paying, rejecting, told
 from tests.property.hostile import TEXTS
 
@@ -94,13 +94,13 @@ def test_bytes_that_are_no_text_are_shown_as_bytes(console, body):
 
 
 def test_a_large_body_is_cut_between_characters():
-    shown = raw(("é" * MOST).encode())
-    odd = raw(("x" + "é" * MOST).encode())
+    shown = raw_bytes(("é" * RAW_BYTES).encode())
+    odd = raw_bytes(("x" + "é" * RAW_BYTES).encode())
 
-    assert (shown.is_cut, shown.size, len(shown.text)) == (True, 2 * MOST, MOST // 2)
-    assert odd.text == "x" + "é" * (MOST // 2 - 1)
-    assert raw(b"").text == ""
-    assert raw(b"a\xc3").text is None
+    assert (shown.is_cut, shown.size, len(shown.text)) == (True, 2 * RAW_BYTES, RAW_BYTES // 2)
+    assert odd.text == "x" + "é" * (RAW_BYTES // 2 - 1)
+    assert raw_bytes(b"").text == ""
+    assert raw_bytes(b"a\xc3").text is None
 
 
 def test_what_could_be_used_by_a_reader_is_not_shown():
@@ -114,7 +114,7 @@ def test_what_could_be_used_by_a_reader_is_not_shown():
         ("x-note", "a\x1bb"),
     ]
 
-    assert headers(kept) == [
+    assert masked_headers(kept) == [
         ("Authorization", "(8 characters, not shown)"),
         ("X-Payfield-Signature", "(3 characters, not shown)"),
         ("cookie", "(3 characters, not shown)"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.contents import MOST, contents
+from console.raw_content import CONTENT_BYTES, message_content
 from tests.builders import a_message
 from tests.fakes.clock import START
 
@@ -15,7 +15,7 @@ def of(body: bytes, **columns):
     message = a_message(body=body)
     for name, value in columns.items():
         setattr(message, name, value)
-    return contents(message)
+    return message_content(message)
 
 
 def test_json_is_shown_exactly_and_with_lines():
@@ -65,7 +65,7 @@ def test_any_bytes_are_shown_and_none_is_an_error(body):
     found = of(body)
 
     assert found.size == len(body)
-    assert found.left_off == max(0, len(body) - MOST)
+    assert found.left_off == max(0, len(body) - CONTENT_BYTES)
     assert all(letter.isprintable() or letter in "\n\t\u200c\u200d" for letter in found.exact + (found.pretty or ""))
 
 
@@ -87,7 +87,12 @@ def test_what_is_no_text_is_hexadecimal():
 def test_a_long_body_is_cut_and_says_so():
     found = of(b'{"a": "' + b"x" * 10_000 + b'"}')
 
-    assert (found.kind, found.pretty, len(found.exact), found.left_off) == ("text", None, MOST, 10_009 - MOST)
+    assert (found.kind, found.pretty, len(found.exact), found.left_off) == (
+        "text",
+        None,
+        CONTENT_BYTES,
+        10_009 - CONTENT_BYTES,
+    )
 
 
 def test_what_was_scrubbed_is_not_empty():
