@@ -30,10 +30,10 @@ from api.reading import body_of, path_id, query_of
 from api.refusals import as_refusal
 from service.permissions import granted
 from statemachine.errors import ServiceError
-from storage.api_rates import Rate, Taken, rates
 from storage.errors import NotFound
 from storage.ids import new_id
 from storage.tables_support import ApiKey
+from storage.token_buckets import BucketRate, TakenToken, token_buckets
 
 log = structlog.get_logger()
 
@@ -49,8 +49,8 @@ class Api:
     def __init__(self, parts: Parts, operations: Sequence[Operation]) -> None:
         self._parts = parts
         self._table = Table(operations)
-        self._rate = Rate(parts.bounds.requests_per_second, parts.bounds.burst)
-        self._rates = rates(parts.database, self._rate)
+        self._rate = BucketRate(parts.bounds.requests_per_second, parts.bounds.burst)
+        self._rates = token_buckets(parts.database, self._rate)
         self._idempotency = Idempotency()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +107,7 @@ class Api:
         else:
             await out.send(done.status, _JSON, done.text.encode())
 
-    def _admitted(self, text: str) -> tuple[ApiKey, Taken]:
+    def _admitted(self, text: str) -> tuple[ApiKey, TakenToken]:
         key = authenticated(self._parts.database, text, self._parts.clock())
         return key, self._rates.take(key.id)
 

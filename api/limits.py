@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-from storage.api_rates import Rate, Taken
+from storage.token_buckets import BucketRate, TakenToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Allowance:
     retry_after: int  #: until one request is granted; 0 where one is
 
 
-def allowance(rate: Rate, taken: Taken) -> Allowance:
+def allowance(rate: BucketRate, taken: TakenToken) -> Allowance:
     """Whoever waits as long as it says is granted as much as it says, if nobody else has the key."""
     wait = taken.full_in - (rate.brim - rate.each)
     return Allowance(

@@ -16,8 +16,8 @@ from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.errors import ServiceError
+from statemachine.measures import Counts, counts
 from statemachine.phases import Phase, Review, Source
-from statemachine.tally import Counts, counts
 from storage import inbox, payments, rate_limits
 from storage.database import Database, Unit, made, values
 from storage.errors import StorageUnavailable

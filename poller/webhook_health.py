@@ -11,9 +11,10 @@ from poller import alarms
 from poller.alarms import Change, Loss, alarm_message
 from poller.silence import Rhythm
 from providers.contract import Provider, Statement
+from statemachine import measures
 from statemachine.lifecycle import Lifecycle
 from statemachine.phases import Alarm, Source
-from storage import counts, histogram, inbox, rate_limits, webhook_health
+from storage import counts, inbox, rate_limits, webhook_health
 from storage import transitions as storage_transitions
 from storage.counts import Dead
 from storage.database import Database, Unit
@@ -99,7 +100,7 @@ def count_pushes(
         figures = tally.of(push.kind, push.state, push.received_at)
         figures.deliveries += 1
         if push.signed_at is not None:
-            histogram.add(tally.of("", "", push.received_at).skews, push.signed_at - push.received_at)
+            measures.add_duration(tally.of("", "", push.received_at).skews, push.signed_at - push.received_at)
         if push.is_variant:
             figures.duplicates += 1
             continue
@@ -112,7 +113,7 @@ def count_pushes(
         if _is_overtaken(push, earlier, lifecycles[push.kind]):
             figures.reordered += 1
         if push.changed_at is not None:
-            histogram.add(figures.lags, push.received_at - push.changed_at)
+            measures.add_duration(figures.lags, push.received_at - push.changed_at)
 
 
 def count_redeliveries(tally: Tally, push: Push, message: InboxMessage, since: datetime | None) -> None:
@@ -388,8 +389,8 @@ class PushMeter:
         if self._settings.grace is not None:
             return self._settings.grace
         rows = webhook_health.between(unit, account, (now - _LOOK_BACK).date(), now.date())
-        lags = histogram.merged((row.lags, webhook_health.weight(row.day, now.date())) for row in rows)
-        usual = histogram.quantile(lags, 0.99) or timedelta(0)
+        lags = measures.merge_bins((row.lags, webhook_health.weight(row.day, now.date())) for row in rows)
+        usual = measures.bin_quantile(lags, 0.99) or timedelta(0)
         return min(max(2 * usual, _SHORTEST_GRACE), _LONGEST_GRACE)
 
     def _suspects(

@@ -21,8 +21,8 @@ from receiver.group_commit import GroupWriter
 from receiver.http import Network, Peer, UnverifiedLimit, is_secure, peer_of, read_body, send_error, send_json
 from receiver.returns import About, Tokens
 from statemachine.errors import ServiceError
+from statemachine.measures import Counts, counts
 from statemachine.phases import Source
-from statemachine.tally import Counts, counts
 from storage import quarantine
 from storage.database import Database
 from storage.ids import new_id

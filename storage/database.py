@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.pool import QueuePool
 
-from statemachine.tally import Counts, counts
+from statemachine.measures import Counts, counts
 from storage import readable
 from storage.clocks import DatabaseClock
 from storage.columns import Model, Row, columns_of, table_of

@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from statemachine import measures
 from statemachine.phases import Source
-from storage import histogram
 from storage.columns import table_of
 from storage.database import Unit, values
 from storage.errors import LeaseLost
@@ -68,10 +68,10 @@ def worth(unit: Unit, account: str, kind: str, now: datetime) -> PushWorth:
     if not any(row.deliveries for row in rows):
         return PushWorth(None, None, 0)
     share = share_of(rows, today)
-    lags = histogram.merged((row.lags, weight(row.day, today)) for row in rows)
+    lags = measures.merge_bins((row.lags, weight(row.day, today)) for row in rows)
     return PushWorth(
         loss=(share.lost + _DOUBT) / (share.changes + _DOUBT),
-        lag_p99=histogram.quantile(lags, 0.99),
+        lag_p99=measures.bin_quantile(lags, 0.99),
         samples=share.samples,
     )
 
@@ -393,14 +393,14 @@ def _of_account(watch: PushWatch, every: list[PushQuality], rows: list[PushQuali
     for row in rows:
         if row.kind or row.deliveries:
             events.setdefault((row.kind, row.event), []).append(row)
-    skews = histogram.merged((row.skews, 1.0) for row in rows)
+    skews = measures.merge_bins((row.skews, 1.0) for row in rows)
     return AccountFigures(
         account=watch.account,
         measured_at=watch.measured_at,
         heard_at=watch.heard_at,
         deliveries=sum(row.deliveries for row in rows),
         rejected=sum(row.rejected for row in rows),
-        skew=histogram.quantile(skews, _QUICKEST),
+        skew=measures.bin_quantile(skews, _QUICKEST),
         events=[_of_event(key, found, pushing.get(key)) for key, found in sorted(events.items())],
         alarms=watch.alarms,
     )
@@ -420,7 +420,7 @@ def _pushing(every: Iterable[PushQuality]) -> dict[tuple[str, str], Pushing]:
 def _of_event(key: tuple[str, str], rows: list[PushQuality], pushing: Pushing | None) -> EventFigures:
     pushed, late, lost = (sum(getattr(row, name) for row in rows) for name in ("pushed", "late", "lost"))
     changes = pushed + late + lost
-    lags = histogram.merged((row.lags, 1.0) for row in rows)
+    lags = measures.merge_bins((row.lags, 1.0) for row in rows)
     return EventFigures(
         kind=key[0],
         event=key[1],
@@ -432,6 +432,6 @@ def _of_event(key: tuple[str, str], rows: list[PushQuality], pushing: Pushing | 
         deliveries=sum(row.deliveries for row in rows),
         duplicates=sum(row.duplicates for row in rows),
         reordered=sum(row.reordered for row in rows),
-        lag_p50=histogram.quantile(lags, 0.5),
-        lag_p99=histogram.quantile(lags, 0.99),
+        lag_p50=measures.bin_quantile(lags, 0.5),
+        lag_p99=measures.bin_quantile(lags, 0.99),
     )

@@ -16,7 +16,7 @@ import structlog
 
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
-from statemachine.tally import Counts, counts
+from statemachine.measures import Counts, counts
 from storage import outbox
 from storage.database import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable

@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
+from statemachine.measures import Counts, Histogram, counts
 from statemachine.phases import Outcome, Source
-from statemachine.tally import Counts, Histogram, counts
 from storage import batches, faults, inbox
 from storage.batches import Key
 from storage.database import Database, Unit

@@ -12,8 +12,8 @@ from receipted.metrics import catalogue
 from receipted.metrics.catalogue import Metric
 from receipted.metrics.rows import Bounds, Rows, add
 from statemachine.errors import ServiceError
+from statemachine.measures import Counts
 from statemachine.phases import Alarm, Review
-from statemachine.tally import Counts
 from storage import audits, counts
 from storage.database import Database, Unit
 

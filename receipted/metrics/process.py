@@ -13,7 +13,7 @@ from receipted.metrics.pulse import Pulse, family
 from receipted.metrics.rows import Bounds, Rows, add, merged, packed, unpacked
 from receiver.group_commit import GroupWriter
 from receiver.intake import IntakeNotes
-from statemachine.tally import Counts, Histogram, counts
+from statemachine.measures import Counts, Histogram, counts
 from storage.database import Database
 from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker

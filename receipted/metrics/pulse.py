@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from statemachine.errors import ServiceError
-from statemachine.tally import Counts, counts
+from statemachine.measures import Counts, counts
 
 #: Loops whose one step may rightly take hours: a walk through what a provider has, or a partition that is moved.
 _LONG: Final = ("reconcile.", "housekeeping")

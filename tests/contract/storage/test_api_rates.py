@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from api.limits import allowance
 from storage import migrate
-from storage.api_rates import Rate, Remembered, Shared, rates
 from storage.columns import table_of
 from storage.database import Database
 from storage.ids import new_id
 from storage.tables_support import ApiRate
+from storage.token_buckets import BucketRate, LocalBuckets, SharedBuckets, token_buckets
 from tests.fakes.cluster import running
 from tests.fakes.pgbouncer import pooling
 from tests.fakes.waiting import until
 
 #: So slow that what a test takes gives nothing back.
-SLOW = Rate(1 / 3600, 3)
+SLOW = BucketRate(1 / 3600, 3)
 
 several = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -34,7 +34,7 @@ class Passing:
         self._database = database
         self._now = 0.0
         is_shared = database.engine.dialect.name == "postgresql"
-        self._rates = Shared(database, rate) if is_shared else Remembered(rate, lambda: self._now)
+        self._rates = SharedBuckets(database, rate) if is_shared else LocalBuckets(rate, lambda: self._now)
         self.take = self._rates.take
 
     def passes(self, wait):
@@ -49,11 +49,11 @@ class Passing:
 @given(st.integers(1, 5), st.lists(st.integers(0, 20), max_size=12))
 def test_a_bucket_gives_what_it_holds_and_what_it_gets(database, burst, sixths):
     """Against a bucket of whole tokens, of which a sixth comes back in ten minutes: as much is granted, and no more."""
-    passing, key = Passing(database, Rate(1 / 3600, burst)), new_id()
+    passing, key = Passing(database, BucketRate(1 / 3600, burst)), new_id()
     tokens = Fraction(burst)
     for wait in sixths:
         taken = passing.take(key)
-        told = allowance(Rate(1 / 3600, burst), taken)
+        told = allowance(BucketRate(1 / 3600, burst), taken)
         assert taken.is_granted == (tokens >= 1)
         tokens -= int(taken.is_granted)
         assert told.remaining == int(tokens)
@@ -72,14 +72,14 @@ def test_a_bucket_gives_what_it_holds_and_what_it_gets(database, burst, sixths):
 def test_no_time_holds_more_than_the_burst_and_what_came_back(per_second, burst, steps):
     """Whatever the order of calls and rests, in every stretch of time; and whoever waits as told is granted."""
     now = [0.0]
-    kept, granted = Remembered(Rate(per_second, burst), lambda: now[0]), []
+    kept, granted = LocalBuckets(BucketRate(per_second, burst), lambda: now[0]), []
     for step in steps:
         now[0] += step / 1000
         taken = kept.take("k")
         if taken.is_granted:
             granted.append(now[0])
         else:
-            now[0] += allowance(Rate(per_second, burst), taken).retry_after
+            now[0] += allowance(BucketRate(per_second, burst), taken).retry_after
             assert kept.take("k").is_granted
             granted.append(now[0])
     for first, begun in enumerate(granted):
@@ -89,7 +89,7 @@ def test_no_time_holds_more_than_the_burst_and_what_came_back(per_second, burst,
 
 def test_keys_do_not_wait_for_each_other(database):
     """Each key has a bucket of its own, and what it is told adds up."""
-    kept, key = rates(database, SLOW), new_id()
+    kept, key = token_buckets(database, SLOW), new_id()
     told = [allowance(SLOW, kept.take(key)) for _ in range(4)]
 
     assert [one.is_granted for one in told] == [True, True, True, False]
@@ -103,8 +103,8 @@ def test_keys_do_not_wait_for_each_other(database):
 
 def test_everybody_who_serves_takes_from_one_bucket(database, again):
     """Two pools, two threads each, a hundred requests: the burst is granted once. On SQLite one process serves."""
-    one = rates(database, Rate(1 / 3600, 40))
-    other = rates(again, Rate(1 / 3600, 40)) if database.engine.dialect.name == "postgresql" else one
+    one = token_buckets(database, BucketRate(1 / 3600, 40))
+    other = token_buckets(again, BucketRate(1 / 3600, 40)) if database.engine.dialect.name == "postgresql" else one
     key, gate, granted = new_id(), threading.Barrier(4), []
 
     def call(kept):
@@ -130,7 +130,7 @@ def shared(postgresql):
 
 def test_a_clock_that_was_set_back_keeps_nobody_out(shared):
     """A bucket that would be full later than any can be is full; a smaller burst than before only waits."""
-    kept, key = Shared(shared, SLOW), new_id()
+    kept, key = SharedBuckets(shared, SLOW), new_id()
     kept.take(key)
     with shared.write() as unit:
         unit.execute(sa.update(ApiRate).values(full_at=datetime(2199, 1, 1, tzinfo=UTC)))
@@ -138,12 +138,12 @@ def test_a_clock_that_was_set_back_keeps_nobody_out(shared):
     assert taken.is_granted
     assert taken.full_in == SLOW.each
 
-    assert not Shared(shared, Rate(1 / 3600, 1)).take(key).is_granted
+    assert not SharedBuckets(shared, BucketRate(1 / 3600, 1)).take(key).is_granted
 
 
 def test_a_key_leaves_one_row(shared):
     """However much it calls, and refusals write nothing."""
-    kept, keys = Shared(shared, SLOW), [new_id() for _ in range(3)]
+    kept, keys = SharedBuckets(shared, SLOW), [new_id() for _ in range(3)]
     for key in keys * 5:
         kept.take(key)
 
@@ -158,7 +158,7 @@ def test_a_count_waits_for_no_standby():
         migrate.upgrade(database)
         cluster.primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         cluster.primary.execute("SELECT pg_reload_conf()")
-        kept, key = Shared(database, SLOW), new_id()
+        kept, key = SharedBuckets(database, SLOW), new_id()
         shown = "SHOW synchronous_standby_names"
         until(lambda: cluster.primary.execute(shown) == [("nobody",)], 20, lambda: "the setting is not read")
 
@@ -172,7 +172,7 @@ def test_behind_a_pooler_of_transactions_a_count_leaves_nothing_in_a_session():
         migrate.upgrade(direct := Database(cluster.primary.url("receipted")))
         direct.close()
         pooled = Database(f"postgresql://postgres@127.0.0.1:{port}/receipted?pooler=transaction")
-        kept, key = Shared(pooled, Rate(1 / 3600, 12)), new_id()
+        kept, key = SharedBuckets(pooled, BucketRate(1 / 3600, 12)), new_id()
         assert [kept.take(key).is_granted for _ in range(13)] == [True] * 12 + [False]
         pooled.close()
         with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/receipted") as bare:

@@ -113,7 +113,7 @@ def test_a_count_that_the_database_cannot_take_is_told_as_anything_that_it_canno
         raise StorageUnavailable("the database refused")
 
     client = api.client()
-    monkeypatch.setattr("storage.api_rates.Remembered.take", away)
+    monkeypatch.setattr("storage.token_buckets.LocalBuckets.take", away)
     answer = client.get("/v1/accounts")
 
     assert error(answer, 503)["code"] == "storage_unavailable"

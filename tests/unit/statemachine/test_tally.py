@@ -2,7 +2,7 @@
 
 import pytest
 
-from statemachine.tally import Histogram, counts
+from statemachine.measures import Histogram, counts
 
 
 @pytest.mark.parametrize(

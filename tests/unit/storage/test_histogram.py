@@ -6,7 +6,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import histogram
+from statemachine import measures
 
 DURATIONS = st.timedeltas(min_value=timedelta(days=-60), max_value=timedelta(days=300))
 MILLISECOND = timedelta(milliseconds=1)
@@ -15,7 +15,7 @@ MILLISECOND = timedelta(milliseconds=1)
 def counted(durations):
     counts = {}
     for duration in durations:
-        histogram.add(counts, duration)
+        measures.add_duration(counts, duration)
     return counts
 
 
@@ -23,16 +23,16 @@ def counted(durations):
 def test_a_quantile_is_right_within_the_error(durations, share):
     """Of either sign, and to a millisecond near zero."""
     exact = sorted(durations)[max(math.ceil(share * len(durations) - 1e-9) - 1, 0)]
-    found = histogram.quantile(counted(durations), share)
+    found = measures.bin_quantile(counted(durations), share)
 
     assert found is not None
-    assert abs(found - exact) <= histogram.ERROR * abs(exact) * (1 + 1e-9) + MILLISECOND
+    assert abs(found - exact) <= measures.ERROR * abs(exact) * (1 + 1e-9) + MILLISECOND
 
 
 @given(st.lists(st.lists(DURATIONS, max_size=20), max_size=5))
 def test_parts_are_merged_without_loss(parts):
     """One histogram of all is the sum of those of the parts."""
-    merged = histogram.merged((counted(part), 1.0) for part in parts)
+    merged = measures.merge_bins((counted(part), 1.0) for part in parts)
 
     assert merged == counted([duration for part in parts for duration in part])
 
@@ -40,10 +40,10 @@ def test_parts_are_merged_without_loss(parts):
 @given(DURATIONS)
 def test_a_value_stands_for_its_bin(duration):
     """The value of a bin is in that bin, or shorter than a millisecond."""
-    name = histogram.bin_of(duration)
+    name = measures.bin_of(duration)
 
-    assert histogram.bin_of(histogram.value_of(name)) == name
+    assert measures.bin_of(measures.value_of(name)) == name
 
 
 def test_of_nothing_there_is_no_quantile():
-    assert histogram.quantile({}, 0.5) is None
+    assert measures.bin_quantile({}, 0.5) is None

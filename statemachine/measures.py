@@ -1,9 +1,48 @@
-"""Durations as counts in bins of growing width: small, mergeable, and right to a twentieth at any quantile. Pure."""
+"""Counters and histograms as plain numbers, kept by the code that does the work. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
+
+#: How often something happened, by the values of its labels; what is not there happened never.
+Counts = defaultdict[tuple[str, str], int]
+
+
+def counts() -> Counts:
+    """Nothing has happened yet."""
+    return defaultdict(int)
+
+
+class Histogram:
+    """How many values fell below each bound and not below the one before; the last count is of what exceeds all."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)  #: in order; a value that equals a bound is within it
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0  #: the sum of all values
+
+    def add(self, value: float, times: int = 1) -> None:
+        """The value is counted, so many times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def add_all(self, values: Iterable[float]) -> None:
+        """Each value is counted, at half the price."""
+        bounds, counts, total = self.bounds, self.counts, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.total += total
+
+    def row(self) -> list[float]:
+        """The counts and then the sum, so that rows of several processes can be added number by number."""
+        return [*self.counts, self.total]
+
 
 #: A bin's value is at most this share away from whatever fell into it.
 ERROR: Final = 0.05
@@ -14,7 +53,7 @@ _LOG: Final = math.log(_GROWTH)
 #: shorter than a millisecond. Longer than a year is a year.
 _LAST: Final = math.ceil(math.log(366 * 86_400_000) / _LOG)
 
-Counts = dict[str, int]  #: by bin, as JSON keeps it
+BinCounts = dict[str, int]  #: by bin, as JSON keeps it
 
 
 def bin_of(duration: timedelta) -> str:
@@ -35,13 +74,13 @@ def value_of(name: str) -> timedelta:
     return timedelta(milliseconds=math.copysign(size, number))
 
 
-def add(counts: Counts, duration: timedelta, times: int = 1) -> None:
+def add_duration(counts: BinCounts, duration: timedelta, times: int = 1) -> None:
     """The duration is counted; one that is negative keeps its sign."""
     name = bin_of(duration)
     counts[name] = counts.get(name, 0) + times
 
 
-def merged(parts: Iterable[tuple[Mapping[str, int], float]]) -> dict[str, float]:
+def merge_bins(parts: Iterable[tuple[Mapping[str, int], float]]) -> dict[str, float]:
     """One histogram of several, each with its weight; the order does not matter."""
     found: dict[str, float] = {}
     for counts, weight in parts:
@@ -50,7 +89,7 @@ def merged(parts: Iterable[tuple[Mapping[str, int], float]]) -> dict[str, float]
     return found
 
 
-def quantile(counts: Mapping[str, float], share: float) -> timedelta | None:
+def bin_quantile(counts: Mapping[str, float], share: float) -> timedelta | None:
     """The smallest bin's value that so large a share does not exceed; None of nothing.
 
     Within ERROR of the sample's own quantile (the smallest of the sample that the share does not exceed), and within
