@@ -2,17 +2,18 @@
 
 import asyncio
 import ipaddress
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from receiver.errors import BodyTooLarge, BodyTooSlow, ClientGone
 from statemachine.errors import ServiceError
+from storage.token_buckets import BucketRate, LocalBuckets
 
 Network = IPv4Network | IPv6Network
 
@@ -156,26 +157,18 @@ async def _read(receive: Receive, at_most: int) -> bytes:
 
 
 #: Clients remembered at once; the one heard of longest ago is forgotten first.
-_CLIENTS = 10_000
+MAX_CLIENTS: Final = 10_000
 
 
 class UnverifiedLimit:
     """A bucket per client and account that holds `per_minute` refusals and refills evenly."""
 
     def __init__(self, per_minute: int) -> None:
-        self._capacity = float(per_minute)
-        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+        self._buckets = LocalBuckets(BucketRate(per_minute / 60, per_minute), max_keys=MAX_CLIENTS)
 
     def allows(self, client: str, account: str, at: float) -> bool:
-        """Count one refusal at an instant (seconds, any origin); whether it is within the limit."""
-        key = (household(client), account)
-        level, since = self._buckets.pop(key, (self._capacity, at))
-        level = min(self._capacity, level + max(0.0, at - since) * self._capacity / 60)
-        is_within = level >= 1
-        self._buckets[key] = (level - 1 if is_within else level, at)
-        if len(self._buckets) > _CLIENTS:
-            self._buckets.popitem(last=False)
-        return is_within
+        """Count one refusal at an instant (seconds, any origin); return True within the limit."""
+        return self._buckets.take_at(f"{household(client)} {account}", at).is_granted
 
 
 _RETRY_AFTER = {429: b"60", 503: b"5"}

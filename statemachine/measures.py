@@ -5,19 +5,21 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeVar
+
+Place = TypeVar("Place")
 
 #: How often something happened, by the values of its labels; what is not there happened never.
 Counts = defaultdict[tuple[str, str], int]
 
 
 def counts() -> Counts:
-    """Nothing has happened yet."""
+    """Make counts of nothing."""
     return defaultdict(int)
 
 
 class Histogram:
-    """How many values fell below each bound and not below the one before; the last count is of what exceeds all."""
+    """Counts of values up to each bound and above the one before; the last count is of what exceeds all."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -27,12 +29,12 @@ class Histogram:
         self.total = 0.0  #: the sum of all values
 
     def add(self, value: float, times: int = 1) -> None:
-        """The value is counted, so many times."""
+        """Count the value, so many times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
     def add_all(self, values: Iterable[float]) -> None:
-        """Each value is counted, at half the price."""
+        """Count each value, at half the price."""
         bounds, counts, total = self.bounds, self.counts, 0.0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
@@ -40,7 +42,7 @@ class Histogram:
         self.total += total
 
     def row(self) -> list[float]:
-        """The counts and then the sum, so that rows of several processes can be added number by number."""
+        """List the counts and then the sum, so that rows of several processes can be added number by number."""
         return [*self.counts, self.total]
 
 
@@ -57,7 +59,7 @@ BinCounts = dict[str, int]  #: by bin, as JSON keeps it
 
 
 def bin_of(duration: timedelta) -> str:
-    """The bin of a duration of either sign."""
+    """Return the bin of a duration of either sign."""
     milliseconds = duration / timedelta(milliseconds=1)
     if abs(milliseconds) <= 1:
         return "0"
@@ -66,7 +68,7 @@ def bin_of(duration: timedelta) -> str:
 
 
 def value_of(name: str) -> timedelta:
-    """The duration in the middle of a bin, relatively: within ERROR of everything that the bin holds."""
+    """Return the duration in the middle of a bin, within the relative ERROR of everything that it holds."""
     number = int(name)
     if number == 0:
         return timedelta(0)
@@ -75,13 +77,13 @@ def value_of(name: str) -> timedelta:
 
 
 def add_duration(counts: BinCounts, duration: timedelta, times: int = 1) -> None:
-    """The duration is counted; one that is negative keeps its sign."""
+    """Count the duration; one that is negative keeps its sign."""
     name = bin_of(duration)
     counts[name] = counts.get(name, 0) + times
 
 
 def merge_bins(parts: Iterable[tuple[Mapping[str, int], float]]) -> dict[str, float]:
-    """One histogram of several, each with its weight; the order does not matter."""
+    """Add up several histograms, each with its weight; the order does not matter."""
     found: dict[str, float] = {}
     for counts, weight in parts:
         for name, count in counts.items():
@@ -90,18 +92,24 @@ def merge_bins(parts: Iterable[tuple[Mapping[str, int], float]]) -> dict[str, fl
 
 
 def bin_quantile(counts: Mapping[str, float], share: float) -> timedelta | None:
-    """The smallest bin's value that so large a share does not exceed; None of nothing.
+    """Return the smallest bin's value that so large a share does not exceed; None of nothing.
 
     Within ERROR of the sample's own quantile (the smallest of the sample that the share does not exceed), and within
     a millisecond near zero.
     """
-    total = sum(counts.values())
+    name = quantile(((name, counts[name]) for name in sorted(counts, key=int)), share)
+    return None if name is None else value_of(name)
+
+
+def quantile(weights: Iterable[tuple[Place, float]], share: float) -> Place | None:
+    """Return the first place in order that so large a share does not exceed; None of nothing."""
+    found = list(weights)
+    total = sum(weight for _, weight in found)
     if total <= 0:
         return None
     reached = 0.0
-    name = "0"
-    for name in sorted(counts, key=int):
-        reached += counts[name]
+    for place, weight in found:
+        reached += weight
         if reached >= share * total * (1 - 1e-12):
-            break
-    return value_of(name)
+            return place
+    return found[-1][0]

@@ -1,7 +1,8 @@
-"""How fast each API key may call: a bucket that fills at a rate, one for each key over every process that serves.
+"""Token buckets, one for each key: in the database for all processes, or in the memory of one.
 
-On PostgreSQL a row says when the key's bucket is full again, by the database's clock, and one statement that commits
-itself takes from it. On SQLite one process serves, and remembers by itself. ADR 0030.
+An API key has one over every process that serves (ADR 0030): on PostgreSQL a row says when the bucket is full again, by
+the database's clock, and one statement that commits itself takes from it. On SQLite one process serves, and keeps its
+buckets itself. So do unverified deliveries, whose limit is each process's own.
 """
 
 import threading
@@ -16,8 +17,8 @@ from sqlalchemy import Interval, bindparam, text
 
 from storage.database import Database
 
-#: Keys that one process remembers; the one that called longest ago has a full bucket anyway.
-_REMEMBERED: Final = 10_000
+#: Keys that one process keeps a bucket for; the one that took longest ago has a full one anyway.
+MAX_LOCAL_KEYS: Final = 10_000
 
 #: A bucket that would be full so much later than an empty one was written by a clock that has been set back since.
 _WRONG: Final = timedelta(minutes=1)
@@ -45,74 +46,83 @@ SELECT false, full_at - statement_timestamp() FROM api_rate WHERE key_id = :key_
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast a bucket fills, and what it holds."""
+class BucketRate:
+    """Rate at which a bucket fills, and its size."""
 
     per_second: float
     burst: int
 
     @property
     def each(self) -> timedelta:
-        """How long one request's worth takes to come back, to the microsecond."""
+        """Time in which one token comes back, to the microsecond."""
         return timedelta(seconds=1 / self.per_second)
 
     @property
     def brim(self) -> timedelta:
-        """How long an empty bucket takes to be full."""
+        """Time in which an empty bucket is full."""
         return self.burst * self.each
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of one request, and when the bucket is full again if no other comes."""
+class TakenToken:
+    """Result of taking one token, and when the bucket is full again if no other is taken."""
 
     is_granted: bool
     full_in: timedelta
 
 
-class Rates(Protocol):
+class TokenBuckets(Protocol):
     """Buckets by key."""
 
-    def take(self, key_id: str) -> Taken:
-        """One request's worth is taken where it is there. No more are granted than the bucket holds and gets."""
+    def take(self, key_id: str) -> TakenToken:
+        """Take one token where there is one. No more are granted than the bucket holds and gets."""
         ...
 
 
-class Shared:
+class SharedBuckets:
     """One bucket for each key in the database, whoever takes from it. Raises StorageUnavailable."""
 
-    def __init__(self, database: Database, rate: Rate) -> None:
+    def __init__(self, database: Database, rate: BucketRate) -> None:
         self._database, self._rate = database, rate
 
-    def take(self, key_id: str) -> Taken:
-        """As Rates has it. What a crash of the server loses makes buckets full, and harms nobody."""
+    def take(self, key_id: str) -> TakenToken:
+        """As TokenBuckets has it. What a crash of the server loses makes buckets full, and harms nobody."""
         given = {"key_id": key_id, "each": self._rate.each, "brim": self._rate.brim, "wrong": _WRONG}
         found = self._database.at_once(_TAKE, given)
-        return Taken(False, self._rate.brim) if found is None else Taken(found.is_granted, found.full_in)
+        return TakenToken(False, self._rate.brim) if found is None else TakenToken(found.is_granted, found.full_in)
 
 
-class Remembered:
+class LocalBuckets:
     """One bucket for each key in this process."""
 
-    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._clock = rate, clock
+    def __init__(
+        self, rate: BucketRate, clock: Callable[[], float] = time.monotonic, *, max_keys: int = MAX_LOCAL_KEYS
+    ) -> None:
+        self._rate, self._clock, self._max_keys = rate, clock, max_keys
         self._guard = threading.Lock()
         self._full_at: OrderedDict[str, timedelta] = OrderedDict()
 
-    def take(self, key_id: str) -> Taken:
-        """As Rates has it."""
+    def __len__(self) -> int:
+        """Return the number of keys that have a bucket."""
+        return len(self._full_at)
+
+    def take(self, key_id: str) -> TakenToken:
+        """As TokenBuckets has it."""
+        return self.take_at(key_id, self._clock())
+
+    def take_at(self, key_id: str, at: float) -> TakenToken:
+        """Take one token at an instant in seconds of any origin; time that runs backwards fills nothing."""
         with self._guard:
-            now = timedelta(seconds=self._clock())
-            full_at = max(self._full_at.get(key_id, now), now) + self._rate.each
-            if full_at - now > self._rate.brim:
-                return Taken(False, full_at - now - self._rate.each)
-            self._full_at[key_id] = full_at
-            self._full_at.move_to_end(key_id)
-            if len(self._full_at) > _REMEMBERED:
+            now = timedelta(seconds=at)
+            kept = max(self._full_at.pop(key_id, now), now)
+            full_at = kept + self._rate.each
+            is_granted = full_at - now <= self._rate.brim
+            self._full_at[key_id] = full_at if is_granted else kept
+            if len(self._full_at) > self._max_keys:
                 self._full_at.popitem(last=False)
-            return Taken(True, full_at - now)
+            return TakenToken(is_granted, (full_at if is_granted else kept) - now)
 
 
-def rates(database: Database, rate: Rate) -> Rates:
+def token_buckets(database: Database, rate: BucketRate) -> TokenBuckets:
     """The buckets of every process that serves with this database."""
-    return Shared(database, rate) if database.engine.dialect.name == "postgresql" else Remembered(rate)
+    return SharedBuckets(database, rate) if database.engine.dialect.name == "postgresql" else LocalBuckets(rate)

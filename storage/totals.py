@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, case, extract, false, func, or_, select
 from sqlalchemy.orm import aliased
 
+from statemachine.measures import quantile
 from statemachine.phases import WITHHOLDING, Outcome, Phase, Source
 from storage.columns import table_of
 from storage.database import Unit
@@ -208,13 +209,8 @@ def deliveries(unit: Unit, since: datetime, until: datetime) -> Deliveries:
 
 
 def lag_quantile(lags: Mapping[float | None, int], share: float) -> float | None:
-    """The upper end of the bin, in seconds, that so large a share does not exceed; None of nothing, or beyond all."""
-    total, reached = sum(lags.values()), 0
-    for edge in LAG_EDGES:
-        reached += lags.get(edge, 0)
-        if total and reached >= share * total:
-            return edge
-    return None
+    """Return the upper end of the bin, in seconds, that so large a share does not exceed; None beyond all."""
+    return quantile(((edge, lags.get(edge, 0)) for edge in (*LAG_EDGES, None)), share)
 
 
 def _between(column: ColumnElement[str], since: datetime, until: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -38,7 +38,7 @@ def test_no_minute_has_more_than_twice_the_limit(instants, per_minute):
 
 def test_the_memory_of_clients_is_bounded(monkeypatch):
     """Who has not been heard of for longest is forgotten; many addresses do not fill the memory."""
-    monkeypatch.setattr(http, "_CLIENTS", 3)
+    monkeypatch.setattr(http, "MAX_CLIENTS", 3)
     limit = UnverifiedLimit(1)
     for client in ("a", "b", "c", "a", "d"):
         limit.allows(client, "shop", 0.0)
