@@ -1,4 +1,4 @@
-"""How likely a payment is to leave its state in the next second, by its age: a curve, and how it is learnt. Pure.
+"""Hazard of a payment's leaving its state, by its age, and how it is learned. Pure.
 
 Ages are seconds since the payment entered the state. They are told apart in bins that grow by the square root of two,
 from one second to 97 days; within a bin the hazard is constant.
@@ -19,83 +19,85 @@ EDGES: Final[tuple[float, ...]] = (0.0, *(2 ** (step / 2) for step in range(47))
 
 BINS: Final = len(EDGES)
 
-_ENDS: Final = (*EDGES[1:], math.inf)
+_BIN_ENDS: Final = (*EDGES[1:], math.inf)
 
-#: How many changes the memory holds: what is older fades as new ones come, so that a shift is learnt in as many.
-_MEMORY: Final = 1000.0
+#: Changes that a sample holds: older ones fade as new ones come, so that a shift is learned within as many.
+_MAX_CHANGES: Final = 1000.0
 
-#: What the prior counts for: as much as so many changes seen in every bin.
+#: The weight of the prior, as changes seen in every bin.
 _PRIOR_CHANGES: Final = 0.5
 
-#: Where nothing is known: of the payments that reach an age, about a third leave the state before twice that age, but
-#: for the first minute, in which few do. Money that is the merchant's already is in less of a hurry to change.
+#: Share and offset of the prior. Of the payments that reach an age, about a third leave the state before twice that
+#: age, except in the first minute, in which few do. Payments that are paid already change later.
 _PRIORS: Final = {Phase.OPEN: (0.5, 60.0), Phase.PROCESSING: (0.5, 60.0)}
-_PRIOR_OF_PAID: Final = (0.2, 86_400.0)
+_PAID_PRIOR: Final = (0.2, 86_400.0)
 
 
 def bin_of(age: float) -> int:
-    """The bin that the age is in; a negative age (clocks differ) is none."""
+    """Return the bin of the age; a negative age (clocks differ) counts as zero."""
     return bisect_right(EDGES, age) - 1 if age > 0.0 else 0
 
 
 def prior(phase: Phase) -> tuple[float, ...]:
-    """The hazard per second of each bin before anything was seen: `share / (age + soonest)`."""
-    share, soonest = _PRIORS.get(phase, _PRIOR_OF_PAID)
-    return tuple(share / (middle(at) + soonest) for at in range(BINS))
+    """Return the assumed hazard per second of each bin: `share / (age + offset)`."""
+    share, offset = _PRIORS.get(phase, _PAID_PRIOR)
+    return tuple(share / (middle(at) + offset) for at in range(BINS))
 
 
 def middle(at: int) -> float:
-    """An age in the middle of the bin."""
+    """Return an age in the middle of the bin."""
     return EDGES[at] * 1.2 if at else 0.5
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The hazard per second of each bin, ready to be asked."""
+class HazardCurve:
+    """Hazard per second of each bin, with its integrals."""
 
     rates: tuple[float, ...]
 
     @cached_property
     def _cumulated(self) -> tuple[float, ...]:
-        widths = (end - start for start, end in zip(EDGES, _ENDS[:-1], strict=False))
+        widths = (end - start for start, end in zip(EDGES, _BIN_ENDS[:-1], strict=False))
         return (0.0, *accumulate(rate * width for rate, width in zip(self.rates, widths, strict=False)))
 
     def rate(self, age: float) -> float:
-        """The hazard per second at that age."""
+        """Return the hazard per second at that age."""
         return self.rates[bin_of(age)]
 
     def between(self, start: float, end: float) -> float:
-        """The hazard summed over these ages; the chance of a change there is 1 - exp(-it)."""
+        """Return the hazard summed over these ages; the chance of a change is 1 - exp(-sum)."""
         return self._until(end) - self._until(start) if end > start else 0.0
 
     def changed_by(self, age: float) -> float:
-        """The share of all payments that have left the state by that age."""
+        """Return the share of all payments that have left the state by that age."""
         return 1.0 - math.exp(-self._until(age))
 
-    def unknowing(self, start: float, end: float) -> float:
-        """Expected seconds, at age `end`, since a change that came unseen after age `start`."""
+    def expected_staleness(self, start: float, end: float) -> float:
+        """Return the expected seconds, at age `end`, since an unseen change after `start`."""
         total, low = 0.0, start
         for at in range(bin_of(start), bin_of(end) + 1):
-            high = min(end, _ENDS[at])
+            high = min(end, _BIN_ENDS[at])
             total += self.rates[at] * (high - low) * (end - (low + high) / 2)
             low = high
         return total
 
-    def when_unknowing(self, start: float, seconds: float, factor: float = 1.0) -> float:
-        """The age at which `factor` times `unknowing(start, age)` reaches so many seconds; infinite where never.
+    def age_at_staleness(self, start: float, seconds: float, factor: float = 1.0) -> float:
+        """Return the age at which `factor` times the expected staleness reaches `seconds`.
+
+        Infinite where it never does.
 
         That sum grows like hazard * wait² / 2, so that the waits follow the square-root law of optimal polling.
         """
         chance, total = 0.0, 0.0
         low = max(start, 0.0)
         for at in range(bin_of(low), BINS):
-            rate, width = self.rates[at] * factor, _ENDS[at] - low
+            rate, width = self.rates[at] * factor, _BIN_ENDS[at] - low
             reached = total + chance * width + rate * width * width / 2 if width < math.inf else math.inf
             if reached >= seconds:
                 if rate <= 0.0:
                     return low + (seconds - total) / chance if chance > 0.0 else math.inf
                 return low + (math.sqrt(chance * chance + 2 * rate * (seconds - total)) - chance) / rate
-            total, chance, low = reached, chance + rate * width, _ENDS[at]
+            total, chance, low = reached, chance + rate * width, _BIN_ENDS[at]
         return math.inf
 
     def _until(self, age: float) -> float:
@@ -104,42 +106,44 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
-    """Seconds that payments were watched in a state and changes seen, by bin of age; old ones fade."""
+class HazardSample:
+    """Watched seconds and changes in each bin of age; old ones fade."""
 
     exposure: tuple[float, ...] = (0.0,) * BINS
     changes: tuple[float, ...] = (0.0,) * BINS
 
-    def curve(self, phase: Phase) -> Curve:
-        """The hazard: changes by exposure, drawn towards the prior where little was seen."""
+    def curve(self, phase: Phase) -> HazardCurve:
+        """Return the hazard: changes by exposure, drawn towards the prior where little was seen."""
         rates = (
             (changes + _PRIOR_CHANGES) / (exposure + _PRIOR_CHANGES / rate)
             for changes, exposure, rate in zip(self.changes, self.exposure, prior(phase), strict=True)
         )
-        return Curve(tuple(rates))
+        return HazardCurve(tuple(rates))
 
 
-class Lesson:
-    """One round of learning on top of what was learnt before; `learnt()` is the result."""
+class HazardUpdate:
+    """One round of learning on top of an earlier sample; `result()` returns the new one."""
 
-    def __init__(self, before: Learnt, curve: Curve) -> None:
+    def __init__(self, before: HazardSample, curve: HazardCurve) -> None:
         self._exposure = list(before.exposure)
         self._changes = list(before.changes)
         self._curve = curve
 
-    def watched(self, counts: Sequence[int], seconds: float) -> None:
-        """So many payments stand in each bin now, and were not seen to change since the last round, `seconds` ago."""
+    def add_watched(self, counts: Sequence[int], seconds: float) -> None:
+        """Add the payments now in each bin, unchanged since the last round `seconds` ago."""
         for at, count in enumerate(counts):
             if count:
                 age = middle(at)
                 self._expose(age - seconds, age, count)
 
-    def ended(self, age: float, watched_to: float) -> None:
-        """One payment left the state at that age for a cause that is no chance, such as an announced expiry."""
+    def add_censored(self, age: float, watched_to: float) -> None:
+        """Add a payment that left at that age by no chance, such as an announced expiry."""
         self._expose(watched_to, age, 1.0)
 
-    def changed(self, low: float, high: float, watched_to: float) -> None:
-        """One payment left the state at an age in (low, high]; it was counted as watched up to `watched_to`.
+    def add_change(self, low: float, high: float, watched_to: float) -> None:
+        """Add a payment that left at an age in (low, high], counted as watched to `watched_to`.
+
+        The exact age is not known; the change is spread over the range as the curve would have it.
 
         Where in that range is not known; it is laid out over it as the curve would have it.
         """
@@ -149,9 +153,9 @@ class Lesson:
             self._changes[bin_of(high)] += 1.0
             return
         whole = self._curve.between(low, high)
-        gone = 0.0  # the share that has changed by the bin's beginning
+        gone = 0.0  # the share that has changed by the start of the bin
         for at in range(bin_of(low), bin_of(high) + 1):
-            start, end = max(low, EDGES[at]), min(high, _ENDS[at])
+            start, end = max(low, EDGES[at]), min(high, _BIN_ENDS[at])
             if end <= start:
                 continue
             share = self._curve.between(start, end) / whole if whole > 0.0 else (end - start) / (high - low)
@@ -166,15 +170,15 @@ class Lesson:
         if end <= start:
             return
         for at in range(bin_of(start), bin_of(end) + 1):
-            low, high = max(start, EDGES[at]), min(end, _ENDS[at])
+            low, high = max(start, EDGES[at]), min(end, _BIN_ENDS[at])
             if high > low:
                 self._exposure[at] += (high - low) * weight
 
-    def learnt(self) -> Learnt:
-        """What is known now; beyond the memory's size everything fades alike."""
+    def result(self) -> HazardSample:
+        """Return the new sample; beyond the memory's size everything fades alike."""
         total = sum(self._changes)
-        keep = min(1.0, _MEMORY / total) if total > 0.0 else 1.0
-        return Learnt(
+        keep = min(1.0, _MAX_CHANGES / total) if total > 0.0 else 1.0
+        return HazardSample(
             tuple(max(seconds, 0.0) * keep for seconds in self._exposure),
             tuple(changes * keep for changes in self._changes),
         )

@@ -1,4 +1,7 @@
-"""The planner: once a minute, in one of all processes, it learns what changed when and sets every account's price."""
+"""Set the price of a poll for every account, once a minute in one of all processes.
+
+Learns first, from the transitions since the last time, when payments leave their states.
+"""
 
 import math
 from collections import defaultdict
@@ -9,56 +12,69 @@ from typing import Final
 
 import structlog
 
-from poller.hazard import EDGES, Curve, Learnt, Lesson
-from poller.schedule import BookedAccount, Push, learnt_of, push_of, weight
+from poller.hazard import EDGES, HazardCurve, HazardSample, HazardUpdate
+from poller.schedule import POLL_SOURCES, PUSH_SOURCES, PolledAccount, PushEstimate, push_estimate_of, sample_of, weight
 from statemachine.phases import Phase
 from storage import poll_plans, webhook_health
 from storage.database import Database
 from storage.poll_plans import Left, Place, Standing
 from storage.tables_support import Hazard, PollPlan
 
-_STEPS: Final = 40
-_DEAREST: Final = 1e15
+log = structlog.get_logger()
 
-#: Of the budget, what the longest waits may take at most.
-_FLOOR_SHARE: Final = 0.9
+_PLAN_INTERVAL: Final = timedelta(seconds=60)
+
+#: Transitions that are learned from in one step; the others wait for the next.
+_TRANSITIONS_BATCH_SIZE: Final = 20_000
+
+#: A provider's own time of a change is earlier than our poll by at least this; else it is the time of the answer.
+_MIN_CHANGE_AGE: Final = timedelta(seconds=1)
+
+_PRICE_BISECTIONS: Final = 40
+_MAX_PRICE: Final = 1e15
+
+#: The share of the budget that the longest intervals may take.
+_MAX_FLOOR_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """The payments of one account, kind and state: how many stand in each bin of age."""
+class PaymentGroup:
+    """Payments of one account, kind and state, counted by bin of age."""
 
     counts: Sequence[int]
-    curve: Curve
-    weight: float  #: see policy.weight
-    soonest: float  #: seconds between two questions about one payment, at least
-    longest: float  #: and at most
+    curve: HazardCurve
+    weight: float  #: see schedule.weight
+    min_interval: float  #: the least seconds between two polls of one payment
+    max_interval: float  #: the most seconds between two polls of one payment
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
-    """The price, and what it leads to."""
+class AccountPrice:
+    """Price of a poll, and the request rates that follow from it."""
 
-    price: float  #: expected seconds of not knowing that one question costs
-    wanted: float  #: questions per second at that price
-    floor: float  #: questions per second that the longest waits demand at any price
-    stretch: float = 1.0  #: by what the longest waits must be longer than they should be, since the budget is short
+    price: float  #: expected seconds of not knowing of a change that justify one poll
+    wanted: float  #: polls per second at that price
+    floor: float  #: polls per second that the longest intervals demand at any price
+    stretch: float = 1.0  #: factor by which the longest intervals grow, since the budget is short
 
 
-def price_of(groups: Sequence[Group], allowed: float | None, worth: float) -> Priced:
-    """The lowest price, and none below `worth`, at which no more questions are wanted than are allowed per second.
+def solve_price(groups: Sequence[PaymentGroup], allowed: float | None, min_price: float) -> AccountPrice:
+    """Return the lowest price, at least `min_price`, whose polls fit the allowed rate.
+
+    The longest intervals may take up to nine tenths of the rate, so that no payment starves. Where they demand more,
+    all of them are stretched by `stretch`: the rest is left for the payments that are likeliest to change.
 
     The longest waits may take up to nine tenths of that, so that no payment starves. Where they demand more, all of
     them are stretched, and `stretch` says by how much: the rest stays with what is likeliest to change.
     """
     bins = [
-        (count, group.curve.rates[at] * group.weight, 1 / group.soonest, 1 / group.longest)
+        (count, group.curve.rates[at] * group.weight, 1 / group.min_interval, 1 / group.max_interval)
         for group in groups
         for at, count in enumerate(group.counts)
         if count
     ]
     floor = sum(count * slowest for count, _, _, slowest in bins)
-    stretch = 1.0 if allowed is None else max(1.0, floor / (allowed * _FLOOR_SHARE))
+    stretch = 1.0 if allowed is None else max(1.0, floor / (allowed * _MAX_FLOOR_SHARE))
     bins = [(count, rate, fastest, slowest / stretch) for count, rate, fastest, slowest in bins]
 
     def wanted(price: float) -> float:
@@ -66,74 +82,59 @@ def price_of(groups: Sequence[Group], allowed: float | None, worth: float) -> Pr
             count * min(fastest, max(slowest, math.sqrt(rate / (2 * price)))) for count, rate, fastest, slowest in bins
         )
 
-    if allowed is None or wanted(worth) <= allowed:
-        return Priced(worth, wanted(worth), floor, stretch)
-    low, high = math.log(worth), math.log(_DEAREST)
-    for _ in range(_STEPS):
+    if allowed is None or wanted(min_price) <= allowed:
+        return AccountPrice(min_price, wanted(min_price), floor, stretch)
+    low, high = math.log(min_price), math.log(_MAX_PRICE)
+    for _ in range(_PRICE_BISECTIONS):
         middle = (low + high) / 2
         if wanted(math.exp(middle)) > allowed:
             low = middle
         else:
             high = middle
-    return Priced(math.exp(high), wanted(math.exp(high)), floor, stretch)
-
-
-log = structlog.get_logger()
-
-_EVERY: Final = timedelta(seconds=60)
-
-#: Lessons drawn in one turn; what is left waits for the next one.
-_LESSONS: Final = 20_000
-
-#: An answer's own time of the change, where it gives one, is earlier than the question by at least so much.
-_DISTINCT: Final = timedelta(seconds=1)
-
-#: Who says of their own accord when a payment changed; the rest is asked, or is our own doing.
-_PUSHED: Final = frozenset({"webhook", "callback"})
-_ASKED: Final = frozenset({"poll", "list"})
+    return AccountPrice(math.exp(high), wanted(math.exp(high)), floor, stretch)
 
 
 class Planner:
-    """Learns and prices. Any number of processes may step; one of them works each minute."""
+    """Learn hazards and set prices. One of any number of processes works each minute."""
 
     def __init__(
         self,
         database: Database,
-        accounts: Mapping[str, BookedAccount],
+        accounts: Mapping[str, PolledAccount],
         allowed: Mapping[str, float | None],
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._accounts = accounts
-        self._allowed = allowed  #: questions per second, by account
+        self._allowed = allowed  #: polls per second, by account
         self._clock = clock
 
     def step(self) -> int:
-        """Every account is planned anew, if the last time was a minute ago; returns how many.
+        """Plan every account if the last plan is a minute old; return the number planned.
 
         A crash in between costs this minute's plan and nothing else. Raises StorageUnavailable.
         """
         now = self._clock()
         with self._database.write() as unit:
-            turn = poll_plans.begin(unit, now, _EVERY)
+            turn = poll_plans.begin(unit, now, _PLAN_INTERVAL)
         if turn is None:
             return 0
         with self._database.read() as unit:
             standing = poll_plans.standing(unit, now, EDGES)
             kept = poll_plans.hazards(unit)
-            left, learned_to = poll_plans.lessons(unit, now, turn.learned_to, _LESSONS)
+            transitions, learned_to = poll_plans.lessons(unit, now, turn.learned_to, _TRANSITIONS_BATCH_SIZE)
             before = poll_plans.plans(unit)
             pushes = {
-                (account, kind): push_of(webhook_health.worth(unit, account, kind, now))
+                (account, kind): push_estimate_of(webhook_health.worth(unit, account, kind, now))
                 for account, kind in {(place.account, place.kind) for place in standing}
             }
         standing = {place: found for place, found in standing.items() if self._is_open(place)}
-        hazards = self._learn(standing, kept, left, now)
+        hazards = self._learn(standing, kept, transitions, now)
         planned = [self._plan(account, standing, hazards, pushes, now) for account in self._accounts]
         with self._database.write() as unit:
             poll_plans.keep(unit, planned, hazards.values(), learned_to)
         for plan in planned:
-            _tell(plan, before.get(plan.account))
+            _log_budget(plan, before.get(plan.account))
         return len(planned)
 
     def _is_open(self, place: Place) -> bool:
@@ -141,14 +142,14 @@ class Planner:
         return account is not None and not account.is_terminal(place.kind, place.state or None)
 
     def _learn(
-        self, standing: Mapping[Place, Standing], kept: Mapping[Place, Hazard], left: list[Left], now: datetime
+        self, standing: Mapping[Place, Standing], kept: Mapping[Place, Hazard], transitions: list[Left], now: datetime
     ) -> dict[Place, Hazard]:
         by_place: dict[Place, list[Left]] = defaultdict(list)
-        for lesson in left:
-            if self._is_open(lesson.place):
-                by_place[lesson.place].append(lesson)
+        for transition in transitions:
+            if self._is_open(transition.place):
+                by_place[transition.place].append(transition)
         return {
-            place: _lesson(place, standing.get(place), kept.get(place), by_place[place], now)
+            place: _learned_hazard(place, standing.get(place), kept.get(place), by_place[place], now)
             for place in {*standing, *by_place}
         }
 
@@ -157,90 +158,94 @@ class Planner:
         account: str,
         standing: Mapping[Place, Standing],
         hazards: Mapping[Place, Hazard],
-        pushes: Mapping[tuple[str, str], Push],
+        pushes: Mapping[tuple[str, str], PushEstimate],
         now: datetime,
     ) -> PollPlan:
-        schedule = self._accounts[account].schedule
+        policy = self._accounts[account].policy
         groups = [
-            Group(
+            PaymentGroup(
                 found.counts,
                 _curve(hazards[place], Phase(found.phase)),
                 weight(Phase(found.phase), pushes[account, place.kind]),
-                schedule.soonest.total_seconds(),
-                schedule.floor(Phase(found.phase)).total_seconds(),
+                policy.min_interval.total_seconds(),
+                policy.floor(Phase(found.phase)).total_seconds(),
             )
             for place, found in standing.items()
             if place.account == account
         ]
-        priced: Priced = price_of(groups, self._allowed[account], schedule.worth)
+        price = solve_price(groups, self._allowed[account], policy.min_price)
         return PollPlan(
             account=account,
             planned_at=now,
-            price_seconds=priced.price,
+            price_seconds=price.price,
             watched=sum(sum(group.counts) for group in groups),
-            wanted_per_second=priced.wanted,
-            floor_per_second=priced.floor,
-            stretch=priced.stretch,
+            wanted_per_second=price.wanted,
+            floor_per_second=price.floor,
+            stretch=price.stretch,
             allowed_per_second=self._allowed[account],
         )
 
 
-def is_short(plan: PollPlan) -> bool:
-    """Whether the budget does not even allow every open payment to be asked about in the longest wait."""
+def is_budget_short(plan: PollPlan) -> bool:
+    """Return whether the budget is too small to poll every payment in the longest interval."""
     return plan.stretch > 1.0
 
 
-def _curve(row: Hazard, phase: Phase) -> Curve:
-    return learnt_of(row).curve(phase)
+def _curve(row: Hazard, phase: Phase) -> HazardCurve:
+    return sample_of(row).curve(phase)
 
 
-def _lesson(place: Place, standing: Standing | None, kept: Hazard | None, left: list[Left], now: datetime) -> Hazard:
-    before = Learnt() if kept is None else learnt_of(kept)
+def _learned_hazard(
+    place: Place, standing: Standing | None, kept: Hazard | None, transitions: list[Left], now: datetime
+) -> Hazard:
+    before = HazardSample() if kept is None else sample_of(kept)
     phase = Phase(standing.phase) if standing is not None else Phase.OPEN
-    lesson = Lesson(before, before.curve(phase))
-    for one in left:
-        was_counted = kept is not None and one.recorded_at > kept.learned_at - poll_plans.SETTLED_AFTER
-        counted_to = (kept.learned_at - one.entered_at).total_seconds() if kept is not None and was_counted else 0.0
-        _draw(lesson, one, max(counted_to, 0.0))
+    update = HazardUpdate(before, before.curve(phase))
+    for transition in transitions:
+        was_counted = kept is not None and transition.recorded_at > kept.learned_at - poll_plans.SETTLED_AFTER
+        counted_to = (
+            (kept.learned_at - transition.entered_at).total_seconds() if kept is not None and was_counted else 0.0
+        )
+        _add_transition(update, transition, max(counted_to, 0.0))
     if standing is not None:
         since = math.inf if kept is None else (now - kept.learned_at).total_seconds()
-        lesson.watched(standing.counts, max(since, 0.0))  # nobody was counted before the first time
-    learnt = lesson.learnt()
+        update.add_watched(standing.counts, max(since, 0.0))  # no payment was counted before the first time
+    sample = update.result()
     return Hazard(
         account=place.account,
         kind=place.kind,
         state=place.state,
-        exposure=[round(seconds, 3) for seconds in learnt.exposure],
-        changes=[round(changes, 4) for changes in learnt.changes],
+        exposure=[round(seconds, 3) for seconds in sample.exposure],
+        changes=[round(changes, 4) for changes in sample.changes],
         learned_at=now,
     )
 
 
-def _draw(lesson: Lesson, left: Left, counted_to: float) -> None:
-    """One lesson: when the payment changed, as near as is known."""
+def _add_transition(update: HazardUpdate, transition: Left, counted_to: float) -> None:
+    """Add one transition to the update: when the payment changed, as near as is known."""
 
     def age(at: datetime) -> float:
-        return (at - left.entered_at).total_seconds()
+        return (at - transition.entered_at).total_seconds()
 
-    recorded = age(left.recorded_at)
-    if left.expires_at is not None and left.entered_at < left.expires_at <= left.recorded_at:
-        lesson.ended(min(age(left.expires_at), recorded), counted_to)  # announced: no chance
-    elif left.source in _PUSHED:
-        changed = min(age(left.as_of or left.recorded_at), recorded)
-        lesson.changed(changed, changed, counted_to)
-    elif left.source in _ASKED and left.asked_at is not None:
-        asked, seen = age(left.asked_at), 0.0 if left.seen_at is None else age(left.seen_at)
-        if left.as_of is not None and left.as_of < left.asked_at - _DISTINCT:
-            asked = seen = age(left.as_of)
-        lesson.changed(min(seen, asked), asked, counted_to)
+    recorded = age(transition.recorded_at)
+    if transition.expires_at is not None and transition.entered_at < transition.expires_at <= transition.recorded_at:
+        update.add_censored(min(age(transition.expires_at), recorded), counted_to)  # announced: no chance
+    elif transition.source in PUSH_SOURCES:
+        changed = min(age(transition.as_of or transition.recorded_at), recorded)
+        update.add_change(changed, changed, counted_to)
+    elif transition.source in POLL_SOURCES and transition.asked_at is not None:
+        asked, seen = age(transition.asked_at), 0.0 if transition.seen_at is None else age(transition.seen_at)
+        if transition.as_of is not None and transition.as_of < transition.asked_at - _MIN_CHANGE_AGE:
+            asked = seen = age(transition.as_of)
+        update.add_change(min(seen, asked), asked, counted_to)
     else:
-        lesson.ended(recorded, counted_to)  # our own call, or a person's word: says nothing of payers
+        update.add_censored(recorded, counted_to)  # our own call, or a person's word: says nothing of payers
 
 
-def _tell(plan: PollPlan, before: PollPlan | None) -> None:
-    """The log says when the budget has become too small for the longest wait, and when it is enough again."""
-    was_short = before is not None and is_short(before)
-    if is_short(plan) and not was_short:
+def _log_budget(plan: PollPlan, before: PollPlan | None) -> None:
+    """Log when the budget becomes too small for the longest intervals, and when it suffices again."""
+    was_short = before is not None and is_budget_short(before)
+    if is_budget_short(plan) and not was_short:
         log.warning(
             "budget.short",
             account=plan.account,
@@ -248,5 +253,5 @@ def _tell(plan: PollPlan, before: PollPlan | None) -> None:
             needed_per_second=round(plan.floor_per_second, 3),
             allowed_per_second=plan.allowed_per_second,
         )
-    elif was_short and not is_short(plan):
+    elif was_short and not is_budget_short(plan):
         log.info("budget.sufficed", account=plan.account, watched=plan.watched)

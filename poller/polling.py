@@ -9,15 +9,15 @@ from typing import Final, Protocol
 
 import structlog
 
-from poller import circuit_breaker, schedule
+from poller import circuit_breaker
 from poller.rate_limiter import patiently
-from poller.schedule import Book, silent_of
+from poller.schedule import UNPAID, PollSchedule, poll_times_of, select_most_urgent
 from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.measures import Counts, counts
-from statemachine.phases import Phase, Review, Source
+from statemachine.phases import Review, Source
 from storage import inbox, payments, rate_limits
 from storage.database import Database, Unit, made, values
 from storage.errors import StorageUnavailable
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 
 #: Of how many due payments the most urgent are chosen, for each one that there is room for.
 _CHOICE: Final = 4
-
-_UNPAID = (Phase.OPEN, Phase.PROCESSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Claims:
     def __init__(
         self,
         database: Database,
-        book: Book,
+        schedule: PollSchedule,
         clock: Callable[[], datetime],
         *,
         concurrency: int,
@@ -56,7 +54,7 @@ class Claims:
         lease: timedelta,
     ) -> None:
         self._database = database
-        self._book = book
+        self._schedule = schedule
         self._clock = clock
         self._concurrency = concurrency
         self._create_grace = create_grace
@@ -101,15 +99,15 @@ class Claims:
     def _choose(self, unit: Unit, due: list[Payment], room: int, now: datetime) -> list[Payment]:
         if not due:
             return []
-        entries = [(payment, self._book.outlook(payment), silent_of(payment)) for payment in due]
-        chosen = schedule.choose(self._book.schedule(due[0].account), entries, room, now)
+        entries = [(payment, self._schedule.forecast(payment), poll_times_of(payment)) for payment in due]
+        chosen = select_most_urgent(self._schedule.policy(due[0].account), entries, room, now)
         payments.set_next_polls(unit, {payment.id: at for payment, at in chosen.later})
         return chosen.now
 
     def _gives_up(self, unit: Unit, payment: Payment, now: datetime) -> bool:
         # Where a person is to look already, somebody has asked for this question since.
-        is_unseen = payment.phase in _UNPAID and payment.review is None
-        if not is_unseen or not self._book.schedule(payment.account).has_given_up(payment.changed_at, now):
+        is_unseen = payment.phase in UNPAID and payment.review is None
+        if not is_unseen or not self._schedule.policy(payment.account).has_given_up(payment.changed_at, now):
             return False
         self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as we go on asking", now)
         payments.set_next_poll(unit, payment.id, None)
@@ -199,7 +197,7 @@ class Poller:
         self,
         database: Database,
         clients: Mapping[str, Client],
-        book: Book,
+        schedule: PollSchedule,
         clock: Callable[[], datetime],
         rng: random.Random,
         *,
@@ -210,12 +208,14 @@ class Poller:
     ) -> None:
         self._database = database
         self._clients = clients
-        self._book = book
+        self._schedule = schedule
         self._clock = clock
         self._rng = rng
         self._traced = traced or _Untraced()
         self._on_answer = on_answer  #: called with the account after each question
-        self._claims = Claims(database, book, clock, concurrency=concurrency, create_grace=create_grace, lease=LEASE)
+        self._claims = Claims(
+            database, schedule, clock, concurrency=concurrency, create_grace=create_grace, lease=LEASE
+        )
         self._under_way: dict[str, set[asyncio.Task[Asked]]] = {name: set() for name in clients}
         self.asked: Counts = counts()  #: by account and outcome: answered, refused, limited, away or failed
 
@@ -306,7 +306,7 @@ class Poller:
         now = self._clock()
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
         seen = made(Payment, {**values(payment), "asked_at": answer.asked_at})
-        next_at = self._book.next_at(seen, now)  # as if it had not changed; where it has, the worker sets another
+        next_at = self._schedule.next_at(seen, now)  # as if it had not changed; where it has, the worker sets another
         jitter = self._rng.random()
         try:
             with self._database.write() as unit:
@@ -328,18 +328,18 @@ class Poller:
         return message.id
 
     def _after_failure(self, payment: Payment, error: ProviderError, now: datetime) -> datetime | None:
-        schedule = self._book.schedule(payment.account)
-        is_terminal = self._book.is_terminal(payment)
+        policy = self._schedule.policy(payment.account)
+        is_terminal = self._schedule.is_terminal(payment)
         if is_terminal and error.http_status in (None, 404) and not error.may_retry:
             # Nothing there to ask about: that is no answer, and would be none every hour for ever.
-            return self._book.next_at(payment, now)
-        is_watched = payment.phase not in _UNPAID or (payment.review is not None and not error.may_retry)
-        if schedule.has_given_up(payment.changed_at, now) and is_watched:
+            return self._schedule.next_at(payment, now)
+        is_watched = payment.phase not in UNPAID or (payment.review is not None and not error.may_retry)
+        if policy.has_given_up(payment.changed_at, now) and is_watched:
             return None
         # What somebody wants to know is tried once more soon, whatever the error says of repeats.
         may_retry = error.may_retry or payment.poll_priority < PollPriority.SCHEDULE
         jitter = self._rng.random()
-        return schedule.after_failure(payment.poll_failures, error.retry_after, may_retry, now, jitter)
+        return policy.after_failure(payment.poll_failures, error.retry_after, may_retry, now, jitter)
 
     def _note_failure(self, payment: Payment, error: ProviderError, is_probe: bool) -> None:
         now = self._clock()

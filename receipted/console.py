@@ -68,7 +68,11 @@ class _Asking:
         self._service, self._edge = service, edge
 
     def why(self, payment: Payment, now: datetime) -> str | None:
-        return self._service.book.why(payment, now) if payment.account in self._service.accounts else None
+        return (
+            self._service.poll_schedule.explain_next_poll(payment, now)
+            if payment.account in self._service.accounts
+            else None
+        )
 
     def can_cancel(self, payment: Payment) -> bool:
         client = self._edge.client(payment.account)

@@ -23,7 +23,7 @@ from poller.alarms import Loss
 from poller.planner import Planner
 from poller.polling import Poller
 from poller.rate_limiter import DatabasePace
-from poller.schedule import Book, BookedAccount, Schedule
+from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from poller.webhook_health import MeterSettings, PushMeter
 from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.provider import Banked
@@ -122,36 +122,36 @@ class Service:
         made, self._end_traces = traces_of(self.settings, self.clock)
         return made
 
-    def schedule(self) -> Schedule:
-        """How patiently payments are asked about."""
+    def poll_policy(self) -> PollPolicy:
+        """Return the intervals and limits for polling payments."""
         poller = self.settings.poller
         give_up = timedelta(seconds=poller.give_up_after_seconds) if poller.give_up_after_seconds else None
-        return Schedule(
-            worth=poller.worth_seconds,
-            soonest=timedelta(seconds=poller.soonest_seconds),
-            longest=timedelta(seconds=poller.longest_seconds),
-            paid_every=timedelta(seconds=poller.paid_every_seconds),
+        return PollPolicy(
+            min_price=poller.worth_seconds,
+            min_interval=timedelta(seconds=poller.soonest_seconds),
+            max_interval=timedelta(seconds=poller.longest_seconds),
+            max_paid_interval=timedelta(seconds=poller.paid_every_seconds),
             late_checks=tuple(timedelta(seconds=age) for age in poller.late_checks_seconds),
             give_up_after=give_up,
-            retry_first=timedelta(seconds=poller.retry_first_seconds),
-            retry_longest=timedelta(seconds=poller.retry_longest_seconds),
+            first_retry_wait=timedelta(seconds=poller.retry_first_seconds),
+            max_retry_wait=timedelta(seconds=poller.retry_longest_seconds),
         )
 
     @cached_property
-    def book(self) -> Book:
-        """What the process knows of when to ask."""
-        return Book(self.database, self._booked_accounts(), self.work_clock)
+    def poll_schedule(self) -> PollSchedule:
+        """This process's schedule of polls."""
+        return PollSchedule(self.database, self._polled_accounts(), self.work_clock)
 
     def planner(self) -> Planner:
         """What learns, and sets the accounts' prices."""
         budgets = {name: budget_of(account.settings) for name, account in self.accounts.items()}
         allowed = {name: budget.requests / budget.seconds if budget else None for name, budget in budgets.items()}
-        return Planner(self.database, self._booked_accounts(), allowed, self.work_clock)
+        return Planner(self.database, self._polled_accounts(), allowed, self.work_clock)
 
-    def _booked_accounts(self) -> dict[str, BookedAccount]:
-        schedule = self.schedule()
+    def _polled_accounts(self) -> dict[str, PolledAccount]:
+        policy = self.poll_policy()
         return {
-            name: BookedAccount(schedule, partial(_is_terminal, account.provider), tuple(account.provider.lifecycles))
+            name: PolledAccount(policy, partial(_is_terminal, account.provider), tuple(account.provider.lifecycles))
             for name, account in self.accounts.items()
         }
 
@@ -165,7 +165,7 @@ class Service:
         rules = {
             name: AccountRules(
                 provider=account.provider,
-                next_poll=self.book.next_at,
+                next_poll=self.poll_schedule.next_at,
                 policy=account.settings.conflict_policy(),
                 adopts_unknown=account.settings.unknown_payments == "adopt",
                 is_live=account.settings.environment == "live",
@@ -275,7 +275,7 @@ class Service:
         made = Poller(
             self.database,
             clients,
-            self.book,
+            self.poll_schedule,
             self.work_clock,
             random.Random(),  # noqa: S311 - jitter, not a secret
             concurrency=self.settings.poller.concurrency,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from poller.planner import is_short
+from poller.planner import is_budget_short
 from receipted.cli import output, push_quality, reconciliations
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson, known_account, opened
@@ -175,7 +175,7 @@ def _plan(plan: PollPlan | None) -> dict[str, Any]:
         "wanted_per_second": plan.wanted_per_second,
         "price_seconds": plan.price_seconds,
         "stretch": plan.stretch,
-        "is_budget_short": is_short(plan),
+        "is_budget_short": is_budget_short(plan),
     }
 
 

@@ -227,8 +227,8 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     with opened(context) as service, service.database.read() as unit:
         history = read(unit, find_id(unit, Payment, payment_id))
         now = service.clock()
-        why = service.book.why(history.payment, now)
-        is_terminal = history.payment.account in service.accounts and service.book.is_terminal(history.payment)
+        why = service.poll_schedule.explain_next_poll(history.payment, now)
+        is_terminal = history.payment.account in service.accounts and service.poll_schedule.is_terminal(history.payment)
         blockers = in_the_way(unit, history, now, is_terminal=is_terminal)
     if json:
         output.as_json(as_data(history, why_next_poll=why, in_the_way=blockers))

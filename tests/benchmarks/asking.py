@@ -89,7 +89,7 @@ class Scene:
         with self.service.database.write() as unit:
             found = payments.find(unit, account=_ACCOUNT, limit=len(refs))
             for payment in found:
-                planned = book.next_question(payment, payment.changed_at)
+                planned = book.next_poll(payment, payment.changed_at)
                 wait = (planned.at - payment.changed_at) if planned else timedelta(hours=1)
                 seen_at = max(payment.changed_at, now - self.rng.random() * wait)
                 payment.asked_at = seen_at

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from audit.trust import Trust
 from audit.verify import Audit, AuditedAccount, Report
 from poller.polling import Poller, answer_message
-from poller.schedule import Book, BookedAccount, Schedule
+from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from providers.contract import Answer, Client, Provider
 from providers.errors import ProviderError
 from providers.signing import Key, KeyRing, Window
@@ -122,7 +122,7 @@ class World:
         self.rules: dict[str, AccountRules] = {}
         self.members: dict[str, Member] = {}
         self.settings = ApplySettings(sinks=SINKS, batch=5)
-        self.schedule = Schedule()
+        self.schedule = PollPolicy()
         self.is_unsigned_allowed = True  #: most histories record webhooks without a signature
 
     def close(self) -> None:
@@ -184,14 +184,14 @@ class World:
         client = self.members[name].client
         return Poller(self.database, {name: client}, self.book(name), self.clock, random.Random(0))
 
-    def book(self, name: str) -> Book:
+    def book(self, name: str) -> PollSchedule:
         """What a process that has just started knows of when to ask."""
         provider = self.members[name].provider
 
         def is_terminal(kind: str, state: str | None) -> bool:
             return provider.lifecycles[kind].is_terminal(state)
 
-        return Book(self.database, {name: BookedAccount(self.schedule, is_terminal)}, self.clock)
+        return PollSchedule(self.database, {name: PolledAccount(self.schedule, is_terminal)}, self.clock)
 
     def run(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)

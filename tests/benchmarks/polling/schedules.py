@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from poller import schedule as poller_schedule
-from poller.hazard import EDGES, Curve, Learnt, Lesson
-from poller.planner import Group, price_of
-from poller.schedule import Outlook, Push, Schedule, Silent
+from poller.hazard import EDGES, HazardCurve, HazardSample, HazardUpdate
+from poller.planner import PaymentGroup, solve_price
+from poller.schedule import ChangeForecast, PollPolicy, PollTimes, PushEstimate
 from statemachine.phases import Phase
 from tests.benchmarks.polling.workloads import Mixture, Workload
 
@@ -35,7 +35,7 @@ class Open:
         self.number, self.arrived, self.expires = number, arrived, expires
         self.asked: float | None = None
         self.polls = 0
-        self.silent = Silent(_at(arrived), None, _at(expires))
+        self.silent = PollTimes(_at(arrived), None, _at(expires))
 
     def note_unchanged(self, now: float) -> None:
         """The answer was that it is still open."""
@@ -67,7 +67,7 @@ class Asker(ABC):
     def unchanged(self, payment: Open, now: float) -> None:
         """The answer: it is still open."""
 
-    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:  # noqa: B027 - most forget it
+    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:  # noqa: B027 - most forget it
         """The payment has changed; `changed_at` is known where push told it."""
 
 
@@ -101,7 +101,7 @@ class RoundRobin(Asker):
         """To the end of the round."""
         self._round.append(payment)
 
-    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:
+    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:
         """Out of the round."""
         self._gone.add(payment.number)
 
@@ -137,7 +137,7 @@ class Timed(Asker):
         """When the earliest is due."""
         return self._due[0][0] if self._due else math.inf
 
-    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:
+    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:
         """Not due any more."""
         self._planned.pop(payment.number, None)
 
@@ -173,10 +173,10 @@ class Exponential(Timed):
 class Ours(Timed):
     """The policy of this project, as poller/planner.py runs it: a price every minute, hazards given or learnt."""
 
-    def __init__(self, *, learns: bool, schedule: Schedule | None = None) -> None:
+    def __init__(self, *, learns: bool, schedule: PollPolicy | None = None) -> None:
         self.name = "ours, learning" if learns else "ours, hazard given"
         self._learns = learns
-        self._schedule = schedule or Schedule()
+        self._schedule = schedule or PollPolicy()
 
     def begin(self, workload: Workload, budget: float) -> None:
         """The prior, or the truth."""
@@ -184,13 +184,15 @@ class Ours(Timed):
         self._workload, self._allowed = workload, budget
         self._open: dict[int, Open] = {}
         self._push = (
-            Push(workload.push_loss, timedelta(seconds=5 * workload.push_lag)) if workload.push_loss else Push()
+            PushEstimate(workload.push_loss, timedelta(seconds=5 * workload.push_lag))
+            if workload.push_loss
+            else PushEstimate()
         )
-        self._learnt = Learnt()
+        self._learnt = HazardSample()
         self._counted_at: float | None = None
         self._plan_at = 0.0
         self._left: list[tuple[float, float, float]] = []
-        self.price = self._schedule.worth
+        self.price = self._schedule.min_price
         self._outlook = self._replan(0.0)
 
     def opened(self, payment: Open, now: float) -> None:
@@ -202,9 +204,9 @@ class Ours(Timed):
         """As the policy says."""
         self._next(payment, now)
 
-    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:
+    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:
         """A lesson, unless it is the expiry that was announced."""
-        super().changed(payment, now, changed_at)
+        super().add_change(payment, now, changed_at)
         del self._open[payment.number]
         counted = max((self._counted_at or 0.0) - payment.arrived, 0.0)
         low = (payment.asked or payment.arrived) - payment.arrived
@@ -235,44 +237,48 @@ class Ours(Timed):
         return chosen.now[0] if chosen.now else None
 
     def _next(self, payment: Open, now: float) -> None:
-        found = poller_schedule.next_question(self._schedule, self._outlook, payment.silent, _at(now))
+        found = poller_schedule.next_poll(self._schedule, self._outlook, payment.silent, _at(now))
         if found is not None:
             self.plan(payment, max((found.at - _START).total_seconds(), now))
 
-    def _replan(self, now: float) -> Outlook:
+    def _replan(self, now: float) -> ChangeForecast:
         counts = counted([payment.arrived for payment in self._open.values()], now)
         curve = self._learn(now, counts) if self._learns else truth(self._workload.mixture(now))
         weight = poller_schedule.weight(Phase.OPEN, self._push)
-        group = Group(
-            counts, curve, weight, self._schedule.soonest.total_seconds(), self._schedule.longest.total_seconds()
+        group = PaymentGroup(
+            counts,
+            curve,
+            weight,
+            self._schedule.min_interval.total_seconds(),
+            self._schedule.max_interval.total_seconds(),
         )
-        self.price = price_of([group], self._allowed, self._schedule.worth).price
+        self.price = solve_price([group], self._allowed, self._schedule.min_price).price
         self._plan_at = now + _PLAN_EVERY
-        return Outlook(Phase.OPEN, curve, self.price, self._push)
+        return ChangeForecast(Phase.OPEN, curve, self.price, self._push)
 
-    def _learn(self, now: float, counts: list[int]) -> Curve:
+    def _learn(self, now: float, counts: list[int]) -> HazardCurve:
         curve = self._learnt.curve(Phase.OPEN)
-        lesson = Lesson(self._learnt, curve)
+        lesson = HazardUpdate(self._learnt, curve)
         for low, high, counted_to in self._left:
             if counted_to < 0.0:
-                lesson.ended(high, -counted_to)
+                lesson.add_censored(high, -counted_to)
             else:
-                lesson.changed(low, high, counted_to)
+                lesson.add_change(low, high, counted_to)
         self._left = []
         if self._counted_at is not None:
-            lesson.watched(counts, now - self._counted_at)
+            lesson.add_watched(counts, now - self._counted_at)
         self._counted_at = now
-        self._learnt = lesson.learnt()
+        self._learnt = lesson.result()
         return self._learnt.curve(Phase.OPEN)
 
 
-def truth(mixture: Mixture) -> Curve:
+def truth(mixture: Mixture) -> HazardCurve:
     """The true hazard of being paid, of those still open."""
     rates = []
     for start, end in zip(EDGES, (*EDGES[1:], EDGES[-1] * 2), strict=True):
         paid, still = mixture.paid_by(end) - mixture.paid_by(start), 1 - mixture.paid_by((start + end) / 2)
         rates.append(paid / still / (end - start))
-    return Curve(tuple(rates))
+    return HazardCurve(tuple(rates))
 
 
 def counted(arrivals: Sequence[float], now: float) -> list[int]:

@@ -119,11 +119,11 @@ def test_an_error_that_a_repeat_cannot_mend_is_not_hammered(desk, open_one, erro
     failing(desk, error())
     assert ask(desk) == 1
     wait = desk.payment().next_poll_at - desk.clock()
-    assert wait <= 1.2 * desk.world.schedule.retry_first
+    assert wait <= 1.2 * desk.world.schedule.first_retry_wait
     desk.clock.advance(wait.total_seconds())
     assert ask(desk) == 1
 
-    assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.retry_longest
+    assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.max_retry_wait
     assert desk.payment().state == "awaiting_payment"
 
 

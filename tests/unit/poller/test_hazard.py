@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.hazard import BINS, EDGES, Curve, Learnt, Lesson, bin_of, prior
-from poller.planner import Group, price_of
+from poller.hazard import BINS, EDGES, HazardCurve, HazardSample, HazardUpdate, bin_of, prior
+from poller.planner import PaymentGroup, solve_price
 from statemachine.phases import Phase
 
 ages = st.floats(0, 1e7)
@@ -23,10 +23,10 @@ def counted(ages):
 
 def learn(rng, draw, *, hours, question_every, before=None, rate=0.2):
     """Payments come at random, are asked about now and then, and are learnt from once a minute."""
-    learnt, now, came, counted_at = before or Learnt(), 0.0, [], 0.0
+    learnt, now, came, counted_at = before or HazardSample(), 0.0, [], 0.0
     while now < hours * 3600:
         curve = learnt.curve(Phase.OPEN)
-        lesson = Lesson(learnt, curve)
+        lesson = HazardUpdate(learnt, curve)
         for _ in range(sum(rng.random() < rate for _ in range(60))):
             arrived = now + rng.random() * 60
             came.append([arrived, arrived + draw(rng), arrived, arrived + rng.random() * question_every])
@@ -36,14 +36,14 @@ def learn(rng, draw, *, hours, question_every, before=None, rate=0.2):
             arrived, changes, seen, asks = payment
             while asks <= now:
                 if changes <= asks:
-                    lesson.changed(seen - arrived, asks - arrived, max(counted_at - arrived, 0.0))
+                    lesson.add_change(seen - arrived, asks - arrived, max(counted_at - arrived, 0.0))
                     left.append(payment)
                     break
                 payment[2] = seen = asks
                 payment[3] = asks = asks + question_every
         came = [payment for payment in came if payment not in left]
-        lesson.watched(counted(now - payment[0] for payment in came), now - counted_at)
-        counted_at, learnt = now, lesson.learnt()
+        lesson.add_watched(counted(now - payment[0] for payment in came), now - counted_at)
+        counted_at, learnt = now, lesson.result()
     return learnt
 
 
@@ -82,21 +82,21 @@ def test_a_shift_is_learnt():
 
 def test_nothing_learnt_is_the_prior():
     """And one change does not outweigh it."""
-    assert Learnt().curve(Phase.OPEN).rates == pytest.approx(prior(Phase.OPEN))
-    lesson = Lesson(Learnt(), Learnt().curve(Phase.OPEN))
-    lesson.changed(100.0, 100.0, 0.0)
-    assert lesson.learnt().curve(Phase.OPEN).changed_by(100) < 0.8
+    assert HazardSample().curve(Phase.OPEN).rates == pytest.approx(prior(Phase.OPEN))
+    lesson = HazardUpdate(HazardSample(), HazardSample().curve(Phase.OPEN))
+    lesson.add_change(100.0, 100.0, 0.0)
+    assert lesson.result().curve(Phase.OPEN).changed_by(100) < 0.8
 
 
 @given(st.lists(st.tuples(ages, ages, ages), max_size=30), st.lists(st.integers(0, 100), min_size=BINS, max_size=BINS))
 def test_whatever_comes_the_hazard_stays_one(lessons, counts):
     """Clocks that went back, answers out of order: every rate stays positive and finite."""
-    lesson = Lesson(Learnt(), Learnt().curve(Phase.OPEN))
+    lesson = HazardUpdate(HazardSample(), HazardSample().curve(Phase.OPEN))
     for low, high, counted_to in lessons:
-        lesson.changed(min(low, high), high, counted_to)
-        lesson.ended(low, counted_to)
-    lesson.watched(counts, 60.0)
-    learnt = lesson.learnt()
+        lesson.add_change(min(low, high), high, counted_to)
+        lesson.add_censored(low, counted_to)
+    lesson.add_watched(counts, 60.0)
+    learnt = lesson.result()
 
     assert min(learnt.exposure) >= 0.0
     assert sum(learnt.changes) == pytest.approx(min(len(lessons), 1000), rel=1e-6, abs=1e-6)
@@ -116,9 +116,9 @@ def test_every_age_has_its_bin(age):
 
 groups = st.lists(
     st.builds(
-        Group,
+        PaymentGroup,
         st.lists(st.integers(0, 1_000), min_size=BINS, max_size=BINS),
-        st.lists(st.floats(1e-9, 1.0), min_size=BINS, max_size=BINS).map(tuple).map(Curve),
+        st.lists(st.floats(1e-9, 1.0), min_size=BINS, max_size=BINS).map(tuple).map(HazardCurve),
         st.floats(0.001, 1.0),
         st.just(5.0),
         st.just(43_200.0),
@@ -130,7 +130,7 @@ groups = st.lists(
 @given(groups, st.floats(0.01, 100.0))
 def test_the_price_spends_the_budget_and_no_more(found, allowed):
     """No more is wanted than is allowed, and no less; longest waits that would take it all are stretched."""
-    priced = price_of(found, allowed, 1.0)
+    priced = solve_price(found, allowed, 1.0)
 
     assert priced.price >= 1.0
     assert priced.wanted <= allowed * 1.001
@@ -142,8 +142,8 @@ def test_the_price_spends_the_budget_and_no_more(found, allowed):
 
 def test_without_a_limit_a_question_costs_what_it_is_worth():
     """Nothing but politeness is in the way."""
-    crowd = Group([1_000] * BINS, Curve((0.1,) * BINS), 1.0, 5.0, 43_200.0)
+    crowd = PaymentGroup([1_000] * BINS, HazardCurve((0.1,) * BINS), 1.0, 5.0, 43_200.0)
 
-    assert price_of([crowd], None, 2.0).price == 2.0
-    assert price_of([crowd], 1.0, 2.0).price > 2.0
-    assert price_of([], 1.0, 2.0).wanted == 0.0
+    assert solve_price([crowd], None, 2.0).price == 2.0
+    assert solve_price([crowd], 1.0, 2.0).price > 2.0
+    assert solve_price([], 1.0, 2.0).wanted == 0.0

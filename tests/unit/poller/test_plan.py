@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from poller.hazard import BINS
 from poller.planner import Planner
-from poller.schedule import Book, BookedAccount, Schedule
+from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from statemachine.phases import Source
 from storage import payments, poll_plans
 from storage.poll_plans import Place
@@ -29,7 +29,7 @@ def desk(template, tmp_path):
 
 def accounts(desk, **schedule):
     lifecycle = desk.member.provider.lifecycles[KIND]
-    return {"acme": BookedAccount(Schedule(**schedule), lambda _kind, state: lifecycle.is_terminal(state), (KIND,))}
+    return {"acme": PolledAccount(PollPolicy(**schedule), lambda _kind, state: lifecycle.is_terminal(state), (KIND,))}
 
 
 def planner(desk, allowed=None, **schedule):
@@ -37,7 +37,7 @@ def planner(desk, allowed=None, **schedule):
 
 
 def book(desk, **schedule):
-    return Book(desk.database, accounts(desk, **schedule), desk.clock)
+    return PollSchedule(desk.database, accounts(desk, **schedule), desk.clock)
 
 
 def plan(desk):
@@ -66,7 +66,7 @@ def live(desk, planner, count, draw):
 def test_what_was_pushed_is_learnt(desk):
     """Half an hour to pay on average is what the curve says after some ninety payments."""
     live(desk, planner(desk), 95, lambda rng: rng.expovariate(1 / 1_800))
-    curve = book(desk).outlook(desk.payment("pi_94")).curve
+    curve = book(desk).forecast(desk.payment("pi_94")).curve
 
     assert 0.45 < curve.changed_by(1_800) < 0.8
     assert 55 < sum(learnt(desk).changes) < 95
@@ -127,7 +127,7 @@ def test_the_price_rises_with_what_there_is_to_ask(desk):
     assert plan(desk).watched == 50
 
     desk.clock.advance(60)
-    planner(desk, worth=3.0).step()
+    planner(desk, min_price=3.0).step()
     assert plan(desk).price_seconds == 3.0
 
 
@@ -150,7 +150,7 @@ def test_a_budget_that_is_too_small_is_said_once(desk):
     events = []
     for allowed in (0.001, 0.001, 10.0, 10.0):
         with capture_logs() as logs:
-            planner(desk, allowed=allowed, longest=timedelta(hours=1)).step()
+            planner(desk, allowed=allowed, max_interval=timedelta(hours=1)).step()
         events.append([line["event"] for line in logs])
         stretch = plan(desk).stretch
         desk.clock.advance(60)
@@ -189,19 +189,19 @@ def test_why_is_said_in_words(desk):
     with desk.database.write() as unit:
         payments.note_asked(unit, desk.payment(), desk.payment().next_poll_at, seen_at=clock())
     payment = desk.payment()
-    assert "of payments have left awaiting_payment at that age" in known.why(payment, clock())
+    assert "of payments have left awaiting_payment at that age" in known.explain_next_poll(payment, clock())
 
     with desk.database.write() as unit:
         payments.ask_at(unit, [payment.id], clock(), PollPriority.PAYER)
-    assert known.why(desk.payment(), clock()) == "a payer has come back"
+    assert known.explain_next_poll(desk.payment(), clock()) == "a payer has come back"
 
     desk.told("expired")
-    assert known.why(desk.payment(), clock()) == "it ended without money, and money may be late"
+    assert known.explain_next_poll(desk.payment(), clock()) == "it ended without money, and money may be late"
     desk.told("confirmed", ref="pi_2")
     payment = desk.payment("pi_2")
     with desk.database.write() as unit:
         payments.note_asked(unit, payment, clock(), error="away")
-    assert known.why(desk.payment("pi_2"), clock()) == "the last question failed"
+    assert known.explain_next_poll(desk.payment("pi_2"), clock()) == "the last question failed"
 
 
 def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
