@@ -1,4 +1,4 @@
-"""PROCESS work: who has been silent too long, when to ask, asking within the provider's budget.
+"""PROCESS work: poll silent payments within each provider's request budget.
 
 An answer becomes an inbox message; nothing is decided here (rule R1), and time decides nothing (rule R6).
 """

@@ -1,4 +1,7 @@
-"""When an account's push is alarming, and when that is over. The rules are pure; each alarm is told once."""
+"""Alarms of an account's pushes: when each begins and ends. The rules are pure.
+
+Each alarm is recorded once.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from poller.silence import Rhythm
+from poller.silence import DeliveryRhythm
 from statemachine import statements
 from statemachine.phases import Alarm, Source
 from storage import inbox, webhook_health
@@ -15,23 +18,23 @@ from storage.rate_limits import Breaker
 from storage.tables import InboxMessage
 from storage.tables_support import PushQuality, PushWatch
 
-#: So many rejected deliveries that name as many payments of ours, and none verified since, are no stranger's: ids of
+#: Rejected deliveries that name this many known payments, with none verified since, are not a stranger's: ids of
 #: payments are known to the provider, to us, and each to its payer.
-SUSPECTS: Final = 5
-#: ... and only where verified ones should have come meanwhile: nine silences in ten are shorter than so many.
-_MISSED: Final = math.log(10)
+MIN_SUSPECT_PAYMENTS: Final = 5
+#: Verified deliveries that should have come meanwhile: nine silences in ten are shorter.
+_MIN_MISSED_DELIVERIES: Final = math.log(10)
 
-#: One-sided, 99 in 100: what is above the threshold by less than chance explains does not alarm.
-_Z: Final = 2.33
-#: An alarm of loss is over when the loss is below so much of the threshold, so that it does not flap.
-_OVER: Final = 0.75
+#: Standard score of 99 in 100, one-sided: an excess that chance explains does not alarm.
+_Z_99: Final = 2.33
+#: The share of the threshold below which an alarm of loss is over, so that it does not flap.
+_CLOSING_SHARE: Final = 0.75
 
 Details = dict[str, float | int | str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """An alarm begins, or is over."""
+class AlarmChange:
+    """Beginning or end of an alarm."""
 
     alarm: Alarm
     since: datetime
@@ -41,15 +44,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """What is alarming about loss."""
+class LossThreshold:
+    """Push loss above which an alarm begins."""
 
     threshold: float = 0.2
-    samples: int = 20  #: changes, recent ones counting whole, below which nothing is said
+    samples: int = 20  #: the fewest changes to judge by, recent ones counting whole
 
 
-def silence(watch: PushWatch, rhythm: Rhythm, now: datetime, tick: timedelta) -> Change | None:
-    """Whether no verified delivery came for longer than is plausible, or one has come since that began.
+def silence_change(watch: PushWatch, rhythm: DeliveryRhythm, now: datetime, tick: timedelta) -> AlarmChange | None:
+    """Return the beginning or end of the alarm for implausibly long silence.
+
+    Silence is counted from the last delivery, or from when this service was back where it had been down: what
+    providers could not deliver then they send again. An account that never had a delivery is not silent.
 
     Silence is counted from the last delivery, or from when we were back where we had been away: what providers could
     not deliver then they send again. An account that never had a delivery is not silent.
@@ -62,14 +68,14 @@ def silence(watch: PushWatch, rhythm: Rhythm, now: datetime, tick: timedelta) ->
         since = _instant(stands["since"])
         if heard <= since:
             return None
-        words = f"a verified delivery has come, after {spoken(heard - since)} without any"
-        return Change(Alarm.SILENT, since, True, words, {"silent_seconds": round((heard - since).total_seconds())})
+        words = f"a verified delivery has come, after {format_duration(heard - since)} without any"
+        return AlarmChange(Alarm.SILENT, since, True, words, {"silent_seconds": round((heard - since).total_seconds())})
     start = max(heard, watch.resumed_at) if watch.resumed_at is not None else heard
     if not rhythm.is_silent(start, now, tick):
         return None
     expected = rhythm.expected(start, now)
     rejected = int(watch.unverified.get("rejected", 0))
-    words = f"no verified delivery for {spoken(now - heard)}, in which about {expected:.0f} should have come"
+    words = f"no verified delivery for {format_duration(now - heard)}, in which about {expected:.0f} should have come"
     if rejected:
         words += f"; {rejected} were rejected meanwhile: see receipted rejected list"
     details: Details = {
@@ -78,11 +84,15 @@ def silence(watch: PushWatch, rhythm: Rhythm, now: datetime, tick: timedelta) ->
         "plausible_deliveries": round(rhythm.threshold(tick) or 0.0, 1),
         "rejected_deliveries": rejected,
     }
-    return Change(Alarm.SILENT, heard, False, words, details)
+    return AlarmChange(Alarm.SILENT, heard, False, words, details)
 
 
-def unverified(watch: PushWatch, rhythm: Rhythm, now: datetime) -> Change | None:
-    """Whether every delivery fails verification, or one has been verified since that began.
+def unverified_change(watch: PushWatch, rhythm: DeliveryRhythm, now: datetime) -> AlarmChange | None:
+    """Return the beginning or end of the alarm for deliveries that all fail to verify.
+
+    Garbage can be sent to a public URL, so that numbers alone say nothing. What counts are rejected deliveries
+    that name payments which are known here, of which several people's are not known to any one stranger, while no
+    delivery was verified although some should have been.
 
     Anybody can send garbage to a public URL, so that numbers alone say nothing. What counts are rejected deliveries
     that name payments which are known here, of which several people's are not known to any one stranger, while no
@@ -93,14 +103,14 @@ def unverified(watch: PushWatch, rhythm: Rhythm, now: datetime) -> Change | None
         since = _instant(stands["since"])
         if watch.heard_at is None or watch.heard_at <= since:
             return None
-        return Change(Alarm.UNVERIFIED, since, True, "a delivery has been verified again", {})
+        return AlarmChange(Alarm.UNVERIFIED, since, True, "a delivery has been verified again", {})
     evidence = watch.unverified
     named = len(evidence.get("payments", ()))
-    if named < SUSPECTS:
+    if named < MIN_SUSPECT_PAYMENTS:
         return None
     if watch.heard_at is not None and rhythm.threshold(timedelta(minutes=1)) is not None:
         start = max(watch.heard_at, watch.resumed_at) if watch.resumed_at is not None else watch.heard_at
-        if rhythm.expected(start, now) < _MISSED:
+        if rhythm.expected(start, now) < _MIN_MISSED_DELIVERIES:
             return None
     reasons: Mapping[str, int] = evidence["reasons"]
     most = max(reasons, key=lambda name: (reasons[name], name))
@@ -112,11 +122,18 @@ def unverified(watch: PushWatch, rhythm: Rhythm, now: datetime) -> Change | None
         words += (
             "the provider seems to sign with another key: add it beside the old one, then receipted rejected redeem"
         )
-    return Change(Alarm.UNVERIFIED, now, False, words, {"rejected_deliveries": count, "payments": named, "cause": most})
+    return AlarmChange(
+        Alarm.UNVERIFIED, now, False, words, {"rejected_deliveries": count, "payments": named, "cause": most}
+    )
 
 
-def loss(watch: PushWatch, rows: Iterable[PushQuality], now: datetime, limit: Loss) -> Change | None:
-    """Whether more of a kind's changes are lost than permitted, beyond what chance explains, or that has passed."""
+def loss_change(
+    watch: PushWatch, rows: Iterable[PushQuality], now: datetime, limit: LossThreshold
+) -> AlarmChange | None:
+    """Return the beginning or end of the alarm for lost pushes of a kind.
+
+    Begins where more changes are lost than permitted, beyond what chance explains.
+    """
     kinds: dict[str, list[PushQuality]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
@@ -125,25 +142,27 @@ def loss(watch: PushWatch, rows: Iterable[PushQuality], now: datetime, limit: Lo
     stands = watch.alarms.get(Alarm.PUSH_LOSS)
     if stands is not None:
         worst = max((share.loss or 0.0 for share in known.values()), default=0.0)
-        if worst >= _OVER * limit.threshold:
+        if worst >= _CLOSING_SHARE * limit.threshold:
             return None
         since = _instant(stands["since"])
         words = f"pushes tell of {1 - worst:.0%} of the changes again"
-        return Change(Alarm.PUSH_LOSS, since, True, words, {"loss": round(worst, 3)})
+        return AlarmChange(Alarm.PUSH_LOSS, since, True, words, {"loss": round(worst, 3)})
     for kind, share in sorted(known.items(), key=lambda item: -(item[1].loss or 0.0)):
         is_enough = share.changes >= limit.samples
-        if is_enough and at_least(share.lost, share.changes) > limit.threshold:
+        if is_enough and wilson_lower_bound(share.lost, share.changes) > limit.threshold:
             words = (
                 f"of {share.samples} changes of a {kind}, {share.loss:.0%} were found by asking and no push told of "
                 "them (recent days weigh more): look whether our URL is registered, and at the provider's own log"
             )
             details: Details = {"kind": kind, "loss": round(share.loss or 0.0, 3), "changes": share.samples}
-            return Change(Alarm.PUSH_LOSS, now, False, words, details)
+            return AlarmChange(Alarm.PUSH_LOSS, now, False, words, details)
     return None
 
 
-def unreachable(watch: PushWatch, breaker: Breaker, now: datetime, after: timedelta) -> Change | None:
-    """Whether questions have met outages for longer than `after`, or one was answered since that began.
+def unreachable_change(watch: PushWatch, breaker: Breaker, now: datetime, after: timedelta) -> AlarmChange | None:
+    """Return the beginning or end of the alarm for an account unreachable for `after`.
+
+    A breaker that is open and that no call has probed until then says nothing: there was nothing to ask.
 
     A breaker that is open and that nobody has tried again until then says nothing: there was nothing to ask.
     """
@@ -152,42 +171,46 @@ def unreachable(watch: PushWatch, breaker: Breaker, now: datetime, after: timede
         since = _instant(stands["since"])
         if breaker.broken_at is not None and breaker.broken_at <= since:
             return None
-        words = f"a question was answered again, about {spoken(now - since)} after the first that was not"
-        return Change(Alarm.UNREACHABLE, since, True, words, {"away_seconds": round((now - since).total_seconds())})
+        words = f"a question was answered again, about {format_duration(now - since)} after the first that was not"
+        return AlarmChange(
+            Alarm.UNREACHABLE, since, True, words, {"away_seconds": round((now - since).total_seconds())}
+        )
     since_at, again_at = breaker.broken_at, breaker.probe_at
     if since_at is None or again_at is None or min(now, again_at) < since_at + after:
         return None
-    words = f"no question was answered for {spoken(now - since_at)}, {breaker.failures} outages in a row"
+    words = f"no question was answered for {format_duration(now - since_at)}, {breaker.failures} outages in a row"
     details: Details = {"away_seconds": round((now - since_at).total_seconds()), "outages": breaker.failures}
-    return Change(Alarm.UNREACHABLE, since_at, False, words, details)
+    return AlarmChange(Alarm.UNREACHABLE, since_at, False, words, details)
 
 
-def dead_letters(watch: PushWatch, dead: Dead, now: datetime) -> Change | None:
-    """Whether something was given up, or nothing that was given up is left."""
+def dead_letters_change(watch: PushWatch, dead: Dead, now: datetime) -> AlarmChange | None:
+    """Return the beginning or end of the alarm for dead messages and effects."""
     stands = watch.alarms.get(Alarm.DEAD_LETTERS)
     is_any = bool(dead.messages or dead.effects)
     if is_any is (stands is not None):
         return None
     if stands is not None:
         since = _instant(stands["since"])
-        return Change(Alarm.DEAD_LETTERS, since, True, "no message and no effect of a payment is dead any more", {})
+        return AlarmChange(
+            Alarm.DEAD_LETTERS, since, True, "no message and no effect of a payment is dead any more", {}
+        )
     words = f"messages that are dead: {dead.messages}, effects: {dead.effects}; mend the cause, then replay or redrive"
     figures: Details = {"messages": dead.messages, "effects": dead.effects, "sinks": ", ".join(dead.sinks)}
-    return Change(Alarm.DEAD_LETTERS, now, False, words, figures)
+    return AlarmChange(Alarm.DEAD_LETTERS, now, False, words, figures)
 
 
-def at_least(lost: float, changes: float) -> float:
-    """The smallest share that is plausible for so many lost of so many changes: Wilson's lower bound, 99 in 100."""
+def wilson_lower_bound(lost: float, changes: float) -> float:
+    """Return Wilson's lower bound, 99 in 100, of the share of lost changes."""
     if changes <= 0:
         return 0.0
-    share, spread = lost / changes, _Z**2 / changes
+    share, spread = lost / changes, _Z_99**2 / changes
     middle = share + spread / 2
-    width = _Z * math.sqrt(share * (1 - share) / changes + spread / (4 * changes))
+    width = _Z_99 * math.sqrt(share * (1 - share) / changes + spread / (4 * changes))
     return max(0.0, (middle - width) / (1 + spread))
 
 
-def stand(watch: PushWatch, change: Change, now: datetime) -> None:
-    """The watch has the alarm from now on, or has it no more."""
+def set_alarm(watch: PushWatch, change: AlarmChange, now: datetime) -> None:
+    """Set or clear the alarm on the watch."""
     alarms: dict[str, Any] = {name: told for name, told in watch.alarms.items() if name != change.alarm.value}
     if not change.is_over:
         alarms[change.alarm.value] = {
@@ -209,7 +232,12 @@ def alarm_message(
     details: Details,
     now: datetime,
 ) -> InboxMessage:
-    """The inbox message by which an alarm is owed to every sink, once: account, alarm, `since` and `is_over` name it.
+    """Build the inbox message that sends an alarm to every sink, once.
+
+    Account, alarm, `since` and `is_over` identify it. Record it in the unit of work that keeps what it follows from.
+    Recorded again, it is a duplicate, or, with other words or figures, a variant that the worker parks; nothing more
+    is sent in either case. `details` are figures for people and machines; neither they nor the reason may hold a
+    payload or a secret.
 
     Record it in the unit of work that keeps what it follows from. Recorded again, it is a duplicate, or, with other
     words or figures, a variant that the worker parks; nothing more is owed in either case. `details` are figures for
@@ -227,8 +255,8 @@ def alarm_message(
     )
 
 
-def spoken(span: timedelta) -> str:
-    """A span as a person says it, such as "3 h 20 min"."""
+def format_duration(span: timedelta) -> str:
+    """Format a duration for people, such as "3 h 20 min"."""
     seconds = round(span.total_seconds())
     days, hours, minutes = seconds // 86_400, seconds % 86_400 // 3600, seconds % 3600 // 60
     if days:

@@ -1,4 +1,4 @@
-"""What can go wrong with a reconciliation."""
+"""Errors of a reconciliation."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from statemachine.errors import ServiceError
 
 
 class ReconciliationRunning(ServiceError):
-    """Another process is walking this account now; only one at a time may."""
+    """Another process is reconciling this account; only one at a time may."""
 
     type = "conflict_error"
     code = "reconciliation_running"
@@ -15,7 +15,10 @@ class ReconciliationRunning(ServiceError):
 
 
 class ReconciliationPaused(ServiceError):
-    """The provider gives no answers now; what was found is kept, and the walk goes on from there when asked to."""
+    """The provider gives no answers now.
+
+    What was found is kept, and the reconciliation continues from there.
+    """
 
     code = "reconciliation_paused"
     status = 503

@@ -1,4 +1,4 @@
-"""Hazard of a payment's leaving its state, by its age, and how it is learned. Pure.
+"""Hazard of a payment's leaving its state, by its age, and its learning. Pure.
 
 Ages are seconds since the payment entered the state. They are told apart in bins that grow by the square root of two,
 from one second to 97 days; within a bin the hazard is constant.
@@ -65,7 +65,7 @@ class HazardCurve:
         return self.rates[bin_of(age)]
 
     def between(self, start: float, end: float) -> float:
-        """Return the hazard summed over these ages; the chance of a change is 1 - exp(-sum)."""
+        """Return the hazard summed over these ages; the chance of a change is 1-exp(-sum)."""
         return self._until(end) - self._until(start) if end > start else 0.0
 
     def changed_by(self, age: float) -> float:
@@ -113,7 +113,7 @@ class HazardSample:
     changes: tuple[float, ...] = (0.0,) * BINS
 
     def curve(self, phase: Phase) -> HazardCurve:
-        """Return the hazard: changes by exposure, drawn towards the prior where little was seen."""
+        """Return the hazard: changes by exposure, drawn to the prior if few were seen."""
         rates = (
             (changes + _PRIOR_CHANGES) / (exposure + _PRIOR_CHANGES / rate)
             for changes, exposure, rate in zip(self.changes, self.exposure, prior(phase), strict=True)
@@ -122,7 +122,7 @@ class HazardSample:
 
 
 class HazardUpdate:
-    """One round of learning on top of an earlier sample; `result()` returns the new one."""
+    """One round of learning on top of an earlier sample; `result()` returns both."""
 
     def __init__(self, before: HazardSample, curve: HazardCurve) -> None:
         self._exposure = list(before.exposure)
@@ -141,7 +141,7 @@ class HazardUpdate:
         self._expose(watched_to, age, 1.0)
 
     def add_change(self, low: float, high: float, watched_to: float) -> None:
-        """Add a payment that left at an age in (low, high], counted as watched to `watched_to`.
+        """Add a payment that left at an age in (low, high], known as of `watched_to`.
 
         The exact age is not known; the change is spread over the range as the curve would have it.
 

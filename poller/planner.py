@@ -1,4 +1,4 @@
-"""Set the price of a poll for every account, once a minute in one of all processes.
+"""Set the price of a poll for every account, once a minute in one process.
 
 Learns first, from the transitions since the last time, when payments leave their states.
 """
@@ -187,7 +187,7 @@ class Planner:
 
 
 def is_budget_short(plan: PollPlan) -> bool:
-    """Return whether the budget is too small to poll every payment in the longest interval."""
+    """Return whether the budget cannot poll every payment in the longest interval."""
     return plan.stretch > 1.0
 
 
@@ -243,7 +243,7 @@ def _add_transition(update: HazardUpdate, transition: Left, counted_to: float) -
 
 
 def _log_budget(plan: PollPlan, before: PollPlan | None) -> None:
-    """Log when the budget becomes too small for the longest intervals, and when it suffices again."""
+    """Log when the budget gets too small for the longest intervals, or suffices again."""
     was_short = before is not None and is_budget_short(before)
     if is_budget_short(plan) and not was_short:
         log.warning(

@@ -1,4 +1,4 @@
-"""Asks the provider about due payments and records the answers; the worker decides what they mean."""
+"""Poll due payments and record the answers; the worker decides what they mean."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from poller import circuit_breaker
-from poller.rate_limiter import patiently
+from poller.rate_limiter import low_priority
 from poller.schedule import UNPAID, PollSchedule, poll_times_of, select_most_urgent
 from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
@@ -28,20 +28,27 @@ from storage.types import PollPriority
 
 log = structlog.get_logger()
 
-#: Of how many due payments the most urgent are chosen, for each one that there is room for.
-_CHOICE: Final = 4
+#: Lease of a payment while its poll waits for its turn and the answer.
+POLL_LEASE: Final = timedelta(seconds=120)
+
+#: Due payments read for each free slot; the most urgent of them are chosen.
+_CANDIDATES_PER_SLOT: Final = 4
+
+#: Names of tasks, by the slots that they take.
+_URGENT_TASK: Final = "urgent"
+_SCHEDULED_TASK: Final = "scheduled"
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """The payments to ask about now; nobody else's until their lease ends."""
+class ClaimedPolls:
+    """Payments to poll now, leased to this process."""
 
     payments: list[Payment] = field(default_factory=list)
-    is_probe: bool = False  #: the provider was away: this one question tells whether it still is
+    is_probe: bool = False  #: the provider was away: this one poll shows whether it still is
 
 
-class Claims:
-    """Takes what is due. Any number of processes may do so at once."""
+class PollClaims:
+    """Claim due payments. Safe in any number of processes at once."""
 
     def __init__(
         self,
@@ -60,36 +67,39 @@ class Claims:
         self._create_grace = create_grace
         self._lease = lease
 
-    def take(self, account: str, urgent: int = 0, patient: int = 0) -> Claimed:
-        """The account's most urgent payments, as many as there is room for beside those under way.
+    def claim(self, account: str, urgent: int = 0, scheduled: int = 0) -> ClaimedPolls:
+        """Claim the account's most urgent payments, up to the free slots.
+
+        Nothing while the provider wants no requests, or is away; then one probe at a time. A payment that has gone
+        without a change for too long is given up visibly instead. Raises StorageUnavailable.
 
         Nothing while the provider wants no requests, or is away; then one at a time tries. A payment that has gone
         without a change for too long is given up visibly instead. Raises StorageUnavailable.
         """
         now = self._clock()
         if not self._is_any_due(account, now):
-            return Claimed()  # mostly: so nobody waits for the right to write
+            return ClaimedPolls()  # the usual case, without waiting for the right to write
         with self._database.write() as unit:
             for silent in payments.unanswered_creates(unit, account, now - self._create_grace):
                 self._give_up(unit, silent, Review.CREATE_UNKNOWN, "the create call left no answer", now)
             if rate_limits.pause_left(unit, account, now):
-                return Claimed()
+                return ClaimedPolls()
             room = self._concurrency
             wanted = payments.wanted(unit, account, now, max(room - urgent, 0))
-            due = payments.due_by_schedule(unit, account, now, max(room - patient, 0) * _CHOICE)
+            due = payments.due_by_schedule(unit, account, now, max(room - scheduled, 0) * _CANDIDATES_PER_SLOT)
             if not wanted and not due:
-                return Claimed()
+                return ClaimedPolls()
             gate = rate_limits.gate(unit, account, now, self._lease)
             if gate is Gate.OPEN:
-                return Claimed()
-            chosen = self._choose(unit, [p for p in due if not self._gives_up(unit, p, now)], room - patient, now)
-            taken = [p for p in wanted if not self._gives_up(unit, p, now)] + chosen
+                return ClaimedPolls()
+            chosen = self._choose(unit, [p for p in due if not self._gives_up(unit, p, now)], room - scheduled, now)
+            claimed = [p for p in wanted if not self._gives_up(unit, p, now)] + chosen
             if gate is Gate.PROBE:
-                taken = taken[:1]
-            payments.set_next_polls(unit, {payment.id: now + self._lease for payment in taken})
-        for payment in taken:
+                claimed = claimed[:1]
+            payments.set_next_polls(unit, {payment.id: now + self._lease for payment in claimed})
+        for payment in claimed:
             payment.next_poll_at = now + self._lease
-        return Claimed(taken, is_probe=gate is Gate.PROBE)
+        return ClaimedPolls(claimed, is_probe=gate is Gate.PROBE)
 
     def _is_any_due(self, account: str, now: datetime) -> bool:
         with self._database.read() as unit:
@@ -105,7 +115,7 @@ class Claims:
         return chosen.now
 
     def _gives_up(self, unit: Unit, payment: Payment, now: datetime) -> bool:
-        # Where a person is to look already, somebody has asked for this question since.
+        # A payment already under review is polled because a caller requested it.
         is_unseen = payment.phase in UNPAID and payment.review is None
         if not is_unseen or not self._schedule.policy(payment.account).has_given_up(payment.changed_at, now):
             return False
@@ -127,42 +137,33 @@ class Claims:
         log.warning("poll.gave_up", account=payment.account, payment_id=payment.id, review=review.value)
 
 
-#: How long one poller has a payment to itself while it waits for its turn and the answer.
-LEASE: Final = timedelta(seconds=120)
-
-
-#: Names of tasks: whose room a question takes.
-_URGENT: Final = "urgent"
-_PATIENT: Final = "patient"
-
-
-class Traced(Protocol):
-    """Told of questions; it never waits, and raises nothing. Any thread may call it."""
+class PollTracer(Protocol):
+    """Receiver of poll outcomes for tracing; never waits or raises. Thread-safe."""
 
     def answered(self, message: InboxMessage) -> None:
-        """The answer is kept as this message."""
+        """Trace an answer that was recorded as this message."""
         ...
 
     def unanswered(
         self, source: Source, account: str, payment_id: str, error: ServiceError, began_at: datetime
     ) -> None:
-        """The question has failed."""
+        """Trace a failed poll."""
         ...
 
 
-class _Untraced:
+class _NoTracer:
     def answered(self, message: InboxMessage) -> None:
-        """Nothing is told."""
+        """Ignore the answer."""
 
     def unanswered(
         self, source: Source, account: str, payment_id: str, error: ServiceError, began_at: datetime
     ) -> None:
-        """Nothing is told."""
+        """Ignore the failure."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What became of one question: the inbox message that keeps the answer, or the error."""
+class PollResult:
+    """Result of one poll: the inbox message that holds the answer, or the error."""
 
     message_id: str | None = None
     error: ProviderError | None = None
@@ -171,7 +172,7 @@ class Asked:
 def answer_message(
     account: str, source: Source, answer: Answer, payment_id: str | None, received_at: datetime
 ) -> InboxMessage:
-    """The inbox message that keeps an answer to our own call, verbatim."""
+    """Build the inbox message that holds the answer to our own call, verbatim."""
     return inbox.new_message(
         account=account,
         source=source.value,
@@ -187,7 +188,10 @@ def answer_message(
 
 
 class Poller:
-    """Asks about payments whose time has come, within each account's budget.
+    """Poll due payments within each account's budget.
+
+    Polls that a caller requested go before scheduled ones and have slots of their own: a payer who has come back does
+    not wait for the answers to other polls.
 
     What somebody wants to know goes before what the schedule wants, and has room of its own: a payer who has come back
     does not wait for the answers to other questions.
@@ -204,79 +208,84 @@ class Poller:
         concurrency: int = 8,
         create_grace: timedelta = timedelta(seconds=120),
         on_answer: Callable[[str], None] = lambda _account: None,
-        traced: Traced | None = None,
+        tracer: PollTracer | None = None,
     ) -> None:
         self._database = database
         self._clients = clients
         self._schedule = schedule
         self._clock = clock
         self._rng = rng
-        self._traced = traced or _Untraced()
-        self._on_answer = on_answer  #: called with the account after each question
-        self._claims = Claims(
-            database, schedule, clock, concurrency=concurrency, create_grace=create_grace, lease=LEASE
+        self._tracer = tracer or _NoTracer()
+        self._on_answer = on_answer  #: called with the account after each poll
+        self._claims = PollClaims(
+            database, schedule, clock, concurrency=concurrency, create_grace=create_grace, lease=POLL_LEASE
         )
-        self._under_way: dict[str, set[asyncio.Task[Asked]]] = {name: set() for name in clients}
+        self._under_way: dict[str, set[asyncio.Task[PollResult]]] = {name: set() for name in clients}
         self.asked: Counts = counts()  #: by account and outcome: answered, refused, limited, away or failed
 
     async def step(self) -> int:
-        """Ask about one round of due payments of every account, to the end; returns how many were asked about."""
+        """Poll one round of due payments of every account, to the end; return the count."""
         return sum(await asyncio.gather(*(self.step_account(name) for name in self._clients)))
 
     async def step_account(self, account: str) -> int:
-        """Ask about one round of the account's due payments, to the end; returns how many."""
+        """Poll one round of the account's due payments, to the end; return the count."""
         started = await self.start(account)
         while self._under_way[account]:
             await asyncio.wait(self._under_way[account])
-            self._harvest(account)
+            self._collect_finished(account)
         return started
 
     async def start(self, account: str) -> int:
-        """Questions about due payments are under way, as many as there is room for; returns how many were begun.
+        """Start polls of due payments, as many as there are free slots; return the count.
+
+        Does not wait for answers, so that a slow one holds up no other: `on_answer` is called after each. Raises
+        StorageUnavailable, also where a poll that started earlier met it.
 
         Does not wait for answers, so that a slow one holds up no other: `on_answer` is called after each. Raises
         StorageUnavailable, also where a question that began earlier met it.
         """
-        self._harvest(account)
+        self._collect_finished(account)
         under_way = self._under_way[account]
-        urgent = sum(task.get_name() == _URGENT for task in under_way)
-        claimed = await asyncio.to_thread(self._claims.take, account, urgent, len(under_way) - urgent)
+        urgent = sum(task.get_name() == _URGENT_TASK for task in under_way)
+        claimed = await asyncio.to_thread(self._claims.claim, account, urgent, len(under_way) - urgent)
         for payment in claimed.payments:
             is_urgent = payment.poll_priority < PollPriority.SCHEDULE
-            question = self.ask(payment, is_patient=not is_urgent, is_probe=claimed.is_probe)
-            task = asyncio.create_task(question, name=_URGENT if is_urgent else _PATIENT)
+            question = self.ask(payment, is_low_priority=not is_urgent, is_probe=claimed.is_probe)
+            task = asyncio.create_task(question, name=_URGENT_TASK if is_urgent else _SCHEDULED_TASK)
             task.add_done_callback(lambda _task: self._on_answer(account))
             under_way.add(task)
         return len(claimed.payments)
 
     async def aclose(self) -> None:
-        """Questions under way are given up; their payments are asked about again when their leases end."""
+        """Cancel the polls under way; their payments are due again when their leases end."""
         tasks = [task for under_way in self._under_way.values() for task in under_way]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def ask(self, payment: Payment, *, is_patient: bool = False, is_probe: bool = False) -> Asked:
-        """The provider's answer is in the inbox afterwards, or the error is noted, and the next question is set.
+    async def ask(self, payment: Payment, *, is_low_priority: bool = False, is_probe: bool = False) -> PollResult:
+        """Poll one payment: record the answer or the error, and set the next poll.
+
+        At low priority all others of the account go first. Raises StorageUnavailable.
 
         A patient question lets all others of the account go first. Raises StorageUnavailable.
         """
         if payment.provider_ref is None:
-            return Asked(error=ProviderError("the provider has not named this payment yet"))
+            return PollResult(error=ProviderError("the provider has not named this payment yet"))
         began_at = self._clock()
         try:
             client = self._clients[payment.account]
-            if is_patient:
-                with patiently():
+            if is_low_priority:
+                with low_priority():
                     answer = await client.fetch(payment.kind, payment.provider_ref)
             else:
                 answer = await client.fetch(payment.kind, payment.provider_ref)
         except StorageUnavailable:
-            raise  # the account's turn could not be had: nothing was asked
-        except UnsupportedByProvider as unsupported:  # heard of by webhook, of a kind that cannot be asked about
+            raise  # no turn was granted: nothing was sent
+        except UnsupportedByProvider as unsupported:  # known by webhook, of a kind that cannot be fetched
             error = ProviderError(unsupported.message, provider_code=unsupported.code)
         except ProviderError as failed:
-            error = failed.with_traceback(None)  # a value from here on; its frames would hold it, and it them
+            error = failed.with_traceback(None)  # a value from here on; its frames would form a reference cycle with it
             log.warning(
                 "poll.failed",
                 account=payment.account,
@@ -284,18 +293,18 @@ class Poller:
                 code=error.code,
                 http_status=error.http_status,
             )
-        except Exception as fault:  # a bug met by one payment must not end the questions about all others
+        except Exception as fault:  # a bug met by one payment must not stop the polls of all others
             error = ProviderError(f"asking failed here: {type(fault).__name__}", provider_code="internal")
             log.exception("poll.failed", account=payment.account, payment_id=payment.id)
         else:
             self.asked[payment.account, "answered"] += 1
-            return Asked(message_id=await asyncio.to_thread(self._record, payment, answer, is_probe))
+            return PollResult(message_id=await asyncio.to_thread(self._record, payment, answer, is_probe))
         self.asked[payment.account, _outcome(error)] += 1
-        self._traced.unanswered(Source.POLL, payment.account, payment.id, error, began_at)
+        self._tracer.unanswered(Source.POLL, payment.account, payment.id, error, began_at)
         await asyncio.to_thread(self._note_failure, payment, error, is_probe)
-        return Asked(error=error)
+        return PollResult(error=error)
 
-    def _harvest(self, account: str) -> None:
+    def _collect_finished(self, account: str) -> None:
         under_way = self._under_way[account]
         for task in [task for task in under_way if task.done()]:
             under_way.discard(task)
@@ -306,24 +315,24 @@ class Poller:
         now = self._clock()
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
         seen = made(Payment, {**values(payment), "asked_at": answer.asked_at})
-        next_at = self._schedule.next_at(seen, now)  # as if it had not changed; where it has, the worker sets another
+        next_at = self._schedule.next_at(seen, now)  # as if unchanged; if it changed, the worker sets another
         jitter = self._rng.random()
         try:
             with self._database.write() as unit:
                 inbox.record(unit, [message])
                 payments.note_asked(unit, payment, next_at, seen_at=answer.asked_at)
-                change = circuit_breaker.note(unit, payment.account, None, now, jitter, was_probe=is_probe)
+                change = circuit_breaker.record_outcome(unit, payment.account, None, now, jitter, was_probe=is_probe)
         except StorageUnavailable as fault:
             if not fault.is_held:
                 raise
-            # Another session holds the payment: the answer is kept all the same, and it is asked about again when its
-            # lease has run out.
+            # Another session holds the payment: the answer is recorded all the same, and the payment is polled again
+            # when its lease has run out.
             log.warning("payment.waiting", payment_id=payment.id, messages=1, error="another session holds it")
             with self._database.write() as unit:
                 inbox.record(unit, [message])
-                change = circuit_breaker.note(unit, payment.account, None, now, jitter, was_probe=is_probe)
+                change = circuit_breaker.record_outcome(unit, payment.account, None, now, jitter, was_probe=is_probe)
         circuit_breaker.log_change(payment.account, change)
-        self._traced.answered(message)
+        self._tracer.answered(message)
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
         return message.id
 
@@ -331,12 +340,12 @@ class Poller:
         policy = self._schedule.policy(payment.account)
         is_terminal = self._schedule.is_terminal(payment)
         if is_terminal and error.http_status in (None, 404) and not error.may_retry:
-            # Nothing there to ask about: that is no answer, and would be none every hour for ever.
+            # Nothing to fetch: that would fail every hour for ever.
             return self._schedule.next_at(payment, now)
         is_watched = payment.phase not in UNPAID or (payment.review is not None and not error.may_retry)
         if policy.has_given_up(payment.changed_at, now) and is_watched:
             return None
-        # What somebody wants to know is tried once more soon, whatever the error says of repeats.
+        # A requested poll is retried once soon, whatever the error says of repeats.
         may_retry = error.may_retry or payment.poll_priority < PollPriority.SCHEDULE
         jitter = self._rng.random()
         return policy.after_failure(payment.poll_failures, error.retry_after, may_retry, now, jitter)
@@ -346,15 +355,17 @@ class Poller:
         next_at = self._after_failure(payment, error, now)
         with self._database.write() as unit:
             payments.note_asked(unit, payment, next_at, error=f"{error.code}: {error.message}")
-            change = circuit_breaker.note(unit, payment.account, error, now, self._rng.random(), was_probe=is_probe)
+            change = circuit_breaker.record_outcome(
+                unit, payment.account, error, now, self._rng.random(), was_probe=is_probe
+            )
         circuit_breaker.log_change(payment.account, change)
 
 
 def _outcome(error: ProviderError) -> str:
-    """What a question without an answer is counted as; one that was never sent has failed."""
-    sign = circuit_breaker.sign_of(error)
-    if sign is circuit_breaker.Sign.OUTAGE:
+    """Return the outcome by which a failed poll is counted; "failed" if never sent."""
+    sign = circuit_breaker.classify(error)
+    if sign is circuit_breaker.ProviderSign.OUTAGE:
         return "away"
-    if sign is circuit_breaker.Sign.NOTHING:
+    if sign is circuit_breaker.ProviderSign.NOTHING:
         return "failed"
     return "limited" if error.http_status == 429 else "refused"

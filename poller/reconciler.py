@@ -1,4 +1,7 @@
-"""Starts, resumes and reports reconciliations: one for each account at a time, on request or by period."""
+"""Start, resume and report reconciliations: one at a time for each account.
+
+On request, or by period.
+"""
 
 import asyncio
 import math
@@ -14,8 +17,8 @@ import structlog
 from poller import rate_limiter
 from poller.alarms import alarm_message
 from poller.errors import ReconciliationPaused, ReconciliationRunning
-from poller.reconciliation import Told, Tools, Walk, WalkedAccount
-from poller.reconciliation_report import Report, report
+from poller.reconciliation import OnProgress, ReconciledAccount, ReconciliationRun, ReconciliationTools
+from poller.reconciliation_report import DriftReport, build_report
 from statemachine.errors import ServiceError
 from statemachine.phases import Alarm
 from storage import inbox, reconciliations
@@ -27,35 +30,40 @@ from storage.types import CLOCK_WAS_WRONG, ReconciliationStatus
 
 log = structlog.get_logger()
 
-#: Who wants the walks that nobody asked for.
+#: Requester of the reconciliations that no person asked for.
 SCHEDULE: Final = "schedule"
 
-#: How long the schedule leaves a provider alone that gave no answers, where it does not say how long.
-_PAUSE: Final = timedelta(minutes=10)
+#: The pause after a provider gave no answers and did not say how long to wait.
+_PAUSE_DURATION: Final = timedelta(minutes=10)
 
-#: How long it leaves a walk alone that met a bug of ours.
-_AFTER_A_BUG: Final = timedelta(hours=1)
+#: The pause after a bug of ours.
+_BUG_PAUSE_DURATION: Final = timedelta(hours=1)
 
+#: The most that the range grows after a long absence, in look-backs, so that no hole is left since the last one.
+_MAX_LOOK_BACKS: Final = 10
 
-#: What is told of a report in a log line and an alarm.
-_FIGURES: Final = ("drift", "alarming", "fresh", "adopted", "effects", "reviews")
+#: Counts of a report that are given in a log line and an alarm.
+_REPORTED_COUNTS: Final = ("drift", "alarming", "fresh", "adopted", "effects", "reviews")
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A walk that this process has the lease of, and whether it was begun before."""
+class StartedRun:
+    """Reconciliation that this process holds the lease of, and whether it was resumed."""
 
     row: Reconciliation
     is_resumed: bool
 
 
 class Reconciler:
-    """Walks accounts, one run at a time for each. `holder` names this process for whoever comes second."""
+    """Run reconciliations, one at a time for each account.
+
+    `holder` names this process to others that want the same account.
+    """
 
     def __init__(
         self,
-        tools: Tools,
-        accounts: Mapping[str, WalkedAccount],
+        tools: ReconciliationTools,
+        accounts: Mapping[str, ReconciledAccount],
         rng: random.Random,
         *,
         holder: str,
@@ -67,8 +75,11 @@ class Reconciler:
         self._holder = holder[:128]
         self._grace = grace
 
-    def start(self, wanted: Wanted, *, anew: bool = False) -> Started:
-        """The account's unfinished walk, to go on with, else a new one; this process has its lease.
+    def start(self, wanted: Wanted, *, anew: bool = False) -> StartedRun:
+        """Take the lease of the account's unfinished reconciliation, or of a new one.
+
+        With `anew` an unfinished one is ended as failed first. Raises ReconciliationRunning while another process
+        holds it, whatever is wanted. Writes to storage, so call it in a thread.
 
         With `anew` the unfinished one is ended as failed first. Raises ReconciliationRunning while another process
         has it, whatever is wanted. Writes to storage, so call it in a thread.
@@ -77,7 +88,7 @@ class Reconciler:
         with tools.database.write() as unit:
             row = reconciliations.unfinished(unit, wanted.account, lock=True)
             if row is not None:
-                _refuse_held(row, now)
+                _check_not_held(row, now)
                 row = reconciliations.claim(unit, row, self._holder, now, tools.lease)
             is_resumed = row is not None and not anew
             if row is not None and anew:
@@ -92,49 +103,53 @@ class Reconciler:
             log.info("reconcile.resumed", **about, stage=row.stage, asked=row.asked, pages=row.pages)
         else:
             log.info("reconcile.started", **about, since=row.since.isoformat(), until=row.until.isoformat())
-        return Started(row, is_resumed)
+        return StartedRun(row, is_resumed)
 
-    async def walk(self, row: Reconciliation, told: Told = lambda _: None) -> Reconciliation:
-        """The walk is done and its report kept; `told` is called with the row whenever it is further.
+    async def run(self, row: Reconciliation, on_progress: OnProgress = lambda _: None) -> Reconciliation:
+        """Run to the end and save the report; `on_progress` gets the row at each step.
+
+        Everything is fetched within the account's budget, at low priority. Raises ReconciliationPaused where the
+        provider is away, LeaseLost and StorageUnavailable. However this ends, a kill included, another run continues
+        from there: at once, or after a kill when the lease has run out.
 
         Everything was asked within the account's budget, behind whatever is more urgent. Raises ReconciliationPaused
         where the provider is away, LeaseLost and StorageUnavailable. However this ends, a kill included, another run
         goes on from there: at once, or after a kill when the lease has run out.
         """
-        walk = Walk(self._tools, self._accounts[row.account], row, self._rng, told)
+        run = ReconciliationRun(self._tools, self._accounts[row.account], row, self._rng, on_progress)
         try:
-            with rate_limiter.patiently():
-                found = await self._holding(row, self._run(walk))
-            return await asyncio.to_thread(self._finish, walk.row, found)
+            with rate_limiter.low_priority():
+                found = await self._run_holding_lease(row, self._run(run))
+            return await asyncio.to_thread(self._finish, run.row, found)
         except ReconciliationPaused as paused:
-            wait = timedelta(seconds=paused.wait) if paused.wait else _PAUSE
+            wait = timedelta(seconds=paused.wait) if paused.wait else _PAUSE_DURATION
             log.warning("reconcile.paused", **_about(row), seconds=wait.total_seconds())
             await asyncio.to_thread(self._release, row, wait, paused.message)
             raise
         except LeaseLost:
             raise
         except asyncio.CancelledError:
-            self._give_back(row)  # at once: who cancels us is about to end the process
+            self._try_release(row)  # in this thread: the process is about to end
             raise
         except StorageUnavailable:
-            await asyncio.to_thread(self._give_back, row)
+            await asyncio.to_thread(self._try_release, row)
             raise
         except Exception as fault:
             words = f"walking failed here: {type(fault).__name__}"
-            await asyncio.to_thread(self._release, row, _AFTER_A_BUG, words)
+            await asyncio.to_thread(self._release, row, _BUG_PAUSE_DURATION, words)
             raise
 
-    async def _run(self, walk: Walk) -> Report:
-        await walk.run()
-        return await asyncio.to_thread(self._report, walk.row)
+    async def _run(self, run: ReconciliationRun) -> DriftReport:
+        await run.run()
+        return await asyncio.to_thread(self._report, run.row)
 
-    def _report(self, row: Reconciliation) -> Report:
+    def _report(self, row: Reconciliation) -> DriftReport:
         with self._tools.database.read() as unit:
-            return report(unit, row, self._grace)
+            return build_report(unit, row, self._grace)
 
-    async def _holding(self, row: Reconciliation, work: Coroutine[Any, Any, Report]) -> Report:
-        """What comes of the work; the lease is held meanwhile. Raises LeaseLost where it is lost, and ends the work."""
-        working, renewing = asyncio.ensure_future(work), asyncio.ensure_future(self._renew(row))
+    async def _run_holding_lease(self, row: Reconciliation, work: Coroutine[Any, Any, DriftReport]) -> DriftReport:
+        """Run the work while renewing the lease. Raises LeaseLost, which ends the work."""
+        working, renewing = asyncio.ensure_future(work), asyncio.ensure_future(self._renew_lease(row))
         try:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
@@ -145,13 +160,13 @@ class Reconciler:
             renewing.cancel()
             await asyncio.gather(working, renewing, return_exceptions=True)
 
-    async def _renew(self, row: Reconciliation) -> None:
-        """The lease never runs out while this runs: a question may wait long for its turn."""
+    async def _renew_lease(self, row: Reconciliation) -> None:
+        """Renew the lease until cancelled: a call may wait long for its turn."""
         while True:
             await asyncio.sleep(self._tools.lease.total_seconds() / 3)
-            await asyncio.to_thread(self._keep, row)
+            await asyncio.to_thread(self._extend_lease, row)
 
-    def _keep(self, row: Reconciliation) -> None:
+    def _extend_lease(self, row: Reconciliation) -> None:
         with self._tools.database.write() as unit:
             reconciliations.keep(unit, row, self._tools.clock(), self._tools.lease)
 
@@ -160,24 +175,24 @@ class Reconciler:
         with self._tools.database.write() as unit:
             reconciliations.release(unit, row, now, resume_at=now + wait, error=error)
 
-    def _give_back(self, row: Reconciliation) -> None:
-        """The lease is given back, or runs out by itself where that cannot be written."""
+    def _try_release(self, row: Reconciliation) -> None:
+        """Release the lease; if that cannot be written it runs out by itself."""
         try:
             self._release(row, timedelta(0), None)
         except (LeaseLost, StorageUnavailable) as fault:
             log.warning("reconcile.lease_lost", **_about(row), error=fault.code)
 
-    def _finish(self, row: Reconciliation, found: Report) -> Reconciliation:
-        """The report is kept, the alarm recorded where there is one, and the walk at its end, in one commit."""
+    def _finish(self, row: Reconciliation, found: DriftReport) -> Reconciliation:
+        """Save the report, its alarm and the end of the reconciliation in one commit."""
         tools = self._tools
-        is_alarming = row.asked_by == SCHEDULE and found.alarms
+        is_alarming = row.asked_by == SCHEDULE and found.is_alarming
         with tools.database.write() as unit:
             now = tools.clock()
             done = reconciliations.finish(
                 unit, row, now, ReconciliationStatus.DONE, drift=found.drift, counts=found.counts
             )
             if is_alarming:
-                reason, details = _in_words(row, found)
+                reason, details = _alarm_text(row, found)
                 message = alarm_message(
                     row.account,
                     Alarm.DRIFT,
@@ -188,25 +203,25 @@ class Reconciler:
                     now=now,
                 )
                 inbox.record(unit, [message])
-        figures = {name: found.counts[name] for name in _FIGURES}
+        figures = {name: found.counts[name] for name in _REPORTED_COUNTS}
         log.info("reconcile.done", **_about(row), asked=row.asked, failed=row.failed, pages=row.pages, **figures)
         if is_alarming:
             log.warning("reconcile.drift", **_about(row), **figures)
         return done
 
 
-def _in_words(row: Reconciliation, found: Report) -> tuple[str, dict[str, float | int | str | None]]:
-    """Why there is an alarm, and its figures."""
+def _alarm_text(row: Reconciliation, found: DriftReport) -> tuple[str, dict[str, float | int | str | None]]:
+    """Return the reason of the alarm, and its figures."""
     counts = found.counts
     were = " was" if counts["alarming"] == 1 else "s were"
     reason = (
         f"{counts['alarming']} payment{were} not as known here, and nobody had told: "
         f"receipted reconciliations show {row.id}"
     )
-    return reason, {"reconciliation": row.id, "failed": row.failed, **{name: counts[name] for name in _FIGURES}}
+    return reason, {"reconciliation": row.id, "failed": row.failed, **{name: counts[name] for name in _REPORTED_COUNTS}}
 
 
-def _refuse_held(row: Reconciliation, now: datetime) -> None:
+def _check_not_held(row: Reconciliation, now: datetime) -> None:
     if reconciliations.is_held(row, now):
         raise ReconciliationRunning(
             f"{row.held_by} has been walking {row.account} since {row.held_at:%Y-%m-%d %H:%M:%SZ}; if that process is "
@@ -218,12 +233,10 @@ def _about(row: Reconciliation) -> dict[str, str]:
     return {"account": row.account, "reconciliation_id": row.id}
 
 
-#: After a long absence the range grows so far, so that there is no hole since the last reconciliation.
-_LONGEST: Final = 10
+def last_slot(account: str, every: timedelta, now: datetime) -> datetime:
+    """Return the last instant, not after now, at which a reconciliation was due. Pure.
 
-
-def slot(account: str, every: timedelta, now: datetime) -> datetime:
-    """The last instant, not after now, at which the account's reconciliation was to begin. Pure.
+    Accounts differ by a fraction of the period derived from their name, so that they do not all begin together.
 
     Accounts differ by a fraction of the period that their name decides, so that they do not all begin together.
     """
@@ -233,8 +246,8 @@ def slot(account: str, every: timedelta, now: datetime) -> datetime:
     return datetime.fromtimestamp(offset + math.floor((now.timestamp() - offset) / period) * period, UTC)
 
 
-class Timetable:
-    """Begins each account's reconciliation when its time has come, and goes on with those that were left unfinished."""
+class ReconciliationSchedule:
+    """Begin each account's reconciliation when due, and resume unfinished ones."""
 
     def __init__(
         self,
@@ -253,41 +266,46 @@ class Timetable:
         self._started_at = clock()
 
     async def step(self, account: str) -> int:
-        """Walk the account if that is due, to the end; how many walks were done, 0 or 1.
+        """Reconcile the account if that is due, to the end; return 0 or 1.
+
+        A reconciliation that this schedule began and a process left behind is resumed at once, one that a person began
+        when the next is due. After a time without a process the next is due at once, and looks back to the end of the
+        one before. An account that was never reconciled waits for its slot. A provider that is away is left alone
+        until `resume_at`. Raises StorageUnavailable and LeaseLost.
 
         One that this schedule began and a process left behind is gone on with at once, one that a person began when
         the next is due. After a time without us the next is due at once, and looks back to the end of the one before.
         An account that was never walked waits for its slot. A provider that is away is left alone until `resume_at`.
         Raises StorageUnavailable and LeaseLost.
         """
-        wanted = await asyncio.to_thread(self._due, account)
+        wanted = await asyncio.to_thread(self._next_wanted, account)
         if wanted is None:
             return 0
         try:
             started = await asyncio.to_thread(self._reconciler.start, wanted)
-            await self._reconciler.walk(started.row)
+            await self._reconciler.run(started.row)
         except (ReconciliationPaused, ReconciliationRunning):
-            return 0  # told in the log; another process goes on, or a later step does
+            return 0  # logged; another process continues, or a later step does
         except ServiceError:
             raise
-        except Exception:  # a bug must be seen, and must not stop the process that payments are applied by
+        except Exception:  # a bug is logged, and must not stop the process that applies payments
             log.exception("reconcile.failed", account=account)
             return 0
         return 1
 
-    def _due(self, account: str) -> Wanted | None:
-        """What is wanted now; also where that means to go on with a walk that was begun before."""
+    def _next_wanted(self, account: str) -> Wanted | None:
+        """Return the reconciliation to begin or resume now; None where none is due."""
         now = self._clock()
         with self._database.read() as unit:
             left = reconciliations.unfinished(unit, account)
             begun = reconciliations.last_begun(unit, account, SCHEDULE)
             covered_to = reconciliations.covered_to(unit, account, SCHEDULE)
-        if begun is None or begun > now:  # never, or by a clock that was wrong
+        if begun is None or begun > now:  # never, or by a wrong clock
             begun = self._started_at
-        is_time = begun < slot(account, self._every, now)
+        is_time = begun < last_slot(account, self._every, now)
         if left is not None and (reconciliations.is_held(left, now) or now < left.resume_at <= now + CLOCK_WAS_WRONG):
             return None
         if not is_time and (left is None or left.asked_by != SCHEDULE):
             return None
         since = min(now - self._look_back, covered_to or now)
-        return Wanted(account, max(since, now - _LONGEST * self._look_back), now, SCHEDULE)
+        return Wanted(account, max(since, now - _MAX_LOOK_BACKS * self._look_back), now, SCHEDULE)

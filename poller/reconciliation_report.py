@@ -1,4 +1,7 @@
-"""What a reconciliation found different, derived from what was decided about its messages. Changes nothing."""
+"""Report the drift that a reconciliation found, from decisions about its messages.
+
+Reads only.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from poller.reconciliation import tells
+from poller.reconciliation import settles_state
 from providers.decoding import instant
 from statemachine.phases import Outcome, Phase, Source
 from storage import reconciliations
@@ -16,40 +19,45 @@ from storage.tables import Payment, Transition
 from storage.tables_support import Reconciliation
 from storage.types import InboxStatus
 
-_MANY: Final = 500
+_BATCH_SIZE: Final = 500
 
-#: By which of our calls a message came.
-_CALLS: Final = {Source.LIST.value: "list", Source.POLL.value: "fetch"}
+#: The call of ours that brought a message, by its source.
+_FOUND_BY: Final = {Source.LIST.value: "list", Source.POLL.value: "fetch"}
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a walk came to: what differed, one entry for each payment, and how much of everything there was."""
+class DriftReport:
+    """Drift of one reconciliation: an entry for each payment, and counts."""
 
     drift: list[dict[str, Any]]
     counts: dict[str, int]
 
     @property
-    def alarms(self) -> bool:
-        """Whether anything differed that somebody should have told."""
+    def is_alarming(self) -> bool:
+        """True if there is drift that a push should have reported."""
         return self.counts["alarming"] > 0
 
 
 @dataclass(slots=True)
 class _Draft:
-    """What the walk's messages did to one payment."""
+    """Effects of the reconciliation's messages on one payment."""
 
     first: Heard
     last: Heard
     transitions: list[Transition] = field(default_factory=list)
     effects: list[str] = field(default_factory=list)
     reviews: list[str] = field(default_factory=list)
-    decided_at: list[str] = field(default_factory=list)  #: of every outcome that is about it
+    decided_at: list[str] = field(default_factory=list)  #: of every outcome about it
     reason: str = ""
 
 
-def report(unit: Unit, row: Reconciliation, grace: timedelta) -> Report:
-    """The walk's report; the same whenever and however often it is made, as long as its messages are not replayed.
+def build_report(unit: Unit, row: Reconciliation, grace: timedelta) -> DriftReport:
+    """Build the report; repeatable as long as the messages are not replayed.
+
+    A payment differs where a message of the reconciliation moved it, opened a review of it, made an effect owed, or is
+    how it first became known. All else is counted only. What changed less than `grace` before it was found is fresh: a
+    webhook may have been about to report it. Fresh drift does not alarm, and nor does an open payment that was created
+    elsewhere, about which no push is due yet.
 
     A payment differs where a message of the walk moved it, opened a review of it, made an effect owed, or is how we
     first heard of it. All else is counted only. What changed less than `grace` before we found it is fresh: a webhook
@@ -60,58 +68,58 @@ def report(unit: Unit, row: Reconciliation, grace: timedelta) -> Report:
     drafts: dict[str, _Draft] = {}
     for page in _pages(unit, row):
         moved: dict[str, list[Transition]] = {}
-        for transition in reconciliations.transitions(unit, [heard.id for heard in page]):
+        for transition in reconciliations.transitions(unit, [message.id for message in page]):
             moved.setdefault(transition.cause, []).append(transition)
-        for heard in page:
-            _count(counts, heard)
-            _collect(drafts, heard, moved.get(heard.id, []))
+        for message in page:
+            _count(counts, message)
+            _collect(drafts, message, moved.get(message.id, []))
     drift = [entry for ids in _chunks(list(drafts)) for entry in _entries(unit, drafts, ids, grace)]
     for name in ("is_adopted", "is_fresh", "is_alarming"):
         counts[name.removeprefix("is_")] = sum(entry[name] for entry in drift)
     counts["effects"] = sum(len(entry["effects"]) for entry in drift)
     counts["reviews"] = sum(len(entry["reviews"]) for entry in drift)
     counts["drift"] = len(drift)
-    return Report(drift, dict(counts))
+    return DriftReport(drift, dict(counts))
 
 
 def _pages(unit: Unit, row: Reconciliation) -> Iterator[list[Heard]]:
     after = ""
-    while page := reconciliations.messages(unit, row, after=after, limit=_MANY):
+    while page := reconciliations.messages(unit, row, after=after, limit=_BATCH_SIZE):
         yield page
         after = page[-1].id
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[at : at + _MANY] for at in range(0, len(ids), _MANY))
+    return (ids[at : at + _BATCH_SIZE] for at in range(0, len(ids), _BATCH_SIZE))
 
 
-def _count(counts: Counter[str], heard: Heard) -> None:
-    if heard.status == InboxStatus.PENDING:
+def _count(counts: Counter[str], message: Heard) -> None:
+    if message.status == InboxStatus.PENDING:
         counts["unapplied"] += 1
-    elif heard.status == InboxStatus.DEAD:
+    elif message.status == InboxStatus.DEAD:
         counts["dead"] += 1
-    for outcome in heard.outcomes:
+    for outcome in message.outcomes:
         is_nobodys = outcome["outcome"] == Outcome.PARKED and "payment" not in outcome
         counts["unknown_here" if is_nobodys else outcome["outcome"]] += 1
 
 
-def _collect(drafts: dict[str, _Draft], heard: Heard, moved: Iterable[Transition]) -> None:
-    """Add what the message did; payments that it left as they were get no draft."""
+def _collect(drafts: dict[str, _Draft], message: Heard, moved: Iterable[Transition]) -> None:
+    """Add the effects of the message; payments that it left unchanged get no draft."""
     numbers = {(transition.payment_id, transition.number): transition for transition in moved}
-    for outcome in heard.outcomes:
+    for outcome in message.outcomes:
         payment_id = outcome.get("payment")
         if payment_id is None:
             continue
         transition = numbers.get((payment_id, outcome.get("transition", 0)))
         is_change = transition is not None or "review" in outcome or "effects" in outcome
-        is_stateless = outcome["outcome"] == Outcome.UNCHANGED and not tells(outcome)
+        is_stateless = outcome["outcome"] == Outcome.UNCHANGED and not settles_state(outcome)
         if not is_change and not is_stateless and payment_id not in drafts:
             continue
-        draft = drafts.setdefault(payment_id, _Draft(heard, heard))
+        draft = drafts.setdefault(payment_id, _Draft(message, message))
         draft.decided_at.append(outcome["at"])
         if not is_change:
             continue
-        draft.last, draft.reason = heard, outcome["reason"]
+        draft.last, draft.reason = message, outcome["reason"]
         draft.effects += outcome.get("effects", ())
         draft.reviews += [outcome["review"]] if "review" in outcome else []
         draft.transitions += [transition] if transition is not None else []
@@ -153,28 +161,34 @@ def _entry(unit: Unit, draft: _Draft, payment: Payment, *, is_adopted: bool, gra
         "is_alarming": not is_fresh and not is_new_and_open,
         "effects": list(dict.fromkeys(draft.effects)),
         "reviews": list(dict.fromkeys(draft.reviews)),
-        "found_by": _CALLS.get(draft.last.source, draft.last.source),
+        "found_by": _FOUND_BY.get(draft.last.source, draft.last.source),
         "message": draft.last.id,
         "reason": draft.reason,
     }
 
 
-def _since(heard: Heard, moved: Transition, payment: Payment) -> datetime | None:
-    """When it became so by the provider's own time; None where the answer does not tell.
+def _since(message: Heard, moved: Transition, payment: Payment) -> datetime | None:
+    """Return when the state changed by the provider's own time; None where unknown.
+
+    The provider's fact of that name, such as `paid_at`; else the time of the statement, unless that is merely when we
+    asked. Never later than it was recorded.
 
     The provider's fact of that name, such as `paid_at`; else the time of the statement, unless that is merely when we
     asked. Never later than we heard of it.
     """
-    told = instant(payment.facts.get(f"{moved.to_state.lower()}_at"))
-    if told is None and moved.as_of is not None and moved.as_of != heard.provider_time:
-        told = moved.as_of
-    return None if told is None else min(told, moved.recorded_at)
+    stated = instant(payment.facts.get(f"{moved.to_state.lower()}_at"))
+    if stated is None and moved.as_of is not None and moved.as_of != message.provider_time:
+        stated = moved.as_of
+    return None if stated is None else min(stated, moved.recorded_at)
 
 
 def _known_until(
     unit: Unit, draft: _Draft, first: Transition | None, payment: Payment, *, is_adopted: bool
 ) -> datetime | None:
-    """Until when what we knew was true for certain, so that we cannot have been wrong for longer; None: no telling."""
+    """Return until when the known state was certainly true; None where unknown.
+
+    The state cannot have been wrong for longer.
+    """
     if is_adopted:
         return instant(payment.facts.get("created_at"))
     before = reconciliations.transition_before(unit, first) if first else None

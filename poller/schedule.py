@@ -1,4 +1,4 @@
-"""Decide when each payment is polled next: the policy, and the plans read from storage."""
+"""Decide when each payment is polled next, by policy and by the stored plans."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +128,7 @@ class ChangeForecast:
 
     @cached_property
     def weight(self) -> float:
-        """The share of the hazard that counts: changes that no push reports, less once paid."""
+        """The share of the hazard that counts: changes that no push reports."""
         return weight(self.phase, self.push)
 
     @cached_property
@@ -191,7 +191,7 @@ def next_poll(policy: PollPolicy, forecast: ChangeForecast, times: PollTimes, no
 
 
 def late_check(policy: PollPolicy, phase: Phase, changed_at: datetime, now: datetime) -> NextPoll | None:
-    """Return the next poll of a payment at its end; None when no late money is expected.
+    """Return the next poll of a payment at its end; None if no late money can come.
 
     Chosen by age, not by count: a poll that failed, or that a hint caused, is not a late check.
 
@@ -259,7 +259,7 @@ def select_most_urgent(
 
 
 def explain(forecast: ChangeForecast | None, times: PollTimes, found: NextPoll, state: str) -> str:
-    """Explain in words why a poll is planned; `forecast` is None for a payment at its end."""
+    """Explain in words why a poll is planned; a payment at its end has no `forecast`."""
     if forecast is None or found.reason == LATE_CHECK:
         return "it ended without money, and money may be late"
     if found.reason == EXPIRED:
@@ -387,7 +387,7 @@ class PollSchedule:
 
 
 def sample_of(row: Hazard) -> HazardSample:
-    """Return the hazard sample of a row; empty if its bins or its values are not valid."""
+    """Return the hazard sample of a row; empty if its bins or values are not valid."""
     if len(row.exposure) != BINS or len(row.changes) != BINS:
         return HazardSample()
     if not all(_is_quantity(each) for each in (*row.exposure, *row.changes)):
@@ -400,7 +400,7 @@ def _is_quantity(value: object) -> bool:
 
 
 def push_estimate_of(min_price: PushWorth) -> PushEstimate:
-    """Return the estimate to plan with: never certain, and no push where none was measured."""
+    """Return the estimate to plan with: never certain; no push where none is measured."""
     if min_price.loss is None:
         return PushEstimate()
     return PushEstimate(max(min_price.loss, _MIN_LOSS), min_price.lag_p99 or timedelta(0))

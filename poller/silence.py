@@ -1,4 +1,4 @@
-"""How often an account's deliveries come, and how long a silence is plausible. Pure: time is passed in.
+"""Learn an account's delivery rhythm, and judge how long a silence is plausible.
 
 Why the threshold holds what it promises. Silence is counted in deliveries that should have come: the sum of the rate,
 by hour of day and day of week, over the silence. On a Poisson flow that makes every gap exponential with mean 1,
@@ -23,164 +23,169 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-#: A false alarm at most so often, on average.
-_DAYS: Final = 30.0
-#: By how much more rarely than that the threshold aims, for what the derivation does not know.
-_RESERVE: Final = 3.0
+#: Days per false alarm, on average, at least.
+_DAYS_PER_FALSE_ALARM: Final = 30.0
+#: Factor by which the threshold aims to be rarer, for what the derivation does not know.
+_SAFETY_FACTOR: Final = 3.0
 
-#: After so long what was learnt of hours and days weighs half.
-_HALVED: Final = timedelta(days=21)
+#: Half-life of what was learned about hours and days.
+_HALF_LIFE: Final = timedelta(days=21)
 #: The same of a second memory of hours: of the two rates the lower counts, so that a new pattern of nights is known
 #: after about a week of them.
-_SOON_HALVED: Final = timedelta(days=1)
-#: How many gaps the scale is learnt from: what is older fades.
-_GAPS: Final = 1000.0
-#: Fewer gaps tell no rhythm, however wide their threshold.
-_FEWEST: Final = 5.0
+_RECENT_HALF_LIFE: Final = timedelta(days=1)
+#: Gaps that the scale is learned from: older ones fade.
+_MAX_GAPS: Final = 1000.0
+#: Fewer gaps show no rhythm, however wide their threshold.
+_MIN_GAPS: Final = 5.0
 #: Less than one day tells nothing of the night.
-_SHORTEST: Final = timedelta(days=1)
+_MIN_SPAN: Final = timedelta(days=1)
 
 #: An hour, or a day of the week, is thought to have had at least so many deliveries at the mean rate before any is
 #: seen (Jeffreys' prior); more where hours or days differ by no more than chance.
-_PRIOR: Final = 0.5
-#: A prior that the differences put below this is taken for none: they are real.
-_REAL: Final = 10.0
-_SAME: Final = 1e4
+_MIN_PRIOR: Final = 0.5
+#: A prior that the differences put below this counts as none: they are real.
+_PRIOR_CUTOFF: Final = 10.0
+_MAX_PRIOR: Final = 1e4
 
-#: A delivery that was recorded so much before another that is known already is out of order, and tells no gap.
-_DISORDER: Final = timedelta(minutes=1)
+#: A delivery recorded longer than this before a known one is out of order, and gives no gap.
+_MAX_DISORDER: Final = timedelta(minutes=1)
 
 _HOUR: Final = timedelta(hours=1)
 
 
-class Rhythm:
-    """What is learnt of one account's deliveries; `dump` and `Rhythm(kept)` keep all of it.
+class DeliveryRhythm:
+    """Learned delivery rates of an account, restored from what `dump` returned.
 
     A silence is learnt from when it has ended, so that a flow that has stopped does not come to seem normal.
     """
 
     def __init__(self, kept: dict[str, Any] | None = None) -> None:
         kept = kept or {}
-        self._hours = _Hours(kept.get("hours"), _HALVED)
-        self._lately = _Hours(kept.get("lately"), _SOON_HALVED)
+        self._hours = _Hours(kept.get("hours"), _HALF_LIFE)
+        self._recent_hours = _Hours(kept.get("lately"), _RECENT_HALF_LIFE)
         self._day_counts: list[float] = list(kept.get("day_counts", [0.0] * 7))
         self._day_expected: list[float] = list(kept.get("day_expected", [0.0] * 7))
         self._day_prior = _prior(self._day_counts, self._day_expected)
-        self._moments: list[float] = list(kept.get("moments", [0.0] * 4))  #: of the gaps: their number, 1st, 2nd, 4th
+        self._gap_moments: list[float] = list(
+            kept.get("moments", [0.0] * 4)
+        )  #: of the gaps: their number, 1st, 2nd, 4th
         self._began_at = _instant(kept.get("began_at"))
         self._heard_at = _instant(kept.get("heard_at"))
         self._faded_at = _instant(kept.get("faded_at"))
-        self._away_to = _instant(kept.get("away_to"))  #: we did not listen before that
+        self._paused_to = _instant(kept.get("away_to"))  #: the service did not listen before that
 
     def dump(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Return everything learned as JSON values."""
         instants = {
             "began_at": self._began_at,
             "heard_at": self._heard_at,
             "faded_at": self._faded_at,
-            "away_to": self._away_to,
+            "away_to": self._paused_to,
         }
         return {
             "hours": self._hours.dump(),
-            "lately": self._lately.dump(),
+            "lately": self._recent_hours.dump(),
             "day_counts": self._day_counts,
             "day_expected": self._day_expected,
-            "moments": self._moments,
+            "moments": self._gap_moments,
             **{name: at.isoformat() for name, at in instants.items() if at is not None},
         }
 
     @property
     def heard_at(self) -> datetime | None:
-        """The last delivery that was learnt from."""
+        """The time of the last delivery learned from."""
         return self._heard_at
 
-    def heard(self, at: datetime) -> None:
-        """One delivery came; they are told in order of arrival, and one that is far out of order is not learnt."""
+    def add_delivery(self, at: datetime) -> None:
+        """Learn from a delivery, in order of arrival; one far out of order is ignored."""
         last = self._heard_at
         if last is None:
             self._began_at = self._faded_at = last = at
         elif at < last:
-            if last - at > _DISORDER:
+            if last - at > _MAX_DISORDER:
                 return
             at = last
         else:
             self._fade(at)
-        start = max(last, self._away_to) if self._away_to is not None else last
+        start = max(last, self._paused_to) if self._paused_to is not None else last
         if start < at:
-            for seconds, hour, day in _pieces(start, at):
-                self._hours.listened(hour, seconds)
-                self._lately.listened(hour, seconds)
+            for seconds, hour, day in _hours_of(start, at):
+                self._hours.add_listening(hour, seconds)
+                self._recent_hours.add_listening(hour, seconds)
                 self._day_expected[day] += seconds * self._hours.rate(hour)
         if start == last and self._heard_at is not None:
             self._learn_gap(self.expected(last, at))
-        self._hours.heard(at.hour)
-        self._lately.heard(at.hour)
+        self._hours.add_delivery(at.hour)
+        self._recent_hours.add_delivery(at.hour)
         self._day_counts[at.weekday()] += 1
-        self._heard_at, self._away_to = at, None
+        self._heard_at, self._paused_to = at, None
 
-    def away(self, until: datetime) -> None:
-        """We did not listen before that instant: what did not come until then tells nothing."""
+    def mark_paused(self, until: datetime) -> None:
+        """Mark the time until then as not listened to: silence in it means nothing."""
         if self._heard_at is not None and until > self._heard_at:
-            self._away_to = until
+            self._paused_to = until
 
     def expected(self, start: datetime, end: datetime) -> float:
-        """How many deliveries should have come in between; 0 of an account that has never had any."""
+        """Return the expected deliveries in between; 0 if the account never had any."""
         if self._heard_at is None or end <= start:
             return 0.0
-        return sum(seconds * self._rate(hour, day) for seconds, hour, day in _pieces(start, end))
+        return sum(seconds * self._rate(hour, day) for seconds, hour, day in _hours_of(start, end))
 
     def threshold(self, tick: timedelta) -> float | None:
-        """Of how many deliveries the silence is implausible, checked once a tick; None while too little is known."""
-        number, first, second, fourth = self._moments
+        """Return the expected deliveries from which a silence is implausible.
+
+        For one check each `tick`; None while too little is known.
+        """
+        number, first, second, fourth = self._gap_moments
         if first <= 0 or self._heard_at is None or self._began_at is None:
             return None
-        if self._heard_at - self._began_at < _SHORTEST:
+        if self._heard_at - self._began_at < _MIN_SPAN:
             return None
         known = 3 * second * second / fourth  # half the number of gaps of a Poisson flow that would tell as much
-        if known < _FEWEST or number < _FEWEST:
+        if known < _MIN_GAPS or number < _MIN_GAPS:
             return None
         scale = second / (2 * first)
-        gaps = _DAYS * 86_400 * self._hours.mean / scale
-        checks = _DAYS * 86_400 / tick.total_seconds()
-        chance = _RESERVE * max(min(gaps, checks), 1.0)
+        gaps = _DAYS_PER_FALSE_ALARM * 86_400 * self._hours.mean / scale
+        checks = _DAYS_PER_FALSE_ALARM * 86_400 / tick.total_seconds()
+        chance = _SAFETY_FACTOR * max(min(gaps, checks), 1.0)
         return scale * known * math.expm1(math.log(chance) / known)
 
     def is_silent(self, start: datetime, now: datetime, tick: timedelta) -> bool:
-        """Whether nothing came from `start` on for longer than is plausible, and for longer than one tick."""
+        """Return whether the silence since `start` is implausible and exceeds one tick."""
         limit = self.threshold(tick)
         return limit is not None and now - start > tick and self.expected(start, now) > limit
 
     def _learn_gap(self, gap: float) -> None:
         limit = self.threshold(timedelta(minutes=1))
         if limit is not None:
-            gap = min(gap, limit)  # an outage is learnt as one long gap, and not as the scale of all
-        keep = 1 - 1 / _GAPS
+            gap = min(gap, limit)  # an outage is learned as one long gap, and not as the scale of all
+        keep = 1 - 1 / _MAX_GAPS
         for power, moment in enumerate((1.0, gap, gap**2, gap**4)):
-            self._moments[power] = self._moments[power] * keep + moment
+            self._gap_moments[power] = self._gap_moments[power] * keep + moment
 
     def _rate(self, hour: int, day: int) -> float:
         share = (self._day_counts[day] + self._day_prior) / (self._day_expected[day] + self._day_prior)
-        return share * min(self._hours.rate(hour), self._lately.rate(hour))
+        return share * min(self._hours.rate(hour), self._recent_hours.rate(hour))
 
     def _fade(self, at: datetime) -> None:
-        """What is old weighs less; in steps of an hour, since nothing changes within one."""
+        """Reduce the weight of what is old, in steps of an hour."""
         if self._faded_at is None or at - self._faded_at < _HOUR:
             return
         age, self._faded_at = at - self._faded_at, at
         self._hours.fade(age)
-        self._lately.fade(age)
-        keep = 0.5 ** (age / _HALVED)
+        self._recent_hours.fade(age)
+        keep = 0.5 ** (age / _HALF_LIFE)
         for known in (self._day_counts, self._day_expected):
             known[:] = [value * keep for value in known]
         self._day_prior = _prior(self._day_counts, self._day_expected)
 
 
 class _Hours:
-    """How many deliveries came in which hour of the day (UTC), in how many seconds of listening."""
+    """Deliveries and seconds of listening for each hour of the day (UTC)."""
 
-    def __init__(self, kept: dict[str, list[float]] | None, halved: timedelta) -> None:
+    def __init__(self, kept: dict[str, list[float]] | None, half_life: timedelta) -> None:
         kept = kept or {}
-        self._halved = halved
+        self._half_life = half_life
         self._counts: list[float] = list(kept.get("counts", [0.0] * 24))
         self._seconds: list[float] = list(kept.get("seconds", [0.0] * 24))
         self._sum_up()
@@ -188,28 +193,31 @@ class _Hours:
     def dump(self) -> dict[str, list[float]]:
         return {"counts": self._counts, "seconds": self._seconds}
 
-    def heard(self, hour: int) -> None:
+    def add_delivery(self, hour: int) -> None:
         self._counts[hour] += 1
         self._count += 1
 
-    def listened(self, hour: int, seconds: float) -> None:
+    def add_listening(self, hour: int, seconds: float) -> None:
         self._seconds[hour] += seconds
         self._listened += seconds
 
     @property
     def mean(self) -> float:
-        """Deliveries a second over all hours."""
+        """Deliveries per second over all hours."""
         return self._count / max(self._listened, 1.0)
 
     def rate(self, hour: int) -> float:
-        """Deliveries a second at that hour of any day; drawn towards the mean where hours hardly differ."""
+        """Return the deliveries per second at that hour of any day.
+
+        Drawn towards the mean where hours hardly differ.
+        """
         mean = self.mean
         if mean <= 0:
             return 0.0
         return (self._counts[hour] + self._prior) / (self._seconds[hour] + self._prior / mean)
 
     def fade(self, age: timedelta) -> None:
-        keep = 0.5 ** (age / self._halved)
+        keep = 0.5 ** (age / self._half_life)
         self._counts = [value * keep for value in self._counts]
         self._seconds = [value * keep for value in self._seconds]
         self._sum_up()
@@ -220,19 +228,19 @@ class _Hours:
 
 
 def _prior(counts: list[float], expected: list[float]) -> float:
-    """How many deliveries' worth of the mean each count is drawn towards, by how much they differ beyond chance.
+    """Return the weight of the mean, in deliveries, by how much the counts differ.
 
     Counts of a rate that itself varies as a Gamma of shape m have the variance E + E² / m: solved for m.
     """
     beyond = sum((count - mean) ** 2 - mean for count, mean in zip(counts, expected, strict=True))
     if beyond <= 0:
-        return _SAME
+        return _MAX_PRIOR
     shape = sum(mean**2 for mean in expected) / beyond
-    return min(max(shape**2 / (shape + _REAL), _PRIOR), _SAME)
+    return min(max(shape**2 / (shape + _PRIOR_CUTOFF), _MIN_PRIOR), _MAX_PRIOR)
 
 
-def _pieces(start: datetime, end: datetime) -> list[tuple[float, int, int]]:
-    """The span as seconds with hour of day and day of week, in UTC; it begins before it ends."""
+def _hours_of(start: datetime, end: datetime) -> list[tuple[float, int, int]]:
+    """Split the span into seconds with their hour of day and day of week, in UTC."""
     start, end = start.astimezone(UTC), end.astimezone(UTC)
     found: list[tuple[float, int, int]] = []
     while start < end:

@@ -1,4 +1,4 @@
-"""Measures webhook delivery by what was found by asking, and tells each account's alarms."""
+"""Measure webhook delivery against polled changes, and raise accounts' alarms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +8,9 @@ from typing import Any, Final, Literal
 import structlog
 
 from poller import alarms
-from poller.alarms import Change, Loss, alarm_message
-from poller.silence import Rhythm
+from poller.alarms import AlarmChange, LossThreshold, alarm_message
+from poller.schedule import POLL_SOURCES, PUSH_SOURCES
+from poller.silence import DeliveryRhythm
 from providers.contract import Provider, Statement
 from statemachine import measures
 from statemachine.lifecycle import Lifecycle
@@ -22,36 +23,51 @@ from storage.tables import InboxMessage, RejectedDelivery, Transition
 from storage.tables_support import PushQuality, PushWatch
 from storage.webhook_health import Rejection
 
-_PUSHES: Final = frozenset({Source.WEBHOOK.value, Source.CALLBACK.value})
-_ASKED: Final = frozenset({Source.POLL.value, Source.LIST.value})
+log = structlog.get_logger()
+
+_LEASE_DURATION: Final = timedelta(minutes=5)
+#: Messages, and transitions, that one step reads at most.
+_BATCH_SIZE: Final = 1000
+#: Rejected deliveries that one step counts at most, and those among them whose bodies it reads.
+_MAX_REJECTED: Final = 5000
+_MAX_REJECTED_READ: Final = 50
+#: Names that one rejected delivery may give.
+_MAX_NAMES: Final = 20
+
+#: A gap in measuring of this many intervals means that the service was down.
+_PAUSE_INTERVALS: Final = 3
+
+_MIN_GRACE: Final = timedelta(minutes=15)
+_MAX_GRACE: Final = timedelta(hours=6)
+_LOOK_BACK: Final = timedelta(days=30)
 
 Verdict = Literal["pushed", "late", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
-    """What one delivery of the provider's told."""
+class PushReading:
+    """Parsed content of one webhook or callback."""
 
     id: str
     payment_id: str | None
-    kind: str  #: lifecycle kind; "" where it cannot be told
-    state: str  #: of the lifecycle; "" where it told of none
-    is_hint: bool  #: it told that something changed about the payment, and not what
-    is_variant: bool  #: other content under an identity that was known: it tells nothing
+    kind: str  #: lifecycle kind; "" where unknown
+    state: str  #: of the lifecycle; "" where it reported none
+    is_hint: bool  #: it reported that the payment changed, and not how
+    is_variant: bool  #: other content under a known identity: it reports nothing
     received_at: datetime
     changed_at: datetime | None  #: the provider's time of the change
     signed_at: datetime | None
 
 
-class Tally:
-    """Figures of one account that are to be added to those that are kept."""
+class QualityTally:
+    """New push figures of one account, to be added to the stored ones."""
 
     def __init__(self, account: str) -> None:
         self._account = account
         self.rows: dict[tuple[str, str, date], PushQuality] = {}
 
     def of(self, kind: str, event: str, at: datetime) -> PushQuality:
-        """The figures of one kind and event on one UTC day; "" and "" for those of the whole account."""
+        """Return the figures of a kind and event on a UTC day; "" and "" for the account."""
         day = at.astimezone(UTC).date()
         found = self.rows.get((kind, event, day))
         if found is None:
@@ -60,39 +76,43 @@ class Tally:
         return found
 
 
-def read(provider: Provider, message: InboxMessage, kind: str | None) -> Push:
-    """What a push told of its payment, whose kind is given where it is known; total, as the provider's parse is.
+def read_push(provider: Provider, message: InboxMessage, kind: str | None) -> PushReading:
+    """Parse a push about a payment, whose kind is given where known. Total.
+
+    Of several observations in one push the first counts; no provider sends several.
 
     Of several observations in one push the first counts; no provider sends several.
     """
     reading = provider.parse(
         Statement(Source(message.source), message.body, message.received_at, kind=message.kind, ref=message.ref)
     )
-    told = reading.observations[0] if reading.observations else None
-    found = kind or (told.kind if told is not None else None) or ""
+    reported = reading.observations[0] if reading.observations else None
+    found = kind or (reported.kind if reported is not None else None) or ""
     lifecycle = provider.lifecycles.get(found)
-    status = told.status if told is not None else None
+    status = reported.status if reported is not None else None
     is_known = lifecycle is not None and status is not None and lifecycle.knows(status)
-    return Push(
+    return PushReading(
         id=message.id,
         payment_id=message.payment_id,
         kind=found if lifecycle is not None else "",
         state=status if is_known and status is not None else "",
-        is_hint=bool(reading.hints) or (told is not None and status is None),
+        is_hint=bool(reading.hints) or (reported is not None and status is None),
         is_variant=message.variant_of is not None,
         received_at=message.received_at,
-        changed_at=told.as_of if told is not None else None,
+        changed_at=reported.as_of if reported is not None else None,
         signed_at=message.provider_time,
     )
 
 
 def count_pushes(
-    tally: Tally,
-    new: Iterable[Push],
-    of_payment: Mapping[str, Sequence[Push]],
+    tally: QualityTally,
+    new: Iterable[PushReading],
+    of_payment: Mapping[str, Sequence[PushReading]],
     lifecycles: Mapping[str, Lifecycle],
 ) -> None:
-    """Each new push is counted once, by what had been pushed of its payment before it was recorded.
+    """Count each new push once, by what had been pushed about its payment before.
+
+    A duplicate repeats what was reported; a reordered push reports a state that an earlier push had passed.
 
     A duplicate tells again what was told; a reordered push tells of a state that a push before it had passed.
     """
@@ -116,8 +136,8 @@ def count_pushes(
             measures.add_duration(figures.lags, push.received_at - push.changed_at)
 
 
-def count_redeliveries(tally: Tally, push: Push, message: InboxMessage, since: datetime | None) -> None:
-    """The times that the provider has sent the same bytes again since that instant are counted as duplicates.
+def count_redeliveries(tally: QualityTally, push: PushReading, message: InboxMessage, since: datetime | None) -> None:
+    """Count the redeliveries of the same bytes since that instant as duplicates.
 
     Exact for a message that is younger than `since`. Of an older one it is known that it came again, and not how
     often, and it counts once: a lower bound, and exact while nothing comes again twice between two measurements.
@@ -132,34 +152,37 @@ def count_redeliveries(tally: Tally, push: Push, message: InboxMessage, since: d
 
 
 def count_changes(
-    tally: Tally,
+    tally: QualityTally,
     judged: Iterable[tuple[Transition, str]],
     chains: Mapping[str, Sequence[Transition]],
-    of_payment: Mapping[str, Sequence[Push]],
+    of_payment: Mapping[str, Sequence[PushReading]],
     lifecycles: Mapping[str, Lifecycle],
     grace: timedelta,
 ) -> None:
-    """Each transition whose grace is over is counted once as pushed, late or lost, with its payment's kind."""
+    """Count each transition whose grace is over once as pushed, late or lost."""
     for transition, kind in judged:
-        if transition.from_state is None or transition.source not in _PUSHES | _ASKED:
+        if transition.from_state is None or transition.source not in PUSH_SOURCES | POLL_SOURCES:
             continue
         pushes = of_payment.get(transition.payment_id, ())
         chain = chains.get(transition.payment_id, ())
         lifecycle = lifecycles.get(kind)
-        passed = () if lifecycle is None or transition.forced else certain(lifecycle, transition)
+        passed = () if lifecycle is None or transition.forced else certainly_passed(lifecycle, transition)
         for state in passed:
             _count(tally, kind, state, transition, verdict(transition, state, chain, pushes, grace))
-        if transition.source in _PUSHES:
+        if transition.source in PUSH_SOURCES:
             _count(tally, kind, transition.to_state, transition, "pushed")
         else:
-            told = verdict(transition, transition.to_state, chain, pushes, grace)
-            _count(tally, kind, transition.to_state, transition, told)
+            reported = verdict(transition, transition.to_state, chain, pushes, grace)
+            _count(tally, kind, transition.to_state, transition, reported)
 
 
 def verdict(
-    found: Transition, state: str, chain: Sequence[Transition], pushes: Sequence[Push], grace: timedelta
+    found: Transition, state: str, chain: Sequence[Transition], pushes: Sequence[PushReading], grace: timedelta
 ) -> Verdict:
-    """Whether a push had told of the state when the transition was recorded, did within the grace, or did not.
+    """Judge whether a push reported the state before the transition, late, or never.
+
+    A hint reports what changed after the statement that the payment's state before rests on, and is polled at
+    once: what is found a whole grace later it did not report.
 
     A hint tells of what changed after the statement that the payment's state before rests on, and is asked about at
     once: what is found a whole grace later it did not tell.
@@ -167,17 +190,17 @@ def verdict(
     visits = [t.recorded_at for t in chain if t.number < found.number and t.to_state == state]
     before = [t.as_of or t.recorded_at for t in chain if t.number < found.number]
     after_visit, after_change = max(visits, default=None), max(before, default=None)
-    told = [p.received_at for p in pushes if p.state == state and not p.is_variant and _is_after(p, after_visit)]
+    reported = [p.received_at for p in pushes if p.state == state and not p.is_variant and _is_after(p, after_visit)]
     hinted = [p for p in pushes if p.is_hint and not p.is_variant and _is_after(p, after_change)]
-    told += [p.received_at for p in hinted if p.received_at >= found.recorded_at - grace]
-    first = min(told, default=None)
+    reported += [p.received_at for p in hinted if p.received_at >= found.recorded_at - grace]
+    first = min(reported, default=None)
     if first is None or first > found.recorded_at + grace:
         return "lost"
     return "pushed" if first <= found.recorded_at else "late"
 
 
-def certain(lifecycle: Lifecycle, transition: Transition) -> list[str]:
-    """The states that the transition skipped and that lie on every way to its state: they did happen."""
+def certainly_passed(lifecycle: Lifecycle, transition: Transition) -> list[str]:
+    """Return the skipped states that lie on every path to the transition's state."""
     return [
         state
         for state in transition.via
@@ -185,16 +208,16 @@ def certain(lifecycle: Lifecycle, transition: Transition) -> list[str]:
     ]
 
 
-def _count(tally: Tally, kind: str, state: str, transition: Transition, told: Verdict) -> None:
+def _count(tally: QualityTally, kind: str, state: str, transition: Transition, reported: Verdict) -> None:
     figures = tally.of(kind, state, transition.recorded_at)
-    setattr(figures, told, getattr(figures, told) + 1)
+    setattr(figures, reported, getattr(figures, reported) + 1)
 
 
-def _is_after(push: Push, at: datetime | None) -> bool:
+def _is_after(push: PushReading, at: datetime | None) -> bool:
     return at is None or push.received_at > at
 
 
-def _is_repeat(push: Push, earlier: Sequence[Push], lifecycle: Lifecycle) -> bool:
+def _is_repeat(push: PushReading, earlier: Sequence[PushReading], lifecycle: Lifecycle) -> bool:
     same = [p for p in earlier if p.state == push.state and not p.is_variant]
     if not same:
         return False
@@ -205,7 +228,7 @@ def _is_repeat(push: Push, earlier: Sequence[Push], lifecycle: Lifecycle) -> boo
     return earlier[-1].state == push.state
 
 
-def _is_overtaken(push: Push, earlier: Sequence[Push], lifecycle: Lifecycle) -> bool:
+def _is_overtaken(push: PushReading, earlier: Sequence[PushReading], lifecycle: Lifecycle) -> bool:
     for other in earlier:
         if other.is_variant or other.state == push.state:
             continue
@@ -219,62 +242,43 @@ def _is_overtaken(push: Push, earlier: Sequence[Push], lifecycle: Lifecycle) -> 
 
 
 def _reaches(lifecycle: Lifecycle, start: str | None, end: str, *, without: str | None = None) -> bool:
-    """Whether one or more moves lead from one state to the other, without entering a third."""
+    """Return whether moves lead from one state to the other without entering a third."""
     ways = lifecycle.initial if start is None else lifecycle.moves.get(start, ())
-    seen: set[str] = set()
+    snapshot: set[str] = set()
     waiting = [state for state in ways if state != without]
     while waiting:
         state = waiting.pop()
         if state == end:
             return True
-        if state not in seen:
-            seen.add(state)
+        if state not in snapshot:
+            snapshot.add(state)
             waiting += [following for following in lifecycle.moves.get(state, ()) if following != without]
     return False
 
 
-log = structlog.get_logger()
-
-_LEASE: Final = timedelta(minutes=5)
-#: Messages, and transitions, that one step passes over at most.
-_BATCH: Final = 1000
-#: Rejected deliveries that one step reads at most, and those among them that it looks into.
-_REJECTED: Final = 5000
-_LOOKED_INTO: Final = 50
-#: Names that one rejected delivery may give.
-_NAMES: Final = 20
-
-#: Not measuring for so many times as long as it should take means that we were away.
-_AWAY: Final = 3
-
-_SHORTEST_GRACE: Final = timedelta(minutes=15)
-_LONGEST_GRACE: Final = timedelta(hours=6)
-_LOOK_BACK: Final = timedelta(days=30)
-
-
 @dataclass(frozen=True, slots=True)
-class MeterSettings:
-    """How push is measured."""
+class PushMonitorSettings:
+    """Interval, grace and thresholds for measuring pushes."""
 
     every: timedelta = timedelta(minutes=1)
     grace: timedelta | None = None  #: None: twice the account's own p99 lag, from 15 minutes to 6 hours
-    loss: Loss = field(default_factory=Loss)
-    unreachable: timedelta = timedelta(minutes=10)  #: how long questions may meet outages before that alarms
+    loss: LossThreshold = field(default_factory=LossThreshold)
+    unreachable: timedelta = timedelta(minutes=10)  #: how long calls may meet outages before an alarm
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What one step has read of an account, in one snapshot."""
+class _Snapshot:
+    """Rows of an account that one step has read, in one snapshot."""
 
     messages: list[InboxMessage]  #: pushes to be measured, in order of arrival
-    message_id: str | None  #: how far that goes
+    message_id: str | None  #: the last message read
     transitions: list[tuple[Transition, str]]
     transition_id: str | None
     rejected: list[Rejection]
-    suspects: list[tuple[RejectedDelivery, str]]  #: rejections with the payment of ours that each names
+    suspects: list[tuple[RejectedDelivery, str]]  #: rejections with the known payment that each names
     redelivered: list[InboxMessage]
     redelivered_at: datetime
-    about: dict[str, list[InboxMessage]]  #: every push of the payments that are concerned
+    about: dict[str, list[InboxMessage]]  #: every push about the payments concerned
     kinds: dict[str, str]
     chains: dict[str, list[Transition]]
     heard_at: datetime | None
@@ -283,23 +287,27 @@ class _Seen:
     grace: timedelta
 
 
-class PushMeter:
-    """Compares what was pushed with what was asked. Any number of them may run against one database."""
+class PushMonitor:
+    """Compare pushed with polled changes. Safe in any number of processes."""
 
     def __init__(
         self,
         database: Database,
         providers: Mapping[str, Provider],
         clock: Callable[[], datetime],
-        settings: MeterSettings | None = None,
+        settings: PushMonitorSettings | None = None,
     ) -> None:
         self._database = database
         self._providers = providers
         self._clock = clock
-        self._settings = settings or MeterSettings()
+        self._settings = settings or PushMonitorSettings()
 
     def step(self) -> int:
-        """Measure a batch of each account whose time has come; returns of how many there is more to do, or to tell.
+        """Measure a batch of each account that is due; return how many have more to do.
+
+        An account whose alarm changed counts too. Raises what an account met after the others were measured:
+        StorageUnavailable, LeaseLost where a step took so long that another process went on, or a bug. Nothing of that
+        account's step was kept.
 
         Raises what an account met after the others were measured: StorageUnavailable, LeaseLost where a step took so
         long that somebody else went on, or a bug. Nothing of that account's step was kept.
@@ -315,38 +323,36 @@ class PushMeter:
         return more
 
     def measure(self, account: str) -> bool:
-        """Measure a batch of one account if its time has come; whether there is more to do, or an alarm was told."""
+        """Measure a batch of one account if due; return True for more work or an alarm."""
         now = self._clock()
         with self._database.write() as unit:
-            watch = webhook_health.claim(unit, account, now, _LEASE)
+            watch = webhook_health.claim(unit, account, now, _LEASE_DURATION)
         if watch is None:
             return False
         with self._database.read() as unit:
-            seen = self._read(unit, watch, now)
-        tally = self._compared(account, watch, seen)
-        rhythm = self._learnt(watch, seen, now)
-        _weigh_suspects(watch, seen)
-        _move_on(watch, seen, now, self._settings.every)
+            snapshot = self._read(unit, watch, now)
+        tally = self._count_quality(account, watch, snapshot)
+        rhythm = self._learn_rhythm(watch, snapshot, now)
+        _update_unverified(watch, snapshot)
+        _advance(watch, snapshot, now, self._settings.every)
         with self._database.write() as unit:
             webhook_health.add(unit, account, tally.rows)
-            changes = [] if seen.has_more else self._alarms(unit, watch, rhythm, seen.dead, now)
+            changes = [] if snapshot.has_more else self._alarm_changes(unit, watch, rhythm, snapshot.dead, now)
             for change in changes:
-                alarms.stand(watch, change, now)
+                alarms.set_alarm(watch, change, now)
                 inbox.record(unit, [_message(account, change, now)])
             webhook_health.keep(unit, watch)
         for change in changes:
-            _tell(account, change)
-        return seen.has_more or bool(changes)
+            _log_alarm(account, change)
+        return snapshot.has_more or bool(changes)
 
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def _read(self, unit: Unit, watch: PushWatch, now: datetime) -> _Seen:
+    def _read(self, unit: Unit, watch: PushWatch, now: datetime) -> _Snapshot:
         account = watch.account
         grace = self._grace(unit, account, now)
-        found, passed, is_end = webhook_health.pushes_after(unit, account, watch.message_id, now, _BATCH)
+        found, passed, is_end = webhook_health.pushes_after(unit, account, watch.message_id, now, _BATCH_SIZE)
         settled = [message for message in found if passed is not None and message.id <= passed]
         judged, transition_id, is_last = webhook_health.transitions_after(
-            unit, account, watch.transition_id, now - grace, _BATCH
+            unit, account, watch.transition_id, now - grace, _BATCH_SIZE
         )
         payments = {m.payment_id for m in settled if m.payment_id is not None}
         payments |= {transition.payment_id for transition, _ in judged}
@@ -355,14 +361,14 @@ class PushMeter:
         for message in webhook_health.pushes_about(unit, ids):
             about.setdefault(message.payment_id or "", []).append(message)
         latest = now - webhook_health.SETTLES
-        again, redelivered_at = webhook_health.redelivered(unit, account, watch.redelivered_at, latest, _BATCH)
+        again, redelivered_at = webhook_health.redelivered(unit, account, watch.redelivered_at, latest, _BATCH_SIZE)
         is_all_again = redelivered_at == latest
-        rejected = webhook_health.rejected_after(unit, account, watch.rejected_id, _REJECTED)
+        rejected = webhook_health.rejected_after(unit, account, watch.rejected_id, _MAX_REJECTED)
         heard = [watch.heard_at, webhook_health.last_redelivered_at(unit, account), *(m.received_at for m in found)]
         if is_end:
             heard.append(webhook_health.last_push_at(unit, account, passed))
         heard_at = max((at for at in heard if at is not None), default=None)
-        return _Seen(
+        return _Snapshot(
             messages=settled,
             message_id=passed,
             transitions=judged,
@@ -376,12 +382,12 @@ class PushMeter:
             chains=storage_transitions.of_payments(unit, sorted({transition.payment_id for transition, _ in judged})),
             heard_at=heard_at,
             dead=counts.dead_of_account(unit, account),
-            has_more=not (is_end and is_last and is_all_again and len(rejected) < _REJECTED),
+            has_more=not (is_end and is_last and is_all_again and len(rejected) < _MAX_REJECTED),
             grace=grace,
         )
 
     def _grace(self, unit: Unit, account: str, now: datetime) -> timedelta:
-        """How long a push may take before its change counts as lost.
+        """Return how long a push may take before its change counts as lost.
 
         Twice the p99 of what pushes did take: of those that come at all, fewer than one in a hundred is called lost.
         That p99 is of every push, late ones too, so that the grace cannot hide from itself what it calls lost.
@@ -391,96 +397,101 @@ class PushMeter:
         rows = webhook_health.between(unit, account, (now - _LOOK_BACK).date(), now.date())
         lags = measures.merge_bins((row.lags, webhook_health.weight(row.day, now.date())) for row in rows)
         usual = measures.bin_quantile(lags, 0.99) or timedelta(0)
-        return min(max(2 * usual, _SHORTEST_GRACE), _LONGEST_GRACE)
+        return min(max(2 * usual, _MIN_GRACE), _MAX_GRACE)
 
     def _suspects(
         self, unit: Unit, account: str, rejected: Sequence[Rejection], heard_at: datetime | None
     ) -> list[tuple[RejectedDelivery, str]]:
-        """The newest rejections since the last verified delivery that name a payment of ours, each with one of them.
+        """Return the newest unverified rejections that name a payment.
+
+        Each with one such payment. A body that was not verified is parsed like one that was, which is safe for any
+        bytes, and believed in nothing.
 
         A body that was not verified is read as one that was, which is safe for any bytes, and believed in nothing.
         """
         provider, found = self._providers[account], list[tuple[RejectedDelivery, str]]()
         since = [r.id for r in rejected if heard_at is None or r.received_at > heard_at]
-        for delivery in webhook_health.rejected_bodies(unit, since[-_LOOKED_INTO:]):
+        for delivery in webhook_health.rejected_bodies(unit, since[-_MAX_REJECTED_READ:]):
             if delivery.about is not None:
                 found.append((delivery, delivery.about))  # only our own token leads there
                 continue
             statement = Statement(Source.WEBHOOK, delivery.body, delivery.received_at, kind=delivery.kind)
             reading = provider.parse(statement)
             names = [n for o in reading.observations for n in (o.provider_ref, o.reference) if n is not None]
-            known = webhook_health.known_by(unit, account, list(provider.lifecycles), [*names, *reading.hints][:_NAMES])
+            known = webhook_health.known_by(
+                unit, account, list(provider.lifecycles), [*names, *reading.hints][:_MAX_NAMES]
+            )
             found += [(delivery, payment_id) for payment_id in sorted(known)[:1]]
         return found
 
-    # -- comparing ----------------------------------------------------------------------------------------------
+    def _count_quality(self, account: str, watch: PushWatch, snapshot: _Snapshot) -> QualityTally:
+        provider, tally = self._providers[account], QualityTally(account)
 
-    def _compared(self, account: str, watch: PushWatch, seen: _Seen) -> Tally:
-        provider, tally = self._providers[account], Tally(account)
+        def reported(message: InboxMessage) -> PushReading:
+            return read_push(provider, message, snapshot.kinds.get(message.payment_id or ""))
 
-        def told(message: InboxMessage) -> Push:
-            return read(provider, message, seen.kinds.get(message.payment_id or ""))
-
-        of_payment = {payment: [told(message) for message in found] for payment, found in seen.about.items()}
+        of_payment = {payment: [reported(message) for message in found] for payment, found in snapshot.about.items()}
         lifecycles = provider.lifecycles
-        count_pushes(tally, [told(message) for message in seen.messages], of_payment, lifecycles)
-        for message in seen.redelivered:
-            count_redeliveries(tally, told(message), message, watch.redelivered_at)
-        count_changes(tally, seen.transitions, seen.chains, of_payment, lifecycles, seen.grace)
-        for delivery in seen.rejected:
+        count_pushes(tally, [reported(message) for message in snapshot.messages], of_payment, lifecycles)
+        for message in snapshot.redelivered:
+            count_redeliveries(tally, reported(message), message, watch.redelivered_at)
+        count_changes(tally, snapshot.transitions, snapshot.chains, of_payment, lifecycles, snapshot.grace)
+        for delivery in snapshot.rejected:
             tally.of("", "", delivery.received_at).rejected += 1
         return tally
 
-    def _learnt(self, watch: PushWatch, seen: _Seen, now: datetime) -> Rhythm:
-        """The rhythm with what came; a time in which nobody measured is one in which nobody may have listened."""
-        rhythm = Rhythm(watch.rhythm)
-        for message in seen.messages:
-            rhythm.heard(message.received_at)
-        if watch.measured_at is not None and now - watch.measured_at > _AWAY * self._settings.every:
+    def _learn_rhythm(self, watch: PushWatch, snapshot: _Snapshot, now: datetime) -> DeliveryRhythm:
+        """Learn the rhythm from the new deliveries; a gap in measuring is not silence."""
+        rhythm = DeliveryRhythm(watch.rhythm)
+        for message in snapshot.messages:
+            rhythm.add_delivery(message.received_at)
+        if watch.measured_at is not None and now - watch.measured_at > _PAUSE_INTERVALS * self._settings.every:
             watch.resumed_at = now
-            rhythm.away(now)
+            rhythm.mark_paused(now)
         watch.rhythm = rhythm.dump()
         return rhythm
 
-    def _alarms(self, unit: Unit, watch: PushWatch, rhythm: Rhythm, dead_letters: Dead, now: datetime) -> list[Change]:
+    def _alarm_changes(
+        self, unit: Unit, watch: PushWatch, rhythm: DeliveryRhythm, dead_letters: Dead, now: datetime
+    ) -> list[AlarmChange]:
         rows = webhook_health.between(unit, watch.account, (now - _LOOK_BACK).date(), now.date())
         found = (
-            alarms.silence(watch, rhythm, now, self._settings.every),
-            alarms.unverified(watch, rhythm, now),
-            alarms.loss(watch, rows, now, self._settings.loss),
-            alarms.unreachable(watch, rate_limits.breaker(unit, watch.account), now, self._settings.unreachable),
-            alarms.dead_letters(watch, dead_letters, now),
+            alarms.silence_change(watch, rhythm, now, self._settings.every),
+            alarms.unverified_change(watch, rhythm, now),
+            alarms.loss_change(watch, rows, now, self._settings.loss),
+            alarms.unreachable_change(watch, rate_limits.breaker(unit, watch.account), now, self._settings.unreachable),
+            alarms.dead_letters_change(watch, dead_letters, now),
         )
         return [change for change in found if change is not None]
 
 
-def _weigh_suspects(watch: PushWatch, seen: _Seen) -> None:
-    """The evidence that every delivery fails: rejections since the last verified one; it is gone when one comes."""
+def _update_unverified(watch: PushWatch, snapshot: _Snapshot) -> None:
+    """Update the evidence that every delivery fails; a verified delivery clears it."""
     evidence: dict[str, Any] = dict(watch.unverified)
-    if evidence and seen.heard_at is not None and seen.heard_at > datetime.fromisoformat(evidence["since"]):
+    if evidence and snapshot.heard_at is not None and snapshot.heard_at > datetime.fromisoformat(evidence["since"]):
         evidence = {}
-    since = [r for r in seen.rejected if seen.heard_at is None or r.received_at > seen.heard_at]
+    since = [r for r in snapshot.rejected if snapshot.heard_at is None or r.received_at > snapshot.heard_at]
     if since:
         evidence.setdefault("since", min(r.received_at for r in since).isoformat())
         evidence["rejected"] = evidence.get("rejected", 0) + len(since)
-    for delivery, payment_id in seen.suspects:
+    for delivery, payment_id in snapshot.suspects:
         reasons = dict(evidence.get("reasons", {}))
         reasons[delivery.reason] = reasons.get(delivery.reason, 0) + 1
         evidence["reasons"] = reasons
         named = {*evidence.get("payments", ()), payment_id}
-        evidence["payments"] = sorted(named)[:_NAMES]
+        evidence["payments"] = sorted(named)[:_MAX_NAMES]
     watch.unverified = evidence
 
 
-def _move_on(watch: PushWatch, seen: _Seen, now: datetime, every: timedelta) -> None:
-    watch.message_id, watch.transition_id = seen.message_id, seen.transition_id
-    watch.redelivered_at, watch.heard_at = seen.redelivered_at, seen.heard_at
-    if seen.rejected:
-        watch.rejected_id = seen.rejected[-1].id
-    watch.measured_at, watch.due_at = now, now if seen.has_more else now + every
+def _advance(watch: PushWatch, snapshot: _Snapshot, now: datetime, every: timedelta) -> None:
+    watch.message_id, watch.transition_id = snapshot.message_id, snapshot.transition_id
+    watch.redelivered_at, watch.heard_at = snapshot.redelivered_at, snapshot.heard_at
+    if snapshot.rejected:
+        watch.rejected_id = snapshot.rejected[-1].id
+    watch.measured_at, watch.due_at = now, now if snapshot.has_more else now + every
 
 
-def _message(account: str, change: Change, now: datetime) -> InboxMessage:
+def _message(account: str, change: AlarmChange, now: datetime) -> InboxMessage:
     return alarm_message(
         account,
         change.alarm,
@@ -492,7 +503,7 @@ def _message(account: str, change: Change, now: datetime) -> InboxMessage:
     )
 
 
-def _tell(account: str, change: Change) -> None:
+def _log_alarm(account: str, change: AlarmChange) -> None:
     if change.is_over:
         log.info("alarm.closed", account=account, alarm=change.alarm.value, reason=change.reason)
         return

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
-from poller.reconciler import Reconciler, Timetable
-from poller.reconciliation import Tools, WalkedAccount
+from poller.reconciler import Reconciler, ReconciliationSchedule
+from poller.reconciliation import ReconciledAccount, ReconciliationTools
 from providers.contract import Client, Provider
 from receipted.wiring import Service
 
@@ -26,18 +26,18 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
         await asyncio.to_thread(worker.step, message_ids)
 
     accounts = {
-        name: WalkedAccount(clients[name], partial(_is_terminal, account.provider))
+        name: ReconciledAccount(clients[name], partial(_is_terminal, account.provider))
         for name, account in service.accounts.items()
     }
     patience = timedelta(seconds=service.settings.poller.create_grace_seconds + 60)
     return Reconciler(
-        Tools(
+        ReconciliationTools(
             service.database,
             service.work_clock,
             apply,
             asyncio.sleep,
             concurrency=settings.concurrency,
-            patience=patience,
+            settle_timeout=patience,
         ),
         accounts,
         random.Random(),  # noqa: S311 - jitter, not a secret
@@ -51,7 +51,7 @@ def scheduled_steps(service: Service, clients: Mapping[str, Client]) -> dict[str
     settings = service.settings.reconciliation
     if not settings.every_seconds:
         return {}
-    timetable = Timetable(
+    timetable = ReconciliationSchedule(
         service.database,
         reconciler(service, clients),
         service.work_clock,

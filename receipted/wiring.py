@@ -19,12 +19,12 @@ from fulfilment.email_message import Letterhead
 from fulfilment.email_sink import EmailSink
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
-from poller.alarms import Loss
+from poller.alarms import LossThreshold
 from poller.planner import Planner
 from poller.polling import Poller
-from poller.rate_limiter import DatabasePace
+from poller.rate_limiter import DatabaseRateLimiter
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
-from poller.webhook_health import MeterSettings, PushMeter
+from poller.webhook_health import PushMonitor, PushMonitorSettings
 from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.provider import Banked
 from providers.contract import Account, Budget, Client, Provider
@@ -266,7 +266,7 @@ class Service:
 
     def client(self, account: WiredAccount, http: httpx2.AsyncClient) -> Client:
         """A client of one account, within its budget."""
-        pace = DatabasePace(self.database, account.name, budget_of(account.settings), self.clock)
+        pace = DatabaseRateLimiter(self.database, account.name, budget_of(account.settings), self.clock)
         transport = HttpTransport(http, pace, self.clock, allow_loopback_http=self.settings.service.development)
         return account.provider.client(account_of(account.name, account.settings), transport, self.clock)
 
@@ -281,22 +281,22 @@ class Service:
             concurrency=self.settings.poller.concurrency,
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
             on_answer=on_answer,
-            traced=self.traces,
+            tracer=self.traces,
         )
         self.parts.pollers.append(made)
         return made
 
-    def push_meter(self) -> PushMeter:
+    def push_meter(self) -> PushMonitor:
         """What measures the providers' own sending, and tells an account's alarms."""
         push = self.settings.push
-        settings = MeterSettings(
+        settings = PushMonitorSettings(
             every=timedelta(seconds=push.measure_every_seconds),
             grace=timedelta(seconds=push.grace_seconds) if push.grace_seconds is not None else None,
-            loss=Loss(push.loss_alarm, push.loss_samples),
+            loss=LossThreshold(push.loss_alarm, push.loss_samples),
             unreachable=timedelta(seconds=push.unreachable_seconds),
         )
         providers = {name: account.provider for name, account in self.accounts.items()}
-        return PushMeter(self.database, providers, self.work_clock, settings)
+        return PushMonitor(self.database, providers, self.work_clock, settings)
 
     @asynccontextmanager
     async def dispatcher(self, on_end: Callable[[], None] = lambda: None) -> AsyncIterator[Dispatcher]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from poller.alarms import spoken
+from poller.alarms import format_duration
 from receipted.cli import output
 from receipted.cli.options import AsJson, known_account, moment_of, opened
 from storage import webhook_health
@@ -94,7 +94,7 @@ def _lag(lag: timedelta | None) -> str | None:
     if lag is None:
         return None
     sign, size = ("-", -lag) if lag < timedelta(0) else ("", lag)
-    return f"{sign}{size.total_seconds():.2g} s" if size < timedelta(seconds=10) else f"{sign}{spoken(size)}"
+    return f"{sign}{size.total_seconds():.2g} s" if size < timedelta(seconds=10) else f"{sign}{format_duration(size)}"
 
 
 def _clock(skew: timedelta | None) -> str | None:
@@ -102,7 +102,7 @@ def _clock(skew: timedelta | None) -> str | None:
         return None
     if abs(skew) < timedelta(seconds=1.5):
         return "agrees with ours"
-    return f"{spoken(abs(skew))} {'ahead' if skew > timedelta(0) else 'behind'}"
+    return f"{format_duration(abs(skew))} {'ahead' if skew > timedelta(0) else 'behind'}"
 
 
 def as_data(figures: AccountFigures) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from poller.errors import ReconciliationPaused
-from poller.reconciler import Started
+from poller.reconciler import StartedRun
 from poller.reconciliation import LISTING
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput, example
@@ -235,10 +235,10 @@ async def _walk(service: Service, wanted: Wanted, *, anew: bool, is_range_given:
         if started.is_resumed:
             _say_resumed(started, is_range_given=is_range_given)
         with counting() as bar:
-            return await walker.walk(started.row, _shown_on(bar))
+            return await walker.run(started.row, _shown_on(bar))
 
 
-def _say_resumed(started: Started, *, is_range_given: bool) -> None:
+def _say_resumed(started: StartedRun, *, is_range_given: bool) -> None:
     row = started.row
     output.note(
         f"going on with what {row.asked_by} began at {output.shown(row.began_at)}, over {output.shown(row.since)} to "

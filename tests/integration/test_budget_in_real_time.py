@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx2
 import pytest
 
-from poller.rate_limiter import DatabasePace, patiently
+from poller.rate_limiter import DatabaseRateLimiter, low_priority
 from providers.contract import Budget
 from providers.http import HttpTransport
 from sandbox.limits import SlidingWindow
@@ -67,7 +67,7 @@ def provider(window):
 
 
 async def keep_asking(database, url, is_patient, until):
-    pace = DatabasePace(database, "acme", BUDGET, lambda: datetime.now(UTC))
+    pace = DatabaseRateLimiter(database, "acme", BUDGET, lambda: datetime.now(UTC))
     async with httpx2.AsyncClient() as http:
         transport = HttpTransport(http, pace, lambda: datetime.now(UTC), allow_loopback_http=True)
 
@@ -79,7 +79,7 @@ async def keep_asking(database, url, is_patient, until):
                 await transport.send("GET", url, headers={"x-last": "1"} if number % 3 == 0 else {})
 
         async def ask_patiently():
-            with patiently():
+            with low_priority():
                 await ask()
 
         await asyncio.gather(*(ask_patiently() if is_patient else ask() for _ in range(2)))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from poller.planner import Planner
-from poller.polling import Claims, Poller
-from poller.reconciler import Timetable
-from poller.webhook_health import PushMeter
+from poller.polling import PollClaims, Poller
+from poller.reconciler import ReconciliationSchedule
+from poller.webhook_health import PushMonitor
 from receipted.settings.load import Settings
 from storage.errors import StorageUnavailable
 from tests.integration.receiver.deliveries import event
@@ -19,10 +19,10 @@ from worker.inbox_loop import InboxWorker
 
 DUTIES = {
     "planner": (Planner, "step"),
-    "push": (PushMeter, "step"),
+    "push": (PushMonitor, "step"),
     "housekeeping": (Housekeeping, "step"),
     "poller": (Poller, "start"),
-    "reconcile": (Timetable, "step"),
+    "reconcile": (ReconciliationSchedule, "step"),
 }
 FAULTS: dict[str, Callable[[], Exception]] = {
     "storage": lambda: StorageUnavailable("another holds it"),
@@ -117,10 +117,10 @@ def test_every_duty_may_hang_and_messages_do_not_wait(config: Settings, monkeypa
 
     for owner, name in (
         (Planner, "step"),
-        (PushMeter, "step"),
+        (PushMonitor, "step"),
         (Housekeeping, "_keep_partitions"),
-        (Claims, "take"),
-        (Timetable, "_due"),
+        (PollClaims, "claim"),
+        (ReconciliationSchedule, "_next_wanted"),
     ):
         monkeypatch.setattr(owner, name, wait)
     delivered.clear()

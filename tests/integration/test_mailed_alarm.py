@@ -11,7 +11,7 @@ from fulfilment.backoff import Backoff
 from fulfilment.contract import EMAIL_DEFAULT_PATTERNS, EffectFilter
 from fulfilment.email_message import Letterhead
 from fulfilment.email_sink import EmailSink
-from poller.webhook_health import MeterSettings, PushMeter
+from poller.webhook_health import PushMonitor, PushMonitorSettings
 from storage import outbox
 from tests.builders import PROVIDERS, a_message
 from tests.fakes import tls
@@ -53,9 +53,9 @@ async def here(_host, _port):
 
 def measure(desk):
     """Two processes look at the same minute."""
-    settings = MeterSettings(every=timedelta(minutes=30))
+    settings = PushMonitorSettings(every=timedelta(minutes=30))
     for _ in range(2):
-        while PushMeter(desk.database, {"acme": PROVIDERS["stable_genius"]}, desk.clock, settings).step():
+        while PushMonitor(desk.database, {"acme": PROVIDERS["stable_genius"]}, desk.clock, settings).step():
             pass
     desk.world.settle()
 

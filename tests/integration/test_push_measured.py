@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from poller.webhook_health import MeterSettings, PushMeter
+from poller.webhook_health import PushMonitor, PushMonitorSettings
 from receipted.demo.plan import SHOP_SECRET, orders
 from receipted.demo.run import Demonstration
 from receipted.wiring import utc_now
@@ -58,7 +58,7 @@ async def _run(run: Demonstration) -> Measured:
 
 def _measure(run, now):
     providers = {name: account.provider for name, account in run.service.accounts.items()}
-    meter = PushMeter(run.service.database, providers, lambda: now, MeterSettings(grace=timedelta(minutes=30)))
+    meter = PushMonitor(run.service.database, providers, lambda: now, PushMonitorSettings(grace=timedelta(minutes=30)))
     while meter.step():
         pass
     with run.service.database.read() as unit:

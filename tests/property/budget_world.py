@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from poller.rate_limiter import DatabasePace, patiently
+from poller.rate_limiter import DatabaseRateLimiter, low_priority
 from providers.contract import Budget
 from storage.database import Database
 from tests.fakes.clock import START
@@ -83,7 +83,7 @@ class Fleet:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.loop.time())
 
-    async def send(self, pace: DatabasePace, *, is_patient: bool = False) -> None:
+    async def send(self, pace: DatabaseRateLimiter, *, is_patient: bool = False) -> None:
         """One request, from wanting it to its first byte."""
         began = self.loop.time()
         await pace.turn()
@@ -93,11 +93,11 @@ class Fleet:
         await pace.leave()
         self.run.left.append((self.loop.time(), is_patient))
 
-    async def keep_sending(self, pace: DatabasePace, requests: int, *, is_patient: bool = False) -> None:
+    async def keep_sending(self, pace: DatabaseRateLimiter, requests: int, *, is_patient: bool = False) -> None:
         """One request after the other."""
         for _ in range(requests):
             if is_patient:
-                with patiently():
+                with low_priority():
                     await self.send(pace, is_patient=True)
             else:
                 await self.send(pace)
@@ -111,10 +111,10 @@ class Fleet:
         self.loop.run_until_complete(everything())
         return self.run
 
-    def _pace(self, database: Database, seconds: float) -> DatabasePace:
+    def _pace(self, database: Database, seconds: float) -> DatabaseRateLimiter:
         skew = timedelta(seconds=seconds)
         is_one_host = database.engine.dialect.name == "sqlite"
-        return DatabasePace(
+        return DatabaseRateLimiter(
             database,
             ACCOUNT,
             self.run.budget,

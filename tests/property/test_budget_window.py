@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import literal
 
 from poller import rate_limiter
-from poller.rate_limiter import DatabasePace
+from poller.rate_limiter import DatabaseRateLimiter
 from providers.contract import Budget
 from storage import rate_limits as kept_budget
 from storage.database import Database
@@ -223,14 +223,14 @@ async def at_once(_pace):
 
 def test_the_property_bites_where_late_turns_are_used(one_host, monkeypatch):
     """Without forfeiting a slot that is used late, as it once was, requests bunch together."""
-    monkeypatch.setattr(rate_limiter._Lateness, "allows", lambda *_: True)
-    monkeypatch.setattr(DatabasePace, "leave", at_once)
+    monkeypatch.setattr(rate_limiter._Lateness, "accepts", lambda *_: True)
+    monkeypatch.setattr(DatabaseRateLimiter, "leave", at_once)
     assert breaks_the_budget(one_host, Weather(wake=0.2, stall=1.0), [(5, False)] * 6)
 
 
 def test_the_property_bites_where_the_departure_is_unchecked(one_host, monkeypatch):
     """A turn that was in time is not enough: what happens between it and the first byte counts too."""
-    monkeypatch.setattr(DatabasePace, "leave", at_once)
+    monkeypatch.setattr(DatabaseRateLimiter, "leave", at_once)
     assert breaks_the_budget(one_host, Weather(connect=0.4), [(5, False)] * 6)
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
-from poller.circuit_breaker import wait_after
+from poller.circuit_breaker import open_duration
 from storage import rate_limits
 from storage.rate_limits import Breaker, Gate
 from tests.fakes.clock import START
@@ -139,7 +139,7 @@ def test_the_budget_and_the_breaker_leave_each_other_alone(database):
     rate = rate_limits.Rate.of(1, 60.0)
     with database.write() as unit:
         first = rate_limits.reserve(unit, "acme", START, rate)
-    outage(database, wait_after(3, 0.0))
+    outage(database, open_duration(3, 0.0))
     with database.write() as unit:
         second = rate_limits.reserve(unit, "acme", START, rate)
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from poller.alarms import Change, alarm_message, stand
-from poller.webhook_health import Tally
+from poller.alarms import AlarmChange, alarm_message, set_alarm
+from poller.webhook_health import QualityTally
 from receipted.cli.exits import Exit
 from statemachine import measures
 from statemachine.phases import Alarm
@@ -20,7 +20,7 @@ from .test_inbox_outbox import WHO, kill_everything_owed, refused_create
 
 
 def begun(now, alarm=Alarm.SILENT):
-    return Change(
+    return AlarmChange(
         alarm, now - timedelta(hours=3), False, "no verified delivery for 3 h 0 min", {"silent_seconds": 10_800}
     )
 
@@ -30,7 +30,7 @@ def measured(shell):
     """Two accounts with figures: one that pushes, is behind and silent, and one that was never heard of."""
     service = shell.service()
     now = service.clock()
-    tally = Tally("stable")
+    tally = QualityTally("stable")
     confirmed = tally.of("payment_intent", "confirmed", now)
     confirmed.pushed, confirmed.late, confirmed.lost, confirmed.deliveries = 70, 5, 25, 80
     confirmed.duplicates, confirmed.reordered = 6, 1
@@ -48,7 +48,7 @@ def measured(shell):
             watch.measured_at = now
             if account == "stable":
                 watch.heard_at = now - timedelta(hours=3)
-                stand(watch, begun(now), now)
+                set_alarm(watch, begun(now), now)
                 webhook_health.add(unit, account, tally.rows)
             webhook_health.keep(unit, watch)
     service.close()

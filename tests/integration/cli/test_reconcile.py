@@ -61,8 +61,8 @@ def faults(url, **changed):
 
 def quick(monkeypatch):
     """Waits are too short to be waited for."""
-    monkeypatch.setattr(reconciliation, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(circuit_breaker, "_FIRST", timedelta(milliseconds=10))
+    monkeypatch.setattr(reconciliation, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(circuit_breaker, "_FIRST_WAIT", timedelta(milliseconds=10))
     monkeypatch.setattr(calling, "_PAUSE_ON_429", 0.01)
 
 
@@ -322,7 +322,7 @@ def test_a_walk_says_how_far_it_is(played):
         async with service.clients() as clients:
             walker, now = reconciler(service, clients), service.clock()
             started = walker.start(Wanted("payfield", now - timedelta(hours=1), now, "a test"))
-            await walker.walk(started.row, lambda row: seen.append((row.stage, row.asked, row.to_ask)))
+            await walker.run(started.row, lambda row: seen.append((row.stage, row.asked, row.to_ask)))
 
     asyncio.run(walked())
     service.close()

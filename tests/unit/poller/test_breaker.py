@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from poller import circuit_breaker
-from poller.circuit_breaker import OPENS_AFTER, Change, Sign, sign_of, wait_after
+from poller.circuit_breaker import OUTAGES_TO_OPEN, BreakerChange, ProviderSign, classify, open_duration
 from providers.errors import ProviderError
 from storage import rate_limits
 from storage.rate_limits import Gate
@@ -20,32 +20,32 @@ AWAY = ProviderError("no connection", may_retry=True)
 @pytest.mark.parametrize(
     ("error", "sign"),
     [
-        (None, Sign.ANSWER),
-        (ProviderError("gone", http_status=404), Sign.ANSWER),
-        (ProviderError("the key is revoked", http_status=401), Sign.ANSWER),
-        (ProviderError("slow down", http_status=429, may_retry=True, retry_after=9), Sign.ANSWER),
-        (ProviderError("broken", http_status=500, may_retry=True), Sign.OUTAGE),
-        (ProviderError("later", http_status=503, may_retry=True), Sign.OUTAGE),
-        (ProviderError("the provider cannot be reached (ConnectError)", may_retry=True), Sign.OUTAGE),
-        (ProviderError("no answer (ReadTimeout)", may_retry=True, is_ambiguous=True), Sign.OUTAGE),
-        (ProviderError("the provider's answer is too large", is_ambiguous=True), Sign.NOTHING),
-        (ProviderError("asking failed here", provider_code="internal"), Sign.NOTHING),
+        (None, ProviderSign.ANSWER),
+        (ProviderError("gone", http_status=404), ProviderSign.ANSWER),
+        (ProviderError("the key is revoked", http_status=401), ProviderSign.ANSWER),
+        (ProviderError("slow down", http_status=429, may_retry=True, retry_after=9), ProviderSign.ANSWER),
+        (ProviderError("broken", http_status=500, may_retry=True), ProviderSign.OUTAGE),
+        (ProviderError("later", http_status=503, may_retry=True), ProviderSign.OUTAGE),
+        (ProviderError("the provider cannot be reached (ConnectError)", may_retry=True), ProviderSign.OUTAGE),
+        (ProviderError("no answer (ReadTimeout)", may_retry=True, is_ambiguous=True), ProviderSign.OUTAGE),
+        (ProviderError("the provider's answer is too large", is_ambiguous=True), ProviderSign.NOTHING),
+        (ProviderError("asking failed here", provider_code="internal"), ProviderSign.NOTHING),
     ],
 )
 def test_what_an_end_says_of_the_provider(error, sign):
-    assert sign_of(error) is sign
+    assert classify(error) is sign
 
 
 def test_the_waits_grow_from_five_seconds_to_five_minutes():
-    waits = [wait_after(failures, 0.0) for failures in range(1, 12)]
+    waits = [open_duration(failures, 0.0) for failures in range(1, 12)]
 
-    assert waits[: OPENS_AFTER - 1] == [None] * (OPENS_AFTER - 1)
-    assert [wait.total_seconds() for wait in waits[OPENS_AFTER - 1 :]] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert waits[: OUTAGES_TO_OPEN - 1] == [None] * (OUTAGES_TO_OPEN - 1)
+    assert [wait.total_seconds() for wait in waits[OUTAGES_TO_OPEN - 1 :]] == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
-@given(st.integers(OPENS_AFTER, 10**9), st.floats(0, 1))
+@given(st.integers(OUTAGES_TO_OPEN, 10**9), st.floats(0, 1))
 def test_jitter_makes_a_wait_a_little_longer_and_never_too_long(failures, jitter):
-    least, wait = wait_after(failures, 0.0), wait_after(failures, jitter)
+    least, wait = open_duration(failures, 0.0), open_duration(failures, jitter)
 
     assert least <= wait <= min(least * 1.2, timedelta(minutes=5)) + timedelta(microseconds=1)
 
@@ -67,19 +67,19 @@ class Asked:
 
     def ended(self, error=None, *, was_probe=False):
         with self.database.write() as unit:
-            return circuit_breaker.note(unit, "acme", error, self.clock(), 0.0, was_probe=was_probe)
+            return circuit_breaker.record_outcome(unit, "acme", error, self.clock(), 0.0, was_probe=was_probe)
 
-    def away(self, times=OPENS_AFTER):
+    def away(self, times=OUTAGES_TO_OPEN):
         return [self.ended(AWAY) for _ in range(times)][-1]
 
 
 def test_outages_in_a_row_open_it_and_an_answer_between_them_does_not(asked):
-    asked.away(OPENS_AFTER - 1)
+    asked.away(OUTAGES_TO_OPEN - 1)
     asked.ended()
-    assert asked.away(OPENS_AFTER - 1) is None
+    assert asked.away(OUTAGES_TO_OPEN - 1) is None
     assert asked.gate() is Gate.CLOSED
 
-    assert asked.ended(AWAY) == Change(timedelta(seconds=5))
+    assert asked.ended(AWAY) == BreakerChange(timedelta(seconds=5))
     assert asked.gate() is Gate.OPEN
 
 
@@ -117,11 +117,11 @@ def test_an_answer_closes_it_for_everybody_once(asked):
     asked.away()
     asked.clock.advance(5)
     assert asked.gate() is Gate.PROBE
-    assert asked.ended(ProviderError("gone", http_status=404), was_probe=True) == Change()
+    assert asked.ended(ProviderError("gone", http_status=404), was_probe=True) == BreakerChange()
 
     assert asked.ended() is None
     assert asked.gate() is Gate.CLOSED
-    assert asked.away(OPENS_AFTER - 1) is None
+    assert asked.away(OUTAGES_TO_OPEN - 1) is None
 
 
 def test_a_probe_that_is_never_heard_of_again_is_handed_on(asked):
@@ -136,8 +136,8 @@ def test_a_probe_that_is_never_heard_of_again_is_handed_on(asked):
 def test_what_changes_is_logged():
     with capture_logs() as logs:
         circuit_breaker.log_change("acme", None)
-        circuit_breaker.log_change("acme", Change(timedelta(seconds=5)))
-        circuit_breaker.log_change("acme", Change())
+        circuit_breaker.log_change("acme", BreakerChange(timedelta(seconds=5)))
+        circuit_breaker.log_change("acme", BreakerChange())
 
     assert [(line["event"], line["log_level"], line.get("seconds")) for line in logs] == [
         ("breaker.opened", "warning", 5.0),

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from poller.polling import Claims, Poller
+from poller.polling import PollClaims, Poller
 from providers.contract import Answer
 from providers.errors import ProviderError
 from storage import payments, rate_limits
@@ -46,7 +46,7 @@ def want(desk, ref, priority):
 
 def claims(desk, concurrency=2):
     book = desk.world.book("acme")
-    return Claims(
+    return PollClaims(
         desk.database, book, desk.clock, concurrency=concurrency, create_grace=timedelta(seconds=120), lease=LEASE
     )
 
@@ -61,7 +61,7 @@ def test_a_payer_who_came_back_goes_first(desk):
     want(desk, "pi_5", PollPriority.PERSON)
     want(desk, "pi_6", PollPriority.PAYER)
     want(desk, "pi_7", PollPriority.DOUBT)
-    taken = claims(desk).take("acme")
+    taken = claims(desk).claim("acme")
 
     assert refs(taken)[:2] == ["pi_6", "pi_7"]
     assert len(taken.payments) == 4
@@ -72,20 +72,20 @@ def test_a_full_house_still_has_room_for_a_payer(desk):
     crowd(desk, 6)
     want(desk, "pi_5", PollPriority.PAYER)
 
-    assert refs(claims(desk).take("acme", urgent=0, patient=2)) == ["pi_5"]
+    assert refs(claims(desk).claim("acme", urgent=0, scheduled=2)) == ["pi_5"]
     want(desk, "pi_4", PollPriority.PAYER)
-    assert "pi_4" not in refs(claims(desk).take("acme", urgent=2, patient=0))
+    assert "pi_4" not in refs(claims(desk).claim("acme", urgent=2, scheduled=0))
 
 
 def test_a_claim_is_nobody_else_s_until_its_lease_ends(desk):
     """Two pollers share the crowd."""
     crowd(desk, 4)
-    first, second = claims(desk).take("acme"), claims(desk).take("acme")
+    first, second = claims(desk).claim("acme"), claims(desk).claim("acme")
 
     assert not {*refs(first)} & {*refs(second)}
-    assert claims(desk).take("acme").payments == []
+    assert claims(desk).claim("acme").payments == []
     desk.clock.advance(LEASE.total_seconds() + 1)
-    assert len(claims(desk).take("acme").payments) == 2
+    assert len(claims(desk).claim("acme").payments) == 2
 
 
 def test_nothing_is_claimed_while_the_provider_wants_no_requests(desk):
@@ -93,10 +93,10 @@ def test_nothing_is_claimed_while_the_provider_wants_no_requests(desk):
     crowd(desk, 2)
     with desk.database.write() as unit:
         rate_limits.pause(unit, "acme", desk.clock(), timedelta(seconds=60))
-    assert claims(desk).take("acme").payments == []
+    assert claims(desk).claim("acme").payments == []
 
     desk.clock.advance(61)
-    assert len(claims(desk).take("acme").payments) == 2
+    assert len(claims(desk).claim("acme").payments) == 2
 
 
 def ask(desk):

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from poller.alarms import Loss
-from poller.webhook_health import MeterSettings, PushMeter
+from poller.alarms import LossThreshold
+from poller.webhook_health import PushMonitor, PushMonitorSettings
 from providers.contract import Answer
 from statemachine.phases import Source
 from storage import inbox, outbox, quarantine, webhook_health
@@ -25,11 +25,11 @@ class Meter:
 
     def __init__(self, desk, **settings):
         self.desk, self.clock, self.database = desk, desk.clock, desk.database
-        self.settings = MeterSettings(**settings)
+        self.settings = PushMonitorSettings(**settings)
 
     def meter(self):
         """One that remembers nothing, as after a restart."""
-        return PushMeter(self.database, {"acme": PROVIDERS["stable_genius"]}, self.clock, self.settings)
+        return PushMonitor(self.database, {"acme": PROVIDERS["stable_genius"]}, self.clock, self.settings)
 
     def measure(self, seconds=60.0):
         """Measure at the next minute until there is nothing left to do."""
@@ -329,7 +329,7 @@ def test_rejected_deliveries_are_counted_although_the_quarantine_forgets_them(de
 
 
 def test_loss_is_told_once_and_once_when_it_is_over(desk):
-    meter = Meter(desk, loss=Loss(0.2, 20))
+    meter = Meter(desk, loss=LossThreshold(0.2, 20))
     for is_pushed, count in ((True, 10), (False, 25), (True, 150)):
         many(desk, [f"pi_{is_pushed}_{count}_{number}" for number in range(count)], "confirmed", is_pushed=is_pushed)
         meter.mature()
@@ -436,7 +436,7 @@ def test_killed_between_any_two_writes_the_figures_are_the_same(template, tmp_pa
         world = World(tmp_path / "prepared.db", tmp_path / f"{at}.db")
         world.clock.now = now
         desk = Desk(world)
-        meter = Meter(desk, loss=Loss(0.01, 5))
+        meter = Meter(desk, loss=LossThreshold(0.01, 5))
         with world.crashing(at + 1) as crashed:
             meter.meter().step()
         desk.clock.advance(400)
@@ -453,7 +453,7 @@ def test_killed_between_any_two_writes_the_figures_are_the_same(template, tmp_pa
 
 
 def test_a_backlog_is_worked_off_in_steps(desk, meter, monkeypatch):
-    monkeypatch.setattr("poller.webhook_health._BATCH", 3)
+    monkeypatch.setattr("poller.webhook_health._BATCH_SIZE", 3)
     a_history(desk)
     meter.mature()
     whole = meter.rows()
@@ -467,7 +467,7 @@ def test_a_backlog_is_worked_off_in_steps(desk, meter, monkeypatch):
 def test_an_account_that_cannot_be_measured_holds_up_no_other(desk, monkeypatch):
     """Every account has its turn at each step, and what one of them met is raised after that."""
     providers = dict.fromkeys(("acme", "other", "third"), PROVIDERS["stable_genius"])
-    meter, measured = PushMeter(desk.database, providers, desk.clock), []
+    meter, measured = PushMonitor(desk.database, providers, desk.clock), []
     real = meter.measure
 
     def measure(account):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from poller.webhook_health import Push, Tally, certain, count_pushes, verdict
+from poller.webhook_health import PushReading, QualityTally, certainly_passed, count_pushes, verdict
 from storage.tables import Transition
 from tests.builders import PROVIDERS, a_lifecycle
 from tests.fakes.clock import START
@@ -34,12 +34,14 @@ def a_transition(number, from_state, to_state, at=0, source="poll", **changes):
 
 def a_push(name, state="paid", at=0, **changes):
     defaults = {"payment_id": "p", "kind": "k", "is_hint": False, "is_variant": False, "changed_at": None}
-    return Push(id=name, state=state, received_at=START + timedelta(seconds=at), signed_at=None, **(defaults | changes))
+    return PushReading(
+        id=name, state=state, received_at=START + timedelta(seconds=at), signed_at=None, **(defaults | changes)
+    )
 
 
 def told(*pushes, lifecycle):
     """The figures of these pushes of one payment, in order, by state."""
-    tally = Tally("acme")
+    tally = QualityTally("acme")
     count_pushes(tally, pushes, {"p": pushes}, {"k": lifecycle})
     return {
         event: (row.deliveries, row.duplicates, row.reordered) for (_, event, _), row in tally.rows.items() if event
@@ -109,7 +111,7 @@ def test_a_variant_tells_of_no_change():
 def test_a_state_was_passed_for_certain_where_there_is_no_way_around_it(provider, kind, start, end, via, sure):
     lifecycle = PROVIDERS[provider].lifecycles[kind]
 
-    assert certain(lifecycle, a_transition(3, start, end, via=via)) == sure
+    assert certainly_passed(lifecycle, a_transition(3, start, end, via=via)) == sure
 
 
 def test_told_again_is_a_duplicate_and_told_after_a_later_one_is_reordered():

@@ -68,7 +68,7 @@ def test_a_list_that_is_away_pauses_the_walk_at_its_page(rounds):
             rounds.genius.faults["list"] = [AWAY] * 3
 
     with pytest.raises(ReconciliationPaused):
-        rounds.world.run(reconciler.walk(started.row, told))
+        rounds.world.run(reconciler.run(started.row, told))
     rounds.genius.listed.clear()
     row = rounds.walk()
 
@@ -111,7 +111,7 @@ def test_a_cursor_that_the_provider_forgot_begins_the_list_again_once(rounds):
                 rounds.genius.listed.count("pi_1") :
             ]
 
-    row = rounds.world.run(reconciler.walk(started.row, told))
+    row = rounds.world.run(reconciler.run(started.row, told))
 
     assert rounds.genius.listed == [None, "pi_1", None, "pi_1", "pi_3"]
     assert (row.unasked, row.counts["adopted"], len(rounds.desk.payments())) == ([], 5, 5)
@@ -204,7 +204,7 @@ def test_a_walker_that_was_only_slow_keeps_nothing_more(rounds):
     before = len(keys(rounds, "list"))
 
     with pytest.raises(LeaseLost):
-        rounds.world.run(slow.walk(started.row))
+        rounds.world.run(slow.run(started.row))
 
     assert len(keys(rounds, "list")) == before == 1
     assert rounds.rows()[0].status == "done"
@@ -223,7 +223,7 @@ def test_the_lease_is_renewed_while_a_question_waits_for_its_turn(rounds):
         return rounds.genius.present("payment_intent", "pi_1")
 
     rounds.genius.fetch = wait_long
-    assert rounds.world.run(walker.walk(started.row)).status == "done"
+    assert rounds.world.run(walker.run(started.row)).status == "done"
 
 
 def test_a_walk_whose_lease_is_lost_ends_in_the_middle_of_a_question(rounds):
@@ -239,7 +239,7 @@ def test_a_walk_whose_lease_is_lost_ends_in_the_middle_of_a_question(rounds):
 
     rounds.genius.fetch = taken_over
     with pytest.raises(LeaseLost):
-        rounds.world.run(walker.walk(started.row))
+        rounds.world.run(walker.run(started.row))
     assert rounds.rows()[0].held_by == "process 2 on b"
 
 
@@ -262,7 +262,7 @@ def test_a_walk_that_is_cancelled_gives_its_lease_back(rounds):
     started = reconciler.start(rounds.wanted())
 
     async def interrupted():
-        walking = asyncio.ensure_future(reconciler.walk(started.row, lambda _: walking.cancel()))
+        walking = asyncio.ensure_future(reconciler.run(started.row, lambda _: walking.cancel()))
         await walking
 
     with pytest.raises(asyncio.CancelledError):

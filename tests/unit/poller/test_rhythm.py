@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from poller.silence import Rhythm
+from poller.silence import DeliveryRhythm
 
 START = datetime(2026, 4, 1, tzinfo=UTC)  # a Wednesday
 TICK = timedelta(minutes=1)
@@ -19,7 +19,7 @@ class Flow:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.rhythm = Rhythm()
+        self.rhythm = DeliveryRhythm()
         self.now = START
         self.last = None
         self.alarms = []
@@ -42,7 +42,7 @@ class Flow:
             if check > self.last and self.rhythm.is_silent(self.last, check, TICK):
                 self.alarms.append((check - START).days)
             at = max(at, self.last)
-        self.rhythm.heard(at)
+        self.rhythm.add_delivery(at)
         self.last = at
 
     def noticed_after(self):
@@ -86,7 +86,7 @@ def test_at_high_rates_the_ticks_decide(rate):
     flow = steady(1.02 if rate < 10 else 0.03, rate, 1)
     if rate == 10.0:  # a day's worth of them would take minutes here: their first and last half-hour tell as much
         flow.now += timedelta(days=1)
-        flow.rhythm.away(flow.now)
+        flow.rhythm.mark_paused(flow.now)
         flow.run(0.03, lambda _at: rate, rate)
     assert flow.rhythm.threshold(TICK) is not None
     assert flow.alarms == []
@@ -151,7 +151,7 @@ def test_what_came_not_while_we_were_away_tells_nothing():
     limit, noon = flow.rhythm.threshold(TICK), flow.last
     rate = flow.rhythm.expected(noon, noon + timedelta(hours=24))
     flow.now += timedelta(days=1)
-    flow.rhythm.away(flow.now)
+    flow.rhythm.mark_paused(flow.now)
     flow.last = flow.now
     flow.run(0.5, lambda _at: 10 / HOUR, 10 / HOUR)
 
@@ -160,28 +160,28 @@ def test_what_came_not_while_we_were_away_tells_nothing():
 
 
 def test_who_never_had_a_delivery_or_too_few_has_no_rhythm():
-    rhythm = Rhythm()
+    rhythm = DeliveryRhythm()
     assert rhythm.threshold(TICK) is None
     assert not rhythm.is_silent(START, START + timedelta(days=400), TICK)
 
     for number in range(200):  # many, in less than a day
-        rhythm.heard(START + timedelta(minutes=number))
+        rhythm.add_delivery(START + timedelta(minutes=number))
     assert not rhythm.is_silent(START, START + timedelta(days=400), TICK)
 
-    seldom = Rhythm()
+    seldom = DeliveryRhythm()
     for number in range(4):
-        seldom.heard(START + timedelta(days=number))
+        seldom.add_delivery(START + timedelta(days=number))
     assert seldom.threshold(TICK) is None
 
 
 def test_what_is_out_of_order_or_at_once_is_borne():
-    rhythm = Rhythm()
+    rhythm = DeliveryRhythm()
     for hour in range(72):
         at = START + timedelta(hours=hour)
-        rhythm.heard(at)
-        rhythm.heard(at - timedelta(seconds=30))
-        rhythm.heard(at - timedelta(days=30))  # redeemed from quarantine
-        rhythm.heard(at)
+        rhythm.add_delivery(at)
+        rhythm.add_delivery(at - timedelta(seconds=30))
+        rhythm.add_delivery(at - timedelta(days=30))  # redeemed from quarantine
+        rhythm.add_delivery(at)
 
     assert rhythm.heard_at == START + timedelta(hours=71)
     assert rhythm.expected(START, START + timedelta(days=1)) == pytest.approx(72, rel=0.1)
@@ -189,14 +189,14 @@ def test_what_is_out_of_order_or_at_once_is_borne():
 
 def test_all_of_it_is_kept():
     """Dumped as JSON and made anew it answers the same, also when that happens after every delivery."""
-    whole, renewed = Rhythm(), Rhythm()
+    whole, renewed = DeliveryRhythm(), DeliveryRhythm()
     source = random.Random(5)
     at = START
     for _ in range(600):
         at += timedelta(seconds=source.expovariate(6 / HOUR))
-        whole.heard(at)
-        renewed = Rhythm(json.loads(json.dumps(renewed.dump())))
-        renewed.heard(at)
+        whole.add_delivery(at)
+        renewed = DeliveryRhythm(json.loads(json.dumps(renewed.dump())))
+        renewed.add_delivery(at)
 
     assert renewed.threshold(TICK) == pytest.approx(whole.threshold(TICK), rel=1e-2)
     later = at + timedelta(hours=30)

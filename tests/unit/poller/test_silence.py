@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from poller.silence import Rhythm
+from poller.silence import DeliveryRhythm
 from storage.columns import table_of
 from storage.tables_support import PushWatch
 from tests.fakes.clock import START
@@ -21,10 +21,10 @@ OVER = [*SILENT, ("account.silent", True)]
 @pytest.fixture(scope="module")
 def rhythm():
     """Ten days at ten an hour, until START."""
-    found, source = Rhythm(), random.Random(1)
+    found, source = DeliveryRhythm(), random.Random(1)
     at = START - timedelta(days=10)
     while at < START:
-        found.heard(at)
+        found.add_delivery(at)
         at += timedelta(hours=source.expovariate(10))
     return found.dump()
 

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from poller import reconciler
-from poller.reconciler import Timetable, slot
+from poller.reconciler import ReconciliationSchedule, last_slot
 from providers.errors import ProviderError
 from storage import outbox
 
@@ -20,7 +20,7 @@ AWAY = ProviderError("away", http_status=503, may_retry=True)
 def timetable(rounds, **changes):
     """A process that has just started."""
     settings = {"every": DAY, "look_back": 3 * DAY} | changes
-    return Timetable(rounds.database, rounds.reconciler(), rounds.clock, **settings)
+    return ReconciliationSchedule(rounds.database, rounds.reconciler(), rounds.clock, **settings)
 
 
 def step(rounds, table):
@@ -36,7 +36,7 @@ def alarms(rounds):
 
 
 def to_the_next_slot(rounds):
-    rounds.clock.now = slot("acme", DAY, rounds.clock()) + DAY + timedelta(seconds=1)
+    rounds.clock.now = last_slot("acme", DAY, rounds.clock()) + DAY + timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def table(rounds):
 
 def test_accounts_begin_at_instants_of_their_own():
     now = datetime(2026, 4, 1, 12, tzinfo=UTC)
-    slots = {slot(f"account {number}", DAY, now) for number in range(24)}
+    slots = {last_slot(f"account {number}", DAY, now) for number in range(24)}
 
     assert len(slots) == 24
     assert all(now - DAY < at <= now for at in slots)
@@ -55,11 +55,11 @@ def test_accounts_begin_at_instants_of_their_own():
 
 def test_a_slot_comes_once_a_period():
     now = datetime(2026, 4, 1, 12, tzinfo=UTC)
-    first = slot("acme", DAY, now)
+    first = last_slot("acme", DAY, now)
 
-    assert slot("acme", DAY, first) == first
-    assert slot("acme", DAY, first + DAY) == first + DAY
-    assert slot("acme", DAY, first - timedelta(seconds=1)) == first - DAY
+    assert last_slot("acme", DAY, first) == first
+    assert last_slot("acme", DAY, first + DAY) == first + DAY
+    assert last_slot("acme", DAY, first - timedelta(seconds=1)) == first - DAY
 
 
 def test_once_a_day_and_not_at_the_start(rounds, table):
@@ -233,7 +233,7 @@ def test_a_bug_is_seen_and_stops_neither_the_process_nor_the_next_try(rounds, ta
         raise RuntimeError("oops")
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconciler, "report", broken)
+        patched.setattr(reconciler, "build_report", broken)
         done, logs = step(rounds, table)
         assert (done, logs[-1]["event"], logs[-1]["log_level"]) == (0, "reconcile.failed", "error")
         assert step(rounds, table) == (0, [])

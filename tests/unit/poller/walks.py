@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from poller.reconciler import Reconciler
-from poller.reconciliation import Tools, WalkedAccount
+from poller.reconciliation import ReconciledAccount, ReconciliationTools
 from providers.contract import Answer, Page
 from providers.errors import UnsupportedByProvider
 from storage import reconciliations
@@ -101,8 +101,10 @@ class Rounds:
         def is_terminal(kind: str, state: str | None) -> bool:
             return provider.lifecycles[kind].is_terminal(state)
 
-        tools = Tools(self.database, self.clock, self._apply, self._sleep, concurrency=self.concurrency, lease=lease)
-        accounts = {"acme": WalkedAccount(self.genius, is_terminal)}
+        tools = ReconciliationTools(
+            self.database, self.clock, self._apply, self._sleep, concurrency=self.concurrency, lease=lease
+        )
+        accounts = {"acme": ReconciledAccount(self.genius, is_terminal)}
         return Reconciler(tools, accounts, random.Random(0), holder=holder)
 
     def wanted(self, by: str = "ada", back: timedelta = 3 * DAY) -> Wanted:
@@ -112,7 +114,7 @@ class Rounds:
         """One whole run by a process of its own."""
         reconciler = self.reconciler()
         started = reconciler.start(self.wanted(by), **start)
-        return self.world.run(reconciler.walk(started.row))
+        return self.world.run(reconciler.run(started.row))
 
     def row(self, reconciliation_id: str) -> Reconciliation:
         with self.database.read() as unit:
