@@ -56,9 +56,6 @@ def silence_change(watch: PushWatch, rhythm: DeliveryRhythm, now: datetime, tick
 
     Silence is counted from the last delivery, or from when this service was back where it had been down: what
     providers could not deliver then they send again. An account that never had a delivery is not silent.
-
-    Silence is counted from the last delivery, or from when we were back where we had been away: what providers could
-    not deliver then they send again. An account that never had a delivery is not silent.
     """
     stands = watch.alarms.get(Alarm.SILENT)
     heard = watch.heard_at
@@ -91,10 +88,6 @@ def unverified_change(watch: PushWatch, rhythm: DeliveryRhythm, now: datetime) -
     """Return the beginning or end of the alarm for deliveries that all fail to verify.
 
     Garbage can be sent to a public URL, so that numbers alone say nothing. What counts are rejected deliveries
-    that name payments which are known here, of which several people's are not known to any one stranger, while no
-    delivery was verified although some should have been.
-
-    Anybody can send garbage to a public URL, so that numbers alone say nothing. What counts are rejected deliveries
     that name payments which are known here, of which several people's are not known to any one stranger, while no
     delivery was verified although some should have been.
     """
@@ -163,8 +156,6 @@ def unreachable_change(watch: PushWatch, breaker: Breaker, now: datetime, after:
     """Return the beginning or end of the alarm for an account unreachable for `after`.
 
     A breaker that is open and that no call has probed until then says nothing: there was nothing to ask.
-
-    A breaker that is open and that nobody has tried again until then says nothing: there was nothing to ask.
     """
     stands = watch.alarms.get(Alarm.UNREACHABLE)
     if stands is not None:
@@ -238,10 +229,6 @@ def alarm_message(
     Recorded again, it is a duplicate, or, with other words or figures, a variant that the worker parks; nothing more
     is sent in either case. `details` are figures for people and machines; neither they nor the reason may hold a
     payload or a secret.
-
-    Record it in the unit of work that keeps what it follows from. Recorded again, it is a duplicate, or, with other
-    words or figures, a variant that the worker parks; nothing more is owed in either case. `details` are figures for
-    people and machines; neither they nor the reason may hold a payload or a secret.
     """
     began = since.astimezone(UTC).isoformat()
     statement = statements.AccountAlarm(alarm.value, began, is_over, reason, details)

@@ -74,9 +74,6 @@ def record_outcome(
 
     None where nothing changed, and nothing is written after an answer that follows an answer. `error` is None for an
     answer, `jitter` lies between 0 and 1, `was_probe` says that `storage.rate_limits.gate` had answered PROBE.
-
-    None where nothing changed, and nothing is written after an answer that follows an answer. `error` is None for an
-    answer, `jitter` lies between 0 and 1, `was_probe` says that `storage.rate_limits.gate` had answered PROBE.
     """
     sign = classify(error)
     if sign is ProviderSign.ANSWER:

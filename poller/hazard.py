@@ -144,8 +144,6 @@ class HazardUpdate:
         """Add a payment that left at an age in (low, high], known as of `watched_to`.
 
         The exact age is not known; the change is spread over the range as the curve would have it.
-
-        Where in that range is not known; it is laid out over it as the curve would have it.
         """
         low, high = max(low, 0.0), max(high, 0.0)
         self._expose(watched_to, low, 1.0)

@@ -63,9 +63,6 @@ def solve_price(groups: Sequence[PaymentGroup], allowed: float | None, min_price
 
     The longest intervals may take up to nine tenths of the rate, so that no payment starves. Where they demand more,
     all of them are stretched by `stretch`: the rest is left for the payments that are likeliest to change.
-
-    The longest waits may take up to nine tenths of that, so that no payment starves. Where they demand more, all of
-    them are stretched, and `stretch` says by how much: the rest stays with what is likeliest to change.
     """
     bins = [
         (count, group.curve.rates[at] * group.weight, 1 / group.min_interval, 1 / group.max_interval)

@@ -72,9 +72,6 @@ class PollClaims:
 
         Nothing while the provider wants no requests, or is away; then one probe at a time. A payment that has gone
         without a change for too long is given up visibly instead. Raises StorageUnavailable.
-
-        Nothing while the provider wants no requests, or is away; then one at a time tries. A payment that has gone
-        without a change for too long is given up visibly instead. Raises StorageUnavailable.
         """
         now = self._clock()
         if not self._is_any_due(account, now):
@@ -192,9 +189,6 @@ class Poller:
 
     Polls that a caller requested go before scheduled ones and have slots of their own: a payer who has come back does
     not wait for the answers to other polls.
-
-    What somebody wants to know goes before what the schedule wants, and has room of its own: a payer who has come back
-    does not wait for the answers to other questions.
     """
 
     def __init__(
@@ -240,9 +234,6 @@ class Poller:
 
         Does not wait for answers, so that a slow one holds up no other: `on_answer` is called after each. Raises
         StorageUnavailable, also where a poll that started earlier met it.
-
-        Does not wait for answers, so that a slow one holds up no other: `on_answer` is called after each. Raises
-        StorageUnavailable, also where a question that began earlier met it.
         """
         self._collect_finished(account)
         under_way = self._under_way[account]
@@ -267,8 +258,6 @@ class Poller:
         """Poll one payment: record the answer or the error, and set the next poll.
 
         At low priority all others of the account go first. Raises StorageUnavailable.
-
-        A patient question lets all others of the account go first. Raises StorageUnavailable.
         """
         if payment.provider_ref is None:
             return PollResult(error=ProviderError("the provider has not named this payment yet"))

@@ -134,8 +134,6 @@ class DatabaseRateLimiter:
         """Wait until the account may send one more request. Raises StorageUnavailable.
 
         Only this task waits, and a task that is cancelled loses only its own slot.
-
-        Nothing but this task waits, and a task that is cancelled loses its slot and nobody else's.
         """
         _turn.set(await self._next_turn())
 
@@ -159,9 +157,6 @@ class DatabaseRateLimiter:
 
         Waiting turns are put off too; in other processes, those that begin in less than half a second may still be
         used.
-
-        Turns that are waited for are put off too; in other processes, those that begin in less than half a second may
-        still be used.
         """
         log.warning("budget.paused", account=self._account, seconds=round(seconds, 3))
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + min(seconds, _MAX_PAUSE_S))

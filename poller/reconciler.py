@@ -80,9 +80,6 @@ class Reconciler:
 
         With `anew` an unfinished one is ended as failed first. Raises ReconciliationRunning while another process
         holds it, whatever is wanted. Writes to storage, so call it in a thread.
-
-        With `anew` the unfinished one is ended as failed first. Raises ReconciliationRunning while another process
-        has it, whatever is wanted. Writes to storage, so call it in a thread.
         """
         tools, now = self._tools, self._tools.clock()
         with tools.database.write() as unit:
@@ -111,10 +108,6 @@ class Reconciler:
         Everything is fetched within the account's budget, at low priority. Raises ReconciliationPaused where the
         provider is away, LeaseLost and StorageUnavailable. However this ends, a kill included, another run continues
         from there: at once, or after a kill when the lease has run out.
-
-        Everything was asked within the account's budget, behind whatever is more urgent. Raises ReconciliationPaused
-        where the provider is away, LeaseLost and StorageUnavailable. However this ends, a kill included, another run
-        goes on from there: at once, or after a kill when the lease has run out.
         """
         run = ReconciliationRun(self._tools, self._accounts[row.account], row, self._rng, on_progress)
         try:
@@ -237,8 +230,6 @@ def last_slot(account: str, every: timedelta, now: datetime) -> datetime:
     """Return the last instant, not after now, at which a reconciliation was due. Pure.
 
     Accounts differ by a fraction of the period derived from their name, so that they do not all begin together.
-
-    Accounts differ by a fraction of the period that their name decides, so that they do not all begin together.
     """
     fraction = int.from_bytes(sha256(account.encode()).digest()[:8]) / 2**64
     period = every.total_seconds()
@@ -272,11 +263,6 @@ class ReconciliationSchedule:
         when the next is due. After a time without a process the next is due at once, and looks back to the end of the
         one before. An account that was never reconciled waits for its slot. A provider that is away is left alone
         until `resume_at`. Raises StorageUnavailable and LeaseLost.
-
-        One that this schedule began and a process left behind is gone on with at once, one that a person began when
-        the next is due. After a time without us the next is due at once, and looks back to the end of the one before.
-        An account that was never walked waits for its slot. A provider that is away is left alone until `resume_at`.
-        Raises StorageUnavailable and LeaseLost.
         """
         wanted = await asyncio.to_thread(self._next_wanted, account)
         if wanted is None:

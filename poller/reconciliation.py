@@ -92,8 +92,6 @@ def settles_state(outcome: Mapping[str, Any]) -> bool:
     """Return whether a decision confirms the state of the payment at the provider.
 
     A conflict, an unknown status, a stale statement or a mere hint does not: the payment is fetched.
-
-    A conflict, an unknown status, a statement that was overtaken or a mere hint does not: the provider is asked.
     """
     return bool(outcome["outcome"] == Outcome.ADVANCED or outcome.get("state_confirmed"))
 
@@ -106,9 +104,6 @@ def payments_to_ask(
     Of the range those that may have changed, and those that the list only named. `settled` are the ids of payments
     whose state the list has confirmed; they are left out. A payment without a provider's id cannot be fetched (see
     without_provider_id()).
-
-    `settled` are the ids of the payments whose state the list has told; they are left out. What the provider has not
-    given an id yet cannot be asked about (see unnamed()).
     """
     wanted = {candidate.id: candidate for candidate in in_range if may_have_changed(candidate, is_terminal)}
     wanted |= {candidate.id: candidate for candidate in named}
@@ -136,8 +131,6 @@ class ProviderCalls:
     """Call one provider account; give up after several outages in a row.
 
     The account's circuit breaker is heeded and updated with each outcome, so that other callers find out sooner.
-
-    The account's breaker is heeded, and told what becomes of each question: who else asks finds out sooner.
     """
 
     def __init__(
@@ -284,9 +277,6 @@ class ReconciliationRun:
 
         What cannot be fetched is counted and recorded. Raises ReconciliationPaused where the provider is away,
         LeaseLost and StorageUnavailable; what was received until then is kept, and another run continues from there.
-
-        What cannot be asked about is counted and told. Raises ReconciliationPaused where the provider is away,
-        LeaseLost and StorageUnavailable; what was heard until then is kept, and another run goes on from there.
         """
         is_restarted = False
         while self.row.stage == LISTING:

@@ -58,11 +58,6 @@ def build_report(unit: Unit, row: Reconciliation, grace: timedelta) -> DriftRepo
     how it first became known. All else is counted only. What changed less than `grace` before it was found is fresh: a
     webhook may have been about to report it. Fresh drift does not alarm, and nor does an open payment that was created
     elsewhere, about which no push is due yet.
-
-    A payment differs where a message of the walk moved it, opened a review of it, made an effect owed, or is how we
-    first heard of it. All else is counted only. What changed less than `grace` before we found it is fresh: a webhook
-    may have been about to tell it. That alarms nobody, and nor does an open payment that was created elsewhere, of
-    which nothing has happened yet that anybody would have told.
     """
     counts: Counter[str] = Counter()
     drafts: dict[str, _Draft] = {}
@@ -172,9 +167,6 @@ def _since(message: Heard, moved: Transition, payment: Payment) -> datetime | No
 
     The provider's fact of that name, such as `paid_at`; else the time of the statement, unless that is merely when we
     asked. Never later than it was recorded.
-
-    The provider's fact of that name, such as `paid_at`; else the time of the statement, unless that is merely when we
-    asked. Never later than we heard of it.
     """
     stated = instant(payment.facts.get(f"{moved.to_state.lower()}_at"))
     if stated is None and moved.as_of is not None and moved.as_of != message.provider_time:

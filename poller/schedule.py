@@ -169,9 +169,6 @@ def next_poll(policy: PollPolicy, forecast: ChangeForecast, times: PollTimes, no
 
     Never sooner than `policy.min_interval` after the last answer, nor before push would report the change by its own
     measured lag; never later than the floor; shortly after an expiry that the provider announced. May lie in the past.
-
-    Never sooner than `policy.min_interval` after the last answer, nor than push would tell it by its own measured lag;
-    never later than the floor; shortly after an expiry that the provider announced. May lie in the past.
     """
     if policy.has_given_up(times.changed_at, now):
         return None
@@ -194,8 +191,6 @@ def late_check(policy: PollPolicy, phase: Phase, changed_at: datetime, now: date
     """Return the next poll of a payment at its end; None if no late money can come.
 
     Chosen by age, not by count: a poll that failed, or that a hint caused, is not a late check.
-
-    By age, not by number: a question that failed, or that a hint caused, is no late check.
     """
     checks = (changed_at + age for age in policy.late_checks if phase in _UNPAID_ENDS)
     at = min((at for at in checks if at > now), default=None)
@@ -206,8 +201,6 @@ def urgency(policy: PollPolicy, forecast: ChangeForecast, times: PollTimes, now:
     """Return the value of polling now, in units of the price; the highest goes first.
 
     Grows without bound while a payment is not polled, so that none starves.
-
-    Grows without bound while a payment is not asked about, so that none starves.
     """
     seen_at = times.seen_at
     seen, age = (seen_at - times.changed_at).total_seconds(), (now - times.changed_at).total_seconds()
@@ -235,8 +228,6 @@ def select_most_urgent(
 
     A payment in neither list stays due. One without a forecast is at its end: its late check is as urgent as what is
     just due.
-
-    A payment without an outlook is at its end: its late check is as urgent as what is just due.
     """
     if len(due) <= room:
         return SelectedPolls([key for key, _, _ in due], [])
@@ -354,9 +345,6 @@ class PollSchedule:
 
         Deciding about a payment also sets its next poll: it must not fail because the planner's rows cannot be read.
         The previous plans stand until the next try.
-
-        Deciding about a payment asks when to ask next: it must not fail because what the planner keeps cannot be read.
-        What was known before stands until the next try.
         """
         if self._is_fresh():
             return

@@ -80,8 +80,6 @@ def read_push(provider: Provider, message: InboxMessage, kind: str | None) -> Pu
     """Parse a push about a payment, whose kind is given where known. Total.
 
     Of several observations in one push the first counts; no provider sends several.
-
-    Of several observations in one push the first counts; no provider sends several.
     """
     reading = provider.parse(
         Statement(Source(message.source), message.body, message.received_at, kind=message.kind, ref=message.ref)
@@ -113,8 +111,6 @@ def count_pushes(
     """Count each new push once, by what had been pushed about its payment before.
 
     A duplicate repeats what was reported; a reordered push reports a state that an earlier push had passed.
-
-    A duplicate tells again what was told; a reordered push tells of a state that a push before it had passed.
     """
     for push in new:
         figures = tally.of(push.kind, push.state, push.received_at)
@@ -183,9 +179,6 @@ def verdict(
 
     A hint reports what changed after the statement that the payment's state before rests on, and is polled at
     once: what is found a whole grace later it did not report.
-
-    A hint tells of what changed after the statement that the payment's state before rests on, and is asked about at
-    once: what is found a whole grace later it did not tell.
     """
     visits = [t.recorded_at for t in chain if t.number < found.number and t.to_state == state]
     before = [t.as_of or t.recorded_at for t in chain if t.number < found.number]
@@ -308,9 +301,6 @@ class PushMonitor:
         An account whose alarm changed counts too. Raises what an account met after the others were measured:
         StorageUnavailable, LeaseLost where a step took so long that another process went on, or a bug. Nothing of that
         account's step was kept.
-
-        Raises what an account met after the others were measured: StorageUnavailable, LeaseLost where a step took so
-        long that somebody else went on, or a bug. Nothing of that account's step was kept.
         """
         more, faults = 0, list[Exception]()
         for account in self._providers:
@@ -406,8 +396,6 @@ class PushMonitor:
 
         Each with one such payment. A body that was not verified is parsed like one that was, which is safe for any
         bytes, and believed in nothing.
-
-        A body that was not verified is read as one that was, which is safe for any bytes, and believed in nothing.
         """
         provider, found = self._providers[account], list[tuple[RejectedDelivery, str]]()
         since = [r.id for r in rejected if heard_at is None or r.received_at > heard_at]
