@@ -1,1 +1,1 @@
-"""The command line: what an operator types. Reads and prints; what changes anything is in service/commands.py."""
+"""Command line for operators: reads and prints; service/commands.py changes."""

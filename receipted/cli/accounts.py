@@ -1,4 +1,4 @@
-"""`receipted accounts`: how each provider account is asked now, and one account in full."""
+"""`receipted accounts`: polling of each provider account, and one account in full."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ import typer
 from poller.planner import is_budget_short
 from receipted.cli import output, push_quality, reconciliations
 from receipted.cli.exits import InvalidInput
-from receipted.cli.options import AsJson, known_account, opened
+from receipted.cli.options import AsJson, open_service, require_account
 from receipted.wiring import Service, budget_of
 from service.account_status import KeyStatus, account_status
 from service.accounts import ConfiguredAccount
@@ -24,8 +24,8 @@ _RUNS: Final = ("ID", "Began", "Status", "Wanted by", "Since", "Listed", "Asked"
 _REJECTED: Final = ("In quarantine for", "How many")
 
 
-def tell(service: Service, name: str, asked: dict[str, Any], *, settings: bool, as_json: bool) -> None:
-    """Print what is known of the account; `asked` is how it is asked, as the list of accounts tells it."""
+def print_account(service: Service, name: str, asked: dict[str, Any], *, settings: bool, as_json: bool) -> None:
+    """Print one account in full; `asked` is its row in the list of accounts."""
     account = service.configured_accounts()[name]
     with service.database.read() as unit:
         found = account_status(unit, account, service.clock())
@@ -116,19 +116,19 @@ def accounts(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Show how each account is asked: its budget, how much it has to ask, and whether the provider is away.
+    """Show how each account is polled: budget, load, and the provider's availability.
 
     The price is the expected seconds of not knowing that one more question must save: the dearer, the fewer. Of one
-    account its webhook URL, keys, quarantine, push of 30 days and last reconciliations are told too.
+    account its webhook URL, keys, quarantine, push of 30 days and last reconciliations are shown too.
     """
     if settings and name is None:
         raise InvalidInput("--settings is about one account: name it", param="settings")
-    with opened(context) as service:
-        known_account(service, name)
+    with open_service(context) as service:
+        require_account(service, name)
         with service.database.read() as unit:
             found = [_account(service, unit, each) for each in service.accounts if name in (None, each)]
         if name is not None:
-            tell(service, name, found[0], settings=settings, as_json=json)
+            print_account(service, name, found[0], settings=settings, as_json=json)
             return
     if json:
         output.as_json(found)

@@ -1,4 +1,4 @@
-"""`receipted actions`: what named people and keys did here, and why."""
+"""`receipted actions`: actions of named people and keys, with their reasons."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 from receipted.cli import lists, output
 from receipted.cli.lists import find_id
-from receipted.cli.options import After, AsJson, Limit, known_account, opened
+from receipted.cli.options import After, AsJson, Limit, open_service, require_account
 from receipted.wiring import Service
 from storage import search, sifting
 from storage.errors import NotFound
@@ -33,21 +33,21 @@ def actions(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List what named people and keys did here, and why, the newest first.
+    """List the actions of named people and keys with their reasons, the newest first.
 
     The database refuses to change or remove it.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         ids = None if about is None else _about(service, about)
-        what = lists.wanted(
-            {"account": account, "actor": by, "action": action}, lists.moments(service, since, before), ids=ids
+        what = lists.filters(
+            {"account": account, "actor": by, "action": action}, lists.time_range(service, since, before), ids=ids
         )
-        found = lists.find(
+        found = lists.find_rows(
             service, OperatorAction, sifting.ACTIONS, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
-            known_account(service, account)
-    if lists.told([output.row_of(done) for done in found], limit, as_json=json, as_csv=csv):
+            require_account(service, account)
+    if lists.print_machine_form([output.columns_of(done) for done in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -59,11 +59,14 @@ def actions(
             for done in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 def _about(service: Service, text: str) -> list[str]:
-    """The ids of what was done about it: a whole id of anything, or a part of a payment's, message's or effect's."""
+    """Return the ids of actions about an id.
+
+    A whole id of anything, or a part of a payment's, message's or effect's.
+    """
     with service.database.read() as unit:
         if not is_id(text.strip()):
             for model in (Payment, InboxMessage, OutboxMessage):

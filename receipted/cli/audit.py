@@ -15,7 +15,7 @@ from audit.verify import Report
 from receipted.cli import lists, output
 from receipted.cli.exits import Exit, example
 from receipted.cli.lists import find_id
-from receipted.cli.options import After, AsJson, Limit, known_account, lasting, opened, subcommands
+from receipted.cli.options import After, AsJson, Limit, format_seconds, open_service, require_account, subcommands
 from receipted.cli.output import bar
 from receipted.wiring import Service
 from storage import audits, inbox, outbox, payments, sifting
@@ -26,13 +26,13 @@ from storage.private_files import written
 from storage.tables import Payment
 from storage.tables_support import AuditRun
 
-app = subcommands("Proves the history from what is kept, and exports it for others to check.")
+app = subcommands("Prove the history from what is stored, and export it for others to check.")
 
 _HEADS = ("ID", "Account", "State", "Transitions", "Last", "Hash")
 _RUNS = ("ID", "Began", "Ended", "Took", "Messages", "Payments", "Wrong rows")
 
 #: Of a payment, what its head is.
-_OF_HEAD = ("id", "account", "state", "version", "changed_at", "head_hash")
+_HEAD_FIELDS = ("id", "account", "state", "version", "changed_at", "head_hash")
 
 
 @app.command(epilog=example("receipted audit heads --limit 5", "receipted audit heads --since 1d --json"))
@@ -48,33 +48,36 @@ def heads(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List the hash of each payment's last transition, which covers its whole history; the newest payment first.
+    """List the hash of each payment's last transition, the newest payment first.
 
-    Kept elsewhere, it proves later that nothing before it was changed.
+    A hash covers the whole history before it: kept elsewhere, it proves later that nothing was changed.
     """
-    with opened(context) as service:
-        ids = lists.named(service, storage_search.payment_ids, search)
-        what = lists.wanted({"account": account}, lists.moments(service, since, before), ids=ids)
-        found = lists.find(service, Payment, sifting.HEADS, what, after=after, limit=limit, is_newest=not oldest)
+    with open_service(context) as service:
+        ids = lists.search_ids(service, storage_search.payment_ids, search)
+        what = lists.filters({"account": account}, lists.time_range(service, since, before), ids=ids)
+        found = lists.find_rows(service, Payment, sifting.HEADS, what, after=after, limit=limit, is_newest=not oldest)
         if not found:
-            known_account(service, account)
-    data = [{name: getattr(payment, name) for name in _OF_HEAD} for payment in found]
-    if lists.told(data, limit, as_json=json, as_csv=csv):
+            require_account(service, account)
+    data = [{name: getattr(payment, name) for name in _HEAD_FIELDS} for payment in found]
+    if lists.print_machine_form(data, limit, as_json=json, as_csv=csv):
         return
     output.table(
         _HEADS,
-        ((output.short(payment.id), *(getattr(payment, name) for name in _OF_HEAD[1:])) for payment in found),
+        ((output.short(payment.id), *(getattr(payment, name) for name in _HEAD_FIELDS[1:])) for payment in found),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(epilog=example("receipted audit runs"))
 def runs(context: typer.Context, limit: Limit = 20, after: After = None, json: AsJson = False) -> None:
-    """List when everything was proved to the end, the newest first; what was wrong was told to whoever ran it."""
-    with opened(context) as service, service.database.read() as unit:
+    """List complete audits, the newest first.
+
+    Faults that an audit finds are printed when it runs.
+    """
+    with open_service(context) as service, service.database.read() as unit:
         found = audits.find(unit, after=find_id(unit, AuditRun, after) if after else None, limit=limit)
     if json:
-        output.as_json([output.row_of(run) for run in found])
+        output.as_json([output.columns_of(run) for run in found])
         return
     if not found and after is None:
         output.say("nothing was proved yet: receipted audit verify does it")
@@ -84,13 +87,13 @@ def runs(context: typer.Context, limit: Limit = 20, after: After = None, json: A
         (
             (
                 *(output.short(run.id), run.began_at, run.ended_at),
-                lasting((run.ended_at - run.began_at).total_seconds()),
+                format_seconds((run.ended_at - run.began_at).total_seconds()),
                 *(run.messages, run.payments, run.faults),
             )
             for run in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(
@@ -103,11 +106,12 @@ def verify(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Check every seal, signature and chain, and decide every kept message again; exit 4 where a row is wrong.
+    """Verify seals, signatures and chains, and decide all messages again.
 
-    The proof of one payment cannot see that something was removed which other payments' rows alone would show.
+    Exit code 4 says that a row is wrong. The proof of one payment cannot see a removal that only other payments' rows
+    would show.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         began_at = service.clock()
         if payment is not None:
             with service.database.read() as unit:
@@ -115,12 +119,12 @@ def verify(
             report = service.audit().of_payment(payment_id)
         else:
             report = _verified(service)
-            _keep(service, report, began_at)
+            _record_run(service, report, began_at)
     first = asdict(report.first) if report.first else None
     if json:
         output.as_json({"ok": first is None, "first": first, **asdict(report)})
     else:
-        _tell(report)
+        _print_report(report)
     if first is not None:
         raise typer.Exit(Exit.AUDIT)
 
@@ -134,11 +138,11 @@ def export(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Export the history with its digests and bytes, one JSON object a line; it holds personal data.
+    """Export the history with digests and bytes as JSON lines; holds personal data.
 
     With --json, stdout has one JSON list instead, or what was written to FILE.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         payment_id = None
         if payment is not None:
             with service.database.read() as unit:
@@ -150,7 +154,7 @@ def export(
                 output.as_json([json_module.loads(line) for line in lines])
             else:
                 for line in lines:
-                    output.machine(f"{line}\n".encode())
+                    output.write_bytes(f"{line}\n".encode())
 
 
 def _lines(service: Service, payment_id: str | None) -> Generator[str]:
@@ -158,7 +162,7 @@ def _lines(service: Service, payment_id: str | None) -> Generator[str]:
 
 
 def _to_file(lines: Iterator[str], target: Path, *, as_json: bool) -> None:
-    """The file is whole or as it was: it is written beside its place first."""
+    """Write the file whole or not at all: it is written beside its target first."""
     beside = target.with_name(f"{target.name}.part")
     count = 0
     with written(beside) as file:
@@ -182,8 +186,8 @@ def _verified(service: Service) -> Report:
         return service.audit(on_progress).run()
 
 
-def _keep(service: Service, report: Report, began_at: datetime) -> None:
-    """Whoever watches sees that there was an audit; one of a copy that takes no writes is told all the same."""
+def _record_run(service: Service, report: Report, began_at: datetime) -> None:
+    """Record the audit for monitoring; a database that takes no writes is only noted."""
     run = AuditRun(
         id=new_id(),
         began_at=began_at,
@@ -205,7 +209,7 @@ def _rows(service: Service) -> int:
         return sum(sum(count.values()) for count in counts)
 
 
-def _tell(report: Report) -> None:
+def _print_report(report: Report) -> None:
     output.fields(
         {
             "messages": f"{report.messages} ({report.signatures} signatures verified again)",

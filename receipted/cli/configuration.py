@@ -1,28 +1,28 @@
-"""`receipted config check`: whether the settings can work, and what they come to, without any secret."""
+"""`receipted config check`: check the settings, and show what they come to."""
 
 import typer
 
 from receipted.cli import output
 from receipted.cli.exits import example
-from receipted.cli.options import AsJson, configured, subcommands
+from receipted.cli.options import AsJson, load_settings, subcommands
 from receipted.settings import load
 from receipted.settings.models import AccountSettings, Settings, masked_url
 from receipted.settings.validate import exposed, unwise
 from receipted.startup import rehearse
 from receipted.wiring import PROVIDERS, utc_now
 
-app = subcommands("The settings.")
+app = subcommands("Check the settings.")
 
 
 @app.callback()
 def group() -> None:
-    """The settings."""
+    """Check the settings."""
 
 
 @app.command(epilog=example("receipted --config receipted.toml config check"))
 def check(context: typer.Context, json: AsJson = False) -> None:
-    """Report everything that is wrong with the settings at once (exit 2), or what they come to, secrets masked."""
-    found = configured(context)
+    """Report all faults of the settings at once (exit 2), or a masked summary."""
+    found = load_settings(context)
     rehearse(found)
     silent = [name for name, account in found.accounts.items() if not account.has_active_key(utc_now())]
     doubtful = [*exposed(found), *unwise(found)]

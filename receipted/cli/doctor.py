@@ -1,4 +1,4 @@
-"""`receipted doctor`: whether a provider's delivery would come through the public URL, and if not, why, in words."""
+"""`receipted doctor`: check that deliveries reach the public URL."""
 
 import ssl
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import typer
 
 from receipted.cli import output
 from receipted.cli.exits import Exit, InvalidInput
-from receipted.cli.options import AsJson, known_account, opened
+from receipted.cli.options import AsJson, open_service, require_account
 from receipted.doctor.examination import examine
 from receipted.doctor.findings import Finding, Verdict
 
-_SIGNS: Final = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.FAULT: "FAULT", Verdict.SKIPPED: "skipped"}
-_WIDTH: Final = max(map(len, _SIGNS.values()))
+_VERDICT_LABELS: Final = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.FAULT: "FAULT", Verdict.SKIPPED: "skipped"}
+_LABEL_WIDTH: Final = max(map(len, _VERDICT_LABELS.values()))
 
 
 def doctor(
@@ -37,7 +37,7 @@ def doctor(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Send a signed trial through the public URL, and say in words what is wrong.
+    """Send a signed trial delivery through the public URL, and say what is wrong.
 
     Looks at the name, the certificate, redirects, the probe of a registration, whether body and headers arrive
     unchanged, the clocks, the largest body, the time to the answer and the time to the decision. Run it where the
@@ -45,9 +45,9 @@ def doctor(
 
     Exit 1 where a provider's deliveries would suffer.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         for name in account or ():
-            known_account(service, name)
+            require_account(service, name)
         found = []
         where = url or service.settings.service.public_url
         for finding in examine(service, where, account or list(service.accounts), _trusted(ca)):
@@ -70,9 +70,10 @@ def doctor(
 def _lines(finding: Finding) -> Iterator[str]:
     about = f"{finding.account} " if finding.account else ""
     code = f" ({finding.code})" if finding.code else ""
-    yield f"{_SIGNS[finding.verdict]:<{_WIDTH}}  {about}{finding.check}: {output.shown(finding.says)}{code}"
+    label = _VERDICT_LABELS[finding.verdict]
+    yield f"{label:<{_LABEL_WIDTH}}  {about}{finding.check}: {output.shown(finding.says)}{code}"
     if finding.remedy:
-        yield f"{'':<{_WIDTH}}  -> {output.shown(finding.remedy)}"
+        yield f"{'':<{_LABEL_WIDTH}}  -> {output.shown(finding.remedy)}"
 
 
 def _trusted(ca: Path | None) -> ssl.SSLContext:

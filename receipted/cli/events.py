@@ -1,4 +1,4 @@
-"""`receipted events`: the feed of effects, to be read on from any place, as the API tells it."""
+"""`receipted events`: the feed of effects, from any position, like the API."""
 
 import json as json_module
 import time
@@ -9,7 +9,7 @@ import typer
 from api.events import require_held
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput
-from receipted.cli.options import AsJson, Limit, known_account, opened
+from receipted.cli.options import AsJson, Limit, open_service, require_account
 from receipted.wiring import Service
 from storage import event_feed as feed
 from storage.event_feed import Cursor, Told
@@ -17,7 +17,7 @@ from storage.event_feed import Cursor, Told
 _COLUMNS: Final = ("ID", "Owed", "Effect", "Account", "Payment")
 
 #: Seconds between two looks of one who waits.
-_LOOK: Final = 0.25
+_POLL_INTERVAL_S: Final = 0.25
 
 
 def events(
@@ -34,13 +34,14 @@ def events(
     ] = 0,
     json: AsJson = False,
 ) -> None:
-    """List the effects that follow a place in the feed, the oldest first: each once, and none is passed over.
+    """List the effects after a position of the feed, the oldest first, each once.
 
-    With --json, give `next` as --after the next time. Nothing is ever added before what was seen.
+    None is ever left out, and nothing is ever added before what was listed. With --json, give `next` as --after the
+    next time.
     """
-    with opened(context) as service:
-        known_account(service, account)
-        about = lists.payment_of(service, payment)
+    with open_service(context) as service:
+        require_account(service, account)
+        about = lists.find_payment_id(service, payment)
         deadline = time.monotonic() + wait
         place = _place(after)
         while True:
@@ -48,17 +49,17 @@ def events(
             left = deadline - time.monotonic()
             if found or left <= 0:
                 break
-            time.sleep(min(_LOOK, left))  # what other processes write tells nobody on SQLite
+            time.sleep(min(_POLL_INTERVAL_S, left))  # what other processes write tells nobody on SQLite
     rows, has_more = found[:limit], len(found) > limit
     following = str(rows[-1].cursor if has_more else end)
     if json:
-        output.as_json({"data": [_data(told) for told in rows], "has_more": has_more, "next": following})
+        output.as_json({"data": [_data(event) for event in rows], "has_more": has_more, "next": following})
         return
     output.table(
         _COLUMNS,
         (
-            (str(told.cursor), told.created_at, told.effect, told.account, output.short(told.payment_id))
-            for told in rows
+            (str(event.cursor), event.created_at, event.effect, event.account, output.short(event.payment_id))
+            for event in rows
         ),
     )
     output.note(f"{'there is more' if has_more else 'that is all for now'}: receipted events --after {following}")
@@ -87,12 +88,12 @@ def _place(text: str) -> Cursor:
     return found
 
 
-def _data(told: Told) -> dict[str, Any]:
+def _data(event: Told) -> dict[str, Any]:
     return {
-        "id": str(told.cursor),
-        "type": told.effect,
-        "account": told.account,
-        "payment": told.payment_id,
-        "created_at": told.created_at,
-        "data": None if told.payload is None else json_module.loads(told.payload)["data"],
+        "id": str(event.cursor),
+        "type": event.effect,
+        "account": event.account,
+        "payment": event.payment_id,
+        "created_at": event.created_at,
+        "data": None if event.payload is None else json_module.loads(event.payload)["data"],
     }

@@ -1,4 +1,4 @@
-"""Exit codes that mean something, and the one place where a failure becomes one line and a code.
+"""Exit codes, and the one place that turns a failure into a line and a code.
 
 `receipted --help` imports this and little more: what takes long to import is imported where it is used.
 """
@@ -21,7 +21,7 @@ from storage.errors import NotFound, SchemaOutdated
 
 
 class Exit(IntEnum):
-    """What a command's end says; a test holds the list in `receipted --help` to this."""
+    """Exit codes of commands; a test compares them with `receipted --help`."""
 
     DONE = 0  #: what was asked for is done
     FAILED = 1  #: the provider refused, storage is away, a process ended by a bug
@@ -47,12 +47,12 @@ Exit codes:
 
 
 def example(*lines: str) -> str:
-    """The end of a command's help: what to type."""
+    """Format examples for the end of a command's help."""
     return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
 
 
 class InvalidInput(ServiceError):
-    """What was typed makes no sense here."""
+    """An argument or option makes no sense here."""
 
     type = "invalid_request_error"
     code = "invalid_input"
@@ -60,7 +60,7 @@ class InvalidInput(ServiceError):
 
 
 def exit_code(error: ServiceError) -> Exit:
-    """What a named failure ends the process with."""
+    """Return the exit code for a named failure."""
     from providers.errors import ProviderError, UnsupportedByProvider  # noqa: PLC0415 - see the module
 
     if isinstance(error, SchemaOutdated):
@@ -75,7 +75,7 @@ def exit_code(error: ServiceError) -> Exit:
 
 
 class ReceiptedGroup(TyperGroup):
-    """The root command: whatever happens below ends in an exit code and, where it failed, a clear message.
+    """Root command: every failure ends in a clear message and an exit code.
 
     Named failures are one line on stderr, or with --json the JSON error shape on stdout. Anything else is a bug: its
     traceback goes through the log's redaction.
@@ -83,14 +83,14 @@ class ReceiptedGroup(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run one command and leave the process with its code."""
-        _show_everything()
+        _escape_unencodable()
         given = list(sys.argv[1:] if args is None else args)
         options["standalone_mode"] = False
         sys.exit(self._run(given, rest, options, as_json="--json" in given))
 
     def _run(self, args: list[str], rest: tuple[Any, ...], options: dict[str, Any], *, as_json: bool) -> int:
         try:
-            code = super().main(list(map(_typed, args)), *rest, **options)
+            code = super().main(list(map(_decode_word, args)), *rest, **options)
             return code if isinstance(code, int) else Exit.DONE
         except NoArgsIsHelpError as alone:
             sys.stderr.write(f"{alone.format_message()}\n")  # wrong usage, answered with what there is
@@ -111,8 +111,8 @@ class ReceiptedGroup(TyperGroup):
             return _failed(unexpected, Exit.BUG, as_json=as_json)
 
 
-def _typed(word: str) -> str:
-    """The word in UTF-8, which terminals send, also where Python reads it by another locale.
+def _decode_word(word: str) -> str:
+    """Decode a word of the command line as UTF-8, whatever the locale.
 
     Raises InvalidInput for bytes that are no text in either.
     """
@@ -125,7 +125,7 @@ def _typed(word: str) -> str:
 
 
 def _usage(error: typer.TyperException, *, as_json: bool) -> int:
-    """Wrong usage as the parser words it; it also says which --help to read."""
+    """Report wrong usage in the parser's words, and name the --help to read."""
     context = getattr(error, "ctx", None)
     if context is not None and not as_json:
         sys.stderr.write(f"{context.get_usage()}\nTry '{context.command_path} --help' for an example.\n")
@@ -135,12 +135,12 @@ def _usage(error: typer.TyperException, *, as_json: bool) -> int:
 def _failed(error: ServiceError, code: Exit, *, as_json: bool) -> Exit:
     from receipted.cli import output  # noqa: PLC0415 - see the module
 
-    output.failure(error, as_json=as_json)
+    output.print_error(error, as_json=as_json)
     return code
 
 
-def _show_everything() -> None:
-    """Let both streams write what their encoding lacks as escapes; nothing that is shown may end a command."""
+def _escape_unencodable() -> None:
+    """Write characters that a stream cannot encode as escapes; output never fails."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

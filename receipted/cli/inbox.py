@@ -1,4 +1,4 @@
-"""`receipted inbox`: authentic statements, verbatim, and what was decided about them."""
+"""`receipted inbox`: authentic statements, verbatim, and their decisions."""
 
 from typing import Annotated
 
@@ -7,8 +7,19 @@ import typer
 from receipted.cli import lists, output, payments
 from receipted.cli.exits import example
 from receipted.cli.lists import find_id
-from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
-from receipted.cli.output import tracked
+from receipted.cli.options import (
+    ID_HELP,
+    After,
+    AsJson,
+    By,
+    Limit,
+    Reason,
+    open_service,
+    require_account,
+    run_command,
+    subcommands,
+)
+from receipted.cli.output import with_progress
 from service.commands import Commands
 from service.timeline import body_size
 from statemachine.phases import Outcome, Source
@@ -17,7 +28,7 @@ from storage import search as storage_search
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 
-app = subcommands("Authentic statements, verbatim, and what was decided about them.")
+app = subcommands("List, show and replay inbox messages.")
 
 _COLUMNS = ("ID", "Received", "Account", "Source", "Bytes", "Status", "Decision", "Payment", "Reason")
 
@@ -40,17 +51,17 @@ def list_(
     json: AsJson = False,
 ) -> None:
     """List inbox messages, the newest first, without their bodies."""
-    with opened(context) as service:
+    with open_service(context) as service:
         given = {"account": account, "status": status, "source": source, "decision": decision}
-        about = lists.payment_of(service, payment)
-        ids = lists.named(service, storage_search.message_ids, search)
-        what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
-        found = lists.find(
+        about = lists.find_payment_id(service, payment)
+        ids = lists.search_ids(service, storage_search.message_ids, search)
+        what = lists.filters({**given, "payment_id": about}, lists.time_range(service, since, before), ids=ids)
+        found = lists.find_rows(
             service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
-            known_account(service, account)
-    if lists.told([payments.message_data(message) for message in found], limit, as_json=json, as_csv=csv):
+            require_account(service, account)
+    if lists.print_machine_form([payments.message_data(message) for message in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -69,7 +80,7 @@ def list_(
             for message in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(epilog=example("receipted inbox show 77c1d2aa90fe --body"))
@@ -80,13 +91,13 @@ def show(
     target: lists.Target = None,
     json: AsJson = False,
 ) -> None:
-    """Show a message and its decision; its headers and bytes only with --body, or exactly in a FILE."""
-    with opened(context) as service, service.database.read() as unit:
+    """Show a message and its decision; with --body or --output also its bytes."""
+    with open_service(context) as service, service.database.read() as unit:
         message = inbox.get(unit, find_id(unit, InboxMessage, message_id))
     if target is not None:
         lists.write_body(target, message.body)
     if json:
-        private = {"headers": message.headers, "body": lists.text_of(message.body)} if body else {}
+        private = {"headers": message.headers, "body": lists.decode_body(message.body)} if body else {}
         output.as_json({**payments.message_data(message), **private})
         return
     data = payments.message_data(message)
@@ -96,11 +107,11 @@ def show(
         output.say(f"decided: {output.shown(entry.get('outcome'))}: {output.shown(entry.get('reason'))}")
     if body:
         output.note(f"what follows came by {message.source} for account {message.account}; it may be personal data")
-        lists.tell_headers(message.headers)
+        lists.print_headers(message.headers)
         if message.scrubbed_at is not None:
             output.say(f"{body_size(message)}; their digest is kept: sha256 {message.digest}")
         else:
-            output.say(output.shown(lists.text_of(message.body), keep="\n\t"))
+            output.say(output.shown(lists.decode_body(message.body), keep="\n\t"))
 
 
 @app.command(epilog=example('receipted inbox replay 77c1d2aa90fe --reason "parser mended in 0.2" --by "Ada L."'))
@@ -111,17 +122,18 @@ def replay(
     by: By,
     json: AsJson = False,
 ) -> None:
-    """Apply messages once more, by the program as it is now; history is only added to."""
-    with opened(context) as service:
+    """Apply messages once more with the current program; only adds to the history."""
+    with open_service(context) as service:
         with service.database.read() as unit:
             found = [find_id(unit, InboxMessage, text) for text in message_ids]
 
         async def work(commands: Commands) -> list[InboxMessage]:
             return [
-                await commands.replay(message_id, reason=reason, by=by) for message_id in tracked(found, "Replaying")
+                await commands.replay(message_id, reason=reason, by=by)
+                for message_id in with_progress(found, "Replaying")
             ]
 
-        replayed = command(service, work)
+        replayed = run_command(service, work)
     if json:
         output.as_json([payments.message_data(message) for message in replayed])
         return

@@ -1,4 +1,4 @@
-"""`receipted keys`: the API's keys, made, listed, rotated and revoked."""
+"""`receipted keys`: add, list, rotate and revoke keys of the API."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -9,12 +9,12 @@ from api.keys import Environment, made, rotated
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
-from receipted.cli.options import AsJson, By, opened, span_of, subcommands
+from receipted.cli.options import AsJson, By, open_service, parse_duration, subcommands
 from service.permissions import KeyScope
 from storage import api_keys, operator_actions
 from storage.tables_support import ApiKey
 
-app = subcommands("The keys that programs of yours call the API with.")
+app = subcommands("Manage the API keys of your programs.")
 
 Id = Annotated[
     str,
@@ -25,7 +25,7 @@ _COLUMNS: Final = ("ID", "Name", "Key", "Environment", "Scopes", "Created", "Las
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _NewKey:
     key: ApiKey
     text: str
 
@@ -46,26 +46,26 @@ def add(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Make a key, and show it this once: it is kept nowhere."""
+    """Add a key and print it; it is shown only now and stored nowhere."""
     if live is None:
         raise InvalidInput("say which accounts it reaches: --live or --test", param="live")
     if not 0 < len(name) <= 64 or not name.isprintable():
         raise InvalidInput("a name has 1 to 64 printable characters", param="name")
     environment = Environment.LIVE if live else Environment.TEST
-    with opened(context) as service:
+    with open_service(context) as service:
         now = service.clock()
-        ends = None if expires is None else now + span_of(expires, option="expires")
+        ends = None if expires is None else now + parse_duration(expires, option="expires")
         key, text = made(name, environment, scope, now, expires_at=ends)
         with service.database.write() as unit:
             api_keys.add(unit, key)
             _note(unit, now, by, "add key", key.id, f"scopes {', '.join(key.scopes)}")
-    _show(_Made(key, text), as_json=json)
+    _show(_NewKey(key, text), as_json=json)
 
 
 @app.command("list", epilog=example("receipted keys list"))
 def list_(context: typer.Context, json: AsJson = False) -> None:
-    """List every key, the newest first, without what opens anything."""
-    with opened(context) as service:
+    """List all keys, the newest first, without their secrets."""
+    with open_service(context) as service:
         now = service.clock()
         with service.database.read() as unit:
             found = api_keys.find(unit)[::-1]
@@ -99,10 +99,13 @@ def rotate(
     overlap: Annotated[str, typer.Option("--overlap", metavar="SPAN", help="How long the old key stays good.")] = "1d",
     json: AsJson = False,
 ) -> None:
-    """Make a key that may do what this one may, and end this one after the overlap. The new one is shown this once."""
-    with opened(context) as service:
+    """Replace a key: print a new one with the same rights, and end this one later.
+
+    The new key is shown only now; the old one ends after the overlap.
+    """
+    with open_service(context) as service:
         now = service.clock()
-        until = now + span_of(overlap, option="overlap")
+        until = now + parse_duration(overlap, option="overlap")
         with service.database.write() as unit:
             old = api_keys.get(unit, find_id(unit, ApiKey, key_id))
             if not api_keys.is_good(old, now):
@@ -110,7 +113,7 @@ def rotate(
             key, text = rotated(old, now)
             api_keys.replace(unit, old.id, key, until)
             _note(unit, now, by, "rotate key", old.id, f"replaced by {key.id}")
-    _show(_Made(key, text), as_json=json)
+    _show(_NewKey(key, text), as_json=json)
     if not json:
         output.note(f"the old key {old.prefix}... is good until {output.shown(until)}")
 
@@ -123,8 +126,8 @@ def revoke(
     reason: Annotated[str, typer.Option("--reason", help="Why; kept with the action.")] = "not needed any more",
     json: AsJson = False,
 ) -> None:
-    """Revoke a key: it opens nothing from now on, in any process."""
-    with opened(context) as service:
+    """Revoke a key: it is refused from now on, in every process."""
+    with open_service(context) as service:
         now = service.clock()
         with service.database.write() as unit:
             found = find_id(unit, ApiKey, key_id)
@@ -147,10 +150,10 @@ def _status(key: ApiKey, *, is_good: bool) -> str:
 
 
 def _data(key: ApiKey) -> dict[str, Any]:
-    return output.row_of(key, without=("digest",))
+    return output.columns_of(key, without=("digest",))
 
 
-def _show(new: _Made, *, as_json: bool) -> None:
+def _show(new: _NewKey, *, as_json: bool) -> None:
     if as_json:
         output.as_json({**_data(new.key), "key": new.text})
         return

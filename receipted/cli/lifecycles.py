@@ -1,4 +1,4 @@
-"""`receipted lifecycles`: the states, phases and moves of every provider's payments, as data or as a diagram."""
+"""`receipted lifecycles`: states, phases and moves of every provider's payments."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def lifecycles(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print state diagrams for Mermaid.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show what payments may go through.
+    """Show the states that payments may go through.
 
     That is: states in the provider's words, their phases, and the moves between them.
     """
@@ -41,19 +41,23 @@ def lifecycles(
 
 
 def diagram(lifecycle: Lifecycle) -> str:
-    """The lifecycle as a Mermaid state diagram; each state shows its phase."""
+    """Format the lifecycle as a Mermaid state diagram with phases."""
     lines = ["---", f"title: {lifecycle.name}", "---", "stateDiagram-v2"]
-    lines += (f'    state "{state.name} ({state.phase.value})" as {_word(state.name)}' for state in lifecycle.states)
-    lines += (f"    [*] --> {_word(name)}" for name in lifecycle.initial)
     lines += (
-        f"    {_word(source)} --> {_word(target)}" for source, targets in lifecycle.moves.items() for target in targets
+        f'    state "{state.name} ({state.phase.value})" as {_identifier(state.name)}' for state in lifecycle.states
     )
-    lines += (f"    {_word(state.name)} --> [*]" for state in lifecycle.states if state.terminal)
+    lines += (f"    [*] --> {_identifier(name)}" for name in lifecycle.initial)
+    lines += (
+        f"    {_identifier(source)} --> {_identifier(target)}"
+        for source, targets in lifecycle.moves.items()
+        for target in targets
+    )
+    lines += (f"    {_identifier(state.name)} --> [*]" for state in lifecycle.states if state.terminal)
     return "\n".join(lines)
 
 
-def _word(state: str) -> str:
-    """An identifier for a state; lower and upper case stay apart."""
+def _identifier(state: str) -> str:
+    """Return an identifier for a state; lower and upper case stay apart."""
     return _NO_IDENTIFIER.sub("_", state)
 
 

@@ -1,4 +1,4 @@
-"""Lists: their options, their order and their pages; and the record that a part of an id means."""
+"""Lists of records: options, filters, pages, and the lookup by part of an id."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ import typer
 
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput
-from receipted.cli.options import moment_of
+from receipted.cli.options import parse_instant
 from receipted.cli.output import counting
 from receipted.wiring import Service
 from storage import search, sifting
@@ -23,9 +23,9 @@ from storage.sifting import Place, Shelf, Wanted
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_support import ApiKey, AuditRun, ConsoleSession, Reconciliation
 
-_SHORTEST: Final = 8
-_WHOLE: Final = 32  #: hexadecimal digits of a UUID
-_SHOWN: Final = 10
+_MIN_ID_CHARS: Final = 8
+_ID_DIGITS: Final = 32  #: hexadecimal digits of a UUID
+_MAX_CANDIDATES: Final = 10
 _DIGITS: Final = re.compile(r"[0-9a-f]+", re.ASCII)
 _NAMES: Final[dict[type[search.Found], str]] = {
     Payment: "payment",
@@ -41,22 +41,22 @@ _NAMES: Final[dict[type[search.Found], str]] = {
 
 
 def find_id(unit: Unit, model: type[search.Found], text: str) -> str:
-    """The whole id of the one record whose id is, begins with or ends with the text; dashes do not count.
+    """Return the whole id of the one record that the text is, begins or ends.
 
-    Raises InvalidInput for what cannot be part of an id, is too short or fits several, and NotFound. Ids that were
-    made together begin alike, so an end tells more than a beginning.
+    Dashes do not count. Raises InvalidInput for what cannot be part of an id, is too short or fits several, and
+    NotFound. Ids that were made together begin alike, so an end tells more than a beginning.
     """
     name = _NAMES[model]
     part = text.strip().lower().removeprefix(WEBHOOK_PREFIX).replace("-", "")
-    if not _DIGITS.fullmatch(part) or len(part) > _WHOLE:
+    if not _DIGITS.fullmatch(part) or len(part) > _ID_DIGITS:
         raise InvalidInput(f"{text!r} is no id of a {name}", param="id")
-    if len(part) < _SHORTEST:
-        raise InvalidInput(f"{text!r} is too short: give at least {_SHORTEST} characters of the id", param="id")
-    found = search.ids_with(unit, model, part, limit=_SHOWN + 1)
+    if len(part) < _MIN_ID_CHARS:
+        raise InvalidInput(f"{text!r} is too short: give at least {_MIN_ID_CHARS} characters of the id", param="id")
+    found = search.ids_with(unit, model, part, limit=_MAX_CANDIDATES + 1)
     if not found:
         raise NotFound(f"no {name} {text}", param="id")
     if len(found) > 1:
-        candidates = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        candidates = ", ".join(found[:_MAX_CANDIDATES]) + (", ..." if len(found) > _MAX_CANDIDATES else "")
         raise InvalidInput(f"{text!r} fits more than one {name}: {candidates}", param="id", code="ambiguous_id")
     return found[0]
 
@@ -90,45 +90,45 @@ Target = Annotated[
 ]
 
 #: Wider than any list's pages: what one statement brings.
-_PAGE: Final = 500
+_PAGE_ROWS: Final = 500
 
 
 #: Less than the id of any row.
 FIRST: Final = "00000000-0000-0000-0000-000000000000"
 
 
-def whole(shelf: Shelf) -> Shelf:
-    """The same rows with all of their columns."""
+def with_all_columns(shelf: Shelf) -> Shelf:
+    """Return the same rows with all of their columns."""
     return replace(shelf, without=frozenset(), sized=None)
 
 
-def moments(service: Service, since: str | None, before: str | None) -> tuple[datetime | None, datetime | None]:
-    """The instants that are meant; raises InvalidInput."""
+def time_range(service: Service, since: str | None, before: str | None) -> tuple[datetime | None, datetime | None]:
+    """Parse both ends of a time range; raises InvalidInput."""
     now = service.clock()
     return (
-        None if since is None else moment_of(since, now, option="since"),
-        None if before is None else moment_of(before, now, option="before"),
+        None if since is None else parse_instant(since, now, option="since"),
+        None if before is None else parse_instant(before, now, option="before"),
     )
 
 
-def payment_of(service: Service, part: str | None) -> str | None:
-    """The whole id of the payment that is meant; raises InvalidInput and NotFound."""
+def find_payment_id(service: Service, part: str | None) -> str | None:
+    """Return the whole id of the payment; raises InvalidInput and NotFound."""
     if part is None:
         return None
     with service.database.read() as unit:
         return find_id(unit, Payment, part)
 
 
-def named(service: Service, search: Callable[[Unit, str], list[str]], words: str | None) -> list[str] | None:
-    """The ids of the rows that a search finds; None where nothing is searched for."""
+def search_ids(service: Service, search: Callable[[Unit, str], list[str]], words: str | None) -> list[str] | None:
+    """Return the ids of the rows that a search finds; None without a search."""
     if words is None:
         return None
     with service.database.read() as unit:
         return search(unit, words)
 
 
-def told(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv: bool) -> bool:
-    """Whether it was for machines, and is printed. Raises InvalidInput where both forms are wanted."""
+def print_machine_form(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv: bool) -> bool:
+    """Print JSON or CSV if wanted; return True if so. Raises InvalidInput for both."""
     if as_json and as_csv:
         raise InvalidInput("give either --json or --csv", param="csv")
     if as_json:
@@ -141,38 +141,38 @@ def told(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv
 
 
 def write_body(target: Path, body: bytes) -> None:
-    """The file has these bytes, and nobody else may read it."""
+    """Write the bytes to a file that only its owner may read."""
     with written(target) as file:
         file.write(body)
     output.note(f"{len(body)} bytes are in {target}")
 
 
-def text_of(body: bytes) -> str:
-    """The body as text; bytes that are none are written as escapes."""
+def decode_body(body: bytes) -> str:
+    """Decode the body as text; bytes that are no text become escapes."""
     return body.decode("utf-8", "backslashreplace")
 
 
-def tell_headers(headers: Iterable[Sequence[str]]) -> None:
-    """Each on a line of its own, with an empty line before and after them all."""
+def print_headers(headers: Iterable[Sequence[str]]) -> None:
+    """Print each header on a line, with an empty line before and after all."""
     output.say("")
     for name, value in headers:
         output.say(f"{output.shown(name)}: {output.shown(value)}")
     output.say("")
 
 
-def wanted(
+def filters(
     equal: Mapping[str, Any],
     within: tuple[datetime | None, datetime | None] = (None, None),
     *,
     present: Mapping[str, bool] | None = None,
     ids: list[str] | None = None,
 ) -> Wanted:
-    """Those of which each column has the value that was given; None was not given."""
+    """Build the filter of rows by equal values; None means no filter."""
     given = {name: str(value) for name, value in equal.items() if value is not None}
     return Wanted(given, present or {}, *within, ids)
 
 
-def find(
+def find_rows(
     service: Service,
     model: type[Record],
     shelf: Shelf,
@@ -182,12 +182,12 @@ def find(
     limit: int,
     is_newest: bool,
 ) -> list[Record]:
-    """Up to `limit` whole rows after the one of which `after` is the id or a part, or from the beginning.
+    """Return up to `limit` whole rows after the id `after`, or from the start.
 
-    However many others are looked through for that, no statement takes long, and none holds up another process. Raises
+    However many rows have to be read for that, no statement takes long, and none blocks another process. Raises
     InvalidInput and NotFound for `after`.
     """
-    rows = whole(shelf)
+    rows = with_all_columns(shelf)
     found: list[Record] = []
     place = None
     if after is not None:
@@ -197,7 +197,7 @@ def find(
         task = None
         while len(found) < limit:
             with service.database.read() as unit:
-                at = Place(min(limit - len(found), _PAGE), place, is_ascending=not is_newest)
+                at = Place(min(limit - len(found), _PAGE_ROWS), place, is_ascending=not is_newest)
                 page = sifting.page(unit, rows, what, at)
             found += (made(model, line) for line in page.lines)
             place = page.after

@@ -1,4 +1,4 @@
-"""The command `receipted`: every command in one tree, each imported when it is typed."""
+"""The command `receipted`: a tree of commands, each imported when it is run."""
 
 import threading
 from collections.abc import Iterator, MutableMapping
@@ -17,202 +17,206 @@ _CLI: Final = "receipted.cli"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One command or group, and what `receipted --help` says of it unimported."""
+class CommandSpec:
+    """One command or group, with the summary that `receipted --help` shows."""
 
-    place: str  #: module:name of a function, or of a group, which is called app
+    target: str  #: module:name of a function, or of a group, which is called app
     summary: str  #: the first line of its help; a test compares them
     examples: tuple[str, ...]
 
     def load(self, name: str) -> Command:
-        """Import it."""
+        """Import the command and build it."""
         tree = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-        tree.callback()(_nothing)  # a tree of one command is a tree
-        found, epilog = _found(self.place), example(*self.examples)
-        if self.place.endswith(":app"):
+        tree.callback()(_no_callback)  # a tree of one command is a tree
+        found, epilog = _resolve(self.target), example(*self.examples)
+        if self.target.endswith(":app"):
             tree.add_typer(found, name=name, epilog=epilog)
         else:
             tree.command(name, epilog=epilog)(found)
         return typer.main.get_group(tree).commands[name]
 
 
-def _found(place: str) -> Any:
-    module, _, name = place.partition(":")
+def _resolve(target: str) -> Any:
+    module, _, name = target.partition(":")
     return getattr(import_module(module), name)
 
 
-def _nothing() -> None:
-    """Nothing."""
+def _no_callback() -> None:
+    """Make a tree of a single command a tree."""
 
 
 #: Every command, in the order of the help.
-ENTRIES: Final = {
-    "serve": Entry(f"{_CLI}.processes:serve", "Run everything in one process.", ("receipted serve --migrate",)),
-    "web": Entry(
-        f"{_CLI}.processes:web", "Run the way in and the API alone.", ("receipted --config receipted.toml web",)
+COMMANDS: Final = {
+    "serve": CommandSpec(f"{_CLI}.processes:serve", "Run everything in one process.", ("receipted serve --migrate",)),
+    "web": CommandSpec(
+        f"{_CLI}.processes:web",
+        "Run the receiver, the API and the console without the worker.",
+        ("receipted --config receipted.toml web",),
     ),
-    "worker": Entry(
+    "worker": CommandSpec(
         f"{_CLI}.processes:worker",
-        "Run the work alone; any number may run.",
+        "Run the worker alone; any number of them may run.",
         ("receipted --config receipted.toml worker",),
     ),
-    "sandbox": Entry(
+    "sandbox": CommandSpec(
         f"{_CLI}.sandbox:sandbox",
-        "Play the four providers over real HTTP.",
+        "Simulate the four providers over real HTTP.",
         ("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers",),
     ),
-    "demo": Entry(
+    "demo": CommandSpec(
         "receipted.demo.command:demo",
         "Order payments at four misbehaving providers, and prove that all ended right.",
         ("receipted demo --payments 400 --seed 7",),
     ),
-    "migrate": Entry(
+    "migrate": CommandSpec(
         f"{_CLI}.processes:migrate",
         "Bring the database to the newest schema.",
         ("receipted migrate", "receipted migrate --check"),
     ),
-    "overview": Entry(
+    "overview": CommandSpec(
         f"{_CLI}.overview:overview",
-        "Show how everything stands: money today, what needs a person, what waits, and how each account does.",
+        "Show today's money, what needs a person, what waits, and each account's state.",
         ("receipted overview", "receipted overview --json"),
     ),
-    "money": Entry(
+    "money": CommandSpec(
         f"{_CLI}.overview:money",
-        "Show what a day brought by account and currency, or with --payments each payment that is counted.",
+        "Show one day's money by account and currency, or with --payments each payment.",
         ("receipted money", "receipted money 2026-11-21 --account shop --way in --payments"),
     ),
-    "payments": Entry(
+    "payments": CommandSpec(
         f"{_CLI}.payments:app",
-        "What is known of payments, and what may be asked for.",
+        "List, show, create, track, refresh, cancel and resolve payments.",
         ("receipted payments list --review",),
     ),
-    "inbox": Entry(
+    "inbox": CommandSpec(
         f"{_CLI}.inbox:app",
-        "Authentic statements, verbatim, and what was decided about them.",
+        "List, show and replay inbox messages.",
         ("receipted inbox list --status parked",),
     ),
-    "outbox": Entry(
+    "outbox": CommandSpec(
         f"{_CLI}.outbox:app",
-        "Effects that are owed to sinks, and how their deliveries went.",
+        "List, show and redrive effects owed to sinks.",
         ("receipted outbox list --status dead",),
     ),
-    "rejected": Entry(
+    "rejected": CommandSpec(
         f"{_CLI}.rejected:app",
-        "The quarantine: deliveries that were not authentic, kept for a while.",
+        "List, show and redeem rejected deliveries in quarantine.",
         ("receipted rejected list shop",),
     ),
-    "actions": Entry(
+    "actions": CommandSpec(
         f"{_CLI}.actions:actions",
-        "List what named people and keys did here, and why, the newest first.",
+        "List the actions of named people and keys with their reasons, the newest first.",
         ("receipted actions", "receipted actions --by ada --since 7d --json"),
     ),
-    "events": Entry(
+    "events": CommandSpec(
         f"{_CLI}.events:events",
-        "List the effects that follow a place in the feed, the oldest first: each once, and none is passed over.",
+        "List the effects after a position of the feed, the oldest first, each once.",
         ("receipted events", "receipted events --after 1042 --wait 30 --json"),
     ),
-    "accounts": Entry(
+    "accounts": CommandSpec(
         f"{_CLI}.accounts:accounts",
-        "Show how each account is asked: its budget, how much it has to ask, and whether the provider is away.",
+        "Show how each account is polled: budget, load, and the provider's availability.",
         ("receipted accounts", "receipted accounts shop --settings"),
     ),
-    "push-quality": Entry(
+    "push-quality": CommandSpec(
         f"{_CLI}.push_quality:push_quality",
-        "Show what the providers' webhooks were worth: what they told, told late or never, and how soon.",
+        "Show the quality of each provider's webhooks: pushed, late and lost changes.",
         ("receipted push-quality", "receipted push-quality shop --since 30d"),
     ),
-    "doctor": Entry(
+    "doctor": CommandSpec(
         f"{_CLI}.doctor:doctor",
-        "Send a signed trial through the public URL, and say in words what is wrong.",
+        "Send a signed trial delivery through the public URL, and say what is wrong.",
         ("receipted doctor https://pay.example.com", "receipted doctor --account shop"),
     ),
-    "listen": Entry(
+    "listen": CommandSpec(
         f"{_CLI}.tail:listen",
-        "Print an account's deliveries as they come, authentic or not, each with what was decided.",
+        "Print an account's deliveries as they arrive, each with its decision.",
         ("receipted listen shop",),
     ),
-    "tail": Entry(
+    "tail": CommandSpec(
         f"{_CLI}.tail:tail",
-        "Print what happens as it happens: deliveries, decisions, moves, effects and each try to deliver one.",
+        "Print deliveries, decisions, moves, effects and attempts as they happen.",
         ("receipted tail", "receipted tail --account shop --json"),
     ),
-    "webhooks": Entry(f"{_CLI}.webhooks:app", "Where providers deliver.", ("receipted webhooks register shop",)),
-    "reconcile": Entry(
+    "webhooks": CommandSpec(
+        f"{_CLI}.webhooks:app", "Register webhook URLs with providers.", ("receipted webhooks register shop",)
+    ),
+    "reconcile": CommandSpec(
         f"{_CLI}.reconciliations:reconcile",
-        "Compare what a provider has with what is known here, and report what differed.",
+        "Compare a provider's payments with what is known here, and report the drift.",
         ("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv"),
     ),
-    "reconciliations": Entry(
+    "reconciliations": CommandSpec(
         f"{_CLI}.reconciliations:app",
-        "What reconciliations found, whoever wanted them.",
+        "List and show reconciliations.",
         ("receipted reconciliations list --account shop",),
     ),
-    "retention": Entry(
+    "retention": CommandSpec(
         f"{_CLI}.retention:retention",
-        "Show what retention would throw away by the settings, and what it has thrown away; with --run, do it.",
+        "Show what retention would delete and has deleted; with --run, run it now.",
         ("receipted retention", 'receipted retention --run --by "Ada L."'),
     ),
-    "audit": Entry(
+    "audit": CommandSpec(
         f"{_CLI}.audit:app",
-        "Proves the history from what is kept, and exports it for others to check.",
+        "Prove the history from what is stored, and export it for others to check.",
         ("receipted audit verify",),
     ),
-    "lifecycles": Entry(
+    "lifecycles": CommandSpec(
         f"{_CLI}.lifecycles:lifecycles",
-        "Show what payments may go through.",
+        "Show the states that payments may go through.",
         ("receipted lifecycles banked --mermaid",),
     ),
-    "keys": Entry(f"{_CLI}.keys:app", "The keys that programs of yours call the API with.", ("receipted keys list",)),
-    "users": Entry(f"{_CLI}.users:app", "The people who use the console.", ("receipted users list",)),
-    "config": Entry(f"{_CLI}.configuration:app", "The settings.", ("receipted config check",)),
+    "keys": CommandSpec(f"{_CLI}.keys:app", "Manage the API keys of your programs.", ("receipted keys list",)),
+    "users": CommandSpec(f"{_CLI}.users:app", "Manage the users of the console.", ("receipted users list",)),
+    "config": CommandSpec(f"{_CLI}.configuration:app", "Check the settings.", ("receipted config check",)),
 }
 
 
-class _Commands(MutableMapping[str, Command]):
-    """The commands by name; one is imported when it is asked for."""
+class _LazyCommands(MutableMapping[str, Command]):
+    """The commands by name; each is imported on first access."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Command] = {}
+        self._loaded: dict[str, Command] = {}
 
     def __getitem__(self, name: str) -> Command:
-        if name not in self._made:
-            self._made[name] = ENTRIES[name].load(name)
-        return self._made[name]
+        if name not in self._loaded:
+            self._loaded[name] = COMMANDS[name].load(name)
+        return self._loaded[name]
 
     def __setitem__(self, name: str, command: Command) -> None:
-        self._made[name] = command
+        self._loaded[name] = command
 
     def __delitem__(self, name: str) -> None:
-        del self._made[name]
+        del self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(ENTRIES)
+        return iter(COMMANDS)
 
     def __len__(self) -> int:
-        return len(ENTRIES)
+        return len(COMMANDS)
 
 
-class Root(ReceiptedGroup):
-    """The root command; lists its commands without importing them."""
+class RootGroup(ReceiptedGroup):
+    """Root command that lists its commands without importing them."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.commands = _Commands()
+        self.commands = _LazyCommands()
 
     def list_commands(self, _ctx: Context) -> list[str]:
-        """Their names, in the order of the help."""
-        return list(ENTRIES)
+        """Return the command names in the order of the help."""
+        return list(COMMANDS)
 
     def format_commands(self, _ctx: Context, formatter: HelpFormatter) -> None:
-        """Write each with the beginning of its summary."""
-        limit = formatter.width - 6 - max(map(len, ENTRIES))
-        rows = [(name, make_default_short_help(entry.summary, limit)) for name, entry in ENTRIES.items()]
+        """Write each command with the beginning of its summary."""
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        rows = [(name, make_default_short_help(entry.summary, limit)) for name, entry in COMMANDS.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
 
 app = typer.Typer(
-    cls=Root,
+    cls=RootGroup,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -220,7 +224,7 @@ app = typer.Typer(
 )
 
 
-def _say_version(is_wanted: bool) -> None:
+def _print_version(is_wanted: bool) -> None:
     """Print the version and leave."""
     if is_wanted:
         from importlib.metadata import version  # noqa: PLC0415 - no other command needs it
@@ -241,14 +245,14 @@ def receipted(
         ),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_say_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Receipted tells a merchant, for certain and with proof, when it has been paid."""
 
 
 def main() -> None:
-    """Run the command that was typed; leaves the process with its exit code, whatever its threads still do."""
+    """Run the command and leave with its exit code, whatever its threads still do."""
     try:
         app()
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""Options and arguments that commands share, and how their texts are read."""
+"""Options and arguments that commands share, and the parsing of their values."""
 
 import asyncio
 import io
@@ -27,16 +27,19 @@ from storage import migrate
 from storage.errors import SchemaOutdated
 
 
-def fields_of(given: Sequence[str], *, option: str = "extra") -> dict[str, object]:
-    """The fields, a later one over an earlier one of its name; `key=value` gives text. Raises InvalidInput."""
+def parse_fields(given: Sequence[str], *, option: str = "extra") -> dict[str, object]:
+    """Parse `key=value` texts and JSON objects into fields; the last of a name wins.
+
+    `key=value` gives text. Raises InvalidInput.
+    """
     found: dict[str, object] = {}
     for text in given:
         found.update(_object(text, option) if text.lstrip().startswith("{") else _pair(text, option))
     return found
 
 
-def words_of(given: Sequence[str], *, option: str) -> dict[str, str]:
-    """As `fields_of`, for `key=value` only."""
+def parse_pairs(given: Sequence[str], *, option: str) -> dict[str, str]:
+    """Parse `key=value` texts only; see `parse_fields`."""
     found: dict[str, str] = {}
     for text in given:
         found.update(_pair(text, option))
@@ -61,17 +64,17 @@ def _object(text: str, option: str) -> dict[str, object]:
     return found
 
 
-_AGO: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_DURATION: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def moment_of(text: str, now: datetime, *, option: str) -> datetime:
-    """The instant: ISO 8601, UTC where it names no zone, a day's first instant, or as long ago as `2d` or `36h` says.
+def parse_instant(text: str, now: datetime, *, option: str) -> datetime:
+    """Parse an instant: ISO 8601, or an age such as `2d` or `36h`.
 
-    Raises InvalidInput for anything else.
+    UTC where no zone is named; a day is its first instant. Raises InvalidInput for anything else.
     """
     try:
-        if ago := _AGO.fullmatch(text.strip()):
+        if ago := _DURATION.fullmatch(text.strip()):
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         found = datetime.fromisoformat(text.strip())
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
@@ -82,16 +85,16 @@ def moment_of(text: str, now: datetime, *, option: str) -> datetime:
         ) from None
 
 
-def span_of(text: str, *, option: str) -> timedelta:
-    """The span that `90d` or `12h` says; raises InvalidInput for anything else."""
-    found = _AGO.fullmatch(text.strip())
+def parse_duration(text: str, *, option: str) -> timedelta:
+    """Parse a duration such as `90d` or `12h`; raises InvalidInput."""
+    found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise InvalidInput(f"--{option} takes a span such as 90d or 12h, not {text!r}", param=option)
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def lasting(seconds: float | None) -> str:
-    """How long that is, in its two largest units, such as `2h 5m`; empty for None."""
+def format_seconds(seconds: float | None) -> str:
+    """Format a duration in its two largest units, such as `2h 5m`; empty for None."""
     if seconds is None:
         return ""
     left, words = round(seconds), list[str]()
@@ -116,11 +119,11 @@ After = Annotated[str | None, typer.Option("--after", metavar="ID", help="Go on 
 #: How ids are given, for the help of every command that takes one.
 ID_HELP: Final = "The id, or at least 8 characters of its beginning or end."
 
-_QUIET: Final = ("warning", "error")
+_QUIET_LEVELS: Final = ("warning", "error")
 
 
-def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
-    """The settings of this run, with logs on stderr and every secret registered for redaction.
+def load_settings(context: typer.Context, *, is_process: bool = False) -> Settings:
+    """Load the settings, set up logs on stderr, and register secrets for redaction.
 
     A command that is no process of its own logs warnings and errors only. Raises ConfigurationError.
     """
@@ -129,7 +132,7 @@ def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
     redaction.register_secrets(found.secret_values())
     level = found.log.level
     logs.configure(
-        level if is_process or level in _QUIET else "warning",
+        level if is_process or level in _QUIET_LEVELS else "warning",
         _log_format(found.log.format),
         sample_above=found.log.sample_above,
         sample_every=found.log.sample_every,
@@ -138,25 +141,28 @@ def configured(context: typer.Context, *, is_process: bool = False) -> Settings:
 
 
 def _log_format(wanted: Literal["auto", "json", "console"]) -> logs.Format:
-    """The wanted format; for auto, lines for people where stderr is a terminal."""
+    """Return the log format; `auto` is for people where stderr is a terminal."""
     if wanted != "auto":
         return wanted
     return "console" if sys.stderr.isatty() else "json"
 
 
 @contextmanager
-def opened(
+def open_service(
     context: typer.Context, *, is_process: bool = False, checks_schema: bool = True, delivers: bool = True
 ) -> Iterator[Service]:
-    """The service of this run, closed afterwards; raises ConfigurationError, SchemaOutdated or StorageUnavailable."""
-    found = configured(context, is_process=is_process)
+    """Open the service of this run, and close it afterwards.
+
+    Raises ConfigurationError, SchemaOutdated or StorageUnavailable.
+    """
+    found = load_settings(context, is_process=is_process)
     if is_process:
         rehearse(found, delivers=delivers)
     service = Service(found)
     try:
         if is_process:
             load.warn(found)
-            _tell_lines_at_once()
+            _flush_each_line()
         if checks_schema:
             check_schema(service)
         yield service
@@ -164,24 +170,24 @@ def opened(
         service.close()
 
 
-def _tell_lines_at_once() -> None:
-    """What a handler of the user's prints is read when it is printed: a pipe or a journal would get it by 8 KiB."""
+def _flush_each_line() -> None:
+    """Flush stdout after each line: a pipe or a journal would get blocks of 8 KiB."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
 
 
 def check_schema(service: Service) -> None:
-    """Return when the database has the newest schema; raises SchemaOutdated, and creates no file in order to find out.
+    """Raise SchemaOutdated unless the database has the newest schema.
 
-    Raises StorageUnavailable where it cannot be read.
+    Creates no file. Raises StorageUnavailable where the database cannot be read.
     """
     if migrate.is_absent(service.database):
         raise SchemaOutdated("there is no database yet: run receipted migrate")
     migrate.check(service.database)
 
 
-def command(service: Service, do: Callable[[Commands], Awaitable[Result]]) -> Result:
-    """The result of one command (service/commands.py), with the providers' clients open while it runs."""
+def run_command(service: Service, do: Callable[[Commands], Awaitable[Result]]) -> Result:
+    """Run one command of service/commands.py with the providers' clients open."""
 
     async def run() -> Result:
         async with service.clients() as clients:
@@ -191,11 +197,11 @@ def command(service: Service, do: Callable[[Commands], Awaitable[Result]]) -> Re
 
 
 def subcommands(help_text: str) -> typer.Typer:
-    """A group of commands that shows its help when it is called alone."""
+    """Create a group of commands that shows its help when called alone."""
     return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def known_account(service: Service, name: str | None) -> None:
-    """Return for the name of a configured account, and for none; raises UnknownAccountName."""
+def require_account(service: Service, name: str | None) -> None:
+    """Raise UnknownAccountName unless the name is None or a configured account."""
     if name is not None and name not in service.accounts:
         raise UnknownAccountName(f"no account {name!r}; there are: {', '.join(service.accounts)}", param="account")

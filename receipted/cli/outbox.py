@@ -1,4 +1,4 @@
-"""`receipted outbox`: effects that are owed to sinks, and how their deliveries went."""
+"""`receipted outbox`: effects owed to sinks, and their deliveries."""
 
 import sys
 from typing import Annotated
@@ -8,8 +8,19 @@ import typer
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
-from receipted.cli.options import ID_HELP, After, AsJson, By, Limit, Reason, command, known_account, opened, subcommands
-from receipted.cli.output import tracked
+from receipted.cli.options import (
+    ID_HELP,
+    After,
+    AsJson,
+    By,
+    Limit,
+    Reason,
+    open_service,
+    require_account,
+    run_command,
+    subcommands,
+)
+from receipted.cli.output import with_progress
 from receipted.wiring import Service
 from service.commands import Commands
 from storage import outbox, sifting
@@ -19,7 +30,7 @@ from storage.ids import WEBHOOK_PREFIX
 from storage.tables import OutboxMessage
 from storage.types import OutboxStatus
 
-app = subcommands("Effects that are owed to sinks, and how their deliveries went.")
+app = subcommands("List, show and redrive effects owed to sinks.")
 
 _COLUMNS = ("ID", "Created", "Effect", "Sink", "Account", "Payment", "Status", "Attempts", "Next attempt", "Last error")
 _ATTEMPTS = ("Attempt", "Started", "Outcome", "Answered", "Took", "Error")
@@ -42,17 +53,19 @@ def list_(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List what is owed, the newest first, without the payloads."""
-    with opened(context) as service:
+    """List effects owed to sinks, the newest first, without the payloads."""
+    with open_service(context) as service:
         given = {"status": status, "sink": sink, "account": account, "effect": effect}
-        about = lists.payment_of(service, payment)
-        ids = lists.named(service, storage_search.owed_ids, search)
-        what = lists.wanted({**given, "payment_id": about}, lists.moments(service, since, before), ids=ids)
-        found = lists.find(service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=not oldest)
+        about = lists.find_payment_id(service, payment)
+        ids = lists.search_ids(service, storage_search.owed_ids, search)
+        what = lists.filters({**given, "payment_id": about}, lists.time_range(service, since, before), ids=ids)
+        found = lists.find_rows(
+            service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=not oldest
+        )
         if not found:
             _known_sink(service, sink)
-            known_account(service, account)
-    if lists.told([_data(message) for message in found], limit, as_json=json, as_csv=csv):
+            require_account(service, account)
+    if lists.print_machine_form([_data(message) for message in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -72,7 +85,7 @@ def list_(
             for message in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(epilog=example("receipted outbox show 90ab12cd34ef --payload"))
@@ -82,13 +95,15 @@ def show(
     payload: Annotated[bool, typer.Option("--payload", help="Also what is sent.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show an effect that is owed to a sink, with every try to deliver it."""
-    with opened(context) as service, service.database.read() as unit:
+    """Show an effect owed to a sink, with every delivery attempt."""
+    with open_service(context) as service, service.database.read() as unit:
         message = outbox.get(unit, find_id(unit, OutboxMessage, message_id))
         tries = outbox.attempts_of(unit, [message.id])
     sent = {"payload": message.payload} if payload else {}
     if json:
-        output.as_json({**_data(message), **sent, "delivery_attempts": [output.row_of(attempt) for attempt in tries]})
+        output.as_json(
+            {**_data(message), **sent, "delivery_attempts": [output.columns_of(attempt) for attempt in tries]}
+        )
         return
     output.fields({**_data(message), **sent})
     if tries:
@@ -123,7 +138,7 @@ def redrive(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Make dead effects due again; the dispatcher of `serve` or `worker` delivers them.
+    """Make dead effects due again; `serve` or `worker` delivers them.
 
     One that its sink would get after a later effect of the same payment stays dead, unless --overtaken is given.
     """
@@ -133,12 +148,12 @@ def redrive(
         raise InvalidInput(
             "give either IDs, or --all-dead together with --sink NAME, --account NAME or --effect NAME", param="id"
         )
-    with opened(context) as service:
+    with open_service(context) as service:
         found = _dead(service, narrowed) if all_dead else _named(service, message_ids or [])
 
         async def work(commands: Commands) -> list[OutboxMessage]:
             done = []
-            for message_id in tracked(found, "Redriving"):
+            for message_id in with_progress(found, "Redriving"):
                 try:
                     done.append(await commands.redrive(message_id, reason=reason, by=by, overtaken=overtaken))
                 except EffectOvertaken as refused:
@@ -151,7 +166,7 @@ def redrive(
                     output.note(f"{message_id} is not dead any more")
             return done
 
-        redriven = command(service, work)
+        redriven = run_command(service, work)
     if json:
         output.as_json([_data(message) for message in redriven])
         return
@@ -167,9 +182,9 @@ def _named(service: Service, texts: list[str]) -> list[str]:
 
 def _dead(service: Service, narrowed: dict[str, str | None]) -> list[str]:
     _known_sink(service, narrowed["sink"])
-    known_account(service, narrowed["account"])
-    what = lists.wanted({**narrowed, "status": OutboxStatus.DEAD})
-    dead = lists.find(service, OutboxMessage, sifting.OWED, what, after=None, limit=sys.maxsize, is_newest=False)
+    require_account(service, narrowed["account"])
+    what = lists.filters({**narrowed, "status": OutboxStatus.DEAD})
+    dead = lists.find_rows(service, OutboxMessage, sifting.OWED, what, after=None, limit=sys.maxsize, is_newest=False)
     return [message.id for message in dead]
 
 
@@ -180,4 +195,4 @@ def _known_sink(service: Service, name: str | None) -> None:
 
 
 def _data(message: OutboxMessage) -> dict[str, object]:
-    return {**output.row_of(message, without=("payload",)), "webhook_id": f"{WEBHOOK_PREFIX}{message.travels_as}"}
+    return {**output.columns_of(message, without=("payload",)), "webhook_id": f"{WEBHOOK_PREFIX}{message.travels_as}"}

@@ -1,4 +1,4 @@
-"""`receipted overview` and `receipted money`: how everything stands, and what one day brought."""
+"""`receipted overview` and `receipted money`: current totals, and one day's money."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ import typer
 
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput
-from receipted.cli.options import After, AsJson, Limit, known_account, lasting, opened
+from receipted.cli.options import After, AsJson, Limit, format_seconds, open_service, require_account
 from receipted.cli.output import bar
 from receipted.wiring import Service
 from service.accounts import ConfiguredAccount
@@ -53,7 +53,7 @@ def money(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """Show what a day brought by account and currency, or with --payments each payment that is counted.
+    """Show one day's money by account and currency, or with --payments each payment.
 
     A payment counts when it was first recorded here as paid, or as settled without that, with what was captured or else
     asked for. The ways are in (paid), back (refunded), out (paid out) and returned (of what was paid out).
@@ -63,17 +63,17 @@ def money(
     if after is not None and not is_id(after):
         raise InvalidInput("--after takes the id that the list before ended with", param="after")
     code = None if currency is None else currency_code(currency)
-    with opened(context) as service:
-        known_account(service, account)
+    with open_service(context) as service:
+        require_account(service, account)
         since, until = _range(service, day)
         sums = _sums(service, since, until, account, code, way)
         if payments:
             with service.database.read() as unit:
                 entries = storage_totals.entries(unit, since, until, list(sums), after=after, limit=limit)
-            _tell_entries(entries, limit, as_json=json, as_csv=csv)
+            _print_entries(entries, limit, as_json=json, as_csv=csv)
             return
         rows = money_rows(sums, {}, service.configured_accounts())
-    if lists.told([_row_data(row) for row in rows], len(rows) + 1, as_json=json, as_csv=csv):
+    if lists.print_machine_form([_row_data(row) for row in rows], len(rows) + 1, as_json=json, as_csv=csv):
         return
     if rows:
         output.table(_SUMS, (_row(row) for row in [*rows, *totals(rows)]))
@@ -96,7 +96,7 @@ def _range(service: Service, day: str | None) -> tuple[datetime, datetime]:
 def _sums(
     service: Service, since: datetime, until: datetime, account: str | None, currency: str | None, way: str | None
 ) -> Sums:
-    """The day hour by hour, so that no statement takes long."""
+    """Sum the day hour by hour, so that no statement takes long."""
     accounts, found, hour = service.configured_accounts(), Sums(), timedelta(hours=1)
     hours = [since + at * hour for at in range((until - since) // hour)]
     with bar() as progress:
@@ -116,7 +116,7 @@ def _sums(
 def _row(row: MoneyRow) -> tuple[Any, ...]:
     return (
         *(row.account or "all", WAYS[row.way], output.amount(row.today.amount_minor, row.currency)),
-        *(row.today.payments, doubts(row.today)),
+        *(row.today.payments, caveats(row.today)),
     )
 
 
@@ -132,18 +132,18 @@ def _row_data(row: MoneyRow) -> dict[str, Any]:
 
 
 def _major(minor: int | None, currency: str | None) -> str | None:
-    """The amount without its currency; None where no known currency tells the places."""
-    told = output.amount(minor, currency) or ""
-    return told.partition(" ")[0] if currency is not None and told.count(" ") == 1 else None
+    """Return the amount without its currency; None if its decimal places are unknown."""
+    text = output.amount(minor, currency) or ""
+    return text.partition(" ")[0] if currency is not None and text.count(" ") == 1 else None
 
 
-def _tell_entries(entries: list[Entry], limit: int, *, as_json: bool, as_csv: bool) -> None:
+def _print_entries(entries: list[Entry], limit: int, *, as_json: bool, as_csv: bool) -> None:
     names = ("id", "recorded_at", "payment_id", "kind", "reference", "amount_minor", "currency", "state", "review")
     data = [
         {name: getattr(entry, name) for name in names} | {"amount": _major(entry.amount_minor, entry.currency)}
         for entry in entries
     ]
-    if lists.told(data, limit, as_json=as_json, as_csv=as_csv):
+    if lists.print_machine_form(data, limit, as_json=as_json, as_csv=as_csv):
         return
     output.table(
         _ENTRIES,
@@ -155,7 +155,7 @@ def _tell_entries(entries: list[Entry], limit: int, *, as_json: bool, as_csv: bo
             for entry in entries
         ),
     )
-    output.more(entries, limit)
+    output.print_more_hint(entries, limit)
 
 
 _MONEY: Final = ("Account", "Way", "Today", "Payments", "Yesterday", "Payments then", "Note")
@@ -166,12 +166,12 @@ _ACCOUNTS: Final = (
 
 
 def overview(context: typer.Context, json: AsJson = False) -> None:
-    """Show how everything stands: money today, what needs a person, what waits, and how each account does.
+    """Show today's money, what needs a person, what waits, and each account's state.
 
     Yesterday is up to the same time; days are of UTC. Deliveries and rejections are those of the last hour, answers to
     our questions those of the last minute; lost and late is what push was worth in the last 7 days.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         accounts = service.configured_accounts()
         figures = _figures(service, accounts)
     lines = lines_of(figures, accounts)
@@ -193,7 +193,7 @@ def overview(context: typer.Context, json: AsJson = False) -> None:
 
 
 def _figures(service: Service, accounts: Mapping[str, ConfiguredAccount]) -> OverviewFigures:
-    """Counted to the end: nobody has counted anything for this process before."""
+    """Count everything to the end: this process has no earlier counts."""
     with bar() as progress, service.database.read() as unit:
         progress.add_task("Counting", total=None)
         return OverviewCounter(accounts, service.clock, time_factor=math.inf).look(unit)
@@ -207,22 +207,22 @@ def _money_row(row: MoneyRow) -> tuple[Any, ...]:
         row.today.payments,
         output.amount(row.yesterday.amount_minor, row.currency),
         row.yesterday.payments,
-        doubts(row.today),
+        caveats(row.today),
     )
 
 
-def doubts(one: Sum) -> str | None:
-    """What is to be known of a sum before anybody relies on it; None where there is nothing."""
-    told = []
+def caveats(one: Sum) -> str | None:
+    """Return the caveats of a sum, such as payments in doubt; None without any."""
+    text = []
     if one.doubtful:
-        told.append(f"{one.doubtful:,} in doubt")
+        text.append(f"{one.doubtful:,} in doubt")
     if one.unpriced:
-        told.append(f"{one.unpriced:,} without a known amount")
-    return ", ".join(told) or None
+        text.append(f"{one.unpriced:,} without a known amount")
+    return ", ".join(text) or None
 
 
 def _tile_row(tile: Tile, now: datetime) -> tuple[Any, ...]:
-    since = None if tile.since is None else lasting(max((now - tile.since).total_seconds(), 0.0))
+    since = None if tile.since is None else format_seconds(max((now - tile.since).total_seconds(), 0.0))
     oldest = output.short(tile.oldest_id)
     return (tile.label, tile.value, since, f"oldest: {oldest}" if oldest else tile.note if since is None else None)
 
@@ -230,7 +230,8 @@ def _tile_row(tile: Tile, now: datetime) -> tuple[Any, ...]:
 def _account_row(line: AccountLine, now: datetime) -> tuple[Any, ...]:
     late = None
     if line.overdue is not None and line.overdue.since is not None:
-        late = f"{count_text(line.overdue.count)}, by {lasting(max((now - line.overdue.since).total_seconds(), 0.0))}"
+        wait = format_seconds(max((now - line.overdue.since).total_seconds(), 0.0))
+        late = f"{count_text(line.overdue.count)}, by {wait}"
     in_the_way = [*line.alarms]
     if line.broken is not None:
         in_the_way.append("the breaker is open")
@@ -274,7 +275,7 @@ def _as_data(figures: OverviewFigures, lines: list[AccountLine]) -> dict[str, An
 
 
 def _outcomes(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
-    """By what became of them, whatever the account."""
+    """Sum the counts by outcome over all accounts."""
     found = Counter[str]()
     for (_account, outcome), count in counts.items():
         found[outcome or "decided"] += count
@@ -293,7 +294,7 @@ def _money_data(row: MoneyRow) -> dict[str, Any]:
 
 
 def sum_data(one: Sum) -> dict[str, int]:
-    """The sum as JSON values."""
+    """Return the sum as JSON values."""
     return {name: getattr(one, name) for name in ("payments", "amount_minor", "unpriced", "doubtful")}
 
 

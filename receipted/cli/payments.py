@@ -18,10 +18,10 @@ from receipted.cli.options import (
     By,
     Limit,
     Reason,
-    command,
-    fields_of,
-    known_account,
-    opened,
+    open_service,
+    parse_fields,
+    require_account,
+    run_command,
     subcommands,
 )
 from receipted.wiring import Service
@@ -42,11 +42,11 @@ from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
 
 #: Of an inbox message, shown by `inbox show --body` only: they may hold personal data.
-PRIVATE: Final = ("body", "headers")
+PRIVATE_COLUMNS: Final = ("body", "headers")
 
 
-def in_the_way(unit: Unit, history: PaymentHistory, now: datetime, *, is_terminal: bool) -> list[str]:
-    """What has not happened to the payment and why, in words, the worst first."""
+def blocker_texts(unit: Unit, history: PaymentHistory, now: datetime, *, is_terminal: bool) -> list[str]:
+    """Return what blocks the payment and why, in words, the worst first."""
     waiting = [message for message in history.messages if message.status != InboxStatus.DECIDED]
     account = history.payment.account
     found = find_blockers(
@@ -63,40 +63,43 @@ def in_the_way(unit: Unit, history: PaymentHistory, now: datetime, *, is_termina
 
 
 def as_data(history: PaymentHistory, *, why_next_poll: str | None, in_the_way: Sequence[str] = ()) -> dict[str, Any]:
-    """The story as JSON values, by table; bodies and headers are left out."""
+    """Return the history as JSON values by table, without bodies and headers."""
     by_outbox: dict[str, list[dict[str, Any]]] = {}
     for attempt in history.tries:
-        by_outbox.setdefault(attempt.outbox_id, []).append(output.row_of(attempt))
+        by_outbox.setdefault(attempt.outbox_id, []).append(output.columns_of(attempt))
     return {
         "payment": {**payment_data(history.payment), "why_next_poll": why_next_poll, "in_the_way": list(in_the_way)},
         "inbox_messages": [message_data(message) for message in history.messages],
-        "transitions": [output.row_of(transition) for transition in history.transitions],
+        "transitions": [output.columns_of(transition) for transition in history.transitions],
         "outbox_messages": [
-            {**output.row_of(message, without=("payload",)), "delivery_attempts": by_outbox.get(message.id, [])}
+            {**output.columns_of(message, without=("payload",)), "delivery_attempts": by_outbox.get(message.id, [])}
             for message in history.owed
         ],
-        "operator_actions": [output.row_of(action) for action in history.actions],
+        "operator_actions": [output.columns_of(action) for action in history.actions],
     }
 
 
 def payment_data(payment: Payment) -> dict[str, Any]:
-    """The payment's columns, with its amount in major units and where the payer pays."""
+    """Return the payment's columns, the amount in major units and the checkout URL."""
     has_amount = payment.amount_minor is not None and payment.currency is not None
     amount = output.amount(payment.amount_minor, payment.currency) if has_amount else None
     return {
-        **output.row_of(payment),
+        **output.columns_of(payment),
         "amount": amount.partition(" ")[0] if amount else None,
         "checkout_url": checkout_url(payment),
     }
 
 
 def message_data(message: InboxMessage) -> dict[str, Any]:
-    """The message's columns but for its bytes and headers, with how many bytes there are; None where scrubbed."""
+    """Return the message's columns with its size in bytes, without bytes and headers.
+
+    The size is None for a scrubbed message.
+    """
     size_bytes = len(message.body) if message.scrubbed_at is None else None
-    return {**output.row_of(message, without=PRIVATE), "size_bytes": size_bytes}
+    return {**output.columns_of(message, without=PRIVATE_COLUMNS), "size_bytes": size_bytes}
 
 
-app = subcommands("What is known of payments, and what may be asked for.")
+app = subcommands("List, show, create, track, refresh, cancel and resolve payments.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)]
 
@@ -142,7 +145,7 @@ def list_(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List payments, the newest first. An ID in the table is the end of the whole one, and does for it."""
+    """List payments, the newest first. The end of an ID is enough for other commands."""
     equal = {
         "account": account,
         "phase": phase,
@@ -159,20 +162,23 @@ def list_(
                 f"--{name.replace('_', '-')} is one line of at most {MAX_NAME_CHARS} characters", param=name
             )
     amounts = (_minor(amount_from, currency, "amount-from"), _minor(amount_to, currency, "amount-to"))
-    with opened(context) as service:
-        ids = lists.named(service, storage_search.payment_ids, search)
-        created, changed = lists.moments(service, since, before), lists.moments(service, changed_since, changed_before)
+    with open_service(context) as service:
+        ids = lists.search_ids(service, storage_search.payment_ids, search)
+        created, changed = (
+            lists.time_range(service, since, before),
+            lists.time_range(service, changed_since, changed_before),
+        )
         what = Wanted(
             {name: [str(value)] for name, value in equal.items() if value is not None}
             | ({} if ids is None else {"id": ids}),
-            _given({"created_at": created[0], "changed_at": changed[0], "amount_minor": amounts[0]}),
-            _given({"created_at": created[1], "changed_at": changed[1], "amount_minor": _beyond(amounts[1])}),
+            _without_none({"created_at": created[0], "changed_at": changed[0], "amount_minor": amounts[0]}),
+            _without_none({"created_at": created[1], "changed_at": changed[1], "amount_minor": _plus_one(amounts[1])}),
             {} if review is None else {"review": review},
         )
-        found = _listed(service, what, after, limit, is_newest=not oldest)
+        found = _find_payments(service, what, after, limit, is_newest=not oldest)
         if not found:
-            known_account(service, account)
-    if lists.told([payment_data(payment) for payment in found], limit, as_json=json, as_csv=csv):
+            require_account(service, account)
+    if lists.print_machine_form([payment_data(payment) for payment in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -191,16 +197,16 @@ def list_(
             for payment in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(epilog=example("receipted payments transitions 5b0c2f7e91aa"))
 def transitions(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
-    """Show each move of a payment in order: from where to where, who said so and why, and its hash."""
-    with opened(context) as service, service.database.read() as unit:
+    """Show each move of a payment in order: states, source, reason and hash."""
+    with open_service(context) as service, service.database.read() as unit:
         found = storage_transitions.of_payment(unit, find_id(unit, Payment, payment_id))
     if json:
-        output.as_json([output.row_of(transition) for transition in found])
+        output.as_json([output.columns_of(transition) for transition in found])
         return
     output.table(
         _MOVES,
@@ -223,13 +229,13 @@ def transitions(context: typer.Context, payment_id: Id, json: AsJson = False) ->
 
 @app.command(epilog=example("receipted payments show 5b0c2f7e91aa"))
 def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
-    """Show a payment and its timeline: what came, from where, what was decided and why, what was sent."""
-    with opened(context) as service, service.database.read() as unit:
+    """Show a payment and its timeline: messages, decisions, moves and deliveries."""
+    with open_service(context) as service, service.database.read() as unit:
         history = read(unit, find_id(unit, Payment, payment_id))
         now = service.clock()
         why = service.poll_schedule.explain_next_poll(history.payment, now)
         is_terminal = history.payment.account in service.accounts and service.poll_schedule.is_terminal(history.payment)
-        blockers = in_the_way(unit, history, now, is_terminal=is_terminal)
+        blockers = blocker_texts(unit, history, now, is_terminal=is_terminal)
     if json:
         output.as_json(as_data(history, why_next_poll=why, in_the_way=blockers))
         return
@@ -248,7 +254,7 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
 
 
 def summary(payment: Payment, why_next_poll: str | None = None, state_said_by: str | None = None) -> None:
-    """The payment as it is now, one fact a line."""
+    """Print the payment as it is now, one fact a line."""
     asked_next = output.shown(payment.next_poll_at) if payment.next_poll_at is not None else None
     output.fields(
         {
@@ -281,7 +287,7 @@ def summary(payment: Payment, why_next_poll: str | None = None, state_said_by: s
     )
 
 
-def _listed(service: Service, what: Wanted, after: str | None, limit: int, *, is_newest: bool) -> list[Payment]:
+def _find_payments(service: Service, what: Wanted, after: str | None, limit: int, *, is_newest: bool) -> list[Payment]:
     with service.database.read() as unit:
         start = find_id(unit, Payment, after) if after else None
         if is_newest:
@@ -297,23 +303,23 @@ def _minor(amount: str | None, currency: str | None, option: str) -> int | None:
     return to_minor(amount, currency)
 
 
-def _beyond(amount_minor: int | None) -> int | None:
+def _plus_one(amount_minor: int | None) -> int | None:
     return None if amount_minor is None else amount_minor + 1
 
 
-def _given(bounds: dict[str, Any]) -> dict[str, Any]:
+def _without_none(bounds: dict[str, Any]) -> dict[str, Any]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
 Kind = Annotated[str | None, typer.Option("--kind", help="The lifecycle's kind, where not the provider's usual one.")]
 
-MayBy = Annotated[
+OptionalBy = Annotated[
     str | None, typer.Option("--by", metavar="NAME", help="Who asks for it; kept as an action.", show_default=False)
 ]
-MayReason = Annotated[str | None, typer.Option("--reason", help="Why; kept with the action.", show_default=False)]
+OptionalReason = Annotated[str | None, typer.Option("--reason", help="Why; kept with the action.", show_default=False)]
 
 #: By phase after a cancel: whether no money will come any more, and what to say.
-_AFTER_CANCELLING: Final = {
+_CANCEL_RESULTS: Final = {
     Phase.CANCELLED: (True, ""),
     Phase.EXPIRED: (True, "it has expired, so there is nothing left to cancel"),
     Phase.FAILED: (True, "it has ended without money"),
@@ -325,7 +331,7 @@ _AFTER_CANCELLING: Final = {
 }
 
 #: Reviews in which a payment that has ended may hold money all the same.
-_IN_DOUBT: Final = (Review.CONFLICT, Review.UNKNOWN_STATUS)
+_DOUBTFUL_REVIEWS: Final = (Review.CONFLICT, Review.UNKNOWN_STATUS)
 
 
 @app.command(epilog=example("receipted payments track shop pi_3Nq8 --kind payment_intent"))
@@ -336,7 +342,7 @@ def track(
     kind: Kind = None,
     json: AsJson = False,
 ) -> None:
-    """Ask the provider about a payment that was not created here, and keep track of it from now on."""
+    """Fetch a payment that was not created here from the provider, and track it."""
     _run(context, lambda commands, _id: commands.track(account, ref, kind), as_json=json)
 
 
@@ -365,8 +371,11 @@ def create(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Create a payment at the provider, and show where the payer pays. The same reference gives the same payment."""
-    minor, code, fields = to_minor(amount, currency), currency_code(currency), fields_of(extra or [])
+    """Create a payment at the provider, and show where the payer pays.
+
+    The same reference gives the same payment.
+    """
+    minor, code, fields = to_minor(amount, currency), currency_code(currency), parse_fields(extra or [])
     _run(
         context,
         lambda commands, _id: commands.create(
@@ -384,25 +393,26 @@ def create(
 
 @app.command(epilog=example("receipted payments refresh 5b0c2f7e91aa"))
 def refresh(
-    context: typer.Context, payment_id: Id, by: MayBy = None, reason: MayReason = None, json: AsJson = False
+    context: typer.Context, payment_id: Id, by: OptionalBy = None, reason: OptionalReason = None, json: AsJson = False
 ) -> None:
-    """Ask the provider about a payment now, and apply the answer."""
-    noted = _noted("refresh", by, reason)
-    _run(context, lambda commands, found: commands.refresh(found), payment_id, noted=noted, as_json=json)
+    """Fetch a payment from the provider now, and apply the answer."""
+    action = _named_action("refresh", by, reason)
+    _run(context, lambda commands, found: commands.refresh(found), payment_id, action=action, as_json=json)
 
 
 @app.command(epilog=example('receipted payments cancel 5b0c2f7e91aa --by "Ada L." --reason "the order was withdrawn"'))
 def cancel(
-    context: typer.Context, payment_id: Id, by: MayBy = None, reason: MayReason = None, json: AsJson = False
+    context: typer.Context, payment_id: Id, by: OptionalBy = None, reason: OptionalReason = None, json: AsJson = False
 ) -> None:
-    """Cancel a payment at its provider, and show what it is then: the provider is asked before, and after where needed.
+    """Cancel a payment at its provider, and show its state afterwards.
 
-    Exit code 0 says that no money will come: cancelled, expired or failed. Exit code 1 says that it is paid, still goes
-    on, needs review, or that nobody knows yet; a repeat is harmless. With --json the payment is on stdout all the same.
+    The provider is asked for the state before, and after where needed. Exit code 0 says that no money will come:
+    cancelled, expired or failed. Exit code 1 says that it is paid, still goes on, needs review, or that nothing is
+    known yet; a repeat is harmless. With --json the payment is on stdout all the same.
     """
-    noted = _noted("cancel", by, reason)
-    payment = _run(context, lambda commands, found: commands.cancel(found), payment_id, noted=noted, as_json=json)
-    is_done, words = after_cancelling(payment)
+    action = _named_action("cancel", by, reason)
+    payment = _run(context, lambda commands, found: commands.cancel(found), payment_id, action=action, as_json=json)
+    is_done, words = cancel_result(payment)
     if words:
         output.note(f"{'note' if is_done else 'error'}: {words}")
     if not is_done:
@@ -422,7 +432,7 @@ def resolve(
     by: By,
     json: AsJson = False,
 ) -> None:
-    """Say which state is true, as a named person with a reason; any review is closed."""
+    """Set the true state as a named person with a reason; this closes any review."""
     _run(
         context,
         lambda commands, found: commands.resolve(found, state=state, reason=reason, by=by),
@@ -432,19 +442,22 @@ def resolve(
 
 
 @dataclass(frozen=True, slots=True)
-class _Noted:
-    """What is kept of whoever asks for something."""
+class _Action:
+    """Operator action to record with the name and the reason."""
 
-    action: str
+    name: str
     by: str
     reason: str
 
 
-def _noted(action: str, by: str | None, reason: str | None) -> _Noted | None:
-    """None where nobody is named; raises InvalidInput for a reason of nobody's."""
+def _named_action(action: str, by: str | None, reason: str | None) -> _Action | None:
+    """Return the action to record; None without a name.
+
+    Raises InvalidInput for a reason without a name.
+    """
     if by is None and reason is not None:
         raise InvalidInput("a reason is kept with a name: give --by too", param="by")
-    return None if by is None else _Noted(action, by, reason or "asked for on the command line")
+    return None if by is None else _Action(action, by, reason or "asked for on the command line")
 
 
 def _run(
@@ -452,21 +465,21 @@ def _run(
     do: Callable[[Commands, str], Awaitable[Payment]],
     part: str = "",
     *,
-    noted: _Noted | None = None,
+    action: _Action | None = None,
     as_json: bool,
 ) -> Payment:
-    """Do one command about the payment that `part` names, and print the payment as it is then.
+    """Run one command about a payment, and print the payment afterwards.
 
-    Who asked for it is kept before it is done, so that it is known whatever comes of it.
+    The named action is recorded before, so that it is known whatever comes of it.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         found = ""
         if part:
             with service.database.read() as unit:
                 found = find_id(unit, Payment, part)
-        if noted is not None:
-            _keep(service, noted, found)
-        payment = command(service, lambda commands: do(commands, found))
+        if action is not None:
+            _record_action(service, action, found)
+        payment = run_command(service, lambda commands: do(commands, found))
     if as_json:
         output.as_json(payment_data(payment))
     else:
@@ -474,24 +487,27 @@ def _run(
     return payment
 
 
-def _keep(service: Service, noted: _Noted, payment_id: str) -> None:
+def _record_action(service: Service, action: _Action, payment_id: str) -> None:
     with service.database.write() as unit:
         operator_actions.note(
             unit,
             account=payments.get(unit, payment_id).account,
             at=service.clock(),
-            actor=noted.by,
-            action=noted.action,
+            actor=action.by,
+            action=action.name,
             subject=payment_id,
-            reason=noted.reason,
+            reason=action.reason,
         )
 
 
-def after_cancelling(payment: Payment) -> tuple[bool, str]:
-    """Whether no money will come any more, and what to say about that; of a plain cancellation nothing."""
-    if payment.review in _IN_DOUBT:
+def cancel_result(payment: Payment) -> tuple[bool, str]:
+    """Return whether no money will come any more, and what to print about it.
+
+    The text is empty for a plain cancellation.
+    """
+    if payment.review in _DOUBTFUL_REVIEWS:
         return False, f"a person must look: {payment.review}, {output.shown(payment.review_note)}"
-    is_done, words = _AFTER_CANCELLING[Phase(payment.phase)]
+    is_done, words = _CANCEL_RESULTS[Phase(payment.phase)]
     if not is_done:
         return False, f"not cancelled: {words} (state {output.shown(payment.state)})"
     reason = f", {output.shown(payment.failure_reason)}" if payment.failure_reason else ""

@@ -1,4 +1,4 @@
-"""The processes of the Procfile: serve, web, worker, and migrate before them."""
+"""Processes of the Procfile: serve, web, worker, and migrate before them."""
 
 import asyncio
 import socket
@@ -10,8 +10,8 @@ import typer
 
 from receipted.cli import output, server
 from receipted.cli.exits import Exit
-from receipted.cli.options import AsJson, opened
-from receipted.cli.server import Workers
+from receipted.cli.options import AsJson, open_service
+from receipted.cli.server import ProcessGroup
 from receipted.garbage import collect_seldom
 from receipted.loops import until_signalled
 from receipted.metrics.board import Board
@@ -28,7 +28,7 @@ _CHILD_GRACE_S: Final = 3.0
 
 
 class OneWriter(ServiceError):
-    """Several processes would write, where only one can."""
+    """Several processes would write where only one can."""
 
     type = "invalid_request_error"
     code = "one_writer"
@@ -36,7 +36,7 @@ class OneWriter(ServiceError):
 
 
 class LoopFailed(ServiceError):
-    """A loop ended by a bug, and the process with it; the log tells which."""
+    """A loop, and the process with it, ended by a bug; the log has its traceback."""
 
     code = "loop_failed"
 
@@ -54,7 +54,7 @@ def serve(
 
     Refuses to start with settings that cannot work (exit 2) and with an outdated schema (exit 3).
     """
-    with opened(context, is_process=True, checks_schema=not migrate) as service:
+    with open_service(context, is_process=True, checks_schema=not migrate) as service:
         if migrate:
             schema.upgrade(service.database)
         _answer("serve", service, with_work=True, as_json=json)
@@ -67,12 +67,12 @@ def web(
     ] = 1,
     json: AsJson = False,
 ) -> None:
-    """Run the way in and the API alone.
+    """Run the receiver, the API and the console without the worker.
 
     Answers deliveries, callbacks, returning payers and your systems until SIGTERM or Ctrl-C; `receipted worker` does
     the rest.
     """
-    with opened(context, is_process=True, delivers=False) as service:
+    with open_service(context, is_process=True, delivers=False) as service:
         if workers == 1:
             _answer("web", service, with_work=False, as_json=json)
         else:
@@ -80,11 +80,11 @@ def web(
 
 
 def worker(context: typer.Context, json: AsJson = False) -> None:
-    """Run the work alone; any number may run.
+    """Run the worker alone; any number of them may run.
 
     Applies the inbox, asks providers and delivers effects until SIGTERM or Ctrl-C.
     """
-    with opened(context, is_process=True) as service:
+    with open_service(context, is_process=True) as service:
         metrics = service.settings.metrics
         listener = None
         if metrics.enabled and metrics.worker_port is not None:
@@ -103,7 +103,7 @@ def migrate(
 
     A repeat changes nothing, and goes on where one was broken off. On PostgreSQL it makes the coming partitions too.
     """
-    with opened(context, checks_schema=False) as service:
+    with open_service(context, checks_schema=False) as service:
         if check:
             _check(service, as_json=json)
             return
@@ -119,7 +119,10 @@ def migrate(
 
 
 def _check(service: Service, *, as_json: bool) -> None:
-    """Leaves with exit code 3 where something is pending, after saying what, and whether it runs beside the service."""
+    """Print pending migrations, and exit with code 3 if there are any.
+
+    Each says whether it runs beside the service.
+    """
     schema.check_encoding(service.database)
     revision = None if schema.is_absent(service.database) else schema.current(service.database)
     waiting = schema.pending(service.database)
@@ -132,7 +135,7 @@ def _check(service: Service, *, as_json: bool) -> None:
         output.say(f"{each.revision}: {how}. {each.says}")
     if waiting or revision != schema.newest():
         if not as_json:
-            output.failure(SchemaOutdated(f"{len(waiting)} to do: run receipted migrate"), as_json=False)
+            output.print_error(SchemaOutdated(f"{len(waiting)} to do: run receipted migrate"), as_json=False)
         raise typer.Exit(Exit.SCHEMA)
 
 
@@ -151,7 +154,7 @@ def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -
 
 
 def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
-    """So many processes take connections from one listening socket; the kernel gives each to whoever is free."""
+    """Serve in several processes from one listening socket; the kernel balances."""
     from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
 
     if service.database.engine.dialect.name == "sqlite":
@@ -176,7 +179,7 @@ def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
         _announce("web", listener, service, as_json=as_json)
 
     with listener:
-        Workers(number, run, grace=settings.stop_timeout_seconds + _CHILD_GRACE_S).serve(ready)
+        ProcessGroup(number, run, grace=settings.stop_timeout_seconds + _CHILD_GRACE_S).serve(ready)
 
 
 def _announce(process: str, listener: socket.socket, service: Service, *, as_json: bool) -> None:
@@ -190,7 +193,7 @@ def _announce(process: str, listener: socket.socket, service: Service, *, as_jso
 
 
 def webhook_url(service: Service, account: str) -> str:
-    """Where the account's provider is to deliver."""
+    """Return the URL at which the account's provider delivers."""
     return f"{service.settings.service.public_url}/webhooks/{account}"
 
 

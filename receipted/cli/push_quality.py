@@ -1,4 +1,4 @@
-"""`receipted push-quality`: what the providers' own sending was worth, and which alarms stand."""
+"""`receipted push-quality`: quality of the providers' webhooks, and their alarms."""
 
 from datetime import timedelta
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from poller.alarms import format_duration
 from receipted.cli import output
-from receipted.cli.options import AsJson, known_account, moment_of, opened
+from receipted.cli.options import AsJson, open_service, parse_instant, require_account
 from storage import webhook_health
 from storage.webhook_health import AccountFigures, EventFigures, Pushing
 
@@ -29,17 +29,17 @@ def push_quality(
     ] = "7d",
     json: AsJson = False,
 ) -> None:
-    """Show what the providers' webhooks were worth: what they told, told late or never, and how soon.
+    """Show the quality of each provider's webhooks: pushed, late and lost changes.
 
     A change counts as pushed when a webhook told of it first, late when asking found it and the webhook came after
     that, and lost when none came in time.
 
     Changes of the last minutes are not judged yet.
     """
-    with opened(context) as service:
-        known_account(service, account)
+    with open_service(context) as service:
+        require_account(service, account)
         now = service.clock()
-        start = moment_of(since, now, option="since").date()
+        start = parse_instant(since, now, option="since").date()
         with service.database.read() as unit:
             found = webhook_health.figures(unit, account, start, now.date())
     if json:
@@ -79,7 +79,7 @@ def _account_row(figures: AccountFigures) -> tuple[Any, ...]:
 
 
 def event_row(account: str, event: EventFigures) -> tuple[Any, ...]:
-    """What push was worth of one event, in the order of EVENTS."""
+    """Return the row of one event, in the order of EVENTS."""
     loss = {Pushing.NO: "not pushed", Pushing.UNKNOWN: "no push yet"}.get(event.pushing)
     if loss is None and event.loss is not None:
         loss = f"{event.loss:.1%}"
@@ -106,7 +106,7 @@ def _clock(skew: timedelta | None) -> str | None:
 
 
 def as_data(figures: AccountFigures) -> dict[str, Any]:
-    """The figures as JSON values."""
+    """Return the figures as JSON values."""
     return {
         "account": figures.account,
         "measured_at": figures.measured_at,

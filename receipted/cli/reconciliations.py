@@ -1,4 +1,4 @@
-"""`receipted reconcile` and `receipted reconciliations`: catch up with a provider, and what was found."""
+"""`receipted reconcile` and `receipted reconciliations`: run, list and show them."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ from receipted.cli.options import (
     After,
     AsJson,
     Limit,
-    known_account,
-    lasting,
-    moment_of,
-    opened,
+    format_seconds,
+    open_service,
+    parse_instant,
+    require_account,
     subcommands,
 )
 from receipted.cli.output import counting
@@ -38,7 +38,7 @@ from storage.types import ReconciliationStatus
 
 
 class Format(StrEnum):
-    """How a report is printed."""
+    """Format of a printed report."""
 
     TEXT = "text"
     JSON = "json"
@@ -66,8 +66,8 @@ _INTERNAL: Final = ("claim_token", "position")
 _UNKNOWN: Final = "unknown here"
 
 
-def tell(row: Reconciliation, form: Format) -> None:
-    """The report on stdout: text for people, all that is kept as JSON, or what differed as CSV."""
+def print_report(row: Reconciliation, form: Format) -> None:
+    """Print the report: text for people, all of it as JSON, or the drift as CSV."""
     if form is Format.JSON:
         output.as_json(as_data(row))
     elif form is Format.CSV:
@@ -77,22 +77,22 @@ def tell(row: Reconciliation, form: Format) -> None:
 
 
 def as_data(row: Reconciliation, *, is_whole: bool = True) -> dict[str, Any]:
-    """The row for machines; without what differed, payment by payment, where it is one of many."""
-    return output.row_of(row, without=_INTERNAL if is_whole else (*_INTERNAL, "drift", "unasked"))
+    """Return the row as JSON values; without drift details if one of many."""
+    return output.columns_of(row, without=_INTERNAL if is_whole else (*_INTERNAL, "drift", "unasked"))
 
 
 def progress_of(row: Reconciliation) -> str:
-    """How far the walk is, in words."""
+    """Describe the progress in words."""
     done = row.asked + row.failed
-    return f"listed {row.listed} on {_many(row.pages, 'page')}, asked about {done} of {max(row.to_ask, done)}"
+    return f"listed {row.listed} on {_plural(row.pages, 'page')}, asked about {done} of {max(row.to_ask, done)}"
 
 
 def _as_csv(row: Reconciliation) -> None:
-    entries = ([_cell(entry.get(column)) for column in COLUMNS] for entry in row.drift)
-    output.machine(csv_text.encoded([COLUMNS, *entries]))
+    entries = ([_csv_cell(entry.get(column)) for column in COLUMNS] for entry in row.drift)
+    output.write_bytes(csv_text.encoded([COLUMNS, *entries]))
 
 
-def _cell(value: Any) -> Any:
+def _csv_cell(value: Any) -> Any:
     return " ".join(value) if isinstance(value, list) else value
 
 
@@ -105,7 +105,7 @@ def _as_text(row: Reconciliation) -> None:
             "account": row.account,
             "range": f"{output.shown(row.since)} to {output.shown(row.until)}",
             "wanted by": row.asked_by,
-            "status": row.status + (f", after {lasting(took)}" if took is not None else ""),
+            "status": row.status + (f", after {format_seconds(took)}" if took is not None else ""),
             "held by": f"{row.held_by}, since {output.shown(row.held_at)}" if row.finished_at is None else None,
             "heard": progress_of(row),
             "not listed": "; ".join(f"{e['reason']} ({e['code']})" for e in row.unasked if e["payment"] is None),
@@ -117,10 +117,10 @@ def _as_text(row: Reconciliation) -> None:
     )
     if row.drift:
         output.say("")
-        output.say(f"Drift: {_sum(counts)}")
+        output.say(f"Drift: {_drift_summary(counts)}")
         output.table(
             ("Payment", "Reference or id", "Was", "Is", "Since", "Unknown for", "Changed", "Found by"),
-            (_line(entry) for entry in row.drift),
+            (_drift_row(entry) for entry in row.drift),
         )
     elif row.status == ReconciliationStatus.DONE:
         output.say("no drift: what was heard is what was known")
@@ -129,40 +129,40 @@ def _as_text(row: Reconciliation) -> None:
         output.say("")
         told = f", of which {len(missing)} are" if row.failed > len(missing) else ""
         output.say(f"Not asked or not answered: {max(row.failed, len(missing))}{told}")
-        output.table(("Payment", "Kind", "Provider's id", "Why"), (_why(entry) for entry in missing))
+        output.table(("Payment", "Kind", "Provider's id", "Why"), (_unasked_row(entry) for entry in missing))
 
 
-def _sum(counts: Mapping[str, int]) -> str:
+def _drift_summary(counts: Mapping[str, int]) -> str:
     parts = {
-        "drift": _many(counts["drift"], "payment"),
+        "drift": _plural(counts["drift"], "payment"),
         "adopted": f"{counts['adopted']} never heard of before",
         "fresh": f"{counts['fresh']} so young that a webhook may have been on its way",
-        "effects": f"{_many(counts['effects'], 'effect')} owed",
-        "reviews": f"{_many(counts['reviews'], 'review')} opened",
+        "effects": f"{_plural(counts['effects'], 'effect')} owed",
+        "reviews": f"{_plural(counts['reviews'], 'review')} opened",
     }
     return ", ".join(words for name, words in parts.items() if counts[name])
 
 
-def _many(count: int, thing: str) -> str:
+def _plural(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-def _line(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+def _drift_row(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     since = datetime.fromisoformat(entry["since"]) if entry["since"] else "unknown"
-    at_most = lasting(entry["at_most_seconds"])
+    at_most = format_seconds(entry["at_most_seconds"])
     return (
         output.short(entry["payment"]),
         entry["reference"] or entry["provider_ref"],
         _UNKNOWN if entry["is_adopted"] else entry["was"] or "no state",
         entry["is"] or "no state",
         since,
-        lasting(entry["unknown_for_seconds"]) or (f"at most {at_most}" if at_most else "unknown"),
+        format_seconds(entry["unknown_for_seconds"]) or (f"at most {at_most}" if at_most else "unknown"),
         ", ".join([*entry["effects"], *(f"review {review}" for review in entry["reviews"])]),
         entry["found_by"],
     )
 
 
-def _why(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+def _unasked_row(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
         output.short(entry["payment"]),
         entry["kind"],
@@ -195,27 +195,27 @@ def reconcile(
     form: AsFormat = Format.TEXT,
     json: AsJson = False,
 ) -> None:
-    """Compare what a provider has with what is known here, and report what differed.
+    """Compare a provider's payments with what is known here, and report the drift.
 
-    Walks through the provider's list where it has one, adopts what was never heard of, and asks about the rest, within
-    the account's budget. Ctrl-C leaves it as it is; the same command goes on with it.
+    Reads the provider's list where it has one, adopts payments unknown here, and asks about the rest, within the
+    account's budget. Ctrl-C leaves it as it is; the same command resumes it.
     """
-    with opened(context) as service:
-        known_account(service, account)
+    with open_service(context) as service:
+        require_account(service, account)
         wanted = _wanted(service, account, since, until, by)
         try:
-            row = asyncio.run(_walk(service, wanted, anew=new, is_range_given=since is not None or until is not None))
+            row = asyncio.run(_run(service, wanted, anew=new, is_range_given=since is not None or until is not None))
         except (KeyboardInterrupt, ReconciliationPaused):
             output.note(f"what was found is kept; go on with: receipted reconcile {account}")
             raise
-    tell(row, Format.JSON if json else form)
+    print_report(row, Format.JSON if json else form)
 
 
 def _wanted(service: Service, account: str, since: str | None, until: str | None, by: str) -> Wanted:
     now = service.clock()
-    end = min(moment_of(until, now, option="until") if until else now, now)
+    end = min(parse_instant(until, now, option="until") if until else now, now)
     back = timedelta(seconds=service.settings.reconciliation.look_back_seconds)
-    start = moment_of(since, now, option="since") if since else _before(end, back)
+    start = parse_instant(since, now, option="since") if since else _before(end, back)
     if start >= end:
         raise InvalidInput("--since must lie before --until, and both before now", param="since")
     return Wanted(account, start, end, by.strip()[:128] or "an operator")
@@ -228,17 +228,17 @@ def _before(end: datetime, back: timedelta) -> datetime:
         raise InvalidInput("--until lies too far back", param="until") from None
 
 
-async def _walk(service: Service, wanted: Wanted, *, anew: bool, is_range_given: bool) -> Reconciliation:
+async def _run(service: Service, wanted: Wanted, *, anew: bool, is_range_given: bool) -> Reconciliation:
     async with service.clients() as clients:
-        walker = reconciler(service, clients)
-        started = await asyncio.to_thread(walker.start, wanted, anew=anew)
+        runner = reconciler(service, clients)
+        started = await asyncio.to_thread(runner.start, wanted, anew=anew)
         if started.is_resumed:
-            _say_resumed(started, is_range_given=is_range_given)
+            _print_resumed(started, is_range_given=is_range_given)
         with counting() as bar:
-            return await walker.run(started.row, _shown_on(bar))
+            return await runner.run(started.row, _progress_callback(bar))
 
 
-def _say_resumed(started: StartedRun, *, is_range_given: bool) -> None:
+def _print_resumed(started: StartedRun, *, is_range_given: bool) -> None:
     row = started.row
     output.note(
         f"going on with what {row.asked_by} began at {output.shown(row.began_at)}, over {output.shown(row.since)} to "
@@ -248,8 +248,11 @@ def _say_resumed(started: StartedRun, *, is_range_given: bool) -> None:
         output.note("the range that you gave comes after that: run this again, or begin anew with --new")
 
 
-def _shown_on(bar: Progress) -> Callable[[Reconciliation], None]:
-    """What shows the row's progress: one task for each stage, from where it was when this run came to it."""
+def _progress_callback(bar: Progress) -> Callable[[Reconciliation], None]:
+    """Return a callback that shows progress: one task for each stage.
+
+    A resumed stage begins where it was.
+    """
     tasks: dict[str, TaskID] = {}
 
     def put(stage: str, words: str, total: int | None, done: int) -> None:
@@ -268,7 +271,7 @@ def _shown_on(bar: Progress) -> Callable[[Reconciliation], None]:
     return show
 
 
-app = subcommands("What reconciliations found, whoever wanted them.")
+app = subcommands("List and show reconciliations.")
 
 _COLUMNS = ("ID", "Account", "Wanted by", "Began", "Since", "Status", "Listed", "Asked", "Failed", "Drift", "Fresh")
 
@@ -286,15 +289,15 @@ def list_(
     csv: lists.AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """List reconciliations, the newest first. An ID in the table is the end of the whole one, and does for it."""
-    with opened(context) as service:
-        what = lists.wanted({"account": account, "status": status}, lists.moments(service, since, before))
-        found = lists.find(
+    """List reconciliations, the newest first."""
+    with open_service(context) as service:
+        what = lists.filters({"account": account, "status": status}, lists.time_range(service, since, before))
+        found = lists.find_rows(
             service, Reconciliation, sifting.RECONCILIATIONS, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
-            known_account(service, account)
-    if lists.told([as_data(row, is_whole=False) for row in found], limit, as_json=json, as_csv=csv):
+            require_account(service, account)
+    if lists.print_machine_form([as_data(row, is_whole=False) for row in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         _COLUMNS,
@@ -306,7 +309,7 @@ def list_(
             for row in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(epilog=example("receipted reconciliations show 5b0c2f7e91aa --format csv"))
@@ -316,7 +319,7 @@ def show(
     form: AsFormat = Format.TEXT,
     json: AsJson = False,
 ) -> None:
-    """Show the report of a reconciliation, or how far it is."""
-    with opened(context) as service, service.database.read() as unit:
+    """Show the report of a reconciliation, or its progress."""
+    with open_service(context) as service, service.database.read() as unit:
         row = reconciliations.get(unit, find_id(unit, Reconciliation, reconciliation_id))
-    tell(row, Format.JSON if json else form)
+    print_report(row, Format.JSON if json else form)

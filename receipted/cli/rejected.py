@@ -1,4 +1,4 @@
-"""`receipted rejected`: the quarantine of deliveries that were not authentic, and redeeming them."""
+"""`receipted rejected`: the quarantine of rejected deliveries, and redeeming them."""
 
 from typing import Annotated, Any
 
@@ -7,13 +7,13 @@ import typer
 from receipted.cli import lists, output
 from receipted.cli.exits import example
 from receipted.cli.lists import find_id
-from receipted.cli.options import ID_HELP, AccountName, After, AsJson, Limit, known_account, opened, subcommands
+from receipted.cli.options import ID_HELP, AccountName, After, AsJson, Limit, open_service, require_account, subcommands
 from receipted.wiring import Service
 from storage import quarantine, sifting
 from storage.errors import NotFound
 from storage.tables import RejectedDelivery
 
-app = subcommands("The quarantine: deliveries that were not authentic, kept for a while.")
+app = subcommands("List, show and redeem rejected deliveries in quarantine.")
 
 
 @app.command("list", epilog=example("receipted rejected list shop"))
@@ -32,13 +32,13 @@ def list_(
     json: AsJson = False,
 ) -> None:
     """List rejected deliveries, the newest first, without their bodies."""
-    with opened(context) as service:
-        known_account(service, account)
-        what = lists.wanted({"account": account, "reason": reason}, lists.moments(service, since, before))
-        found = lists.find(
+    with open_service(context) as service:
+        require_account(service, account)
+        what = lists.filters({"account": account, "reason": reason}, lists.time_range(service, since, before))
+        found = lists.find_rows(
             service, RejectedDelivery, sifting.REJECTED, what, after=after, limit=limit, is_newest=not oldest
         )
-    if lists.told([_data(rejected) for rejected in found], limit, as_json=json, as_csv=csv):
+    if lists.print_machine_form([_data(rejected) for rejected in found], limit, as_json=json, as_csv=csv):
         return
     output.table(
         ("ID", "Received", "Account", "Reason", "Client", "Kind", "Payment", "Bytes"),
@@ -50,7 +50,7 @@ def list_(
             for r in found
         ),
     )
-    output.more(found, limit)
+    output.print_more_hint(found, limit)
 
 
 @app.command(epilog=example("receipted rejected show 77c1d2aa90fe --body"))
@@ -63,21 +63,21 @@ def show(
     target: lists.Target = None,
     json: AsJson = False,
 ) -> None:
-    """Show a delivery that was not authentic, and why; its headers and bytes only with --body, or exactly in a FILE."""
-    with opened(context) as service, service.database.read() as unit:
+    """Show a rejected delivery and the reason; with --body or --output also its bytes."""
+    with open_service(context) as service, service.database.read() as unit:
         found = quarantine.get(unit, find_id(unit, RejectedDelivery, rejected_id))
     if target is not None:
         lists.write_body(target, found.body)
     if json:
         output.as_json(
-            {**_data(found), **({"headers": found.headers, "body": lists.text_of(found.body)} if body else {})}
+            {**_data(found), **({"headers": found.headers, "body": lists.decode_body(found.body)} if body else {})}
         )
         return
     output.fields(_data(found))
     if body:
         output.note(f"what follows was not authentic: anybody may have sent it to account {found.account}")
-        lists.tell_headers(found.headers)
-        output.say(output.shown(lists.text_of(found.body), keep="\n\t"))
+        lists.print_headers(found.headers)
+        output.say(output.shown(lists.decode_body(found.body), keep="\n\t"))
 
 
 @app.command(epilog=example('receipted rejected redeem shop --by "Ada L." --reason "the webhook key was mended"'))
@@ -92,12 +92,13 @@ def redeem(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Verify an account's rejected deliveries again, after its key was mended, as of when they were received.
+    """Verify an account's rejected deliveries again after its key was mended.
 
-    What verifies now becomes an inbox message and leaves the quarantine; the rest stays.
+    Each counts as of when it was received. What verifies now becomes an inbox message and leaves the quarantine; the
+    rest stays.
     """
-    with opened(context) as service:
-        known_account(service, account)
+    with open_service(context) as service:
+        require_account(service, account)
         chosen = _named(service, account, only) if only else None
         result = service.redeemer().redeem_all(account, by=by, reason=reason, only=chosen)
     if json:
@@ -109,7 +110,7 @@ def redeem(
 
 
 def _named(service: Service, account: str, parts: list[str]) -> set[str]:
-    """The whole ids. Raises NotFound where any of them is not the account's, so that nothing is redeemed then."""
+    """Return the whole ids. Raises NotFound if any is not the account's."""
     with service.database.read() as unit:
         found = [quarantine.get(unit, find_id(unit, RejectedDelivery, part)) for part in parts]
     for rejected in found:
@@ -119,4 +120,4 @@ def _named(service: Service, account: str, parts: list[str]) -> set[str]:
 
 
 def _data(rejected: RejectedDelivery) -> dict[str, Any]:
-    return {**output.row_of(rejected, without=("body", "headers")), "size_bytes": len(rejected.body)}
+    return {**output.columns_of(rejected, without=("body", "headers")), "size_bytes": len(rejected.body)}

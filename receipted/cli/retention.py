@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from receipted.cli import output
-from receipted.cli.options import AsJson, opened
+from receipted.cli.options import AsJson, open_service
 from receipted.cli.output import counting
 from receipted.wiring import Service
 from receipted.wiring import retention as retention_of
@@ -28,11 +28,11 @@ def retention(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many runs to show.")] = 20,
     json: AsJson = False,
 ) -> None:
-    """Show what retention would throw away by the settings, and what it has thrown away; with --run, do it.
+    """Show what retention would delete and has deleted; with --run, run it now.
 
     Nothing goes unless a setting retention.*_after_days says so. Ctrl-C leaves it as it is, and the next run goes on.
     """
-    with opened(context) as service:
+    with open_service(context) as service:
         if run:
             _run(service, by)
         plan = retention_of(service).plan()
@@ -83,7 +83,7 @@ def _planned(planned: Planned) -> dict[str, Any]:
 
 
 def _shown(run: RetentionRun) -> dict[str, Any]:
-    return output.row_of(run, without=_LEFT_OUT) | {"held_back": len(run.held_back)}
+    return output.columns_of(run, without=_LEFT_OUT) | {"held_back": len(run.held_back)}
 
 
 def _row(planned: Planned) -> tuple[Any, ...]:

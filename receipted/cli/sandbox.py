@@ -1,4 +1,4 @@
-"""`receipted sandbox`: the four providers, played over real HTTP, with faults on demand."""
+"""`receipted sandbox`: the four providers over HTTP, with faults on demand."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
@@ -8,13 +8,13 @@ import typer
 from receipted import logs
 from receipted.cli import output, server
 from receipted.cli.exits import InvalidInput
-from receipted.cli.options import AsJson, words_of
+from receipted.cli.options import AsJson, parse_pairs
 from sandbox.app import create_app
 from sandbox.config import Faults, Payers, PayfieldShop, SandboxConfig
 
 
 @dataclass(frozen=True, slots=True)
-class PlayedAccount:
+class SandboxAccount:
     """One account at the sandbox, as the settings of `receipted serve` describe it."""
 
     name: str
@@ -25,7 +25,7 @@ class PlayedAccount:
     options: dict[str, str]
 
     def toml(self) -> str:
-        """The account's part of a settings file, for development."""
+        """Return the account's part of a settings file, for development."""
         secrets = "\n".join(f'{name} = "plain:{value}"' for name, value in self.secrets.items())
         options = "\n".join(["allow_loopback_http = true", *(f'{n} = "{v}"' for n, v in self.options.items())])
         return "\n".join(
@@ -50,15 +50,13 @@ def sandbox(
     payers: Annotated[bool, typer.Option("--payers/--no-payers", help="Simulate people who pay, or do not.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Play the four providers over real HTTP.
+    """Simulate the four providers over real HTTP.
 
     They answer until Ctrl-C, and nothing survives it.
-
-    Prints the URLs, the credentials (documented fakes) and the settings that point accounts here.
     """
     logs.configure("warning", "console")
     try:
-        config = SandboxConfig(seed=seed, speed=speed, faults=faults_of(faults), payers=Payers() if payers else None)
+        config = SandboxConfig(seed=seed, speed=speed, faults=parse_faults(faults), payers=Payers() if payers else None)
     except ValueError as fault:
         raise InvalidInput(str(fault), param="speed") from fault
     listener = server.listen(host, port)
@@ -73,11 +71,11 @@ def sandbox(
     server.serve(app, listener, on_ready=ready, on_stop=closing.set)
 
 
-def faults_of(text: str) -> Faults:
-    """The faults in `name=chance,...`; raises InvalidInput, naming what there is."""
+def parse_faults(text: str) -> Faults:
+    """Parse the faults in `name=chance,...`; raises InvalidInput with the known names."""
     names = ", ".join(item.name for item in fields(Faults))
     values: dict[str, float] = {}
-    for name, value in words_of([part for part in text.split(",") if part.strip()], option="faults").items():
+    for name, value in parse_pairs([part for part in text.split(",") if part.strip()], option="faults").items():
         try:
             values[name] = float(value)
         except ValueError as fault:
@@ -88,11 +86,11 @@ def faults_of(text: str) -> Faults:
         raise InvalidInput(f"{fault}; there are: {names}", param="faults") from fault
 
 
-def accounts(url: str, config: SandboxConfig) -> list[PlayedAccount]:
-    """An account at each provider that the sandbox plays there."""
+def sandbox_accounts(url: str, config: SandboxConfig) -> list[SandboxAccount]:
+    """Return an account at each provider that the sandbox simulates."""
     ap, sg, banked = config.alternative_payments, config.stable_genius, config.banked
     return [
-        PlayedAccount(
+        SandboxAccount(
             "alternative",
             "alternative_payments",
             f"{url}/alternative-payments",
@@ -100,7 +98,7 @@ def accounts(url: str, config: SandboxConfig) -> list[PlayedAccount]:
             ap.webhook_secret,
             {"amount_unit": ap.amount_unit},
         ),
-        PlayedAccount(
+        SandboxAccount(
             "stable",
             "stable_genius",
             f"{url}/stable-genius/v1",
@@ -110,7 +108,7 @@ def accounts(url: str, config: SandboxConfig) -> list[PlayedAccount]:
         ),
         _payfield("payfield", f"{url}/payfield", config.payfield),
         _payfield("payfield-old", f"{url}/payfield-old", config.payfield_old),
-        PlayedAccount(
+        SandboxAccount(
             "banked",
             "banked",
             f"{url}/banked",
@@ -121,13 +119,13 @@ def accounts(url: str, config: SandboxConfig) -> list[PlayedAccount]:
     ]
 
 
-def _payfield(name: str, url: str, shop: PayfieldShop) -> PlayedAccount:
+def _payfield(name: str, url: str, shop: PayfieldShop) -> SandboxAccount:
     secrets = {"api_key": shop.api_key, "api_secret": shop.api_secret}
-    return PlayedAccount(name, "payfield", url, secrets, shop.webhook_secret, {"dialect": shop.dialect})
+    return SandboxAccount(name, "payfield", url, secrets, shop.webhook_secret, {"dialect": shop.dialect})
 
 
 def _announce(url: str, config: SandboxConfig, *, as_json: bool) -> None:
-    found = accounts(url, config)
+    found = sandbox_accounts(url, config)
     if as_json:
         output.as_json({"url": url, "checkout": f"{url}/checkout", "accounts": [_data(account) for account in found]})
         return
@@ -147,7 +145,7 @@ def _announce(url: str, config: SandboxConfig, *, as_json: bool) -> None:
     )
 
 
-def _data(account: PlayedAccount) -> dict[str, Any]:
+def _data(account: SandboxAccount) -> dict[str, Any]:
     return {
         "name": account.name,
         "provider": account.provider,

@@ -1,4 +1,7 @@
-"""Serves the application over HTTP in one process or several at one socket, until SIGTERM or Ctrl-C."""
+"""Serve the application over HTTP in one process, or several at one socket.
+
+Until SIGTERM or SIGINT.
+"""
 
 import os
 import select
@@ -22,27 +25,27 @@ from receipted.stopping import bounded_stop
 from statemachine.errors import ServiceError
 
 #: Seconds that requests under way have to end.
-_GRACE: Final = 10
+_REQUEST_GRACE_S: Final = 10
 
 #: Seconds that a thread waits for Python's lock before it asks for it. By default 0.005, which is longer than a commit:
 #: the thread that commits hands the lock over with each of its statements, and a busy event loop leaves it no gap.
-_TURN: Final = 0.0002
+_SWITCH_INTERVAL_S: Final = 0.0002
 
 
 class CannotListen(ServiceError):
-    """The address to listen at is not to be had."""
+    """The address to listen at is not available."""
 
     code = "cannot_listen"
 
 
 class DidNotStart(ServiceError):
-    """The server ended before it could answer; the log tells why."""
+    """The server ended before it could answer; the log has the reason."""
 
     code = "did_not_start"
 
 
 class _Server(uvicorn.Server):
-    """Tells when it answers, and when it is about to stop."""
+    """Server with callbacks for being ready and for beginning to stop."""
 
     def __init__(
         self,
@@ -57,7 +60,7 @@ class _Server(uvicorn.Server):
         self._on_signal = on_signal
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop, and the time for it."""
+        """Begin to stop, and limit the time for it."""
         self._on_signal()
         super().handle_exit(sig, frame)
 
@@ -73,7 +76,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one. Raises CannotListen."""
+    """Open a socket that listens there; port 0 takes a free one. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -82,7 +85,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """The http:// URL at which the socket listens."""
+    """Return the http:// URL at which the socket listens."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -95,12 +98,9 @@ def serve(
     on_stop: Callable[[], None] = lambda: None,
     stop_within: float = 25.0,
 ) -> None:
-    """Answer until SIGTERM or SIGINT; then requests under way are ended and the application's lifespan closed.
+    """Serve until SIGTERM or SIGINT, then finish requests and close the lifespan.
 
     Where that takes longer than `stop_within` seconds, the process is ended.
-
-    Raises DidNotStart. Whose request it is and over which scheme is the application's to find out: no proxy's header
-    counts here.
     """
     config = uvicorn.Config(
         app,
@@ -112,7 +112,7 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=int(min(_GRACE, max(stop_within / 2, 1))),
+        timeout_graceful_shutdown=int(min(_REQUEST_GRACE_S, max(stop_within / 2, 1))),
     )
     with bounded_stop(stop_within) as begin_stop:
         _run(_Server(config, on_ready, on_stop, begin_stop), listener)
@@ -125,7 +125,7 @@ def _run(server: _Server, listener: socket.socket) -> None:
     # The server raises the signals that ended it once more, to these handlers: an orderly stop is no failure.
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     turn = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         with listener:
             server.run([listener])
@@ -142,20 +142,23 @@ def _run(server: _Server, listener: socket.socket) -> None:
 log = structlog.get_logger()
 
 #: Seconds before a process is begun again that ended within so many seconds; doubles up to the longest.
-_SOON, _LONGEST_WAIT = 1.0, 30.0
+_FIRST_RESTART_WAIT_S, _MAX_RESTART_WAIT_S = 1.0, 30.0
 
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class Workers:
-    """Keeps a number of processes running that each do the same, until SIGTERM or SIGINT.
+class ProcessGroup:
+    """Keep a number of identical processes running until SIGTERM or SIGINT.
 
     `run` is called in each of them, with its place and what it is to call when it answers; the process ends when it
     returns, with 0, or raises, with 1. Places are numbered from 0, and one that is begun again has that of the lost.
     """
 
     def __init__(self, number: int, run: Callable[[int, Callable[[], None]], None], *, grace: float = 28.0) -> None:
-        """`grace` are the seconds that processes have to end after they were told to, longer than their own."""
+        """Set up the group; `grace` is the seconds that processes have to end.
+
+        Longer than their own time to stop.
+        """
         self._number = number
         self._grace = grace
         self._run = run
@@ -164,68 +167,68 @@ class Workers:
         self._is_ending = False
         self._is_asked = False  #: to end, by a signal and not by a fault
         self._waits = 0.0
-        self._told, self._tell = os.pipe()  # who is ready
-        self._until_end, self._alive = os.pipe()  # the second is open as long as this process lives
+        self._ready_reader, self._ready_writer = os.pipe()
+        self._parent_gone, self._parent_alive = os.pipe()  # the second is open as long as this process lives
 
     def serve(self, on_ready: Callable[[], None]) -> None:
-        """Return when all have ended after a signal. `on_ready` is called once all of them answer.
+        """Run until all have ended after a signal; `on_ready` is called once all answer.
 
         Raises DidNotStart where one ends before that.
         """
         with self._signals() as called:
             for _ in range(self._number):
-                self._begin()
+                self._start_process()
             ready = 0
             while self._children:
-                found, _, _ = select.select([called.fileno(), self._told], [], [])
+                found, _, _ = select.select([called.fileno(), self._ready_reader], [], [])
                 if called.fileno() in found:
                     called.recv(4096)
-                if self._told in found:
-                    os.read(self._told, 1)
+                if self._ready_reader in found:
+                    os.read(self._ready_reader, 1)
                     ready += 1
                     if ready == self._number:
                         on_ready()
-                self._gather(has_started=ready >= self._number)
+                self._restart_ended(has_started=ready >= self._number)
         if ready < self._number and not self._is_asked:
             raise DidNotStart
 
-    def _begin(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until it is known, or knows what to do
+    def _start_process(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until it is known, or knows what to do
         place = next(each for each in range(self._number) if each not in self._places.values())
         child = os.fork()
         if child:
             self._places[child] = place
             self._children[child] = time.monotonic()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
             return
         code = 1
         try:
-            self._be_child(place)
+            self._run_child(place)
             code = 0
         except Exception:
             log.exception("service.failed")
         finally:
             os._exit(code)
 
-    def _be_child(self, place: int) -> None:
-        for number in (*_ENDING, signal.SIGCHLD, signal.SIGALRM):
+    def _run_child(self, place: int) -> None:
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        os.close(self._alive)
-        threading.Thread(target=self._watch, name="parent", daemon=True).start()
-        self._run(place, self._say_ready)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        os.close(self._parent_alive)
+        threading.Thread(target=self._stop_with_parent, name="parent", daemon=True).start()
+        self._run(place, self._report_ready)
 
-    def _say_ready(self) -> None:
-        os.write(self._tell, b".")
+    def _report_ready(self) -> None:
+        os.write(self._ready_writer, b".")
 
-    def _watch(self) -> None:
-        """Whoever began this process is gone, by kill -9: nobody would tell it to end."""
-        os.read(self._until_end, 1)
+    def _stop_with_parent(self) -> None:
+        """Stop when the parent process is gone, for example by kill -9."""
+        os.read(self._parent_gone, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _gather(self, *, has_started: bool) -> None:
-        """Those that have ended are begun again, unless all are to end."""
+    def _restart_ended(self, *, has_started: bool) -> None:
+        """Start ended processes again, unless all are to end."""
         for child in list(self._children):
             ended, status = os.waitpid(child, os.WNOHANG)
             if not ended:
@@ -238,13 +241,17 @@ class Workers:
             if not has_started:
                 self._end()
                 continue
-            self._waits = min(max(_SOON, 2 * self._waits), _LONGEST_WAIT) if lasted < _LONGEST_WAIT else 0.0
+            self._waits = (
+                min(max(_FIRST_RESTART_WAIT_S, 2 * self._waits), _MAX_RESTART_WAIT_S)
+                if lasted < _MAX_RESTART_WAIT_S
+                else 0.0
+            )
             self._pause(self._waits)
             if not self._is_ending:
-                self._begin()
+                self._start_process()
 
     def _pause(self, seconds: float) -> None:
-        """Others go on answering meanwhile; a signal ends the pause."""
+        """Wait; the others go on answering, and a signal ends the wait."""
         until = time.monotonic() + seconds
         while not self._is_ending and (left := until - time.monotonic()) > 0:
             select.select([], [], [], min(left, 0.1))
@@ -255,23 +262,23 @@ class Workers:
         for child in self._children:
             os.kill(child, signal.SIGTERM)
 
-    def _on_end(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._is_asked = True
         if not self._is_ending:
             self._end()
 
-    def _on_late(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_grace_over(self, _number: int, _frame: FrameType | None) -> None:
         for child in self._children:
             os.kill(child, signal.SIGKILL)
 
     @contextmanager
     def _signals(self) -> Iterator[socket.socket]:
-        """A socket that can be read whenever a signal has come."""
+        """Yield a socket that becomes readable at every signal."""
         called, wake = socket.socketpair()
         called.setblocking(False)
         wake.setblocking(False)
-        before = {number: signal.signal(number, self._on_end) for number in _ENDING}
-        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_late)
+        before = {number: signal.signal(number, self._on_stop_signal) for number in _STOP_SIGNALS}
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_grace_over)
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         fd = signal.set_wakeup_fd(wake.fileno())
         try:
@@ -283,5 +290,5 @@ class Workers:
                 signal.signal(number, handler)
             called.close()
             wake.close()
-            for end in (self._told, self._tell, self._until_end, self._alive):
+            for end in (self._ready_reader, self._ready_writer, self._parent_gone, self._parent_alive):
                 os.close(end)

@@ -1,4 +1,4 @@
-"""`receipted tail` and `receipted listen`: what happens, as it happens, until Ctrl-C."""
+"""`receipted tail` and `receipted listen`: events as they happen, until Ctrl-C."""
 
 import json as json_module
 import time
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from receipted.cli import output
-from receipted.cli.options import AccountName, AsJson, known_account, opened
+from receipted.cli.options import AccountName, AsJson, open_service, require_account
 from receipted.wiring import Service
 from service.text import short, shown
 from statemachine.phases import Source
@@ -18,8 +18,8 @@ from storage.database import values
 from storage.errors import StorageUnavailable
 
 #: Seconds between two looks, and between two where the database is away.
-_LOOK: Final = 0.25
-_AWAY: Final = 2.0
+_POLL_INTERVAL_S: Final = 0.25
+_OUTAGE_POLL_INTERVAL_S: Final = 2.0
 
 _FROM_OUTSIDE: Final = frozenset({Source.WEBHOOK, Source.CALLBACK, Source.RETURN})
 
@@ -36,12 +36,12 @@ def tail(
     count: Count = None,
     json: AsJson = False,
 ) -> None:
-    """Print what happens as it happens: deliveries, decisions, moves, effects and each try to deliver one.
+    """Print deliveries, decisions, moves, effects and attempts as they happen.
 
     Looks at the database only, so that it may run anywhere; with --json each line is one object.
     """
-    with opened(context) as service:
-        known_account(service, account)
+    with open_service(context) as service:
+        require_account(service, account)
         _follow(service, account, since, count, as_json=json, wanted=lambda _event: True)
 
 
@@ -53,16 +53,16 @@ def listen(
     count: Count = None,
     json: AsJson = False,
 ) -> None:
-    """Print an account's deliveries as they come, authentic or not, each with what was decided.
+    """Print an account's deliveries as they arrive, each with its decision.
 
-    Bodies are printed on request only.
+    Rejected ones too. Bodies are printed on request only.
     """
 
     def wanted(event: Event) -> bool:
         return event.what == "rejected" or (event.what in ("received", "decided") and event.row.source in _FROM_OUTSIDE)
 
-    with opened(context) as service:
-        known_account(service, account)
+    with open_service(context) as service:
+        require_account(service, account)
         _follow(service, account, since, count, as_json=json, wanted=wanted, with_bodies=bodies)
 
 
@@ -77,24 +77,24 @@ def _follow(
     with_bodies: bool = False,
 ) -> None:
     follower = Follower(service.database, service.clock() - timedelta(seconds=since), account)
-    told = 0
+    printed = 0
     for event in _events(service, follower):
         if not wanted(event):
             continue
         if as_json:
-            line = json_module.dumps(_data(event, with_bodies=with_bodies), default=output.plain)
-            output.machine(f"{line}\n".encode())
+            line = json_module.dumps(_data(event, with_bodies=with_bodies), default=output.json_default)
+            output.write_bytes(f"{line}\n".encode())
         else:
             output.say(_line(event))
             if with_bodies and event.what in ("received", "rejected"):
                 output.say(shown(event.row.body.decode("utf-8", "backslashreplace"), keep="\n\t"))
-        told += 1
-        if count is not None and told >= count:
+        printed += 1
+        if count is not None and printed >= count:
             return
 
 
 def _events(service: Service, follower: Follower) -> Iterator[Event]:
-    """What happens, until nobody asks any more. While the database is away it is waited for."""
+    """Yield events until the caller stops; wait for the database while it is away."""
     is_away = False
     while True:
         try:
@@ -103,42 +103,45 @@ def _events(service: Service, follower: Follower) -> Iterator[Event]:
             if not is_away:
                 output.note(f"the database is away: {error.message}; waiting for it")
             is_away = True
-            time.sleep(_AWAY)  # it tells nobody when it is back
+            time.sleep(_OUTAGE_POLL_INTERVAL_S)  # it tells nobody when it is back
             continue
         if is_away:
             output.note("the database is back")
             is_away = False
         yield from news
-        time.sleep(_LOOK)  # what other processes write tells nobody on SQLite
+        time.sleep(_POLL_INTERVAL_S)  # what other processes write tells nobody on SQLite
 
 
 def _line(event: Event) -> str:
     row = event.row
     parts: Mapping[str, Any] = {
-        "received": lambda: (f"{row.source} {short(row.id)}", f"{len(row.body)} bytes", _key(row)),
+        "received": lambda: (f"{row.source} {short(row.id)}", f"{len(row.body)} bytes", _key_text(row)),
         "rejected": lambda: (f"refused {short(row.id)}: {row.reason}", f"from {row.client}", f"{len(row.body)} bytes"),
         "decided": lambda: (
             f"{row.status} {short(row.id)}: {row.decision or row.status}",
             row.reason or row.last_error,
         ),
-        "moved": lambda: (f"payment {short(row.payment_id)}: {row.from_state or 'new'} -> {row.to_state}", _how(row)),
+        "moved": lambda: (
+            f"payment {short(row.payment_id)}: {row.from_state or 'new'} -> {row.to_state}",
+            _move_reason(row),
+        ),
         "owed": lambda: (f"owed {row.effect} to {row.sink} ({short(row.id)})",),
-        "attempted": lambda: (f"{row.outcome} {short(row.outbox_id)}, try {row.number}", _took(row)),
+        "attempted": lambda: (f"{row.outcome} {short(row.outbox_id)}, try {row.number}", _attempt_result(row)),
     }
     words = ", ".join(filter(None, parts[event.what]()))
     return f"{shown(event.at)}  {row.account}  {shown(words)}"
 
 
-def _key(message: Any) -> str | None:
+def _key_text(message: Any) -> str | None:
     return f"key {message.key_id}" if message.key_id else None
 
 
-def _how(transition: Any) -> str:
+def _move_reason(transition: Any) -> str:
     forced = "forced, " if transition.forced else ""
     return f"{forced}{transition.reason}"
 
 
-def _took(attempt: Any) -> str:
+def _attempt_result(attempt: Any) -> str:
     said = f"HTTP {attempt.http_status}, " if attempt.http_status else ""
     why = f": {attempt.error}" if attempt.error else ""
     return f"{said}{attempt.duration_ms} ms{why}"

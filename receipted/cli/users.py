@@ -1,4 +1,4 @@
-"""`receipted users`: who may use the console, their passwords, and where they are logged in."""
+"""`receipted users`: users of the console, their passwords and sessions."""
 
 import sys
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from console.users import name_of, new_person
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
-from receipted.cli.options import AsJson, By, Reason, opened, subcommands
+from receipted.cli.options import AsJson, By, Reason, open_service, subcommands
 from receipted.wiring import Service
 from service.permissions import Role
 from storage import console_sessions, console_users, operator_actions
@@ -20,7 +20,7 @@ from storage.database import Unit
 from storage.errors import NotFound
 from storage.tables_support import ConsolePerson, ConsoleSession
 
-app = subcommands("The people who use the console.")
+app = subcommands("Manage the users of the console.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the person logs in with.", show_default=False)]
 PasswordStdin = Annotated[
@@ -42,9 +42,9 @@ def add(
     temporary: Temporary = False,
     json: AsJson = False,
 ) -> None:
-    """Let somebody use the console, with a password that is typed twice."""
+    """Add a user of the console, with a password that is typed twice."""
     name = _name(name)
-    with opened(context) as service:
+    with open_service(context) as service:
         kept = hash_password(_password(name, from_stdin=password_stdin))
         now = service.clock()
         person = new_person(name, role, kept, now, is_temporary=temporary)
@@ -61,8 +61,8 @@ def add(
 
 @app.command("list", epilog=example("receipted users list"))
 def list_(context: typer.Context, json: AsJson = False) -> None:
-    """List everybody, without what anybody could log in with."""
-    with opened(context) as service:
+    """List all users, without their secrets."""
+    with open_service(context) as service:
         now, idle = service.clock(), _idle(service)
         with service.database.read() as unit:
             found = [(person, _open(unit, person.id, now, idle)) for person in console_users.find(unit)]
@@ -88,8 +88,8 @@ def list_(context: typer.Context, json: AsJson = False) -> None:
 
 @app.command(epilog=example('receipted users disable ada --by root --reason "has left"'))
 def disable(context: typer.Context, name: Name, by: By, reason: Reason, json: AsJson = False) -> None:
-    """Let somebody log in no more; their sessions end at once, in every process."""
-    with opened(context) as service:
+    """Disable a user; their sessions end at once, in every process."""
+    with open_service(context) as service:
         now = service.clock()
         with service.database.write() as unit:
             person = _person(unit, name)
@@ -97,18 +97,18 @@ def disable(context: typer.Context, name: Name, by: By, reason: Reason, json: As
             ended = console_sessions.revoke_all(unit, person.id, now)
             _note(unit, now, by, "disable person", person.id, reason)
             person = console_users.get(unit, person.id)
-    _told(person, f"{person.name} may not log in any more, and {ended} sessions have ended", as_json=json)
+    _print_result(person, f"{person.name} may not log in any more, and {ended} sessions have ended", as_json=json)
 
 
 @app.command(epilog=example('receipted users enable ada --by root --reason "is back"'))
 def enable(context: typer.Context, name: Name, by: By, reason: Reason, json: AsJson = False) -> None:
-    """Let somebody log in again who was disabled."""
-    with opened(context) as service, service.database.write() as unit:
+    """Enable a disabled user again."""
+    with open_service(context) as service, service.database.write() as unit:
         person = _person(unit, name)
         console_users.enable(unit, person.id)
         _note(unit, service.clock(), by, "enable person", person.id, reason)
         person = console_users.get(unit, person.id)
-    _told(person, f"{person.name} may log in again", as_json=json)
+    _print_result(person, f"{person.name} may log in again", as_json=json)
 
 
 @app.command(epilog=example("receipted users role ada operator --by root"))
@@ -119,14 +119,14 @@ def role(
     by: By,
     json: AsJson = False,
 ) -> None:
-    """Give somebody another role, from their next request on."""
-    with opened(context) as service, service.database.write() as unit:
+    """Change a user's role, from their next request on."""
+    with open_service(context) as service, service.database.write() as unit:
         person = _person(unit, name)
         console_users.change_role(unit, person.id, new.value)
         reason = f"{person.name}: {person.role} to {new.value}"
         _note(unit, service.clock(), by, "change role", person.id, reason)
         person = console_users.get(unit, person.id)
-    _told(person, f"{person.name} is {person.role} now", as_json=json)
+    _print_result(person, f"{person.name} is {person.role} now", as_json=json)
 
 
 @app.command(epilog=example("receipted users password ada --temporary --by root"))
@@ -138,8 +138,8 @@ def password(
     temporary: Temporary = False,
     json: AsJson = False,
 ) -> None:
-    """Give somebody another password; their sessions end at once."""
-    with opened(context) as service:
+    """Change a user's password; their sessions end at once."""
+    with open_service(context) as service:
         with service.database.read() as unit:
             person = _person(unit, name)
         kept, now = hash_password(_password(person.name, from_stdin=password_stdin)), service.clock()
@@ -148,18 +148,18 @@ def password(
             ended = console_sessions.revoke_all(unit, person.id, now)
             _note(unit, now, by, "reset password", person.id, f"of {person.name}, on the command line")
             person = console_users.get(unit, person.id)
-    _told(person, f"the password of {person.name} is changed, and {ended} sessions have ended", as_json=json)
+    _print_result(person, f"the password of {person.name} is changed, and {ended} sessions have ended", as_json=json)
 
 
 @app.command(epilog=example("receipted users sessions ada"))
 def sessions(context: typer.Context, name: Name, json: AsJson = False) -> None:
-    """List where somebody is, or was, logged in, the newest first."""
-    with opened(context) as service:
+    """List a user's sessions, the newest first."""
+    with open_service(context) as service:
         now, idle = service.clock(), _idle(service)
         with service.database.read() as unit:
             found = console_sessions.of_person(unit, _person(unit, name).id)
     if json:
-        output.as_json([output.row_of(session, without=("digest",)) for session in found])
+        output.as_json([output.columns_of(session, without=("digest",)) for session in found])
         return
     output.table(
         _SESSION_COLUMNS,
@@ -191,8 +191,8 @@ def revoke(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """End one of somebody's sessions, or all of them: they open nothing from now on, in any process."""
-    with opened(context) as service:
+    """End one of a user's sessions, or all of them, at once in every process."""
+    with open_service(context) as service:
         now = service.clock()
         with service.database.write() as unit:
             person = _person(unit, name)
@@ -259,12 +259,12 @@ def _session_status(session: ConsoleSession, now: datetime, idle: timedelta) -> 
 
 
 def _data(person: ConsolePerson, current: list[ConsoleSession]) -> dict[str, Any]:
-    return {**output.row_of(person, without=("password_hash",)), "sessions": len(current)}
+    return {**output.columns_of(person, without=("password_hash",)), "sessions": len(current)}
 
 
-def _told(person: ConsolePerson, words: str, *, as_json: bool) -> None:
+def _print_result(person: ConsolePerson, words: str, *, as_json: bool) -> None:
     if as_json:
-        output.as_json(output.row_of(person, without=("password_hash",)))
+        output.as_json(output.columns_of(person, without=("password_hash",)))
     else:
         output.say(words)
 

@@ -1,4 +1,4 @@
-"""`receipted webhooks register`: tells a provider where to deliver."""
+"""`receipted webhooks register`: register our webhook URL with a provider."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from providers.contract import Answer
 from providers.decoding import Unreadable, json_object
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
-from receipted.cli.options import AccountName, AsJson, known_account, opened, subcommands, words_of
+from receipted.cli.options import AccountName, AsJson, open_service, parse_pairs, require_account, subcommands
 from receipted.cli.processes import webhook_url
 from receipted.wiring import Service, WiredAccount
 from service.errors import AnswerUnclear
 
-app = subcommands("Where providers deliver.")
+app = subcommands("Register webhook URLs with providers.")
 
 
 @app.callback()
 def group() -> None:
-    """Where providers deliver."""
+    """Register webhook URLs with providers."""
 
 
 @app.command(
@@ -46,13 +46,14 @@ def register(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Register our public URL for an account with its provider; a repeat may make a second subscription.
+    """Register our public URL with an account's provider.
 
-    Where the provider takes the key to sign with, it is sent the account's first webhook key that is valid now.
+    A repeat may make a second subscription. Where the provider takes the key to sign with, it is sent the account's
+    first webhook key that is valid now.
     """
-    details = words_of(detail or [], option="detail")
-    with opened(context) as service:
-        known_account(service, account)
+    details = parse_pairs(detail or [], option="detail")
+    with open_service(context) as service:
+        require_account(service, account)
         wired = service.accounts[account]
         url = _url(service, wired, kind)
         answer = asyncio.run(_register(service, wired, url, {**_key(service, wired), **details}))
@@ -89,7 +90,7 @@ async def _register(service: Service, account: WiredAccount, url: str, details: 
 
 
 def _check_clear(answer: Answer) -> None:
-    """Return where a 2xx may be taken for a registration; raises AnswerUnclear.
+    """Raise AnswerUnclear unless a 2xx answer confirms the registration.
 
     It is a JSON object without an error in it, or says by its status that it has no content.
     """

@@ -45,7 +45,9 @@ _OLDEST: Final = Place(_PAGE, before=lists.FIRST)
 
 
 def _sifted(unit: Unit, shelf: sifting.Shelf, **equal: str) -> Any:
-    return sifting.page(unit, lists.whole(shelf), sifting.Wanted(equal), sifting.Place(_PAGE, is_ascending=True))
+    return sifting.page(
+        unit, lists.with_all_columns(shelf), sifting.Wanted(equal), sifting.Place(_PAGE, is_ascending=True)
+    )
 
 
 #: What a person asks for.

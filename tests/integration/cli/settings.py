@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from receipted.cli.sandbox import accounts
+from receipted.cli.sandbox import sandbox_accounts
 from sandbox.config import SandboxConfig
 
 SINK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
@@ -51,7 +51,7 @@ kind = "http"
 url = "http://127.0.0.1:9/fulfilment"
 secrets = ["plain:{SINK_SECRET}"]
 """
-    played = [account.toml() for account in accounts(sandbox_url, SandboxConfig())]
+    played = [account.toml() for account in sandbox_accounts(sandbox_url, SandboxConfig())]
     path = folder / "receipted.toml"
     path.write_text("\n\n".join([head, *played, extra]))
     return path

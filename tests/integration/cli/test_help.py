@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from receipted.cli.exits import EXIT_CODES, Exit
-from receipted.cli.main import ENTRIES, app
+from receipted.cli.main import COMMANDS, app
 
 from .conftest import Shell
 
@@ -78,12 +78,12 @@ def test_the_version_is_that_of_the_distribution():
     assert Shell(None)("--version").out == f"receipted {version('receipted')}\n"
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_what_the_help_says_of_a_command_is_what_the_command_says_of_itself(name):
     """The list is shown without importing any of them."""
     told = (typer.main.get_command(app).commands[name].help or "").split("\n\n")[0]
 
-    assert ENTRIES[name].summary == " ".join(told.split())
+    assert COMMANDS[name].summary == " ".join(told.split())
 
 
 #: What takes long to import, and what a help needs none of.

@@ -9,7 +9,7 @@ import pytest
 
 from receipted.cli import processes
 from receipted.cli.exits import Exit
-from receipted.cli.options import configured
+from receipted.cli.options import load_settings
 from receipted.settings import load
 
 from .conftest import Shell, forget_logs
@@ -156,7 +156,7 @@ def test_a_process_logs_for_people_on_a_terminal_and_for_machines_elsewhere(
     monkeypatch.setattr(sys, "stderr", errors)
     context = SimpleNamespace(find_root=lambda: SimpleNamespace(params={"config": shell.config}))
     try:
-        load.warn(configured(context, is_process=True).model_copy(update={"service": huge(shell)}))
+        load.warn(load_settings(context, is_process=True).model_copy(update={"service": huge(shell)}))
     finally:
         forget_logs()
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from receipted.cli.exits import InvalidInput
-from receipted.cli.options import lasting, moment_of
+from receipted.cli.options import format_seconds, parse_instant
 from tests.fakes.clock import START
 
 
@@ -20,7 +20,7 @@ from tests.fakes.clock import START
     ],
 )
 def test_so_long_ago(text, ago):
-    assert moment_of(text, START, option="since") == START - ago
+    assert parse_instant(text, START, option="since") == START - ago
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_so_long_ago(text, ago):
     ],
 )
 def test_instants_and_days_are_utc_unless_they_say(text, at):
-    assert moment_of(text, START, option="since") == at
+    assert parse_instant(text, START, option="since") == at
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2d ago", "-2d", "2.5d", "٢d", "999999w", "9999999d", "2026-13-01"])
 def test_anything_else_is_refused_with_examples(text):
     with pytest.raises(InvalidInput, match="--until takes a moment such as 2026-11-01") as refused:
-        moment_of(text, START, option="until")
+        parse_instant(text, START, option="until")
     assert refused.value.param == "until"
 
 
@@ -48,4 +48,4 @@ def test_anything_else_is_refused_with_examples(text):
     [(None, ""), (0, "0s"), (0.4, "0s"), (59, "59s"), (60, "1m"), (3661, "1h 1m"), (7200, "2h"), (200_000, "2d 7h")],
 )
 def test_how_long_is_told_in_two_units(seconds, words):
-    assert lasting(seconds) == words
+    assert format_seconds(seconds) == words
