@@ -1,4 +1,4 @@
-"""Errors of the configuration: every fault that was found, not only the first."""
+"""Errors of the configuration."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from statemachine.errors import ServiceError
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with one setting, in words that never contain a secret's value."""
+class SettingFault:
+    """Fault of one setting, in words that never contain a secret's value."""
 
     setting: str  #: its full name, such as `accounts.shop.webhook_keys.0.secret`
     problem: str  #: completes the sentence "<setting> ..."
@@ -19,11 +19,11 @@ class Fault:
 
 
 class ConfigurationError(ServiceError):
-    """The settings cannot be used; `faults` names everything that is wrong with them, not only the first thing."""
+    """The settings cannot be used; `faults` has everything that is wrong."""
 
     code = "invalid_configuration"
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[SettingFault]) -> None:
         self.faults = tuple(faults)
         number = f"{len(self.faults)} faults" if len(self.faults) != 1 else "1 fault"
         super().__init__("\n".join([f"the settings have {number}:", *(f"- {fault}" for fault in self.faults)]))

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx2
 
-from receipted.errors import ConfigurationError, Fault
+from receipted.errors import ConfigurationError, SettingFault
 from receipted.settings.models import Settings, SinkSettings
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
@@ -41,9 +41,9 @@ def rehearse(settings: Settings, *, delivers: bool = True) -> None:
         raise ConfigurationError(faults)
 
 
-async def _built(service: Service, *, delivers: bool) -> list[Fault]:
+async def _built(service: Service, *, delivers: bool) -> list[SettingFault]:
     """Build clients and sinks, each by itself; return what is refused."""
-    faults: list[Fault] = []
+    faults: list[SettingFault] = []
     async with httpx2.AsyncClient() as http:
         for name, account in service.accounts.items():
             try:
@@ -58,17 +58,17 @@ async def _built(service: Service, *, delivers: bool) -> list[Fault]:
     return faults
 
 
-def _database_file(url: str) -> Iterator[Fault]:
+def _database_file(url: str) -> Iterator[SettingFault]:
     """Find what stands in the way of a SQLite file, without making it."""
     scheme, found, rest = url.partition(":///")
     if not found or not scheme.startswith("sqlite"):
         return
     path = Path(rest.partition("?")[0])
     if path.is_dir():
-        yield Fault(_DATABASE, f"names the folder {path}", "name a file in it, such as receipted.db")
+        yield SettingFault(_DATABASE, f"names the folder {path}", "name a file in it, such as receipted.db")
     above = next((each for each in path.parents if each.exists()), Path())
     if not above.is_dir():
-        yield Fault(_DATABASE, f"lies below {above}, which is no folder", "name a file in a folder")
+        yield SettingFault(_DATABASE, f"lies below {above}, which is no folder", "name a file in a folder")
 
 
 def _part_of(sink: SinkSettings, error: Exception) -> str:
@@ -76,7 +76,7 @@ def _part_of(sink: SinkSettings, error: Exception) -> str:
     return f".{param}" if param in type(sink).model_fields else ""
 
 
-def _fault(setting: str, error: Exception) -> Fault:
+def _fault(setting: str, error: Exception) -> SettingFault:
     message = error.message if isinstance(error, ServiceError) else f"{type(error).__name__}"
     remedy = _REMEDIES.get(getattr(error, "param", None) or "", "correct it, or remove it")
-    return Fault(setting, f"cannot be used: {message}", remedy)
+    return SettingFault(setting, f"cannot be used: {message}", remedy)

@@ -337,7 +337,7 @@ class Service:
             return BrokerSink(
                 sink.name,
                 sink.kind,
-                sink.place(),
+                sink.url_text(),
                 sink.destination or "",
                 keys,
                 allowed_networks=settings.allowed_networks,
@@ -346,7 +346,7 @@ class Service:
             )
         return HttpSink(
             sink.name,
-            sink.place(),
+            sink.url_text(),
             keys,
             allowed_networks=settings.allowed_networks,
             allow_loopback=self.settings.service.development,
@@ -363,7 +363,7 @@ class Service:
         )
         return EmailSink(
             sink.name,
-            sink.place(),
+            sink.url_text(),
             head,
             username=sink.username.reveal() if sink.username is not None else "",
             password=sink.password.reveal() if sink.password is not None else "",

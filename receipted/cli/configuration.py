@@ -5,9 +5,8 @@ import typer
 from receipted.cli import output
 from receipted.cli.exits import example
 from receipted.cli.options import AsJson, load_settings, subcommands
-from receipted.settings import load
+from receipted.settings import load, validate
 from receipted.settings.models import AccountSettings, Settings, masked_url
-from receipted.settings.validate import exposed, unwise
 from receipted.startup import rehearse
 from receipted.wiring import PROVIDERS, utc_now
 
@@ -25,7 +24,7 @@ def check(context: typer.Context, json: AsJson = False) -> None:
     found = load_settings(context)
     rehearse(found)
     silent = [name for name, account in found.accounts.items() if not account.has_active_key(utc_now())]
-    doubtful = [*exposed(found), *unwise(found)]
+    doubtful = [*validate.exposed_secrets(found), *validate.warnings(found)]
     if json:
         warnings = [{"setting": each.setting, "problem": each.problem, "remedy": each.remedy} for each in doubtful]
         shown = {"accounts_without_active_key": silent, "warnings": warnings, "settings": load.describe(found)}

@@ -1,1 +1,1 @@
-"""Settings: the models, loading from a file and the environment, validation, and secrets."""
+"""Settings: models, loading from a file and the environment, validation, secrets."""

@@ -1,4 +1,4 @@
-"""From what pydantic refuses to faults in our own words, and on to what can still be checked."""
+"""Convert pydantic's errors to faults in our own words, and drop refused input."""
 
 import copy
 import difflib
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from receipted.errors import Fault
+from receipted.errors import SettingFault
 
-_WORDS: Final = {
+_TYPE_WORDS: Final = {
     "a valid tuple": "a list",
     "a valid dictionary": "a table",
     "a valid list": "a list",
@@ -22,12 +22,12 @@ _WORDS: Final = {
     "a valid number": "a number",
     "a valid boolean": "true or false",
 }
-_SENTENCE: Final = "Input should "
-_CLASS: Final = re.compile(r" or (?:an )?instance of \w+")
+_PREFIX: Final = "Input should "
+_INSTANCE_OF: Final = re.compile(r" or (?:an )?instance of \w+")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The nearest known name, or all of them."""
+    """Suggest the nearest known name, or list all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(given, names, 1)
     if close:
@@ -35,13 +35,13 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(names)}" if names else "none is known; remove it"
 
 
-def shape_faults(fault: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[Fault]:
-    """Each refusal as a fault with the setting's full name; the input is never repeated."""
+def shape_faults(fault: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[SettingFault]:
+    """Yield a fault with the full name of its setting, and no input, for each error."""
     for error in fault.errors(include_url=False, include_context=False, include_input=False):
-        place = error["loc"]
-        setting = ".".join([*([prefix] if prefix else []), *map(str, place)])
-        holder, field = _at(model, place)
-        yield Fault(setting, _problem(error), _remedy(error, holder, field))
+        path = error["loc"]
+        setting = ".".join([*([prefix] if prefix else []), *map(str, path)])
+        holder, field = _resolve(model, path)
+        yield SettingFault(setting, _problem(error), _remedy(error, holder, field))
 
 
 def _problem(error: ErrorDetails) -> str:
@@ -49,12 +49,12 @@ def _problem(error: ErrorDetails) -> str:
         return "is not a setting"
     if error["type"] == "missing":
         return "is missing"
-    message = _CLASS.sub("", error["msg"].removeprefix("Value error, "))
+    message = _INSTANCE_OF.sub("", error["msg"].removeprefix("Value error, "))
     if error["type"] == "timezone_aware":
         return "has no time zone"
-    for theirs, ours in _WORDS.items():
+    for theirs, ours in _TYPE_WORDS.items():
         message = message.replace(theirs, ours)
-    text = message.removeprefix(_SENTENCE) if message.startswith(_SENTENCE) else f"be accepted: {message}"
+    text = message.removeprefix(_PREFIX) if message.startswith(_PREFIX) else f"be accepted: {message}"
     return f"must {text}"
 
 
@@ -67,16 +67,16 @@ def _remedy(error: ErrorDetails, holder: type[BaseModel] | None, field: FieldInf
         return "see receipted.example.toml"
     default = field.get_default(call_default_factory=False)
     shown = isinstance(default, str | int | float) and default != ""
-    told = field.description or "see receipted.example.toml"
-    return f"it is {told}" + (f" (default: {default})" if shown else "")
+    description = field.description or "see receipted.example.toml"
+    return f"it is {description}" + (f" (default: {default})" if shown else "")
 
 
-def _at(model: type[BaseModel], place: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
-    """The model that holds the place, and the nearest field on the way to it."""
+def _resolve(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+    """Return the model that holds the path, and the nearest field on the way to it."""
     current: Any = model
     holder: type[BaseModel] | None = None
     field: FieldInfo | None = None
-    for step in place:
+    for step in path:
         current = _without_none(current)
         if isinstance(current, type) and issubclass(current, BaseModel):
             holder, found = current, current.model_fields.get(str(step))
@@ -97,20 +97,20 @@ def _without_none(annotation: Any) -> Any:
 
 
 def without_refused(data: dict[str, Any], fault: ValidationError) -> dict[str, Any]:
-    """The data without what was refused, so that the rest can be checked in the same run."""
+    """Return the data without what was refused, so that the rest can be checked too."""
     rest = copy.deepcopy(data)
     for error in fault.errors(include_url=False, include_context=False, include_input=False):
         _remove(rest, error["loc"])
     return rest
 
 
-def _remove(data: Any, place: tuple[int | str, ...]) -> None:
-    for at, step in enumerate(place):
-        is_last = at == len(place) - 1
+def _remove(data: Any, path: tuple[int | str, ...]) -> None:
+    for at, step in enumerate(path):
+        is_last = at == len(path) - 1
         if isinstance(data, dict):
             if step not in data:
                 return
-            if is_last or (place[at + 1 :] and not _holds(data[step], place[at + 1])):
+            if is_last or (path[at + 1 :] and not _has_step(data[step], path[at + 1])):
                 del data[step]
                 return
         elif isinstance(data, list) and isinstance(step, int) and is_last:
@@ -123,7 +123,7 @@ def _remove(data: Any, place: tuple[int | str, ...]) -> None:
         data = data[step]
 
 
-def _holds(data: Any, step: int | str) -> bool:
+def _has_step(data: Any, step: int | str) -> bool:
     if isinstance(data, dict):
         return step in data
     return isinstance(data, list) and isinstance(step, int) and step < len(data)

@@ -1,4 +1,4 @@
-"""The settings as a model: every name, default, bound and one line about each."""
+"""Models of the settings: every name, default, bound and description."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -26,8 +26,8 @@ from providers.contract import Budget
 from providers.errors import InsecureUrl
 from providers.http import require_https
 from providers.signing import Key, KeyRing, Window
-from receipted.errors import Fault
-from receipted.settings.secrets import Secret, SecretReader, checked
+from receipted.errors import SettingFault
+from receipted.settings.secrets import Secret, SecretReader, checked_secret
 from statemachine.phases import ConflictPolicy
 from storage.partitions import Period
 from storage.postgresql_url import secrets_in
@@ -54,13 +54,13 @@ REQUIRED: Final[dict[str, JsonValue]] = {"required": True}
 
 
 class Section(BaseModel):
-    """A part of the settings: unknown names are refused, nothing changes after the start, no input is echoed."""
+    """Section of the settings: immutable, refuses unknown names, never echoes input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class TokenKey(Section):
-    """A key of callback and return tokens."""
+    """Key of callback and return tokens."""
 
     id: str = Field("", description="names the key; may be shown", json_schema_extra=REQUIRED)
     secret: Secret = Field(
@@ -71,18 +71,18 @@ class TokenKey(Section):
 
 
 class WebhookKey(TokenKey):
-    """A key that verifies an account's deliveries, valid from `not_before` until just before `not_after`."""
+    """Key that verifies an account's deliveries, from `not_before` until `not_after`."""
 
     not_before: AwareDatetime | None = Field(None, description="the first instant at which the key verifies")
     not_after: AwareDatetime | None = Field(None, description="the instant from which the key no longer verifies")
 
     def key(self) -> Key:
-        """The key as verifiers use it: the secret's literal text in UTF-8."""
+        """Return the key for verifiers: the secret's literal text in UTF-8."""
         return Key(self.id, self.secret.reveal().encode(), self.not_before, self.not_after)
 
 
 class BudgetSettings(Section):
-    """How many requests an account may send in how many seconds."""
+    """Request budget of an account: requests in a number of seconds."""
 
     requests: int = Field(ge=1, description="how many requests may be sent")
     seconds: float = Field(gt=0, description="in how many seconds")
@@ -124,32 +124,32 @@ class AccountSettings(Section):
         return value.rstrip("/") if value is not None else None
 
     def keyring(self) -> KeyRing:
-        """The keys that verify this account's deliveries, in configured order."""
+        """Return the keys that verify this account's deliveries, in configured order."""
         return KeyRing(tuple(key.key() for key in self.webhook_keys))
 
     def window(self) -> Window:
-        """How far a delivery's timestamp may lie from the instant of receipt."""
+        """Return how far a delivery's timestamp may be from the time of receipt."""
         return Window(timedelta(seconds=self.window_past_seconds), timedelta(seconds=self.window_future_seconds))
 
     def configured_budget(self) -> Budget | None:
-        """The budget of the settings; None where the provider's documented one applies."""
+        """Return the configured budget; None where the provider's documented one applies."""
         return Budget(self.budget.requests, self.budget.seconds) if self.budget else None
 
     def conflict_policy(self) -> ConflictPolicy:
-        """What the account does about a confirmed conflict."""
+        """Return the policy for a confirmed conflict."""
         return ConflictPolicy(self.conflicts)
 
     def revealed_secrets(self) -> dict[str, str]:
-        """What the provider's client needs, by name."""
+        """Return the secrets of the provider's client by name."""
         return {name: secret.reveal() for name, secret in self.secrets.items()}
 
     def has_active_key(self, now: datetime) -> bool:
-        """Whether any delivery can be verified at this instant."""
+        """Return whether any key can verify a delivery now."""
         return any(True for _ in self.keyring().active(now))
 
 
 class ApiSettings(Section):
-    """The REST API for programs of yours."""
+    """The REST API for your programs."""
 
     enabled: bool = Field(True, description="whether /v1, /openapi.json and /docs are served")
     requests_per_second: float = Field(
@@ -160,7 +160,7 @@ class ApiSettings(Section):
 
 
 class ConsoleSettings(Section):
-    """The pages for people."""
+    """The console for people."""
 
     enabled: bool = Field(True, description="whether /console is served")
     idle_seconds: int = Field(28_800, ge=60, le=604_800, description="seconds without use after which a session ends")
@@ -194,7 +194,7 @@ class ConsoleSettings(Section):
 
 
 class FulfilmentSettings(Section):
-    """How effects are delivered to sinks."""
+    """Delivery of effects to sinks."""
 
     schedule_seconds: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (5, 300, 1800, 7200, 18_000, 36_000, 36_000, 36_000, 36_000),
@@ -210,14 +210,14 @@ class FulfilmentSettings(Section):
 _REFERENCES: Final = frozenset({"env", "file", "plain"})
 
 
-def _place(value: Any, info: ValidationInfo) -> Secret:
-    """A URL as it is, or read from where a reference points, since that of a broker may hold a password."""
+def _parse_url(value: Any, info: ValidationInfo) -> Secret:
+    """Parse a URL, or read it from a reference, as a broker's may hold a password."""
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")  # noqa: TRY004 - pydantic takes no other for a fault
     if value.partition(":")[0] not in _REFERENCES:
-        return checked(value, reference=masked_url(value))
+        return checked_secret(value, reference=masked_url(value))
     reader = info.context if isinstance(info.context, SecretReader) else SecretReader()
     return reader.read(value)
 
@@ -226,11 +226,11 @@ def _reference(secret: Secret | None) -> str | None:
     return secret.reference if secret is not None else None
 
 
-Place = Annotated[Secret, PlainValidator(_place)]
+SecretUrl = Annotated[Secret, PlainValidator(_parse_url)]
 
 
 class SinkSettings(Section):
-    """Where effects go."""
+    """One sink that effects are delivered to."""
 
     name: str = Field("", description="names the sink", json_schema_extra=REQUIRED)
     kind: Literal["http", "python", "nats", "rabbitmq", "kafka", "redis", "email"] = Field(
@@ -240,7 +240,7 @@ class SinkSettings(Section):
         None,
         description="what the sink is told, as names or patterns such as payment.*; else all, or alarms (email)",
     )
-    url: Place | None = Field(
+    url: SecretUrl | None = Field(
         None,
         description="https:// (http), smtps:// or smtp:// (email), or a broker's, env:NAME or file:path for a password",
     )
@@ -266,11 +266,11 @@ class SinkSettings(Section):
 
     @property
     def is_url_written(self) -> bool:
-        """Whether the URL stands in the settings themselves, instead of a reference to it."""
+        """True if the URL is in the settings themselves, instead of a reference to it."""
         return self.url is not None and self.url.reference.partition(":")[0] not in _REFERENCES
 
     def every_secret(self) -> Iterator[tuple[str, Secret]]:
-        """Every secret of the sink with the name of its setting."""
+        """Yield every secret of the sink with the name of its setting."""
         yield from ((f"secrets.{at}", secret) for at, secret in enumerate(self.secrets))
         if self.url is not None and not self.is_url_written:
             yield "url", self.url
@@ -279,18 +279,18 @@ class SinkSettings(Section):
                 yield name, secret
 
     def takes(self) -> EffectFilter:
-        """Which effects are owed to the sink."""
+        """Return the filter of effects that the sink takes."""
         if self.effects is not None:
             return EffectFilter(self.effects)
         return EffectFilter(EMAIL_DEFAULT_PATTERNS) if self.kind == "email" else EffectFilter()
 
-    def place(self) -> str:
-        """The URL, from wherever it was read; empty where none was given."""
+    def url_text(self) -> str:
+        """Return the URL, wherever it was read from; empty where none was given."""
         return self.url.reveal() if self.url is not None else ""
 
 
 def masked_url(url: str) -> str:
-    """The URL without the credentials and query values that it may carry; of several servers, all are shown."""
+    """Mask the credentials and query values of a URL; all servers of it are shown."""
     start, found, rest = url.partition("://")
     if not found:
         return f"{url.partition(':')[0]}:***"
@@ -328,7 +328,7 @@ class MetricsSettings(Section):
 
 
 class RetentionSettings(Section):
-    """How long what is kept is kept, and how PostgreSQL's tables are cut by time."""
+    """Retention of data, and the time partitions of PostgreSQL's tables."""
 
     partition: Literal["month", "week", "day"] = Field(
         "month", description="how long one of PostgreSQL's time partitions lasts: month, week or day"
@@ -357,11 +357,11 @@ class RetentionSettings(Section):
     batch: int = Field(500, ge=1, le=10_000, description="rows of one transaction of it")
 
     def period(self) -> Period:
-        """How long a partition lasts."""
+        """Return the length of a partition."""
         return Period(self.partition)
 
     def rules(self) -> Rules:
-        """What may go; a rule that is not set is not there."""
+        """Return the rules of retention that are set."""
         days = {rule: getattr(self, f"{rule.value}_after_days") for rule in RetentionRule}
         return Rules(
             {rule: after for rule, after in days.items() if after is not None},
@@ -371,7 +371,7 @@ class RetentionSettings(Section):
         )
 
 
-EXTRA: Final = 'install receipted with the extra tracing: pip install "receipted[tracing]"'
+TRACING_EXTRA: Final = 'install receipted with the extra tracing: pip install "receipted[tracing]"'
 
 
 class TracingSettings(Section):
@@ -393,12 +393,12 @@ class TracingSettings(Section):
     )
 
     def header_values(self) -> Mapping[str, str]:
-        """The headers, by name; raises ValueError where they are none."""
-        return {} if self.headers is None else _headers(self.headers.reveal())
+        """Parse the headers by name; raises ValueError for anything else."""
+        return {} if self.headers is None else _parse_headers(self.headers.reveal())
 
 
-def is_installed() -> bool:
-    """Whether the extra is there."""
+def is_tracing_installed() -> bool:
+    """Return whether the extra `tracing` is installed."""
     try:
         wanted = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
         return all(find_spec(name) is not None for name in wanted)
@@ -406,11 +406,11 @@ def is_installed() -> bool:
         return False
 
 
-def tracing_faults(tracing: TracingSettings) -> Iterator[Fault]:
-    """What types cannot say about the section; no part of the headers is repeated."""
+def tracing_faults(tracing: TracingSettings) -> Iterator[SettingFault]:
+    """Yield faults that types cannot express, without the text of the headers."""
     if tracing.endpoint is not None:
-        if not is_installed():
-            yield Fault("tracing.endpoint", "is set, and OpenTelemetry is missing", EXTRA)
+        if not is_tracing_installed():
+            yield SettingFault("tracing.endpoint", "is set, and OpenTelemetry is missing", TRACING_EXTRA)
         try:
             parts = urlsplit(require_https(tracing.endpoint, allow_loopback=True))
             _ = parts.port  # raises ValueError where it is no number
@@ -421,26 +421,29 @@ def tracing_faults(tracing: TracingSettings) -> Iterator[Fault]:
             remedy = (
                 'give one such as "https://collector.example.com/v1/traces", or http:// on loopback; without a query'
             )
-            yield Fault("tracing.endpoint", "is no URL that traces may be sent to", remedy)
+            yield SettingFault("tracing.endpoint", "is no URL that traces may be sent to", remedy)
     yield from _headers_fault(tracing)
 
 
-def _headers_fault(tracing: TracingSettings) -> Iterator[Fault]:
+def _headers_fault(tracing: TracingSettings) -> Iterator[SettingFault]:
     headers = tracing.headers
     if headers is None:
         return
     if headers.problem:
-        yield Fault("tracing.headers", headers.problem, headers.remedy)
+        yield SettingFault("tracing.headers", headers.problem, headers.remedy)
         return
     try:
         tracing.header_values()
     except ValueError:
         remedy = 'give "name=value", with commas between several and %2C for a comma in a value'
-        yield Fault("tracing.headers", f"({headers.reference}) holds no headers", remedy)
+        yield SettingFault("tracing.headers", f"({headers.reference}) holds no headers", remedy)
 
 
-def _headers(text: str) -> Mapping[str, str]:
-    """As OpenTelemetry Protocol Exporter has it, "Specifying headers via environment variables"."""
+def _parse_headers(text: str) -> Mapping[str, str]:
+    """Parse headers as the OpenTelemetry Protocol Exporter's specification has them.
+
+    See "Specifying headers via environment variables" there.
+    """
     found: dict[str, str] = {}
     for pair in text.split(","):
         name, equals, value = pair.partition("=")
@@ -452,7 +455,7 @@ def _headers(text: str) -> Mapping[str, str]:
 
 
 class ServiceSettings(Section):
-    """The web process, and what all processes share."""
+    """The web process, and settings that all processes share."""
 
     database: str = Field("sqlite:///var/receipted.db", description="URL of the SQLite file or PostgreSQL database")
     public_url: str = Field(
@@ -503,16 +506,16 @@ class ServiceSettings(Section):
             yield name, masked_url(value) if name == "database" else value
 
     def token_secrets(self) -> tuple[tuple[str, str], ...]:
-        """Id and secret of each token key: the first signs, all verify."""
+        """Return id and secret of each token key: the first signs, all verify."""
         return tuple((key.id, key.secret.reveal()) for key in self.token_keys)
 
     def audit_secrets(self) -> tuple[tuple[str, bytes], ...]:
-        """Id and secret of each audit key: the first seals, all verify."""
+        """Return id and secret of each audit key: the first seals, all verify."""
         return tuple((key.id, key.secret.reveal().encode()) for key in self.audit_keys)
 
 
 class LogSettings(Section):
-    """What is logged, and how."""
+    """Level, format and sampling of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least severe level that is logged: debug, info, warning or error"
@@ -527,7 +530,7 @@ class LogSettings(Section):
 
 
 class PollerSettings(Section):
-    """When a silent payment is asked about."""
+    """Polling of payments about which no webhook comes."""
 
     worth_seconds: float = Field(
         2,
@@ -562,7 +565,7 @@ class PollerSettings(Section):
 
 
 class ReconciliationSettings(Section):
-    """When everything that a provider has is compared with what is known here."""
+    """Comparison of all of a provider's payments with those known here."""
 
     every_seconds: float = Field(
         86_400,
@@ -586,7 +589,7 @@ class ReconciliationSettings(Section):
 
 
 class PushSettings(Section):
-    """How it is measured what the providers' own sending is worth."""
+    """Measurement of the quality of the providers' webhooks."""
 
     measure_every_seconds: float = Field(60, ge=1, description="seconds between two measurements of an account")
     grace_seconds: float | None = Field(
@@ -602,7 +605,7 @@ class PushSettings(Section):
 
 
 class WorkerSettings(Section):
-    """How the inbox is worked through."""
+    """Processing of the inbox."""
 
     batch: int = Field(500, ge=1, description="how many messages are claimed at once")
     batches: int = Field(
@@ -616,7 +619,7 @@ class WorkerSettings(Section):
 
 
 class Settings(Section):
-    """Everything that an operator decides. Made by load() or parse(), which refuse what cannot work."""
+    """All settings of the application; made by load() or parse(), which validate them."""
 
     service: ServiceSettings = Field(ServiceSettings(), description="the web process, and what is shared")
     log: LogSettings = Field(LogSettings(), description="what is logged, and how")
@@ -638,7 +641,7 @@ class Settings(Section):
     )
 
     def secrets(self) -> Iterator[tuple[str, Secret]]:
-        """Every secret with the full name of its setting."""
+        """Yield every secret with the full name of its setting."""
         for at, token_key in enumerate(self.service.token_keys):
             yield f"service.token_keys.{at}.secret", token_key.secret
         for at, audit_key in enumerate(self.service.audit_keys):
@@ -657,9 +660,9 @@ class Settings(Section):
             )
 
     def secret_values(self) -> Iterator[str]:
-        """Every value that must never be shown, for redaction.register_secrets()."""
+        """Yield every value that must never be shown, for redaction.register_secrets()."""
         # a user's name may be an ordinary word, without which a log could not be read
         yield from (secret.reveal() for setting, secret in self.secrets() if not setting.endswith(".username"))
         yield from secrets_in(self.service.database)
         for sink in self.sinks:
-            yield from secrets_in_url(sink.place())
+            yield from secrets_in_url(sink.url_text())

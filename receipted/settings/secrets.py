@@ -1,4 +1,4 @@
-"""Secrets: read from where a reference points, and shown to nobody who does not ask for the value by name."""
+"""Secrets: read through references, and revealed only by an explicit call."""
 
 import hmac
 import re
@@ -16,18 +16,19 @@ from receipted.redaction import Registered, redact_text
 #: What every key that signs or verifies must have: 128 bits, were it random.
 MIN_KEY_BYTES: Final = 16
 
-HOW: Final = 'give it as "env:NAME" (an environment variable) or "file:path" (a file)'
+REFERENCE_REMEDY: Final = 'give it as "env:NAME" (an environment variable) or "file:path" (a file)'
 
-_MAX_FILE: Final = 64 * 1024
-_OTHERS_MAY_READ: Final = 0o044
+_MAX_FILE_BYTES: Final = 64 * 1024
+_OTHERS_READ_MODE: Final = 0o044
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @final
 class Secret:
-    """A value that only `reveal()` gives away: repr, str, dumps and errors show where it came from instead.
+    """Secret value that only `reveal()` returns; everything else shows its reference.
 
-    A reference that led nowhere is a Secret too, with a `problem`, so that all faults can be reported together.
+    That holds for repr, str, dumps and errors. A reference that led nowhere is a Secret too, with a `problem`, so that
+    all faults can be reported together.
     """
 
     __slots__ = ("_value", "is_exposed", "is_plain", "problem", "reference", "remedy")
@@ -50,13 +51,13 @@ class Secret:
         self.is_exposed = is_exposed  #: in a file that others on this machine may read
 
     def reveal(self) -> str:
-        """The value; raises ValueError, naming only the reference, where there is none."""
+        """Return the value; raises ValueError with the reference where there is none."""
         if self.problem:
             raise ValueError(f"the secret {self.reference} {self.problem}")
         return self._value
 
-    def size(self) -> int:
-        """How many bytes the value has in UTF-8."""
+    def size_bytes(self) -> int:
+        """Return the size of the value in UTF-8 bytes."""
         return len(self._value.encode())
 
     def __repr__(self) -> str:
@@ -84,8 +85,8 @@ class Secret:
 
     @classmethod
     def missing(cls) -> "Secret":
-        """The Secret of a setting that was not given."""
-        return cls(reference="missing", problem="is missing", remedy=HOW)
+        """Return the Secret of a setting that was not given."""
+        return cls(reference="missing", problem="is missing", remedy=REFERENCE_REMEDY)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -105,24 +106,27 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class SecretReader:
-    """Follows references. The environment is passed in; relative paths start at `base`, the settings' own folder."""
+    """Reader of references; relative paths start at `base`, the settings' folder."""
 
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     base: Path = field(default_factory=Path)
 
     def read(self, text: object) -> Secret:
-        """The Secret that a reference names; one with a problem where it names none. Never raises."""
+        """Read the Secret of a reference; a bad reference gives one with a problem.
+
+        Never raises.
+        """
         if not isinstance(text, str):
-            return Secret(reference="not text", problem="is not text", remedy=HOW)
+            return Secret(reference="not text", problem="is not text", remedy=REFERENCE_REMEDY)
         kind, colon, rest = text.partition(":")
         if colon and kind == "env":
             return self._variable(rest)
         if colon and kind == "file":
             return self._file(rest)
         if colon and kind == "plain":
-            return checked(rest, reference="plain:***", is_plain=True)
+            return checked_secret(rest, reference="plain:***", is_plain=True)
         # the text may be the secret itself, so no part of it is repeated
-        return Secret(reference="a literal value", problem="is a literal value", remedy=HOW)
+        return Secret(reference="a literal value", problem="is a literal value", remedy=REFERENCE_REMEDY)
 
     def _variable(self, name: str) -> Secret:
         if not _VARIABLE.fullmatch(name) or redact_text(name, Registered()) != name:  # it may be the secret itself
@@ -139,7 +143,7 @@ class SecretReader:
                 problem=f"refers to the environment variable {name}, which is not set",
                 remedy="set it for this process, or refer to another",
             )
-        return checked(value, reference=reference)
+        return checked_secret(value, reference=reference)
 
     def _file(self, name: str) -> Secret:
         reference = f"file:{name}"
@@ -147,7 +151,7 @@ class SecretReader:
         try:
             mode = path.stat().st_mode
             with path.open("rb") as file:
-                raw = file.read(_MAX_FILE + 1)
+                raw = file.read(_MAX_FILE_BYTES + 1)
             value = raw.decode()
         except UnicodeDecodeError:
             problem = f"refers to the file {path}, which is not text in UTF-8"
@@ -156,25 +160,25 @@ class SecretReader:
             why = getattr(fault, "strerror", None) or "not a usable path"
             problem = f"refers to the file {path}, which cannot be read ({why})"
             return Secret(reference=reference, problem=problem, remedy="make the file readable for this process")
-        if len(raw) > _MAX_FILE:
+        if len(raw) > _MAX_FILE_BYTES:
             problem = f"refers to the file {path}, which is larger than any secret"
             return Secret(reference=reference, problem=problem, remedy="refer to a file with nothing but the secret")
         # editors, and what writes secrets into containers, end a file with line breaks; nothing else is taken off
-        return checked(value.rstrip("\r\n"), reference=reference, is_exposed=bool(mode & _OTHERS_MAY_READ))
+        return checked_secret(value.rstrip("\r\n"), reference=reference, is_exposed=bool(mode & _OTHERS_READ_MODE))
 
 
 def invisible_end(text: str) -> str:
-    """Say where a text begins or ends with what nobody sees; empty otherwise.
+    """Describe an invisible character at either end of a text; else return "".
 
     White space, control and format characters, and those of no meaning; nothing else of the text is named.
     """
-    for where, letter in (("begins", text[:1]), ("ends", text[-1:])):
-        if letter and unicodedata.category(letter)[0] in "CZ":
-            return f"{where} with a character that cannot be seen (U+{ord(letter):04X})"
+    for where, char in (("begins", text[:1]), ("ends", text[-1:])):
+        if char and unicodedata.category(char)[0] in "CZ":
+            return f"{where} with a character that cannot be seen (U+{ord(char):04X})"
     return ""
 
 
-def checked(value: str, *, reference: str, is_plain: bool = False, is_exposed: bool = False) -> Secret:
+def checked_secret(value: str, *, reference: str, is_plain: bool = False, is_exposed: bool = False) -> Secret:
     """Make a Secret; it has a problem where it is empty or an end is invisible."""
     problem, remedy = "", ""
     if not value:

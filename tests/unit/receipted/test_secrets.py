@@ -17,7 +17,7 @@ class Holder(BaseModel):
 
 def test_a_variable_is_followed():
     secret = SecretReader({"NAME": VALUE}).read("env:NAME")
-    assert (secret.reveal(), secret.size(), secret.reference, secret.problem) == (VALUE, 16, "env:NAME", "")
+    assert (secret.reveal(), secret.size_bytes(), secret.reference, secret.problem) == (VALUE, 16, "env:NAME", "")
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])

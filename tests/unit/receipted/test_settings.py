@@ -13,7 +13,7 @@ from providers.contract import Budget
 from receipted.errors import ConfigurationError
 from receipted.settings.load import describe, load, parse, settings_path, warn
 from receipted.settings.models import AccountSettings, Settings, masked_url
-from receipted.settings.validate import unwise
+from receipted.settings.validate import warnings
 from receipted.wiring import PROVIDERS, account_of, budget_of, provider_of
 from statemachine.errors import ServiceError
 from statemachine.phases import ConflictPolicy
@@ -536,7 +536,7 @@ def test_what_is_unwise_is_told_with_its_place_and_starts(kind):
     changes, setting = UNWISE[kind]
     found = parse(changed(*changes), environ=ENVIRONMENT)
 
-    assert [each.setting for each in unwise(found)] == [setting]
+    assert [each.setting for each in warnings(found)] == [setting]
     with structlog.testing.capture_logs() as lines:
         warn(found)
     assert [(line["event"], line["setting"]) for line in lines] == [("settings.warning", setting)]
@@ -552,17 +552,17 @@ WISE = [
 
 @pytest.mark.parametrize(("path", "value"), WISE)
 def test_what_is_usual_is_told_nobody(path, value):
-    assert list(unwise(parse(changed((path, value)), environ=ENVIRONMENT))) == []
+    assert list(warnings(parse(changed((path, value)), environ=ENVIRONMENT))) == []
 
 
 def test_a_database_that_others_may_read_is_told(tmp_path):
     file = tmp_path / "a.db"
     file.touch(mode=0o644)
     found = parse(changed(("service.database", f"sqlite:///{file}")), environ=ENVIRONMENT)
-    assert [each.setting for each in unwise(found)] == ["service.database"]
+    assert [each.setting for each in warnings(found)] == ["service.database"]
 
     file.chmod(0o600)
-    assert list(unwise(found)) == []
+    assert list(warnings(found)) == []
 
 
 def test_where_no_file_is_found_that_is_told_first_and_where_it_was_looked_for(tmp_path, monkeypatch):
