@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from receipted import logs
 from receipted.console import console_routes
 from receipted.edge import Edge, front_route
-from receipted.loops import LONGEST_DUTY_WAIT_S, Wake, keep_stepping
 from receipted.monitoring import Watched
 from receipted.protocol import Takes
 from receipted.reconciling import scheduled_steps
 from receipted.rest import rest_routes
+from receipted.runtime import LONGEST_DUTY_WAIT_S, Wake, keep_stepping
 from receipted.wiring import Service, housekeeping
 from receiver.group_commit import GroupWriter
 from receiver.http import UnverifiedLimit

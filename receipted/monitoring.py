@@ -12,12 +12,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from receipted.metrics.access import Access
+from receipted.metrics.catalogue import Bounds
 from receipted.metrics.database import DatabaseFigures
 from receipted.metrics.health import Checks
 from receipted.metrics.process import ProcessFigures
-from receipted.metrics.routes import Monitoring
-from receipted.metrics.rows import Bounds
+from receipted.metrics.routes import Access, Monitoring
 from receipted.protocol import BoundedProtocol
 from receipted.wiring import Service
 

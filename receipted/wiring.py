@@ -32,8 +32,7 @@ from providers.http import HttpTransport
 from providers.payfield.provider import Payfield
 from providers.stable_genius.provider import StableGenius
 from receipted import logs
-from receipted.metrics.board import Board
-from receipted.metrics.process import Parts
+from receipted.metrics.process import Board, Parts
 from receipted.settings.models import AccountSettings, Settings, SinkSettings
 from receipted.tracing.starting import traces_of
 from receipted.tracing.traces import Traces

@@ -12,7 +12,7 @@ from receipted.cli import output
 from receipted.cli.exits import Exit, InvalidInput
 from receipted.cli.options import AsJson, open_service, require_account
 from receipted.doctor.examination import examine
-from receipted.doctor.findings import Finding, Verdict
+from receipted.doctor.probes import Finding, Verdict
 
 _VERDICT_LABELS: Final = {Verdict.OK: "ok", Verdict.WARNING: "look", Verdict.FAULT: "FAULT", Verdict.SKIPPED: "skipped"}
 _LABEL_WIDTH: Final = max(map(len, _VERDICT_LABELS.values()))

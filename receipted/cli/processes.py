@@ -12,11 +12,9 @@ from receipted.cli import output, server
 from receipted.cli.exits import Exit
 from receipted.cli.options import AsJson, open_service
 from receipted.cli.server import ProcessGroup
-from receipted.garbage import collect_seldom
-from receipted.loops import until_signalled
-from receipted.metrics.board import Board
+from receipted.metrics.process import Board
 from receipted.monitoring import answering
-from receipted.stopping import bounded_stop
+from receipted.runtime import bounded_stop, collect_seldom, until_signalled
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema

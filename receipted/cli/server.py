@@ -19,9 +19,8 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from receipted.garbage import collect_seldom
 from receipted.protocol import BoundedProtocol
-from receipted.stopping import bounded_stop
+from receipted.runtime import bounded_stop, collect_seldom
 from statemachine.errors import ServiceError
 
 #: Seconds that requests under way have to end.

@@ -17,11 +17,10 @@ from rich.text import Text
 from audit.verify import Report
 from receipted import logs
 from receipted.cli.exits import InvalidInput
-from receipted.demo.compare import Wrong
 from receipted.demo.plan import CLICK, PROVIDERS, SHOP_SECRET, Order, orders, sandbox_config
+from receipted.demo.results import NAMES, Figures, Wrong, heard_table, table
 from receipted.demo.run import Demonstration
-from receipted.demo.tables import NAMES, Figures, heard_table, table
-from receipted.loops import until_signalled
+from receipted.runtime import until_signalled
 from sandbox.outside import outside
 from statemachine.money import from_minor
 from storage.tables import Payment

@@ -17,9 +17,8 @@ from audit.verify import Report
 from console.passwords import generate_password, hash_password
 from console.users import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
-from receipted.demo.compare import Key, Wrong, compare, truth_by_key
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
-from receipted.demo.tables import Figures
+from receipted.demo.results import Figures, Key, Wrong, compare, truth_by_key
 from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig

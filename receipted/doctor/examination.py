@@ -6,8 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from receipted.doctor import probes
-from receipted.doctor.findings import Finding, Verdict, warning
-from receipted.doctor.probes import Asker, probed
+from receipted.doctor.probes import Asker, Finding, Verdict, probed, warning
 from receipted.doctor.trial_delivery import Deliverer
 from receipted.wiring import Service
 from storage.ids import new_id

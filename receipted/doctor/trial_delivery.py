@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from providers import trial
 from providers.signing import Key
-from receipted.doctor.findings import Finding, fault, ok, skipped, warning
-from receipted.doctor.probes import Asker, Heard, refused
+from receipted.doctor.probes import Asker, Finding, Heard, fault, ok, refused, skipped, warning
 from receipted.wiring import Service, WiredAccount
 from sandbox import signing
 from storage import inbox, quarantine

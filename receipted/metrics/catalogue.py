@@ -1,12 +1,11 @@
-"""Every metric: its name, what it says, and the bounded values of its labels.
+"""Every metric with its labels, and rows of their numbers, bounded and added up."""
 
-The exposition, the alert rules, the dashboard and the table in docs/operations.md are all made from this list, so that
-none of them can name what does not exist.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from itertools import product
+from typing import Any, Final, Literal
+
+import msgspec
 
 from providers.errors import DeliveryRejected
 from receiver.group_commit import MESSAGES
@@ -203,3 +202,67 @@ AUDITED: Final = _level("receipted_audit_timestamp_seconds", "When the last whol
 
 #: All of them, in the order of the documents.
 METRICS: Final[tuple[Metric, ...]] = tuple(found for found in list(globals().values()) if isinstance(found, Metric))
+
+
+#: By metric's name and the values of its labels: one number, or of a histogram the counts and the sum.
+Rows = dict[str, dict[tuple[str, ...], list[float]]]
+
+
+class Bounds:
+    """Which values the labels may have that are named by the settings; any other becomes OTHER, or is left out."""
+
+    def __init__(self, accounts: Iterable[str], sinks: Iterable[str], version: str) -> None:
+        self._names: Mapping[str, tuple[str, ...]] = {
+            "account": tuple(accounts),
+            "sink": tuple(sinks),
+            "version": (version,),
+        }
+
+    def values(self, metric: Metric) -> list[tuple[str, ...]]:
+        """By label, every value that it may have."""
+        return [self._names[name] if values is None else values for name, values in metric.labels.items()]
+
+    def every(self, metric: Metric) -> Iterable[tuple[str, ...]]:
+        """All values of the labels together."""
+        return product(*self.values(metric))
+
+    def bounded(self, metric: Metric, values: Sequence[str]) -> tuple[str, ...]:
+        """The values, with OTHER in the place of what is unknown; "" says that there is none, and stays."""
+        allowed = self.values(metric)
+        return tuple(
+            value if not value or value in known else OTHER for value, known in zip(values, allowed, strict=True)
+        )
+
+
+def add(rows: Rows, metric: Metric, labels: tuple[str, ...], numbers: Sequence[float]) -> None:
+    """The numbers are added to those that are there."""
+    known = rows.setdefault(metric.name, {})
+    before = known.get(labels)
+    known[labels] = list(numbers) if before is None else [a + b for a, b in zip(before, numbers, strict=True)]
+
+
+def merged(parts: Iterable[Rows]) -> Rows:
+    """The sums of all."""
+    found: Rows = {}
+    for part in parts:
+        for name, series in part.items():
+            known = found.setdefault(name, {})
+            for labels, numbers in series.items():
+                before = known.get(labels)
+                known[labels] = numbers if before is None else [a + b for a, b in zip(before, numbers, strict=True)]
+    return found
+
+
+def packed(rows: Rows, **more: Any) -> bytes:
+    """The rows and what else there is, for another process."""
+    return msgspec.json.encode(
+        {"rows": {name: [[list(labels), row] for labels, row in series.items()] for name, series in rows.items()}}
+        | more
+    )
+
+
+def unpacked(content: bytes) -> tuple[Rows, dict[str, Any]]:
+    """What was packed."""
+    found: dict[str, Any] = msgspec.json.decode(content)
+    rows = {name: {tuple(labels): row for labels, row in series} for name, series in found.pop("rows").items()}
+    return rows, found

@@ -9,8 +9,7 @@ from typing import Final
 import structlog
 
 from receipted.metrics import catalogue
-from receipted.metrics.catalogue import Metric
-from receipted.metrics.rows import Bounds, Rows, add
+from receipted.metrics.catalogue import Bounds, Metric, Rows, add
 from statemachine.errors import ServiceError
 from statemachine.measures import Counts
 from statemachine.phases import Alarm, Review

@@ -1,20 +1,141 @@
-"""What is answered at /metrics, /healthz and /readyz."""
+"""Routes /metrics, /healthz and /readyz: access, Prometheus text and probes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import hmac
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import ClassVar, Final
 
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import (
+    Metric as Family,
+)
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
-from receipted.metrics.access import Access, WrongToken
+from receipted.metrics.catalogue import METRICS, Metric, Rows, merged
 from receipted.metrics.database import DatabaseFigures
-from receipted.metrics.exposition import exposed
 from receipted.metrics.health import Checks, Health
 from receipted.metrics.process import ProcessFigures
-from receipted.metrics.rows import merged
+from receiver.errors import NotHttps
+from receiver.http import Network, is_inside, peer_of
 from statemachine.errors import ServiceError
 from storage.ids import new_id
+
+#: What a proxy adds to a request of somebody else's.
+_FORWARDED: Final = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
+
+
+class NotInside(ServiceError):
+    """This is answered to loopback, and to the networks of service.trusted_proxies and metrics.allowed_networks."""
+
+    type = "authorization_error"
+    code = "not_inside"
+    status = 403
+
+
+class WrongToken(ServiceError):
+    """The bearer token of metrics.token is missing or wrong."""
+
+    type = "authentication_error"
+    code = "wrong_token"
+    status = 401
+    headers: ClassVar[dict[str, str]] = {"www-authenticate": "Bearer"}
+
+
+class Access:
+    """Decides about one request, by its peer and its token."""
+
+    def __init__(
+        self, trusted: Sequence[Network], allowed: Sequence[Network], token: str | None, *, is_development: bool
+    ) -> None:
+        self._trusted = trusted
+        self._inside = (*trusted, *allowed)
+        self._token = token.encode() if token is not None else None
+        self._is_development = is_development
+
+    def probes(self, scope: Scope) -> None:
+        """Return for whoever is inside; raises NotInside. A token makes nobody an insider."""
+        if not self._is_inside(scope):
+            raise NotInside
+
+    def metrics(self, scope: Scope) -> None:
+        """Return for whoever has the token, where there is one, and else for whoever is inside.
+
+        The token is looked at where nobody could read it on its way: inside, or over HTTPS. Raises NotInside,
+        NotHttps or WrongToken.
+        """
+        is_inside = self._is_inside(scope)
+        if self._token is None:
+            if not is_inside:
+                raise NotInside
+            return
+        if not is_inside and not peer_of(scope, self._trusted, is_development=self._is_development).is_secure:
+            raise NotHttps
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1 or not hmac.compare_digest(given[0], b"Bearer " + self._token):
+            raise WrongToken
+
+    def _is_inside(self, scope: Scope) -> bool:
+        """By the address that asks. A request that a proxy passes on is nobody's who is inside.
+
+        One that passes on what strangers send has an address of ours, and perhaps no setting that says so.
+        """
+        if not _FORWARDED.isdisjoint(name for name, _ in scope["headers"]):
+            return False
+        client = scope.get("client")
+        return client is not None and is_inside(client[0], self._inside)
+
+
+def exposed(rows: Rows, accept: str) -> tuple[bytes, str]:
+    """The text and its content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(_Answer(rows)), content_type
+
+
+class _Answer(Collector):
+    """One answer's families, in the order of the catalogue."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterator[Family]:
+        for metric in METRICS:
+            if metric.name in self._rows:
+                yield _family(metric, self._rows[metric.name])
+
+
+def _family(metric: Metric, series: dict[tuple[str, ...], list[float]]) -> Family:
+    names = list(metric.labels)
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.says, labels=names)
+        for labels, row in sorted(series.items()):
+            histogram.add_metric(labels, _buckets(metric, row), row[-1])
+        return histogram
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.says, labels=names)
+    for labels, row in sorted(series.items()):
+        family.add_metric(labels, row[0])
+    return family
+
+
+def _buckets(metric: Metric, row: list[float]) -> list[tuple[str, float]]:
+    """Cumulative, as the format has them."""
+    found, total = [], 0.0
+    for bound, count in zip((*metric.bounds, float("inf")), row, strict=False):
+        total += count
+        found.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
+    return found
+
 
 _Answers = Callable[[Request], Awaitable[Response]]
 

@@ -20,8 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace import TraceFlags as Flags
 
-from receipted.tracing.ids import Remote
-from receipted.tracing.traces import Span
+from receipted.tracing.traces import Remote, Span
 
 log = structlog.get_logger()
 

@@ -1,23 +1,84 @@
-"""Spans: their ids, their names by OpenTelemetry's conventions, and what each says. Imported where traces are on."""
+"""Spans of messages, calls and deliveries, with ids derived from message ids."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Concatenate, Final, Literal, ParamSpec
 
 import structlog
 
 from fulfilment.broker_sink import DRIVERS
-from receipted.tracing import ids
-from receipted.tracing.ids import Remote
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
+from storage.hashing import microseconds
 from storage.ids import new_id
 from storage.intake import Arrival, Outcome
 from storage.outbox import Settlement
 from storage.tables import InboxMessage, OutboxMessage
 from storage.types import InboxStatus, OutboxStatus
+
+#: Source: W3C Trace Context, "traceparent Header"; later versions may add to it.
+_PARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_DIGITS: Final = 8
+_ALL: Final = "g"  #: greater than any digit
+
+Remote = tuple[int, int, int]  #: trace, span and flags
+
+
+def bound(share: float) -> str:
+    """What the end of an id is compared with: see `is_within`."""
+    if share >= 1:
+        return _ALL
+    ends = round(share * 16**_DIGITS)  #: how many of them are sampled
+    return f"{ends - 1:0{_DIGITS}x}" if ends else ""
+
+
+def is_within(message_id: str, limit: str) -> bool:
+    """Whether the message is of the share whose bound is given. The same in every process, and cheap."""
+    return message_id[-_DIGITS:] <= limit
+
+
+def trace(message_id: str) -> int:
+    """The id of the message's trace."""
+    return int(message_id.replace("-", ""), 16)
+
+
+def root(message_id: str) -> int:
+    """The id of the span that the message came in by."""
+    return _span(message_id, "root")
+
+
+def decided(message_id: str, at: datetime) -> int:
+    """The id of the span of its decision at that instant; a replay has another."""
+    return _span(message_id, "decide", str(microseconds(at)))
+
+
+def delivered(outbox_id: str, attempt: int) -> int:
+    """The id of the span of one attempt to deliver an effect."""
+    return _span(outbox_id, "deliver", str(attempt))
+
+
+def traceparent(trace_id: int, span_id: int) -> str:
+    """The header of that name, for what is sampled."""
+    return f"00-{trace_id:032x}-{span_id:016x}-01"
+
+
+def told(headers: Sequence[Sequence[str]]) -> Remote | None:
+    """Where somebody else's trace comes from, by the one valid `traceparent` among the headers of a request."""
+    values = [value for name, value in headers if name.lower() == "traceparent"]
+    found = _PARENT.fullmatch(values[0].strip()) if len(values) == 1 else None
+    if found is None or (found[1] == "00" and found[5]):
+        return None
+    trace_id, span_id = int(found[2], 16), int(found[3], 16)
+    return (trace_id, span_id, int(found[4], 16) & 1) if trace_id and span_id else None
+
+
+def _span(*words: str) -> int:
+    return int.from_bytes(blake2b("\0".join(words).encode(), digest_size=8).digest()) or 1
+
 
 Kind = Literal["server", "client", "producer", "internal"]
 
@@ -82,7 +143,7 @@ class Traces:
         self._emit = emit
         self._sinks = dict(sinks)
         self._clock = clock
-        self._bound = ids.bound(share)
+        self._bound = bound(share)
         self._trusts_incoming = trusts_incoming
         self._faults: set[str] = set()  #: kinds that were logged
 
@@ -95,7 +156,7 @@ class Traces:
 
     def has(self, message_id: str) -> bool:
         """Whether the message's trace is sampled."""
-        return ids.is_within(message_id, self._bound)
+        return is_within(message_id, self._bound)
 
     @_harmless
     def received(
@@ -107,7 +168,7 @@ class Traces:
             return
         for (arrival, _, came), outcome in zip(batch, outcomes, strict=True):
             message_id = arrival.id if isinstance(outcome, ServiceError) else outcome.id
-            if ids.is_within(message_id, limit):
+            if is_within(message_id, limit):
                 self._receive(arrival, message_id, outcome, size, (came, began, ended))
 
     def _receive(
@@ -132,14 +193,14 @@ class Traces:
             Span(
                 "receive",
                 "server",
-                ids.trace(message_id),
-                ids.root(arrival.id),
-                None if arrival.id == message_id else ids.root(message_id),  # the provider delivered it again
+                trace(message_id),
+                root(arrival.id),
+                None if arrival.id == message_id else root(message_id),  # the provider delivered it again
                 arrival.received_at,
                 arrival.received_at + timedelta(seconds=ended - came),
                 said,
                 error.code if error is not None else None,
-                ids.told(json.loads(arrival.headers)) if self._trusts_incoming else None,
+                told(json.loads(arrival.headers)) if self._trusts_incoming else None,
             )
         )
 
@@ -148,7 +209,7 @@ class Traces:
         """The messages were applied, in one commit that has just ended; those that were put off are left out."""
         limit = self._bound
         for message in messages if limit else ():
-            if ids.is_within(message.id, limit) and message.decided_at is not None and message.decision is not None:
+            if is_within(message.id, limit) and message.decided_at is not None and message.decision is not None:
                 self._decide(message, message.decided_at, len(messages))
 
     def _decide(self, message: InboxMessage, at: datetime, size: int) -> None:
@@ -170,9 +231,9 @@ class Traces:
             Span(
                 "decide",
                 "internal",
-                ids.trace(message.id),
-                ids.decided(message.id, at),
-                ids.root(message.id) if has_root else None,
+                trace(message.id),
+                decided(message.id, at),
+                root(message.id) if has_root else None,
                 at,
                 max(at, self._clock()),
                 said,
@@ -214,13 +275,13 @@ class Traces:
         said["receipted.account"] = account
         if payment_id is not None:
             said["receipted.payment.id"] = payment_id
-        self._emit(Span(name, "client", ids.trace(an_id), ids.root(an_id), None, *times, said, error))
+        self._emit(Span(name, "client", trace(an_id), root(an_id), None, *times, said, error))
 
     def traceparent(self, message: OutboxMessage) -> str | None:
         """What the next attempt to deliver the effect carries; None where its trace is not sampled."""
         if not self.has(message.cause):
             return None
-        return ids.traceparent(ids.trace(message.cause), ids.delivered(message.id, message.attempts + 1))
+        return traceparent(trace(message.cause), delivered(message.id, message.attempts + 1))
 
     @_harmless
     def delivered(self, settled: Settlement) -> None:
@@ -261,9 +322,9 @@ class Traces:
             Span(
                 "deliver",
                 kind,
-                ids.trace(message.cause),
-                ids.delivered(message.id, number),
-                ids.decided(message.cause, message.created_at),
+                trace(message.cause),
+                delivered(message.id, number),
+                decided(message.cause, message.created_at),
                 attempt.started_at,
                 attempt.started_at + timedelta(milliseconds=attempt.duration_ms),
                 said,

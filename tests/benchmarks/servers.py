@@ -28,8 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from receipted import logs
 from receipted.app import create_app, working
 from receipted.cli.server import address, listen, serve
-from receipted.garbage import collect_seldom
-from receipted.loops import until_signalled
+from receipted.runtime import collect_seldom, until_signalled
 from receipted.wiring import Service
 from tests.benchmarks.config import ROOT, http_sink, settings
 from tests.benchmarks.naive import naive_app

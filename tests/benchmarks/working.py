@@ -3,7 +3,7 @@
 import sys
 
 from receipted import logs
-from receipted.garbage import collect_seldom
+from receipted.runtime import collect_seldom
 from receipted.wiring import Service
 from tests.benchmarks.config import settings
 from tests.benchmarks.going import go

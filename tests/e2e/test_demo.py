@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from receipted.demo.plan import PROVIDERS
-from receipted.demo.tables import NAMES
+from receipted.demo.results import NAMES
 from tests.e2e.processes import arguments
 
 pytestmark = pytest.mark.e2e

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from receipted.garbage import collect_seldom
+from receipted.runtime import collect_seldom
 from receipted.settings import load
 from receipted.wiring import Service
 from storage import payments

@@ -15,7 +15,7 @@ import uvicorn
 
 from api.events import EventsQuery
 from console.signing import ConsoleSigner
-from receipted import stopping
+from receipted import runtime
 from receipted.cli import processes, server
 from receipted.console import signing_keys
 from receipted.settings.load import parse
@@ -102,7 +102,7 @@ def test_systemd_has_no_objection_to_the_unit(tmp_path):
 
 
 def test_systemd_waits_longer_for_an_end_than_the_processes_do():
-    own = ServiceSettings().stop_timeout_seconds + processes._CHILD_GRACE_S + stopping.THREADS_GRACE_S
+    own = ServiceSettings().stop_timeout_seconds + processes._CHILD_GRACE_S + runtime.THREADS_GRACE_S
     assert int(re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)[1]) > own > server._REQUEST_GRACE_S
 
 

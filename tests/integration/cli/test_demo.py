@@ -9,7 +9,7 @@ from rich.console import Console
 from receipted.cli.exits import Exit
 from receipted.demo.command import announce
 from receipted.demo.plan import PROVIDERS, sandbox_config
-from receipted.demo.tables import heard_table
+from receipted.demo.results import heard_table
 from tests.builders import a_payment
 
 from .conftest import Shell

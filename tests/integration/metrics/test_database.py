@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from receipted.metrics.catalogue import Bounds
 from receipted.metrics.database import DatabaseFigures
-from receipted.metrics.rows import Bounds
 from statemachine.measures import Counts, counts
 from storage import audits, inbox, outbox, webhook_health
 from storage import counts as storage_counts

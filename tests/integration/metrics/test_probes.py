@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from receipted.metrics.health import Checks
-from receipted.metrics.pulse import Pulse
+from receipted.metrics.health import Checks, Pulse
 from receipted.settings.load import Settings
 from storage import inbox
 from storage.database import Database

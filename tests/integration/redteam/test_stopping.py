@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from receipted.loops import Wake, keep_stepping
+from receipted.runtime import Wake, keep_stepping
 
 
 @pytest.mark.parametrize("ticks", range(6))

@@ -174,11 +174,11 @@ def test_a_bug_in_telling_costs_no_delivery(tmp_path: Path) -> None:
 
 
 def test_ids_are_sampled_by_the_share() -> None:
-    from receipted.tracing import ids
+    from receipted.tracing import traces
 
     made = [new_id() for _ in range(20_000)]
     for share in (0.01, 0.25, 0.9):
-        assert abs(sum(ids.is_within(each, ids.bound(share)) for each in made) / len(made) - share) < 0.02
-    assert all(ids.is_within(each, ids.bound(1.0)) for each in made)
-    assert not any(ids.is_within(each, ids.bound(0.0)) for each in made)
-    assert not any(ids.is_within(each, ids.bound(1e-12)) for each in made)
+        assert abs(sum(traces.is_within(each, traces.bound(share)) for each in made) / len(made) - share) < 0.02
+    assert all(traces.is_within(each, traces.bound(1.0)) for each in made)
+    assert not any(traces.is_within(each, traces.bound(0.0)) for each in made)
+    assert not any(traces.is_within(each, traces.bound(1e-12)) for each in made)

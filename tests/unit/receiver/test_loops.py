@@ -1,12 +1,12 @@
-"""The loop around a step; receipted/loops.py."""
+"""The loop around a step; receipted/runtime.py."""
 
 import asyncio
 
 import pytest
 from structlog.testing import capture_logs
 
-from receipted import loops
-from receipted.loops import Wake, keep_stepping
+from receipted import runtime
+from receipted.runtime import Wake, keep_stepping
 from storage.errors import StorageUnavailable
 
 
@@ -18,7 +18,7 @@ def run(step, monkeypatch, *, then=lambda: None, tick=1.0):
         async def no_sleep(seconds):
             waits.append(seconds)
 
-        monkeypatch.setattr(loops.asyncio, "sleep", no_sleep)
+        monkeypatch.setattr(runtime.asyncio, "sleep", no_sleep)
         with pytest.raises(asyncio.CancelledError), capture_logs():
             await keep_stepping("test", step, Wake(), tick, then)
 

@@ -3,7 +3,7 @@
 import os
 import threading
 
-from receipted.metrics.board import _HALF, _HEAD, Board
+from receipted.metrics.process import _HALF, _HEAD, Board
 
 
 def test_a_place_holds_what_was_written_last():
