@@ -1,4 +1,4 @@
-"""The application put together: settings (the only reader of the environment), wiring, web app, command line.
+"""Application: settings, wiring, web application, processes and command line.
 
 Everything may be imported from here; nothing imports this package.
 """

@@ -1,4 +1,4 @@
-"""The web application, alone or with the work beside it in the same process."""
+"""The web application, alone or with the worker in the same process."""
 
 import asyncio
 import signal
@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from receipted import logs
 from receipted.console import console_routes
 from receipted.edge import Edge, front_route
-from receipted.monitoring import Watched
-from receipted.protocol import Takes
+from receipted.monitoring import ProcessMonitor
+from receipted.protocol import DirectHandler
 from receipted.reconciling import scheduled_steps
 from receipted.rest import rest_routes
-from receipted.runtime import LONGEST_DUTY_WAIT_S, Wake, keep_stepping
+from receipted.runtime import MAX_DUTY_WAIT_S, Wake, keep_stepping
 from receipted.wiring import Service, housekeeping
 from receiver.group_commit import GroupWriter
 from receiver.http import UnverifiedLimit
@@ -37,27 +37,27 @@ _DUTY_INTERVAL_S = 30.0
 
 #: Seconds between two looks at what is owed, and at who is to be asked about, while something always wakes them: under
 #: load few commits do the work of many, and leave the turn to write to the way in and the worker.
-_OUTBOX_GAP = 0.01
-_POLL_GAP = 0.05
+_OUTBOX_MIN_INTERVAL_S = 0.01
+_POLL_MIN_INTERVAL_S = 0.05
 
 #: Threads that may wait for the database, a name server or others at once; they are begun when they are needed.
-_THREADS = 64
+_MAX_THREADS = 64
 
 #: Seconds after which the planner looks whether a minute has passed.
-_PLAN_TICK = 10.0
+_PLAN_INTERVAL_S = 10.0
 
 
-class Application(Starlette):
-    """Routes, and beside them the way by which receipted.protocol hands over ordinary deliveries."""
+class WebApplication(Starlette):
+    """Starlette application with the direct handler of deliveries for the protocol."""
 
-    def __init__(self, take: Takes, stop: Callable[[], None], **options: Any) -> None:
+    def __init__(self, take: DirectHandler, stop: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
         self.take = take
         self.stop = stop  #: ends what would otherwise wait for as long as its client does
 
 
-def create_app(service: Service, *, with_work: bool) -> Application:
-    """The application of `receipted serve` (with_work) or `receipted web`."""
+def create_app(service: Service, *, with_work: bool) -> WebApplication:
+    """Create the application of `receipted serve` (with_work) or `receipted web`."""
     settings = service.settings.service
     wakes: list[Callable[[], None]] = []
 
@@ -88,13 +88,13 @@ def create_app(service: Service, *, with_work: bool) -> Application:
         is_development=settings.development,
     )
 
-    edge, watched = Edge(service), Watched(service, receives=True)
+    edge, monitor = Edge(service), ProcessMonitor(service, receives=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(edge.running())
-            await stack.enter_async_context(watched.running())
+            await stack.enter_async_context(monitor.running())
             stack.enter_context(checkpointing(service.database))
             if with_work:
                 wakes.append(await stack.enter_async_context(working(service)))
@@ -109,14 +109,14 @@ def create_app(service: Service, *, with_work: bool) -> Application:
             yield
         log.info("service.stopped")
 
-    app = Application(
+    app = WebApplication(
         intake.take,
         edge.stop,
         routes=[
             *routes(intake, returns),
             *rest_routes(service, edge),
             *console_routes(service, edge),
-            *watched.routes(),
+            *monitor.routes(),
             front_route(service, edge),
         ],
         lifespan=lifespan,
@@ -132,19 +132,19 @@ def create_app(service: Service, *, with_work: bool) -> Application:
 
 @asynccontextmanager
 async def working(service: Service) -> AsyncIterator[Wake]:
-    """Inbox, poller and outbox are worked on within the block; calling the Wake says that a message was recorded.
+    """Run the loops of inbox, poller and outbox inside this block; yield the Wake.
 
-    A loop goes on whatever its steps raise, and the others do not wait for it. One that ends all the same stops the
-    process with SIGTERM, so that it is started again.
+    Call it when a message was recorded. A loop goes on whatever its steps raise, and the others do not wait for it.
+    One that ends all the same stops the process with SIGTERM, so that it is started again.
     """
     # Python's own has four more than there are processors: a few duties that wait for something would take them all.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="work"))
     tick = service.settings.worker.tick_seconds
-    stepping = partial(keep_stepping, beat=service.pulse.beat, stepped=service.pulse.stepped)
-    duty = partial(stepping, longest_wait=LONGEST_DUTY_WAIT_S)
-    on_inbox, on_outbox = Wake(), Wake(_OUTBOX_GAP)
+    stepping = partial(keep_stepping, on_begin=service.pulse.begin_step, on_end=service.pulse.end_step)
+    duty = partial(stepping, max_wait=MAX_DUTY_WAIT_S)
+    on_inbox, on_outbox = Wake(), Wake(_OUTBOX_MIN_INTERVAL_S)
     async with service.clients() as clients, service.dispatcher(on_outbox) as dispatcher:
-        on_poll = {name: Wake(_POLL_GAP) for name in service.accounts}  # a Wake wakes one loop
+        on_poll = {name: Wake(_POLL_MIN_INTERVAL_S) for name in service.accounts}  # a Wake wakes one loop
         planner = service.planner()
 
         def answered(account: str) -> None:
@@ -164,18 +164,18 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             await dispatcher.start()
             return 0  # it says itself when more can be begun
 
-        push_meter, push_tick = service.push_meter(), service.settings.push.measure_every_seconds
+        push_monitor, push_interval = service.push_monitor(), service.settings.push.measure_every_seconds
 
         async def measure() -> int:
-            return await asyncio.to_thread(push_meter.step)
+            return await asyncio.to_thread(push_monitor.step)
 
         loops = {
-            **_deciding(service, on_inbox, applied),
+            **_inbox_loops(service, on_inbox, applied),
             "outbox": stepping("outbox", hand_over, on_outbox, tick),
-            "planner": duty("planner", plan, Wake(), _PLAN_TICK),
+            "planner": duty("planner", plan, Wake(), _PLAN_INTERVAL_S),
         }
         loops["housekeeping"] = duty("housekeeping", housekeeping(service).step, Wake(), _DUTY_INTERVAL_S)
-        loops["push"] = duty("push", measure, Wake(), push_tick, on_inbox)
+        loops["push"] = duty("push", measure, Wake(), push_interval, on_inbox)
         for name, wake in on_poll.items():
             loops[f"poller.{name}"] = duty(name, partial(poller.start, name), wake, tick)
         for name, step in scheduled_steps(service, clients).items():
@@ -184,7 +184,7 @@ async def working(service: Service) -> AsyncIterator[Wake]:
         for task in tasks:
             task.add_done_callback(partial(_on_loop_end, service))
         try:
-            async with _told_by_others(service, on_inbox):
+            async with _woken_by_notifications(service, on_inbox):
                 yield on_inbox
         finally:
             for task in tasks:
@@ -193,13 +193,13 @@ async def working(service: Service) -> AsyncIterator[Wake]:
             await poller.aclose()
 
 
-def _deciding(service: Service, on_inbox: Wake, applied: Callable[[], None]) -> dict[str, Coroutine[Any, Any, None]]:
-    """The loops that apply the inbox: one, and others beside it while more waits than it takes at once.
+def _inbox_loops(service: Service, on_inbox: Wake, applied: Callable[[], None]) -> dict[str, Coroutine[Any, Any, None]]:
+    """Return the loops that apply the inbox: one, and others while more waits.
 
     They decide while the database writes for the first.
     """
     worker = service.settings.worker
-    stepping = partial(keep_stepping, beat=service.pulse.beat, stepped=service.pulse.stepped)
+    stepping = partial(keep_stepping, on_begin=service.pulse.begin_step, on_end=service.pulse.end_step)
     first, *others = (service.inbox_worker() for _ in range(service.batches()))
     wakes = [Wake() for _ in others]
 
@@ -217,8 +217,8 @@ def _deciding(service: Service, on_inbox: Wake, applied: Callable[[], None]) -> 
     return loops
 
 
-def _told_by_others(service: Service, on_inbox: Wake) -> AbstractAsyncContextManager[None]:
-    """Within the block, what other processes record wakes the loop; on SQLite they leave it to the tick."""
+def _woken_by_notifications(service: Service, on_inbox: Wake) -> AbstractAsyncContextManager[None]:
+    """Wake the inbox loop for messages of other processes; on SQLite the tick does."""
     if service.database.engine.dialect.name != "postgresql":
         return nullcontext()
     from storage.notifications import listening  # noqa: PLC0415 - its driver is an extra

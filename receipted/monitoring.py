@@ -1,4 +1,4 @@
-"""Metrics and probes put together from the service's parts, for the process that receives and the one that works."""
+"""Build metrics and probes, for processes that receive and for those that work."""
 
 import asyncio
 import socket
@@ -12,33 +12,33 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from receipted.metrics.catalogue import Bounds
+from receipted.metrics.catalogue import LabelBounds
 from receipted.metrics.database import DatabaseFigures
-from receipted.metrics.health import Checks
+from receipted.metrics.health import HealthChecks
 from receipted.metrics.process import ProcessFigures
-from receipted.metrics.routes import Access, Monitoring
+from receipted.metrics.routes import MetricsAccess, MonitoringRoutes
 from receipted.protocol import BoundedProtocol
 from receipted.wiring import Service
 
 #: Seconds between two times at which a process tells its figures to those that answer at the same socket.
-_PUBLISHED: Final = 1.0
+_PUBLISH_INTERVAL_S: Final = 1.0
 
 
-class Watched:
-    """What one process tells about itself."""
+class ProcessMonitor:
+    """Metrics and probes of one process."""
 
     def __init__(self, service: Service, *, receives: bool) -> None:
         settings, metrics = service.settings.service, service.settings.metrics
         self._is_enabled = metrics.enabled
         sinks = tuple(sink.name for sink in service.settings.sinks)
-        bounds = Bounds(service.accounts, sinks, version("receipted"))
+        bounds = LabelBounds(service.accounts, sinks, version("receipted"))
         self._process = ProcessFigures(
             service.parts, service.database, bounds, version=version("receipted"), queue=settings.intake_queue
         )
-        if service.place is not None:
-            self._process.share(*service.place)
-        self._monitoring = Monitoring(
-            Access(
+        if service.metrics_slot is not None:
+            self._process.join(*service.metrics_slot)
+        self._monitoring = MonitoringRoutes(
+            MetricsAccess(
                 settings.trusted_proxies,
                 metrics.allowed_networks,
                 metrics.token.reveal() if metrics.token is not None else None,
@@ -53,7 +53,7 @@ class Watched:
                 service.parts.scrape_errors,
                 fresh_seconds=metrics.fresh_seconds,
             ),
-            Checks(
+            HealthChecks(
                 service.database,
                 service.pulse,
                 service.clock,
@@ -64,12 +64,12 @@ class Watched:
         )
 
     def routes(self) -> list[BaseRoute]:
-        """The routes; none where the settings do not enable them."""
+        """Return the routes; none where the settings do not enable them."""
         return self._monitoring.routes() if self._is_enabled else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Within the block the other processes at the same socket are told this one's figures, and at its end."""
+        """Share this process's figures with others at the same socket inside this block."""
         if not self._process.is_shared:
             yield
             return
@@ -84,29 +84,29 @@ class Watched:
 
     async def _keep_publishing(self) -> None:
         while True:
-            await asyncio.sleep(_PUBLISHED)
+            await asyncio.sleep(_PUBLISH_INTERVAL_S)
             self._process.publish()
 
 
-class _Beside(uvicorn.Server):
-    """A server beside other work: signals are for whoever runs that."""
+class _SilentServer(uvicorn.Server):
+    """Server beside other work, which leaves signals to that."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Nothing is captured."""
+        """Capture no signals."""
         yield
 
 
 @asynccontextmanager
-async def answering(service: Service, listener: socket.socket | None) -> AsyncIterator[None]:
-    """Metrics and probes of a process that works are answered at the socket within the block.
+async def serving_metrics(service: Service, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Serve metrics and probes of a worker process at the socket inside this block.
 
     In the event loop that does the work: were that stuck, there would be no answer.
     """
     if listener is None:
         yield
         return
-    app = Starlette(routes=Watched(service, receives=False).routes())
+    app = Starlette(routes=ProcessMonitor(service, receives=False).routes())
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -118,7 +118,7 @@ async def answering(service: Service, listener: socket.socket | None) -> AsyncIt
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = _Beside(config)
+    server = _SilentServer(config)
     task = asyncio.create_task(server.serve([listener]), name="metrics")
     try:
         yield

@@ -67,7 +67,7 @@ _HOLD_TIMEOUT_S: Final = 0.05
 _NOTED: Final = frozenset({b"expect", b"host", b"transfer-encoding"})
 
 
-class Takes(Protocol):
+class DirectHandler(Protocol):
     """An application that may answer a whole request itself; see receiver.intake.Intake.take."""
 
     def __call__(self, target: bytes, raw: Any, body: bytes, client: str, scheme: str, answer: Any, /) -> bool:
@@ -124,7 +124,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: An application that knows nothing of this, or one below another's path, is served as uvicorn would.
-        self._take: Takes | None = None if self.root_path else getattr(self.app, "take", None)
+        self._take: DirectHandler | None = None if self.root_path else getattr(self.app, "take", None)
 
         self._is_in_head = False
         self._is_in_body = False

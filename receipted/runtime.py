@@ -21,16 +21,16 @@ from storage.errors import LeaseLost, StorageUnavailable
 log = structlog.get_logger()
 
 #: Seconds between two tries of what decides and delivers, and of a duty beside it that meets a bug again and again.
-LONGEST_WAIT_S: Final = 5.0
-LONGEST_DUTY_WAIT_S: Final = 60.0
+MAX_WAIT_S: Final = 5.0
+MAX_DUTY_WAIT_S: Final = 60.0
 
-_DOUBLINGS: Final = 16  #: more would overflow a float before an outage of nine hours ends
+_MAX_DOUBLINGS: Final = 16  #: more would overflow a float before an outage of nine hours ends
 
 
 class Wake:
-    """Wakes one loop, from any thread; a wake-up while it works is not lost.
+    """Wake-up of one loop, from any thread; none is lost while the loop works.
 
-    At most once in `gap` seconds: the first wakes at once, and those that come soon after it are one.
+    At most one in `gap` seconds: the first wakes at once, and those that come soon after it are one.
     """
 
     def __init__(self, gap: float = 0.0) -> None:
@@ -40,12 +40,12 @@ class Wake:
         self._woken_at = -math.inf
 
     def __call__(self) -> None:
-        """There may be work."""
+        """Wake the loop: there may be work."""
         if not self._event.is_set():
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float) -> None:
-        """Return when woken, at the latest after so many seconds and the gap."""
+        """Wait for a wake-up, at most `seconds` plus the gap."""
         # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the event, and the loop never ends.
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -61,40 +61,41 @@ async def keep_stepping(
     step: Callable[[], Awaitable[int]],
     wake: Wake,
     tick: float,
-    then: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
     *,
-    beat: Callable[[], None] = lambda: None,
-    stepped: Callable[[Exception | None], None] = lambda _fault: None,
-    longest_wait: float = LONGEST_WAIT_S,
+    on_begin: Callable[[], None] = lambda: None,
+    on_end: Callable[[Exception | None], None] = lambda _fault: None,
+    max_wait: float = MAX_WAIT_S,
 ) -> None:
-    """Step until cancelled, whatever a step raises: one that fails is logged and tried again, with growing waits.
+    """Run steps until cancelled; retry a failed step with growing waits.
 
-    `then` is called after each step that did something, `beat` before each and `stepped` after it, with what it
-    raised. Waits grow to 5 s while storage is away, and to `longest_wait` after any other exception: that is a bug, and
-    its trace is in the log at the first, the tenth and every hundredth failure in a row.
+    Whatever a step raises is logged. `on_progress` is called after each step that did something, `on_begin` before
+    each and `on_end` after it, with what it raised. Waits grow to 5 s while storage is away, and to `max_wait` after
+    any other exception: that is a bug, and its trace is in the log at the first, the tenth and every hundredth failure
+    in a row.
     """
     failures = 0
     while True:
-        beat()
+        on_begin()
         try:
             done = await step()
         except Exception as fault:  # noqa: BLE001 - no other duty waits because this one has met a bug
             failures += 1
             is_named = isinstance(fault, StorageUnavailable | LeaseLost)
-            wait = min(tick * 2 ** min(failures, _DOUBLINGS), LONGEST_WAIT_S if is_named else longest_wait)
-            _report(name, fault, failures, wait)
-            stepped(fault)
+            wait = min(tick * 2 ** min(failures, _MAX_DOUBLINGS), MAX_WAIT_S if is_named else max_wait)
+            _log_failure(name, fault, failures, wait)
+            on_end(fault)
             await asyncio.sleep(wait)
             continue
         failures = 0
-        stepped(None)
+        on_end(None)
         if done:
-            then()
+            on_progress()
         else:
             await wake.wait(tick)
 
 
-def _report(name: str, fault: Exception, failures: int, wait: float) -> None:
+def _log_failure(name: str, fault: Exception, failures: int, wait: float) -> None:
     if isinstance(fault, StorageUnavailable | LeaseLost):
         log.warning("service.waiting", loop=name, error=fault.code, seconds=wait)
         return
@@ -107,9 +108,10 @@ def _report(name: str, fault: Exception, failures: int, wait: float) -> None:
 
 @contextmanager
 def until_signalled(on_signal: Callable[[], None] = lambda: None) -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending the process; `on_signal` is called before.
+    """Yield an event that SIGTERM and SIGINT set, instead of ending the process.
 
-    By Python's own handlers: the event loop's would wait for a handler of others' that holds it up.
+    `on_signal` is called before. By Python's own handlers: the event loop's would wait for a handler of others' that
+    holds it up.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -127,17 +129,17 @@ def until_signalled(on_signal: Callable[[], None] = lambda: None) -> Iterator[as
 
 #: Objects that have come and not gone, beyond which it looks; by default 700. A batch of the worker makes many, and no
 #: cycle among them: looking through them took a tenth of its time.
-_SELDOM: Final = 50_000
+_GC_THRESHOLD: Final = 50_000
 
 
-def collect_seldom() -> None:
-    """What is there now is never looked through again, and what comes seldom; once, when a process is about to work.
+def reduce_garbage_collection() -> None:
+    """Freeze existing objects and collect new ones rarely; call once before working.
 
-    Looking through what stays again and again tripled the 99th percentile of the way in.
+    Scanning the permanent objects again and again tripled the 99th percentile of intake.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_SELDOM)
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 #: Seconds that threads have to end after everything else has ended. Nothing of ours is under way in them by then.
@@ -146,15 +148,16 @@ THREADS_GRACE_S: Final = 3.0
 
 @contextmanager
 def bounded_stop(seconds: float) -> Iterator[Callable[[], None]]:
-    """Yield what a signal to stop calls: the process has left the block so many seconds later, or it is ended.
+    """Yield a callback that limits the time to leave this block, for a signal to stop.
 
-    Its exit code is 0 then as well: what was accepted is committed, and what was cut off is taken up again.
+    Once called, the process is ended after `seconds`. Its exit code is 0 then as well: what was accepted is committed,
+    and what was cut off is resumed later.
     """
     timers: list[threading.Timer] = []
 
     def begin() -> None:
         if not timers:
-            timers.append(_end_after(seconds, 0))
+            timers.append(_schedule_end(seconds, 0))
 
     try:
         yield begin
@@ -163,22 +166,22 @@ def bounded_stop(seconds: float) -> Iterator[Callable[[], None]]:
             timer.cancel()
 
 
-def leave(code: int) -> NoReturn:
-    """End the process with this exit code, and soon, although threads may go on in code that is not ours."""
-    _end_after(THREADS_GRACE_S, code)
+def exit_process(code: int) -> NoReturn:
+    """Exit with this code soon, even if threads go on in code that is not ours."""
+    _schedule_end(THREADS_GRACE_S, code)
     sys.exit(code)  # waits for every thread; a daemon's, such as that timer's, ends with the process
 
 
-def _end_after(seconds: float, code: int) -> threading.Timer:
-    timer = threading.Timer(seconds, _end, (seconds, code))
+def _schedule_end(seconds: float, code: int) -> threading.Timer:
+    timer = threading.Timer(seconds, _end_now, (seconds, code))
     timer.daemon = True
     timer.name = "stop"
     timer.start()
     return timer
 
 
-def _end(seconds: float, code: int) -> None:
-    """End the process where it stands, and name what it did not wait for."""
+def _end_now(seconds: float, code: int) -> None:
+    """End the process at once, and log the threads it did not wait for."""
     others = (threading.main_thread(), threading.current_thread())
     threads = sorted(each.name for each in threading.enumerate() if not each.daemon and each not in others)
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""Rehearsal of a start: build everything that settings are built into."""
+"""Rehearsal of a start: build everything that the settings configure."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _REMEDIES: Final = {
 
 
 def rehearse(settings: Settings, *, delivers: bool = True) -> None:
-    """Build what a process builds of its settings; raises ConfigurationError.
+    """Build everything that the process needs; raises ConfigurationError.
 
     The error names everything that cannot be built. `receipted config check` and every process call this, so that what
     one passes the other starts with. Connects to nothing: a database that is away, and a port that is in use, are met
@@ -42,7 +42,7 @@ def rehearse(settings: Settings, *, delivers: bool = True) -> None:
 
 
 async def _built(service: Service, *, delivers: bool) -> list[SettingFault]:
-    """Build clients and sinks, each by itself; return what is refused."""
+    """Build clients and sinks, each by itself; return the faults."""
     faults: list[SettingFault] = []
     async with httpx2.AsyncClient() as http:
         for name, account in service.accounts.items():
@@ -59,7 +59,7 @@ async def _built(service: Service, *, delivers: bool) -> list[SettingFault]:
 
 
 def _database_file(url: str) -> Iterator[SettingFault]:
-    """Find what stands in the way of a SQLite file, without making it."""
+    """Yield faults of a SQLite file's path, without making it."""
     scheme, found, rest = url.partition(":///")
     if not found or not scheme.startswith("sqlite"):
         return

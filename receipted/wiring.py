@@ -1,4 +1,4 @@
-"""The application put together from its settings. The only place that reads the wall clock."""
+"""Build the application's parts from the settings; only this reads the wall clock."""
 
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -32,9 +32,9 @@ from providers.http import HttpTransport
 from providers.payfield.provider import Payfield
 from providers.stable_genius.provider import StableGenius
 from receipted import logs
-from receipted.metrics.process import Board, Parts
+from receipted.metrics.process import MetricSources, SharedSnapshots
 from receipted.settings.models import AccountSettings, Settings, SinkSettings
-from receipted.tracing.starting import traces_of
+from receipted.tracing.starting import create_traces
 from receipted.tracing.traces import Traces
 from receiver.intake import IntakeSettings, ReceivingAccount
 from receiver.returns import Tokens
@@ -58,19 +58,19 @@ PROVIDERS: Final[Mapping[str, type[Provider]]] = {
 
 
 def provider_of(account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Provider:
-    """The account's provider, as the account's options make it."""
+    """Build the account's provider with the account's options."""
     provider = providers[account.provider]
     return provider(provider.options_type.model_validate(account.options))
 
 
 def account_of(name: str, account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Account:
-    """What the provider's client needs to know of the account, with its secrets revealed."""
+    """Build the account for the provider's client, with its secrets revealed."""
     base_url = account.base_url or providers[account.provider].default_base_url
     return Account(name, base_url.rstrip("/"), account.revealed_secrets())
 
 
 def budget_of(account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Budget | None:
-    """How fast the account may send: as configured, else as documented; None for no known limit."""
+    """Return the account's budget, configured or documented; None if unlimited."""
     return account.configured_budget() or providers[account.provider].budget
 
 
@@ -79,7 +79,7 @@ _PROVIDER_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 
 
 def utc_now() -> datetime:
-    """The wall clock; everything else is passed a clock."""
+    """Return the wall clock's time; everything else is passed a clock."""
     return datetime.now(UTC)
 
 
@@ -93,32 +93,37 @@ class WiredAccount:
 
 
 class Service:
-    """Everything that one process may need; each part is made when it is asked for."""
+    """The parts of one process, each built when it is first needed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = utc_now
         self.database = Database(settings.service.database, Sealer(settings.service.audit_secrets()))
         #: for leases and whatever is due: processes share it with the database, whatever their own clocks say
-        self.work_clock = self.database.clock(self._wall)
+        self.work_clock = self.database.clock(self._wall_clock)
         self.accounts = {
             name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
         }
-        self.parts = Parts()  #: what counts, for metrics
+        self.parts = MetricSources()  #: what counts, for metrics
         self.pulse = self.parts.pulse
-        self.place: tuple[Board, int] | None = None  #: where figures are shared with processes at the same socket
-        self._end_traces: Callable[[], None] = lambda: None
+        self.metrics_slot: tuple[SharedSnapshots, int] | None = (
+            None  #: where figures are shared with processes at the same socket
+        )
+        self._close_traces: Callable[[], None] = lambda: None
         self.has_failed = False  #: set when a loop ended by a bug
         # itsdangerous signs with the last key; the settings name the signing key first.
         self.tokens = Tokens([secret.encode() for _, secret in reversed(settings.service.token_secrets())])
 
-    def _wall(self) -> datetime:
+    def _wall_clock(self) -> datetime:
         return self.clock()  # whichever it is by then
 
     @cached_property
     def traces(self) -> Traces:
-        """What tells of spans, where the settings name a collector; begins a thread, so none is made before a fork."""
-        made, self._end_traces = traces_of(self.settings, self.clock)
+        """The traces, sent where the settings name a collector.
+
+        This begins a thread, so it must come after a fork.
+        """
+        made, self._close_traces = create_traces(self.settings, self.clock)
         return made
 
     def poll_policy(self) -> PollPolicy:
@@ -142,7 +147,7 @@ class Service:
         return PollSchedule(self.database, self._polled_accounts(), self.work_clock)
 
     def planner(self) -> Planner:
-        """What learns, and sets the accounts' prices."""
+        """Build the planner of polls, which sets the accounts' prices."""
         budgets = {name: budget_of(account.settings) for name, account in self.accounts.items()}
         allowed = {name: budget.requests / budget.seconds if budget else None for name, budget in budgets.items()}
         return Planner(self.database, self._polled_accounts(), allowed, self.work_clock)
@@ -155,11 +160,11 @@ class Service:
         }
 
     def batches(self) -> int:
-        """How many batches of the inbox are decided at once: on SQLite, which has one writer, one."""
+        """Return how many batches of the inbox are decided at once; one on SQLite."""
         return self.settings.worker.batches if self.database.engine.dialect.name == "postgresql" else 1
 
     def inbox_worker(self) -> InboxWorker:
-        """What applies the inbox."""
+        """Build the worker that applies the inbox."""
         worker = self.settings.worker
         rules = {
             name: AccountRules(
@@ -188,14 +193,14 @@ class Service:
         return made
 
     def receiving_accounts(self) -> dict[str, ReceivingAccount]:
-        """The accounts as the way in knows them."""
+        """Return the accounts as the receiver needs them."""
         return {
             name: ReceivingAccount(name, account.provider, account.settings.keyring(), account.settings.window())
             for name, account in self.accounts.items()
         }
 
     def intake_settings(self) -> IntakeSettings:
-        """The bounds of the way in."""
+        """Return the limits of the receiver."""
         service = self.settings.service
         return IntakeSettings(
             body_limit=service.body_limit_bytes,
@@ -205,7 +210,7 @@ class Service:
         )
 
     def audited_accounts(self) -> dict[str, AuditedAccount]:
-        """The accounts as the audit needs them, with keys that have ended too."""
+        """Return the accounts as the audit needs them, with keys that have ended too."""
         return {
             name: AuditedAccount(
                 account.provider,
@@ -217,12 +222,12 @@ class Service:
         }
 
     def trust(self) -> Trust:
-        """What the audit believes that is not in the database."""
+        """Return what the audit trusts that is not in the database."""
         service = self.settings.service
         return Trust(self.database.sealer, service.audit_keyed_since, frozenset(service.audit_retired_key_ids))
 
     def audit(self, on_progress: Callable[[Report], None] = lambda _report: None) -> Audit:
-        """What proves the history."""
+        """Build the audit of the history."""
         return Audit(self.database, self.audited_accounts(), self.trust(), on_progress=on_progress)
 
     def prover(self) -> Prover:
@@ -258,19 +263,19 @@ class Service:
 
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[dict[str, Client]]:
-        """A client for each account, each within its budget."""
+        """Open a client for each account, each within its request budget."""
         limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
         async with httpx2.AsyncClient(timeout=_PROVIDER_TIMEOUT, limits=limits, follow_redirects=False) as http:
             yield {name: self.client(account, http) for name, account in self.accounts.items()}
 
     def client(self, account: WiredAccount, http: httpx2.AsyncClient) -> Client:
-        """A client of one account, within its budget."""
+        """Build a client of one account, within its request budget."""
         pace = DatabaseRateLimiter(self.database, account.name, budget_of(account.settings), self.clock)
         transport = HttpTransport(http, pace, self.clock, allow_loopback_http=self.settings.service.development)
         return account.provider.client(account_of(account.name, account.settings), transport, self.clock)
 
     def poller(self, clients: Mapping[str, Client], on_answer: Callable[[str], None] = lambda _account: None) -> Poller:
-        """What asks the providers; `on_answer` is called with the account after each question."""
+        """Build the poller; `on_answer` is called with the account after each poll."""
         made = Poller(
             self.database,
             clients,
@@ -285,8 +290,8 @@ class Service:
         self.parts.pollers.append(made)
         return made
 
-    def push_meter(self) -> PushMonitor:
-        """What measures the providers' own sending, and tells an account's alarms."""
+    def push_monitor(self) -> PushMonitor:
+        """Build the monitor of webhook delivery, which raises the accounts' alarms."""
         push = self.settings.push
         settings = PushMonitorSettings(
             every=timedelta(seconds=push.measure_every_seconds),
@@ -299,7 +304,7 @@ class Service:
 
     @asynccontextmanager
     async def dispatcher(self, on_end: Callable[[], None] = lambda: None) -> AsyncIterator[Dispatcher]:
-        """What hands effects to the sinks; `on_end` is called after each delivery."""
+        """Run the dispatcher of effects; `on_end` is called after each delivery."""
         settings = self.settings.fulfilment
         sinks = {sink.name: self.sink(sink) for sink in self.settings.sinks}
         dispatcher = Dispatcher(
@@ -325,7 +330,7 @@ class Service:
                 await sink.aclose()
 
     def sink(self, sink: SinkSettings) -> Sink:
-        """One sink, which connects when it is first used; raises what it refuses."""
+        """Build one sink, which connects when first used; raises what it refuses."""
         settings = self.settings.fulfilment
         if sink.kind == "python":
             return HandlerSink(sink.name, sink.handler or "", timeout=settings.timeout_seconds)
@@ -373,8 +378,8 @@ class Service:
         )
 
     def close(self) -> None:
-        """Give the database's connections back, and send what spans there are."""
-        self._end_traces()
+        """Close the database's connections, and send the remaining spans."""
+        self._close_traces()
         self.database.close()
 
 
@@ -412,10 +417,10 @@ def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:
 
 
 def retention(service: Service) -> Retention:
-    """What throws away what the settings say."""
+    """Build the retention by the rules of the settings."""
     return Retention(service.database, service.settings.retention.rules(), service.clock)
 
 
 def housekeeping(service: Service) -> Housekeeping:
-    """What looks after partitions and retention."""
+    """Build the housekeeping of partitions and retention."""
     return Housekeeping(service.database, service.settings.retention.period(), retention(service), service.clock)

@@ -258,6 +258,6 @@ def main() -> None:
     except SystemExit as end:
         if threading.active_count() == 1:
             raise  # nothing else is under way, as after a help
-        from receipted.runtime import leave  # noqa: PLC0415 - see exits.py
+        from receipted.runtime import exit_process  # noqa: PLC0415 - see exits.py
 
-        leave(end.code if isinstance(end.code, int) else 1 if end.code else 0)
+        exit_process(end.code if isinstance(end.code, int) else 1 if end.code else 0)

@@ -12,9 +12,9 @@ from receipted.cli import output, server
 from receipted.cli.exits import Exit
 from receipted.cli.options import AsJson, open_service
 from receipted.cli.server import ProcessGroup
-from receipted.metrics.process import Board
-from receipted.monitoring import answering
-from receipted.runtime import bounded_stop, collect_seldom, until_signalled
+from receipted.metrics.process import SharedSnapshots
+from receipted.monitoring import serving_metrics
+from receipted.runtime import bounded_stop, reduce_garbage_collection, until_signalled
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema
@@ -160,10 +160,10 @@ def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
     settings = service.settings.service
     listener = server.listen(settings.listen_host, settings.listen_port)
 
-    board = Board(number)
+    board = SharedSnapshots(number)
 
-    def run(place: int, on_ready: Callable[[], None]) -> None:
-        service.place = (board, place)
+    def run(slot: int, on_ready: Callable[[], None]) -> None:
+        service.metrics_slot = (board, slot)
         service.database.engine.dispose(close=False)  # its connections are the first process's
         app = create_app(service, with_work=False)
         try:
@@ -201,8 +201,8 @@ async def _work(
     from receipted.app import working  # noqa: PLC0415 - it takes time that no other command should
 
     with until_signalled(begin_stop) as stop:
-        async with working(service), answering(service, listener):
-            collect_seldom()
+        async with working(service), serving_metrics(service, listener):
+            reduce_garbage_collection()
             url = server.address(listener) if listener is not None else None
             if as_json:
                 output.as_json({"process": "worker", "accounts": list(service.accounts), "metrics": url})

@@ -20,7 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from receipted.protocol import BoundedProtocol
-from receipted.runtime import bounded_stop, collect_seldom
+from receipted.runtime import bounded_stop, reduce_garbage_collection
 from statemachine.errors import ServiceError
 
 #: Seconds that requests under way have to end.
@@ -66,7 +66,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            collect_seldom()
+            reduce_garbage_collection()
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -18,7 +18,7 @@ from audit.verify import Report
 from receipted import logs
 from receipted.cli.exits import InvalidInput
 from receipted.demo.plan import CLICK, PROVIDERS, SHOP_SECRET, Order, orders, sandbox_config
-from receipted.demo.results import NAMES, Figures, Wrong, heard_table, table
+from receipted.demo.results import NAMES, DemoFigures, Mismatch, heard_table, table
 from receipted.demo.run import Demonstration
 from receipted.runtime import until_signalled
 from sandbox.outside import outside
@@ -191,8 +191,8 @@ def _title(started: float) -> str:
 def _conclude(
     run: Demonstration,
     console: Console,
-    figures: Figures,
-    wrong: list[Wrong],
+    figures: DemoFigures,
+    wrong: list[Mismatch],
     report: Report,
     outcomes: dict[str, dict[str, int]],
 ) -> None:

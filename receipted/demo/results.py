@@ -20,7 +20,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class Mismatch:
     """One thing that is not as it must be."""
 
     account: str
@@ -35,26 +35,26 @@ def truth_by_key(truth: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, A
 
 def compare(
     payments: Sequence[Payment], truth: Mapping[Key, Mapping[str, Any]], fulfilled: Mapping[str, int]
-) -> list[Wrong]:
+) -> list[Mismatch]:
     """Everything that differs between what is kept here, what the providers hold, and what the shop did."""
-    found: list[Wrong] = []
+    found: list[Mismatch] = []
     seen: Counter[Key] = Counter()
     for payment in payments:
         key = (_SANDBOX_OF[payment.account], payment.kind, payment.provider_ref or "")
         seen[key] += 1 if payment.provider_ref is not None else 0
         found += (
-            Wrong(payment.account, payment.id, problem)
+            Mismatch(payment.account, payment.id, problem)
             for problem in _problems(payment, truth.get(key), fulfilled.get(payment.id, 0))
         )
     accounts = {account.sandbox: account.name for account in ACCOUNTS}
     found += (
-        Wrong(accounts[key[0]], key[2], f"the provider holds a {key[1]} {item['state']} that is not known here")
+        Mismatch(accounts[key[0]], key[2], f"the provider holds a {key[1]} {item['state']} that is not known here")
         for key, item in truth.items()
         if key not in seen
     )
-    found += (Wrong(accounts[key[0]], key[2], "is kept twice") for key, count in seen.items() if count > 1)
+    found += (Mismatch(accounts[key[0]], key[2], "is kept twice") for key, count in seen.items() if count > 1)
     unknown = set(fulfilled) - {payment.id for payment in payments}
-    found += (Wrong("-", payment_id, "was fulfilled and is not known here") for payment_id in unknown)
+    found += (Mismatch("-", payment_id, "was fulfilled and is not known here") for payment_id in unknown)
     return found
 
 
@@ -104,15 +104,15 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class DemoFigures:
     """All that a table needs."""
 
     counts: Mapping[str, AccountCounts]
     fulfilled: Mapping[str, int]  #: by account
-    wrong: Sequence[Wrong]
+    wrong: Sequence[Mismatch]
 
 
-def table(figures: Figures, title: str, *, is_final: bool) -> Table:
+def table(figures: DemoFigures, title: str, *, is_final: bool) -> Table:
     """One row a provider and a total; `wrong` is known only at the end."""
     made = Table(title=title, title_justify="left", pad_edge=False, padding=0, box=SIMPLE_HEAD, show_footer=True)
     rows = [(name, _row(provider, figures)) for provider, name in NAMES.items()]
@@ -129,7 +129,7 @@ def table(figures: Figures, title: str, *, is_final: bool) -> Table:
     return made
 
 
-def _row(provider: str, figures: Figures) -> Counter[str]:
+def _row(provider: str, figures: DemoFigures) -> Counter[str]:
     row: Counter[str] = Counter()
     for account in ACCOUNTS:
         if account.provider != provider:

@@ -18,7 +18,7 @@ from console.passwords import generate_password, hash_password
 from console.users import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
-from receipted.demo.results import Figures, Key, Wrong, compare, truth_by_key
+from receipted.demo.results import DemoFigures, Key, Mismatch, compare, truth_by_key
 from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
@@ -178,9 +178,9 @@ class Demonstration:
             else:
                 return
 
-    async def settle(self, commands: Commands, deadline: float) -> list[Wrong]:
+    async def settle(self, commands: Commands, deadline: float) -> list[Mismatch]:
         """Wait until all is as it must be, with an operator who resolves what needs review; what is wrong if not."""
-        wrong: list[Wrong] = []
+        wrong: list[Mismatch] = []
         while True:
             idle = await self._get(f"{self.outside.sandbox_url}/_control/idle")
             quiet = not idle["pending_deliveries"] and not idle["pending_payers"] and await self._is_drained()
@@ -191,7 +191,7 @@ class Demonstration:
                 if not wrong:
                     return []
             if time.monotonic() > deadline:
-                return wrong or [Wrong("-", "-", f"time is up: {idle}")]
+                return wrong or [Mismatch("-", "-", f"time is up: {idle}")]
             await asyncio.sleep(0.2)
 
     async def _is_drained(self) -> bool:
@@ -225,7 +225,7 @@ class Demonstration:
                     raise
         return await call()  # type: ignore[no-any-return]
 
-    async def wrong(self, truth: Mapping[Key, Mapping[str, Any]]) -> list[Wrong]:
+    async def wrong(self, truth: Mapping[Key, Mapping[str, Any]]) -> list[Mismatch]:
         """What differs between the service, the providers and the shop now."""
         return compare(await self.payments(), truth, await self.fulfilled())
 
@@ -233,13 +233,13 @@ class Demonstration:
         """What the providers hold."""
         return truth_by_key(await self._get(f"{self.outside.sandbox_url}/_control/truth"))
 
-    async def figures(self, wrong: list[Wrong]) -> Figures:
+    async def figures(self, wrong: list[Mismatch]) -> DemoFigures:
         """The counts as they are now."""
         account_of = {payment.id: payment.account for payment in await self.payments()}
         fulfilled: Counter[str] = Counter()
         for payment_id, times in (await self.fulfilled()).items():
             fulfilled[account_of.get(payment_id, "-")] += times
-        return Figures(await asyncio.to_thread(self._counts), fulfilled, wrong)
+        return DemoFigures(await asyncio.to_thread(self._counts), fulfilled, wrong)
 
     async def payments(self) -> list[Payment]:
         """Every payment, in order of creation."""

@@ -6,8 +6,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from receipted.doctor import probes
-from receipted.doctor.probes import Asker, Finding, Verdict, probed, warning
-from receipted.doctor.trial_delivery import Deliverer
+from receipted.doctor.probes import Finding, ProbeClient, Verdict, probe_registration, warning
+from receipted.doctor.trial_delivery import TrialDelivery
 from receipted.wiring import Service
 from storage.ids import new_id
 
@@ -23,7 +23,7 @@ def examine(service: Service, url: str, accounts: Sequence[str], trusted: ssl.SS
         yield finding
     if not fits:
         return
-    ask = Asker(trusted)
+    ask = ProbeClient(trusted)
     try:
         for name in accounts:
             yield from _account(service, url, name, ask)
@@ -55,16 +55,16 @@ def _connected(service: Service, url: str, trusted: ssl.SSLContext) -> Iterator[
         yield from probes.certificate(host, port, trusted, service.clock())
 
 
-def _account(service: Service, url: str, name: str, ask: Asker) -> Iterator[Finding]:
+def _account(service: Service, url: str, name: str, ask: ProbeClient) -> Iterator[Finding]:
     path = f"{url}/webhooks/{name}"
-    for finding in probed(ask, path, name):
+    for finding in probe_registration(ask, path, name):
         yield finding
         if finding.verdict is Verdict.FAULT:
             return
-    yield from Deliverer(service, service.accounts[name], ask, path, new_id()).findings()
+    yield from TrialDelivery(service, service.accounts[name], ask, path, new_id()).findings()
 
 
-def _unencrypted(url: str, accounts: Sequence[str], ask: Asker) -> Iterator[Finding]:
+def _unencrypted(url: str, accounts: Sequence[str], ask: ProbeClient) -> Iterator[Finding]:
     """Whether somebody who forgets the s is let in."""
     parts = urlsplit(url)
     if parts.port not in (None, _HTTPS_PORT) or not accounts:

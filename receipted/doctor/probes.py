@@ -181,7 +181,7 @@ _OUR_CODES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ProbeAnswer:
     """An answer, or in words why there is none."""
 
     seconds: float
@@ -191,7 +191,7 @@ class Heard:
     why: str = ""  #: there is no answer
 
 
-class Asker:
+class ProbeClient:
     """Sends requests as a provider would: no redirect is followed."""
 
     def __init__(self, trusted: ssl.SSLContext) -> None:
@@ -203,41 +203,43 @@ class Asker:
         """Its connections are closed."""
         self._http.close()
 
-    def __call__(self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Heard:
+    def __call__(
+        self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> ProbeAnswer:
         """What the URL answers; never raises for what the network does."""
         began = time.monotonic()
         try:
             answer = self._http.request(method, url, content=body, headers=dict(headers or {}))
         except httpx2.TimeoutException:
-            return Heard(time.monotonic() - began, why=f"no answer within {_ANSWER_TIMEOUT_S:.0f} seconds")
+            return ProbeAnswer(time.monotonic() - began, why=f"no answer within {_ANSWER_TIMEOUT_S:.0f} seconds")
         except httpx2.TransportError as error:
-            return Heard(time.monotonic() - began, why=str(error) or type(error).__name__)
+            return ProbeAnswer(time.monotonic() - began, why=str(error) or type(error).__name__)
         seconds = time.monotonic() - began
         try:
             content = answer.json()
         except ValueError:
             content = None
-        return Heard(seconds, answer.status_code, dict(answer.headers), content)
+        return ProbeAnswer(seconds, answer.status_code, dict(answer.headers), content)
 
 
-def probed(ask: Asker, url: str, account: str) -> Iterator[Finding]:
+def probe_registration(ask: ProbeClient, url: str, account: str) -> Iterator[Finding]:
     """Whether the URL answers 200 to GET and HEAD, as providers try it when it is registered."""
     for method in ("GET", "HEAD"):
         heard = ask(method, url)
         is_ours = method == "HEAD" or heard.content == {"account": account, "ready": True}
         if heard.status != 200 or not is_ours:
-            yield refused("probe", f"{method} {url}", heard, account)
+            yield refused_finding("probe", f"{method} {url}", heard, account)
             return
     yield ok("probe", "GET and HEAD are answered 200, as a provider tries it at registration", account)
 
 
-def refused(check: str, what: str, heard: Heard, account: str) -> Finding:
+def refused_finding(check: str, what: str, heard: ProbeAnswer, account: str) -> Finding:
     """Why that was not answered as it should be, from what the answer looks like."""
     says, remedy = _why(heard)
     return fault(check, f"{what}: {says}", remedy, account, code="webhook_unreachable")
 
 
-def _why(heard: Heard) -> tuple[str, str]:
+def _why(heard: ProbeAnswer) -> tuple[str, str]:
     if heard.why:
         return heard.why, "see that the service runs, and what the proxies before it log"
     named = _code(heard)
@@ -259,7 +261,7 @@ def _why(heard: Heard) -> tuple[str, str]:
     )
 
 
-def _code(heard: Heard) -> str:
+def _code(heard: ProbeAnswer) -> str:
     """The code of an error in our shape; empty for any other answer."""
     error = heard.content.get("error") if isinstance(heard.content, dict) else None
     code = error.get("code") if isinstance(error, dict) else None

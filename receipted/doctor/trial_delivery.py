@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from providers import trial
 from providers.signing import Key
-from receipted.doctor.probes import Asker, Finding, Heard, fault, ok, refused, skipped, warning
+from receipted.doctor.probes import Finding, ProbeAnswer, ProbeClient, fault, ok, refused_finding, skipped, warning
 from receipted.wiring import Service, WiredAccount
 from sandbox import signing
 from storage import inbox, quarantine
@@ -56,7 +56,7 @@ _LATE: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentTrial:
     """One trial as it was sent."""
 
     account: str
@@ -66,10 +66,10 @@ class Sent:
     at: datetime
 
 
-class Deliverer:
+class TrialDelivery:
     """Sends trials of one account, and looks in the database for what became of them."""
 
-    def __init__(self, service: Service, account: WiredAccount, ask: Asker, url: str, name: str) -> None:
+    def __init__(self, service: Service, account: WiredAccount, ask: ProbeClient, url: str, name: str) -> None:
         self._service = service
         self._account = account
         self._ask = ask
@@ -93,17 +93,17 @@ class Deliverer:
         yield self._decided(message)
         yield self._largest()
 
-    def _send(self, name: str, size: int) -> tuple[Sent, Heard]:
+    def _send(self, name: str, size: int) -> tuple[SentTrial, ProbeAnswer]:
         now = self._service.clock()
         key = active_key(self._account, now)
         body = trial.body(name, size=size)
         headers = {"content-type": "application/json", _NAMED: name}
         if key is not None:
             headers |= {header.lower(): value for header, value in signed(self._account, key, body, now).items()}
-        sent = Sent(self._account.name, name, body, headers, now)
+        sent = SentTrial(self._account.name, name, body, headers, now)
         return sent, self._ask("POST", self._url, body, headers)
 
-    def _arrived(self, heard: Heard) -> InboxMessage | None:
+    def _arrived(self, heard: ProbeAnswer) -> InboxMessage | None:
         """The message that an answer of ours names; None where it is no such answer, or not in this database."""
         named = heard.content.get("id") if heard.status == 200 and isinstance(heard.content, dict) else None
         if not isinstance(named, str):
@@ -114,7 +114,7 @@ class Deliverer:
         except NotFound:
             return None
 
-    def _lost(self, sent: Sent, heard: Heard) -> Finding:
+    def _lost(self, sent: SentTrial, heard: ProbeAnswer) -> Finding:
         if heard.status == 200:
             return fault(
                 "delivery",
@@ -124,7 +124,7 @@ class Deliverer:
             )
         kept = self._quarantined(sent) if heard.status == 401 else None
         if kept is None:
-            return refused("delivery", f"a signed delivery to {self._url}", heard, sent.account)
+            return refused_finding("delivery", f"a signed delivery to {self._url}", heard, sent.account)
         changes = list(_changes(sent, kept.body, kept.headers))
         if changes:
             remedy = "a proxy on the way changes deliveries: let it pass this path through as it is"
@@ -141,7 +141,7 @@ class Deliverer:
             sent.account,
         )
 
-    def _quarantined(self, sent: Sent) -> RejectedDelivery | None:
+    def _quarantined(self, sent: SentTrial) -> RejectedDelivery | None:
         with self._service.database.read() as unit:
             since = sent.at - timedelta(hours=1)
             kept = quarantine.find(unit, sent.account, since=since, limit=10_000)
@@ -149,7 +149,7 @@ class Deliverer:
         by_body = (each for each in reversed(kept) if sent.name.encode() in each.body)
         return next(by_name, None) or next(by_body, None)
 
-    def _quick(self, heard: Heard) -> Iterator[Finding]:
+    def _quick(self, heard: ProbeAnswer) -> Iterator[Finding]:
         says = f"answered 200 after {heard.seconds * 1000:.0f} ms, when it was committed"
         remedy = "see the way there, and how long the database's disk takes to commit"
         if heard.seconds > _TOO_SLOW:
@@ -161,7 +161,7 @@ class Deliverer:
         else:
             yield ok("answer", says, self._account.name)
 
-    def _unchanged(self, sent: Sent, body: bytes, headers: list[list[str]]) -> Iterator[Finding]:
+    def _unchanged(self, sent: SentTrial, body: bytes, headers: list[list[str]]) -> Iterator[Finding]:
         changes = list(_changes(sent, body, headers))
         if changes:
             remedy = "let the proxy pass this path through as it is: what it changes may be signed tomorrow"
@@ -169,7 +169,7 @@ class Deliverer:
         else:
             yield ok("unchanged", f"all {len(body)} bytes and every header arrived as they were sent", sent.account)
 
-    def _skew(self, sent: Sent, heard: Heard, received_at: datetime) -> Finding:
+    def _skew(self, sent: SentTrial, heard: ProbeAnswer, received_at: datetime) -> Finding:
         early, late = sent.at, sent.at + timedelta(seconds=heard.seconds)
         off = timedelta(0)
         if not early <= received_at <= late:
@@ -214,10 +214,10 @@ class Deliverer:
                 "raise the proxy's limit of a body to service.body_limit_bytes (client_max_body_size in nginx)",
                 sent.account,
             )
-        return refused("size", f"a delivery of {len(sent.body)} bytes", heard, sent.account)
+        return refused_finding("size", f"a delivery of {len(sent.body)} bytes", heard, sent.account)
 
 
-def _changes(sent: Sent, body: bytes, headers: list[list[str]]) -> Iterator[str]:
+def _changes(sent: SentTrial, body: bytes, headers: list[list[str]]) -> Iterator[str]:
     """What is not as it was sent, in words."""
     if body != sent.body:
         yield f"the body was changed on its way ({len(sent.body)} bytes were sent, {len(body)} arrived)"

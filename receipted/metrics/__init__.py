@@ -1,1 +1,1 @@
-"""What the service tells about itself: metrics for Prometheus, and whether it lives and is ready (ADR 0027)."""
+"""Metrics for Prometheus, and the probes for liveness and readiness (ADR 0027)."""

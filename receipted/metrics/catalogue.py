@@ -22,7 +22,7 @@ OTHER: Final = "(other)"
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; in text it is its name, so that an expression is written with it."""
+    """One metric; as text it is its name, so that expressions are written with it."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -48,7 +48,7 @@ def _gauge(name: str, says: str, **labels: Values) -> Metric:
     return Metric(name, "gauge", says, labels)
 
 
-def _level(name: str, says: str, **labels: Values) -> Metric:
+def _database_gauge(name: str, says: str, **labels: Values) -> Metric:
     return Metric(name, "gauge", says, labels, of="database")
 
 
@@ -144,61 +144,67 @@ SCRAPE_ERRORS: Final = _counter(
 
 # the database
 
-INBOX: Final = _level(
+INBOX: Final = _database_gauge(
     "receipted_inbox_messages", "Messages by status, counted up to 10,000.", status=("pending", "parked", "dead")
 )
-INBOX_AGE: Final = _level("receipted_inbox_oldest_pending_seconds", "Age of the oldest message that is not decided.")
-OUTBOX: Final = _level(
+INBOX_AGE: Final = _database_gauge(
+    "receipted_inbox_oldest_pending_seconds", "Age of the oldest message that is not decided."
+)
+OUTBOX: Final = _database_gauge(
     "receipted_outbox_messages", "Effects by status, counted up to 10,000.", status=("pending", "dead")
 )
-OUTBOX_AGE: Final = _level("receipted_outbox_oldest_pending_seconds", "Age of the oldest effect that is not delivered.")
-REVIEWS: Final = _level(
+OUTBOX_AGE: Final = _database_gauge(
+    "receipted_outbox_oldest_pending_seconds", "Age of the oldest effect that is not delivered."
+)
+REVIEWS: Final = _database_gauge(
     "receipted_reviews_open",
     "Payments that a person must decide about, counted up to 10,000.",
     review=tuple(review.value for review in Review),
 )
-QUARANTINE: Final = _level("receipted_quarantine_messages", "Rejected deliveries that are kept.", account=None)
-BREAKER: Final = _level("receipted_breaker_open", "1 while nobody asks the provider, since it is away.", account=None)
-PAUSED: Final = _level(
+QUARANTINE: Final = _database_gauge("receipted_quarantine_messages", "Rejected deliveries that are kept.", account=None)
+BREAKER: Final = _database_gauge(
+    "receipted_breaker_open", "1 while nobody asks the provider, since it is away.", account=None
+)
+PAUSED: Final = _database_gauge(
     "receipted_budget_paused_seconds", "How long nobody may ask, since the provider said so.", account=None
 )
-BACKLOG: Final = _level(
+BACKLOG: Final = _database_gauge(
     "receipted_budget_backlog_seconds", "How far ahead the account's turns to send are taken.", account=None
 )
-BUDGET_LEFT: Final = _level(
+BUDGET_LEFT: Final = _database_gauge(
     "receipted_budget_left_ratio",
     "The share of the account's budget that the schedule of questions leaves; absent without a limit.",
     account=None,
 )
-STRETCH: Final = _level(
+STRETCH: Final = _database_gauge(
     "receipted_poll_stretch_ratio",
     "By what the longest waits are longer than configured, since the budget is short of them; 1 where it suffices.",
     account=None,
 )
-ALARM: Final = _level(
+ALARM: Final = _database_gauge(
     "receipted_account_alarm",
     "1 while the alarm stands.",
     account=None,
     alarm=tuple(alarm.value for alarm in Alarm if alarm is not Alarm.DRIFT),
 )
-HEARD: Final = _level(
+HEARD: Final = _database_gauge(
     "receipted_last_delivery_timestamp_seconds",
     "When the last authentic delivery came, as it was last measured.",
     account=None,
 )
-LOSS: Final = _level(
+LOSS: Final = _database_gauge(
     "receipted_push_loss_ratio",
     "Share of changes of the last days that no push told of; absent where none is known.",
     account=None,
 )
-LAG: Final = _level(
+LAG: Final = _database_gauge(
     "receipted_push_lag_seconds",
     "From the change by the provider's clock to receipt, of the last seven days.",
     account=None,
     quantile=("0.5", "0.99"),
 )
-AUDIT_FAULTS: Final = _level("receipted_audit_faults", "Rows that the last whole audit found wrong.")
-AUDITED: Final = _level("receipted_audit_timestamp_seconds", "When the last whole audit ended.")
+AUDIT_FAULTS: Final = _database_gauge("receipted_audit_faults", "Rows that the last whole audit found wrong.")
+AUDITED: Final = _database_gauge("receipted_audit_timestamp_seconds", "When the last whole audit ended.")
 
 #: All of them, in the order of the documents.
 METRICS: Final[tuple[Metric, ...]] = tuple(found for found in list(globals().values()) if isinstance(found, Metric))
@@ -208,8 +214,11 @@ METRICS: Final[tuple[Metric, ...]] = tuple(found for found in list(globals().val
 Rows = dict[str, dict[tuple[str, ...], list[float]]]
 
 
-class Bounds:
-    """Which values the labels may have that are named by the settings; any other becomes OTHER, or is left out."""
+class LabelBounds:
+    """Allowed values of labels; any other becomes OTHER.
+
+    Those named by the settings: accounts, sinks and the version.
+    """
 
     def __init__(self, accounts: Iterable[str], sinks: Iterable[str], version: str) -> None:
         self._names: Mapping[str, tuple[str, ...]] = {
@@ -219,15 +228,15 @@ class Bounds:
         }
 
     def values(self, metric: Metric) -> list[tuple[str, ...]]:
-        """By label, every value that it may have."""
+        """Return every allowed value of each label."""
         return [self._names[name] if values is None else values for name, values in metric.labels.items()]
 
     def every(self, metric: Metric) -> Iterable[tuple[str, ...]]:
-        """All values of the labels together."""
+        """Return all combinations of the labels' values."""
         return product(*self.values(metric))
 
     def bounded(self, metric: Metric, values: Sequence[str]) -> tuple[str, ...]:
-        """The values, with OTHER in the place of what is unknown; "" says that there is none, and stays."""
+        """Return the values with OTHER for unknown ones; "", for none, stays."""
         allowed = self.values(metric)
         return tuple(
             value if not value or value in known else OTHER for value, known in zip(values, allowed, strict=True)
@@ -235,14 +244,14 @@ class Bounds:
 
 
 def add(rows: Rows, metric: Metric, labels: tuple[str, ...], numbers: Sequence[float]) -> None:
-    """The numbers are added to those that are there."""
+    """Add the numbers to the row of these labels."""
     known = rows.setdefault(metric.name, {})
     before = known.get(labels)
     known[labels] = list(numbers) if before is None else [a + b for a, b in zip(before, numbers, strict=True)]
 
 
-def merged(parts: Iterable[Rows]) -> Rows:
-    """The sums of all."""
+def sum_rows(parts: Iterable[Rows]) -> Rows:
+    """Sum the rows of several parts."""
     found: Rows = {}
     for part in parts:
         for name, series in part.items():
@@ -253,16 +262,16 @@ def merged(parts: Iterable[Rows]) -> Rows:
     return found
 
 
-def packed(rows: Rows, **more: Any) -> bytes:
-    """The rows and what else there is, for another process."""
+def encode_rows(rows: Rows, **more: Any) -> bytes:
+    """Encode the rows and further values for another process."""
     return msgspec.json.encode(
         {"rows": {name: [[list(labels), row] for labels, row in series.items()] for name, series in rows.items()}}
         | more
     )
 
 
-def unpacked(content: bytes) -> tuple[Rows, dict[str, Any]]:
-    """What was packed."""
+def decode_rows(content: bytes) -> tuple[Rows, dict[str, Any]]:
+    """Decode what `encode_rows` encoded."""
     found: dict[str, Any] = msgspec.json.decode(content)
     rows = {name: {tuple(labels): row for labels, row in series} for name, series in found.pop("rows").items()}
     return rows, found

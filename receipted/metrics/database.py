@@ -1,4 +1,4 @@
-"""Figures of the database, read by one query set for all who ask within a few seconds, and left out where they fail."""
+"""Metrics of the database, cached for seconds; what cannot be read is left out."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from receipted.metrics import catalogue
-from receipted.metrics.catalogue import Bounds, Metric, Rows, add
+from receipted.metrics.catalogue import LabelBounds, Metric, Rows, add
 from statemachine.errors import ServiceError
 from statemachine.measures import Counts
 from statemachine.phases import Alarm, Review
@@ -20,23 +20,23 @@ log = structlog.get_logger()
 
 #: Seconds that an answer waits for them, and after which no more queries of a round are begun: Prometheus waits for
 #: ten, and a provider's delivery must not wait for ours.
-_PATIENCE: Final = 4.0
+_READ_TIMEOUT_S: Final = 4.0
 
 #: Seconds for which figures are told again that change once a minute.
-_SLOW: Final = 60.0
+_SLOW_MAX_AGE_S: Final = 60.0
 
-_SLOWLY: Final = frozenset({"push", "audit"})
+_SLOW_GROUPS: Final = frozenset({"push", "audit"})
 
 _Found = Iterator[tuple[Metric, tuple[str, ...], float]]
 
 
 class DatabaseFigures:
-    """The figures as they were a few seconds ago at most; one reading at a time, however many ask."""
+    """Cached metrics of the database; one reading at a time, however many requests."""
 
     def __init__(
         self,
         database: Database,
-        bounds: Bounds,
+        bounds: LabelBounds,
         accounts: tuple[str, ...],
         clock: Callable[[], datetime],
         errors: Counts,
@@ -49,7 +49,7 @@ class DatabaseFigures:
         self._accounts = accounts
         self._clock = clock
         self._errors = errors
-        self._fresh = fresh_seconds
+        self._max_age_s = fresh_seconds
         self._monotonic = monotonic
         self._kept: dict[str, tuple[float, Rows]] = {}  #: by group, with when it was read
         self._reading: asyncio.Task[None] | None = None
@@ -64,37 +64,37 @@ class DatabaseFigures:
         }
 
     async def rows(self) -> Rows:
-        """What could be read; never raises because of the database."""
+        """Return what could be read; the database never makes this raise."""
         began = self._monotonic()
-        while (due := self._due(began)) and (left := began + _PATIENCE - self._monotonic()) > 0:
+        while (due := self._due(began)) and (left := began + _READ_TIMEOUT_S - self._monotonic()) > 0:
             is_ours = self._reading is None or self._reading.done()
             if self._reading is None or is_ours:
                 self._reading = asyncio.create_task(asyncio.to_thread(self._read, due))
             await asyncio.wait([self._reading], timeout=left)
             if is_ours:
                 break
-        late = self._due(began)
-        for group in late:
+        unread_groups = self._due(began)
+        for group in unread_groups:
             self._errors[group, ""] += 1
         rows: Rows = {}
         for group, (_, found) in self._kept.copy().items():
-            if group not in late:
+            if group not in unread_groups:
                 rows |= found
         return rows
 
     def _due(self, now: float) -> list[str]:
-        """Groups that were too old at that moment, and have not been read since."""
+        """Return groups that were too old at that moment and have not been read since."""
         return [group for group in self._groups if not self._is_fresh(group, now)]
 
     def _is_fresh(self, group: str, now: float) -> bool:
         kept = self._kept.get(group)
-        return kept is not None and now - kept[0] <= (_SLOW if group in _SLOWLY else self._fresh)
+        return kept is not None and now - kept[0] <= (_SLOW_MAX_AGE_S if group in _SLOW_GROUPS else self._max_age_s)
 
     def _read(self, groups: list[str]) -> None:
         began = self._monotonic()
         unread: dict[str, str] = {}
         for group in groups:
-            if self._monotonic() - began > _PATIENCE:
+            if self._monotonic() - began > _READ_TIMEOUT_S:
                 unread[group] = "late"
                 continue
             rows: Rows = {}
@@ -169,5 +169,5 @@ class DatabaseFigures:
 
 
 def _seconds(span: timedelta) -> float:
-    """Clocks differ: nothing is older than nothing."""
+    """Return the seconds, at least 0, since clocks differ."""
     return max(span.total_seconds(), 0.0)

@@ -16,15 +16,15 @@ from storage.database import Database
 from storage.errors import SchemaOutdated
 
 #: Loops whose one step may rightly take hours: a walk through what a provider has, or a partition that is moved.
-_LONG: Final = ("reconcile.", "housekeeping")
+_LONG_STEP_PREFIXES: Final = ("reconcile.", "housekeeping")
 
 #: Loops that decide and deliver; all others are duties beside them.
-MAIN: Final = frozenset({"inbox", "outbox"})
+MAIN_LOOPS: Final = frozenset({"inbox", "outbox"})
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """A loop that has done nothing but fail for a while, and goes on trying."""
+class LoopFailure:
+    """A loop that keeps failing and being retried."""
 
     loop: str
     error: str  #: code of a named failure, or the exception's type
@@ -34,41 +34,41 @@ class Trouble:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is a loop that decides or delivers."""
-        return family(self.loop) in MAIN
+        """True for a loop that decides or delivers."""
+        return loop_family(self.loop) in MAIN_LOOPS
 
 
 @dataclass(slots=True)
-class _Failing:
+class _FailureRun:
     began: float
     failures: int = 0
     error: str = ""
     is_bug: bool = False
 
 
-class Pulse:
-    """When each loop last began a step, and which of them fail, by the names of their tasks."""
+class LoopMonitor:
+    """Steps and failures of this process's loops, by the names of their tasks."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._beats: dict[str, float] = {}
-        self._failing: dict[str, _Failing] = {}
+        self._failing: dict[str, _FailureRun] = {}
         self.failed: list[str] = []  #: loops that have ended, which only a bug of the loop itself can do
         self.failures: Counts = counts()  #: by family of loops, and "storage" or "bug"
 
-    def beat(self) -> None:
-        """The loop that calls this goes on."""
+    def begin_step(self) -> None:
+        """Note that the calling loop begins a step."""
         task = asyncio.current_task()
         if task is not None:
             self._beats[task.get_name()] = self._monotonic()
 
     def stalled(self, seconds: float) -> list[str]:
-        """Loops that began their last step longer ago."""
+        """Return loops whose last step began longer ago."""
         since = self._monotonic() - seconds
-        return [name for name, at in self._beats.items() if at < since and not name.startswith(_LONG)]
+        return [name for name, at in self._beats.items() if at < since and not name.startswith(_LONG_STEP_PREFIXES)]
 
-    def stepped(self, fault: Exception | None) -> None:
-        """The loop that calls this has ended a step, with this exception or without one."""
+    def end_step(self, fault: Exception | None) -> None:
+        """Note that the calling loop has ended a step, with its exception if any."""
         task = asyncio.current_task()
         if task is None:
             return
@@ -76,34 +76,34 @@ class Pulse:
         if fault is None:
             self._failing.pop(name, None)
             return
-        failing = self._failing.setdefault(name, _Failing(self._monotonic()))
+        failing = self._failing.setdefault(name, _FailureRun(self._monotonic()))
         failing.failures += 1
         failing.is_bug = not isinstance(fault, ServiceError)
         failing.error = fault.code if isinstance(fault, ServiceError) else type(fault).__name__
-        self.failures[family(name), "bug" if failing.is_bug else "storage"] += 1
+        self.failures[loop_family(name), "bug" if failing.is_bug else "storage"] += 1
 
-    def troubles(self) -> list[Trouble]:
-        """The loops that fail now."""
+    def failures_now(self) -> list[LoopFailure]:
+        """Return the loops that fail now."""
         now = self._monotonic()
         return [
-            Trouble(name, found.error, found.failures, max(now - found.began, 0.0), found.is_bug)
+            LoopFailure(name, found.error, found.failures, max(now - found.began, 0.0), found.is_bug)
             for name, found in self._failing.copy().items()
         ]
 
 
-def family(loop: str) -> str:
-    """The loop's name without its number or account."""
+def loop_family(loop: str) -> str:
+    """Return the loop's name without its number or account."""
     return loop.partition(".")[0]
 
 
 #: Seconds for which one look at the database is answered again, and after which it counts as away.
-_FRESH: Final = 1.0
+_MAX_AGE_S: Final = 1.0
 _READ_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The causes why not, each with what is known of it; none where all is well."""
+    """Causes of bad health with details; none where all is well."""
 
     causes: list[dict[str, Any]] = field(default_factory=list)
     inbox_lag_seconds: float | None = None  #: of the oldest undecided message; None where that is not known
@@ -112,17 +112,17 @@ class Health:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if nothing is wrong."""
         return not self.causes
 
 
-class Checks:
-    """What is asked by the probes."""
+class HealthChecks:
+    """Checks for the probes of liveness and readiness."""
 
     def __init__(
         self,
         database: Database,
-        pulse: Pulse,
+        pulse: LoopMonitor,
         clock: Callable[[], datetime],
         *,
         stalled_after: float,
@@ -130,7 +130,7 @@ class Checks:
         held: Callable[[], list[str]] = list,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`held` tells payments that another session holds.
+        """Set up the checks; `held` returns payments that another session holds.
 
         `lag_after` is None where the process receives: it goes on recording, however late the worker is.
         """
@@ -141,43 +141,46 @@ class Checks:
         self._lag_after = lag_after
         self._held = held
         self._monotonic = monotonic
-        self._look: asyncio.Task[Health] | None = None
-        self._looked_at = 0.0
+        self._check: asyncio.Task[Health] | None = None
+        self._checked_at = 0.0
 
     def alive(self) -> Health:
-        """Whether the loops go on; the event loop does, since it answers. Never looks at the database."""
+        """Check that the loops go on. Never reads the database.
+
+        The event loop goes on, since it answers.
+        """
         causes: list[dict[str, Any]] = [{"cause": "loop_failed", "loop": name} for name in self._pulse.failed]
         causes += [{"cause": "loop_stalled", "loop": name} for name in self._pulse.stalled(self._stalled_after)]
         causes += [
             {"cause": "loop_failing", "loop": each.loop, "error": each.error, "seconds": round(each.seconds)}
-            for each in self._pulse.troubles()
+            for each in self._pulse.failures_now()
             if each.is_main and each.is_bug and each.seconds > self._stalled_after
         ]
         return Health(causes, failing=self._failing(), held_payments=self._held())
 
     def _failing(self) -> list[dict[str, Any]]:
-        """Loops that fail now; a duty beside deciding and delivering is told, and makes nothing unready."""
+        """Return loops that fail now; a side duty among them does not make this unready."""
         return [
             {"loop": each.loop, "error": each.error, "failures": each.failures, "seconds": round(each.seconds)}
-            for each in self._pulse.troubles()
+            for each in self._pulse.failures_now()
         ]
 
     async def ready(self) -> Health:
-        """Whether it can do its work: it lives, the database answers and has the newest schema; a worker keeps up."""
+        """Check that it can work: alive, database there, schema newest, worker not late."""
         alive = self.alive()
         now = self._monotonic()
-        if self._look is None or (self._look.done() and now - self._looked_at > _FRESH):
-            self._looked_at = now
-            self._look = asyncio.create_task(asyncio.to_thread(self._of_database))
-        await asyncio.wait([self._look], timeout=_READ_TIMEOUT_S)
-        if not self._look.done():
+        if self._check is None or (self._check.done() and now - self._checked_at > _MAX_AGE_S):
+            self._checked_at = now
+            self._check = asyncio.create_task(asyncio.to_thread(self._check_database))
+        await asyncio.wait([self._check], timeout=_READ_TIMEOUT_S)
+        if not self._check.done():
             causes = [*alive.causes, {"cause": "storage_unavailable", "after_seconds": _READ_TIMEOUT_S}]
             return replace(alive, causes=causes)
-        found = self._look.result()
+        found = self._check.result()
         causes = [*alive.causes, *found.causes]
         return replace(alive, causes=causes, inbox_lag_seconds=found.inbox_lag_seconds)
 
-    def _of_database(self) -> Health:
+    def _check_database(self) -> Health:
         try:
             if migrate.current(self._database) != _newest():
                 raise SchemaOutdated

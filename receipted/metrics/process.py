@@ -10,8 +10,8 @@ from typing import Final
 
 from poller.polling import Poller
 from receipted.metrics import catalogue
-from receipted.metrics.catalogue import METRICS, Bounds, Metric, Rows, add, merged, packed, unpacked
-from receipted.metrics.health import Pulse, family
+from receipted.metrics.catalogue import METRICS, LabelBounds, Metric, Rows, add, decode_rows, encode_rows, sum_rows
+from receipted.metrics.health import LoopMonitor, loop_family
 from receiver.group_commit import GroupWriter
 from receiver.intake import IntakeNotes
 from statemachine.measures import Counts, Histogram, counts
@@ -20,82 +20,86 @@ from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker
 
 #: Bytes for one figure's place: two copies, of which one is whole whenever the other is being written.
-_HALF: Final = 256 * 1024
+_COPY_BYTES: Final = 256 * 1024
 
-_HEAD: Final = struct.Struct("<QII")  # generation, length, CRC-32
+_COPY_HEADER: Final = struct.Struct("<QII")  # generation, length, CRC-32
 
 
-class Board:
-    """So many places, each written by one process at a time and read by all. Make it before forking."""
+class SharedSnapshots:
+    """Slots of shared memory, each written by one process and read by all.
 
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._memory = mmap.mmap(-1, places * 2 * _HALF)
+    Make it before forking. The memory is anonymous: it ends with the processes, so that there is no file to be cleared
+    away, none of another run is mistaken for one of this, and kill -9 costs one second's figures.
+    """
 
-    def write(self, place: int, content: bytes) -> bool:
-        """The place holds the content; False where it is too large, and what was there stays."""
-        if len(content) > _HALF - _HEAD.size:
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._memory = mmap.mmap(-1, slots * 2 * _COPY_BYTES)
+
+    def write(self, slot: int, content: bytes) -> bool:
+        """Write the content to the slot; return False, keeping the old, if it is too big."""
+        if len(content) > _COPY_BYTES - _COPY_HEADER.size:
             return False
-        newest = max(self._halves(place), default=(0, 0, b""))
-        at = self._at(place, 1 - newest[1] if newest[0] else 0)
-        self._memory[at + _HEAD.size : at + _HEAD.size + len(content)] = content
-        self._memory[at : at + _HEAD.size] = _HEAD.pack(newest[0] + 1, len(content), zlib.crc32(content))
+        newest = max(self._whole_copies(slot), default=(0, 0, b""))
+        at = self._at(slot, 1 - newest[1] if newest[0] else 0)
+        self._memory[at + _COPY_HEADER.size : at + _COPY_HEADER.size + len(content)] = content
+        self._memory[at : at + _COPY_HEADER.size] = _COPY_HEADER.pack(newest[0] + 1, len(content), zlib.crc32(content))
         return True
 
-    def read(self, place: int) -> bytes:
-        """What was written last, whole; empty where nothing was."""
-        newest = max(self._halves(place), default=None)
+    def read(self, slot: int) -> bytes:
+        """Return what was written last, whole; empty where nothing was."""
+        newest = max(self._whole_copies(slot), default=None)
         return newest[2] if newest is not None else b""
 
-    def others(self, place: int) -> Iterator[bytes]:
-        """What stands in all other places."""
-        return (found for each in range(self._places) if each != place and (found := self.read(each)))
+    def others(self, slot: int) -> Iterator[bytes]:
+        """Yield the content of all other slots."""
+        return (found for each in range(self._slots) if each != slot and (found := self.read(each)))
 
-    def _at(self, place: int, half: int) -> int:
-        return (2 * place + half) * _HALF
+    def _at(self, slot: int, copy: int) -> int:
+        return (2 * slot + copy) * _COPY_BYTES
 
-    def _halves(self, place: int) -> Iterator[tuple[int, int, bytes]]:
-        """Generation, which half, and content of those that are whole."""
-        for half in (0, 1):
-            at = self._at(place, half)
-            generation, length, digest = _HEAD.unpack(self._memory[at : at + _HEAD.size])
-            if generation and length <= _HALF - _HEAD.size:
-                content = self._memory[at + _HEAD.size : at + _HEAD.size + length]
+    def _whole_copies(self, slot: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yield generation, copy number and content of the copies that are whole."""
+        for copy in (0, 1):
+            at = self._at(slot, copy)
+            generation, length, digest = _COPY_HEADER.unpack(self._memory[at : at + _COPY_HEADER.size])
+            if generation and length <= _COPY_BYTES - _COPY_HEADER.size:
+                content = self._memory[at + _COPY_HEADER.size : at + _COPY_HEADER.size + length]
                 if zlib.crc32(content) == digest:
-                    yield generation, half, content
+                    yield generation, copy, content
 
 
 #: Seconds after which another process's levels, such as its queue, are those of a process that is gone.
-_GONE: Final = 10.0
+_PROCESS_TIMEOUT_S: Final = 10.0
 
-_ADDED: Final = {metric.name for metric in METRICS if metric.kind != "gauge"}
+_SUMMED: Final = {metric.name for metric in METRICS if metric.kind != "gauge"}
 
 
 @dataclass
-class Parts:
-    """The parts of this process that count; each is named here when it is made."""
+class MetricSources:
+    """Counting parts of this process; each registers here when it is made."""
 
     notes: list[IntakeNotes] = field(default_factory=list)
     writers: list[GroupWriter] = field(default_factory=list)
     workers: list[InboxWorker] = field(default_factory=list)
     pollers: list[Poller] = field(default_factory=list)
     dispatchers: list[Dispatcher] = field(default_factory=list)
-    pulse: Pulse = field(default_factory=Pulse)
+    pulse: LoopMonitor = field(default_factory=LoopMonitor)
     scrape_errors: Counts = field(default_factory=counts)  #: by which figures, and ""
 
     def held_payments(self) -> list[str]:
-        """Payments that another session holds, so that what is about them waits."""
+        """Return payments whose messages wait, since another session holds them."""
         return sorted({payment for worker in self.workers for payment in worker.held.copy()})
 
 
 class ProcessFigures:
-    """What this process has done since it began; with a board, what all have done whose places are on it."""
+    """Metrics of this process since its start, or of all processes at the same socket."""
 
     def __init__(
         self,
-        parts: Parts,
+        parts: MetricSources,
         database: Database,
-        bounds: Bounds,
+        bounds: LabelBounds,
         *,
         version: str,
         queue: int,
@@ -107,39 +111,39 @@ class ProcessFigures:
         self._version = version
         self._queue = queue
         self._monotonic = monotonic
-        self._board: Board | None = None
-        self._place = 0
+        self._board: SharedSnapshots | None = None
+        self._slot = 0
         self._inherited: Rows = {}
 
-    def share(self, board: Board, place: int) -> None:
-        """From now on `publish` tells the others; what the last process in this place had counted is kept."""
-        self._board, self._place = board, place
-        before = board.read(place)
+    def join(self, board: SharedSnapshots, slot: int) -> None:
+        """Share figures in this slot; keep the counts of the slot's last process."""
+        self._board, self._slot = board, slot
+        before = board.read(slot)
         if before:
-            rows, _ = unpacked(before)
-            self._inherited = {name: series for name, series in rows.items() if name in _ADDED}
+            rows, _ = decode_rows(before)
+            self._inherited = {name: series for name, series in rows.items() if name in _SUMMED}
 
     def publish(self) -> None:
-        """The others see this process's figures as they are now."""
+        """Write this process's current figures for the others."""
         if self._board is not None:
-            self._board.write(self._place, packed(self._own(), at=self._monotonic()))
+            self._board.write(self._slot, encode_rows(self._own(), at=self._monotonic()))
 
     @property
     def is_shared(self) -> bool:
-        """Whether there may be others."""
+        """True if other processes may share figures."""
         return self._board is not None
 
     def rows(self) -> Rows:
-        """The sums over all processes."""
-        rows = merged([self._own(), *self._others()])
+        """Return the sums over all processes."""
+        rows = sum_rows([self._own(), *self._others()])
         add(rows, catalogue.BUILD, (self._version,), [1])
         return rows
 
     def _others(self) -> Iterable[Rows]:
-        for content in self._board.others(self._place) if self._board is not None else ():
-            rows, more = unpacked(content)
-            is_gone = self._monotonic() - more["at"] > _GONE
-            yield {name: series for name, series in rows.items() if name in _ADDED} if is_gone else rows
+        for content in self._board.others(self._slot) if self._board is not None else ():
+            rows, more = decode_rows(content)
+            is_gone = self._monotonic() - more["at"] > _PROCESS_TIMEOUT_S
+            yield {name: series for name, series in rows.items() if name in _SUMMED} if is_gone else rows
 
     def _own(self) -> Rows:
         parts = self._parts
@@ -169,24 +173,24 @@ class ProcessFigures:
         self._zeros(rows, catalogue.SCRAPE_ERRORS)
         for (figures, _), times in parts.scrape_errors.copy().items():
             add(rows, catalogue.SCRAPE_ERRORS, self._bounds.bounded(catalogue.SCRAPE_ERRORS, (figures,)), [times])
-        return merged([rows, self._inherited])
+        return sum_rows([rows, self._inherited])
 
     def _failing(self, rows: Rows) -> None:
         longest: dict[str, float] = {}
-        for trouble in self._parts.pulse.troubles():
-            name = family(trouble.loop)
-            longest[name] = max(longest.get(name, 0.0), trouble.seconds)
+        for failure in self._parts.pulse.failures_now():
+            name = loop_family(failure.loop)
+            longest[name] = max(longest.get(name, 0.0), failure.seconds)
         self._zeros(rows, catalogue.LOOP_FAILING)
         for name, seconds in longest.items():
             add(rows, catalogue.LOOP_FAILING, self._bounds.bounded(catalogue.LOOP_FAILING, (name,)), [seconds])
 
     def _zeros(self, rows: Rows, metric: Metric) -> None:
-        """What has not happened yet is told too: a rate needs a number before the first."""
+        """Add zeros for what has not happened yet: a rate needs a number before the first."""
         for labels in self._bounds.every(metric):
             add(rows, metric, labels, [0])
 
     def _counts(self, rows: Rows, metric: Metric, found: Iterable[Counts], *, width: int = 2) -> None:
-        """The first `width` words of each count are its labels."""
+        """Add the counts; the first `width` words of each are its labels."""
         self._zeros(rows, metric)
         for each in found:
             for labels, times in each.copy().items():

@@ -20,9 +20,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from receipted.metrics.catalogue import METRICS, Metric, Rows, merged
+from receipted.metrics.catalogue import METRICS, Metric, Rows, sum_rows
 from receipted.metrics.database import DatabaseFigures
-from receipted.metrics.health import Checks, Health
+from receipted.metrics.health import Health, HealthChecks
 from receipted.metrics.process import ProcessFigures
 from receiver.errors import NotHttps
 from receiver.http import Network, is_inside, peer_of
@@ -30,13 +30,13 @@ from statemachine.errors import ServiceError
 from storage.ids import new_id
 
 #: What a proxy adds to a request of somebody else's.
-_FORWARDED: Final = frozenset(
+_PROXY_HEADERS: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
 
 
 class NotInside(ServiceError):
-    """This is answered to loopback, and to the networks of service.trusted_proxies and metrics.allowed_networks."""
+    """Only loopback and the networks of trusted_proxies and allowed_networks may ask."""
 
     type = "authorization_error"
     code = "not_inside"
@@ -52,8 +52,11 @@ class WrongToken(ServiceError):
     headers: ClassVar[dict[str, str]] = {"www-authenticate": "Bearer"}
 
 
-class Access:
-    """Decides about one request, by its peer and its token."""
+class MetricsAccess:
+    """Access control for metrics and probes, by peer and token.
+
+    They are requested over plain HTTP, and show how much business there is.
+    """
 
     def __init__(
         self, trusted: Sequence[Network], allowed: Sequence[Network], token: str | None, *, is_development: bool
@@ -64,15 +67,15 @@ class Access:
         self._is_development = is_development
 
     def probes(self, scope: Scope) -> None:
-        """Return for whoever is inside; raises NotInside. A token makes nobody an insider."""
+        """Allow requests from inside; raises NotInside. A token does not replace that."""
         if not self._is_inside(scope):
             raise NotInside
 
-    def metrics(self, scope: Scope) -> None:
-        """Return for whoever has the token, where there is one, and else for whoever is inside.
+    def allow_metrics(self, scope: Scope) -> None:
+        """Allow requests with the token, or from inside where no token is set.
 
-        The token is looked at where nobody could read it on its way: inside, or over HTTPS. Raises NotInside,
-        NotHttps or WrongToken.
+        The token is checked where nobody could read it on its way: inside, or over HTTPS. Raises NotInside, NotHttps
+        or WrongToken.
         """
         is_inside = self._is_inside(scope)
         if self._token is None:
@@ -86,24 +89,24 @@ class Access:
             raise WrongToken
 
     def _is_inside(self, scope: Scope) -> bool:
-        """By the address that asks. A request that a proxy passes on is nobody's who is inside.
+        """Return whether the peer's address is inside; a proxied request never is.
 
-        One that passes on what strangers send has an address of ours, and perhaps no setting that says so.
+        A proxy that passes on what strangers send has an address of ours, and perhaps no setting that says so.
         """
-        if not _FORWARDED.isdisjoint(name for name, _ in scope["headers"]):
+        if not _PROXY_HEADERS.isdisjoint(name for name, _ in scope["headers"]):
             return False
         client = scope.get("client")
         return client is not None and is_inside(client[0], self._inside)
 
 
-def exposed(rows: Rows, accept: str) -> tuple[bytes, str]:
-    """The text and its content type."""
+def prometheus_text(rows: Rows, accept: str) -> tuple[bytes, str]:
+    """Format the rows for Prometheus; return the text and its content type."""
     encode, content_type = choose_encoder(accept)
-    return encode(_Answer(rows)), content_type
+    return encode(_RowsCollector(rows)), content_type
 
 
-class _Answer(Collector):
-    """One answer's families, in the order of the catalogue."""
+class _RowsCollector(Collector):
+    """Metric families of one response, in the order of the catalogue."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -129,7 +132,7 @@ def _family(metric: Metric, series: dict[tuple[str, ...], list[float]]) -> Famil
 
 
 def _buckets(metric: Metric, row: list[float]) -> list[tuple[str, float]]:
-    """Cumulative, as the format has them."""
+    """Return cumulative buckets, as the format has them."""
     found, total = [], 0.0
     for bound, count in zip((*metric.bounds, float("inf")), row, strict=False):
         total += count
@@ -137,47 +140,49 @@ def _buckets(metric: Metric, row: list[float]) -> list[tuple[str, float]]:
     return found
 
 
-_Answers = Callable[[Request], Awaitable[Response]]
+_Handler = Callable[[Request], Awaitable[Response]]
 
-_UNCACHED = {"cache-control": "no-store"}
+_NO_STORE = {"cache-control": "no-store"}
 
 
-class Monitoring:
+class MonitoringRoutes:
     """The three URLs of one process."""
 
-    def __init__(self, access: Access, process: ProcessFigures, database: DatabaseFigures, checks: Checks) -> None:
+    def __init__(
+        self, access: MetricsAccess, process: ProcessFigures, database: DatabaseFigures, checks: HealthChecks
+    ) -> None:
         self._access = access
         self._process = process
         self._database = database
         self._checks = checks
 
     def routes(self) -> list[BaseRoute]:
-        """For the application that receives, or one that has nothing else."""
+        """Return the routes for an application."""
         return [
-            Route("/metrics", _told(self._metrics), methods=["GET", "HEAD"]),
-            Route("/healthz", _told(self._healthz), methods=["GET", "HEAD"]),
-            Route("/readyz", _told(self._readyz), methods=["GET", "HEAD"]),
+            Route("/metrics", _with_error_shape(self._metrics), methods=["GET", "HEAD"]),
+            Route("/healthz", _with_error_shape(self._healthz), methods=["GET", "HEAD"]),
+            Route("/readyz", _with_error_shape(self._readyz), methods=["GET", "HEAD"]),
         ]
 
     async def _metrics(self, request: Request) -> Response:
-        self._access.metrics(request.scope)
+        self._access.allow_metrics(request.scope)
         database = await self._database.rows()
         process = self._process.rows()  # afterwards, so that what just failed is counted
         accept = request.headers.get("accept", "")
         # Beside the event loop: writing a thousand numbers as text takes as long as many deliveries.
-        content, content_type = await asyncio.to_thread(lambda: exposed(merged([process, database]), accept))
-        return Response(content, headers={**_UNCACHED, "content-type": content_type})
+        content, content_type = await asyncio.to_thread(lambda: prometheus_text(sum_rows([process, database]), accept))
+        return Response(content, headers={**_NO_STORE, "content-type": content_type})
 
     async def _healthz(self, request: Request) -> Response:
         self._access.probes(request.scope)
-        return _answer("alive", self._checks.alive())
+        return _health_response("alive", self._checks.alive())
 
     async def _readyz(self, request: Request) -> Response:
         self._access.probes(request.scope)
-        return _answer("ready", await self._checks.ready())
+        return _health_response("ready", await self._checks.ready())
 
 
-def _answer(word: str, health: Health) -> Response:
+def _health_response(word: str, health: Health) -> Response:
     content = {word: health.is_well, "causes": health.causes}
     if health.failing:
         content["failing"] = health.failing
@@ -185,17 +190,17 @@ def _answer(word: str, health: Health) -> Response:
         content["held_payments"] = health.held_payments
     if health.inbox_lag_seconds is not None:
         content["inbox_lag_seconds"] = health.inbox_lag_seconds
-    return JSONResponse(content, 200 if health.is_well else 503, headers=_UNCACHED)
+    return JSONResponse(content, 200 if health.is_well else 503, headers=_NO_STORE)
 
 
-def _told(answers: _Answers) -> _Answers:
-    """A refusal in the one shape that every error of this service has."""
+def _with_error_shape(answers: _Handler) -> _Handler:
+    """Answer errors in the JSON shape of this service's errors."""
 
     async def told(request: Request) -> Response:
         try:
             return await answers(request)
         except ServiceError as error:
-            headers = {**_UNCACHED, **(WrongToken.headers if isinstance(error, WrongToken) else {})}
+            headers = {**_NO_STORE, **(WrongToken.headers if isinstance(error, WrongToken) else {})}
             return JSONResponse(error.as_json(new_id()), error.status, headers=headers)
 
     return told

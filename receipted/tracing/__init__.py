@@ -1,1 +1,1 @@
-"""Traces, an extra: from a delivery over its decision to its fulfilment. Only `telemetry` imports OpenTelemetry."""
+"""Traces, an extra: from a delivery to its fulfilment. Only `telemetry` needs it."""

@@ -1,4 +1,7 @@
-"""The one place that knows OpenTelemetry: spans that are over, handed to its SDK and sent by OTLP over HTTP."""
+"""Export of ended spans through OpenTelemetry's SDK, by OTLP over HTTP.
+
+Only this module imports OpenTelemetry.
+"""
 
 import logging
 import threading
@@ -25,12 +28,12 @@ from receipted.tracing.traces import Remote, Span
 log = structlog.get_logger()
 
 #: Spans that wait to be sent; beyond that the oldest are lost.
-_QUEUE: Final = 2048
-_BATCH: Final = 512
-_EVERY_MS: Final = 2000
+_QUEUE_SPANS: Final = 2048
+_BATCH_SPANS: Final = 512
+_INTERVAL_MS: Final = 2000
 #: Seconds that the collector has for its answer, and that an orderly stop waits for what is left.
-_TIMEOUT: Final = 3.0
-_CLOSING: Final = 5.0
+_TIMEOUT_S: Final = 3.0
+_CLOSE_TIMEOUT_S: Final = 5.0
 
 _KINDS: Final = {
     "server": SpanKind.SERVER,
@@ -40,35 +43,35 @@ _KINDS: Final = {
 }
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: A context without a span, whatever a library has attached to this thread.
-_NOWHERE: Final = Context()
+_EMPTY_CONTEXT: Final = Context()
 
 
-class _Given(IdGenerator):
-    """The ids that this thread has named for its next span."""
+class _PresetIds(IdGenerator):
+    """Generator of ids that returns those set for this thread's next span."""
 
     def __init__(self) -> None:
         self._next = threading.local()
 
-    def name(self, trace_id: int, span_id: int) -> None:
+    def set_next(self, trace_id: int, span_id: int) -> None:
         """The next span of this thread has these."""
         self._next.trace_id, self._next.span_id = trace_id, span_id
 
     def generate_trace_id(self) -> int:
-        """The one that was named."""
+        """Return the preset trace id."""
         trace_id: int = self._next.trace_id
         return trace_id
 
     def generate_span_id(self) -> int:
-        """The one that was named."""
+        """Return the preset span id."""
         span_id: int = self._next.span_id
         return span_id
 
 
 class Telemetry:
-    """Takes spans, and never waits for the collector: they are sent by a thread of its own, in batches."""
+    """Queue of spans, sent in batches by a thread; adding one never waits."""
 
     def __init__(self, processor: SpanProcessor, service_name: str) -> None:
-        self._ids = _Given()
+        self._ids = _PresetIds()
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,  # whoever makes spans has sampled
             resource=Resource({"service.name": service_name, "service.version": version("receipted")}),
@@ -79,15 +82,19 @@ class Telemetry:
         self._tracer = self._provider.get_tracer("receipted", version("receipted"))
 
     def emit(self, span: Span) -> None:
-        """The span is on its way; one that finds the queue full takes the place of the oldest."""
-        self._ids.name(span.trace_id, span.span_id)
-        parent = _NOWHERE if span.parent_id is None else _within((span.trace_id, span.parent_id, Flags.SAMPLED))
+        """Queue the span; in a full queue it replaces the oldest."""
+        self._ids.set_next(span.trace_id, span.span_id)
+        parent = (
+            _EMPTY_CONTEXT
+            if span.parent_id is None
+            else _parent_context((span.trace_id, span.parent_id, Flags.SAMPLED))
+        )
         made = self._tracer.start_span(
             span.name,
             parent,
             _KINDS[span.kind],
             span.attributes,
-            [Link(_context(span.link))] if span.link is not None else (),
+            [Link(_span_context(span.link))] if span.link is not None else (),
             start_time=_nanoseconds(span.began_at),
         )
         if span.error is not None:
@@ -96,21 +103,24 @@ class Telemetry:
         made.end(_nanoseconds(span.ended_at))
 
     def close(self) -> None:
-        """What waits is sent, as far as the collector takes it within a few seconds."""
+        """Send the waiting spans, as far as the collector takes them within seconds."""
         ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         ending.start()
-        ending.join(_CLOSING)
+        ending.join(_CLOSE_TIMEOUT_S)
 
 
-class _Reported(SpanExporter):
-    """Says once that the collector takes nothing, and once that it does again; gives up quickly at the end."""
+class _ReportingExporter(SpanExporter):
+    """Exporter that logs once when spans are lost, and once when they are sent again.
+
+    Gives up quickly at the end.
+    """
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """As the exporter's."""
+        """Export the spans."""
         result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
             if self._lost:
@@ -123,34 +133,37 @@ class _Reported(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """As the exporter's."""
+        """Shut the exporter down."""
         self._exporter.shutdown()
 
 
-def sending(endpoint: str, headers: Mapping[str, str], service_name: str) -> Telemetry:
-    """Spans go to the collector at this URL. Its own words are not logged: they repeat what it was sent."""
+def create_telemetry(endpoint: str, headers: Mapping[str, str], service_name: str) -> Telemetry:
+    """Create the export to the collector at this URL.
+
+    Its own words are not logged: they repeat what it was sent.
+    """
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
     session = requests.Session()
     session.trust_env = False  # no proxy and no password that the settings do not name
     exporter = OTLPSpanExporter(
-        endpoint, headers=dict(headers), timeout=_TIMEOUT, compression=Compression.Gzip, session=session
+        endpoint, headers=dict(headers), timeout=_TIMEOUT_S, compression=Compression.Gzip, session=session
     )
     processor = BatchSpanProcessor(
-        _Reported(exporter),
-        max_queue_size=_QUEUE,
-        schedule_delay_millis=_EVERY_MS,
-        max_export_batch_size=_BATCH,
-        export_timeout_millis=_TIMEOUT * 1000,
+        _ReportingExporter(exporter),
+        max_queue_size=_QUEUE_SPANS,
+        schedule_delay_millis=_INTERVAL_MS,
+        max_export_batch_size=_BATCH_SPANS,
+        export_timeout_millis=_TIMEOUT_S * 1000,
     )
     return Telemetry(processor, service_name)
 
 
-def _within(parent: Remote) -> Context:
-    return set_span_in_context(NonRecordingSpan(_context(parent)), _NOWHERE)
+def _parent_context(parent: Remote) -> Context:
+    return set_span_in_context(NonRecordingSpan(_span_context(parent)), _EMPTY_CONTEXT)
 
 
-def _context(place: Remote) -> SpanContext:
-    trace_id, span_id, flags = place
+def _span_context(remote: Remote) -> SpanContext:
+    trace_id, span_id, flags = remote
     return SpanContext(trace_id, span_id, is_remote=True, trace_flags=Flags(flags))
 
 

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from receipted import logs
 from receipted.app import create_app, working
 from receipted.cli.server import address, listen, serve
-from receipted.runtime import collect_seldom, until_signalled
+from receipted.runtime import reduce_garbage_collection, until_signalled
 from receipted.wiring import Service
 from tests.benchmarks.config import ROOT, http_sink, settings
 from tests.benchmarks.naive import naive_app
@@ -78,7 +78,7 @@ MODES: Final = ("starlette", "asgi", "naive", "web", "serve", "worker")
 async def _work(url: str, shop: str, on_ready: Callable[[], None]) -> None:
     with until_signalled() as stop:
         async with working(_service(url, shop)):
-            collect_seldom()
+            reduce_garbage_collection()
             on_ready()
             await stop.wait()
 

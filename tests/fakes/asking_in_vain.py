@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from receipted.runtime import collect_seldom
+from receipted.runtime import reduce_garbage_collection
 from receipted.settings import load
 from receipted.wiring import Service
 from storage import payments
@@ -40,7 +40,7 @@ async def ask(service: Service, rounds: int) -> dict[str, int]:
             keep(unit, Payment(id=new_id(), amount_minor=450, currency="BDT", **columns, **times))
     with service.database.read() as unit:
         found = payments.find(unit)
-    collect_seldom()
+    reduce_garbage_collection()
     async with service.clients() as clients:
         poller = service.poller(clients)
         for _ in range(WARM_UP_ROUNDS):

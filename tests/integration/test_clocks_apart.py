@@ -214,7 +214,7 @@ def test_every_lease_of_a_service_goes_by_the_databases_clock(service):
         )
         inbox.record(unit, [message])
     service.inbox_worker().step()
-    service.push_meter().measure(account)
+    service.push_monitor().measure(account)
     asyncio.run(work(service, account))
 
     with service.database.read() as unit:

@@ -82,7 +82,7 @@ def test_every_duty_may_fail_for_ever_and_messages_do_not_wait(
 
 
 def failing_loops(served: Served) -> set[str]:
-    return {trouble.loop.partition(".")[0] for trouble in served.service.pulse.troubles()}
+    return {trouble.loop.partition(".")[0] for trouble in served.service.pulse.failures_now()}
 
 
 def test_what_a_failing_loop_is_told_of_ends_when_it_goes_on(config: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,7 +247,7 @@ def test_accounts_and_lifecycles_are_told_without_secrets(api):
 def test_push_quality_is_told_by_account(api):
     service = api.service
     create(api.client())
-    service.push_meter().step()
+    service.push_monitor().step()
     found = api.client().get("/v1/push-quality", params={"days": 2}).json()["data"]
 
     assert {figures["account"] for figures in found} <= set(service.accounts) - {"shop-live"}

@@ -263,6 +263,6 @@ def test_a_port_where_nobody_listens(practice):
 def test_a_file_that_holds_no_certificate(practice, tmp_path):
     (tmp_path / "ca.pem").write_text("nothing")
 
-    refused = practice.shell("doctor", "https://x.example", "--ca", str(tmp_path / "ca.pem"), code=Exit.USAGE)
+    refused_finding = practice.shell("doctor", "https://x.example", "--ca", str(tmp_path / "ca.pem"), code=Exit.USAGE)
 
-    assert "is no file of certificates" in refused.err
+    assert "is no file of certificates" in refused_finding.err

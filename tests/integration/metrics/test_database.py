@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from receipted.metrics.catalogue import Bounds
+from receipted.metrics.catalogue import LabelBounds
 from receipted.metrics.database import DatabaseFigures
 from statemachine.measures import Counts, counts
 from storage import audits, inbox, outbox, webhook_health
@@ -29,7 +29,7 @@ class Steps:
 
 
 def figures(database: Database, clock: FakeClock, errors: Counts, steps: Steps) -> DatabaseFigures:
-    bounds = Bounds(["acme"], ["shop"], "1")
+    bounds = LabelBounds(["acme"], ["shop"], "1")
     return DatabaseFigures(database, bounds, ("acme",), clock, errors, fresh_seconds=5, monotonic=steps)
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from receipted.metrics.health import Checks, Pulse
+from receipted.metrics.health import HealthChecks, LoopMonitor
 from receipted.settings.load import Settings
 from storage import inbox
 from storage.database import Database
@@ -31,13 +31,15 @@ class Steps:
         return self.now
 
 
-def checks(database: Database, clock: FakeClock, steps: Steps, *, works: bool = True) -> tuple[Checks, Pulse]:
-    pulse = Pulse(steps)
+def checks(
+    database: Database, clock: FakeClock, steps: Steps, *, works: bool = True
+) -> tuple[HealthChecks, LoopMonitor]:
+    pulse = LoopMonitor(steps)
     lag = timedelta(seconds=300) if works else None
-    return Checks(database, pulse, clock, stalled_after=600, lag_after=lag, monotonic=steps), pulse
+    return HealthChecks(database, pulse, clock, stalled_after=600, lag_after=lag, monotonic=steps), pulse
 
 
-def causes(found: Checks) -> list[str]:
+def causes(found: HealthChecks) -> list[str]:
     return [cause["cause"] for cause in asyncio.run(found.ready()).causes]
 
 
@@ -75,7 +77,7 @@ def test_a_loop_that_stands_still_is_told_and_goes_on(clock: FakeClock, database
 
     async def beat(name: str) -> None:
         async def loop() -> None:
-            pulse.beat()
+            pulse.begin_step()
 
         await asyncio.create_task(loop(), name=name)
 

@@ -178,7 +178,9 @@ def test_ids_are_sampled_by_the_share() -> None:
 
     made = [new_id() for _ in range(20_000)]
     for share in (0.01, 0.25, 0.9):
-        assert abs(sum(traces.is_within(each, traces.bound(share)) for each in made) / len(made) - share) < 0.02
-    assert all(traces.is_within(each, traces.bound(1.0)) for each in made)
-    assert not any(traces.is_within(each, traces.bound(0.0)) for each in made)
-    assert not any(traces.is_within(each, traces.bound(1e-12)) for each in made)
+        assert (
+            abs(sum(traces.is_sampled(each, traces.sampling_limit(share)) for each in made) / len(made) - share) < 0.02
+        )
+    assert all(traces.is_sampled(each, traces.sampling_limit(1.0)) for each in made)
+    assert not any(traces.is_sampled(each, traces.sampling_limit(0.0)) for each in made)
+    assert not any(traces.is_sampled(each, traces.sampling_limit(1e-12)) for each in made)

@@ -3,11 +3,11 @@
 import os
 import threading
 
-from receipted.metrics.process import _HALF, _HEAD, Board
+from receipted.metrics.process import _COPY_BYTES, _COPY_HEADER, SharedSnapshots
 
 
 def test_a_place_holds_what_was_written_last():
-    board = Board(3)
+    board = SharedSnapshots(3)
     assert board.read(0) == b""
     for content in (b"first", b"second, longer", b"third"):
         assert board.write(1, content)
@@ -18,20 +18,20 @@ def test_a_place_holds_what_was_written_last():
 
 
 def test_what_is_too_large_leaves_what_was_there():
-    board = Board(1)
+    board = SharedSnapshots(1)
     board.write(0, b"before")
 
-    assert not board.write(0, b"x" * _HALF)
-    assert board.write(0, b"x" * (_HALF - _HEAD.size))
-    assert len(board.read(0)) == _HALF - _HEAD.size
+    assert not board.write(0, b"x" * _COPY_BYTES)
+    assert board.write(0, b"x" * (_COPY_BYTES - _COPY_HEADER.size))
+    assert len(board.read(0)) == _COPY_BYTES - _COPY_HEADER.size
 
 
 def test_a_copy_that_was_half_written_is_not_read():
     """As by kill -9: the one before it is whole."""
-    board = Board(1)
+    board = SharedSnapshots(1)
     board.write(0, b"whole")
     board.write(0, b"newer")
-    board._memory[_HEAD.size + _HALF + 2] ^= 1  # within the second half, which holds the newer one
+    board._memory[_COPY_HEADER.size + _COPY_BYTES + 2] ^= 1  # within the second half, which holds the newer one
 
     assert board.read(0) == b"whole"
     assert board.write(0, b"again")
@@ -40,7 +40,7 @@ def test_a_copy_that_was_half_written_is_not_read():
 
 def test_another_process_reads_only_what_is_whole():
     """A child writes without end; what is read meanwhile is always one of its contents."""
-    board = Board(1)
+    board = SharedSnapshots(1)
     child = os.fork()
     if not child:
         number = 0
