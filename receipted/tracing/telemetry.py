@@ -53,7 +53,7 @@ class _PresetIds(IdGenerator):
         self._next = threading.local()
 
     def set_next(self, trace_id: int, span_id: int) -> None:
-        """The next span of this thread has these."""
+        """Set the ids of this thread's next span."""
         self._next.trace_id, self._next.span_id = trace_id, span_id
 
     def generate_trace_id(self) -> int:
