@@ -231,24 +231,24 @@ class Service:
         return Audit(self.database, self.audited_accounts(), self.trust(), on_progress=on_progress)
 
     def prover(self) -> Prover:
-        """Proves and exports one payment."""
+        """Build what proves and exports one payment."""
         return Prover(self.database, self.audit)
 
     def redeemer(self) -> Redeemer:
-        """Verifies quarantined deliveries again."""
-        return Redeemer(self.database, self._wall, self.receiving_accounts)
+        """Build what verifies quarantined deliveries again."""
+        return Redeemer(self.database, self._wall_clock, self.receiving_accounts)
 
     def configured_accounts(self) -> dict[str, ConfiguredAccount]:
-        """Every account without its secrets, by name."""
+        """Return every account by name, without its secrets."""
         public_url = self.settings.service.public_url
         return {name: _configured_account(account, public_url) for name, account in self.accounts.items()}
 
     def commands(self, clients: Mapping[str, Client]) -> Commands:
-        """Commands that use these clients, by account."""
+        """Build the commands, which use these clients by account."""
         return Commands(
             CommandContext(
                 database=self.database,
-                clock=self._wall,
+                clock=self._wall_clock,
                 work_clock=self.work_clock,
                 worker=self.inbox_worker(),
                 poller=self.poller(clients),
