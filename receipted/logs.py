@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, from structlog, logging, uvicorn and warnings alike, redacted last."""
+"""Log lines: one redacted JSON object each, for structlog, logging and warnings."""
 
 import json
 import logging
@@ -64,17 +64,17 @@ GLOSSARY: Final = frozenset(
     }
 )
 
-_FRAMES: Final = 30
-_CHAIN: Final = 8
-_FIRST: Final = ("timestamp", "level", "event")
+_MAX_FRAMES: Final = 30
+_MAX_CAUSES: Final = 8
+_LEADING_FIELDS: Final = ("timestamp", "level", "event")
 
 #: Talkative at info, some with URLs, and brokers' at debug with whole messages: what matters of a call to a provider or
 #: a sink is an event of its own.
-_QUIET: Final = (
+_QUIET_LOGGERS: Final = (
     *("httpx2", "httpcore2", "httpx", "httpcore", "asyncio", "transitions", "alembic"),
     *("faststream", "nats", "aio_pika", "aiormq", "pamqp", "aiokafka", "redis"),
 )
-_UVICORN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+_UVICORN_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
 #: Of ordinary work, one line for each thing done: under load a line stands for many. Anything else is always written.
@@ -82,7 +82,7 @@ SAMPLED: Final = frozenset({"delivery.recorded", "delivery.duplicate", "message.
 
 
 class Sampler:
-    """Which lines of an event are written, and for how many each of them stands. Any thread may ask."""
+    """Sampler of frequent events: one line may stand for many. Thread-safe."""
 
     def __init__(self, above: int, every: int) -> None:
         self._above = above
@@ -91,7 +91,7 @@ class Sampler:
         self._lock = threading.Lock()
 
     def __call__(self, event: str) -> int:
-        """How many lines the next one stands for; 0 where it is left out."""
+        """Return how many lines the next one stands for; 0 to leave it out."""
         now = time.monotonic()
         with self._lock:
             state = self._states.setdefault(event, [now, 0, 0])
@@ -110,15 +110,15 @@ _sampler = Sampler(50, 1000)
 
 
 def sample(event: str) -> int:
-    """Whether to write a line of this event that comes by the thousand, before it is made: 0 for no.
+    """Return how many lines of a frequent event the next stands for; 0 to write none.
 
-    Otherwise the line is to say `sampled`: for how many it stands.
+    Ask before the line is made, and write the number as `sampled`.
     """
     return _sampler(event)
 
 
-def _sampled(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Lines of SAMPLED events for which nobody has asked before."""
+def _sample_rest(_logger: object, method: str, event: EventDict) -> EventDict:
+    """Sample lines of SAMPLED events that were not sampled before."""
     if method == "info" and event.get("event") in SAMPLED and "sampled" not in event:
         count = _sampler(event["event"])
         if not count:
@@ -135,11 +135,11 @@ def configure(
     sample_above: int = 50,
     sample_every: int = 1000,
 ) -> None:
-    """From now on every log line of this process goes to the stream (stderr), redacted, one per line.
+    """Write all log lines of this process to the stream (stderr), redacted.
 
-    That holds for structlog, for logging and what uses it (uvicorn with `log_config=None`), and for warnings.
-    Of ordinary work, more than `sample_above` lines of one event in a second are one in `sample_every`. A repeat call
-    replaces what the one before did.
+    One per line. That holds for structlog, for logging and what uses it (uvicorn with `log_config=None`), and for
+    warnings. Of ordinary work, more than `sample_above` lines of one event in a second are one in `sample_every`. A
+    repeat call replaces what the one before did.
     """
     global _sampler  # noqa: PLW0603 - as logging itself, there is one for the process
     _sampler = Sampler(sample_above, sample_every)
@@ -153,7 +153,7 @@ def configure(
         _as_json if format == "json" else _console(out),
     ]
     structlog.configure(
-        processors=[_sampled, *first, *last],
+        processors=[_sample_rest, *first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
         logger_factory=structlog.WriteLoggerFactory(out),
         # a cached logger would keep the stream and level of an earlier call
@@ -173,18 +173,21 @@ def configure(
         root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(severity)
-    for name in _UVICORN:
+    for name in _UVICORN_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.setLevel(logging.NOTSET)
         logger.propagate, logger.disabled = True, False
-    for name in _QUIET:
+    for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(severity, logging.WARNING))
     logging.captureWarnings(True)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; one that cannot be made is replaced, since the usual report repeats its arguments unmasked."""
+    """Handler that replaces a line it cannot format.
+
+    The usual report would repeat its arguments unmasked.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         line = {"level": "error", "event": "log.unrenderable", "logger": record.name, "line": record.lineno}
@@ -195,16 +198,19 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def exceptions_as_data(logger: object, method: str, event: EventDict) -> EventDict:
-    """`exc_info` as type, message and frames, with its causes. Local variables and source lines are left out."""
+    """Convert `exc_info` to type, message, frames and causes.
+
+    Local variables and source lines are left out.
+    """
     given = event.pop("exc_info", None)
     event.pop("stack_info", None)  # source lines
-    found = _found(given)
+    found = _exception_of(given)
     if found is not None:
-        event["exception"] = _exception(found, _CHAIN)
+        event["exception"] = _exception(found, _MAX_CAUSES)
     return event
 
 
-def _found(given: ExcInfo | BaseException | bool | None) -> BaseException | None:
+def _exception_of(given: ExcInfo | BaseException | bool | None) -> BaseException | None:
     if isinstance(given, BaseException):
         return given
     if isinstance(given, tuple):
@@ -212,7 +218,7 @@ def _found(given: ExcInfo | BaseException | bool | None) -> BaseException | None
     return sys.exc_info()[1] if given else None
 
 
-def _exception(fault: BaseException, left: int) -> dict[str, Any]:
+def _exception(fault: BaseException, depth: int) -> dict[str, Any]:
     data: dict[str, Any] = {
         "type": type(fault).__qualname__,
         "message": _text(fault),
@@ -221,14 +227,14 @@ def _exception(fault: BaseException, left: int) -> dict[str, Any]:
     notes = getattr(fault, "__notes__", None)
     if notes:
         data["notes"] = [_text(note) for note in notes]
-    if left <= 0:
+    if depth <= 0:
         return data
     if isinstance(fault, BaseExceptionGroup):
-        data["exceptions"] = [_exception(inner, left - 1) for inner in fault.exceptions[:_CHAIN]]
+        data["exceptions"] = [_exception(inner, depth - 1) for inner in fault.exceptions[:_MAX_CAUSES]]
     if fault.__cause__ is not None:
-        data["cause"] = _exception(fault.__cause__, left - 1)
+        data["cause"] = _exception(fault.__cause__, depth - 1)
     elif fault.__context__ is not None and not fault.__suppress_context__:
-        data["context"] = _exception(fault.__context__, left - 1)
+        data["context"] = _exception(fault.__context__, depth - 1)
     return data
 
 
@@ -240,8 +246,8 @@ def _text(value: object) -> str:
 
 
 def _frames(trace: TracebackType | None) -> list[str]:
-    """Innermost last, as file:line function."""
-    found = [(frame.f_code, line) for frame, line in traceback.walk_tb(trace)][-_FRAMES:]
+    """Return the frames as "file:line function", innermost last."""
+    found = [(frame.f_code, line) for frame, line in traceback.walk_tb(trace)][-_MAX_FRAMES:]
     return [
         f"{code.co_filename}:{line} {code.co_qualname if hasattr(code, 'co_qualname') else code.co_name}"
         for code, line in found
@@ -249,7 +255,7 @@ def _frames(trace: TracebackType | None) -> list[str]:
 
 
 def _as_json(logger: object, method: str, event: EventDict) -> str:
-    line = {name: event[name] for name in _FIRST if name in event}
+    line = {name: event[name] for name in _LEADING_FIELDS if name in event}
     line.update(event)
     # ASCII only: a lone surrogate could not be written
     return json.dumps(line)
@@ -261,15 +267,15 @@ def _console(stream: TextIO) -> Processor:
     def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         fault = event.pop("exception", None)
         line = renderer(logger, method, event)
-        return f"{line}\n{_told(fault)}" if isinstance(fault, Mapping) else line
+        return f"{line}\n{_exception_text(fault)}" if isinstance(fault, Mapping) else line
 
     return render
 
 
-def _told(fault: Mapping[str, Any]) -> str:
+def _exception_text(fault: Mapping[str, Any]) -> str:
     lines = [f"  {frame}" for frame in fault.get("frames", ())]
     lines.append(f"  {fault.get('type')}: {fault.get('message')}")
     for name in ("cause", "context"):
         if isinstance(fault.get(name), Mapping):
-            lines += [f"  {name}:", _told(fault[name])]
+            lines += [f"  {name}:", _exception_text(fault[name])]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""HTTP over uvicorn with bounded input, and a short path for ordinary deliveries.
+"""HTTP over uvicorn with bounded input, and a direct path for ordinary deliveries.
 
 Of what a request costs under uvicorn and Starlette, half is spent on requests in general: a scope, a task, events and
 queues between the two. A POST on a URL of the intake is therefore held until all of it is there, which is nearly always
@@ -49,7 +49,7 @@ MAX_DRAIN_BYTES: Final = 1024 * 1024
 WRITE_TIMEOUT_S = 60.0
 
 #: Seconds between two looks at a connection that has no earlier deadline.
-_LOOK_INTERVAL_S: Final = 10.0
+_CHECK_INTERVAL_S: Final = 10.0
 
 #: Bytes given to the parser at once: all requests that begin within them are held, before reading stops.
 _PIECE_BYTES: Final = 4096
@@ -63,19 +63,19 @@ _MAX_HELD_BYTES: Final = 64 * 1024
 #: Seconds that a request is held: its packets come together or, if its sender is slow, not at all.
 _HOLD_TIMEOUT_S: Final = 0.05
 
-#: Headers that say how a message is framed or to be read; see `_note`.
-_NOTED: Final = frozenset({b"expect", b"host", b"transfer-encoding"})
+#: Headers that say how a message is framed or to be read; see `_check_framing`.
+_FRAMING_HEADERS: Final = frozenset({b"expect", b"host", b"transfer-encoding"})
 
 
 class DirectHandler(Protocol):
-    """An application that may answer a whole request itself; see receiver.intake.Intake.take."""
+    """Application that may answer whole requests itself; see Intake.take."""
 
     def __call__(self, target: bytes, raw: Any, body: bytes, client: str, scheme: str, answer: Any, /) -> bool:
-        """Return whether it answers."""
+        """Return whether it answers the request."""
 
 
-class _Taken:
-    """A request that was taken, in place of uvicorn's cycle of request and response."""
+class _DirectRequest:
+    """Request answered by the direct handler, in place of uvicorn's cycle."""
 
     __slots__ = ("_protocol", "disconnected", "keep_alive", "message_event", "response_complete", "response_started")
 
@@ -88,7 +88,7 @@ class _Taken:
         self.message_event = self
 
     def set(self) -> None:
-        """Do nothing: nobody waits for more of the request."""
+        """Do nothing: no task waits for more of the request."""
 
     def answer(self, status: int, body: bytes) -> None:
         """Send the answer, if its client is still there."""
@@ -119,17 +119,17 @@ class _Flow(FlowControl):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection with bounded memory and bounded waits."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: An application that knows nothing of this, or one below another's path, is served as uvicorn would.
-        self._take: DirectHandler | None = None if self.root_path else getattr(self.app, "take", None)
+        self._handler: DirectHandler | None = None if self.root_path else getattr(self.app, "take", None)
 
         self._is_in_head = False
         self._is_in_body = False
-        self._has_moved = False  #: a request, its body or its end began within the piece that is being parsed
-        self._unframed = 0  #: bytes parsed since the last of these
+        self._has_progress = False  #: a request, its body or its end began within the piece that is being parsed
+        self._unframed_bytes = 0  #: bytes parsed since the last of these
         self._fault: ServiceError | None = None  #: of the head that is being parsed
         self._hosts = 0
         self._is_chunked = False
@@ -141,15 +141,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running: Any = None  #: the request that is being answered; others wait in `pipeline`
         self._refusal: ServiceError | None = None  #: answers what cannot be parsed, after all that came before it
         self._is_discarding = False  #: the last answer was sent
-        self._discarded = 0
+        self._discarded_bytes = 0
 
         self._held: list[bytes] | None = None  #: the body so far, of a request that may be taken
         self._hold: asyncio.TimerHandle | None = None
 
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._due = 0.0  #: the loop's time by which the client must have moved; 0 while an application works
-        self._unsent = 0  #: bytes that the client had not read at the last look
+        self._timer_due = 0.0
+        self._deadline = 0.0  #: the loop's time by which the client must have moved; 0 while an application works
+        self._unsent_bytes = 0  #: bytes that the client had not read at the last look
         self._read_at = 0.0  #: the loop's time at which the client was last known to read, or to have read everything
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -158,36 +158,36 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow = _Flow(self, transport)
         client: tuple[str, int] | None = self.client  # none on a socket of the system's own
         self._peer = "" if client is None else client[0]
-        self._over = str(self.scheme)
-        self._wait(HEAD_TIMEOUT_S)
+        self._scheme = str(self.scheme)
+        self._set_deadline(HEAD_TIMEOUT_S)
 
     # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """Forget the request before."""
-        self._is_in_head = self._has_moved = True
-        self._due = 0.0
+        """Reset the state of the last request."""
+        self._is_in_head = self._has_progress = True
+        self._deadline = 0.0
         self._fault, self._hosts, self._is_chunked = None, 0, False
-        if self._take is None:
+        if self._handler is None:
             super().on_message_begin()
         else:
             self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header without the blanks behind it, which are no part of it (RFC 9110, section 5.5).
+        """Keep a header without trailing blanks (RFC 9110, section 5.5).
 
-        A trailer is dropped: whoever reads headers would take it for one.
+        A trailer is dropped: what reads headers would take it for one.
         """
         if not self._is_in_head:
             return
         name, value = name.lower(), value.rstrip(b" \t")
-        if name in _NOTED:
-            self._note(name, value)
+        if name in _FRAMING_HEADERS:
+            self._check_framing(name, value)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Begin the body, or refuse a request that others could frame or read differently."""
-        self._is_in_head, self._has_moved, self._due = False, True, 0.0
+        self._is_in_head, self._has_progress, self._deadline = False, True, 0.0
         if self._fault is not None:
             raise self._fault
         parser = self.parser
@@ -202,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_upgrade = True
             return
         self._is_in_body, self._version = True, version
-        if self._take is None:
+        if self._handler is None:
             super().on_headers_complete()
             return
         before: Any = self.cycle  # none at first, whatever uvicorn declares
@@ -215,11 +215,11 @@ class BoundedProtocol(HttpToolsProtocol):
         ):
             self._held = []
         else:
-            self._go_the_general_way()
+            self._pass_to_uvicorn()
 
     def on_body(self, body: bytes) -> None:
-        """Hold or hand on a part of the body; drop it where the answer was given already."""
-        self._has_moved = True
+        """Hold or pass on a part of the body; drop it if the answer was sent already."""
+        self._has_progress = True
         if self._held is not None:
             self._held.append(body)
         elif self.cycle.response_complete:
@@ -228,8 +228,8 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Have the request taken, if it was held, or tell its application that this is all."""
-        self._has_moved = True
+        """Give a held request to the direct handler, or end the body for uvicorn."""
+        self._has_progress = True
         if self._is_upgrade:
             return
         self._is_in_body = False
@@ -238,12 +238,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._end_body(keep_alive=keep_alive)
             return
         held = self._unhold()
-        taken = _Taken(self, keep_alive=keep_alive)
+        request = _DirectRequest(self, keep_alive=keep_alive)
         body = held[0] if len(held) == 1 else b"".join(held)
-        if self._take is not None and self._take(self.url, self.headers, body, self._peer, self._over, taken.answer):
-            self.cycle = self._running = taken  # type: ignore[assignment]
+        if self._handler is not None and self._handler(
+            self.url, self.headers, body, self._peer, self._scheme, request.answer
+        ):
+            self.cycle = self._running = request  # type: ignore[assignment]
             return
-        self._go_the_general_way()
+        self._pass_to_uvicorn()
         super().on_body(body)
         self._end_body(keep_alive=keep_alive)
 
@@ -259,13 +261,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the applications; what was held goes the general way, where it is logged that its client is gone."""
+        """Notify the applications; a held request goes to uvicorn, to be logged."""
         if self._held is not None:
-            self._let_go()
+            self._pass_held_to_uvicorn()
         if self._timer is not None:
             self._timer.cancel()
         self._unread = b""
-        self._hang_up(self._running)
+        self._disconnect(self._running)
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -295,7 +297,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.flow.resume_reading()
             in_body, in_head = DRAIN_TIMEOUT_S, HEAD_TIMEOUT_S
-            self._wait(in_body if self._is_in_body else in_head if self._is_in_head else self.timeout_keep_alive)
+            self._set_deadline(
+                in_body if self._is_in_body else in_head if self._is_in_head else self.timeout_keep_alive
+            )
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
@@ -314,7 +318,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return not self.pipeline and self._refusal is None
 
     def read_on(self) -> None:
-        """Parse what was read already, and have the transport read on unless a request waits again."""
+        """Parse what was read already; resume reading unless a request waits again."""
         if self.transport.is_closing():
             return
         data, self._unread = self._unread, b""
@@ -340,14 +344,14 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._release()
             elif self._hold is None:
                 self._hold = self.loop.call_later(_HOLD_TIMEOUT_S, self._release)
-        elif self._is_in_head and not self._due and (self._running is None or self._running.response_complete):
-            self._wait(HEAD_TIMEOUT_S)
+        elif self._is_in_head and not self._deadline and (self._running is None or self._running.response_complete):
+            self._set_deadline(HEAD_TIMEOUT_S)
 
     _parsed = 0
 
     def _parse(self, piece: bytes) -> bool:
-        """Parse a piece of at least one byte, or a part of it; return False where it was refused."""
-        self._has_moved = False
+        """Parse a piece of at least one byte, or part of it; return False if refused."""
+        self._has_progress = False
         try:
             try:
                 self.parser.feed_data(piece)
@@ -358,8 +362,8 @@ class BoundedProtocol(HttpToolsProtocol):
         except HttpParserError as fault:
             self._refuse(_refusal_for(fault))
             return False
-        self._unframed = 0 if self._has_moved else self._unframed + self._parsed
-        if self._unframed > MAX_HEAD_BYTES:
+        self._unframed_bytes = 0 if self._has_progress else self._unframed_bytes + self._parsed
+        if self._unframed_bytes > MAX_HEAD_BYTES:
             self._refuse(HeadersTooLarge())
             return False
         return True
@@ -373,8 +377,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self.parser.feed_data(b"".join([first, *lines, b"\r\n"]))
 
-    def _note(self, name: bytes, value: bytes) -> None:
-        """Look at a header that says how the message is framed or to be read."""
+    def _check_framing(self, name: bytes, value: bytes) -> None:
+        """Check a header that says how the message is framed or to be read."""
         if name == b"host":
             self._hosts += 1
             if self._hosts > 1:
@@ -395,19 +399,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if not cycle.response_complete:
             super().on_message_complete()
         elif keep_alive:
-            self._wait(self.timeout_keep_alive)
+            self._set_deadline(self.timeout_keep_alive)
         else:
             self.transport.close()
 
     def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > MAX_DRAIN_BYTES:
+        self._discarded_bytes += size
+        if self._discarded_bytes > MAX_DRAIN_BYTES:
             self.transport.close()
 
     # Refusing.
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer what cannot be parsed when all before it is answered, and close the connection."""
+        """Refuse what cannot be parsed after all earlier answers; close the connection."""
         self._refusal = error
         self._unread = b""
         self.stop_reading()
@@ -418,7 +422,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.close()
                 return
-            self._hang_up(cycle)
+            self._disconnect(cycle)
             if self.pipeline and self.pipeline[0][0] is cycle:
                 self.pipeline.popleft()
             else:
@@ -432,27 +436,27 @@ class BoundedProtocol(HttpToolsProtocol):
         log.info("request.refused", request_id=request_id, code=error.code, status=error.status)
         body = msgspec.json.encode(error.as_json(request_id))
         transport = self.transport
-        transport.write(self._head_of(error.status, keep_alive=False) + b"%d\r\n\r\n" % len(body) + body)
+        transport.write(self._response_head(error.status, keep_alive=False) + b"%d\r\n\r\n" % len(body) + body)
         # What the client is still sending must not reset the connection before it has read the answer.
         if not transport.can_write_eof():
             transport.close()
             return
         transport.write_eof()
-        self._is_discarding, self._discarded = True, 0
-        self._wait(DRAIN_TIMEOUT_S)
+        self._is_discarding, self._discarded_bytes = True, 0
+        self._set_deadline(DRAIN_TIMEOUT_S)
         if self._is_stopped:
             self._is_stopped = False
             transport.resume_reading()
 
-    def _hang_up(self, cycle: Any) -> None:
+    def _disconnect(self, cycle: Any) -> None:
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
 
     # Requests that may be taken.
 
-    def _go_the_general_way(self) -> None:
-        """Have uvicorn see the request from its beginning."""
+    def _pass_to_uvicorn(self) -> None:
+        """Pass the request to uvicorn from its beginning."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -469,64 +473,67 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _release(self) -> None:
         if self._held is not None and not self.transport.is_closing():
-            self._let_go()
+            self._pass_held_to_uvicorn()
 
-    def _let_go(self) -> None:
-        """Send the rest of the request the general way, which bounds how large and how slow it may be."""
+    def _pass_held_to_uvicorn(self) -> None:
+        """Pass the held part to uvicorn, which bounds the size and time of the rest."""
         held = self._unhold()
-        self._go_the_general_way()
+        self._pass_to_uvicorn()
         for part in held:
             super().on_body(part)
 
-    def answered(self, taken: _Taken, status: int, body: bytes) -> None:
-        """Send the answer to what was taken, and go on with what came behind it."""
+    def answered(self, request: _DirectRequest, status: int, body: bytes) -> None:
+        """Send the direct handler's answer, and continue with the next request."""
         transport = self.transport
-        if taken.disconnected or transport.is_closing():
+        if request.disconnected or transport.is_closing():
             return
         length = b"%d\r\n\r\n" % len(body)
-        transport.write(self._head_of(status, keep_alive=taken.keep_alive) + length + body)
-        if not taken.keep_alive:
+        transport.write(self._response_head(status, keep_alive=request.keep_alive) + length + body)
+        if not request.keep_alive:
             transport.close()
         else:
             self.on_response_complete()
 
     # Waiting.
 
-    def _wait(self, seconds: float) -> None:
-        """Close the connection unless its client moves within so many seconds.
+    def _set_deadline(self, seconds: float) -> None:
+        """Close the connection unless its client sends something within `seconds`.
 
         One timer serves many requests: uvicorn's own is made and taken back for each.
         """
-        self._due = due = self.loop.time() + seconds
-        if self._timer is None or self._timer_at > due:
-            self._look_at(due)
+        self._deadline = due = self.loop.time() + seconds
+        if self._timer is None or self._timer_due > due:
+            self._check_at(due)
 
-    def _look_at(self, when: float) -> None:
+    def _check_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = when
-        self._timer = self.loop.call_at(when, self._look)
+        self._timer_due = when
+        self._timer = self.loop.call_at(when, self._check_deadline)
 
-    def _look(self) -> None:
-        """Close what has waited too long, and look again later: an answer that is under way has no end here."""
+    def _check_deadline(self) -> None:
+        """Close a connection past its deadline, and check again later.
+
+        An answer that is under way has no deadline here.
+        """
         now, transport = self.loop.time(), self.transport
         unsent = transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent:
+        if not unsent or unsent < self._unsent_bytes:
             self._read_at = now
-        self._unsent = unsent
+        self._unsent_bytes = unsent
         if unsent and now - self._read_at >= WRITE_TIMEOUT_S:
             transport.abort()
             return
-        if self._due and now >= self._due and not transport.is_closing():
-            self._due = 0.0
+        if self._deadline and now >= self._deadline and not transport.is_closing():
+            self._deadline = 0.0
             if self._is_in_head:
                 self._refuse(RequestTooSlow())
             else:
                 transport.close()
-        self._look_at(min(self._due or now + _LOOK_INTERVAL_S, now + _LOOK_INTERVAL_S))
+        self._check_at(min(self._deadline or now + _CHECK_INTERVAL_S, now + _CHECK_INTERVAL_S))
 
-    def _head_of(self, status: int, *, keep_alive: bool) -> bytes:
-        """Return everything before the number of bytes; made anew when the date changes, once a second."""
+    def _response_head(self, status: int, *, keep_alive: bool) -> bytes:
+        """Return the head up to the content length; cached for each second's date."""
         common = self.server_state.default_headers
         found = _HEADS.get((status, keep_alive))
         if found is not None and found[0] is common:
@@ -545,7 +552,7 @@ _HEADS: dict[tuple[int, bool], tuple[list[tuple[bytes, bytes]], bytes]] = {}
 
 
 def _refusal_for(fault: HttpParserError) -> ServiceError:
-    """Return the error for what the parser, or something that it called, has raised; raise what is a bug."""
+    """Return the error for an exception of the parser or its callbacks; raise bugs."""
     cause = fault.__context__ if isinstance(fault, HttpParserCallbackError) else None
     if isinstance(cause, ServiceError):
         return cause

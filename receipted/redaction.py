@@ -1,4 +1,4 @@
-"""Redaction of log lines: by the names of fields and headers, and by the form of a text."""
+"""Redaction of log lines by names of fields and headers, and by patterns of text."""
 
 import base64
 import json
@@ -12,10 +12,10 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus
 from uuid import UUID
 
-_PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_NAME_PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 #: A name with one of these words in it.
-_WORDS: Final = frozenset(
+_SECRET_WORDS: Final = frozenset(
     {
         *("authorization", "authorisation", "bearer", "body", "cookie", "cookies", "credential", "credentials", "cvc"),
         *("cvv", "iban", "ibans", "pan", "passphrase", "passwd", "password", "passwords", "payload", "pin", "pwd"),
@@ -24,55 +24,57 @@ _WORDS: Final = frozenset(
 )
 
 #: A name with one of these in it, once its words are joined by nothing.
-_JOINED: Final = (
+_SECRET_JOINED: Final = (
     *("accesskey", "accountnumber", "apikey", "cardnumber", "privatekey", "routingnumber", "secretkey", "signingkey"),
     *("sortcode", "webhookkey"),
 )
 
 #: Last words of names that are about a secret and do not hold it: body_bytes, secret_name, token_age_seconds.
-_ABOUT: Final = frozenset(
+_METADATA_ENDINGS: Final = frozenset(
     {
         *("age", "at", "bytes", "count", "digest", "encoding", "hash", "id", "ids", "kind", "length", "limit"),
         *("name", "names", "path", "problem", "reason", "seconds", "size", "status", "type", "url"),
     }
 )
 
-_DIGESTS: Final = frozenset({"digest", "digests", "hash", "hashes"})
+_DIGEST_WORDS: Final = frozenset({"digest", "digests", "hash", "hashes"})
 
 
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
-    """Whether values under this name are masked whatever they are."""
+    """Return whether values under this name are always masked."""
     parts = _parts(name)
     joined = "".join(parts)
-    if any(word in joined for word in _JOINED):
-        return parts[-1] not in _ABOUT
-    return not _WORDS.isdisjoint(parts) and parts[-1] not in _ABOUT
+    if any(word in joined for word in _SECRET_JOINED):
+        return parts[-1] not in _METADATA_ENDINGS
+    return not _SECRET_WORDS.isdisjoint(parts) and parts[-1] not in _METADATA_ENDINGS
 
 
 @lru_cache(maxsize=4096)
 def holds_digest(name: str) -> bool:
-    """Whether a long hexadecimal value under this name is a digest, which may be written, and no signature."""
+    """Return whether hexadecimal values of this name are digests, and not secret."""
     # a delivery key may be the digest of a body that names nothing else
-    return not _DIGESTS.isdisjoint(_parts(name)) or name == "delivery_key"
+    return not _DIGEST_WORDS.isdisjoint(_parts(name)) or name == "delivery_key"
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part.lower() for part in _PART.findall(name[:200])) or ("",)
+    return tuple(part.lower() for part in _NAME_PART.findall(name[:200])) or ("",)
 
 
 MASK: Final = "[redacted]"
 
-_MIN_REGISTERED: Final = 8
-_LONGEST: Final = 8192
-_SEAM: Final = 256  #: cut off as well, since the cut may go through the middle of what a pass would have masked
+_MIN_SECRET_CHARS: Final = 8
+_MAX_TEXT_CHARS: Final = 8192
+_OVERLAP_CHARS: Final = (
+    256  #: cut off as well, since the cut may go through the middle of what a pass would have masked
+)
 
 #: UUIDs, and words joined by dots and underscores: most values of most lines, done with at once.
-_HARMLESS: Final = re.compile(
+_PLAIN_VALUE: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?P<words>[a-z]{1,24}(?:[._][a-z]{1,24})*)"
 )
 _PREFIX: Final = re.compile(r"(?:whsec|sk|pk|rk|bk)_")
-_SHORTEST: Final = 8  #: a sort code; nothing shorter is masked but the value of a pair
+_MIN_MASKED_CHARS: Final = 8  #: a sort code; nothing shorter is masked but the value of a pair
 
 #: In a group of its own: split() keeps it, between the parts that may hold numbers of cards and accounts.
 _UUID: Final = re.compile(
@@ -109,31 +111,31 @@ _PAIR: Final = re.compile(
 )
 
 
-class Registered:
-    """The configured secrets' literal values, in every form in which they may turn up in a text."""
+class RegisteredSecrets:
+    """Literal values of the configured secrets, in every form that a text may hold."""
 
     def __init__(self) -> None:
-        self._forms: set[str] = set()
+        self._encoded_forms: set[str] = set()
         self.pattern: re.Pattern[str] | None = None
         self.shortest = 0
 
     def add(self, values: Iterable[str]) -> None:
-        """Mask these values too; values of fewer than 8 characters are left out."""
+        """Register values to mask; values of fewer than 8 characters are left out."""
         for value in values:
             for line in {value, *value.splitlines()}:
-                if len(line) >= _MIN_REGISTERED:
-                    self._forms |= _forms(line)
-        self.shortest = min(map(len, self._forms), default=0)
-        longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
+                if len(line) >= _MIN_SECRET_CHARS:
+                    self._encoded_forms |= _encoded_forms(line)
+        self.shortest = min(map(len, self._encoded_forms), default=0)
+        longest_first = sorted(self._encoded_forms, key=lambda form: (-len(form), form))
         self.pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def clear(self) -> None:
-        """Mask none."""
-        self._forms.clear()
+        """Forget all values."""
+        self._encoded_forms.clear()
         self.pattern = None
 
 
-def _forms(value: str) -> set[str]:
+def _encoded_forms(value: str) -> set[str]:
     return {
         value,
         quote(value, safe=""),
@@ -148,21 +150,21 @@ def _forms(value: str) -> set[str]:
     }
 
 
-def redact_text(text: str, registered: Registered, *, keep_digests: bool = False) -> str:
-    """The text with everything secret in it masked. `keep_digests` spares hexadecimal digests."""
+def redact_text(text: str, registered: RegisteredSecrets, *, keep_digests: bool = False) -> str:
+    """Mask everything secret in the text. `keep_digests` spares hexadecimal digests."""
     if registered.pattern is not None and len(text) >= registered.shortest:
         text = registered.pattern.sub(MASK, text)
-    if len(text) < _SHORTEST and "=" not in text and ":" not in text:
+    if len(text) < _MIN_MASKED_CHARS and "=" not in text and ":" not in text:
         return text
-    harmless = _HARMLESS.fullmatch(text)
+    harmless = _PLAIN_VALUE.fullmatch(text)
     if harmless and not (harmless["words"] and "_" in text and _PREFIX.search(text)):
         return text
-    if len(text) > _LONGEST + _SEAM:
-        return _redacted(text[: _LONGEST + _SEAM], keep_digests)[:-_SEAM] + " [cut]"
-    return _redacted(text, keep_digests)
+    if len(text) > _MAX_TEXT_CHARS + _OVERLAP_CHARS:
+        return _mask_patterns(text[: _MAX_TEXT_CHARS + _OVERLAP_CHARS], keep_digests)[:-_OVERLAP_CHARS] + " [cut]"
+    return _mask_patterns(text, keep_digests)
 
 
-def _redacted(text: str, keep_digests: bool) -> str:
+def _mask_patterns(text: str, keep_digests: bool) -> str:
     has_digits = _DIGITS.search(text) is not None
     if keep_digests and _is_digest(text):
         return text
@@ -172,7 +174,7 @@ def _redacted(text: str, keep_digests: bool) -> str:
         text = _QUERY.sub(rf"\1{MASK}", text)
     if has_digits:
         text = "".join(
-            part if at % 2 else _without_ibans(_CARD.sub(_without_cards, _BANK.sub(MASK, part)))
+            part if at % 2 else _mask_ibans(_CARD.sub(_mask_cards, _BANK.sub(MASK, part)))
             for at, part in enumerate(_UUID.split(text))
         )
     text = _SCHEME.sub(rf"\1 {MASK}", text)
@@ -186,18 +188,18 @@ def _redacted(text: str, keep_digests: bool) -> str:
 
 
 def _is_digest(text: str) -> bool:
-    """Whether it is nothing but a digest, with or without the name of its algorithm."""
+    """Return whether the text is only a digest, with or without its algorithm's name."""
     value = text.rpartition(":")[2]
-    return len(text) <= 160 and len(value) >= 32 and all(letter in "0123456789abcdefABCDEF" for letter in value)
+    return len(text) <= 160 and len(value) >= 32 and all(char in "0123456789abcdefABCDEF" for char in value)
 
 
-def _without_cards(match: re.Match[str]) -> str:
-    """The digits unchanged unless some of them, from one group's start to another's end, are a card number."""
+def _mask_cards(match: re.Match[str]) -> str:
+    """Mask the digits if some of them, in whole groups, are a card number."""
     text = match[0]
     groups = [(group.start(), group.end()) for group in _DIGITS.finditer(text)]
     for first, (start, _) in enumerate(groups):
         for _, end in groups[first:]:
-            digits = "".join(letter for letter in text[start:end] if letter.isdecimal())
+            digits = "".join(char for char in text[start:end] if char.isdecimal())
             if len(digits) > 19:
                 break
             if len(digits) >= 13 and _passes_luhn(digits):
@@ -208,16 +210,16 @@ def _without_cards(match: re.Match[str]) -> str:
 
 def _passes_luhn(digits: str) -> bool:
     total = 0
-    for at, letter in enumerate(reversed(digits)):
-        number = int(letter)
+    for at, char in enumerate(reversed(digits)):
+        number = int(char)
         if at % 2:
             number = number * 2 - 9 if number > 4 else number * 2
         total += number
     return total % 10 == 0
 
 
-def _without_ibans(text: str) -> str:
-    """The text without account numbers whose check digits are right, whatever words stand around them."""
+def _mask_ibans(text: str) -> str:
+    """Mask account numbers whose check digits are right, whatever surrounds them."""
     parts: list[str] = []
     done = 0
     for start in _IBAN_START.finditer(text):
@@ -226,37 +228,38 @@ def _without_ibans(text: str) -> str:
             continue
         for end in range(rest.end(), start.end() + 10, -1):
             if text[end - 1].isalnum() and not text[end : end + 1].isalnum():
-                letters = "".join(letter for letter in text[start.start() : end] if letter.isalnum())
-                if len(letters) >= 15 and _passes_mod_97(letters):
+                chars = "".join(char for char in text[start.start() : end] if char.isalnum())
+                if len(chars) >= 15 and _passes_mod_97(chars):
                     parts += (text[done : start.start()], MASK)
                     done = end
                     break
     return "".join([*parts, text[done:]])
 
 
-def _passes_mod_97(letters: str) -> bool:
-    if not letters.isascii():
+def _passes_mod_97(chars: str) -> bool:
+    if not chars.isascii():
         return False
-    turned = (letters[4:] + letters[:4]).upper()
-    return int("".join(str(int(letter, 36)) for letter in turned)) % 97 == 1
+    turned = (chars[4:] + chars[:4]).upper()
+    return int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
 
 
 __all__ = ["DROPPED", "MASK", "forget_secrets", "redact", "redact_event", "register_secrets"]
 
 DROPPED: Final = "[dropped]"  #: in place of a value that could not be made safe
 
-_DEPTH: Final = 12
-_WIDTH: Final = 200  #: of one container
-_NODES: Final = 5_000  #: of one line, so that a huge or endless value cannot stop the process
-_CARD_AS_NUMBER: Final = 10**12
+_MAX_DEPTH: Final = 12
+_MAX_ITEMS: Final = 200  #: of one container
+_MAX_NODES: Final = 5_000  #: of one line, so that a huge or endless value cannot stop the process
+_MIN_CARD_NUMBER: Final = 10**12
 
-_registered: Final = Registered()
+_registered: Final = RegisteredSecrets()
 
 
 def register_secrets(values: Iterable[str]) -> None:
-    """From now on these values appear in no log line, nor their URL-encoded, JSON or Base64 forms.
+    """Mask these values in every log line from now on.
 
-    Values of fewer than 8 characters are left out: masking them would garble ordinary words.
+    Also their URL-encoded, JSON and Base64 forms. Values of fewer than 8 characters are left out: masking them would
+    garble ordinary words.
     """
     _registered.add(values)
 
@@ -267,64 +270,70 @@ def forget_secrets() -> None:
 
 
 def redact_event(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """The event as JSON values with everything secret masked, for structlog. Never raises: drops the value instead."""
+    """Convert the event to JSON values with everything secret masked, for structlog.
+
+    Never raises: drops the value instead.
+    """
     line: dict[str, Any] = {}
-    nodes = [_NODES]
+    nodes = [_MAX_NODES]
     for key, value in event.items():
         try:
-            line[redact_text(key, _registered)] = _named(key, value, _DEPTH, nodes)
+            line[redact_text(key, _registered)] = _redact_named(key, value, _MAX_DEPTH, nodes)
         except Exception:  # noqa: BLE001 - whatever a value's own code raises must not cost the line
-            line[_fallback(key)] = DROPPED
+            line[_safe_key(key)] = DROPPED
     return line
 
 
 def redact(value: Any) -> Any:
-    """The value as JSON values with everything secret masked; raises only what the value's own code raises."""
-    return _value(value, _DEPTH, [_NODES], keep_digests=False)
+    """Convert the value to JSON values with everything secret masked.
+
+    Raises only what the value's own code raises.
+    """
+    return _redact_value(value, _MAX_DEPTH, [_MAX_NODES], keep_digests=False)
 
 
-def _fallback(key: object) -> str:
+def _safe_key(key: object) -> str:
     return key if isinstance(key, str) and key.isidentifier() and len(key) < 40 else "unnamed"
 
 
-def _named(name: object, value: Any, depth: int, nodes: list[int]) -> Any:
+def _redact_named(name: object, value: Any, depth: int, nodes: list[int]) -> Any:
     if value is None or value is True or value is False:
         return value
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     if not isinstance(text, str):
-        return _value(value, depth, nodes, keep_digests=False)
+        return _redact_value(value, depth, nodes, keep_digests=False)
     if is_secret_name(text):
         return MASK
-    return _value(value, depth, nodes, keep_digests=holds_digest(text))
+    return _redact_value(value, depth, nodes, keep_digests=holds_digest(text))
 
 
-def _value(value: Any, depth: int, nodes: list[int], *, keep_digests: bool) -> Any:
+def _redact_value(value: Any, depth: int, nodes: list[int], *, keep_digests: bool) -> Any:
     nodes[0] -= 1
     if depth < 0 or nodes[0] < 0:
         return DROPPED
     if value is None or value is True or value is False:
         return value
     if isinstance(value, Enum):
-        return _value(value.value, depth - 1, nodes, keep_digests=keep_digests)
+        return _redact_value(value.value, depth - 1, nodes, keep_digests=keep_digests)
     if isinstance(value, str):
         return redact_text(str.__str__(value), _registered, keep_digests=keep_digests)
     if isinstance(value, int | float):
-        return _number(value)
+        return _redact_number(value)
     if isinstance(value, bytes | bytearray | memoryview):
         text = bytes(value).decode("utf-8", "backslashreplace")
         return redact_text(text, _registered, keep_digests=keep_digests)
     if isinstance(value, UUID | date | time):
         return str(value)
     if isinstance(value, Mapping):
-        return _mapping(value, depth, nodes)
+        return _redact_mapping(value, depth, nodes)
     if isinstance(value, list | tuple | set | frozenset):
-        return _items(value, depth, nodes, keep_digests=keep_digests)
+        return _redact_items(value, depth, nodes, keep_digests=keep_digests)
     if isinstance(value, BaseException):
         return redact_text(f"{type(value).__name__}: {value}", _registered)
     return redact_text(repr(value), _registered)
 
 
-def _number(value: float) -> int | float | str:
+def _redact_number(value: float) -> int | float | str:
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)  # JSON has no word for it
@@ -332,30 +341,30 @@ def _number(value: float) -> int | float | str:
         whole = int(value)
     else:
         number = whole = int(value)
-    if abs(whole) >= _CARD_AS_NUMBER and MASK in redact_text(str(abs(whole)), _registered):
+    if abs(whole) >= _MIN_CARD_NUMBER and MASK in redact_text(str(abs(whole)), _registered):
         return MASK
     return number
 
 
-def _mapping(value: Mapping[Any, Any], depth: int, nodes: list[int]) -> dict[str, Any]:
+def _redact_mapping(value: Mapping[Any, Any], depth: int, nodes: list[int]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for at, (key, inner) in enumerate(value.items()):
-        if at == _WIDTH:
+        if at == _MAX_ITEMS:
             found["..."] = DROPPED
             break
-        shown = _value(key, depth - 1, nodes, keep_digests=False)
-        found[shown if isinstance(shown, str) else str(shown)] = _named(key, inner, depth - 1, nodes)
+        shown = _redact_value(key, depth - 1, nodes, keep_digests=False)
+        found[shown if isinstance(shown, str) else str(shown)] = _redact_named(key, inner, depth - 1, nodes)
     return found
 
 
-def _items(value: Iterable[Any], depth: int, nodes: list[int], *, keep_digests: bool) -> list[Any]:
+def _redact_items(value: Iterable[Any], depth: int, nodes: list[int], *, keep_digests: bool) -> list[Any]:
     found: list[Any] = []
     for at, inner in enumerate(value):
-        if at == _WIDTH:
+        if at == _MAX_ITEMS:
             found.append(DROPPED)
             break
-        found.append(_value(inner, depth - 1, nodes, keep_digests=keep_digests))
+        found.append(_redact_value(inner, depth - 1, nodes, keep_digests=keep_digests))
     # headers come as pairs of name and value
     if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str | bytes):
-        found[1] = _named(value[0], value[1], depth - 1, nodes)
+        found[1] = _redact_named(value[0], value[1], depth - 1, nodes)
     return found

@@ -1,1 +1,1 @@
-"""The demonstration: four providers with every fault on, one service, one shop, and the proof at the end."""
+"""Demonstration: four providers with all faults, one service, one shop, and proof."""

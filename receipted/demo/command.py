@@ -1,4 +1,4 @@
-"""`receipted demo`: shows the run live, then the table, then the proof; or waits for clicks until Ctrl-C."""
+"""`receipted demo`: run live with a table and proof, or wait for clicks."""
 
 import asyncio
 import contextlib
@@ -17,8 +17,8 @@ from rich.text import Text
 from audit.verify import Report
 from receipted import logs
 from receipted.cli.exits import InvalidInput
-from receipted.demo.plan import CLICK, PROVIDERS, SHOP_SECRET, Order, orders, sandbox_config
-from receipted.demo.results import NAMES, DemoFigures, Mismatch, heard_table, table
+from receipted.demo.plan import CLICK_PREFIX, PROVIDERS, SHOP_SECRET, Order, orders, sandbox_config
+from receipted.demo.results import NAMES, DemoFigures, Mismatch, sources_table, table
 from receipted.demo.run import Demonstration
 from receipted.runtime import until_signalled
 from sandbox.outside import outside
@@ -28,9 +28,9 @@ from storage.tables import Payment
 _STYLES = {"paid": "green", "settled": "green", "open": "", "processing": "yellow"}
 
 
-async def keep_running_until_stopped(run: Demonstration, console: Console) -> None:
-    """Show how all payments do, and those that wait for a click with their pages, as they change."""
-    name, password = await asyncio.to_thread(run.person)
+async def run_until_stopped(run: Demonstration, console: Console) -> None:
+    """Show all payments, and the checkout pages of those that wait for a click."""
+    name, password = await asyncio.to_thread(run.add_console_user)
     console.print(f"The console                  http://127.0.0.1:{run.port}/console/")
     console.print(f"Log in there as              {name}, with the password {password}")
     console.print(f"Receipted takes webhooks at  http://127.0.0.1:{run.port}/webhooks/ACCOUNT")
@@ -41,9 +41,11 @@ async def keep_running_until_stopped(run: Demonstration, console: Console) -> No
     announced: set[str] = set()
     with until_signalled() as stop, Live(console=console, refresh_per_second=4) as live:
         while not stop.is_set():
-            waiting = [payment for payment in await run.payments() if (payment.reference or "").startswith(CLICK)]
+            waiting = [
+                payment for payment in await run.payments() if (payment.reference or "").startswith(CLICK_PREFIX)
+            ]
             waiting.sort(key=lambda payment: payment.reference or "")
-            announce(console, waiting, announced)
+            print_checkout_urls(console, waiting, announced)
             counts = table(await run.figures([]), "", is_final=False)
             live.update(Group(counts, _table(waiting, await run.fulfilled())))
             with contextlib.suppress(TimeoutError):
@@ -69,7 +71,7 @@ def _table(payments: list[Payment], fulfilled: dict[str, int]) -> Table:
     return made
 
 
-def announce(console: Console, payments: Iterable[Payment], announced: set[str]) -> None:
+def print_checkout_urls(console: Console, payments: Iterable[Payment], announced: set[str]) -> None:
     """Print the checkout URL of each payment once, in one piece.
 
     A line of its own is left to the terminal to wrap, which then copies and opens the URL as one; a cell of a table
@@ -87,12 +89,12 @@ def announce(console: Console, payments: Iterable[Payment], announced: set[str])
 _SHOP_FAILURES = 0.1
 
 #: With --keep-running: how many payments wait for a click, and how fast time runs for the providers and for asking.
-_CLICKS = 12
+_CLICK_PAYMENTS = 12
 _CLICKING_SPEED = 1.0
 _ASKING_SPEED = 4.0
 
 #: Characters that the table needs in full.
-_WIDTH = 100
+_TABLE_WIDTH = 100
 
 
 def demo(
@@ -116,30 +118,30 @@ def demo(
     Exit code 0 only if every payment equals its provider's own record, every paid one was fulfilled exactly once as
     the shop counts it, and the audit finds no fault.
     """
-    lost = _providers(lose_all or [])
+    lost_providers = _providers(lose_all or [])
     chosen = seed or int(time.time())
     logs.configure("error", "console")
     console = Console()
     if not console.is_terminal:
-        console = Console(width=_WIDTH)  # a file or pipe has no width of its own
+        console = Console(width=_TABLE_WIDTH)  # a file or pipe has no width of its own
     if keep_running:
-        slow = sandbox_config(chosen, _CLICKING_SPEED, lost)
+        slow = sandbox_config(chosen, _CLICKING_SPEED, lost_providers)
         with outside(slow, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
             run = Demonstration(slow, world, folder.absolute(), patience_speed=_ASKING_SPEED)
-            asyncio.run(_click(run, console, payments, chosen))
+            asyncio.run(_run_clickable(run, console, payments, chosen))
         return
-    config = sandbox_config(chosen, speed, lost)
+    config = sandbox_config(chosen, speed, lost_providers)
     console.print(f"[bold]Receipted demo[/]: {payments} payments, seed {chosen}, the providers' time runs {speed:g}x")
-    if lost:
-        console.print(f"Every webhook is lost of: {', '.join(NAMES[provider] for provider in lost)}")
+    if lost_providers:
+        console.print(f"Every webhook is lost of: {', '.join(NAMES[provider] for provider in lost_providers)}")
     with outside(config, SHOP_SECRET, shop_failures=_SHOP_FAILURES) as world:
         run = Demonstration(config, world, folder.absolute())
-        is_right = asyncio.run(_run(run, console, orders(payments, chosen), patience, lost))
-    raise typer.Exit(0 if is_right else 1)
+        is_correct = asyncio.run(_run(run, console, orders(payments, chosen), patience, lost_providers))
+    raise typer.Exit(0 if is_correct else 1)
 
 
 def _providers(named: list[str]) -> tuple[str, ...]:
-    """The providers of these names, each once; raises InvalidInput, naming those that there are."""
+    """Return the named providers, each once; raises InvalidInput with the known ones."""
     unknown = [name for name in named if name not in PROVIDERS]
     if unknown:
         raise InvalidInput(f"no provider {unknown[0]!r}; there are: {', '.join(PROVIDERS)}", param="lose-all")
@@ -147,12 +149,12 @@ def _providers(named: list[str]) -> tuple[str, ...]:
 
 
 async def _run(
-    run: Demonstration, console: Console, wanted: list[Order], patience: float, lost: Collection[str]
+    run: Demonstration, console: Console, wanted: list[Order], patience: float, lost_providers: Collection[str]
 ) -> bool:
     started = time.monotonic()
     async with run.running() as commands:
         with Live(console=console, refresh_per_second=4) as live:
-            showing = asyncio.create_task(_show(run, live, started))
+            showing = asyncio.create_task(_keep_showing(run, live, started))
             await run.order(commands, wanted)
             wrong = await run.settle(commands, time.monotonic() + patience)
             showing.cancel()
@@ -161,24 +163,24 @@ async def _run(
             live.update(table(figures, _title(started), is_final=True))
         if not console.is_terminal:
             console.print()  # rich ends a live display without a newline there
-        console.print(heard_table(await run.heard(), lost))
+        console.print(sources_table(await run.sources(), lost_providers))
         report = await run.audit()
-        _conclude(run, console, figures, wrong, report, await run.outcomes())
+        _print_results(run, console, figures, wrong, report, await run.outcomes())
     return not wrong and not report.faults
 
 
-async def _click(run: Demonstration, console: Console, count: int, seed: int) -> None:
+async def _run_clickable(run: Demonstration, console: Console, count: int, seed: int) -> None:
     async with run.running() as commands:
-        await run.order(commands, orders(_CLICKS, seed, CLICK))
+        await run.order(commands, orders(_CLICK_PAYMENTS, seed, CLICK_PREFIX))
         ordering = asyncio.create_task(run.order(commands, orders(count, seed)))
         try:
-            await keep_running_until_stopped(run, console)
+            await run_until_stopped(run, console)
         finally:
             ordering.cancel()
             await asyncio.gather(ordering, return_exceptions=True)
 
 
-async def _show(run: Demonstration, live: Live, started: float) -> None:
+async def _keep_showing(run: Demonstration, live: Live, started: float) -> None:
     while True:
         live.update(table(await run.figures([]), _title(started), is_final=False))
         await asyncio.sleep(0.5)
@@ -188,7 +190,7 @@ def _title(started: float) -> str:
     return f"after {time.monotonic() - started:.1f} s"
 
 
-def _conclude(
+def _print_results(
     run: Demonstration,
     console: Console,
     figures: DemoFigures,

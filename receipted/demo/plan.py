@@ -1,4 +1,7 @@
-"""What the demonstration orders, at whom, and with which settings. Equal seeds give equal plans."""
+"""Plan of the demonstration: faults, accounts, orders and settings.
+
+Equal seeds give equal plans.
+"""
 
 import random
 from collections.abc import Collection, Iterator, Mapping
@@ -34,7 +37,7 @@ SHOP_SECRET = "whsec_ZGVtb25zdHJhdGlvbi1vZi1yZWNlaXB0ZWQtMDAwMQ=="  # noqa: S105
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One payment that the shop wants."""
+    """One payment that the shop orders."""
 
     account: str
     kind: str
@@ -70,7 +73,7 @@ _SHOPPER = {"merchant_user_id": "shopper-1", "merchant_user_ip": "192.0.2.7"}
 _PAYEE = {"name": "The Shop", "account_number": "12345678", "sort_code": "010203"}
 
 #: (account, kind, currency, fields of the provider's own, share of the orders in percent)
-_MIX: tuple[tuple[str, str, str, Mapping[str, object], int], ...] = (
+_ORDER_MIX: tuple[tuple[str, str, str, Mapping[str, object], int], ...] = (
     ("alternative", "payment_request", "USD", {}, 100),
     ("genius", "payment_intent", "USD", {"merchant_id": "mer_sandbox"}, 100),
     ("payfield", "payin", "BDT", _SHOPPER, 45),
@@ -94,11 +97,11 @@ _MIX: tuple[tuple[str, str, str, Mapping[str, object], int], ...] = (
 
 
 #: References of orders that wait for a person's click begin so.
-CLICK = "CLICK"
+CLICK_PREFIX = "CLICK"
 
 
 def orders(count: int, seed: int, prefix: str = "ORD") -> list[Order]:
-    """So many orders over all providers, in a mixed order."""
+    """Return `count` orders over all providers, in a mixed order."""
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
     made = list(_orders(count, rng, prefix))
     rng.shuffle(made)
@@ -106,19 +109,20 @@ def orders(count: int, seed: int, prefix: str = "ORD") -> list[Order]:
 
 
 def _orders(count: int, rng: random.Random, prefix: str) -> Iterator[Order]:
-    total = sum(share for *_, share in _MIX)
+    total = sum(share for *_, share in _ORDER_MIX)
     number = 0
-    for position, (account, kind, currency, extra, share) in enumerate(_MIX):
-        last = position == len(_MIX) - 1
+    for position, (account, kind, currency, extra, share) in enumerate(_ORDER_MIX):
+        last = position == len(_ORDER_MIX) - 1
         for _ in range(count - number if last else round(count * share / total)):
             number += 1
             yield Order(account, kind, rng.randrange(500, 50_000), currency, f"{prefix} {number:05d}", extra)
 
 
 def sandbox_config(seed: int, speed: float, lose_all: Collection[str] = ()) -> SandboxConfig:
-    """The sandbox of the demonstration; its simulated payers leave the orders of CLICK to people.
+    """Return the sandbox's configuration.
 
-    Of the providers in `lose_all` every webhook and callback is lost, and of the others as many as FAULTS says.
+    Its simulated payers leave the orders of CLICK_PREFIX to people. Of the providers in `lose_all` every webhook and
+    callback is lost, and of the others as many as FAULTS says.
     """
     lost = dict.fromkeys(account.sandbox for account in ACCOUNTS if account.provider in lose_all)
     return SandboxConfig(
@@ -126,7 +130,7 @@ def sandbox_config(seed: int, speed: float, lose_all: Collection[str] = ()) -> S
         speed=speed,
         faults=FAULTS,
         lose_all=tuple(lost),
-        payers=Payers(leave=CLICK, pay=0.72, decline=0.10, cancel=0.09, expire=0.09),
+        payers=Payers(leave=CLICK_PREFIX, pay=0.72, decline=0.10, cancel=0.09, expire=0.09),
         delivery_timeout_seconds=5.0,
     )
 
@@ -134,7 +138,10 @@ def sandbox_config(seed: int, speed: float, lose_all: Collection[str] = ()) -> S
 def settings_data(
     config: SandboxConfig, *, database: str, sandbox_url: str, shop_url: str, port: int, patience_speed: float
 ) -> dict[str, Any]:
-    """The settings as receipted.toml would have them; the poller's waits are divided by `patience_speed`."""
+    """Return the settings for receipted.toml, with faster polling.
+
+    The poller's waits are divided by `patience_speed`.
+    """
     speed = patience_speed
     return {
         "service": {

@@ -21,7 +21,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One thing that is not as it must be."""
+    """One payment that is not as it must be."""
 
     account: str
     payment: str
@@ -29,14 +29,14 @@ class Mismatch:
 
 
 def truth_by_key(truth: Sequence[Mapping[str, Any]]) -> dict[Key, Mapping[str, Any]]:
-    """The sandbox's resources by provider, kind and id."""
+    """Index the sandbox's resources by provider, kind and id."""
     return {(str(item["provider"]), str(item["kind"]), str(item["ref"])): item for item in truth}
 
 
-def compare(
+def find_mismatches(
     payments: Sequence[Payment], truth: Mapping[Key, Mapping[str, Any]], fulfilled: Mapping[str, int]
 ) -> list[Mismatch]:
-    """Everything that differs between what is kept here, what the providers hold, and what the shop did."""
+    """Return all differences between this service, the providers and the shop."""
     found: list[Mismatch] = []
     seen: Counter[Key] = Counter()
     for payment in payments:
@@ -105,7 +105,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class DemoFigures:
-    """All that a table needs."""
+    """Counts and mismatches for a table."""
 
     counts: Mapping[str, AccountCounts]
     fulfilled: Mapping[str, int]  #: by account
@@ -113,7 +113,7 @@ class DemoFigures:
 
 
 def table(figures: DemoFigures, title: str, *, is_final: bool) -> Table:
-    """One row a provider and a total; `wrong` is known only at the end."""
+    """Build a table of one row a provider and a total; `wrong` is known at the end."""
     made = Table(title=title, title_justify="left", pad_edge=False, padding=0, box=SIMPLE_HEAD, show_footer=True)
     rows = [(name, _row(provider, figures)) for provider, name in NAMES.items()]
     total: Counter[str] = Counter()
@@ -155,7 +155,7 @@ def _row(provider: str, figures: DemoFigures) -> Counter[str]:
 
 
 #: The ways of storage/totals.py with their headings, in the order of how little had to be asked.
-_WAYS = {
+_SOURCE_HEADINGS = {
     "pushed": "pushed",
     "hinted": "asked after\na hint",
     "returned": "asked after\na return",
@@ -166,15 +166,18 @@ _WAYS = {
 }
 
 #: Shown in any case; the others where there are any.
-_ALWAYS = ("pushed", "asked")
+_ALWAYS_SHOWN = ("pushed", "asked")
 
 
-def heard_table(heard: Mapping[str, Counter[str]], lost: Collection[str]) -> Table:
-    """One row a provider; `heard` is by account, and of the providers in `lost` every webhook was lost."""
+def sources_table(sources: Mapping[str, Counter[str]], lost: Collection[str]) -> Table:
+    """Build a table of what first reported payments as paid, one row a provider.
+
+    `sources` is by account, and of the providers in `lost` every webhook was lost.
+    """
     rows: dict[str, Counter[str]] = {provider: Counter() for provider in NAMES}
     for account in ACCOUNTS:
-        rows[account.provider].update(heard.get(account.name, Counter()))
-    shown = [way for way in _WAYS if way in _ALWAYS or any(row[way] for row in rows.values())]
+        rows[account.provider].update(sources.get(account.name, Counter()))
+    shown = [way for way in _SOURCE_HEADINGS if way in _ALWAYS_SHOWN or any(row[way] for row in rows.values())]
     made = Table(
         title="How payments were first heard of to be paid",
         title_justify="left",
@@ -184,7 +187,7 @@ def heard_table(heard: Mapping[str, Counter[str]], lost: Collection[str]) -> Tab
     )
     made.add_column("\nprovider", no_wrap=True)
     for way in shown:
-        made.add_column(_WAYS[way], justify="right", vertical="bottom")
+        made.add_column(_SOURCE_HEADINGS[way], justify="right", vertical="bottom")
     for provider, row in rows.items():
         name = NAMES[provider] + (", every webhook lost" if provider in lost else "")
         made.add_row(name, *(str(row[way]) for way in shown))

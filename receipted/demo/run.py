@@ -1,4 +1,4 @@
-"""Runs the demonstration: the outside world in one process, the service in this one, and a merchant between them."""
+"""Run of the demonstration: the service here, and the outside in another process."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from console.passwords import generate_password, hash_password
 from console.users import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
-from receipted.demo.results import DemoFigures, Key, Mismatch, compare, truth_by_key
+from receipted.demo.results import DemoFigures, Key, Mismatch, find_mismatches, truth_by_key
 from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
@@ -33,14 +33,14 @@ from storage.private_files import make_folder, written
 from storage.tables import Payment
 
 #: How many create calls the shop has under way at once.
-_CUSTOMERS = 16
-_TRIES = 6
+_CONCURRENT_CUSTOMERS = 16
+_MAX_TRIES = 6
 _OPERATOR = "operator of the demonstration"
-_MOVING = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
+_OPEN_PHASES = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
 
 
 class Demonstration:
-    """One run: its service, its outside world and its merchant. In a file of its own, unless `database` is given."""
+    """One run: service, outside world and merchant, in a new database."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Demonstration:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Commands]:
-        """The service runs within the block as `receipted serve` does; the commands are a merchant's or operator's."""
+        """Run the service inside this block as `receipted serve` does; yield its commands."""
         # They take time that no other command should.
         from receipted.app import create_app  # noqa: PLC0415
         from receipted.protocol import BoundedProtocol  # noqa: PLC0415
@@ -115,20 +115,20 @@ class Demonstration:
             await serving
             self.service.close()
 
-    def person(self) -> tuple[str, str]:
-        """The name and password of somebody who may do everything in the console of this run."""
+    def add_console_user(self) -> tuple[str, str]:
+        """Add an administrator of the console; return name and password."""
         name, password, now = "demo", generate_password(), self.service.clock()
         with self.service.database.write() as unit:
             console_users.add(unit, new_person(name, Role.ADMIN, hash_password(password), now, is_temporary=False))
         return name, password
 
     async def _register(self, account: str, sandbox: str, clients: Mapping[str, Any]) -> None:
-        """Make our URL known: by the provider's call where it has one, else as a person would in its dashboard."""
+        """Register our URL by the provider's call, or as in its dashboard."""
         url = f"http://127.0.0.1:{self.port}/webhooks/{account}"
         key = self.service.settings.accounts[account].webhook_keys[0].secret.reveal()
         name = self.service.accounts[account].provider.webhook_key_detail
         details = {name: key} if name is not None else {}
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             try:
                 await clients[account].register_webhook(url, **details)
             except UnsupportedByProvider:
@@ -145,7 +145,7 @@ class Demonstration:
         raise RuntimeError(f"{sandbox} did not take our webhook URL")
 
     async def order(self, commands: Commands, orders: list[Order]) -> None:
-        """Every order's payment exists at its provider, or needs review because nobody knows."""
+        """Create every order's payment; one whose outcome is unknown needs review."""
         queue = list(reversed(orders))
 
         async def customer() -> None:
@@ -153,12 +153,12 @@ class Demonstration:
                 await self._create(commands, queue.pop())
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(_CUSTOMERS):
+            for _ in range(_CONCURRENT_CUSTOMERS):
                 group.create_task(customer())
 
     async def _create(self, commands: Commands, order: Order) -> None:
-        """As a merchant's program would: try again while that is harmless."""
-        for attempt in range(_TRIES):
+        """Create as a merchant's program would: try again while that is harmless."""
+        for attempt in range(_MAX_TRIES):
             try:
                 await commands.create(
                     order.account,
@@ -172,52 +172,54 @@ class Demonstration:
             except (CreateUnanswered, StillApplying):
                 return
             except ProviderError as error:
-                if not error.may_retry or attempt == _TRIES - 1:
+                if not error.may_retry or attempt == _MAX_TRIES - 1:
                     return
                 await asyncio.sleep(0.05 * 2**attempt)
             else:
                 return
 
     async def settle(self, commands: Commands, deadline: float) -> list[Mismatch]:
-        """Wait until all is as it must be, with an operator who resolves what needs review; what is wrong if not."""
-        wrong: list[Mismatch] = []
+        """Wait until all is right, resolving reviews as an operator; return mismatches."""
+        mismatches: list[Mismatch] = []
         while True:
             idle = await self._get(f"{self.outside.sandbox_url}/_control/idle")
-            quiet = not idle["pending_deliveries"] and not idle["pending_payers"] and await self._is_drained()
-            if quiet:
+            is_idle = not idle["pending_deliveries"] and not idle["pending_payers"] and await self._is_drained()
+            if is_idle:
                 truth = await self.truth()
                 await self._review(commands, truth)
-                wrong = await self.wrong(truth)
-                if not wrong:
+                mismatches = await self.mismatches(truth)
+                if not mismatches:
                     return []
             if time.monotonic() > deadline:
-                return wrong or [Mismatch("-", "-", f"time is up: {idle}")]
+                return mismatches or [Mismatch("-", "-", f"time is up: {idle}")]
             await asyncio.sleep(0.2)
 
     async def _is_drained(self) -> bool:
         counts = await asyncio.to_thread(self._counts)
         return not any(
-            c.statuses["pending"] or c.owed["pending"] or any(c.phases[phase] for phase in _MOVING if not c.reviews)
+            c.statuses["pending"]
+            or c.owed["pending"]
+            or any(c.phases[phase] for phase in _OPEN_PHASES if not c.reviews)
             for c in counts.values()
         )
 
     async def _review(self, commands: Commands, truth: Mapping[Key, Mapping[str, Any]]) -> None:
-        """What an operator does: look into the provider's own dashboard, and say with a reason what is true."""
+        """Resolve reviews as an operator who reads the provider's own dashboard."""
         by_reference = {(i["provider"], i["kind"], i["reference"]): i for i in truth.values()}
         sandbox = {account.name: account.sandbox for account in ACCOUNTS}
         for payment in await asyncio.to_thread(self._in_review):
             self.resolved[str(payment.review)] += 1
             true = by_reference.get((sandbox[payment.account], payment.kind, payment.reference))
             if payment.provider_ref is None and true is not None:
-                payment = await self._patiently(lambda p=payment, t=true: commands.track(p.account, t["ref"], p.kind))
+                payment = await self._retry(lambda p=payment, t=true: commands.track(p.account, t["ref"], p.kind))
             state = "not_created" if true is None else str(true["state"])
             words = "is not there" if true is None else f"shows {state}"
             if payment.review == Review.AMOUNT_MISMATCH:
                 words += " and the amount that was asked for"
             await commands.resolve(payment.id, state=state, reason=f"the provider's dashboard {words}", by=_OPERATOR)
 
-    async def _patiently(self, call: Any) -> Payment:
-        for _ in range(_TRIES):
+    async def _retry(self, call: Any) -> Payment:
+        for _ in range(_MAX_TRIES):
             try:
                 return await call()  # type: ignore[no-any-return]
             except ProviderError as error:
@@ -225,41 +227,41 @@ class Demonstration:
                     raise
         return await call()  # type: ignore[no-any-return]
 
-    async def wrong(self, truth: Mapping[Key, Mapping[str, Any]]) -> list[Mismatch]:
-        """What differs between the service, the providers and the shop now."""
-        return compare(await self.payments(), truth, await self.fulfilled())
+    async def mismatches(self, truth: Mapping[Key, Mapping[str, Any]]) -> list[Mismatch]:
+        """Return the current differences between the service, the providers and the shop."""
+        return find_mismatches(await self.payments(), truth, await self.fulfilled())
 
     async def truth(self) -> dict[Key, Mapping[str, Any]]:
-        """What the providers hold."""
+        """Return the payments as the providers hold them."""
         return truth_by_key(await self._get(f"{self.outside.sandbox_url}/_control/truth"))
 
-    async def figures(self, wrong: list[Mismatch]) -> DemoFigures:
-        """The counts as they are now."""
+    async def figures(self, mismatches: list[Mismatch]) -> DemoFigures:
+        """Return the current counts."""
         account_of = {payment.id: payment.account for payment in await self.payments()}
         fulfilled: Counter[str] = Counter()
         for payment_id, times in (await self.fulfilled()).items():
             fulfilled[account_of.get(payment_id, "-")] += times
-        return DemoFigures(await asyncio.to_thread(self._counts), fulfilled, wrong)
+        return DemoFigures(await asyncio.to_thread(self._counts), fulfilled, mismatches)
 
     async def payments(self) -> list[Payment]:
-        """Every payment, in order of creation."""
+        """Return every payment, in order of creation."""
         return await asyncio.to_thread(self._payments)
 
     async def fulfilled(self) -> dict[str, int]:
-        """How often the shop fulfilled each payment."""
+        """Return the number of times that the shop fulfilled each payment."""
         orders = await self._get(f"{self.outside.shop_url}/orders")
         return dict(orders["fulfilled"])
 
     async def audit(self) -> Report:
-        """The whole history, proved."""
+        """Audit the whole history."""
         return await asyncio.to_thread(self.service.audit().run)
 
-    async def heard(self) -> dict[str, Counter[str]]:
-        """In which way payments were first heard of to be paid, by account."""
-        return await asyncio.to_thread(self._heard)
+    async def sources(self) -> dict[str, Counter[str]]:
+        """Return by account what first reported payments as paid."""
+        return await asyncio.to_thread(self._sources)
 
     async def outcomes(self) -> dict[str, dict[str, int]]:
-        """What the sandbox did to us, by provider."""
+        """Return by provider the faults that the sandbox played."""
         counts = await self._get(f"{self.outside.sandbox_url}/_control/counts")
         return dict(counts["outcomes"])
 
@@ -272,7 +274,7 @@ class Demonstration:
         with self.service.database.read() as unit:
             return storage_counts.by_account(unit)
 
-    def _heard(self) -> dict[str, Counter[str]]:
+    def _sources(self) -> dict[str, Counter[str]]:
         with self.service.database.read() as unit:
             return totals.first_paid(unit)
 
@@ -293,7 +295,7 @@ def _free_port() -> int:
 
 
 def _toml(data: Mapping[str, Any]) -> str:
-    """The settings as a file, so that the command line can be tried on what the demonstration leaves behind."""
+    """Format the settings as a file, to try the command line on the demonstration."""
     lines = ["# Written by `receipted demo`. Try: receipted --config THIS_FILE payments list"]
     lines += _table("", data)
     return "\n".join(lines) + "\n"

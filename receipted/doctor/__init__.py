@@ -1,1 +1,1 @@
-"""What `receipted doctor` looks at: whether a provider's delivery would come through, and if not, why."""
+"""`receipted doctor`: check that a provider's deliveries reach the public URL."""

@@ -1,4 +1,7 @@
-"""Looks at a public URL from the outside in: each step only where the one before lets a provider come so far."""
+"""Examination of a public URL from outside, step by step.
+
+Each step runs only where the one before lets a provider get so far.
+"""
 
 import ssl
 from collections.abc import Iterator, Sequence
@@ -6,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from receipted.doctor import probes
-from receipted.doctor.probes import Finding, ProbeClient, Verdict, probe_registration, warning
+from receipted.doctor.probes import Finding, ProbeClient, Verdict, check_registration_probe, warning
 from receipted.doctor.trial_delivery import TrialDelivery
 from receipted.wiring import Service
 from storage.ids import new_id
@@ -15,13 +18,16 @@ _HTTPS_PORT: Final = 443
 
 
 def examine(service: Service, url: str, accounts: Sequence[str], trusted: ssl.SSLContext) -> Iterator[Finding]:
-    """What is found, as it is found. A trial is sent for each account, and stays in its inbox or its quarantine."""
+    """Yield findings as they are made; sends a trial delivery for each account.
+
+    A trial stays in the account's inbox or quarantine.
+    """
     url = url.rstrip("/")
-    fits = True
+    is_passable = True
     for finding in _connected(service, url, trusted):
-        fits = fits and finding.verdict is not Verdict.FAULT
+        is_passable = is_passable and finding.verdict is not Verdict.FAULT
         yield finding
-    if not fits:
+    if not is_passable:
         return
     ask = ProbeClient(trusted)
     try:
@@ -33,11 +39,11 @@ def examine(service: Service, url: str, accounts: Sequence[str], trusted: ssl.SS
 
 
 def _connected(service: Service, url: str, trusted: ssl.SSLContext) -> Iterator[Finding]:
-    fits = True
-    for finding in probes.form(url):
-        fits = finding.verdict is not Verdict.FAULT
+    is_passable = True
+    for finding in probes.check_form(url):
+        is_passable = finding.verdict is not Verdict.FAULT
         yield finding
-    if not fits:
+    if not is_passable:
         return
     public = service.settings.service.public_url
     if url != public:
@@ -48,16 +54,16 @@ def _connected(service: Service, url: str, trusted: ssl.SSLContext) -> Iterator[
         )
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _HTTPS_PORT
-    for finding in probes.resolved(host, port):
-        fits = finding.verdict is not Verdict.FAULT
+    for finding in probes.check_name(host, port):
+        is_passable = finding.verdict is not Verdict.FAULT
         yield finding
-    if fits:
-        yield from probes.certificate(host, port, trusted, service.clock())
+    if is_passable:
+        yield from probes.check_certificate(host, port, trusted, service.clock())
 
 
 def _account(service: Service, url: str, name: str, ask: ProbeClient) -> Iterator[Finding]:
     path = f"{url}/webhooks/{name}"
-    for finding in probe_registration(ask, path, name):
+    for finding in check_registration_probe(ask, path, name):
         yield finding
         if finding.verdict is Verdict.FAULT:
             return
@@ -65,13 +71,13 @@ def _account(service: Service, url: str, name: str, ask: ProbeClient) -> Iterato
 
 
 def _unencrypted(url: str, accounts: Sequence[str], ask: ProbeClient) -> Iterator[Finding]:
-    """Whether somebody who forgets the s is let in."""
+    """Warn if plain HTTP is answered too."""
     parts = urlsplit(url)
     if parts.port not in (None, _HTTPS_PORT) or not accounts:
         return
     plain = parts._replace(scheme="http", netloc=parts.hostname or "").geturl()
-    heard = ask("GET", f"{plain}/webhooks/{accounts[0]}")
-    if heard.status == 200:
+    answer = ask("GET", f"{plain}/webhooks/{accounts[0]}")
+    if answer.status == 200:
         yield warning(
             "http",
             "the same path is answered 200 over http://, where anybody on the way can read and change a delivery",

@@ -15,7 +15,7 @@ import httpx2
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"  #: deliveries come through, and somebody should look at it
@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, of which account, what was found, and what to do about it."""
+    """Result of one check, of an account if any, with a remedy."""
 
     check: str
     verdict: Verdict
@@ -36,22 +36,22 @@ class Finding:
 
 
 def ok(check: str, says: str, account: str | None = None) -> Finding:
-    """Nothing is wrong."""
+    """Build a finding without a problem."""
     return Finding(check, Verdict.OK, says, account=account)
 
 
 def warning(check: str, says: str, remedy: str, account: str | None = None) -> Finding:
-    """Somebody should look at it."""
+    """Build a finding that a person should look at."""
     return Finding(check, Verdict.WARNING, says, remedy, account)
 
 
 def fault(check: str, says: str, remedy: str, account: str | None = None, code: str | None = None) -> Finding:
-    """Deliveries suffer."""
+    """Build a finding by which deliveries suffer."""
     return Finding(check, Verdict.FAULT, says, remedy, account, code)
 
 
 def skipped(check: str, says: str, account: str | None = None) -> Finding:
-    """It could not be looked at."""
+    """Build a finding of a check that could not run."""
     return Finding(check, Verdict.SKIPPED, says, account=account)
 
 
@@ -59,7 +59,7 @@ def skipped(check: str, says: str, account: str | None = None) -> Finding:
 _CONNECT_TIMEOUT_S: Final = 10.0
 
 #: A certificate that ends sooner was to be renewed by now: most are renewed 30 days before their end.
-_SOON: Final = timedelta(days=14)
+_RENEWAL_TIME: Final = timedelta(days=14)
 
 _UNREACHABLE: Final = "webhook_unreachable"
 
@@ -76,8 +76,8 @@ _REMEDIES: Final = (
 )
 
 
-def form(url: str) -> Iterator[Finding]:
-    """Whether a provider would take the URL at all."""
+def check_form(url: str) -> Iterator[Finding]:
+    """Check that providers would accept the form of the URL."""
     wrong = _wrong_form(url)
     if wrong:
         says = f"{wrong}: providers take https:// URLs of a public name only"
@@ -104,8 +104,8 @@ def _wrong_form(url: str) -> str:
     return ""
 
 
-def resolved(host: str, port: int) -> Iterator[Finding]:
-    """Whether the name leads to an address that providers can reach."""
+def check_name(host: str, port: int) -> Iterator[Finding]:
+    """Check that the name leads to an address that providers can reach."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -123,8 +123,8 @@ def resolved(host: str, port: int) -> Iterator[Finding]:
         yield ok("name", f"{host} leads to {', '.join(addresses)}")
 
 
-def certificate(host: str, port: int, trusted: ssl.SSLContext, now: datetime) -> Iterator[Finding]:
-    """Whether the server proves its name to whoever trusts these authorities, and for how long it still will."""
+def check_certificate(host: str, port: int, trusted: ssl.SSLContext, now: datetime) -> Iterator[Finding]:
+    """Check the certificate with these authorities, and its remaining time."""
     try:
         with (
             socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as plain,
@@ -148,7 +148,7 @@ def certificate(host: str, port: int, trusted: ssl.SSLContext, now: datetime) ->
 
 def _ending(ends_at: datetime, version: str, now: datetime) -> Finding:
     says = f"{version}, a trusted certificate that ends {ends_at:%Y-%m-%d}, in {(ends_at - now).days} days"
-    if ends_at - now < _SOON:
+    if ends_at - now < _RENEWAL_TIME:
         return warning("tls", says, "renew it, and see why it was not renewed by itself")
     return ok("tls", says)
 
@@ -164,11 +164,11 @@ _ANSWER_TIMEOUT_S: Final = 30.0
 #: Who asks, as logs on the way see it.
 USER_AGENT: Final = "receipted-doctor"
 
-_HOW_HTTPS: Final = (
+_HTTPS_REMEDY: Final = (
     "the proxy that ends TLS must send X-Forwarded-Proto: https, and its address must be in service.trusted_proxies"
 )
-_OUR_CODES: Final = {
-    "https_required": ("Receipted does not see that the request came over HTTPS", _HOW_HTTPS),
+_KNOWN_CODES: Final = {
+    "https_required": ("Receipted does not see that the request came over HTTPS", _HTTPS_REMEDY),
     "unknown_account": (
         "another installation answers: it has no such account",
         "see where the name leads, and that this installation was restarted with these settings",
@@ -182,7 +182,7 @@ _OUR_CODES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """An answer, or in words why there is none."""
+    """Answer of the URL, or the reason for none."""
 
     seconds: float
     status: int = 0
@@ -192,7 +192,7 @@ class ProbeAnswer:
 
 
 class ProbeClient:
-    """Sends requests as a provider would: no redirect is followed."""
+    """Client that sends requests as a provider would: it follows no redirect."""
 
     def __init__(self, trusted: ssl.SSLContext) -> None:
         self._http = httpx2.Client(
@@ -200,13 +200,13 @@ class ProbeClient:
         )
 
     def close(self) -> None:
-        """Its connections are closed."""
+        """Close the connections."""
         self._http.close()
 
     def __call__(
         self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> ProbeAnswer:
-        """What the URL answers; never raises for what the network does."""
+        """Send a request and return the answer; network errors are returned, not raised."""
         began = time.monotonic()
         try:
             answer = self._http.request(method, url, content=body, headers=dict(headers or {}))
@@ -222,47 +222,47 @@ class ProbeClient:
         return ProbeAnswer(seconds, answer.status_code, dict(answer.headers), content)
 
 
-def probe_registration(ask: ProbeClient, url: str, account: str) -> Iterator[Finding]:
-    """Whether the URL answers 200 to GET and HEAD, as providers try it when it is registered."""
+def check_registration_probe(ask: ProbeClient, url: str, account: str) -> Iterator[Finding]:
+    """Check that GET and HEAD are answered 200, as at a provider's registration."""
     for method in ("GET", "HEAD"):
-        heard = ask(method, url)
-        is_ours = method == "HEAD" or heard.content == {"account": account, "ready": True}
-        if heard.status != 200 or not is_ours:
-            yield refused_finding("probe", f"{method} {url}", heard, account)
+        answer = ask(method, url)
+        is_ours = method == "HEAD" or answer.content == {"account": account, "ready": True}
+        if answer.status != 200 or not is_ours:
+            yield refused_finding("probe", f"{method} {url}", answer, account)
             return
     yield ok("probe", "GET and HEAD are answered 200, as a provider tries it at registration", account)
 
 
-def refused_finding(check: str, what: str, heard: ProbeAnswer, account: str) -> Finding:
-    """Why that was not answered as it should be, from what the answer looks like."""
-    says, remedy = _why(heard)
+def refused_finding(check: str, what: str, answer: ProbeAnswer, account: str) -> Finding:
+    """Build the finding for a wrong answer, by what the answer looks like."""
+    says, remedy = _diagnose(answer)
     return fault(check, f"{what}: {says}", remedy, account, code="webhook_unreachable")
 
 
-def _why(heard: ProbeAnswer) -> tuple[str, str]:
-    if heard.why:
-        return heard.why, "see that the service runs, and what the proxies before it log"
-    named = _code(heard)
-    if named in _OUR_CODES:
-        says, remedy = _OUR_CODES[named]
-        return f"answered {heard.status}: {says}", remedy
-    if 300 <= heard.status < 400:
-        where = (heard.headers or {}).get("location", "nowhere")
+def _diagnose(answer: ProbeAnswer) -> tuple[str, str]:
+    if answer.why:
+        return answer.why, "see that the service runs, and what the proxies before it log"
+    named = _code(answer)
+    if named in _KNOWN_CODES:
+        says, remedy = _KNOWN_CODES[named]
+        return f"answered {answer.status}: {says}", remedy
+    if 300 <= answer.status < 400:
+        where = (answer.headers or {}).get("location", "nowhere")
         remedy = "register the URL that it leads to, or take the redirect off this path"
         return (
-            f"answered {heard.status}, a redirect to {where[:200]}: providers do not follow it, or lose the body",
+            f"answered {answer.status}, a redirect to {where[:200]}: providers do not follow it, or lose the body",
             remedy,
         )
     if named:
-        return f"answered {heard.status} ({named[:60]})", "see docs/errors.md for the code"
+        return f"answered {answer.status} ({named[:60]})", "see docs/errors.md for the code"
     return (
-        f"answered {heard.status} by something that is not Receipted",
+        f"answered {answer.status} by something that is not Receipted",
         "a proxy, a firewall or another service stands there: let this path through to Receipted",
     )
 
 
-def _code(heard: ProbeAnswer) -> str:
-    """The code of an error in our shape; empty for any other answer."""
-    error = heard.content.get("error") if isinstance(heard.content, dict) else None
+def _code(answer: ProbeAnswer) -> str:
+    """Return the code of an error in our shape; empty for any other answer."""
+    error = answer.content.get("error") if isinstance(answer.content, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, str) else ""

@@ -1,4 +1,4 @@
-"""A signed trial delivery through the public URL: its answer, what of it arrived, and the time to its decision."""
+"""Signed trial delivery through the public URL, followed to its decision."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,39 +25,39 @@ _SIGNERS: Final[Mapping[str, Callable[[str, Any], signing.Signer]]] = {
 
 
 def active_key(account: WiredAccount, now: datetime) -> Key | None:
-    """The first of the account's webhook keys that is valid now."""
+    """Return the first of the account's webhook keys that is valid now."""
     return next(account.settings.keyring().active(now), None)
 
 
-def signed(account: WiredAccount, key: Key, body: bytes, at: datetime) -> dict[str, str]:
-    """The headers that the account's provider would add to this body at this instant."""
+def sign(account: WiredAccount, key: Key, body: bytes, at: datetime) -> dict[str, str]:
+    """Return the headers that the account's provider would add to this body."""
     return _SIGNERS[account.provider.name](key.secret.decode(), account.provider.options)(body, at)
 
 
 def can_sign(account: WiredAccount) -> bool:
-    """Whether it is known here how the account's provider signs."""
+    """Return whether this module can sign like the account's provider."""
     return account.provider.name in _SIGNERS
 
 
 #: Names the trial, so that it is found again however it was changed on its way.
-_NAMED: Final = "x-receipted-trial"
+_TRIAL_HEADER: Final = "x-receipted-trial"
 
 #: Seconds to the answer from which a provider may count a delivery as failed, and from which it does not hurt yet.
-_TOO_SLOW: Final = 5.0
-_SLOW: Final = 1.0
+_MAX_ANSWER_S: Final = 5.0
+_SLOW_ANSWER_S: Final = 1.0
 
 #: Clocks that are further apart than this are worth a look; at the account's window deliveries are refused.
-_SKEW: Final = timedelta(seconds=5)
+_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
 
 #: Seconds until a trial must be decided, between two looks, and from when on it is slow.
-_PATIENCE: Final = 15.0
-_LOOK: Final = 0.02
-_LATE: Final = 2.0
+_DECISION_TIMEOUT_S: Final = 15.0
+_POLL_INTERVAL_S: Final = 0.02
+_SLOW_DECISION_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class SentTrial:
-    """One trial as it was sent."""
+    """One trial delivery as it was sent."""
 
     account: str
     name: str
@@ -67,7 +67,7 @@ class SentTrial:
 
 
 class TrialDelivery:
-    """Sends trials of one account, and looks in the database for what became of them."""
+    """Trial deliveries of one account, checked against the database."""
 
     def __init__(self, service: Service, account: WiredAccount, ask: ProbeClient, url: str, name: str) -> None:
         self._service = service
@@ -77,35 +77,35 @@ class TrialDelivery:
         self._name = name
 
     def findings(self) -> Iterator[Finding]:
-        """A small trial, and where that comes through, one as large as may be."""
+        """Yield findings of a small trial and, if that arrives, of the largest one."""
         name = self._account.name
         if active_key(self._account, self._service.clock()) is None or not can_sign(self._account):
             yield skipped("delivery", "no webhook key is valid now, so nothing can be signed", name)
             return
-        sent, heard = self._send(self._name, 0)
-        message = self._arrived(heard)
+        sent, answer = self._send(self._name, 0)
+        message = self._arrived(answer)
         if message is None:
-            yield self._lost(sent, heard)
+            yield self._diagnose_lost(sent, answer)
             return
-        yield from self._quick(heard)
-        yield from self._unchanged(sent, message.body, message.headers)
-        yield self._skew(sent, heard, message.received_at)
-        yield self._decided(message)
-        yield self._largest()
+        yield from self._check_speed(answer)
+        yield from self._check_unchanged(sent, message.body, message.headers)
+        yield self._check_clock(sent, answer, message.received_at)
+        yield self._check_decision(message)
+        yield self._check_largest()
 
     def _send(self, name: str, size: int) -> tuple[SentTrial, ProbeAnswer]:
         now = self._service.clock()
         key = active_key(self._account, now)
         body = trial.body(name, size=size)
-        headers = {"content-type": "application/json", _NAMED: name}
+        headers = {"content-type": "application/json", _TRIAL_HEADER: name}
         if key is not None:
-            headers |= {header.lower(): value for header, value in signed(self._account, key, body, now).items()}
+            headers |= {header.lower(): value for header, value in sign(self._account, key, body, now).items()}
         sent = SentTrial(self._account.name, name, body, headers, now)
         return sent, self._ask("POST", self._url, body, headers)
 
-    def _arrived(self, heard: ProbeAnswer) -> InboxMessage | None:
-        """The message that an answer of ours names; None where it is no such answer, or not in this database."""
-        named = heard.content.get("id") if heard.status == 200 and isinstance(heard.content, dict) else None
+    def _arrived(self, answer: ProbeAnswer) -> InboxMessage | None:
+        """Return the message that the answer names; None if it is not in this database."""
+        named = answer.content.get("id") if answer.status == 200 and isinstance(answer.content, dict) else None
         if not isinstance(named, str):
             return None
         try:
@@ -114,17 +114,17 @@ class TrialDelivery:
         except NotFound:
             return None
 
-    def _lost(self, sent: SentTrial, heard: ProbeAnswer) -> Finding:
-        if heard.status == 200:
+    def _diagnose_lost(self, sent: SentTrial, answer: ProbeAnswer) -> Finding:
+        if answer.status == 200:
             return fault(
                 "delivery",
                 "it was answered 200 and is not in this database: another installation, or something else, took it",
                 "see where the name leads, and that service.database is the installation's own",
                 sent.account,
             )
-        kept = self._quarantined(sent) if heard.status == 401 else None
+        kept = self._quarantined(sent) if answer.status == 401 else None
         if kept is None:
-            return refused_finding("delivery", f"a signed delivery to {self._url}", heard, sent.account)
+            return refused_finding("delivery", f"a signed delivery to {self._url}", answer, sent.account)
         changes = list(_changes(sent, kept.body, kept.headers))
         if changes:
             remedy = "a proxy on the way changes deliveries: let it pass this path through as it is"
@@ -145,23 +145,23 @@ class TrialDelivery:
         with self._service.database.read() as unit:
             since = sent.at - timedelta(hours=1)
             kept = quarantine.find(unit, sent.account, since=since, limit=10_000)
-        by_name = (each for each in reversed(kept) if (_NAMED, sent.name) in _pairs(each.headers))
+        by_name = (each for each in reversed(kept) if (_TRIAL_HEADER, sent.name) in _pairs(each.headers))
         by_body = (each for each in reversed(kept) if sent.name.encode() in each.body)
         return next(by_name, None) or next(by_body, None)
 
-    def _quick(self, heard: ProbeAnswer) -> Iterator[Finding]:
-        says = f"answered 200 after {heard.seconds * 1000:.0f} ms, when it was committed"
+    def _check_speed(self, answer: ProbeAnswer) -> Iterator[Finding]:
+        says = f"answered 200 after {answer.seconds * 1000:.0f} ms, when it was committed"
         remedy = "see the way there, and how long the database's disk takes to commit"
-        if heard.seconds > _TOO_SLOW:
+        if answer.seconds > _MAX_ANSWER_S:
             yield fault(
                 "answer", f"{says}: providers count a slow answer as a failed delivery", remedy, self._account.name
             )
-        elif heard.seconds > _SLOW:
+        elif answer.seconds > _SLOW_ANSWER_S:
             yield warning("answer", says, remedy, self._account.name)
         else:
             yield ok("answer", says, self._account.name)
 
-    def _unchanged(self, sent: SentTrial, body: bytes, headers: list[list[str]]) -> Iterator[Finding]:
+    def _check_unchanged(self, sent: SentTrial, body: bytes, headers: list[list[str]]) -> Iterator[Finding]:
         changes = list(_changes(sent, body, headers))
         if changes:
             remedy = "let the proxy pass this path through as it is: what it changes may be signed tomorrow"
@@ -169,14 +169,14 @@ class TrialDelivery:
         else:
             yield ok("unchanged", f"all {len(body)} bytes and every header arrived as they were sent", sent.account)
 
-    def _skew(self, sent: SentTrial, heard: ProbeAnswer, received_at: datetime) -> Finding:
-        early, late = sent.at, sent.at + timedelta(seconds=heard.seconds)
+    def _check_clock(self, sent: SentTrial, answer: ProbeAnswer, received_at: datetime) -> Finding:
+        early, late = sent.at, sent.at + timedelta(seconds=answer.seconds)
         off = timedelta(0)
         if not early <= received_at <= late:
             off = received_at - (late if received_at > late else early)
         window = self._account.settings.window()
         says = f"the server's clock is {off.total_seconds():+.1f} seconds from the clock here"
-        if abs(off) <= _SKEW:
+        if abs(off) <= _MAX_CLOCK_SKEW:
             return ok("clock", says, sent.account)
         remedy = "set the clock of whichever machine is wrong (NTP)"
         limit = min(window.past, window.future)
@@ -184,41 +184,41 @@ class TrialDelivery:
             "clock", f"{says}; deliveries are refused beyond {limit.total_seconds():.0f}", remedy, sent.account
         )
 
-    def _decided(self, message: InboxMessage) -> Finding:
-        deadline = time.monotonic() + _PATIENCE
+    def _check_decision(self, message: InboxMessage) -> Finding:
+        deadline = time.monotonic() + _DECISION_TIMEOUT_S
         while message.status == InboxStatus.PENDING and time.monotonic() < deadline:
-            time.sleep(_LOOK)  # another process decides, and tells nobody but the database
+            time.sleep(_POLL_INTERVAL_S)  # another process decides, and tells nobody but the database
             with self._service.database.read() as unit:
                 message = inbox.get(unit, message.id)
         if message.decided_at is None:
-            says = f"not decided within {_PATIENCE:.0f} seconds"
+            says = f"not decided within {_DECISION_TIMEOUT_S:.0f} seconds"
             remedy = (
                 "see that receipted serve or receipted worker runs, and how far behind it is (receipted inbox list)"
             )
             return fault("decision", says, remedy, message.account)
         seconds = (message.decided_at - message.received_at).total_seconds()
         says = f"decided {seconds * 1000:.0f} ms after it was received"
-        if seconds > _LATE:
+        if seconds > _SLOW_DECISION_S:
             return warning("decision", says, "see whether the worker is behind: receipted inbox list", message.account)
         return ok("decision", says, message.account)
 
-    def _largest(self) -> Finding:
+    def _check_largest(self) -> Finding:
         limit = self._service.settings.service.body_limit_bytes
-        sent, heard = self._send(f"{self._name}-large", limit)
-        if self._arrived(heard) is not None:
+        sent, answer = self._send(f"{self._name}-large", limit)
+        if self._arrived(answer) is not None:
             return ok("size", f"a delivery of {len(sent.body)} bytes comes through, as large as is taken", sent.account)
-        if heard.status == 413:
+        if answer.status == 413:
             return fault(
                 "size",
                 f"a delivery of {len(sent.body)} bytes is answered 413: something before Receipted takes less than it",
                 "raise the proxy's limit of a body to service.body_limit_bytes (client_max_body_size in nginx)",
                 sent.account,
             )
-        return refused_finding("size", f"a delivery of {len(sent.body)} bytes", heard, sent.account)
+        return refused_finding("size", f"a delivery of {len(sent.body)} bytes", answer, sent.account)
 
 
 def _changes(sent: SentTrial, body: bytes, headers: list[list[str]]) -> Iterator[str]:
-    """What is not as it was sent, in words."""
+    """Yield descriptions of what was changed on the way."""
     if body != sent.body:
         yield f"the body was changed on its way ({len(sent.body)} bytes were sent, {len(body)} arrived)"
     arrived = dict(_pairs(headers))

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn, Self, final
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from receipted.redaction import Registered, redact_text
+from receipted.redaction import RegisteredSecrets, redact_text
 
 #: What every key that signs or verifies must have: 128 bits, were it random.
 MIN_KEY_BYTES: Final = 16
@@ -129,7 +129,9 @@ class SecretReader:
         return Secret(reference="a literal value", problem="is a literal value", remedy=REFERENCE_REMEDY)
 
     def _variable(self, name: str) -> Secret:
-        if not _VARIABLE.fullmatch(name) or redact_text(name, Registered()) != name:  # it may be the secret itself
+        if (
+            not _VARIABLE.fullmatch(name) or redact_text(name, RegisteredSecrets()) != name
+        ):  # it may be the secret itself
             return Secret(
                 reference="env:***",
                 problem="has no name of an environment variable behind env:",

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from receipted.cli.exits import Exit
-from receipted.demo.command import announce
+from receipted.demo.command import print_checkout_urls
 from receipted.demo.plan import PROVIDERS, sandbox_config
-from receipted.demo.results import heard_table
+from receipted.demo.results import sources_table
 from tests.builders import a_payment
 
 from .conftest import Shell
@@ -37,7 +37,7 @@ def test_the_table_shows_what_there_is():
     """Pushed and asked always, the other ways where there are any, and who was silent."""
     heard = {"genius": Counter(pushed=3, hinted=1), "banked": Counter(asked=2), "banked-v3": Counter(asked=5)}
     console = Console(width=100, file=StringIO())
-    console.print(heard_table(heard, ["banked"]))
+    console.print(sources_table(heard, ["banked"]))
     shown = console.file.getvalue()
 
     assert "after" in shown
@@ -57,7 +57,7 @@ def test_a_page_to_pay_at_is_told_once_and_in_one_piece():
     console, announced = Console(width=80, file=StringIO()), set()
 
     for _ in range(3):
-        announce(console, [first, second, *others], announced)
+        print_checkout_urls(console, [first, second, *others], announced)
 
     assert console.file.getvalue().splitlines() == [
         "click-1, pay here:",

@@ -34,9 +34,9 @@ def running(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """However busy the machine is, nothing counts as slow, save where a test says so."""
-    for bound in ("_PATIENCE", "_TOO_SLOW", "_SLOW", "_LATE"):
+    for bound in ("_DECISION_TIMEOUT_S", "_MAX_ANSWER_S", "_SLOW_ANSWER_S", "_SLOW_DECISION_S"):
         monkeypatch.setattr(trial_delivery, bound, 60.0)
-    monkeypatch.setattr(trial_delivery, "_SKEW", timedelta(seconds=60))
+    monkeypatch.setattr(trial_delivery, "_MAX_CLOCK_SKEW", timedelta(seconds=60))
 
 
 class Practice:
@@ -149,9 +149,9 @@ def test_a_proxy_that_takes_less_than_the_service_is_found_out(practice):
 def test_a_slow_way_is_a_warning_and_a_very_slow_one_a_fault(practice, monkeypatch):
     practice.proxy.pause = 0.1
     with practice.reachable() as url:
-        monkeypatch.setattr(trial_delivery, "_SLOW", 0.1)
+        monkeypatch.setattr(trial_delivery, "_SLOW_ANSWER_S", 0.1)
         slow = practice.look(url, "banked")
-        monkeypatch.setattr(trial_delivery, "_TOO_SLOW", 0.1)
+        monkeypatch.setattr(trial_delivery, "_MAX_ANSWER_S", 0.1)
         too_slow = practice.look(url, "banked", code=Exit.FAILED)
 
     assert slow["answer", "banked"]["verdict"] == "warning"
@@ -159,7 +159,7 @@ def test_a_slow_way_is_a_warning_and_a_very_slow_one_a_fault(practice, monkeypat
 
 
 def test_a_worker_that_is_behind_is_a_warning(practice, monkeypatch):
-    monkeypatch.setattr(trial_delivery, "_LATE", 0.0)
+    monkeypatch.setattr(trial_delivery, "_SLOW_DECISION_S", 0.0)
     with practice.reachable() as url:
         found = practice.look(url, "banked")
 
