@@ -138,13 +138,13 @@ def loss_change(
         if worst >= _CLOSING_SHARE * limit.threshold:
             return None
         since = _instant(stands["since"])
-        words = f"pushes tell of {1 - worst:.0%} of the changes again"
+        words = f"pushes report {1 - worst:.0%} of the changes again"
         return AlarmChange(Alarm.PUSH_LOSS, since, True, words, {"loss": round(worst, 3)})
     for kind, share in sorted(known.items(), key=lambda item: -(item[1].loss or 0.0)):
         is_enough = share.changes >= limit.samples
         if is_enough and wilson_lower_bound(share.lost, share.changes) > limit.threshold:
             words = (
-                f"of {share.samples} changes of a {kind}, {share.loss:.0%} were found by asking and no push told of "
+                f"of {share.samples} changes of a {kind}, {share.loss:.0%} were found by polling and no push reported "
                 "them (recent days weigh more): look whether our URL is registered, and at the provider's own log"
             )
             details: Details = {"kind": kind, "loss": round(share.loss or 0.0, 3), "changes": share.samples}
@@ -202,7 +202,7 @@ def wilson_lower_bound(lost: float, changes: float) -> float:
 
 def set_alarm(watch: PushWatch, change: AlarmChange, now: datetime) -> None:
     """Set or clear the alarm on the watch."""
-    alarms: dict[str, Any] = {name: told for name, told in watch.alarms.items() if name != change.alarm.value}
+    alarms: dict[str, Any] = {name: kept for name, kept in watch.alarms.items() if name != change.alarm.value}
     if not change.is_over:
         alarms[change.alarm.value] = {
             "since": change.since.astimezone(UTC).isoformat(),

@@ -1,6 +1,6 @@
 """Hazard of a payment's leaving its state, by its age, and its learning. Pure.
 
-Ages are seconds since the payment entered the state. They are told apart in bins that grow by the square root of two,
+Ages are seconds since the payment entered the state. They are grouped in bins that grow by the square root of two,
 from one second to 97 days; within a bin the hazard is constant.
 """
 

@@ -116,7 +116,7 @@ class PollClaims:
         is_unseen = payment.phase in UNPAID and payment.review is None
         if not is_unseen or not self._schedule.policy(payment.account).has_given_up(payment.changed_at, now):
             return False
-        self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as we go on asking", now)
+        self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as payments are polled", now)
         payments.set_next_poll(unit, payment.id, None)
         return True
 

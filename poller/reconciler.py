@@ -128,7 +128,7 @@ class Reconciler:
             await asyncio.to_thread(self._try_release, row)
             raise
         except Exception as fault:
-            words = f"walking failed here: {type(fault).__name__}"
+            words = f"reconciling failed here: {type(fault).__name__}"
             await asyncio.to_thread(self._release, row, _BUG_PAUSE_DURATION, words)
             raise
 
@@ -208,7 +208,7 @@ def _alarm_text(row: Reconciliation, found: DriftReport) -> tuple[str, dict[str,
     counts = found.counts
     were = " was" if counts["alarming"] == 1 else "s were"
     reason = (
-        f"{counts['alarming']} payment{were} not as known here, and nobody had told: "
+        f"{counts['alarming']} payment{were} not as known here, and no push had reported it: "
         f"receipted reconciliations show {row.id}"
     )
     return reason, {"reconciliation": row.id, "failed": row.failed, **{name: counts[name] for name in _REPORTED_COUNTS}}
@@ -217,8 +217,8 @@ def _alarm_text(row: Reconciliation, found: DriftReport) -> tuple[str, dict[str,
 def _check_not_held(row: Reconciliation, now: datetime) -> None:
     if reconciliations.is_held(row, now):
         raise ReconciliationRunning(
-            f"{row.held_by} has been walking {row.account} since {row.held_at:%Y-%m-%d %H:%M:%SZ}; if that process is "
-            f"dead, its lease ends at {row.lease_ends_at:%H:%M:%SZ}"
+            f"{row.held_by} has been reconciling {row.account} since {row.held_at:%Y-%m-%d %H:%M:%SZ}; if that process "
+            f"is dead, its lease ends at {row.lease_ends_at:%H:%M:%SZ}"
         )
 
 

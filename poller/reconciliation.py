@@ -343,8 +343,8 @@ class ReconciliationRun:
             after = ""
             while page := reconciliations.messages(unit, row, after=after, limit=_BATCH_SIZE):
                 after = page[-1].id
-                settled |= {heard.about for heard in page if heard.about is not None}  # fetched by an earlier run
-                for outcome in (outcome for heard in page for outcome in heard.outcomes if "payment" in outcome):
+                settled |= {message.about for message in page if message.about is not None}  # fetched by an earlier run
+                for outcome in (outcome for message in page for outcome in message.outcomes if "payment" in outcome):
                     (settled if settles_state(outcome) else named).add(outcome["payment"])
             in_range = reconciliations.candidates(unit, row)
             others = [
@@ -358,7 +358,7 @@ class ReconciliationRun:
 
     async def _ask_about(self, payments: Sequence[Candidate]) -> None:
         """Fetch one round of payments; save each answer, then failures and position."""
-        gate, failures, heard = asyncio.Semaphore(self._tools.concurrency), dict[str, ServiceError](), list[str]()
+        gate, failures, message_ids = asyncio.Semaphore(self._tools.concurrency), dict[str, ServiceError](), list[str]()
 
         async def ask(found: Candidate) -> None:
             async with gate:
@@ -368,7 +368,7 @@ class ReconciliationRun:
                     return
                 message = self._message(Source.POLL, answer, found.id, found.id)
                 await self._save(message, asked=1)
-                heard.append(message.id)
+                message_ids.append(message.id)
 
         await run_all(ask(found) for found in payments)
         missing = [
@@ -377,7 +377,7 @@ class ReconciliationRun:
         await self._save(
             position=payments[-1].id, failed=self.row.failed + len(missing), unasked=self._with_unasked(missing)
         )
-        await self._tools.apply(heard)
+        await self._tools.apply(message_ids)
 
     async def _answer(self, found: Candidate) -> Answer | ServiceError:
         """Return the provider's answer, or the error; raise what ends the run."""

@@ -64,7 +64,7 @@ LATE_CHECK: Final = "late"  #: money may arrive after an end without money
 _PRIORITY_REASONS: Final = {
     PollPriority.PAYER: "a payer has come back",
     PollPriority.DOUBT: "a statement is to be confirmed",
-    PollPriority.PERSON: "somebody wants to know",
+    PollPriority.PERSON: "a person or a program has asked",
     PollPriority.HINT: "something has changed in the account",
 }
 
@@ -256,7 +256,7 @@ def explain(forecast: ChangeForecast | None, times: PollTimes, found: NextPoll, 
     if found.reason == EXPIRED:
         return "the provider said that it expires shortly before"
     age = (found.at - times.changed_at).total_seconds()
-    pushed = f"; push tells all but {forecast.push.loss:.0%}" if forecast.push.loss < 1.0 else ""
+    pushed = f"; pushes report all but {forecast.push.loss:.0%}" if forecast.push.loss < 1.0 else ""
     words = f"{forecast.curve.changed_by(max(age, 0.0)):.0%} of payments have left {state} at that age{pushed}"
     return f"nothing is asked about less often; {words}" if found.reason == MAX_INTERVAL else words
 

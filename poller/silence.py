@@ -37,7 +37,7 @@ _RECENT_HALF_LIFE: Final = timedelta(days=1)
 _MAX_GAPS: Final = 1000.0
 #: Fewer gaps show no rhythm, however wide their threshold.
 _MIN_GAPS: Final = 5.0
-#: Less than one day tells nothing of the night.
+#: A shorter span shows nothing of the night.
 _MIN_SPAN: Final = timedelta(days=1)
 
 #: An hour, or a day of the week, is thought to have had at least so many deliveries at the mean rate before any is

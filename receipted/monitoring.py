@@ -20,7 +20,7 @@ from receipted.metrics.routes import MetricsAccess, MonitoringRoutes
 from receipted.protocol import BoundedProtocol
 from receipted.wiring import Service
 
-#: Seconds between two times at which a process tells its figures to those that answer at the same socket.
+#: Seconds between two writes of a process's figures for the others at the same socket.
 _PUBLISH_INTERVAL_S: Final = 1.0
 
 

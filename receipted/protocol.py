@@ -41,7 +41,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 #: Seconds from the first byte of a request, or from the beginning of its connection, to the end of its headers.
 HEAD_TIMEOUT_S = 10.0
 
-#: Seconds and bytes within which the rest of a body that nobody reads must have come, for its connection to be kept.
+#: Seconds and bytes within which an unread rest of a body must arrive, for its connection to be kept.
 DRAIN_TIMEOUT_S = 5.0
 MAX_DRAIN_BYTES: Final = 1024 * 1024
 
@@ -293,7 +293,7 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._refusal is not None:
             self._send_refusal(self._refusal)
         elif self._is_in_body and self.expect_100_continue:
-            self.transport.close()  # the client need not send the body now, or may: nobody knows where it ends
+            self.transport.close()  # the client may send the body now or not: its end is unknown
         else:
             self.flow.resume_reading()
             in_body, in_head = DRAIN_TIMEOUT_S, HEAD_TIMEOUT_S

@@ -49,7 +49,7 @@ def events(
             left = deadline - time.monotonic()
             if found or left <= 0:
                 break
-            time.sleep(min(_POLL_INTERVAL_S, left))  # what other processes write tells nobody on SQLite
+            time.sleep(min(_POLL_INTERVAL_S, left))  # on SQLite there is no signal of other processes' writes
     rows, has_more = found[:limit], len(found) > limit
     following = str(rows[-1].cursor if has_more else end)
     if json:

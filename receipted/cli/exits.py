@@ -42,7 +42,7 @@ Exit codes:
   3    the database's schema is outdated: run receipted migrate
   4    receipted audit verify found a row that is wrong
   5    no such payment, message or account
-  70   an unexpected error; the log on stderr tells it
+  70   an unexpected error; the log on stderr has it
   130  interrupted before the command was done"""
 
 
@@ -107,7 +107,7 @@ class ReceiptedGroup(TyperGroup):
 
             log = structlog.get_logger()
             log.exception("service.failed")
-            unexpected = ServiceError("an unexpected error; the log on stderr tells it")
+            unexpected = ServiceError("an unexpected error; the log on stderr has it")
             return _failed(unexpected, Exit.BUG, as_json=as_json)
 
 

@@ -35,7 +35,7 @@ from storage.ids import new_id
 #: Columns of a table where the output is no terminal: wide enough that nothing is cut.
 _PIPE_WIDTH: Final = 240
 
-#: Columns of a value beyond which it may be told in several lines.
+#: A longer value may be wrapped.
 _MAX_UNWRAPPED_CHARS: Final = 28
 
 _GAP: Final = 2  #: columns between two values

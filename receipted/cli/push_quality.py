@@ -31,7 +31,7 @@ def push_quality(
 ) -> None:
     """Show the quality of each provider's webhooks: pushed, late and lost changes.
 
-    A change counts as pushed when a webhook told of it first, late when asking found it and the webhook came after
+    A change counts as pushed when a webhook reported it first, late when a poll found it and the webhook came after
     that, and lost when none came in time.
 
     Changes of the last minutes are not judged yet.
@@ -60,9 +60,9 @@ def push_quality(
 
 
 def _alarms(found: list[AccountFigures]) -> None:
-    standing = [(figures.account, name, told) for figures in found for name, told in figures.alarms.items()]
-    for account, name, told in standing:
-        output.say(output.shown(f"ALARM {account}: {name} since {told['since'][:19]}Z: {told['reason']}"))
+    standing = [(figures.account, name, alarm) for figures in found for name, alarm in figures.alarms.items()]
+    for account, name, alarm in standing:
+        output.say(output.shown(f"ALARM {account}: {name} since {alarm['since'][:19]}Z: {alarm['reason']}"))
     if not standing:
         output.say("no alarm stands")
 

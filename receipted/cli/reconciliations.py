@@ -123,19 +123,19 @@ def _as_text(row: Reconciliation) -> None:
             (_drift_row(entry) for entry in row.drift),
         )
     elif row.status == ReconciliationStatus.DONE:
-        output.say("no drift: what was heard is what was known")
+        output.say("no drift: the provider agrees with what was known")
     missing = [entry for entry in row.unasked if entry["payment"] is not None]
     if missing:
         output.say("")
-        told = f", of which {len(missing)} are" if row.failed > len(missing) else ""
-        output.say(f"Not asked or not answered: {max(row.failed, len(missing))}{told}")
+        listed = f", of which {len(missing)} are" if row.failed > len(missing) else ""
+        output.say(f"Not asked or not answered: {max(row.failed, len(missing))}{listed}")
         output.table(("Payment", "Kind", "Provider's id", "Why"), (_unasked_row(entry) for entry in missing))
 
 
 def _drift_summary(counts: Mapping[str, int]) -> str:
     parts = {
         "drift": _plural(counts["drift"], "payment"),
-        "adopted": f"{counts['adopted']} never heard of before",
+        "adopted": f"{counts['adopted']} not known before",
         "fresh": f"{counts['fresh']} so young that a webhook may have been on its way",
         "effects": f"{_plural(counts['effects'], 'effect')} owed",
         "reviews": f"{_plural(counts['reviews'], 'review')} opened",
@@ -206,7 +206,7 @@ def reconcile(
         try:
             row = asyncio.run(_run(service, wanted, anew=new, is_range_given=since is not None or until is not None))
         except (KeyboardInterrupt, ReconciliationPaused):
-            output.note(f"what was found is kept; go on with: receipted reconcile {account}")
+            output.note(f"what was found is kept; resume with: receipted reconcile {account}")
             raise
     print_report(row, Format.JSON if json else form)
 
@@ -241,7 +241,7 @@ async def _run(service: Service, wanted: Wanted, *, anew: bool, is_range_given: 
 def _print_resumed(started: StartedRun, *, is_range_given: bool) -> None:
     row = started.row
     output.note(
-        f"going on with what {row.asked_by} began at {output.shown(row.began_at)}, over {output.shown(row.since)} to "
+        f"resuming what {row.asked_by} began at {output.shown(row.began_at)}, over {output.shown(row.since)} to "
         f"{output.shown(row.until)}: {progress_of(row)}"
     )
     if is_range_given:

@@ -88,8 +88,8 @@ def _shown(run: RetentionRun) -> dict[str, Any]:
 
 def _row(planned: Planned) -> tuple[Any, ...]:
     last = planned.last
-    told = (last.began_at, last.status, last.rows) if last is not None else ("never", None, None)
-    return (planned.rule, f"{planned.days} days", planned.until, ", ".join(planned.partitions) or None, *told)
+    run = (last.began_at, last.status, last.rows) if last is not None else ("never", None, None)
+    return (planned.rule, f"{planned.days} days", planned.until, ", ".join(planned.partitions) or None, *run)
 
 
 def _run_row(run: RetentionRun) -> tuple[Any, ...]:

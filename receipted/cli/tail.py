@@ -103,13 +103,13 @@ def _events(service: Service, follower: Follower) -> Iterator[Event]:
             if not is_away:
                 output.note(f"the database is away: {error.message}; waiting for it")
             is_away = True
-            time.sleep(_OUTAGE_POLL_INTERVAL_S)  # it tells nobody when it is back
+            time.sleep(_OUTAGE_POLL_INTERVAL_S)  # there is no signal when it is back
             continue
         if is_away:
             output.note("the database is back")
             is_away = False
         yield from news
-        time.sleep(_POLL_INTERVAL_S)  # what other processes write tells nobody on SQLite
+        time.sleep(_POLL_INTERVAL_S)  # on SQLite there is no signal of other processes' writes
 
 
 def _line(event: Event) -> str:

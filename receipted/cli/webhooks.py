@@ -35,7 +35,7 @@ def register(
     context: typer.Context,
     account: AccountName,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="Deliver this kind to a URL of its own, where bodies do not tell it.")
+        str | None, typer.Option("--kind", help="Deliver this kind to a URL of its own, where bodies do not say it.")
     ] = None,
     detail: Annotated[
         list[str] | None,

@@ -179,7 +179,7 @@ def sources_table(sources: Mapping[str, Counter[str]], lost: Collection[str]) ->
         rows[account.provider].update(sources.get(account.name, Counter()))
     shown = [way for way in _SOURCE_HEADINGS if way in _ALWAYS_SHOWN or any(row[way] for row in rows.values())]
     made = Table(
-        title="How payments were first heard of to be paid",
+        title="First report of each paid payment",
         title_justify="left",
         pad_edge=False,
         padding=(0, 1, 0, 0),

@@ -18,7 +18,7 @@ class Verdict(StrEnum):
     """Severity of a finding."""
 
     OK = "ok"
-    WARNING = "warning"  #: deliveries come through, and somebody should look at it
+    WARNING = "warning"  #: deliveries come through, and a person should look at it
     FAULT = "fault"  #: deliveries are lost, late or refused, or the URL cannot be registered
     SKIPPED = "skipped"  #: could not be looked at
 
@@ -63,10 +63,10 @@ _RENEWAL_TIME: Final = timedelta(days=14)
 
 _UNREACHABLE: Final = "webhook_unreachable"
 
-#: What OpenSSL's own words mean to whoever put the certificate there.
+#: Remedies for OpenSSL's own messages.
 _REMEDIES: Final = (
     ("expired", "renew the certificate, and see why it was not renewed by itself"),
-    ("not yet valid", "the certificate begins in the future: see the clock of whoever issued it, and of this machine"),
+    ("not yet valid", "the certificate begins in the future: see the clock of its issuer, and of this machine"),
     ("self-signed", "providers trust public authorities only: get a certificate from one (or name yours by --ca)"),
     (
         "unable to get local issuer",

@@ -187,7 +187,7 @@ class TrialDelivery:
     def _check_decision(self, message: InboxMessage) -> Finding:
         deadline = time.monotonic() + _DECISION_TIMEOUT_S
         while message.status == InboxStatus.PENDING and time.monotonic() < deadline:
-            time.sleep(_POLL_INTERVAL_S)  # another process decides, and tells nobody but the database
+            time.sleep(_POLL_INTERVAL_S)  # another process decides; only the database shows it
             with self._service.database.read() as unit:
                 message = inbox.get(unit, message.id)
         if message.decided_at is None:

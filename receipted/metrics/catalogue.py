@@ -29,7 +29,9 @@ class Metric:
     says: str
     labels: Mapping[str, Values] = field(default_factory=dict)
     bounds: tuple[float, ...] = ()  #: of a histogram
-    of: Literal["process", "database"] = "process"  #: a process's own figures are added; all tell the same database
+    of: Literal["process", "database"] = (
+        "process"  #: figures of processes are summed; all processes report the same database
+    )
 
     def __str__(self) -> str:
         return self.name
@@ -163,10 +165,10 @@ REVIEWS: Final = _database_gauge(
 )
 QUARANTINE: Final = _database_gauge("receipted_quarantine_messages", "Rejected deliveries that are kept.", account=None)
 BREAKER: Final = _database_gauge(
-    "receipted_breaker_open", "1 while nobody asks the provider, since it is away.", account=None
+    "receipted_breaker_open", "1 while the provider is not asked, since it is away.", account=None
 )
 PAUSED: Final = _database_gauge(
-    "receipted_budget_paused_seconds", "How long nobody may ask, since the provider said so.", account=None
+    "receipted_budget_paused_seconds", "How long requests are paused, since the provider said so.", account=None
 )
 BACKLOG: Final = _database_gauge(
     "receipted_budget_backlog_seconds", "How far ahead the account's turns to send are taken.", account=None
@@ -194,7 +196,7 @@ HEARD: Final = _database_gauge(
 )
 LOSS: Final = _database_gauge(
     "receipted_push_loss_ratio",
-    "Share of changes of the last days that no push told of; absent where none is known.",
+    "Share of changes of the last days that no push reported; absent where none is known.",
     account=None,
 )
 LAG: Final = _database_gauge(

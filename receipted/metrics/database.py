@@ -22,7 +22,7 @@ log = structlog.get_logger()
 #: ten, and a provider's delivery must not wait for ours.
 _READ_TIMEOUT_S: Final = 4.0
 
-#: Seconds for which figures are told again that change once a minute.
+#: Seconds for which figures are reused that change once a minute.
 _SLOW_MAX_AGE_S: Final = 60.0
 
 _SLOW_GROUPS: Final = frozenset({"push", "audit"})

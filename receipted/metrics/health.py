@@ -15,7 +15,7 @@ from storage import migrate
 from storage.database import Database
 from storage.errors import SchemaOutdated
 
-#: Loops whose one step may rightly take hours: a walk through what a provider has, or a partition that is moved.
+#: Loops whose steps may take hours: a reconciliation, or a partition that is moved.
 _LONG_STEP_PREFIXES: Final = ("reconcile.", "housekeeping")
 
 #: Loops that decide and deliver; all others are duties beside them.

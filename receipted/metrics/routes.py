@@ -29,7 +29,7 @@ from receiver.http import Network, is_inside, peer_of
 from statemachine.errors import ServiceError
 from storage.ids import new_id
 
-#: What a proxy adds to a request of somebody else's.
+#: Headers that a proxy adds to a forwarded request.
 _PROXY_HEADERS: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
@@ -74,7 +74,7 @@ class MetricsAccess:
     def allow_metrics(self, scope: Scope) -> None:
         """Allow requests with the token, or from inside where no token is set.
 
-        The token is checked where nobody could read it on its way: inside, or over HTTPS. Raises NotInside, NotHttps
+        The token is checked where it cannot be read on its way: inside, or over HTTPS. Raises NotInside, NotHttps
         or WrongToken.
         """
         is_inside = self._is_inside(scope)
@@ -196,11 +196,11 @@ def _health_response(word: str, health: Health) -> Response:
 def _with_error_shape(answers: _Handler) -> _Handler:
     """Answer errors in the JSON shape of this service's errors."""
 
-    async def told(request: Request) -> Response:
+    async def guarded(request: Request) -> Response:
         try:
             return await answers(request)
         except ServiceError as error:
             headers = {**_NO_STORE, **(WrongToken.headers if isinstance(error, WrongToken) else {})}
             return JSONResponse(error.as_json(new_id()), error.status, headers=headers)
 
-    return told
+    return guarded

@@ -238,7 +238,7 @@ class SinkSettings(Section):
     )
     effects: tuple[str, ...] | None = Field(
         None,
-        description="what the sink is told, as names or patterns such as payment.*; else all, or alarms (email)",
+        description="what the sink receives, as names or patterns such as payment.*; else all, or alarms (email)",
     )
     url: SecretUrl | None = Field(
         None,
@@ -317,7 +317,7 @@ class MetricsSettings(Section):
         None, ge=0, le=65535, description="the port at which receipted worker answers; 0 takes a free one"
     )
     fresh_seconds: float = Field(
-        5, ge=0, le=300, description="seconds for which figures of the database are told again before they are read"
+        5, ge=0, le=300, description="seconds for which figures of the database are reused before they are read again"
     )
     stalled_after_seconds: float = Field(
         600, ge=30, description="seconds without a step of a loop after which the process does not live"
@@ -384,13 +384,11 @@ class TracingSettings(Section):
     headers: Secret | None = Field(
         None, description='what the collector is sent besides, as "name=value,name=value": env:NAME or file:path'
     )
-    share: float = Field(0.01, ge=0, le=1, description="the share of inbox messages whose traces are told")
+    share: float = Field(0.01, ge=0, le=1, description="the share of inbox messages whose traces are sent")
     trust_incoming: bool = Field(
         False, description="whether a delivery's own traceparent is linked to; for where a proxy of yours sets it"
     )
-    service_name: str = Field(
-        "receipted", min_length=1, max_length=100, description="the name that spans are told under"
-    )
+    service_name: str = Field("receipted", min_length=1, max_length=100, description="the service name of the spans")
 
     def header_values(self) -> Mapping[str, str]:
         """Parse the headers by name; raises ValueError for anything else."""
@@ -561,7 +559,7 @@ class PollerSettings(Section):
     create_grace_seconds: float = Field(
         120, gt=0, description="seconds that a create call may be without an answer before its payment needs review"
     )
-    concurrency: int = Field(8, ge=1, description="how many questions are under way at once")
+    concurrency: int = Field(8, ge=1, description="how many polls run at once")
 
 
 class ReconciliationSettings(Section):
@@ -577,15 +575,15 @@ class ReconciliationSettings(Section):
         259_200,
         gt=0,
         le=31_536_000,
-        description="how many seconds back a reconciliation looks, where nobody says since when",
+        description="how many seconds back a reconciliation looks, where no start is given",
     )
     grace_seconds: float = Field(
         300,
         ge=0,
         le=31_536_000,
-        description="seconds within which a change raises no alarm: a webhook may be about to tell it",
+        description="seconds within which a change raises no alarm: a webhook may be about to report it",
     )
-    concurrency: int = Field(4, ge=1, description="how many questions of a reconciliation are under way at once")
+    concurrency: int = Field(4, ge=1, description="how many fetches of a reconciliation run at once")
 
 
 class PushSettings(Section):

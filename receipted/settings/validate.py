@@ -110,7 +110,7 @@ def warnings(settings: Settings) -> Iterator[SettingFault]:
     for name, account in settings.accounts.items():
         for setting in ("window_past_seconds", "window_future_seconds"):
             if getattr(account, setting) > MAX_WINDOW_HOURS * 3600:
-                problem = f"is more than {MAX_WINDOW_HOURS} hours: an old delivery that somebody kept is still accepted"
+                problem = f"is more than {MAX_WINDOW_HOURS} hours: an old delivery that was kept is still accepted"
                 yield SettingFault(f"accounts.{name}.{setting}", problem, "give what clocks may differ by, such as 300")
     yield from _reused_secrets(settings)
     yield from _readable_database(settings)
@@ -213,7 +213,7 @@ def _sinks(settings: Settings) -> Iterator[SettingFault]:
             'add [[sinks]] with name = "shop", kind = "http", url = "https://shop.example.com/receipted" and '
             'secrets = ["env:SHOP_SINK_KEY"], or kind = "python" with a handler'
         )
-        yield SettingFault("sinks", "is missing: nobody would learn of a payment", remedy)
+        yield SettingFault("sinks", "is missing: no system would learn of a payment", remedy)
     seen: set[str] = set()
     for at, sink in enumerate(settings.sinks):
         yield from _name(f"sinks.{at}.name", sink.name)
@@ -334,13 +334,13 @@ def effect_filter_faults(
             continue
         if not sink.effects:
             yield SettingFault(
-                f"sinks.{at}.effects", "is empty: the sink would be told nothing", "name effects, or remove it"
+                f"sinks.{at}.effects", "is empty: the sink would receive nothing", "name effects, or remove it"
             )
         for wrong in unknown_patterns(sink.effects, known):
             yield SettingFault(f"sinks.{at}.effects", f"has {wrong!r}, which is no effect", did_you_mean(wrong, known))
     if sinks and not any(sink.takes()(Effect.PAID) for sink in sinks):
         remedy = f"add a sink for the shop, or {Effect.PAID.value!r} to the effects of one"
-        yield SettingFault("sinks", f"take no {Effect.PAID.value}: nobody would learn of a payment", remedy)
+        yield SettingFault("sinks", f"take no {Effect.PAID.value}: no system would learn of a payment", remedy)
 
 
 def _account(

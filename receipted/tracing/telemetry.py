@@ -73,7 +73,7 @@ class Telemetry:
     def __init__(self, processor: SpanProcessor, service_name: str) -> None:
         self._ids = _PresetIds()
         self._provider = TracerProvider(
-            sampler=ALWAYS_ON,  # whoever makes spans has sampled
+            sampler=ALWAYS_ON,  # spans are sampled before
             resource=Resource({"service.name": service_name, "service.version": version("receipted")}),
             shutdown_on_exit=False,
             id_generator=self._ids,

@@ -96,10 +96,10 @@ class Span:
     ended_at: datetime
     attributes: Mapping[str, str | int | float]
     error: str | None = None  #: a code of ours, where it failed
-    link: Remote | None = None  #: what caused it in somebody else's trace
+    link: Remote | None = None  #: its cause in another system's trace
 
 
-#: Tells of a span; never waits, and raises nothing.
+#: Takes an ended span; never waits, and raises nothing.
 Emit = Callable[[Span], None]
 
 

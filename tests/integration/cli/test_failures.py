@@ -93,7 +93,7 @@ def test_an_unexpected_error_is_a_bug_and_its_secrets_stay_secret(shell, monkeyp
     logged = json.loads(typed.err.splitlines()[0])
     assert (logged["event"], logged["exception"]["type"]) == ("service.failed", "RuntimeError")
     assert "ap_webhook_secret_sandbox_0001" not in typed.err
-    assert typed.err.splitlines()[-1] == "error: an unexpected error; the log on stderr tells it (internal)"
+    assert typed.err.splitlines()[-1] == "error: an unexpected error; the log on stderr has it (internal)"
 
 
 def test_an_interruption_is_its_own_code(shell, monkeypatch):

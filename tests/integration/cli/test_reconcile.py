@@ -120,7 +120,7 @@ def test_the_report_as_text_json_and_csv(played):
     shown = played.shell("reconciliations", "show", listed["id"][-12:], "--json").json
     table = played.shell("reconciliations", "show", listed["id"], "--format", "csv").out
 
-    assert "Drift: 2 payments, 1 never heard of before" in text
+    assert "Drift: 2 payments, 1 not known before" in text
     assert payment["id"][-12:] in text
     assert "confirmed" in text
     assert "payment.paid" in text
@@ -209,7 +209,7 @@ def test_a_provider_that_is_away_leaves_it_unfinished(played, monkeypatch):
 
     faults(played.url, api_500=0.0)
     resumed = played.shell("reconcile", "payfield", "--since", "5h")
-    assert "going on with what Ada L. began at" in resumed.err
+    assert "resuming what Ada L. began at" in resumed.err
     assert "--new" in resumed.err
     assert "Drift: 1 payment," in resumed.out
     assert [row.status for row in rows_of(played.shell)] == ["done"]
@@ -238,7 +238,7 @@ def test_a_second_walker_is_told_who_and_since_when(played):
 
     for more in ((), ("--new",)):
         typed = played.shell("reconcile", "stable", *more, code=Exit.FAILED)
-        assert f"process 7 on elsewhere has been walking stable since {row.held_at:%Y-%m-%d %H:%M:%SZ}" in typed.err
+        assert f"process 7 on elsewhere has been reconciling stable since {row.held_at:%Y-%m-%d %H:%M:%SZ}" in typed.err
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
 
     faults(played.url, api_slow=0.0)
     resumed = played.shell("reconcile", "payfield", "--json")
-    assert "going on with" in resumed.err
+    assert "resuming" in resumed.err
     assert (resumed.json["id"], resumed.json["asked"]) == (row.id, 8)
 
 

@@ -242,4 +242,6 @@ def test_giving_up_is_said_in_our_own_words(desk, open_one):
     ask(desk)
 
     (message,) = recorded(desk, "poller")
-    assert statements.decode(message.body) == statements.GaveUp("gave_up", "no change for as long as we go on asking")
+    assert statements.decode(message.body) == statements.GaveUp(
+        "gave_up", "no change for as long as payments are polled"
+    )

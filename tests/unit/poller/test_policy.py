@@ -243,7 +243,7 @@ def test_the_reason_is_said_in_words():
     words = poller_schedule.explain(half, PollTimes(START, None), at_half, "awaiting_payment")
     assert words == "50% of payments have left awaiting_payment at that age"
     assert poller_schedule.explain(pushed, PollTimes(START, None), at_half, "pending").endswith(
-        "; push tells all but 5%"
+        "; pushes report all but 5%"
     )
     assert "asked about less often" in poller_schedule.explain(
         half, PollTimes(START, None), NextPoll(START, MAX_INTERVAL), "pending"

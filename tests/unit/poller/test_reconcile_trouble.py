@@ -178,7 +178,9 @@ def test_a_second_walker_is_told_who_and_since_when(rounds):
     rounds.reconciler("process 1 on a").start(rounds.wanted())
     rounds.clock.advance(10)
 
-    with pytest.raises(ReconciliationRunning, match="process 1 on a has been walking acme since 2026-04-01 10:00:00Z"):
+    with pytest.raises(
+        ReconciliationRunning, match="process 1 on a has been reconciling acme since 2026-04-01 10:00:00Z"
+    ):
         rounds.reconciler("process 2 on b").start(rounds.wanted())
     with pytest.raises(ReconciliationRunning):
         rounds.reconciler("process 2 on b").start(rounds.wanted(), anew=True)

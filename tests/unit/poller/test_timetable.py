@@ -237,7 +237,7 @@ def test_a_bug_is_seen_and_stops_neither_the_process_nor_the_next_try(rounds, ta
         done, logs = step(rounds, table)
         assert (done, logs[-1]["event"], logs[-1]["log_level"]) == (0, "reconcile.failed", "error")
         assert step(rounds, table) == (0, [])
-    assert rounds.rows()[0].last_error == "walking failed here: RuntimeError"
+    assert rounds.rows()[0].last_error == "reconciling failed here: RuntimeError"
     rounds.clock.advance(HOUR + 1)
     assert step(rounds, table)[0] == 1
 

@@ -93,7 +93,7 @@ def test_an_unknown_effect_names_those_that_there_are():
 
 @pytest.mark.parametrize("sinks", [[MAIL], [{**SHOP, "effects": ["payout.*"]}]])
 def test_somebody_must_learn_of_a_payment(sinks):
-    assert "nobody would learn of a payment" in faults(*sinks)["sinks"]
+    assert "no system would learn of a payment" in faults(*sinks)["sinks"]
 
 
 def test_what_no_sink_takes_is_owed_to_the_feed_while_the_api_is_on():
