@@ -5,8 +5,13 @@ BIN := .venv/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # What Hypothesis draws follows from this number, so that a run can be had again; another number hunts elsewhere.
 SEED ?= 1
+# Tests in another order: `make test ORDER=7`. The same number gives the same order again.
+ORDER ?=
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED) $(if $(ORDER),--order-seed=$(ORDER))
+# Modules are compiled once, and not by every process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check bench bench-soak bench-poll bench-pages e2e migrate fmt lock clean
+.PHONY: help demo run test test-more test-all check bench bench-soak bench-poll bench-pages e2e migrate fmt lock clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,11 +29,14 @@ demo: .venv.stamp ## 400 payments at four providers, every fault on, ends in pro
 run: .venv.stamp ## sandbox, Receipted and a shop until Ctrl-C, with URLs to click
 	$(BIN)/receipted demo --keep-running
 
-test: .venv.stamp ## unit, property, contract, integration and repository tests
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
+test: .venv.stamp ## unit, property, contract, integration and repository tests that are quick
+	$(PYTEST) -m "not more and not slow and not e2e and not chaos and not benchmark"
+
+test-more: .venv.stamp ## the rest of them: real processes, proxies, collectors, long properties (CI runs both)
+	$(PYTEST) -m "more and not slow and not e2e and not chaos and not benchmark"
 
 test-all: .venv.stamp ## everything: the long property profile, kill -9, e2e
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not benchmark" --timeout 1800 --hypothesis-seed=$(SEED)
+	$(PYTEST) -m "not benchmark" --timeout 1800
 
 check: .venv.stamp ## lint, format, types, import rules, spelling
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from storage import migrate
 from storage.database import Database
@@ -26,6 +26,35 @@ wal_level = minimal
 max_wal_senders = 0
 deadlock_timeout = 20ms
 """
+
+
+#: Whatever of a database is not its rows, as one hash: tables, columns, constraints, indexes, triggers, functions,
+#: types, rules, privileges, and statistics of the planner. A copy has its template's objects by the same oid.
+_SHAPE = """
+SELECT md5(string_agg(shape, E'\\n' ORDER BY shape)) FROM (
+SELECT concat_ws(' ', 'class', oid, relname, relkind, relnatts, relacl, reloptions, relowner, relpersistence,
+    relrowsecurity, reltablespace) AS shape FROM pg_class WHERE oid >= 16384
+UNION ALL SELECT concat_ws(' ', 'attribute', attrelid, attname, xmin) FROM pg_attribute WHERE attrelid >= 16384
+UNION ALL SELECT concat_ws(' ', 'default', oid, xmin) FROM pg_attrdef
+UNION ALL SELECT concat_ws(' ', 'constraint', oid, xmin) FROM pg_constraint WHERE oid >= 16384
+UNION ALL SELECT concat_ws(' ', 'index', indexrelid, xmin) FROM pg_index WHERE indexrelid >= 16384
+UNION ALL SELECT concat_ws(' ', 'trigger', oid, xmin) FROM pg_trigger
+UNION ALL SELECT concat_ws(' ', 'event trigger', oid, xmin) FROM pg_event_trigger
+UNION ALL SELECT concat_ws(' ', 'function', oid, xmin) FROM pg_proc WHERE oid >= 16384
+UNION ALL SELECT concat_ws(' ', 'type', oid, xmin) FROM pg_type WHERE oid >= 16384
+UNION ALL SELECT concat_ws(' ', 'rule', oid, xmin) FROM pg_rewrite WHERE oid >= 16384
+UNION ALL SELECT concat_ws(' ', 'policy', oid, xmin) FROM pg_policy
+UNION ALL SELECT concat_ws(' ', 'schema', oid, xmin) FROM pg_namespace
+UNION ALL SELECT concat_ws(' ', 'extension', oid, xmin) FROM pg_extension
+UNION ALL SELECT concat_ws(' ', 'statistics', starelid, staattnum) FROM pg_statistic WHERE starelid >= 16384
+UNION ALL SELECT concat_ws(' ', 'extended statistics', oid, xmin) FROM pg_statistic_ext
+UNION ALL SELECT concat_ws(' ', 'database', datdba, encoding, datcollate, datctype, datallowconn, datconnlimit, datacl)
+    FROM pg_database WHERE datname = current_database()
+) AS shapes
+"""
+
+#: What the planner takes from a table that nobody has analyzed; TRUNCATE leaves other figures than CREATE TABLE.
+_SIZES = "SELECT oid, relpages, reltuples, relallvisible FROM pg_class WHERE oid >= 16384"
 
 
 @functools.cache
@@ -107,6 +136,10 @@ class PostgreSQL:
         template = Database(self._template)
         migrate.upgrade(template)
         template.close()
+        self._spare: list[str] = []  # databases as good as new
+        with self._inside(make_url(self._template).database or "") as connection:
+            self._shape = connection.exec_driver_sql(_SHAPE).scalar()
+            self._sizes = {row[0]: tuple(row) for row in connection.exec_driver_sql(_SIZES)}
 
     def url_of(self, name: str) -> str:
         """As a user would write it."""
@@ -118,7 +151,14 @@ class PostgreSQL:
         return self._create("template0")
 
     def copy(self) -> Database:
-        """A migrated database of its own."""
+        """A migrated database of its own: one that another test has left, without rows and under a new name, or a copy.
+
+        A copy costs 0.3 s of processor time, and a database that is left a tenth of that.
+        """
+        if self._spare:
+            name = self._new_name()
+            self.execute(f'ALTER DATABASE "{self._spare.pop()}" RENAME TO "{name}"')
+            return Database(self.url_of(name))
         return Database(self.url_of(self._create(make_url(self._template).database or "")))
 
     def backup(self, database: Database) -> Database:
@@ -135,14 +175,31 @@ class PostgreSQL:
         database = Database(self._shared)
         with database.engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
-            for table in metadata.sorted_tables:
-                connection.execute(table.delete())
+            connection.exec_driver_sql("; ".join(str(table.delete()) for table in metadata.sorted_tables))
         return database
 
     def drop(self, database: Database) -> None:
-        """The database is closed and gone, whoever is still connected to it."""
+        """Close the database and take it away, whoever is still connected to it; nobody can connect to it again.
+
+        It is kept for `copy` where nothing but rows has changed in it.
+        """
         database.close()
-        self.execute(f'DROP DATABASE "{make_url(database.url).database}" WITH (FORCE)')
+        name, hidden = make_url(database.url).database or "", self._new_name()
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s", (name,)
+            ).all()
+            connection.exec_driver_sql(f'ALTER DATABASE "{name}" RENAME TO "{hidden}"')
+            connection.exec_driver_sql(f'ALTER DATABASE "{hidden}" ALLOW_CONNECTIONS true')
+            has_settings = connection.exec_driver_sql(
+                "SELECT 1 FROM pg_db_role_setting, pg_database WHERE setdatabase = pg_database.oid AND datname = %s",
+                (hidden,),
+            ).first()
+        if not has_settings and self._emptied(hidden):
+            self._spare.append(hidden)
+        else:
+            self.execute(f'DROP DATABASE "{hidden}" WITH (FORCE)')
 
     def execute(self, statement: str) -> None:
         """Run a statement as the server's administrator."""
@@ -154,7 +211,42 @@ class PostgreSQL:
         self._admin.dispose()
         self._server.cleanup()
 
+    def _emptied(self, name: str) -> bool:
+        """Bring a database back to what the template is; False where more than its rows has changed."""
+        with self._inside(name) as connection:
+            if connection.exec_driver_sql(_SHAPE).scalar() != self._shape:
+                return False
+            revisions = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+            if revisions != [migrate.newest()]:
+                return False
+            connection.exec_driver_sql("SET session_replication_role = replica")
+            used = connection.exec_driver_sql(
+                "SELECT oid::regclass::text FROM pg_class WHERE oid >= 16384 AND relkind = 'r' "
+                "AND relname <> 'alembic_version' AND pg_relation_size(oid) > 0"
+            ).scalars()
+            if tables := ", ".join(used):
+                connection.exec_driver_sql(f"TRUNCATE {tables} CASCADE")
+            for row in connection.exec_driver_sql(_SIZES).all():
+                if tuple(row) != (sizes := self._sizes[row[0]]):
+                    connection.exec_driver_sql(
+                        "UPDATE pg_class SET relpages = %s, reltuples = %s, relallvisible = %s WHERE oid = %s",
+                        (*sizes[1:], sizes[0]),
+                    )
+            connection.exec_driver_sql("SELECT pg_stat_reset()")
+        return True
+
+    @contextmanager
+    def _inside(self, name: str) -> Iterator[Connection]:
+        """A connection of the administrator to one database, closed after the block."""
+        url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg", database=name)
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
+
+    def _new_name(self) -> str:
+        return f"test_{next(self._numbers)}"
+
     def _create(self, template: str) -> str:
-        name = f"test_{next(self._numbers)}"
+        name = self._new_name()
         self.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY file_copy')
         return name

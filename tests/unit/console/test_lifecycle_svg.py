@@ -1,5 +1,6 @@
 """A lifecycle's drawing: geometry over every lifecycle of the providers, and the way that a payment took."""
 
+import functools
 from datetime import timedelta
 from itertools import combinations, pairwise
 
@@ -28,7 +29,10 @@ def walks(lifecycle):
     yield (DrawnTransition(1, None, "a word of tomorrow's", at=START, phase="paid"),), "a word of tomorrow's"
 
 
-DRAWN = [draw_lifecycle(lifecycle, way, state) for lifecycle in LIFECYCLES for way, state in walks(lifecycle)]
+@functools.cache
+def drawn():
+    """Draw every walk of every lifecycle, once for the whole module."""
+    return [draw_lifecycle(lifecycle, way, state) for lifecycle in LIFECYCLES for way, state in walks(lifecycle)]
 
 
 def segments(arrow):
@@ -58,13 +62,13 @@ def is_inside(segment, box):
 
 
 def test_no_two_boxes_overlap():
-    for drawing in DRAWN:
+    for drawing in drawn():
         for one, other in combinations(drawing.boxes, 2):
             assert one.y + one.height < other.y or other.y + other.height < one.y, drawing.name
 
 
 def test_every_label_is_inside_its_box():
-    for drawing in DRAWN:
+    for drawing in drawn():
         for box in drawing.boxes:
             assert box.texts[0].words == box.name
             for text in box.texts:
@@ -75,7 +79,7 @@ def test_every_label_is_inside_its_box():
 
 
 def test_everything_is_on_the_sheet():
-    for drawing in DRAWN:
+    for drawing in drawn():
         for box in drawing.boxes:
             assert 0 <= box.x < box.x + box.width <= drawing.width
             assert 0 <= box.y < box.y + box.height <= drawing.height
@@ -85,7 +89,7 @@ def test_everything_is_on_the_sheet():
 
 def test_every_legal_way_fits_a_telephone():
     """What was forced may need a lane more, and a box of its own to be scrolled in."""
-    legal = [drawing for drawing in DRAWN if not any(arrow.is_forced for arrow in drawing.arrows)]
+    legal = [drawing for drawing in drawn() if not any(arrow.is_forced for arrow in drawing.arrows)]
 
     assert {drawing.name for drawing in legal} == {lifecycle.name for lifecycle in LIFECYCLES}
     assert {drawing.name: drawing.width for drawing in legal if drawing.width > 330} == {}
@@ -95,15 +99,15 @@ def test_every_legal_way_fits_a_telephone():
 def test_every_legal_move_is_drawn_once(lifecycle):
     legal = {(source, target) for source, targets in lifecycle.moves.items() for target in targets}
     legal |= {(None, name) for name in lifecycle.initial}
-    drawn = [(arrow.source, arrow.target) for arrow in draw_lifecycle(lifecycle).arrows]
+    moves = [(arrow.source, arrow.target) for arrow in draw_lifecycle(lifecycle).arrows]
 
-    assert set(drawn) == legal
-    assert len(drawn) == len(legal)
+    assert set(moves) == legal
+    assert len(moves) == len(legal)
 
 
 def test_moves_join_only_on_their_way_to_the_same_state():
     """Two arrows run along each other where they have one target, and nowhere else."""
-    for drawing in DRAWN:
+    for drawing in drawn():
         for one, other in combinations(drawing.arrows, 2):
             if one.target != other.target or one.is_forced != other.is_forced:
                 longest = max(shared(a, b) for a in segments(one) for b in segments(other))
@@ -111,14 +115,14 @@ def test_moves_join_only_on_their_way_to_the_same_state():
 
 
 def test_no_arrow_runs_over_a_box():
-    for drawing in DRAWN:
+    for drawing in drawn():
         for arrow in drawing.arrows:
             for segment in segments(arrow):
                 assert not [box.name for box in drawing.boxes if is_inside(segment, box)], f"{drawing.name}: {arrow}"
 
 
 def test_every_arrow_begins_and_ends_at_its_boxes():
-    for drawing in DRAWN:
+    for drawing in drawn():
         boxes = {box.name: box for box in drawing.boxes}
         for arrow in drawing.arrows:
             assert is_at_edge(arrow.points[-1], boxes[arrow.target])
