@@ -15,6 +15,54 @@ from storage.database import Database
 from tests.fakes.clock import FakeClock
 from tests.fakes.databases import PostgreSQL, copy_of, template_file
 
+HERE = Path(__file__).parent
+
+#: Modules of `make test-more`, marked `more`. In `make test` is what proves most in a second of processor time; here is
+#: what starts processes, proxies and collectors, waits by a real clock, or draws histories and requests for long.
+#: `make test` takes under 150 s on two cores; whatever makes it longer moves modules here, by `pytest --durations=0`.
+MORE = frozenset(
+    {
+        "contract/fulfilment/test_broker_sink.py",
+        "contract/storage/test_online_migration.py",
+        "contract/storage/test_overview.py",
+        "integration/api/test_description.py",
+        "integration/api/test_unclear_answers.py",
+        "integration/cli/test_encodings.py",
+        "integration/cli/test_following.py",
+        "integration/cli/test_processes.py",
+        "integration/cli/test_reconcile.py",
+        "integration/cli/test_stopping.py",
+        "integration/cli/test_workers.py",
+        "integration/metrics/test_together.py",
+        "integration/receiver/test_backpressure.py",
+        "integration/receiver/test_behind_proxies.py",
+        "integration/redteam/test_asking.py",
+        "integration/test_audit_forgery.py",
+        "integration/test_budget_in_real_time.py",
+        "integration/test_cancelling.py",
+        "integration/test_clocks_apart.py",
+        "integration/test_deploying.py",
+        "integration/test_held_rows.py",
+        "integration/test_hostile_requests.py",
+        "integration/test_mailed_alarm.py",
+        "integration/test_memory_under_faults.py",
+        "integration/test_permissions.py",
+        "integration/test_push_measured.py",
+        "integration/test_retention.py",
+        "integration/tracing/test_traces.py",
+        "integration/tracing/test_without.py",
+        "integration/tracing/test_workers.py",
+        "property/test_budget_window.py",
+        "property/test_cancel_races.py",
+        "property/test_hostile_texts.py",
+        "property/test_pipeline.py",
+        "property/test_polling_simulated.py",
+        "unit/poller/test_push.py",
+        "unit/poller/test_rhythm.py",
+        "unit/service/test_commands.py",
+    }
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option by which tests run in another order."""
@@ -29,11 +77,16 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None if seed is None else f"order of tests: --order-seed={seed}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle the files and the tests of each: a test that needs what another did, or did not do, falls in some order.
+    """Mark the modules of `make test-more`, and shuffle the files and the tests of each where a seed is given.
 
-    Tests of one file stay together, so that what they share is made once.
+    A test that needs what another did, or did not do, falls in some order. Tests of one file stay together, so that
+    what they share is made once.
     """
+    for item in items:
+        if item.path.relative_to(HERE).as_posix() in MORE:
+            item.add_marker("more")
     seed = config.getoption("--order-seed")
     if seed is None:
         return

@@ -192,11 +192,12 @@ class PostgreSQL:
             ).all()
             connection.exec_driver_sql(f'ALTER DATABASE "{name}" RENAME TO "{hidden}"')
             connection.exec_driver_sql(f'ALTER DATABASE "{hidden}" ALLOW_CONNECTIONS true')
-            has_settings = connection.exec_driver_sql(
-                "SELECT 1 FROM pg_db_role_setting, pg_database WHERE setdatabase = pg_database.oid AND datname = %s",
+            is_odd = connection.exec_driver_sql(
+                "SELECT 1 FROM pg_database WHERE datname = %s AND (pg_encoding_to_char(encoding) <> 'UTF8' "
+                "OR EXISTS (SELECT 1 FROM pg_db_role_setting WHERE setdatabase = pg_database.oid))",
                 (hidden,),
             ).first()
-        if not has_settings and self._emptied(hidden):
+        if not is_odd and self._emptied(hidden):
             self._spare.append(hidden)
         else:
             self.execute(f'DROP DATABASE "{hidden}" WITH (FORCE)')

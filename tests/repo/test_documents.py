@@ -17,6 +17,7 @@ from receipted.wiring import PROVIDERS
 from statemachine.phases import Alarm, Effect, Outcome, Phase, Review, Source
 from storage.schema import metadata
 from storage.types import InboxStatus, OutboxStatus
+from tests.conftest import MORE
 from tests.repo import generate
 from tests.repo.commands_in_docs import blocks, inline, problem, shell_lines
 from tests.repo.log_events import events
@@ -105,6 +106,18 @@ def test_ci_calls_what_the_readme_names():
 
     assert [call[0] for call in calls] == ["make"] * len(calls)
     assert {target for call in calls for target in call[1:]} <= set(makefile_targets())
+
+
+def test_ci_runs_both_parts_of_the_tests():
+    """Each module of the second part is there, and no test is in neither part."""
+    called = (ROOT / ".ci" / "run").read_text().split()
+    recipes = (ROOT / "Makefile").read_text()
+    recipe = re.compile(r"^(test|test-more):.*\n.* -m \"(.*)\"$", re.MULTILINE)
+    chosen = dict(recipe.findall(recipes))
+
+    assert {"test", "test-more"} <= set(called)
+    assert [module for module in MORE if not (ROOT / "tests" / module).is_file()] == []
+    assert chosen["test"] == f"not {chosen['test-more']}"
 
 
 def test_the_procfile_starts_what_exists():

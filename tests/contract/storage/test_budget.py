@@ -102,7 +102,8 @@ def test_a_patient_caller_never_reserves_ahead(database):
 
 def test_a_slot_that_was_too_late_is_given_back_once(database):
     """Who was late has another at once where nobody has reserved since; where somebody has, the end of the queue."""
-    rate = Rate.of(1, 60.0)
+    rate = Rate.of(1, 3600.0)
+    reserve(database, "acme", START, rate)  # the others lie an hour ahead, however long a statement takes
     late = reserve(database, "acme", START, rate)
     assert reserve(database, "acme", START, rate, unused=late).at == late.at
     behind = reserve(database, "acme", START, rate)
