@@ -1,4 +1,4 @@
-"""PROCESS work: apply (inbox), dispatch (outbox), and the loops around their steps.
+"""PROCESS work: apply the inbox, dispatch the outbox, and the loops around them.
 
 Only `worker/apply.py` changes a payment (rule R1), in one commit (rule R3).
 """

@@ -1,4 +1,4 @@
-"""What the worker needs to know of an account; put together by the application."""
+"""Rules of an account and settings of the worker, assembled by the application."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy
 from storage.tables import Payment
 
-#: When a payment that has just been heard of, as it is at that instant, is to be asked about; None for not at all.
+#: Time of the next question about a payment after a statement at that instant; None for no question.
 NextPoll = Callable[[Payment, datetime], datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
 class AccountRules:
-    """How one account's statements are read and decided."""
+    """Rules for parsing and deciding one account's statements."""
 
     provider: Provider
     next_poll: NextPoll
@@ -24,14 +24,14 @@ class AccountRules:
     is_live: bool | None = None  #: whether the money is real, by the account's environment; None: not compared
 
     def is_other_environment(self, observation: Observation) -> bool:
-        """Return whether the statement says test of a live account, or the other way round."""
+        """Return whether a statement says test of a live account, or the reverse."""
         told = observation.is_live
         return told is not None and self.is_live is not None and told is not self.is_live
 
 
 @dataclass(frozen=True, slots=True)
 class ApplySettings:
-    """The worker's own settings."""
+    """Settings of the worker."""
 
     sinks: tuple[str, ...]  #: an effect is owed to each of them that takes it
     takes: Callable[[str, str], bool] = lambda _sink, _effect: True  #: whether a sink takes an effect, by their names

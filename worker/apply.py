@@ -1,4 +1,4 @@
-"""Changes payments: the only code that does (rule R1). Every change rests on one inbox message."""
+"""Change payments, each change by one inbox message; no other code does (rule R1)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replace_alarm
@@ -34,7 +34,7 @@ from worker.effects import (
 from worker.finder import gives_goods, namesake_kinds
 from worker.session import Session
 
-#: What is owed where nothing is.
+#: Effects of a decision that owes none.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 log = structlog.get_logger()
@@ -51,18 +51,21 @@ _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Pha
 
 
 class PaymentWriter:
-    """What one message does to payments, within one unit of work (rule R3)."""
+    """Writes the changes of one message to its payments, in one unit of work (R3)."""
 
-    def __init__(self, batch: Session, message: InboxMessage, settings: ApplySettings) -> None:
-        self._batch = batch
+    def __init__(self, session: Session, message: InboxMessage, settings: ApplySettings) -> None:
+        self._session = session
         self._message = message
         self._sinks, self._takes = settings.sinks, settings.takes
-        self._now = batch.now
+        self._now = session.now
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
         self.payment_ids: dict[str, None] = {}  #: every payment that the message was about, in order
 
     def decide(self, rules: AccountRules, payment: Payment, observation: Observation, *, ask: bool = False) -> None:
-        """The payment is as the rules say, with its transition, effects, review and next question (`ask`: at once)."""
+        """Apply one observation to the payment by its lifecycle and the account's rules.
+
+        Adds the transition, effects, review and time of the next question; `ask` sets that to now.
+        """
         lifecycle = rules.provider.lifecycles[payment.kind]
         is_unnamed = payment.provider_ref is None
         if not self._bind(rules, payment, observation):
@@ -105,9 +108,9 @@ class PaymentWriter:
         outcome: Outcome = Outcome.NOTED,
         is_unreadable: bool = False,
     ) -> None:
-        """Open a review that no observation asked for; one that stands already is kept.
+        """Open a review without an observation; keep one that is open already.
 
-        None is opened for a point that a person has accepted; the point is this very message where none is given.
+        Opens none for a point that a person has accepted. The default point is this message.
         """
         point = point or self._point
         decision = Decision(outcome, reason)
@@ -120,7 +123,7 @@ class PaymentWriter:
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at, is_unreadable=is_unreadable)
 
     def see_transfer(self, rules: AccountRules, payment: Payment) -> None:
-        """Money came to the payment's address: on one that ended, or ends, without money a person must look."""
+        """Record a transfer to the payment's address; review a payment that ended unpaid."""
         payment.facts = {**payment.facts, _TRANSFER: self._now.isoformat()}
         decision = Decision(Outcome.NOTED, "a transfer has reached the payment's address; the provider is asked")
         is_accepted = self._point in (payment.accepted or ())
@@ -130,9 +133,9 @@ class PaymentWriter:
         self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
 
     def alarm(self, alarm: AccountAlarm) -> None:
-        """What is owed about the account to each sink that takes it; a replay of the message owes nothing more.
+        """Owe the account's alarm to each sink that takes it; a replay owes nothing more.
 
-        Of effects that are dead the sinks are told that still take some: one that takes none cannot tell of itself.
+        An alarm about dead effects goes to the sinks that still take effects: a dead sink cannot report itself.
         """
         name = Alarm(alarm.alarm).effect
         account = self._message.account
@@ -140,7 +143,7 @@ class PaymentWriter:
         effect = alarm_id(account, alarm)
         sinks = self._told_of(alarm, [sink for sink in self._sinks if self._takes(sink, name)])
         ids = [
-            self._batch.owe_of_account(account, name, sink, self._message.id, text, webhook_id(effect, sink))
+            self._session.owe_of_account(account, name, sink, self._message.id, text, webhook_id(effect, sink))
             for sink in sinks
         ]
         owed = [owed_id for owed_id in ids if owed_id is not None]
@@ -148,12 +151,12 @@ class PaymentWriter:
         self.note(None, Outcome.NOTED, f"{name} {word}: {alarm.reason}", owed={name: owed} if owed else {})
 
     def _told_of(self, alarm: AccountAlarm, takers: list[str]) -> list[str]:
-        """Those of the sinks that are told of the alarm, its end by those that were told of its beginning."""
+        """Return the sinks to notify: of an alarm's end those that got its beginning."""
         if alarm.alarm != Alarm.DEAD_LETTERS:
             return takers
         if alarm.is_over:
             began = alarm_id(self._message.account, replace_alarm(alarm, is_over=False))
-            told = self._batch.owed_under([webhook_id(began, sink) for sink in takers])
+            told = self._session.owed_under([webhook_id(began, sink) for sink in takers])
             return [sink for sink in takers if webhook_id(began, sink) in told] or takers
         dead = str(alarm.details.get("sinks") or "").split(", ")
         others = [sink for sink in takers if sink not in dead]
@@ -162,7 +165,7 @@ class PaymentWriter:
         return others or takers
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
-        """A payment without a state, not kept yet."""
+        """Build a payment without a state; the caller adds it to the session."""
         return made(
             Payment,
             {
@@ -196,12 +199,12 @@ class PaymentWriter:
         is_unreadable: bool = False,
         untaken: Sequence[str] = (),
     ) -> None:
-        """Keep for the timeline what this message was decided to mean; the payment is kept as it is now.
+        """Record the message's outcome for the timeline, and save the payment.
 
-        `owed` are the ids of what was made owed, by effect; `untaken` are the effects that no sink takes;
-        `is_unreadable`: the bytes say nothing to us.
+        `owed` are ids of outbox messages by effect; `untaken` are the effects that no sink takes; `is_unreadable` says
+        that the body could not be parsed.
         """
-        entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._batch.moment}
+        entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._session.moment}
         if payment is not None:
             entry["payment"] = payment.id
             self.payment_ids[payment.id] = None
@@ -227,14 +230,14 @@ class PaymentWriter:
         if payment is not None:
             payment.statements += 1
             entry["number"] = payment.statements
-            self._batch.save(payment)
+            self._session.save(payment)
 
     def _bind(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
-        """Learn the provider's name of the payment; False where the name is another payment's."""
+        """Take over the provider's id; return False where it is another payment's."""
         ref = observation.provider_ref
         if payment.provider_ref is not None or ref is None:
             return True
-        other = self._batch.find_by_ref(payment.account, [payment.kind], ref)
+        other = self._session.find_by_ref(payment.account, [payment.kind], ref)
         if other is not None and other.id != payment.id:
             words = f"the provider's id is that of payment {other.id}"
             self.review(rules, payment, Review.CREATE_UNKNOWN, words, point=f"id:{ref}")
@@ -244,15 +247,15 @@ class PaymentWriter:
         return True
 
     def reopen(self, rules: AccountRules, ref: str) -> None:
-        """What waits for the payment of that name is decided again; a message may have guessed its kind wrongly."""
+        """Reopen messages that wait for this id, of any kind: a message may not know it."""
         awaited = [f"{kind}:{ref}" for kind in rules.provider.lifecycles]
-        self._batch.reopen_awaiting(self._message.account, awaited)
+        self._session.reopen_awaiting(self._message.account, awaited)
 
     def _move(
         self, payment: Payment, decision: Decision, observation: Observation, to_state: str, phase: Phase
     ) -> None:
         transition = transitions.link(
-            None if self._batch.is_rerun else self._batch.sealer,
+            None if self._session.is_rerun else self._session.sealer,
             payment,
             self._message,
             to_state,
@@ -264,11 +267,11 @@ class PaymentWriter:
             observation.as_of,
             self._now,
         )
-        self._batch.append(transition)
+        self._session.append(transition)
         payment.state_as_of, payment.polls = observation.as_of, 0
 
     def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
-        """Take over what the statement says besides the state, unless the payment has moved on since."""
+        """Take over the other facts of a statement, unless the payment has moved on."""
         if payment.amount_minor is None and (observation.amount_minor or 0) > 0:  # nobody pays zero or less
             payment.amount_minor = observation.amount_minor
         if payment.currency is None:
@@ -292,7 +295,7 @@ class PaymentWriter:
             payment.refunded_minor = max(observation.refunded_minor, payment.refunded_minor or 0)
 
     def _next_poll(self, rules: AccountRules, payment: Payment, decision: Decision) -> datetime | None:
-        """At once where the decision asks; anew where the payment moved; else as the poller has set it."""
+        """Return now if the decision asks, a new time after a move, else the kept time."""
         if payment.provider_ref is None:
             return None
         if decision.ask:
@@ -324,7 +327,7 @@ class PaymentWriter:
             payment.review_note = decision.withheld_reason if is_withheld else decision.reason
             payment.review_opened_at, payment.reviews = self._now, payment.reviews + 1
             payment.disputed = list(decision.disputed) or None
-            if not self._batch.is_rerun:
+            if not self._session.is_rerun:
                 log.warning(
                     "payment.review_opened",
                     payment_id=payment.id,
@@ -342,7 +345,7 @@ class PaymentWriter:
         effects = decision.effects
         if closed is not None:
             effects = with_closing(effects)
-            if not self._batch.is_rerun:
+            if not self._session.is_rerun:
                 log.info("payment.review_closed", payment_id=payment.id, account=payment.account, review=closed.review)
         if effects:
             owed = {
@@ -363,10 +366,10 @@ class PaymentWriter:
         )
 
     def _owe(self, payment: Payment, effect: Effect, name: str, reason: str, closed: Closed | None) -> list[str]:
-        """Ids of what is owed for the first time."""
+        """Owe the effect to each sink that takes it, once; return the new outbox ids."""
         about = closed if effect is Effect.REVIEW_CLOSED else None
         occurrence = occurrence_of(effect, payment, about)
-        sinks = [sink for sink in self._takers(name) if not self._batch.is_owed(payment.id, name, sink, occurrence)]
+        sinks = [sink for sink in self._takers(name) if not self._session.is_owed(payment.id, name, sink, occurrence)]
         effect_id = id_of(name, payment, occurrence, about)
         text = payload(name, payment, reason, self._now, about, effect_id=effect_id) if sinks else ""
         owed: list[str] = []
@@ -381,32 +384,32 @@ class PaymentWriter:
                 payload=text,
                 now=self._now,
                 webhook_id=webhook_id(effect_id, sink),
-                number=self._batch.next_owed(payment.id),
+                number=self._session.next_owed(payment.id),
             )
-            self._batch.owe(message)
+            self._session.owe(message)
             owed.append(message.id)
         return owed
 
     def _takers(self, name: str) -> list[str]:
-        """The sinks that take the effect."""
+        """Return the sinks that take the effect."""
         return [sink for sink in self._sinks if self._takes(sink, name)]
 
     @property
     def _point(self) -> str:
-        """That this very message says something: a replay of it is the same point, another message is not."""
+        """Point of a review that is about this message; a replay has the same point."""
         return f"message:{self._message.id}"
 
     def _doubting(self, decision: Decision, reason: str) -> Decision:
-        """The same decision with a review of money that has no legal place."""
+        """Return the decision with a review of money that has no legal place."""
         effects = (*decision.effects, Effect.REVIEW_REQUIRED)
         return replace(decision, reason=reason, review=Review.CONFLICT, disputed=(self._point,), effects=effects)
 
     def _namesake(
         self, rules: AccountRules, lifecycle: Lifecycle, payment: Payment, observation: Observation
     ) -> str | None:
-        """Id of the payment whose reference this one has too, where goods may be owed for it.
+        """Return the id of an earlier payment with this reference, if goods may be owed.
 
-        Another attempt at the same order is none: the one before ended without money, and asked for as much.
+        Another attempt at the same order does not count: the one before ended unpaid, and asked for as much.
         """
         reference = payment.reference or observation.reference
         if reference is None or not gives_goods(lifecycle, observation):
@@ -415,7 +418,7 @@ class PaymentWriter:
             return None  # owed already
         amount = observation.amount_minor if payment.amount_minor is None else payment.amount_minor
         money = (amount, payment.currency or observation.currency)
-        for other in self._batch.namesakes(payment, namesake_kinds(rules, payment.kind), reference):
+        for other in self._session.namesakes(payment, namesake_kinds(rules, payment.kind), reference):
             is_attempt = other.phase in _ENDED_UNPAID and (other.amount_minor, other.currency) == money
             if not is_attempt and not _is_of_other_environment(other):
                 return other.id

@@ -1,4 +1,4 @@
-"""What travels to a sink: the payment as it stood when the effect was owed, or an account's alarm."""
+"""Payloads and ids of effects, about a payment or an account's alarm."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,45 +16,45 @@ from storage.tables import Payment
 
 _encode: Final = msgspec.json.Encoder().encode
 
-#: Ends of the names of effects that are about a review.
+#: Suffixes of the names of effects about a review.
 _OF_REVIEWS: Final = tuple(
     f".{effect.value.partition('.')[2]}" for effect in (Effect.REVIEW_REQUIRED, Effect.REVIEW_CLOSED)
 )
 
 
 class Closed(NamedTuple):
-    """A review that is over, which the payment no longer names."""
+    """A closed review, which the payment no longer names."""
 
     review: str
     number: int  #: the payment's first review is 1
 
 
 def closed_by(decision: Decision, payment: Payment) -> Closed | None:
-    """The payment's review, where the decision closes it or opens another in its place."""
+    """Return the payment's review, if the decision closes or replaces it."""
     if payment.review is None or not (decision.closes_review or decision.review is not None):
         return None
     return Closed(payment.review, payment.reviews)
 
 
 def with_closing(effects: Sequence[Effect]) -> tuple[Effect, ...]:
-    """What is owed where a review is over: that comes after all fulfilment, which must not wait until it is taken."""
+    """Insert `review_closed` after effects of fulfilment and before a new review."""
     rest = tuple(effect for effect in effects if effect is not Effect.REVIEW_REQUIRED)
     return (*rest, Effect.REVIEW_CLOSED, *effects[len(rest) :])
 
 
 def occurrence_of(effect: Effect, payment: Payment, closed: Closed | None) -> int:
-    """Which one of its name it is: a review's number, and 1 of a true failure that may follow a refused create."""
+    """Return a review's number, 1 for a failure after a refused create, else 0."""
     if effect is Effect.REVIEW_REQUIRED:
         return payment.reviews
     return closed.number if closed is not None else int(payment.state == NOT_CREATED)
 
 
 def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None = None) -> str:
-    """The id of what a payment owes, by the name that the provider gives it.
+    """Return the id of an effect, derived from the provider's id of the payment.
 
-    That is unique. Before there is one it is the reference that the provider was asked under, which names one payment
-    too. An effect that was owed under the one is never owed under the other later, since each is owed once; and a
-    payment that comes back after a restored backup has a name. A review is told apart by what it is about.
+    The provider's id is unique. Before it is known, the reference of the create call stands for it, which names one
+    payment too. An effect that was owed under the one is never owed under the other later, since each is owed once; and
+    a payment that comes back after a restored backup has a provider's id. Reviews differ by their reason.
     """
     about = [payment.kind, payment.provider_ref or payment.reference or payment.id]
     review = closed.review if closed is not None else payment.review
@@ -64,14 +64,17 @@ def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None 
 
 
 def alarm_id(account: str, alarm: AccountAlarm) -> str:
-    """The id of what is owed about an account; an alarm's end is another effect."""
+    """Return the id of an effect about an account; an alarm's end has its own."""
     return effect_id(account, [alarm.since, alarm.is_over], Alarm(alarm.alarm).effect, 0)
 
 
 def payload(
     effect: str, payment: Payment, reason: str, now: datetime, closed: Closed | None = None, *, effect_id: str
 ) -> str:
-    """The JSON text of an effect; the same for every attempt and sink. `closed` is the review that it is about."""
+    """Return the JSON text of an effect, the same for every attempt and sink.
+
+    `closed` is the review that it is about.
+    """
     review, number = closed or (payment.review, payment.reviews)
     return _text(
         effect,
@@ -105,7 +108,7 @@ def _major(minor: int | None, currency: str | None) -> str | None:
 
 
 def alarm_payload(account: str, alarm: AccountAlarm, now: datetime) -> str:
-    """The JSON text of an effect about a whole account: which alarm, since when, whether it is over, and why.
+    """Return the JSON text of an account's effect: alarm, begin, end and reason.
 
     It names no payment, and a sink that knows payments only can tell it by that. Raises ValueError for no Alarm.
     """

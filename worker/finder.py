@@ -1,4 +1,4 @@
-"""Finds whose payment a statement is about; locks what it finds, and changes nothing."""
+"""Finder of the payment that a statement is about; locks rows and changes nothing."""
 
 from collections.abc import Set as AbstractSet
 
@@ -13,16 +13,16 @@ from worker.session import Session
 
 
 class Finder:
-    """Payments that one message may be about."""
+    """Finds the payments that one message may be about."""
 
-    def __init__(self, batch: Session, message: InboxMessage) -> None:
-        self._batch = batch
+    def __init__(self, session: Session, message: InboxMessage) -> None:
+        self._session = session
         self._message = message
         self._account = message.account
         self._kinds: dict[tuple[str | None, bool], list[str]] = {}  #: what `kinds` has answered
 
     def kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
-        """The kinds that the statement may be about, the likeliest first; the one that its body says, if it does."""
+        """Return the possible kinds, the likeliest first; only the body's, if it says one."""
         key = kind, is_guessed = observation.kind, observation.is_kind_guessed
         found = self._kinds.get(key)
         if found is None:
@@ -37,38 +37,38 @@ class Finder:
         return found
 
     def find(self, rules: AccountRules, observation: Observation) -> Payment | None:
-        """The payment that the statement is about: by the provider's name, the channel, or the merchant's reference.
+        """Find the payment by the provider's id, the callback URL, or the reference.
 
         The channel (a callback's token) is not signed: it counts only where the statement does not say otherwise. Of
         the other environment nothing but the provider's name is believed: an order's number may exist in both.
         """
-        batch, account, ref = self._batch, self._account, observation.provider_ref
+        session, account, ref = self._session, self._account, observation.provider_ref
         about_id = self._message.about
         if about_id is not None and self._message.source == Source.CREATE:
-            return batch.get(about_id)
+            return session.get(about_id)
         kinds = self.kinds(rules, observation)
         if ref is not None:
-            named = batch.find_by_ref(account, kinds, ref)
+            named = session.find_by_ref(account, kinds, ref)
             if named is not None:
                 return named
         if rules.is_other_environment(observation):
             return None
-        about = None if about_id is None else batch.known(about_id)
+        about = None if about_id is None else session.known(about_id)
         if about is not None and about.account == account and about.kind in kinds and _may_mean(observation, about):
             return about
         if observation.reference is not None:
-            return batch.find_unbound(account, kinds, observation.reference)
+            return session.find_unbound(account, kinds, observation.reference)
         return None
 
     def contradicted(self, payment: Payment | None) -> Payment | None:
-        """The payment at whose own callback URL the message came, where it is about another one, or none."""
+        """Return the payment of the callback URL, if the message is not about it."""
         about_id = self._message.about
         if about_id is None or self._message.source != Source.CALLBACK or (payment and payment.id == about_id):
             return None
-        return self._batch.known(about_id)
+        return self._session.known(about_id)
 
     def twins(self, rules: AccountRules, observation: Observation) -> list[Payment]:
-        """Payments of several kinds that the statement may be about, where its body does not tell the kind.
+        """Return payments of several kinds with this id, if the body tells no kind.
 
         The channel that it came by does not tell it either: whoever has a signed body may send it to any URL.
         """
@@ -76,12 +76,12 @@ class Finder:
         if is_said or observation.provider_ref is None or len(rules.provider.lifecycles) == 1:
             return []
         account, ref = self._message.account, observation.provider_ref
-        return [p for kind in rules.provider.lifecycles if (p := self._batch.find_by_ref(account, [kind], ref))]
+        return [p for kind in rules.provider.lifecycles if (p := self._session.find_by_ref(account, [kind], ref))]
 
     def hinted(self, rules: AccountRules, hint: str) -> list[Payment]:
-        """What the hint names, of every kind, and ended ones too: it may be of money that came late."""
+        """Return payments that the hint names, ended ones too: money may come late."""
         account, kinds = self._message.account, list(rules.provider.lifecycles)
-        for find in (self._batch.find_by_ref, self._batch.find_by_reference, self._batch.find_by_alias):
+        for find in (self._session.find_by_ref, self._session.find_by_reference, self._session.find_by_alias):
             found = [p for kind in kinds if (p := find(account, [kind], hint)) is not None]
             if found:
                 return found
@@ -114,18 +114,18 @@ class Finder:
             reference, ref = observation.reference, observation.provider_ref
             if reference is not None:
                 kinds = self.kinds(rules, observation)
-                if ref is None or not self._batch.knows_ref(account, kinds, ref):
+                if ref is None or not self._session.knows_ref(account, kinds, ref):
                     for kind in kinds:
                         keys[account, kind, reference] = None
 
     def giving_goods(self, rules: AccountRules, reading: Reading, keys: dict[Key, None]) -> None:
-        """Add the references whose other payments `namesakes` will look for, now that the payments are known."""
+        """Add the references of which `namesakes` will look for other payments."""
         account = self._account
         for observation in reading.observations:
             kinds = self.kinds(rules, observation)
             ref, reference, kind = observation.provider_ref, observation.reference, kinds[0]
-            if ref is not None and self._batch.knows_ref(account, kinds, ref):
-                payment = self._batch.find_by_ref(account, kinds, ref)
+            if ref is not None and self._session.knows_ref(account, kinds, ref):
+                payment = self._session.find_by_ref(account, kinds, ref)
                 if payment is not None:
                     reference, kind = payment.reference or reference, payment.kind
             lifecycle = rules.provider.lifecycles[kind]
@@ -141,13 +141,13 @@ def gives_goods(lifecycle: Lifecycle, observation: Observation) -> bool:
 
 
 def namesake_kinds(rules: AccountRules, kind: str) -> list[str]:
-    """The kinds that share a merchant's references: a payout may have a payment's."""
+    """Return the kinds that share references with this one, such as refunds."""
     lifecycles = rules.provider.lifecycles
     return [name for name, each in lifecycles.items() if each.subject == lifecycles[kind].subject]
 
 
 def _may_mean(observation: Observation, about: Payment) -> bool:
-    """Return whether the statement says nothing that the payment of its channel is not.
+    """Return whether the statement does not contradict the callback URL's payment.
 
     The amount may differ where the statement names the payment: then it is in doubt. Where nothing but the channel
     names it, another amount is another payment's.

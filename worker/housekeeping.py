@@ -1,4 +1,4 @@
-"""Housekeeping: partitions are there ahead of time, and what is old goes by rule, in small batches with rests."""
+"""Housekeeping: make partitions ahead of time, apply retention in small batches."""
 
 import asyncio
 import time
@@ -17,12 +17,12 @@ from storage.types import RetentionStatus
 
 log = structlog.get_logger()
 
-#: How often it is looked whether a partition is wanting: three are there ahead, so that many looks may fail.
-_EVERY: Final = timedelta(hours=1)
+#: Interval between checks for missing partitions: three exist ahead of time, so that many checks may fail.
+_PARTITION_CHECK_INTERVAL: Final = timedelta(hours=1)
 
 
 class Housekeeping:
-    """Any number of processes may step; the database sees to it that one at a time works."""
+    """Housekeeping in steps; any number of processes may run it, one at a time works."""
 
     def __init__(
         self,
@@ -41,12 +41,13 @@ class Housekeeping:
         self._strays: dict[str, int] = {}
 
     async def step(self) -> int:
-        """Look after the partitions, if that is due, and do a batch of retention, and rest; whether there is more.
+        """Check partitions if due, run one batch of retention, and rest.
 
-        Raises what either of them met, after both had their turn; a repeat goes on from there.
+        Returns 1 where more is due. Raises what either of them met, after both had their turn; a repeat goes on from
+        there.
         """
         now, fault = self._clock(), None
-        if self._looked_at is None or not self._looked_at <= now < self._looked_at + _EVERY:
+        if self._looked_at is None or not self._looked_at <= now < self._looked_at + _PARTITION_CHECK_INTERVAL:
             try:
                 await asyncio.to_thread(self._keep_partitions, now)
                 self._looked_at = now

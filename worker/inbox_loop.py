@@ -1,4 +1,4 @@
-"""One step of the inbox: a batch is applied in one commit; what fails is retried alone and ends dead, visibly."""
+"""Steps of the inbox: apply a batch in one commit; retry a failing message alone."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,11 +25,11 @@ log = structlog.get_logger()
 
 Sample = Callable[[str], int]
 
-#: Told of messages whose commit has just ended.
+#: Called with the messages of each commit.
 Traced = Callable[[Sequence[InboxMessage]], None]
 
-#: While there is always more, how often messages are looked for that were put off, or came in behind later ones.
-_LOOK_BACK: Final = timedelta(seconds=1)
+#: Under constant load, the interval at which messages are looked for that were put off, or arrived behind later ones.
+_LOOK_BACK_INTERVAL: Final = timedelta(seconds=1)
 
 #: Bounds of the seconds from the receipt of what a provider sent to the commit of its decision.
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -45,7 +45,7 @@ _PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
 
 
 class InboxWorker:
-    """Applies what waits in the inbox. Any number of them may run against one database."""
+    """Applies pending inbox messages. Any number may run against one database."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class InboxWorker:
         sample: Sample = lambda _event: 1,
         traced: Traced = lambda _messages: None,
     ) -> None:
-        """`sample` says for how many lines of an event the next one stands; 0 where it is left out."""
+        """Take `sample`: the number of log lines that one stands for, 0 to omit it."""
         self._database = database
         self._accounts = accounts
         self._settings = settings
@@ -70,13 +70,13 @@ class InboxWorker:
         self.seconds = Histogram(SECONDS)
 
     def step(self, only: Sequence[str] | None = None) -> int:
-        """Apply up to a batch of due messages in one commit; returns how many were claimed. Raises StorageUnavailable.
+        """Apply up to a batch of due messages in one commit; return how many were claimed.
 
-        They are locked, and no lease is written; those about payments that another worker is busy with are left for
-        later. A crash at any point leaves each message either applied and decided, or to be claimed again. Where one
-        of the batch fails, nothing of it is kept, and each is claimed under a lease and applied alone; where another
-        worker was quicker, the batch is tried once more before. Messages about a payment that another session holds,
-        or that cannot be read, wait; the others do not wait for them.
+        Raises StorageUnavailable. The messages are locked, and no lease is written; those about payments that another
+        worker is busy with are left for later. A crash at any point leaves each message either applied and decided, or
+        to be claimed again. Where one of the batch fails, nothing of it is kept, and each is claimed under a lease and
+        applied alone; where another worker was quicker, the batch is tried once more before. Messages about a payment
+        that another session holds, or that cannot be read, wait; the others do not wait for them.
         """
         if self.held:  # at once: each batch that names one would wait for it first
             self._put_off_held(only)
@@ -100,7 +100,10 @@ class InboxWorker:
         return self._apply_one_by_one(only)
 
     def _apply_one_by_one(self, only: Sequence[str] | None) -> int:
-        """Claim a batch's messages and apply each alone. Raises StorageUnavailable where several in a row were held."""
+        """Claim a batch's messages and apply each alone.
+
+        Raises StorageUnavailable where another session held the rows of several in a row.
+        """
         settings, held, aside = self._settings, 0, list[Unreadable]()
         with self._database.write() as unit:
             claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only, aside=aside)
@@ -119,7 +122,7 @@ class InboxWorker:
         return len(claimed) + len(aside)
 
     def _put_off_held(self, only: Sequence[str] | None) -> int:
-        """Put off the due messages about payments that another session holds; returns how many they are."""
+        """Postpone due messages about payments that another session holds; count them."""
         now = self._clock()
         with self._database.write() as unit:
             batch = Session(unit, now)
@@ -136,7 +139,7 @@ class InboxWorker:
         return len(waiting)
 
     def _wait_for(self, messages: Sequence[InboxMessage], fault: StorageUnavailable) -> None:
-        """Put off messages that met a row which another session holds; that counts as no attempt."""
+        """Postpone messages that met a locked row, without counting an attempt."""
         for message in messages:
             log.warning("message.waiting", message_id=message.id, account=message.account, error=fault.message)
         until = self._clock() + _HELD_DELAY
@@ -144,10 +147,10 @@ class InboxWorker:
             batches.put_off(unit, [(message, until, fault.message[:500]) for message in messages])
 
     def take(self, message: InboxMessage) -> Recorded:
-        """The message is recorded, and applied in the same commit unless that fails, or it was there already.
+        """Record the message, and apply it in the same commit if it is new.
 
-        Then it is recorded all the same, and applied later. A deadlock is tried again. Raises StorageUnavailable:
-        nothing was kept.
+        Where applying fails it is recorded all the same, and applied later. A deadlock is tried again. Raises
+        StorageUnavailable: nothing was kept.
         """
         for is_last in (False, False, True):
             try:
@@ -169,16 +172,16 @@ class InboxWorker:
             return inbox.record(unit, [message])[0]
 
     def _due(self, unit: Unit, only: Sequence[str] | None) -> list[InboxMessage]:
-        """A batch of due messages, locked.
+        """Lock and return a batch of due messages.
 
-        While each batch is full, the next one is looked for behind the beginning of the last: before that lie the
-        traces of what was decided, which PostgreSQL would go through each time.
+        While each batch is full, the next search begins at the first message of the last batch: before that lie dead
+        index entries of decided messages, which PostgreSQL would scan each time.
         """
         now, limit = self._clock(), self._settings.batch
         if only is not None:
             return batches.due(unit, now, limit, only=only)
         looked_back_at = self._looked_back_at
-        if looked_back_at is None or not timedelta(0) <= now - looked_back_at < _LOOK_BACK:
+        if looked_back_at is None or not timedelta(0) <= now - looked_back_at < _LOOK_BACK_INTERVAL:
             self._since, self._looked_back_at = "", now
         found = batches.due(unit, now, limit, since=self._since)
         if self._since and len(found) < limit:
@@ -187,10 +190,10 @@ class InboxWorker:
         return found
 
     def _apply(self, unit: Unit, messages: list[InboxMessage], *, is_alone: bool = True) -> list[InboxMessage]:
-        """Decide the messages in order, with few statements; what they name is read beforehand.
+        """Decide the messages in order, after reading all that they name at once.
 
-        What another worker's batch is about is left out, unless it is all that there is, or `is_alone`: then it is
-        waited for.
+        Messages about payments in another worker's batch are left out, unless there are no others, or `is_alone`: then
+        this waits for that batch.
         """
         if not messages:
             return messages
@@ -217,7 +220,7 @@ class InboxWorker:
     def _applications(
         self, batch: Session, messages: Sequence[InboxMessage]
     ) -> tuple[list[MessageProcessor], dict[Key, None], set[str]]:
-        """The messages ready to be applied, with the names and ids of the payments that they name."""
+        """Return processors of the messages, with the names and ids of their payments."""
         applications = [MessageProcessor(batch, message, self._accounts, self._settings) for message in messages]
         refs: dict[Key, None] = {}
         ids: set[str] = set()
@@ -226,7 +229,7 @@ class InboxWorker:
         return applications, refs, ids
 
     def _count(self, messages: Sequence[InboxMessage]) -> None:
-        """What is put off, or another worker's, is counted when it is decided."""
+        """Count decided messages; postponed ones are counted when they are decided."""
         done = [m for m in messages if m.status != _PENDING]
         for pair, times in Counter([(m.account, m.decision or "") for m in done]).items():
             self.decisions[pair] += times
@@ -284,13 +287,13 @@ class InboxWorker:
 
 
 def _wait(settings: ApplySettings, attempts: int) -> timedelta:
-    """Double the wait after each failed attempt, without the overflow of timedelta at the 46th."""
+    """Double the wait after each failed attempt, without overflow at the 46th."""
     doubled = settings.retry_first.total_seconds() * 2.0 ** min(attempts, 1000)
     return timedelta(seconds=min(doubled, settings.retry_longest.total_seconds()))
 
 
 def _still_ours(unit: Unit, message_id: str, token: int) -> InboxMessage:
-    """The message as it is kept; raises LeaseLost where the claim of this token has ended."""
+    """Return the stored message; raise LeaseLost where this claim has ended."""
     message = inbox.get(unit, message_id)
     if (message.claim_token, message.status) != (token, InboxStatus.PENDING):
         raise LeaseLost

@@ -1,4 +1,4 @@
-"""Applies one inbox message: reads it, has its payment found (worker/finder.py) and decided (worker/apply.py)."""
+"""Process one inbox message: parse it, find its payment, and have it decided."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -24,10 +24,10 @@ from worker.session import Session
 #: The decision of a message with several observations is the weightiest of theirs.
 _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)
 
-#: Where statements of our own come from; what comes in from outside is never one.
+#: Sources of our own statements; a message from outside is never one.
 _OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL})
 
-#: What a provider sends by itself.
+#: Sources of what a provider sends by itself.
 _FROM_OUTSIDE = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
 _OUR_HEADER = ["content-type", statements.CONTENT_TYPE]
@@ -38,31 +38,31 @@ _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 
 
 class MessageProcessor:
-    """One message applied within one unit of work. Raises for what must be tried again; then nothing is kept."""
+    """Applies one message in one unit of work; raises where it must be tried again."""
 
     def __init__(
         self,
-        batch: Session,
+        session: Session,
         message: InboxMessage,
         accounts: Accounts,
         settings: ApplySettings,
         reading: Reading | None = None,
     ) -> None:
-        """`reading` is what the message means, where that is known already."""
-        self._batch = batch
+        """Take `reading`, the parsed message, where it is known already."""
+        self._session = session
         self._message = message
         self._rules = accounts.get(message.account)
         self._settings = settings
-        self._now = batch.now
-        self._finder = Finder(batch, message)
-        self._ledger = PaymentWriter(batch, message, settings)
+        self._now = session.now
+        self._finder = Finder(session, message)
+        self._writer = PaymentWriter(session, message, settings)
         self._awaits: str | None = None
         self._reading = reading
         # a sender may write any header it likes
         self.is_ours = message.source in _OUR_SOURCES and _OUR_HEADER in message.headers
 
     def foresee(self, refs: dict[Key, None], ids: set[str]) -> None:
-        """Add the payments that the message names, so that they can be read with all others'."""
+        """Add the ids of the message's payments, to be loaded with those of its batch."""
         message, rules = self._message, self._rules
         if rules is None:
             return
@@ -72,16 +72,16 @@ class MessageProcessor:
             self._finder.named(rules, self.reading(rules), refs)
 
     def is_about(self, refs: AbstractSet[tuple[str, str]]) -> bool:
-        """Whether the message names one of these payments, by account and the provider's name."""
+        """Return whether the message names one of these, by account and provider's id."""
         return self._reading is not None and self._finder.names_one_of(refs, self._reading)
 
     @property
     def message(self) -> InboxMessage:
-        """What is applied."""
+        """The message that is applied."""
         return self._message
 
     def is_about_payment(self, held: Mapping[Key | str, str]) -> bool:
-        """Whether the message names one of these payments, by its id or the provider's name."""
+        """Return whether the message names one of these, by our id or the provider's."""
         if self._message.about is not None and self._message.about in held:
             return True
         refs: dict[Key, None] = {}
@@ -90,33 +90,33 @@ class MessageProcessor:
         return any(key in held for key in refs)
 
     def foresee_unnamed(self, references: dict[Key, None]) -> None:
-        """Add the references of payments that the message does not name by an id that is known here."""
+        """Add references of payments that the message names by no known id."""
         if self._rules is not None and self._reading is not None and self._message.about is None:
             self._finder.unnamed(self._rules, self._reading, references)
 
     def foresee_goods(self, references: dict[Key, None]) -> None:
-        """Add the references under which other payments will be looked for, before goods are owed."""
+        """Add references under which earlier payments are looked for before fulfilment."""
         if self._rules is not None and self._reading is not None:
             self._finder.giving_goods(self._rules, self._reading, references)
 
     def run(self) -> None:
-        """The message is decided or parked, or put off until the create call that it may belong to is answered."""
+        """Decide or park the message, or postpone it until a create call is answered."""
         message, rules = self._message, self._rules
         if rules is None:
-            self._ledger.note(None, Outcome.PARKED, f"account {message.account} is not configured")
+            self._writer.note(None, Outcome.PARKED, f"account {message.account} is not configured")
         elif self.is_ours and message.variant_of is not None:
-            self._ledger.note(None, Outcome.PARKED, f"same identity as message {message.variant_of}, other content")
+            self._writer.note(None, Outcome.PARKED, f"same identity as message {message.variant_of}, other content")
         elif self.is_ours:
             self._apply_ours(rules, statements.decode(message.body))
         elif message.source == Source.RETURN:
             self._ask_about_return()
         elif not self._apply_reading(rules, self.reading(rules)):
-            self._batch.put_off(message, self._now + timedelta(seconds=1), "a create call is under way")
+            self._session.put_off(message, self._now + timedelta(seconds=1), "a create call is under way")
             return
         self._finish()
 
     def reading(self, rules: AccountRules) -> Reading:
-        """What the statement means; it is read once."""
+        """Return the parsed statement; it is parsed once."""
         if self._reading is None:
             self._reading = self._read(rules)
         return self._reading
@@ -140,7 +140,7 @@ class MessageProcessor:
         )
 
     def _apply_reading(self, rules: AccountRules, reading: Reading) -> bool:
-        """Whether the reading was applied; False where it should be read again shortly."""
+        """Apply the parsed statement; return False to postpone the message."""
         if reading.unreadable:
             self._apply_unreadable(rules, reading.unreadable)
             return True
@@ -164,25 +164,25 @@ class MessageProcessor:
         if reading.hints or reading.hints_account:
             self._ask_about_hints(rules, reading)
         elif not reading.observations:
-            self._ledger.note(None, Outcome.NOTED, reading.note or "nothing to decide")
+            self._writer.note(None, Outcome.NOTED, reading.note or "nothing to decide")
         return True
 
     def _apply_unreadable(self, rules: AccountRules, why: str) -> None:
-        """Park what is authentic and says nothing to us; it is a hint all the same, and stands where it belongs.
+        """Park an authentic message that cannot be parsed, and treat it as a hint.
 
-        The provider is asked about the payment of the call or of the callback's URL, else about the account's newest
-        open payments. An answer to a question of ours asks for nothing: the next question has its time.
+        The provider is asked about the payment of the call or of the callback URL, else about the account's newest open
+        payments. An unreadable answer to our own question asks nothing: the next question has its time.
         """
         message, words = self._message, f"unreadable: {why}"
-        payment = None if message.about is None else self._batch.known(message.about)
+        payment = None if message.about is None else self._session.known(message.about)
         if payment is None:
             if message.source in _FROM_OUTSIDE:
-                count = self._batch.ask_account(message.account, _STILL_MOVING, self._settings.hint_asks)
+                count = self._session.ask_account(message.account, _STILL_MOVING, self._settings.hint_asks)
                 words = f"{words}; the provider is asked about {count} payments"
-            self._ledger.note(None, Outcome.PARKED, words, is_unreadable=True)
+            self._writer.note(None, Outcome.PARKED, words, is_unreadable=True)
         elif message.source == Source.CREATE and payment.provider_ref is None and payment.state in (None, NOT_CREATED):
             answered = f"the create call was answered with HTTP {message.http_status}, and the answer is {words}"
-            self._ledger.review(
+            self._writer.review(
                 rules,
                 payment,
                 Review.CREATE_UNKNOWN,
@@ -191,20 +191,20 @@ class MessageProcessor:
                 is_unreadable=True,
             )
         elif message.source in (Source.POLL, Source.LIST):
-            self._ledger.note(payment, Outcome.PARKED, words, is_unreadable=True)
+            self._writer.note(payment, Outcome.PARKED, words, is_unreadable=True)
         else:
             can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
-            self._ledger.note(payment, Outcome.PARKED, f"{words}; the provider {can_ask}", is_unreadable=True)
+            self._writer.note(payment, Outcome.PARKED, f"{words}; the provider {can_ask}", is_unreadable=True)
             self._ask(payment)
 
     def _apply_observation(
         self, rules: AccountRules, observation: Observation, payment: Payment | None, *, is_sought: bool
     ) -> None:
-        """`payment` is what it is about, where that was looked for already (`is_sought`)."""
+        """Decide the observation for its payment; `is_sought`: it was looked for already."""
         twins = self._finder.twins(rules, observation)
         if len(twins) > 1:
             for twin in twins:
-                self._ledger.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
+                self._writer.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
             self._ask(*twins)
             return
         if not is_sought:
@@ -219,40 +219,40 @@ class MessageProcessor:
             asked_at = self._message.provider_time if self._message.source in ANSWERS else None
             if observation.asked_at != asked_at:
                 observation = replace(observation, asked_at=asked_at)
-            self._ledger.decide(rules, payment, observation, ask=is_new)
+            self._writer.decide(rules, payment, observation, ask=is_new)
         contradicted = self._finder.contradicted(payment)
         if contradicted is not None:
             words = "came to this payment's own URL, and what is signed is about another one; the provider is asked"
-            self._ledger.note(contradicted, Outcome.NOTED, words)
+            self._writer.note(contradicted, Outcome.NOTED, words)
             self._ask(contradicted)
 
     def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
-        """The payment that a create call made, where its wish is another payment by now; a person must look."""
+        """Review a wish that two payments carry, and return the one that has this id."""
         words = f"the create call was answered with {ref}, and the payment is {payment.provider_ref}: there may be two"
-        self._ledger.review(rules, payment, Review.CREATE_UNKNOWN, words, point=f"id:{ref}")
-        return self._batch.find_by_ref(payment.account, [payment.kind], ref)
+        self._writer.review(rules, payment, Review.CREATE_UNKNOWN, words, point=f"id:{ref}")
+        return self._session.find_by_ref(payment.account, [payment.kind], ref)
 
     def _doubt_variant(self, rules: AccountRules, observation: Observation) -> None:
-        """The provider gave one identity to two contents: believe neither, ask."""
+        """Believe neither of two contents with one delivery key; ask the provider."""
         reason = f"same delivery key as message {self._message.variant_of}, other content"
         payment = self._finder.find(rules, observation)
         if payment is not None:
-            self._ledger.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
+            self._writer.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
             self._ask(payment)
             return
         named = Observation(observation.source, kind=observation.kind, provider_ref=observation.provider_ref)
         payment = self._adopt_or_park(rules, named)
         if payment is not None:
-            self._ledger.decide(rules, payment, named, ask=True)
+            self._writer.decide(rules, payment, named, ask=True)
 
     def _ask_about_return(self) -> None:
         about = self._message.about
-        payment = None if about is None else self._batch.known(about)
+        payment = None if about is None else self._session.known(about)
         if payment is not None:
-            self._ledger.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
-            self._batch.ask_at(payment, self._now, PollPriority.PAYER)
+            self._writer.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
+            self._session.ask_at(payment, self._now, PollPriority.PAYER)
         else:
-            self._ledger.note(None, Outcome.PARKED, "a return without a payment")
+            self._writer.note(None, Outcome.PARKED, "a return without a payment")
 
     def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
         account = self._message.account
@@ -261,114 +261,114 @@ class MessageProcessor:
             named |= {payment.id: payment for payment in self._finder.hinted(rules, hint)}
         for payment in named.values():
             if reading.hints_money:
-                self._ledger.see_transfer(rules, payment)
+                self._writer.see_transfer(rules, payment)
             else:
                 can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
-                self._ledger.note(payment, Outcome.NOTED, f"a hint; the provider {can_ask}")
+                self._writer.note(payment, Outcome.NOTED, f"a hint; the provider {can_ask}")
             self._ask(payment)
         if not named:
             count = 0
             if reading.hints_account:
-                count = self._batch.ask_account(account, _STILL_MOVING, self._settings.hint_asks)
-            self._ledger.note(
+                count = self._session.ask_account(account, _STILL_MOVING, self._settings.hint_asks)
+            self._writer.note(
                 None, Outcome.NOTED, reading.note or f"a hint; the provider is asked about {count} payments"
             )
 
     def _may_be_under_way(self, rules: AccountRules, observation: Observation) -> bool:
-        """Whether a create call without an answer yet may turn out to have made this very payment."""
+        """Return whether an unanswered create call may have made this payment."""
         since = self._now - self._settings.create_grace
         if self._message.received_at < since:
             return False
-        return self._batch.has_unbound(self._message.account, self._finder.kinds(rules, observation), since)
+        return self._session.has_unbound(self._message.account, self._finder.kinds(rules, observation), since)
 
     def _adopt_or_park(self, rules: AccountRules, observation: Observation) -> Payment | None:
         kind, ref = observation.kind, observation.provider_ref
         if kind is None or ref is None:
-            self._ledger.note(None, Outcome.PARKED, "says neither kind nor id of a payment that is known here")
+            self._writer.note(None, Outcome.PARKED, "says neither kind nor id of a payment that is known here")
             return None
         if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.CREATE):
             self._awaits = f"{kind}:{ref}"
-            self._ledger.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known")
+            self._writer.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known")
             return None
-        payment = self._ledger.begin(new_id(), kind, observation.reference)
+        payment = self._writer.begin(new_id(), kind, observation.reference)
         payment.provider_ref = ref
-        self._batch.add(payment)
-        self._ledger.reopen(rules, ref)
+        self._session.add(payment)
+        self._writer.reopen(rules, ref)
         return payment
 
     def _apply_ours(self, rules: AccountRules, statement: statements.Statement) -> None:
         about = self._message.about
         if isinstance(statement, statements.AccountAlarm):
-            self._ledger.alarm(statement)
+            self._writer.alarm(statement)
             return
         if about is None:
-            self._ledger.note(None, Outcome.PARKED, "a statement about no payment")
+            self._writer.note(None, Outcome.PARKED, "a statement about no payment")
             return
         if isinstance(statement, statements.CreateWanted):
-            known = self._batch.known(about)
+            known = self._session.known(about)
             if known is not None:  # a replay
-                self._ledger.note(known, Outcome.NOTED, "the payment is here already")
+                self._writer.note(known, Outcome.NOTED, "the payment is here already")
                 return
-            payment = self._ledger.begin(about, statement.kind, statement.reference)
+            payment = self._writer.begin(about, statement.kind, statement.reference)
             payment.amount_minor, payment.currency = statement.amount_minor, statement.currency
             payment.return_url = statement.return_url
-            self._batch.add(payment)
-            self._ledger.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
+            self._session.add(payment)
+            self._writer.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
             return
-        payment = self._batch.get(about)
+        payment = self._session.get(about)
         if isinstance(statement, statements.Resolution):
             resolved = Observation(
                 Source.OPERATOR, status=statement.state, actor=statement.actor, note=statement.reason
             )
-            self._ledger.decide(rules, payment, resolved)
+            self._writer.decide(rules, payment, resolved)
         elif isinstance(statement, statements.GaveUp):
             self._apply_gave_up(rules, payment, statement)
         else:
             self._apply_failed_call(rules, payment, statement)
 
     def _apply_gave_up(self, rules: AccountRules, payment: Payment, gave_up: statements.GaveUp) -> None:
-        """A review, unless what was missed has come meanwhile: the poller cannot see what waits in the inbox."""
+        """Open the poller's review, unless a message that it could not see answered it."""
         is_answered = payment.provider_ref is not None or payment.state is not None
         has_changed = payment.changed_at > self._message.received_at
         if is_answered if gave_up.review == Review.CREATE_UNKNOWN else has_changed:
-            self._ledger.note(payment, Outcome.NOTED, f"overtaken: {gave_up.reason}")
+            self._writer.note(payment, Outcome.NOTED, f"overtaken: {gave_up.reason}")
             return
-        self._ledger.review(rules, payment, Review(gave_up.review), gave_up.reason)
+        self._writer.review(rules, payment, Review(gave_up.review), gave_up.reason)
 
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
-            self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
+            self._writer.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
             self._ask(payment)
         elif payment.provider_ref is None and payment.state not in (None, NOT_CREATED):
-            self._ledger.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
+            self._writer.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
         elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
-            self._ledger.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
+            self._writer.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
             self._ask(payment)
         elif failed.is_ambiguous:
-            self._ledger.review(
+            self._writer.review(
                 rules, payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
             )
         else:
             refused = Observation(Source.CREATE, status=NOT_CREATED, failure_reason=failed.code)
-            self._ledger.decide(rules, payment, refused)
+            self._writer.decide(rules, payment, refused)
 
     def _finish(self) -> None:
-        message, entries = self._message, self._ledger.outcomes
+        message, entries = self._message, self._writer.outcomes
         entry = entries[0] if len(entries) == 1 else min(entries, key=lambda each: _WEIGHT.index(each["outcome"]))
         message.decision, message.reason = outcome, _ = entry["outcome"], entry["reason"]
         message.status = _PARKED if outcome == Outcome.PARKED else _DECIDED
         message.outcomes = [*message.outcomes, *entries]
-        named, before = self._ledger.payment_ids, message.payment_id
+        named, before = self._writer.payment_ids, message.payment_id
         message.payment_id = next(iter(named), before)
         others = [each for each in (*named, *filter(None, [before])) if each != message.payment_id]
         if others:
-            self._batch.also_about(message, others)
+            self._session.also_about(message, others)
         message.awaits = self._awaits
         message.decided_at = self._now
-        self._batch.finish(message)
+        self._session.finish(message)
 
     def _ask(self, *payments: Payment) -> None:
-        """The provider is to confirm what is said of them."""
+        """Have the provider asked about these payments soon."""
         for payment in payments:
-            self._batch.ask_at(payment, self._now, PollPriority.DOUBT)
+            self._session.ask_at(payment, self._now, PollPriority.DOUBT)

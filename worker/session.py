@@ -1,4 +1,4 @@
-"""The payments of one unit of work in memory, and what becomes of them, written with one statement for each table.
+"""Payments of one unit of work in memory, written with one statement a table.
 
 What is not known in memory is asked of the database, so that no answer rests on what was loaded beforehand: a payment
 is one object here however it is found, and what the database says of it is no newer than that object.
@@ -15,14 +15,14 @@ from storage.errors import NotFound
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority
 
-#: More create calls of one account without an answer than are remembered one by one.
-_MANY: Final = 100
+#: Unanswered create calls of one account that are remembered one by one.
+_MAX_UNANSWERED_CREATES: Final = 100
 
 
 class Session:
-    """One unit of work. Nothing is written before `flush`, or before something must be asked that it would change."""
+    """One unit of work; writes on `flush`, or before a query that needs its changes."""
 
-    is_rerun = False  #: the audit decides again what was decided; nothing is written or logged
+    is_rerun = False  #: True in the audit, which decides again: nothing is written or logged
 
     def __init__(self, unit: Unit, now: datetime) -> None:
         self._unit = unit
@@ -56,14 +56,14 @@ class Session:
     # -- loading
 
     def busy(self, refs: Iterable[Key]) -> set[tuple[str, str]]:
-        """Those of the names, by account, that another worker's batch has; the others are this one's until it ends."""
+        """Lock these provider ids until the unit ends; return those that are locked."""
         wanted = {(account, ref) for account, _, ref in refs}
         busy = advisory_locks.busy(self._unit, wanted)
         self._held = wanted - busy
         return busy
 
     def load(self, refs: Collection[Key], ids: Collection[str]) -> None:
-        """Payments of these names and ids, as far as there are any, are known from now on."""
+        """Load the payments with these provider ids or ids of ours, as far as they exist."""
         wanted = [key for key in refs if key not in self._by_ref]
         if wanted:
             found = batches.by_ref(self._unit, wanted)
@@ -78,7 +78,7 @@ class Session:
                 self._keep(payment)
 
     def load_unbound(self, keys: Collection[Key]) -> None:
-        """Which payments of these references the provider has not named yet is known from now on."""
+        """Load the payments of these references that have no provider's id yet."""
         wanted = [key for key in keys if key not in self._unbound]
         if not wanted:
             return
@@ -90,7 +90,7 @@ class Session:
                 self._unbound[key] = payment
 
     def load_namesakes(self, keys: Collection[Key]) -> None:
-        """Which payments have had these references first is known from now on."""
+        """Load the ids of the earliest payments of these references."""
         wanted = [key for key in keys if key not in self._namesakes]
         if wanted:
             self._namesakes.update(batches.namesakes(self._unit, wanted))
@@ -98,7 +98,7 @@ class Session:
                 self._renamed.pop(key, None)
 
     def _keep(self, payment: Payment) -> Payment:
-        """The one object of this payment."""
+        """Return the one object of this payment."""
         known = self._by_id.setdefault(payment.id, payment)
         if known is payment:
             self._read[payment.id] = batches.as_read(payment)
@@ -109,24 +109,24 @@ class Session:
     # -- finding
 
     def get(self, payment_id: str) -> Payment:
-        """One payment; raises NotFound."""
+        """Return a payment; raise NotFound."""
         found = self.known(payment_id)
         if found is None:
             raise NotFound(f"no payment {payment_id}", param="payment")
         return found
 
     def known(self, payment_id: str) -> Payment | None:
-        """One payment, or None where there is none."""
+        """Return a payment, or None where there is none."""
         if payment_id not in self._by_id:
             self.load((), [payment_id])
         return self._by_id.get(payment_id)
 
     def knows_ref(self, account: str, kinds: Sequence[str], ref: str) -> bool:
-        """Whether a payment of that name is in memory."""
+        """Return whether a payment with this provider's id is in memory."""
         return any(self._by_ref.get((account, kind, ref)) is not None for kind in kinds)
 
     def find_by_ref(self, account: str, kinds: Sequence[str], ref: str) -> Payment | None:
-        """The payment that the provider calls so, of the first of these kinds that has one."""
+        """Return the payment with this provider's id, of the first kind that has one."""
         for kind in kinds:
             key = (account, kind, ref)
             if key not in self._by_ref:
@@ -137,7 +137,7 @@ class Session:
         return None
 
     def find_unbound(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
-        """The newest payment of that reference that the provider has not named yet."""
+        """Return the newest payment of that reference without a provider's id."""
         for kind in kinds:
             key = (account, kind, reference)
             if not self._is_unbound_known(key):
@@ -153,14 +153,14 @@ class Session:
         return None
 
     def _is_unbound_known(self, key: Key) -> bool:
-        """Not where the one that the database named has a name by now: it may hold an older one."""
+        """Return False where the newest got an id since: there may be an older one."""
         if key not in self._unbound:
             return False
         newest = self._unbound[key]
         return newest is None or newest.provider_ref is None
 
     def namesakes(self, payment: Payment, kinds: Sequence[str], reference: str) -> list[Payment]:
-        """Payments of these kinds that had the reference before this one.
+        """Return payments of these kinds that had the reference before this one.
 
         The oldest of each kind, and the oldest that has not ended unpaid.
         """
@@ -175,11 +175,11 @@ class Session:
         return [self.get(each) for each in found if each < payment.id]
 
     def find_by_reference(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
-        """A payment of that reference; the newest where the merchant used it twice."""
+        """Return the newest payment of that reference."""
         return self._find_newest(account, kinds, reference, batches.REFERENCE)
 
     def find_by_alias(self, account: str, kinds: Sequence[str], alias: str) -> Payment | None:
-        """The newest payment that the provider also calls so."""
+        """Return the newest payment with this alias."""
         return self._find_newest(account, kinds, alias, batches.ALIAS)
 
     def _find_newest(self, account: str, kinds: Sequence[str], name: str, condition: str) -> Payment | None:
@@ -192,16 +192,16 @@ class Session:
         return None
 
     def has_unbound(self, account: str, kinds: Sequence[str], since: datetime) -> bool:
-        """Whether a create call of these kinds may still be waiting for its answer."""
+        """Return whether a create call of these kinds may be unanswered still."""
         if any(batches.is_unbound(payment, account, kinds, since) for payment in self._begun):
             return True
         key = (account, tuple(sorted(kinds)), since)
         if key not in self._waiting:
-            self._waiting[key] = batches.unbound(self._unit, account, kinds, since, _MANY)
+            self._waiting[key] = batches.unbound(self._unit, account, kinds, since, _MAX_UNANSWERED_CREATES)
         waiting = self._waiting[key]
         if any(self._still_waits(payment_id) for payment_id in waiting):
             return True
-        if len(waiting) < _MANY:
+        if len(waiting) < _MAX_UNANSWERED_CREATES:
             return False
         self.flush()
         return payments.has_unbound(self._unit, account, kinds, since)
@@ -213,7 +213,7 @@ class Session:
     # -- changing
 
     def add(self, payment: Payment) -> None:
-        """A payment that nobody knows yet."""
+        """Add a new payment."""
         self._by_id[payment.id] = self._new[payment.id] = payment
         self._absent.discard(payment.id)
         self._owed_known.add(payment.id)
@@ -222,7 +222,7 @@ class Session:
         self._index(payment)
 
     def save(self, payment: Payment) -> None:
-        """The payment is kept as it is when all is written."""
+        """Save the payment with the next flush, as it is then."""
         if payment.id not in self._new:
             self._changed[payment.id] = payment
         self._index(payment)
@@ -239,7 +239,7 @@ class Session:
                 found.append(payment)
 
     def ask_at(self, payment: Payment, when: datetime, priority: PollPriority) -> bool:
-        """The payment is asked about at that instant, and no later by that priority; whether that moved it."""
+        """Set the next question to this instant, unless it is sooner; return if set."""
         at = payment.next_poll_at
         is_later = at is None or at > when
         if payment.provider_ref is None or not (is_later or payment.poll_priority > priority):
@@ -251,7 +251,7 @@ class Session:
         return True
 
     def ask_account(self, account: str, phases: Sequence[str], limit: int) -> int:
-        """The account's newest payments of these phases that are still asked about are asked about now."""
+        """Ask about the account's newest payments of these phases now; count them."""
         self.flush()
         found = payments.newest_asked(self._unit, account, phases, self.now, limit)
         here = [self._by_id[payment_id] for payment_id in found if payment_id in self._by_id]
@@ -260,11 +260,11 @@ class Session:
         return moved + payments.ask_at(self._unit, others, self.now, PollPriority.HINT)
 
     def append(self, transition: Transition) -> None:
-        """The link is kept."""
+        """Append the transition to the payment's chain."""
         self._transitions.append(transition)
 
     def is_owed(self, payment_id: str, effect: str, sink: str, occurrence: int) -> bool:
-        """Whether the payment owes it already."""
+        """Return whether the payment owes this effect already."""
         if payment_id not in self._owed_known:
             others = [each for each in self._read if each not in self._owed_known]
             for one, number in batches.owed(self._unit, others).items():
@@ -274,24 +274,24 @@ class Session:
         return (payment_id, effect, sink, occurrence) in self._owed
 
     def next_owed(self, payment_id: str) -> int:
-        """The number of what the payment owes next, after `is_owed` was asked."""
+        """Return the number of the payment's next effect; call `is_owed` before."""
         return self._owed_last.get(payment_id, 0) + 1
 
     def owe(self, message: OutboxMessage) -> None:
-        """The effect is owed; the caller has seen that it was not."""
+        """Owe the effect; the caller has checked `is_owed`."""
         if message.payment_id is not None:
             self._owed.add((message.payment_id, message.effect, message.sink, message.occurrence))
             self._owed_last[message.payment_id] = message.number
         self._outbox.append(message)
 
     def owed_under(self, webhook_ids: Sequence[str]) -> set[str]:
-        """Those of the ids under which something is owed, or was."""
+        """Return those of the ids that outbox messages have."""
         return outbox.owed_under(self._unit, webhook_ids)
 
     def owe_of_account(
         self, account: str, effect: str, sink: str, cause: str, payload: str, webhook_id: str
     ) -> str | None:
-        """What is owed about an account, once for each cause; its id, or None if it was owed."""
+        """Owe an effect about an account once for each cause; return its id, or None."""
         return outbox.owe(
             self._unit,
             payment_id=None,
@@ -306,27 +306,27 @@ class Session:
         )
 
     def finish(self, message: InboxMessage) -> None:
-        """What was decided about the message is kept."""
+        """Save the decision about the message with the next flush."""
         if message.awaits is not None and (message.account, message.awaits) in self._reopened:
             self.flush()  # it was parked after those were reopened, and stays parked
         self._finished.append(message)
 
     def also_about(self, message: InboxMessage, payment_ids: Iterable[str]) -> None:
-        """The message was decided about these payments, besides the one that it names."""
+        """Record that the message was decided about these payments too."""
         self._also_about.update(dict.fromkeys((payment_id, message.id) for payment_id in payment_ids))
 
     def put_off(self, message: InboxMessage, until: datetime, why: str) -> None:
-        """The message is read again then; that counts as no attempt."""
+        """Postpone the message, without counting an attempt."""
         self._put_off.append((message, until, why))
 
     def reopen_awaiting(self, account: str, awaited: Iterable[str]) -> None:
-        """What was parked for a payment of these names is decided again."""
+        """Decide messages again that are parked for a payment with these names."""
         self._reopened.update(dict.fromkeys((account, name) for name in awaited))
 
     # -- writing
 
     def flush(self) -> None:
-        """All of it is written. Raises LeaseLost or IntegrityError where another worker was quicker."""
+        """Write all changes. Raises LeaseLost or IntegrityError if another was quicker."""
         unit = self._unit
         if self._new:
             batches.add(unit, list(self._new.values()))
