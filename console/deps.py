@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from starlette.types import Receive, Scope
 
-from console.passwords import PasswordThreads
+from service.passwords import PasswordThreads
 from console.signing import ConsoleSigner
 from service.accounts import ConfiguredAccount
 from service.audit import Prover

@@ -11,7 +11,7 @@ from console.actions import ActionRequest, ActionResult, action_endpoint
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
-from console.passwords import generate_password, hash_password
+from service.passwords import generate_password, hash_password
 from console.users import Person, name_of, new_person
 from service.permissions import Role
 from statemachine.errors import ServiceError

@@ -10,7 +10,7 @@ from console.deps import ConsoleDeps
 from console.errors import InvalidForm, WrongLogin
 from console.login import LoginAttempt, count_attempt, forget_attempts, verify_password
 from console.pages import PageRenderer
-from console.passwords import check_strength, hash_password
+from service.passwords import check_strength, hash_password
 from console.sessions import Sessions, network_of
 from console.users import Person
 from statemachine.errors import ServiceError

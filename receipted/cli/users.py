@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from console.errors import InvalidForm, UnusablePassword
-from console.passwords import check_strength, hash_password
+from service.passwords import check_strength, hash_password
 from console.users import name_of, new_person
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example

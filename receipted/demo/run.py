@@ -14,7 +14,7 @@ import httpx2
 import uvicorn
 
 from audit.verify import Report
-from console.passwords import generate_password, hash_password
+from service.passwords import generate_password, hash_password
 from console.users import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.plan import ACCOUNTS, Order, settings_data

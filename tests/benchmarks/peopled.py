@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import text
 
 from api.keys import Environment, made
-from console.passwords import ScryptCost, hash_password
+from service.passwords import ScryptCost, hash_password
 from console.users import new_person
 from service.permissions import KeyScope, Role
 from storage import api_keys, console_users, operator_actions, quarantine, reconciliations

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from console import passwords
+from service import passwords
 from console.application import ConsoleRoute as Mounted
 from console.deps import ConsoleLimits
-from console.passwords import ScryptCost, hash_password
+from service.passwords import ScryptCost, hash_password
 from console.signing import ConsoleSigner, digest_of, new_secret
 from console.users import new_person
 from receipted.console import console_routes, signing_keys

@@ -8,7 +8,7 @@ import pytest
 
 from api.catalogue import operations
 from api.keys import Environment, made
-from console.passwords import ScryptCost, hash_password
+from service.passwords import ScryptCost, hash_password
 from console.signing import ConsoleSigner, digest_of, new_secret
 from console.users import new_person
 from receipted.console import signing_keys

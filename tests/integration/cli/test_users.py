@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from console.passwords import matches_hash
+from service.passwords import matches_hash
 from receipted.cli.main import app
 from storage import console_sessions, console_users, operator_actions
 from tests.integration.cli.conftest import forget_logs

@@ -6,7 +6,7 @@ from http.cookies import SimpleCookie
 import pytest
 
 from console import login
-from console.passwords import UNMATCHABLE_HASH, needs_rehash
+from service.passwords import UNMATCHABLE_HASH, needs_rehash
 from service.permissions import Role
 from storage import console_sessions, console_users
 from tests.fakes.clock import FakeClock

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from console.passwords import matches_hash
+from service.passwords import matches_hash
 from storage import console_sessions, console_users, operator_actions
 from tests.fakes.console import PASSWORD
 from tests.integration.console.test_login import log_in
