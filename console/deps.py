@@ -9,11 +9,11 @@ from typing import Final, Protocol, TypeVar
 
 from starlette.types import Receive, Scope
 
-from service.passwords import PasswordThreads
 from console.signing import ConsoleSigner
 from service.accounts import ConfiguredAccount
 from service.audit import Prover
 from service.commands import Commands
+from service.passwords import PasswordThreads
 from service.quarantine import Redeemer
 from storage.database import Database, Unit
 from storage.tables import Payment

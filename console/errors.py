@@ -77,23 +77,6 @@ class TooManyLogins(ServiceError):
         super().__init__(f"too many log-ins were tried with this name or from your network; try again in {how_long}")
 
 
-class Busy(ServiceError):
-    """Too many log-ins are being checked just now; try again in a few seconds."""
-
-    type = "rate_limit_error"
-    code = "busy"
-    status = 503
-    retryable: ClassVar[bool] = True
-
-
-class UnusablePassword(ServiceError):
-    """The password cannot be taken."""
-
-    type = "invalid_request_error"
-    code = "unusable_password"
-    status = 400
-
-
 class InvalidForm(ServiceError):
     """Something that the form needs is missing or wrong."""
 

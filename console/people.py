@@ -11,9 +11,10 @@ from console.actions import ActionRequest, ActionResult, action_endpoint
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
+from console.users import Person
 from service.passwords import generate_password, hash_password
-from console.users import Person, name_of, new_person
 from service.permissions import Role
+from service.users import name_of, new_person
 from statemachine.errors import ServiceError
 from storage import console_sessions, console_users, operator_actions
 from storage.database import Unit

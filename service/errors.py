@@ -94,3 +94,28 @@ class NotRunning(ServiceError):
     code = "not_running"
     status = 503
     retryable: ClassVar[bool] = True
+
+
+class UnusablePassword(ServiceError):
+    """The password cannot be taken."""
+
+    type = "invalid_request_error"
+    code = "unusable_password"
+    status = 400
+
+
+class UnusableName(ServiceError):
+    """The name cannot be taken for a person of the console."""
+
+    type = "invalid_request_error"
+    code = "invalid_form"
+    status = 400
+
+
+class Busy(ServiceError):
+    """Too many log-ins are being checked just now; try again in a few seconds."""
+
+    type = "rate_limit_error"
+    code = "busy"
+    status = 503
+    retryable: ClassVar[bool] = True

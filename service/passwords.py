@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from console.errors import Busy, UnusablePassword
+from service.errors import Busy, UnusablePassword
 
 Result = TypeVar("Result")
 

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from console.errors import InvalidForm, UnusablePassword
-from service.passwords import check_strength, hash_password
-from console.users import name_of, new_person
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
 from receipted.cli.options import AsJson, By, Reason, open_service, subcommands
 from receipted.wiring import Service
+from service.errors import UnusableName, UnusablePassword
+from service.passwords import check_strength, hash_password
 from service.permissions import Role
+from service.users import name_of, new_person
 from storage import console_sessions, console_users, operator_actions
 from storage.database import Unit
 from storage.errors import NotFound
@@ -214,7 +214,7 @@ def revoke(
 def _name(text: str) -> str:
     try:
         return name_of(text)
-    except InvalidForm as fault:
+    except UnusableName as fault:
         raise InvalidInput(fault.message, param="name") from None
 
 

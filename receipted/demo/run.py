@@ -14,8 +14,6 @@ import httpx2
 import uvicorn
 
 from audit.verify import Report
-from service.passwords import generate_password, hash_password
-from console.users import new_person
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
 from receipted.demo.results import DemoFigures, Key, Mismatch, find_mismatches, truth_by_key
@@ -25,7 +23,9 @@ from sandbox.config import SandboxConfig
 from sandbox.outside import Outside
 from service.commands import Commands
 from service.errors import CreateUnanswered, StillApplying
+from service.passwords import generate_password, hash_password
 from service.permissions import Role
+from service.users import new_person
 from statemachine.phases import Phase, Review
 from storage import console_users, migrate, payments, totals
 from storage import counts as storage_counts

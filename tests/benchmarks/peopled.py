@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from api.keys import Environment, made
 from service.passwords import ScryptCost, hash_password
-from console.users import new_person
 from service.permissions import KeyScope, Role
+from service.users import new_person
 from storage import api_keys, console_users, operator_actions, quarantine, reconciliations
 from storage.database import Database
 from storage.ids import new_id

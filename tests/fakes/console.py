@@ -13,18 +13,18 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from service import passwords
 from console.application import ConsoleRoute as Mounted
 from console.deps import ConsoleLimits
-from service.passwords import ScryptCost, hash_password
 from console.signing import ConsoleSigner, digest_of, new_secret
-from console.users import new_person
 from receipted.console import console_routes, signing_keys
 from receipted.edge import Edge
 from receipted.settings import load
 from receipted.settings.load import Settings
 from receipted.wiring import Service
+from service import passwords
+from service.passwords import ScryptCost, hash_password
 from service.permissions import Role
+from service.users import new_person
 from storage import console_sessions, console_users
 from storage.ids import new_id
 from storage.tables_support import ConsolePerson, ConsoleSession

@@ -8,11 +8,11 @@ import pytest
 
 from api.catalogue import operations
 from api.keys import Environment, made
-from service.passwords import ScryptCost, hash_password
 from console.signing import ConsoleSigner, digest_of, new_secret
-from console.users import new_person
 from receipted.console import signing_keys
+from service.passwords import ScryptCost, hash_password
 from service.permissions import KeyScope, Role
+from service.users import new_person
 from storage import api_keys, console_sessions, console_users
 from storage.ids import new_id
 from storage.tables_support import ConsoleSession

@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from service.passwords import matches_hash
 from receipted.cli.main import app
+from service.passwords import matches_hash
 from storage import console_sessions, console_users, operator_actions
 from tests.integration.cli.conftest import forget_logs
 

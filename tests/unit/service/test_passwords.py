@@ -3,8 +3,18 @@ import threading
 
 import pytest
 
-from console.errors import Busy, UnusablePassword
-from service.passwords import DEFAULT_COST, PasswordThreads, ScryptCost, UNMATCHABLE_HASH, check_strength, generate_password, hash_password, matches_hash, needs_rehash
+from service.errors import Busy, UnusablePassword
+from service.passwords import (
+    DEFAULT_COST,
+    UNMATCHABLE_HASH,
+    PasswordThreads,
+    ScryptCost,
+    check_strength,
+    generate_password,
+    hash_password,
+    matches_hash,
+    needs_rehash,
+)
 
 CHEAP = ScryptCost(4, 8, 1)
 
