@@ -67,7 +67,7 @@ def deliver(shop):
     """Every effect is delivered, each at its second try."""
     while True:
         with shop.world.database.write() as unit:
-            owed = outbox.claim(unit, shop.clock.advance(1000), timedelta(seconds=60), 1)
+            owed = outbox.claim_of_others(unit, shop.clock.advance(1000), timedelta(seconds=60), [], 1)
             if not owed:
                 return
             is_second = owed[0].attempts > 0

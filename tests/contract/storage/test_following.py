@@ -51,7 +51,7 @@ def test_every_try_is_told_until_the_effect_is_delivered(database):
         [(OutboxStatus.PENDING, "failed"), (OutboxStatus.DELIVERED, "delivered")], start=1
     ):
         with database.write() as unit:
-            (claimed,) = outbox.claim(unit, now() + timedelta(days=number), timedelta(seconds=9), 1)
+            (claimed,) = outbox.claim_of_others(unit, now() + timedelta(days=number), timedelta(seconds=9), [], 1)
             attempt = DeliveryAttempt(
                 id=new_id(),
                 outbox_id=claimed.id,

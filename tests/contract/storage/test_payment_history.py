@@ -39,7 +39,7 @@ def told(database):
             now=START,
         )
     with database.write() as unit:
-        (claimed,) = outbox.claim(unit, START, timedelta(seconds=9), 9)
+        (claimed,) = outbox.claim_of_others(unit, START, timedelta(seconds=9), [], 9)
         outbox.settle(unit, claimed, attempt(), status=OutboxStatus.PENDING, next_attempt_at=START)
         rejected = RejectedDelivery(
             id="",
@@ -122,7 +122,7 @@ def test_a_mark_changes_with_whatever_is_told_and_with_nothing_else(database, to
     assert first == marks()
     assert set(first) == {payment.id, other.id}
     with database.write() as unit:
-        (claimed,) = outbox.claim(unit, START, timedelta(seconds=9), 9)
+        (claimed,) = outbox.claim_of_others(unit, START, timedelta(seconds=9), [], 9)
         outbox.settle(unit, claimed, attempt(), status=OutboxStatus.DEAD, next_attempt_at=START)
     sent = marks()
     with database.write() as unit:

@@ -28,7 +28,7 @@ def dead(api, count=1, sink="shop", account="payfield", effect="payment.paid"):
                 payload='{"data": {}}',
                 now=now,
             )
-            (claimed,) = outbox.claim(unit, now, timedelta(minutes=1), 1)
+            (claimed,) = outbox.claim_of_others(unit, now, timedelta(minutes=1), [], 1)
             tried = DeliveryAttempt(
                 id="",
                 outbox_id="",
@@ -60,7 +60,7 @@ def overtaken(api, sink="shop", account="payfield"):
             payload='{"data": {}}',
             now=now,
         )
-        (claimed,) = outbox.claim(unit, now, timedelta(minutes=1), 1)
+        (claimed,) = outbox.claim_of_others(unit, now, timedelta(minutes=1), [], 1)
         tried = DeliveryAttempt(id="", outbox_id="", number=0, started_at=now, duration_ms=5, outcome="delivered")
         outbox.settle(unit, claimed, tried, status=OutboxStatus.DELIVERED, next_attempt_at=now)
     return first

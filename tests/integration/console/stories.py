@@ -135,7 +135,7 @@ class Teller:
         ends = {"delivered": OutboxStatus.DELIVERED, "dead": OutboxStatus.DEAD}.get(outcome, OutboxStatus.PENDING)
         now = self.now
         with self.database.write() as unit:
-            claimed = outbox.claim(unit, now + timedelta(days=2), timedelta(seconds=1), 100)
+            claimed = outbox.claim_of_others(unit, now + timedelta(days=2), timedelta(seconds=1), [], 100)
             (owed,) = (message for message in claimed if message.id == owed_id)
             attempt = DeliveryAttempt(
                 id="",

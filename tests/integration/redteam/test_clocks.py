@@ -26,10 +26,10 @@ def test_what_a_fast_clock_recorded_is_applied_and_dispatched_now(desk, ahead):
     assert desk.payment().state == "confirmed"
     assert desk.payment("pi_2").state == "confirmed"
     with desk.database.write() as unit:
-        due = outbox.claim(unit, desk.clock(), timedelta(seconds=60), 100)
+        due = outbox.claim_of_others(unit, desk.clock(), timedelta(seconds=60), [], 100)
     assert {o.effect for o in due} == {"payment.paid"}
     with desk.database.write() as unit:
-        assert outbox.claim(unit, desk.clock(), timedelta(seconds=60), 100) == []
+        assert outbox.claim_of_others(unit, desk.clock(), timedelta(seconds=60), [], 100) == []
 
 
 def test_leases_and_questions_of_a_wrong_century_are_taken_over(desk):
