@@ -1,4 +1,4 @@
-"""The console put together: what `console/` needs, from the service's own parts."""
+"""Routes of the console, built from the service's parts."""
 
 import hmac
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from storage.tables import Payment
 
 
 def console_routes(service: Service, edge: Edge) -> list[BaseRoute]:
-    """The console's routes; none where the settings do not enable it."""
+    """Return the console's routes; none where the settings do not enable it."""
     return routes(parts_of(service, edge)) if service.settings.console.enabled else []
 
 
 def parts_of(service: Service, edge: Edge) -> ConsoleDeps:
-    """What the console's pages work with."""
+    """Build the dependencies of the console's pages."""
     settings = service.settings
     return ConsoleDeps(
         database=service.database,
@@ -51,7 +51,10 @@ def parts_of(service: Service, edge: Edge) -> ConsoleDeps:
 
 
 def signing_keys(service: Service) -> Sequence[bytes]:
-    """The console's own keys, the signing one last: derived, so that no cookie is ever taken for a token of a URL."""
+    """Derive the console's own keys, the signing one last.
+
+    Derived, so that no cookie is ever taken for a token of a URL.
+    """
     secrets = [secret.encode() for _, secret in reversed(service.settings.service.token_secrets())]
     return [hmac.digest(secret, b"receipted.console", "sha256") for secret in secrets]
 
@@ -62,7 +65,7 @@ def _origin(url: str) -> str:
 
 
 class _Asking:
-    """What is asked about a payment, and what may be asked for."""
+    """Planned polls of payments, and the possible cancels."""
 
     def __init__(self, service: Service, edge: Edge) -> None:
         self._service, self._edge = service, edge

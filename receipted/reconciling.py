@@ -1,4 +1,4 @@
-"""Reconciliation put together from the settings: by command, and by the schedule of the worker process."""
+"""Reconciliation built from the settings, for commands and the worker's schedule."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ from receipted.wiring import Service
 
 
 def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
-    """What walks through everything that a provider has, and has it applied as it goes.
+    """Build the reconciler, which applies its own messages as it goes.
 
-    It applies its own messages, since a command may run where no worker does; with one beside it each message is
-    applied by whoever claims it first.
+    A command may run where no worker does; with one beside it each message is applied by the process that claims it
+    first.
     """
     settings, worker = service.settings.reconciliation, service.inbox_worker()
 
@@ -29,7 +29,7 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
         name: ReconciledAccount(clients[name], partial(_is_terminal, account.provider))
         for name, account in service.accounts.items()
     }
-    patience = timedelta(seconds=service.settings.poller.create_grace_seconds + 60)
+    settle_timeout = timedelta(seconds=service.settings.poller.create_grace_seconds + 60)
     return Reconciler(
         ReconciliationTools(
             service.database,
@@ -37,7 +37,7 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
             apply,
             asyncio.sleep,
             concurrency=settings.concurrency,
-            settle_timeout=patience,
+            settle_timeout=settle_timeout,
         ),
         accounts,
         random.Random(),  # noqa: S311 - jitter, not a secret
@@ -47,18 +47,21 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
 
 
 def scheduled_steps(service: Service, clients: Mapping[str, Client]) -> dict[str, Callable[[], Awaitable[int]]]:
-    """A step for each account that walks it when that is due; none where the settings want no schedule."""
+    """Return a step for each account that reconciles it when due.
+
+    None where the settings want no schedule.
+    """
     settings = service.settings.reconciliation
     if not settings.every_seconds:
         return {}
-    timetable = ReconciliationSchedule(
+    schedule = ReconciliationSchedule(
         service.database,
         reconciler(service, clients),
         service.work_clock,
         every=timedelta(seconds=settings.every_seconds),
         look_back=timedelta(seconds=settings.look_back_seconds),
     )
-    return {name: partial(timetable.step, name) for name in service.accounts}
+    return {name: partial(schedule.step, name) for name in service.accounts}
 
 
 def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:

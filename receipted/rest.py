@@ -1,4 +1,4 @@
-"""The merchant's API put together: what `api/` needs, from the service's own parts."""
+"""Routes of the merchant's API, built from the service's parts."""
 
 from starlette.routing import BaseRoute
 
@@ -9,7 +9,7 @@ from receipted.wiring import PROVIDERS, Service
 
 
 def rest_routes(service: Service, edge: Edge) -> list[BaseRoute]:
-    """The API's routes; none where the settings do not enable it."""
+    """Return the API's routes; none where the settings do not enable it."""
     if not service.settings.api.enabled:
         return []
     return routes(_parts(service, edge), public_url=service.settings.service.public_url)
