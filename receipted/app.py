@@ -32,18 +32,18 @@ from storage.wal_checkpoints import checkpointing
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at whether an account's reconciliation is due.
+#: Seconds between two checks for due side duties, such as an account's reconciliation.
 _DUTY_INTERVAL_S = 30.0
 
-#: Seconds between two looks at what is owed, and at who is to be asked about, while something always wakes them: under
-#: load few commits do the work of many, and leave the turn to write to the way in and the worker.
+#: The shortest interval between two steps of the outbox and of a poller, while something always wakes them: under load
+#: few commits do the work of many, and leave the turn to write to intake and the worker.
 _OUTBOX_MIN_INTERVAL_S = 0.01
 _POLL_MIN_INTERVAL_S = 0.05
 
-#: Threads that may wait for the database, a name server or others at once; they are begun when they are needed.
+#: Threads that may wait for the database or a name server at once; each is started when it is needed.
 _MAX_THREADS = 64
 
-#: Seconds after which the planner looks whether a minute has passed.
+#: Seconds between two checks of the planner for a minute that has passed.
 _PLAN_INTERVAL_S = 10.0
 
 
@@ -53,7 +53,7 @@ class WebApplication(Starlette):
     def __init__(self, take: DirectHandler, stop: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
         self.take = take
-        self.stop = stop  #: ends what would otherwise wait for as long as its client does
+        self.stop = stop  #: ends requests that would wait as long as their clients
 
 
 def create_app(service: Service, *, with_work: bool) -> WebApplication:
@@ -126,7 +126,7 @@ def create_app(service: Service, *, with_work: bool) -> WebApplication:
             Exception: unexpected_error,
         },
     )
-    app.router.redirect_slashes = False  # never a 3xx on the way in: providers do not follow it, or lose the body
+    app.router.redirect_slashes = False  # never a 3xx at intake: providers do not follow it, or lose the body
     return app
 
 

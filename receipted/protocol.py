@@ -48,16 +48,16 @@ MAX_DRAIN_BYTES: Final = 1024 * 1024
 #: Seconds after which a client that does not read its answer is dropped.
 WRITE_TIMEOUT_S = 60.0
 
-#: Seconds between two looks at a connection that has no earlier deadline.
+#: Seconds between two checks of a connection that has no earlier deadline.
 _CHECK_INTERVAL_S: Final = 10.0
 
 #: Bytes given to the parser at once: all requests that begin within them are held, before reading stops.
 _PIECE_BYTES: Final = 4096
 
-#: Of URLs that `take` may know.
+#: Paths that the direct handler may know.
 _INTAKE_PATHS: Final = (b"/webhooks/", b"/callbacks/")
 
-#: Bytes of a body that are held until the rest of it is there.
+#: Bytes of a body that are held until the rest arrives.
 _MAX_HELD_BYTES: Final = 64 * 1024
 
 #: Seconds that a request is held: its packets come together or, if its sender is slow, not at all.
@@ -65,6 +65,8 @@ _HOLD_TIMEOUT_S: Final = 0.05
 
 #: Headers that say how a message is framed or to be read; see `_check_framing`.
 _FRAMING_HEADERS: Final = frozenset({b"expect", b"host", b"transfer-encoding"})
+_CLOSE: Final = (b"connection", b"close")
+_HEADS: dict[tuple[int, bool], tuple[list[tuple[bytes, bytes]], bytes]] = {}
 
 
 class DirectHandler(Protocol):
@@ -545,10 +547,6 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join([STATUS_LINE[status], *lines, b"content-length: "])
         _HEADS[status, keep_alive] = (common, head)
         return head
-
-
-_CLOSE: Final = (b"connection", b"close")
-_HEADS: dict[tuple[int, bool], tuple[list[tuple[bytes, bytes]], bytes]] = {}
 
 
 def _refusal_for(fault: HttpParserError) -> ServiceError:

@@ -20,11 +20,18 @@ from storage.errors import LeaseLost, StorageUnavailable
 
 log = structlog.get_logger()
 
-#: Seconds between two tries of what decides and delivers, and of a duty beside it that meets a bug again and again.
+#: The longest waits between tries: of deciding and delivering, and of a side duty that meets a bug each time.
 MAX_WAIT_S: Final = 5.0
 MAX_DUTY_WAIT_S: Final = 60.0
+#: More doublings would overflow a float before an outage of nine hours ends.
+_MAX_DOUBLINGS: Final = 16
 
-_MAX_DOUBLINGS: Final = 16  #: more would overflow a float before an outage of nine hours ends
+#: New objects after which garbage is collected; Python's default is 700. A batch of the worker makes many objects and
+#: no cycles: collecting took a tenth of its time.
+_GC_THRESHOLD: Final = 50_000
+
+#: Seconds that threads have to end after everything else; none of our work runs in them by then.
+THREADS_GRACE_S: Final = 3.0
 
 
 class Wake:
@@ -127,11 +134,6 @@ def until_signalled(on_signal: Callable[[], None] = lambda: None) -> Iterator[as
             signal.signal(number, handler)
 
 
-#: Objects that have come and not gone, beyond which it looks; by default 700. A batch of the worker makes many, and no
-#: cycle among them: looking through them took a tenth of its time.
-_GC_THRESHOLD: Final = 50_000
-
-
 def reduce_garbage_collection() -> None:
     """Freeze existing objects and collect new ones rarely; call once before working.
 
@@ -140,10 +142,6 @@ def reduce_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
-
-
-#: Seconds that threads have to end after everything else has ended. Nothing of ours is under way in them by then.
-THREADS_GRACE_S: Final = 3.0
 
 
 @contextmanager

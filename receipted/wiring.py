@@ -99,12 +99,12 @@ class Service:
         self.settings = settings
         self.clock = utc_now
         self.database = Database(settings.service.database, Sealer(settings.service.audit_secrets()))
-        #: for leases and whatever is due: processes share it with the database, whatever their own clocks say
+        #: for leases and due times: shared with the database by all processes, whatever their own clocks say
         self.work_clock = self.database.clock(self._wall_clock)
         self.accounts = {
             name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
         }
-        self.parts = MetricSources()  #: what counts, for metrics
+        self.parts = MetricSources()  #: the counting parts, for metrics
         self.pulse = self.parts.pulse
         self.metrics_slot: tuple[SharedSnapshots, int] | None = (
             None  #: where figures are shared with processes at the same socket

@@ -27,7 +27,6 @@ from storage.tables import Payment
 from storage.tables_support import AuditRun
 
 app = subcommands("Prove the history from what is stored, and export it for others to check.")
-
 _HEADS = ("ID", "Account", "State", "Transitions", "Last", "Hash")
 _RUNS = ("ID", "Began", "Ended", "Took", "Messages", "Payments", "Wrong rows")
 

@@ -38,6 +38,37 @@ _NAMES: Final[dict[type[search.Found], str]] = {
     OperatorAction: "action",
     AuditRun: "audit run",
 }
+Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction, Reconciliation)
+Oldest = Annotated[bool, typer.Option("--oldest", help="The oldest first.")]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="WHEN", help="From when on: 2d, 2026-11-01.", show_default=False)
+]
+Before = Annotated[
+    str | None, typer.Option("--before", metavar="WHEN", help="Before when: 2d, 2026-11-01.", show_default=False)
+]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        "--search",
+        metavar="WORD",
+        help="What names it, whole: an id, the provider's name or key for it, or your reference.",
+        show_default=False,
+    ),
+]
+OfPayment = Annotated[
+    str | None, typer.Option("--payment", metavar="ID", help="Only about this payment.", show_default=False)
+]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets, and nothing else, on stdout.")]
+Target = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Write the exact bytes here: personal data.", show_default=False),
+]
+
+#: Wider than any list's pages: what one statement brings.
+_PAGE_ROWS: Final = 500
+
+#: Less than the id of any row.
+FIRST: Final = "00000000-0000-0000-0000-000000000000"
 
 
 def find_id(unit: Unit, model: type[search.Found], text: str) -> str:
@@ -59,42 +90,6 @@ def find_id(unit: Unit, model: type[search.Found], text: str) -> str:
         candidates = ", ".join(found[:_MAX_CANDIDATES]) + (", ..." if len(found) > _MAX_CANDIDATES else "")
         raise InvalidInput(f"{text!r} fits more than one {name}: {candidates}", param="id", code="ambiguous_id")
     return found[0]
-
-
-Record = TypeVar("Record", Payment, InboxMessage, OutboxMessage, RejectedDelivery, OperatorAction, Reconciliation)
-
-Oldest = Annotated[bool, typer.Option("--oldest", help="The oldest first.")]
-Since = Annotated[
-    str | None, typer.Option("--since", metavar="WHEN", help="From when on: 2d, 2026-11-01.", show_default=False)
-]
-Before = Annotated[
-    str | None, typer.Option("--before", metavar="WHEN", help="Before when: 2d, 2026-11-01.", show_default=False)
-]
-Search = Annotated[
-    str | None,
-    typer.Option(
-        "--search",
-        metavar="WORD",
-        help="What names it, whole: an id, the provider's name or key for it, or your reference.",
-        show_default=False,
-    ),
-]
-OfPayment = Annotated[
-    str | None, typer.Option("--payment", metavar="ID", help="Only about this payment.", show_default=False)
-]
-
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets, and nothing else, on stdout.")]
-Target = Annotated[
-    Path | None,
-    typer.Option("--output", metavar="FILE", help="Write the exact bytes here: personal data.", show_default=False),
-]
-
-#: Wider than any list's pages: what one statement brings.
-_PAGE_ROWS: Final = 500
-
-
-#: Less than the id of any row.
-FIRST: Final = "00000000-0000-0000-0000-000000000000"
 
 
 def with_all_columns(shelf: Shelf) -> Shelf:

@@ -35,8 +35,12 @@ from storage.totals import Entry, Money, Sum, lag_quantile
 
 _SUMS: Final = ("Account", "Way", "Amount", "Payments", "Note")
 _ENTRIES: Final = ("Payment", "Recorded", "Amount", "Reference", "Kind", "State", "Review")
-
 Sums = dict[Money, Sum]
+_MONEY: Final = ("Account", "Way", "Today", "Payments", "Yesterday", "Payments then", "Note")
+_TILES: Final = ("What", "How many", "Since", "Note")
+_ACCOUNTS: Final = (
+    *("Account", "Deliveries", "Rejected", "Last delivery", "Asked", "Questions late", "Lost", "Late", "In the way"),
+)
 
 
 def money(
@@ -156,13 +160,6 @@ def _print_entries(entries: list[Entry], limit: int, *, as_json: bool, as_csv: b
         ),
     )
     output.print_more_hint(entries, limit)
-
-
-_MONEY: Final = ("Account", "Way", "Today", "Payments", "Yesterday", "Payments then", "Note")
-_TILES: Final = ("What", "How many", "Since", "Note")
-_ACCOUNTS: Final = (
-    *("Account", "Deliveries", "Rejected", "Last delivery", "Asked", "Questions late", "Lost", "Late", "In the way"),
-)
 
 
 def overview(context: typer.Context, json: AsJson = False) -> None:

@@ -41,8 +41,33 @@ from storage.payment_history import PaymentHistory, read
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
 
-#: Of an inbox message, shown by `inbox show --body` only: they may hold personal data.
+#: Columns of an inbox message that only `inbox show --body` prints: they may hold personal data.
 PRIVATE_COLUMNS: Final = ("body", "headers")
+
+app = subcommands("List, show, create, track, refresh, cancel and resolve payments.")
+Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)]
+_COLUMNS = ("ID", "Account", "Kind", "Reference", "Amount", "State", "Phase", "Review", "Changed")
+_MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "Said by", "Forced", "Reason", "Hash")
+Kind = Annotated[str | None, typer.Option("--kind", help="The lifecycle's kind, where not the provider's usual one.")]
+OptionalBy = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who asks for it; kept as an action.", show_default=False)
+]
+OptionalReason = Annotated[str | None, typer.Option("--reason", help="Why; kept with the action.", show_default=False)]
+
+#: By phase after a cancel: whether no money will come any more, and what to say.
+_CANCEL_RESULTS: Final = {
+    Phase.CANCELLED: (True, ""),
+    Phase.EXPIRED: (True, "it has expired, so there is nothing left to cancel"),
+    Phase.FAILED: (True, "it has ended without money"),
+    Phase.PAID: (False, "it is paid"),
+    Phase.SETTLED: (False, "it is paid and settled"),
+    Phase.REFUNDED: (False, "it was paid, and is refunded"),
+    Phase.OPEN: (False, "it is still open"),
+    Phase.PROCESSING: (False, "the payer has done their part, and it goes on"),
+}
+
+#: Reviews in which a payment that has ended may hold money all the same.
+_DOUBTFUL_REVIEWS: Final = (Review.CONFLICT, Review.UNKNOWN_STATUS)
 
 
 def blocker_texts(unit: Unit, history: PaymentHistory, now: datetime, *, is_terminal: bool) -> list[str]:
@@ -97,14 +122,6 @@ def message_data(message: InboxMessage) -> dict[str, Any]:
     """
     size_bytes = len(message.body) if message.scrubbed_at is None else None
     return {**output.columns_of(message, without=PRIVATE_COLUMNS), "size_bytes": size_bytes}
-
-
-app = subcommands("List, show, create, track, refresh, cancel and resolve payments.")
-
-Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)]
-
-_COLUMNS = ("ID", "Account", "Kind", "Reference", "Amount", "State", "Phase", "Review", "Changed")
-_MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "Said by", "Forced", "Reason", "Hash")
 
 
 @app.command("list", epilog=example("receipted payments list --account shop --phase paid --limit 20"))
@@ -309,29 +326,6 @@ def _plus_one(amount_minor: int | None) -> int | None:
 
 def _without_none(bounds: dict[str, Any]) -> dict[str, Any]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
-
-
-Kind = Annotated[str | None, typer.Option("--kind", help="The lifecycle's kind, where not the provider's usual one.")]
-
-OptionalBy = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who asks for it; kept as an action.", show_default=False)
-]
-OptionalReason = Annotated[str | None, typer.Option("--reason", help="Why; kept with the action.", show_default=False)]
-
-#: By phase after a cancel: whether no money will come any more, and what to say.
-_CANCEL_RESULTS: Final = {
-    Phase.CANCELLED: (True, ""),
-    Phase.EXPIRED: (True, "it has expired, so there is nothing left to cancel"),
-    Phase.FAILED: (True, "it has ended without money"),
-    Phase.PAID: (False, "it is paid"),
-    Phase.SETTLED: (False, "it is paid and settled"),
-    Phase.REFUNDED: (False, "it was paid, and is refunded"),
-    Phase.OPEN: (False, "it is still open"),
-    Phase.PROCESSING: (False, "the payer has done their part, and it goes on"),
-}
-
-#: Reviews in which a payment that has ended may hold money all the same.
-_DOUBTFUL_REVIEWS: Final = (Review.CONFLICT, Review.UNKNOWN_STATUS)
 
 
 @app.command(epilog=example("receipted payments track shop pi_3Nq8 --kind payment_intent"))

@@ -29,6 +29,11 @@ _REQUEST_GRACE_S: Final = 10
 #: Seconds that a thread waits for Python's lock before it asks for it. By default 0.005, which is longer than a commit:
 #: the thread that commits hands the lock over with each of its statements, and a busy event loop leaves it no gap.
 _SWITCH_INTERVAL_S: Final = 0.0002
+log = structlog.get_logger()
+
+#: Seconds before a process is begun again that ended within so many seconds; doubles up to the longest.
+_FIRST_RESTART_WAIT_S, _MAX_RESTART_WAIT_S = 1.0, 30.0
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class CannotListen(ServiceError):
@@ -136,14 +141,6 @@ def _run(server: _Server, listener: socket.socket) -> None:
             signal.signal(number, handler)
     if not server.started:
         raise DidNotStart
-
-
-log = structlog.get_logger()
-
-#: Seconds before a process is begun again that ended within so many seconds; doubles up to the longest.
-_FIRST_RESTART_WAIT_S, _MAX_RESTART_WAIT_S = 1.0, 30.0
-
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class ProcessGroup:

@@ -27,6 +27,17 @@ from storage.tables import Payment
 
 _STYLES = {"paid": "green", "settled": "green", "open": "", "processing": "yellow"}
 
+#: The shop's own share of failures.
+_SHOP_FAILURES = 0.1
+
+#: With --keep-running: how many payments wait for a click, and how fast time runs for the providers and for asking.
+_CLICK_PAYMENTS = 12
+_CLICKING_SPEED = 1.0
+_ASKING_SPEED = 4.0
+
+#: Characters that the table needs in full.
+_TABLE_WIDTH = 100
+
 
 async def run_until_stopped(run: Demonstration, console: Console) -> None:
     """Show all payments, and the checkout pages of those that wait for a click."""
@@ -83,18 +94,6 @@ def print_checkout_urls(console: Console, payments: Iterable[Payment], announced
             announced.add(payment.id)
             console.print(Text(f"{payment.reference}, pay here:", style="bold"))
             console.print(Text(str(page)), soft_wrap=True)
-
-
-#: The shop's own share of failures.
-_SHOP_FAILURES = 0.1
-
-#: With --keep-running: how many payments wait for a click, and how fast time runs for the providers and for asking.
-_CLICK_PAYMENTS = 12
-_CLICKING_SPEED = 1.0
-_ASKING_SPEED = 4.0
-
-#: Characters that the table needs in full.
-_TABLE_WIDTH = 100
 
 
 def demo(

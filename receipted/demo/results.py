@@ -15,8 +15,43 @@ from storage.tables import Payment
 
 _SANDBOX_OF = {account.name: account.sandbox for account in ACCOUNTS}
 _FULFILLED = frozenset({Phase.PAID.value, Phase.SETTLED.value})
-
 Key = tuple[str, str, str]
+NAMES = {
+    "alternative_payments": "Alternative Payments",
+    "stable_genius": "Stable Genius",
+    "payfield": "Payfield",
+    "banked": "Banked",
+}
+_PAID = ("paid", "settled")
+
+#: Columns with their headings, broken so that a row fits into 80 characters.
+_COLUMNS = {
+    "payments": "pay-\nments",
+    "deliveries": "deliv-\neries",
+    "duplicates": "dupli-\ncates",
+    "rejected": "re-\njected",
+    "stale": "\nstale",
+    "parked": "\nparked",
+    "conflicts": "con-\nflicts",
+    "polls": "\npolls",
+    "paid": "\npaid",
+    "fulfilled": "ful-\nfilled",
+    "wrong": "\nwrong",
+}
+
+#: The ways of storage/totals.py with their headings, in the order of how little had to be asked.
+_SOURCE_HEADINGS = {
+    "pushed": "pushed",
+    "hinted": "asked after\na hint",
+    "returned": "asked after\na return",
+    "asked": "asked\nby us",
+    "listed": "listed",
+    "told": "answered",
+    "resolved": "by a\nperson",
+}
+
+#: Shown in any case; the others where there are any.
+_ALWAYS_SHOWN = ("pushed", "asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +115,6 @@ def _problems(payment: Payment, true: Mapping[str, Any] | None, times: int) -> l
     return problems
 
 
-NAMES = {
-    "alternative_payments": "Alternative Payments",
-    "stable_genius": "Stable Genius",
-    "payfield": "Payfield",
-    "banked": "Banked",
-}
-_PAID = ("paid", "settled")
-#: Columns with their headings, broken so that a row fits into 80 characters.
-_COLUMNS = {
-    "payments": "pay-\nments",
-    "deliveries": "deliv-\neries",
-    "duplicates": "dupli-\ncates",
-    "rejected": "re-\njected",
-    "stale": "\nstale",
-    "parked": "\nparked",
-    "conflicts": "con-\nflicts",
-    "polls": "\npolls",
-    "paid": "\npaid",
-    "fulfilled": "ful-\nfilled",
-    "wrong": "\nwrong",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class DemoFigures:
     """Counts and mismatches for a table."""
@@ -152,21 +164,6 @@ def _row(provider: str, figures: DemoFigures) -> Counter[str]:
             }
         )
     return row
-
-
-#: The ways of storage/totals.py with their headings, in the order of how little had to be asked.
-_SOURCE_HEADINGS = {
-    "pushed": "pushed",
-    "hinted": "asked after\na hint",
-    "returned": "asked after\na return",
-    "asked": "asked\nby us",
-    "listed": "listed",
-    "told": "answered",
-    "resolved": "by a\nperson",
-}
-
-#: Shown in any case; the others where there are any.
-_ALWAYS_SHOWN = ("pushed", "asked")
 
 
 def sources_table(sources: Mapping[str, Counter[str]], lost: Collection[str]) -> Table:

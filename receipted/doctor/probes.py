@@ -13,6 +13,45 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+#: Seconds for a connection.
+_CONNECT_TIMEOUT_S: Final = 10.0
+
+#: A certificate that ends sooner should have been renewed: most are, 30 days before their end.
+_RENEWAL_TIME: Final = timedelta(days=14)
+_UNREACHABLE: Final = "webhook_unreachable"
+
+#: Remedies for OpenSSL's own messages.
+_REMEDIES: Final = (
+    ("expired", "renew the certificate, and see why it was not renewed by itself"),
+    ("not yet valid", "the certificate begins in the future: see the clock of its issuer, and of this machine"),
+    ("self-signed", "providers trust public authorities only: get a certificate from one (or name yours by --ca)"),
+    (
+        "unable to get local issuer",
+        "the server sends its own certificate without the intermediate ones: serve the full chain",
+    ),
+    ("mismatch", "the certificate is for another name: get one for this name, or register the other"),
+)
+
+#: Seconds for a whole answer: no known provider waits longer.
+_ANSWER_TIMEOUT_S: Final = 30.0
+
+#: User agent of the probes, for logs on the way.
+USER_AGENT: Final = "receipted-doctor"
+_HTTPS_REMEDY: Final = (
+    "the proxy that ends TLS must send X-Forwarded-Proto: https, and its address must be in service.trusted_proxies"
+)
+_KNOWN_CODES: Final = {
+    "https_required": ("Receipted does not see that the request came over HTTPS", _HTTPS_REMEDY),
+    "unknown_account": (
+        "another installation answers: it has no such account",
+        "see where the name leads, and that this installation was restarted with these settings",
+    ),
+    "storage_unavailable": ("Receipted cannot reach its database", "see its log, and that the database runs"),
+    "schema_outdated": ("its database has an old schema", "run receipted migrate"),
+    "too_many_unverified": ("too many deliveries with wrong signatures came before", "wait a minute and try again"),
+    "body_too_large": ("it is larger than service.body_limit_bytes", "raise service.body_limit_bytes"),
+}
+
 
 class Verdict(StrEnum):
     """Severity of a finding."""
@@ -53,27 +92,6 @@ def fault(check: str, says: str, remedy: str, account: str | None = None, code: 
 def skipped(check: str, says: str, account: str | None = None) -> Finding:
     """Build a finding of a check that could not run."""
     return Finding(check, Verdict.SKIPPED, says, account=account)
-
-
-#: Seconds for a connection.
-_CONNECT_TIMEOUT_S: Final = 10.0
-
-#: A certificate that ends sooner was to be renewed by now: most are renewed 30 days before their end.
-_RENEWAL_TIME: Final = timedelta(days=14)
-
-_UNREACHABLE: Final = "webhook_unreachable"
-
-#: Remedies for OpenSSL's own messages.
-_REMEDIES: Final = (
-    ("expired", "renew the certificate, and see why it was not renewed by itself"),
-    ("not yet valid", "the certificate begins in the future: see the clock of its issuer, and of this machine"),
-    ("self-signed", "providers trust public authorities only: get a certificate from one (or name yours by --ca)"),
-    (
-        "unable to get local issuer",
-        "the server sends its own certificate without the intermediate ones: serve the full chain",
-    ),
-    ("mismatch", "the certificate is for another name: get one for this name, or register the other"),
-)
 
 
 def check_form(url: str) -> Iterator[Finding]:
@@ -156,28 +174,6 @@ def _ending(ends_at: datetime, version: str, now: datetime) -> Finding:
 def _remedy(error: ssl.SSLCertVerificationError) -> str:
     words = error.verify_message.lower()
     return next((remedy for word, remedy in _REMEDIES if word in words), "see the chain that the server sends")
-
-
-#: Seconds for a whole answer: a provider that waits longer is not known.
-_ANSWER_TIMEOUT_S: Final = 30.0
-
-#: Who asks, as logs on the way see it.
-USER_AGENT: Final = "receipted-doctor"
-
-_HTTPS_REMEDY: Final = (
-    "the proxy that ends TLS must send X-Forwarded-Proto: https, and its address must be in service.trusted_proxies"
-)
-_KNOWN_CODES: Final = {
-    "https_required": ("Receipted does not see that the request came over HTTPS", _HTTPS_REMEDY),
-    "unknown_account": (
-        "another installation answers: it has no such account",
-        "see where the name leads, and that this installation was restarted with these settings",
-    ),
-    "storage_unavailable": ("Receipted cannot reach its database", "see its log, and that the database runs"),
-    "schema_outdated": ("its database has an old schema", "run receipted migrate"),
-    "too_many_unverified": ("too many deliveries with wrong signatures came before", "wait a minute and try again"),
-    "body_too_large": ("it is larger than service.body_limit_bytes", "raise service.body_limit_bytes"),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,21 @@ _SIGNERS: Final[Mapping[str, Callable[[str, Any], signing.Signer]]] = {
     "banked": lambda secret, _options: signing.banked(secret),
 }
 
+#: Header with the name of the trial, to find it again however it was changed on its way.
+_TRIAL_HEADER: Final = "x-receipted-trial"
+
+#: Seconds to the answer from which a provider may count a delivery as failed, and from which it is slow.
+_MAX_ANSWER_S: Final = 5.0
+_SLOW_ANSWER_S: Final = 1.0
+
+#: The difference of clocks from which a warning is due; beyond the account's window deliveries are refused.
+_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
+
+#: Seconds until a trial must be decided, between two checks, and from which it is slow.
+_DECISION_TIMEOUT_S: Final = 15.0
+_POLL_INTERVAL_S: Final = 0.02
+_SLOW_DECISION_S: Final = 2.0
+
 
 def active_key(account: WiredAccount, now: datetime) -> Key | None:
     """Return the first of the account's webhook keys that is valid now."""
@@ -37,22 +52,6 @@ def sign(account: WiredAccount, key: Key, body: bytes, at: datetime) -> dict[str
 def can_sign(account: WiredAccount) -> bool:
     """Return whether this module can sign like the account's provider."""
     return account.provider.name in _SIGNERS
-
-
-#: Names the trial, so that it is found again however it was changed on its way.
-_TRIAL_HEADER: Final = "x-receipted-trial"
-
-#: Seconds to the answer from which a provider may count a delivery as failed, and from which it does not hurt yet.
-_MAX_ANSWER_S: Final = 5.0
-_SLOW_ANSWER_S: Final = 1.0
-
-#: Clocks that are further apart than this are worth a look; at the account's window deliveries are refused.
-_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
-
-#: Seconds until a trial must be decided, between two looks, and from when on it is slow.
-_DECISION_TIMEOUT_S: Final = 15.0
-_POLL_INTERVAL_S: Final = 0.02
-_SLOW_DECISION_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)

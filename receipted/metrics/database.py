@@ -18,8 +18,8 @@ from storage.database import Database, Unit
 
 log = structlog.get_logger()
 
-#: Seconds that an answer waits for them, and after which no more queries of a round are begun: Prometheus waits for
-#: ten, and a provider's delivery must not wait for ours.
+#: Seconds that a response waits for them, and after which no more queries start: Prometheus waits for ten, and a
+#: provider's delivery must not wait for them.
 _READ_TIMEOUT_S: Final = 4.0
 
 #: Seconds for which figures are reused that change once a minute.

@@ -21,6 +21,10 @@ _LONG_STEP_PREFIXES: Final = ("reconcile.", "housekeeping")
 #: Loops that decide and deliver; all others are duties beside them.
 MAIN_LOOPS: Final = frozenset({"inbox", "outbox"})
 
+#: Seconds for which one check of the database is reused, and after which it counts as away.
+_MAX_AGE_S: Final = 1.0
+_READ_TIMEOUT_S: Final = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class LoopFailure:
@@ -94,11 +98,6 @@ class LoopMonitor:
 def loop_family(loop: str) -> str:
     """Return the loop's name without its number or account."""
     return loop.partition(".")[0]
-
-
-#: Seconds for which one look at the database is answered again, and after which it counts as away.
-_MAX_AGE_S: Final = 1.0
-_READ_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)

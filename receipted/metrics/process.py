@@ -19,10 +19,13 @@ from storage.database import Database
 from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker
 
-#: Bytes for one figure's place: two copies, of which one is whole whenever the other is being written.
+#: Bytes of one copy of a slot; a slot has two, of which one is whole while the other is being written.
 _COPY_BYTES: Final = 256 * 1024
-
 _COPY_HEADER: Final = struct.Struct("<QII")  # generation, length, CRC-32
+
+#: Seconds after which another process's gauges, such as its queue, no longer count.
+_PROCESS_TIMEOUT_S: Final = 10.0
+_SUMMED: Final = {metric.name for metric in METRICS if metric.kind != "gauge"}
 
 
 class SharedSnapshots:
@@ -67,12 +70,6 @@ class SharedSnapshots:
                 content = self._memory[at + _COPY_HEADER.size : at + _COPY_HEADER.size + length]
                 if zlib.crc32(content) == digest:
                     yield generation, copy, content
-
-
-#: Seconds after which another process's levels, such as its queue, are those of a process that is gone.
-_PROCESS_TIMEOUT_S: Final = 10.0
-
-_SUMMED: Final = {metric.name for metric in METRICS if metric.kind != "gauge"}
 
 
 @dataclass

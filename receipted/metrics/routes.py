@@ -33,6 +33,8 @@ from storage.ids import new_id
 _PROXY_HEADERS: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
+_Handler = Callable[[Request], Awaitable[Response]]
+_NO_STORE = {"cache-control": "no-store"}
 
 
 class NotInside(ServiceError):
@@ -138,11 +140,6 @@ def _buckets(metric: Metric, row: list[float]) -> list[tuple[str, float]]:
         total += count
         found.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
     return found
-
-
-_Handler = Callable[[Request], Awaitable[Response]]
-
-_NO_STORE = {"cache-control": "no-store"}
 
 
 class MonitoringRoutes:

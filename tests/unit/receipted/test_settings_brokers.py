@@ -102,7 +102,7 @@ def test_the_examples_of_the_documentation_can_work(block):
 def test_without_tls_only_where_it_is_allowed():
     sink = {**NATS, "url": "nats://10.0.0.5"}
     assert "could be read" in faults(sink)["sinks.0.url"]
-    assert parsed(sink, fulfilment={"allowed_networks": ["10.0.0.0/8"]}).sinks[0].place() == "nats://10.0.0.5"
+    assert parsed(sink, fulfilment={"allowed_networks": ["10.0.0.0/8"]}).sinks[0].url_text() == "nats://10.0.0.5"
     other = faults({**NATS, "url": "nats://10.0.0.5"}, fulfilment={"allowed_networks": ["10.9.0.0/16"]})
     assert "could be read" in other["sinks.0.url"]
 
