@@ -1,4 +1,4 @@
 """PROCESS: proves the history afterwards, from the kept bytes alone.
 
-Reads only; a wrong row is named, never mended.
+Reads only; a wrong row is reported, never mended.
 """

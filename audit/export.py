@@ -1,4 +1,4 @@
-"""Exports the history as JSON lines that can be checked without this program: rows with their digests and bytes."""
+"""Export of the history as JSON lines, which can be checked without this program."""
 
 import base64
 import json
@@ -11,39 +11,42 @@ from storage.columns import table_of
 from storage.database import Database, Unit, values
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 
-_PAGE = 200
+_PAGE_SIZE = 200
 
 
 def export(database: Database, payment_id: str | None = None) -> Iterator[str]:
-    """One JSON object a line: each payment, then its messages, transitions and what it owed. Raises NotFound.
+    """Yield one JSON object a line: rows of one payment, or of everything.
 
-    Of everything, what was owed about accounts comes last, each after the message that caused it.
+    They are of one snapshot, with digests and bytes. Raises NotFound.
+
+    Each payment is followed by its messages, transitions and outbox messages. Of everything, outbox messages about
+    accounts come last, each after the message that caused it.
     """
     with database.read() as unit:
         if payment_id is not None:
-            yield from _lines(unit, payment_id)
+            yield from _payment_lines(unit, payment_id)
             return
         after = ""
-        while page := payments.find(unit, after=after, limit=_PAGE):
+        while page := payments.find(unit, after=after, limit=_PAGE_SIZE):
             for payment in page:
-                yield from _lines(unit, payment.id)
+                yield from _payment_lines(unit, payment.id)
             after = page[-1].id
-        yield from _about_accounts(unit)
+        yield from _account_lines(unit)
 
 
-def _about_accounts(unit: Unit) -> Iterator[str]:
-    after, told = "", ""
-    while page := outbox.of_accounts(unit, after=after, limit=_PAGE):
-        causes = inbox.get_many(unit, [owed.cause for owed in page])
-        for owed in page:
-            if owed.cause != told and owed.cause in causes:  # what one message caused stands together
-                yield _line(causes[owed.cause])
-            told = owed.cause
-            yield _line(owed)
+def _account_lines(unit: Unit) -> Iterator[str]:
+    after, last_cause = "", ""
+    while page := outbox.of_accounts(unit, after=after, limit=_PAGE_SIZE):
+        causes = inbox.get_many(unit, [message.cause for message in page])
+        for message in page:
+            if message.cause != last_cause and message.cause in causes:  # what one message caused stands together
+                yield _line(causes[message.cause])
+            last_cause = message.cause
+            yield _line(message)
         after = page[-1].id
 
 
-def _lines(unit: Unit, payment_id: str) -> Iterator[str]:
+def _payment_lines(unit: Unit, payment_id: str) -> Iterator[str]:
     yield _line(payments.get(unit, payment_id))
     for message in inbox.of_payment(unit, payment_id):
         yield _line(message)
@@ -55,10 +58,10 @@ def _lines(unit: Unit, payment_id: str) -> Iterator[str]:
 
 def _line(record: Payment | InboxMessage | Transition | OutboxMessage) -> str:
     table = table_of(record.__class__).name
-    return json.dumps({"table": table, **values(record)}, default=_plain, ensure_ascii=False)
+    return json.dumps({"table": table, **values(record)}, default=_json_value, ensure_ascii=False)
 
 
-def _plain(value: Any) -> str:
+def _json_value(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, bytes):

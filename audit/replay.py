@@ -1,7 +1,7 @@
-"""Reads the kept messages of a payment again and decides them again, by the worker's own code, in memory.
+"""In-memory replay of a payment's kept messages by the worker's own code.
 
-What comes out must be what is kept: outcomes, transitions, the payment and its effects. Words may differ, since another
-version of the program may have written them, and so may what nothing rests on.
+The result must be what is kept: outcomes, transitions, the payment and its effects. Texts for people may differ, since
+another version of the program may have written them, and so may what nothing rests on.
 """
 
 import json
@@ -28,11 +28,11 @@ from worker.effects import alarm_payload
 from worker.process import MessageProcessor
 from worker.session import Session
 
-#: One sink that takes every effect: which sinks there were then stands nowhere.
-_EVERY_SINK: Final = ApplySettings(sinks=("*",))
+#: One sink that takes every effect: the sinks of that time are not recorded.
+_ANY_SINK: Final = ApplySettings(sinks=("*",))
 
-#: What a payment's statements decide, as it is kept. Left out are words, and what the chain of transitions proves.
-_DECIDED: Final = (
+#: Columns of a payment that its statements decide. Left out are texts, and what the chain of transitions proves.
+_PAYMENT_COLUMNS: Final = (
     *("account", "kind", "provider_ref", "reference", "alias", "amount_minor", "currency"),
     *("captured_minor", "refunded_minor", "state", "phase", "state_as_of", "version", "review", "review_opened_at"),
     *(
@@ -47,36 +47,50 @@ _DECIDED: Final = (
         "changed_at",
     ),
 )
-_decided: Final = itemgetter(*_DECIDED)
+_payment_values: Final = itemgetter(*_PAYMENT_COLUMNS)
 
-#: What a transition says besides its place in the chain and its words.
-_MOVE: Final = (
+#: Columns of a transition besides its place in the chain and its texts.
+_TRANSITION_COLUMNS: Final = (
     *("from_state", "to_state", "phase", "via", "forced", "actor", "as_of", "source", "cause", "recorded_at"),
 )
-_moved: Final = itemgetter(*_MOVE)
+_transition_values: Final = itemgetter(*_TRANSITION_COLUMNS)
 
-#: What an effect says of its payment, whatever else it says.
-_TOLD: Final = ("payment", "account", "kind", "provider_ref", "reference", "amount_minor", "currency", "state", "phase")
+#: Fields of its payment that every effect has.
+_PAYLOAD_FIELDS: Final = (
+    "payment",
+    "account",
+    "kind",
+    "provider_ref",
+    "reference",
+    "amount_minor",
+    "currency",
+    "state",
+    "phase",
+)
 
-#: Words of a payload that another version of the program may have put otherwise.
-_WORDS: Final = frozenset({"reason"})
+#: Texts of a payload that another version of the program may have put otherwise.
+_PAYLOAD_TEXTS: Final = frozenset({"reason"})
 
+#: Keys of an outcome on which later rows rest.
 _CONSEQUENCES: Final = ("state", "transition", "review", "effects")
 
 
-class Others:
-    """Payments as they are now that stood beside the one that is read again; read once each."""
+class OtherPayments:
+    """Payments that messages about another payment may name; each is read once.
+
+    They are as they are now, and not as they were then.
+    """
 
     def __init__(self, unit: Unit, kinds: Mapping[str, Sequence[str]]) -> None:
-        """`kinds` are those of each account's provider."""
+        """Take the kinds of each account's provider."""
         self._unit = unit
         self._kinds = kinds
         self._by_ref: dict[tuple[str, str, str], Payment | None] = {}
         self._by_id: dict[str, Payment | None] = {}
         self._oldest: dict[tuple[str, str, str], str | None] = {}  #: ids by account, kind and reference
 
-    def expect(self, found: Sequence[Payment]) -> None:
-        """Keep these payments, and read with a few statements what their messages are likely to name besides."""
+    def prefetch(self, found: Sequence[Payment]) -> None:
+        """Keep these payments, and read in bulk what else their messages may name."""
         refs: dict[tuple[str, str], set[str]] = {}
         references: dict[str, set[str]] = {}
         for payment in found:
@@ -87,8 +101,8 @@ class Others:
                 references.setdefault(payment.account, set()).add(payment.reference)
         for (account, own), named in refs.items():
             self._look_up(account, [kind for kind in self._kinds.get(account, ()) if kind != own], sorted(named))
-        for account, given in references.items():
-            self._find_oldest(account, self._kinds.get(account, ()), sorted(given))
+        for account, of_account in references.items():
+            self._find_oldest(account, self._kinds.get(account, ()), sorted(of_account))
 
     def _look_up(self, account: str, kinds: Sequence[str], refs: Sequence[str]) -> None:
         if not kinds:
@@ -100,7 +114,7 @@ class Others:
             self._keep(other)
 
     def _find_oldest(self, account: str, kinds: Sequence[str], references: Sequence[str]) -> None:
-        self._oldest.update(dict.fromkeys((account, kind, each) for kind in kinds for each in references))
+        self._oldest.update(dict.fromkeys((account, kind, reference) for kind in kinds for reference in references))
         for kind, reference, payment_id in audits.oldest_of_references(self._unit, account, kinds, references):
             self._oldest[account, kind, reference] = payment_id
 
@@ -110,14 +124,14 @@ class Others:
             self._by_ref[payment.account, payment.kind, payment.provider_ref] = payment
 
     def by_ref(self, account: str, kind: str, ref: str) -> Payment | None:
-        """The payment that the provider calls so."""
+        """Return the payment with this name of the provider's."""
         key = (account, kind, ref)
         if key not in self._by_ref:
             self._look_up(account, self._kinds.get(account, ()), [ref])
         return self._by_ref.get(key)
 
     def by_reference(self, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
-        """The oldest payment of the reference: one that has it is enough."""
+        """Return the oldest payment with the reference, if there is one: one is enough."""
         unknown = [kind for kind in kinds if (account, kind, reference) not in self._oldest]
         if unknown:
             self._find_oldest(account, unknown, [reference])
@@ -126,22 +140,22 @@ class Others:
         return [] if oldest is None else [oldest]
 
     def by_id(self, payment_id: str) -> Payment | None:
-        """The payment of this id."""
+        """Return the payment with this id."""
         if payment_id not in self._by_id:
             self._by_id[payment_id] = payments.known(self._unit, payment_id)
         return self._by_id[payment_id]
 
 
-class _Rerun(Session):
-    """One payment as it was at each statement, in place of the database; nothing is written."""
+class _ReplaySession(Session):
+    """Session over one payment as it was at each statement; writes nothing."""
 
     is_rerun = True
 
-    def __init__(self, unit: Unit, kept: Payment, others: Others) -> None:
+    def __init__(self, unit: Unit, kept: Payment, others: OtherPayments) -> None:
         super().__init__(unit, kept.created_at)
         self._kept = kept
         self._others = others
-        self.payment: Payment | None = None  #: None until its first statement
+        self.payment: Payment | None = None  #: as replayed; None until its first statement
         self.links: list[Transition] = []
         self.effects: dict[tuple[str, int], OutboxMessage] = {}
         self.followed: set[str] = set()  #: effects that followed from the statement, owed before or not
@@ -149,8 +163,8 @@ class _Rerun(Session):
         self.could_have_namesakes = False  #: there are such, and they were asked for
         self.had_namesakes = False  #: and that was needed once, so that which one it was is not known
 
-    def at(self, moment: str) -> None:
-        """Decide what comes next at this instant."""
+    def set_time(self, moment: str) -> None:
+        """Decide the next statement at this instant."""
         self.now, self.moment = datetime.fromisoformat(moment), moment
         self.followed = set()
         self.could_have_namesakes = False
@@ -160,10 +174,10 @@ class _Rerun(Session):
     def known(self, payment_id: str) -> Payment | None:
         if payment_id == self._kept.id:
             return self.payment
-        return self._then(self._others.by_id(payment_id))
+        return self._if_known_then(self._others.by_id(payment_id))
 
-    def _then(self, other: Payment | None) -> Payment | None:
-        """A copy of another payment, where it was known by then."""
+    def _if_known_then(self, other: Payment | None) -> Payment | None:
+        """Copy another payment, if it was known by then."""
         if other is None or other.id == self._kept.id or other.created_at > self.now:
             return None
         return unwatched(Payment, dict(other.__dict__))
@@ -179,7 +193,7 @@ class _Rerun(Session):
         for kind in kinds:
             if self._is(account, [kind]) and self.payment is not None and self.payment.provider_ref == ref:
                 return self.payment
-            other = self._then(self._others.by_ref(account, kind, ref))
+            other = self._if_known_then(self._others.by_ref(account, kind, ref))
             if other is not None:
                 return other
         return None
@@ -197,11 +211,14 @@ class _Rerun(Session):
         return self.payment if is_named else None
 
     def namesakes(self, payment: Payment, kinds: Sequence[str], reference: str) -> list[Payment]:
-        """Others of the reference as they are now; how they stood then is not known, so that both may be right."""
+        """Return other payments of the reference, or none, as `has_namesakes` says.
+
+        How they stood then is not known, so that both answers may be right.
+        """
         found = [
             copy
             for other in self._others.by_reference(payment.account, kinds, reference)
-            if other.id < self._kept.id and (copy := self._then(other)) is not None
+            if other.id < self._kept.id and (copy := self._if_known_then(other)) is not None
         ]
         self.could_have_namesakes |= bool(found)
         for copy in found:
@@ -252,7 +269,7 @@ class _Rerun(Session):
 
 
 @dataclass(slots=True)
-class Step:
+class ReplayStep:
     """One decision of one message about the payment."""
 
     message: InboxMessage
@@ -261,14 +278,14 @@ class Step:
 
     @property
     def number(self) -> int:
-        """Which statement about the payment the first of them was; 0 where that is not kept."""
+        """Number of the first among the payment's statements; 0 where it is not kept."""
         found = self.entries[0].get("number")
         return found if isinstance(found, int) else 0
 
 
 @dataclass(slots=True)
-class Reread:
-    """The result of reading a payment's messages again."""
+class ReplayResult:
+    """Counts and problems of replaying one payment's messages."""
 
     payment: Payment
     links: Sequence[Transition]  #: as kept
@@ -278,11 +295,17 @@ class Reread:
     problems: list[tuple[str, str, str]] = field(default_factory=list)  #: table, row, problem
 
 
-class Replay:
+class PaymentReplay:
     """Decides one payment's messages again. Raises what broken rows raise."""
 
     def __init__(
-        self, unit: Unit, provider: Provider, others: Others, readings: dict[str, Reading], *, is_live: bool | None
+        self,
+        unit: Unit,
+        provider: Provider,
+        others: OtherPayments,
+        readings: dict[str, Reading],
+        *,
+        is_live: bool | None,
     ) -> None:
         self._unit = unit
         self._others = others
@@ -295,10 +318,10 @@ class Replay:
         messages: Sequence[InboxMessage],
         links: Sequence[Transition],
         effects: Sequence[OutboxMessage],
-    ) -> Reread:
-        """Everything that the messages say about the payment, against what is kept."""
-        found = Reread(payment, links, effects)
-        rerun = _Rerun(self._unit, payment, self._others)
+    ) -> ReplayResult:
+        """Replay the payment's messages, and compare the result with what is kept."""
+        result = ReplayResult(payment, links, effects)
+        session = _ReplaySession(self._unit, payment, self._others)
         steps = sorted(_steps(payment.id, messages), key=lambda step: (step.number, step.entries[0]["at"]))
         expected = 1
         is_whole = True
@@ -308,107 +331,112 @@ class Replay:
                 is_whole = False
             expected += len(step.entries)
             if not is_whole:
-                found.unread += len(step.entries)
+                result.unread += len(step.entries)
                 if step.message.scrubbed_at is None:
-                    self._weigh(found, step)
+                    self._check_state(result, step)
                 continue
-            found.read += len(step.entries)
-            if not self._again(found, rerun, step):
-                return found
+            result.read += len(step.entries)
+            if not self._replay(result, session, step):
+                return result
         if is_whole and expected == payment.statements + 1:
-            _compare(found, rerun)
-        return found
+            _compare(result, session)
+        return result
 
-    def _again(self, found: Reread, rerun: _Rerun, step: Step) -> bool:
-        """False where what the message says is not what it was decided to say; then nothing after it can be told."""
+    def _replay(self, result: ReplayResult, session: _ReplaySession, step: ReplayStep) -> bool:
+        """Decide one step again; return False on a difference.
+
+        After one nothing more can be compared.
+        """
         at = 0
         while at < len(step.entries):
-            before = _snapshot(rerun)
-            again, problem = self._decided(found, rerun, step, at)
-            if problem is not None and rerun.could_have_namesakes:
-                _restore(rerun, before)
-                rerun.has_namesakes = rerun.had_namesakes = True
-                again, problem = self._decided(found, rerun, step, at)
-                rerun.has_namesakes = False
+            before = _snapshot(session)
+            count, problem = self._decide(result, session, step, at)
+            if problem is not None and session.could_have_namesakes:
+                _restore(session, before)
+                session.has_namesakes = session.had_namesakes = True
+                count, problem = self._decide(result, session, step, at)
+                session.has_namesakes = False
             if problem is not None:
                 if step.is_last or any(name in step.entries[at] for name in _CONSEQUENCES):
-                    found.problems.append(_says(step.message, problem))
+                    result.problems.append(_message_problem(step.message, problem))
                     return False
-                _restore(rerun, before, statements=1)  # nothing rested on it, and it was read again later
-            at += max(again, 1)
+                _restore(session, before, statements=1)  # nothing rested on it, and it was read again later
+            at += max(count, 1)
         return True
 
-    def _decided(self, found: Reread, rerun: _Rerun, step: Step, at: int) -> tuple[int, str | None]:
-        """Return how many statements the message makes about the payment from an entry on, and what differs."""
-        message = step.message
-        rerun.at(str(step.entries[at]["at"]))
+    def _decide(
+        self, result: ReplayResult, session: _ReplaySession, step: ReplayStep, at: int
+    ) -> tuple[int, str | None]:
+        """Decide a step again from an entry on.
+
+        Returns the number of its statements about the payment, and the first difference.
+        """
+        message, payment_id = step.message, result.payment.id
+        session.set_time(str(step.entries[at]["at"]))
         copy = unwatched(InboxMessage, {**message.__dict__, "outcomes": []})
-        account = {message.account: self._rules_of(found, step)}
+        accounts = {message.account: self._rules_of(result, step)}
         try:
-            MessageProcessor(rerun, copy, account, _EVERY_SINK, self._reading(found.payment, message)).run()
+            MessageProcessor(session, copy, accounts, _ANY_SINK, self._reading(result.payment, message)).run()
         except ServiceError as fault:
             return 0, f"it cannot be decided again: {fault.code}"
-        again = [entry for entry in copy.outcomes if entry.get("payment") == found.payment.id]
-        if not again:
-            return 0, f"it says nothing about payment {found.payment.id}"
-        differences = (
-            _difference(kept, told, rerun.followed)
-            for kept, told in zip(step.entries[at : at + len(again)], again, strict=False)
-        )
-        return len(again), next((words for words in differences if words is not None), None)
+        replayed = [entry for entry in copy.outcomes if entry.get("payment") == payment_id]
+        if not replayed:
+            return 0, f"it says nothing about payment {payment_id}"
+        pairs = zip(step.entries[at : at + len(replayed)], replayed, strict=False)
+        differences = (_difference(kept, again, session.followed) for kept, again in pairs)
+        return len(replayed), next((words for words in differences if words is not None), None)
 
-    def _rules_of(self, found: Reread, step: Step) -> AccountRules:
-        """The account's policy of now says nothing of then: a move that policy forced is a move that it could force."""
-        forced = {link.number for link in found.links if link.forced and link.source != Source.OPERATOR}
+    def _rules_of(self, result: ReplayResult, step: ReplayStep) -> AccountRules:
+        """Return the account's rules, with the conflict policy that the step shows.
+
+        Today's policy says nothing of then: a kept transition that was forced is one that the policy could force.
+        """
+        forced = {link.number for link in result.links if link.forced and link.source != Source.OPERATOR}
         is_trusting = any(entry.get("transition") in forced for entry in step.entries)
         return replace(self._rules, policy=ConflictPolicy.TRUST_PROVIDER) if is_trusting else self._rules
 
     def _reading(self, payment: Payment, message: InboxMessage) -> Reading | None:
-        """Of a page of a list, what it says of this payment alone; None where there is nothing to leave out."""
+        """Return what a page of a list says of this payment alone; else None."""
         if message.source != Source.LIST:
             return None
         reading = self._readings.get(message.id)
         if reading is None:
-            application = MessageProcessor(
-                _Rerun(self._unit, payment, self._others), message, {message.account: self._rules}, _EVERY_SINK
-            )
-            reading = self._readings[message.id] = application.reading(self._rules)
+            session = _ReplaySession(self._unit, payment, self._others)
+            processor = MessageProcessor(session, message, {message.account: self._rules}, _ANY_SINK)
+            reading = self._readings[message.id] = processor.reading(self._rules)
         if len(reading.observations) < 2:
             return reading
         return with_fields(reading, observations=tuple(o for o in reading.observations if _may_mean(o, payment)))
 
-    def _weigh(self, found: Reread, step: Step) -> None:
-        """Of a message whose predecessors are gone: it names the state that it was decided to name."""
+    def _check_state(self, result: ReplayResult, step: ReplayStep) -> None:
+        """Check a message whose predecessors are gone: it must name its decided state."""
         states = {str(entry["state"]) for entry in step.entries if "state" in entry}
-        if states and not states <= set(self._named(step.message)):
-            found.problems.append(_says(step.message, f"it does not say {', '.join(sorted(states))}"))
+        if states and not states <= set(self._named_states(step.message)):
+            result.problems.append(_message_problem(step.message, f"it does not say {', '.join(sorted(states))}"))
 
-    def _named(self, message: InboxMessage) -> Iterator[str]:
-        account = {message.account: self._rules}
-        rerun = _Rerun(self._unit, made(Payment, {"id": "", "created_at": message.received_at}), self._others)
-        application = MessageProcessor(rerun, message, account, _EVERY_SINK)
-        if application.is_ours:
+    def _named_states(self, message: InboxMessage) -> Iterator[str]:
+        processor = _lone_processor(self._unit, message, self._rules, self._others)
+        if processor.is_ours:
             statement = statements.decode(message.body)
             if isinstance(statement, statements.Resolution):
                 yield statement.state
             elif isinstance(statement, statements.CallFailed):
                 yield "not_created"
             return
-        yield from (o.status for o in application.reading(self._rules).observations if o.status is not None)
+        yield from (seen.status for seen in processor.reading(self._rules).observations if seen.status is not None)
 
 
-def says_of_payments(unit: Unit, provider: Provider, message: InboxMessage) -> bool:
-    """True where the message names the state of a payment by itself, so that it is no mere note."""
+def names_payment_state(unit: Unit, provider: Provider, message: InboxMessage) -> bool:
+    """Return whether the message by itself names the state of a payment."""
     rules = AccountRules(provider, lambda _payment, _now: None)
-    rerun = _Rerun(unit, made(Payment, {"id": "", "created_at": message.received_at}), Others(unit, {}))
-    application = MessageProcessor(rerun, message, {message.account: rules}, _EVERY_SINK)
-    if application.is_ours or message.source == Source.RETURN:
+    processor = _lone_processor(unit, message, rules, OtherPayments(unit, {}))
+    if processor.is_ours or message.source == Source.RETURN:
         return False
-    return bool(application.reading(rules).observations)
+    return bool(processor.reading(rules).observations)
 
 
 def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:
-    """Yield what is wrong with what is owed about an account, by the statement that made it owed."""
+    """Compare an account's outbox message with its alarm; return the difference."""
     try:
         statement = statements.decode(cause.body)
     except statements.UnreadableStatement:
@@ -420,31 +448,37 @@ def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:
     return None if kept == again else f"it does not say what message {cause.id} says"
 
 
-def _steps(payment_id: str, messages: Sequence[InboxMessage]) -> Iterator[Step]:
-    """What each message was decided to say about the payment, by the time of deciding."""
+def _lone_processor(unit: Unit, message: InboxMessage, rules: AccountRules, others: OtherPayments) -> MessageProcessor:
+    """Build a processor that only reads the message, with no payment beside it."""
+    session = _ReplaySession(unit, made(Payment, {"id": "", "created_at": message.received_at}), others)
+    return MessageProcessor(session, message, {message.account: rules}, _ANY_SINK)
+
+
+def _steps(payment_id: str, messages: Sequence[InboxMessage]) -> Iterator[ReplayStep]:
+    """Group each message's outcomes about the payment by the time of deciding."""
     for message in messages:
-        mine: list[Step] = []
+        steps: list[ReplayStep] = []
         at: object = None
         for entry in message.outcomes:
             if entry.get("payment") != payment_id:
                 continue
             if entry["at"] != at:
-                mine.append(Step(message, [], is_last=True))
+                steps.append(ReplayStep(message, [], is_last=True))
                 at = entry["at"]
-            mine[-1].entries.append(entry)
-        if message.outcomes and mine:
+            steps[-1].entries.append(entry)
+        if message.outcomes and steps:
             last_at = message.outcomes[-1]["at"]
-            for step in mine:
+            for step in steps:
                 step.is_last = step.entries[0]["at"] == last_at
-        yield from mine
+        yield from steps
 
 
-def _says(message: InboxMessage, problem: str) -> tuple[str, str, str]:
+def _message_problem(message: InboxMessage, problem: str) -> tuple[str, str, str]:
     return ("inbox_message", message.id, f"read again, {problem}")
 
 
 def _difference(kept: Mapping[str, Any], again: Mapping[str, Any], followed: set[str]) -> str | None:
-    """What a statement was decided to be, against what it is decided to be now."""
+    """Compare a kept outcome with the replayed one; return the first difference."""
     for name, word in (("outcome", "decision"), ("state", "state"), ("transition", "transition"), ("review", "review")):
         if kept.get(name) != again.get(name):
             return f"its {word} is {again.get(name) or 'none'}, and {kept.get(name) or 'none'} is kept"
@@ -470,58 +504,58 @@ def _may_mean(observation: Observation, payment: Payment) -> bool:
 _Snapshot = tuple[dict[str, Any] | None, int, dict[tuple[str, int], OutboxMessage]]
 
 
-def _snapshot(rerun: _Rerun) -> _Snapshot:
-    payment = None if rerun.payment is None else dict(rerun.payment.__dict__)
-    return payment, len(rerun.links), dict(rerun.effects)
+def _snapshot(session: _ReplaySession) -> _Snapshot:
+    payment = None if session.payment is None else dict(session.payment.__dict__)
+    return payment, len(session.links), dict(session.effects)
 
 
-def _restore(rerun: _Rerun, before: _Snapshot, *, statements: int = 0) -> None:
-    """The payment is as before, but for so many statements more."""
+def _restore(session: _ReplaySession, before: _Snapshot, *, statements: int = 0) -> None:
+    """Restore the payment, its links and effects; add `statements` to its count."""
     payment, links, effects = before
     if payment is None:
-        rerun.payment = None
-    elif rerun.payment is not None:
-        rerun.payment.__dict__.update({**payment, "statements": payment["statements"] + statements})
-    del rerun.links[links:]
-    rerun.effects = dict(effects)
+        session.payment = None
+    elif session.payment is not None:
+        session.payment.__dict__.update({**payment, "statements": payment["statements"] + statements})
+    del session.links[links:]
+    session.effects = dict(effects)
 
 
-def _compare(found: Reread, rerun: _Rerun) -> None:
-    """The payment, its transitions and effects, against what is kept of them."""
-    kept, again = found.payment, rerun.payment
-    if again is not None and _decided(kept.__dict__) != _decided(again.__dict__):
-        for name in _DECIDED:
-            if rerun.had_namesakes and name in ("disputed", "accepted"):
+def _compare(result: ReplayResult, session: _ReplaySession) -> None:
+    """Compare the replayed payment, transitions and effects with those kept."""
+    kept, again = result.payment, session.payment
+    if again is not None and _payment_values(kept.__dict__) != _payment_values(again.__dict__):
+        for name in _PAYMENT_COLUMNS:
+            if session.had_namesakes and name in ("disputed", "accepted"):
                 continue  # they name another payment of the reference: which one it was is not known
             if getattr(kept, name) != getattr(again, name):
                 words = f"by its messages its {name} is {getattr(again, name)}, and {getattr(kept, name)} is kept"
-                found.problems.append(("payment", kept.id, words))
-    links = {link.number: link for link in found.links}
-    for link in rerun.links:
+                result.problems.append(("payment", kept.id, words))
+    links = {link.number: link for link in result.links}
+    for link in session.links:
         same = links.get(link.number)
-        if same is None or _moved(same.__dict__) == _moved(link.__dict__):
+        if same is None or _transition_values(same.__dict__) == _transition_values(link.__dict__):
             continue
-        for name in _MOVE:
+        for name in _TRANSITION_COLUMNS:
             if getattr(same, name) != getattr(link, name):
                 words = f"by its message its {name} is {getattr(link, name)}, and {getattr(same, name)} is kept"
-                found.problems.append(("transition", same.id, words))
-    for message in found.effects:
-        owed = rerun.effects.get((message.effect, message.occurrence))
+                result.problems.append(("transition", same.id, words))
+    for message in result.effects:
+        owed = session.effects.get((message.effect, message.occurrence))
         problem = "its payment's messages do not make it owed" if owed is None else _payload_problem(message, owed)
         if problem:
-            found.problems.append(("outbox_message", message.id, problem))
+            result.problems.append(("outbox_message", message.id, problem))
 
 
 def _payload_problem(kept: OutboxMessage, again: OutboxMessage) -> str | None:
     if kept.cause != again.cause:
-        return None  # it was owed to another sink first, and what is told then is what was true then
+        return None  # it was owed to another sink first, and its payload is of that time
     said, should = json.loads(kept.payload), json.loads(again.payload)
     data, right = said["data"], should["data"]
     if (said["type"], said["timestamp"]) != (should["type"], should["timestamp"]):
         return "it is of another effect or instant than its message"
     if kept.webhook_id not in (None, webhook_id(str(data.get("effect_id")), kept.sink)):
         return "its id is not that of its effect and sink"
-    for name in {*_TOLD, *(data.keys() & right.keys())} - _WORDS:
+    for name in {*_PAYLOAD_FIELDS, *(data.keys() & right.keys())} - _PAYLOAD_TEXTS:
         if data.get(name) != right.get(name):
             return f"its {name} is {data.get(name)}, and by its message {right.get(name)}"
     return None

@@ -1,13 +1,16 @@
-"""Proves the history: seals, signatures, chains and effects, and what every kept message says when it is read again."""
+"""Audit of the history: seals, signatures, chains, effects and decisions."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from audit import replay, tables
-from audit.problems import (
-    Credentials,
+from audit import replay, table_checks
+from audit.replay import OtherPayments, PaymentReplay
+from audit.retention import RetentionRecords
+from audit.row_checks import (
+    BearerCredentials,
+    ExistingRows,
     attempt_problems,
     entries,
     link_problems,
@@ -18,10 +21,8 @@ from audit.problems import (
     replay_problems,
     texts,
 )
-from audit.replay import Others, Replay
-from audit.retained import Retained
-from audit.tables import Actions
-from audit.trust import Seals, Trust
+from audit.seals import SealVerifier, Trust
+from audit.table_checks import ActionIndex
 from providers import keepable
 from providers.contract import Delivery, Provider, Reading
 from providers.errors import DeliveryRejected
@@ -36,7 +37,7 @@ from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
 from storage.tables_support import RetentionRun
 from storage.types import InboxStatus
 
-_PAGE: Final = 300
+_PAGE_SIZE: Final = 300
 
 _SIGNED: Final = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
@@ -52,7 +53,10 @@ Row = TypeVar("Row", InboxMessage, Payment, Transition, OutboxMessage, DeliveryA
 
 @dataclass(frozen=True, slots=True)
 class AuditedAccount:
-    """What is needed to check an account's messages and payments again. Keys that have ended belong here too."""
+    """An account's provider, signature keys and environment, as an audit needs it.
+
+    Keys that have ended belong here too.
+    """
 
     provider: Provider
     keys: Mapping[str, Key]  #: by id
@@ -61,7 +65,7 @@ class AuditedAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class AuditFinding:
     """One row that is not what it was when it was written."""
 
     table: str
@@ -70,8 +74,8 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Report:
-    """What was checked and what was found."""
+class AuditReport:
+    """Counts of checked rows, and the faults that were found."""
 
     messages: int = 0
     signatures: int = 0  #: verified again
@@ -83,25 +87,16 @@ class Report:
     outbox: int = 0
     retained: dict[str, int] = field(default_factory=dict)  #: what is missing by a rule of retention, and no fault
     seals: dict[str, int] = field(default_factory=dict)  #: rows by the key that sealed them; "" for none
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[AuditFinding] = field(default_factory=list)
 
     @property
-    def first(self) -> Fault | None:
-        """The first row that is wrong, in the order of the walk."""
+    def first(self) -> AuditFinding | None:
+        """The first row that is wrong, in the order in which rows are checked."""
         return self.faults[0] if self.faults else None
 
 
-@dataclass(slots=True)
-class _Known:
-    """What a page of messages may name besides what is at hand."""
-
-    payments: set[str]
-    owed: set[tuple[str, str]]
-    moved: set[tuple[str, str, str]]  #: cause, payment and number
-
-
 class Audit:
-    """One walk over everything that is kept, payment by payment. Reads only.
+    """One pass over everything that is kept, payment by payment. Reads only.
 
     A message that was about no payment can be taken away unseen with its delivery key: nothing rests on it.
     """
@@ -112,61 +107,64 @@ class Audit:
         accounts: Mapping[str, AuditedAccount],
         trust: Trust | None = None,
         *,
-        on_progress: Callable[[Report], None] = lambda _report: None,
+        on_progress: Callable[[AuditReport], None] = lambda _report: None,
     ) -> None:
-        """`trust` is by default that in the keys with which the database seals."""
+        """Trust the keys with which the database seals, where `trust` is not given."""
         self._database = database
         self._accounts = accounts
         self._trust = trust or Trust(database.sealer)
         self._on_progress = on_progress
-        self._report = Report()
-        self._seals = Seals(self._trust)
-        self._actions = Actions()
-        self._credentials = Credentials()
-        self._beside: defaultdict[str, list[str]] = defaultdict(list)  #: messages that name a payment beside another
-        self._retained = Retained(())
+        self._report = AuditReport()
+        self._seals = SealVerifier(self._trust)
+        self._actions = ActionIndex()
+        self._credentials = BearerCredentials()
+        self._also_named_by: defaultdict[str, list[str]] = defaultdict(list)  #: by payment: messages kept with another
+        self._retention = RetentionRecords(())
         self._kinds = {name: tuple(account.provider.lifecycles) for name, account in accounts.items()}
 
-    def run(self) -> Report:
-        """The report; everything holds exactly when it has no faults. Raises StorageUnavailable."""
-        with self._database.read() as unit:  # one snapshot, so that a running service does not confuse the walk
-            self._retained = Retained(self._every(unit, _RUNS))
-            self._add(tables.chained_actions(unit, self._seals, self._actions))
-            self._find_beside(unit)
+    def run(self) -> AuditReport:
+        """Check everything, in one snapshot.
+
+        The history holds exactly when there are no faults. Raises StorageUnavailable.
+        """
+        with self._database.read() as unit:  # one snapshot, so that a running service does not confuse the audit
+            self._retention = RetentionRecords(self._all(unit, _RUNS))
+            self._add(table_checks.chained_actions(unit, self._seals, self._actions))
+            self._find_messages_of_several(unit)
             for found in self._pages(unit, _PAYMENTS):
                 self._check_payments(unit, found)
             for messages in self._pages(unit, _MESSAGES, only="payment_id IS NULL"):
                 self._check_other_messages(unit, messages)
             for owed in self._pages(unit, _OUTBOX, only="payment_id IS NULL"):
-                self._check_outbox(unit, owed, {})
-            self._add(tables.sealed_rows(unit, self._seals, self._report.payments))
-            self._add(tables.disagreements(unit, self._retained))
-            self._add(("retention_run", *found) for found in self._retained.problems(self._seals))
+                self._check_account_effects(unit, owed)
+            self._add(table_checks.sealed_rows(unit, self._seals, self._report.payments))
+            self._add(table_checks.disagreements(unit, self._retention))
+            self._add(("retention_run", *found) for found in self._retention.problems(self._seals))
             return self._finished(unit)
 
-    def of_payment(self, payment_id: str) -> Report:
-        """The report about one payment: its chain, the messages that it rests on, and what it made owed.
+    def of_payment(self, payment_id: str) -> AuditReport:
+        """Check one payment: its chain, the messages that it rests on, and its effects.
 
-        What only a walk over everything can tell is left out: that no message was taken away which named it beside
-        other payments. Raises NotFound and StorageUnavailable.
+        One thing only `run` can tell: that no message was taken away which named it beside other payments. Raises
+        NotFound and StorageUnavailable.
         """
         with self._database.read() as unit:
             payment = payments.get(unit, payment_id)
-            self._retained = Retained(self._every(unit, _RUNS))
+            self._retention = RetentionRecords(self._all(unit, _RUNS))
             concerned = inbox.concerning_ids(unit, payment_id)
-            self._beside[payment_id] = concerned
+            self._also_named_by[payment_id] = concerned
             owed = outbox.of_payment(unit, payment_id)
-            for done in operator_actions.of_subjects(unit, [payment_id, *concerned, *(each.id for each in owed)]):
-                self._actions.add(done)
+            for action in operator_actions.of_subjects(unit, [payment_id, *concerned, *(effect.id for effect in owed)]):
+                self._actions.add(action)
             self._check_payments(unit, [payment], is_alone=True)
             return self._finished(unit)
 
-    def _finished(self, unit: Unit) -> Report:
-        told = {(fault.table, fault.row) for fault in self._report.faults}
-        for row in unit.unreadable:  # met beside what was walked through
-            if (row.table, row.row_id) not in told:
+    def _finished(self, unit: Unit) -> AuditReport:
+        reported = {(fault.table, fault.row) for fault in self._report.faults}
+        for row in unit.unreadable:  # met while other rows were looked up
+            if (row.table, row.row_id) not in reported:
                 self._fault(row.table, row.row_id, row.words)
-        self._report.retained = {name: count for name, count in self._retained.missed.items() if count}
+        self._report.retained = {name: count for name, count in self._retention.missed.items() if count}
         self._report.seals = dict(self._seals.opened)
         return self._report
 
@@ -176,52 +174,52 @@ class Audit:
         for row in reader.nameless(unit):
             self._fault(reader.table, row, "its id is no text")
         after = b""
-        while (page := reader.page(unit, after, _PAGE, only=only)).last:
-            self._note(reader, page)
+        while (page := reader.page(unit, after, _PAGE_SIZE, only=only)).last:
+            self._add_unreadable(reader, page)
             yield page.rows
             after = page.last
             self._on_progress(self._report)
 
-    def _every(self, unit: Unit, reader: Reader[Row]) -> list[Row]:
+    def _all(self, unit: Unit, reader: Reader[Row]) -> list[Row]:
         return [row for page in self._pages(unit, reader) for row in page]
 
     def _of(self, unit: Unit, reader: Reader[Row], column: str, ids: Sequence[str]) -> list[Row]:
         found = reader.of(unit, column, ids)
-        self._note(reader, found)
+        self._add_unreadable(reader, found)
         return found.rows
 
-    def _note(self, reader: Reader[Row], found: Found[Row]) -> None:
+    def _add_unreadable(self, reader: Reader[Row], found: Found[Row]) -> None:
         for row, problem in found.unreadable:
             self._fault(reader.table, row, problem)
 
     def _fault(self, table: str, row: str, problem: str) -> None:
-        self._report.faults.append(Fault(table, row, problem))
+        self._report.faults.append(AuditFinding(table, row, problem))
 
     def _add(self, problems: Iterable[tuple[str, str, str]]) -> None:
         for table, row, problem in problems:
             self._fault(table, row, problem)
 
-    def _each(self, table: str, row: str, problems: Iterator[str]) -> None:
-        """Every problem of one row; a row that cannot be understood is a fault, and no more than that."""
+    def _add_of_row(self, table: str, row: str, problems: Iterator[str]) -> None:
+        """Add the problems of one row; one that cannot be understood is a fault."""
         try:
             for problem in problems:
                 self._fault(table, row, problem)
         except UNREADABLE as broken:
             self._fault(table, row, f"it cannot be understood: {type(broken).__name__}")
 
-    def _find_beside(self, unit: Unit) -> None:
-        """Which messages name a payment beside the one that they are kept with, against the table that says so."""
-        pairs: dict[tuple[str, str], bool] = {}  #: whether there must be a row: not of before there was the table
+    def _find_messages_of_several(self, unit: Unit) -> None:
+        """Index messages about several payments; compare them with `message_payment`."""
+        pairs: dict[tuple[str, str], bool] = {}  #: True where there must be a row: not of before there was the table
         for message_id, home, outcomes in audits.named_beside(unit):
-            told = [e for e in outcomes if isinstance(e, dict)] if isinstance(outcomes, list) else []
-            for payment_id in {str(entry["payment"]) for entry in told if "payment" in entry} - {home}:
-                self._beside[payment_id].append(message_id)
-                is_counted = any("number" in entry for entry in told if entry.get("payment") == payment_id)
+            named = [e for e in outcomes if isinstance(e, dict)] if isinstance(outcomes, list) else []
+            for payment_id in {str(entry["payment"]) for entry in named if "payment" in entry} - {home}:
+                self._also_named_by[payment_id].append(message_id)
+                is_counted = any("number" in entry for entry in named if entry.get("payment") == payment_id)
                 pairs[payment_id, message_id] = is_counted
-        found = set(audits.also_about(unit))
-        for _payment_id, message_id in found - pairs.keys():
+        kept = set(audits.also_about(unit))
+        for _payment_id, message_id in kept - pairs.keys():
             self._fault("message_payment", message_id, "it names a payment that the message was not decided about")
-        for pair in (pair for pair, is_counted in pairs.items() if is_counted and pair not in found):
+        for pair in (pair for pair, is_counted in pairs.items() if is_counted and pair not in kept):
             self._fault("message_payment", pair[1], "that the message is also about another payment is gone")
 
     # -- payments
@@ -233,32 +231,34 @@ class Audit:
         for message in self._of(unit, _MESSAGES, "payment_id", ids):
             messages[message.id] = message
             home[str(message.payment_id)].append(message)
-        beside = {each for payment_id in ids for each in self._beside.get(payment_id, ())} - messages.keys()
-        messages |= {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(beside))}
-        chains = _by(self._of(unit, _TRANSITIONS, "payment_id", ids), lambda link: link.payment_id)
-        owed = _by(self._of(unit, _OUTBOX, "payment_id", ids), lambda effect: str(effect.payment_id))
+        elsewhere = {an_id for payment_id in ids for an_id in self._also_named_by.get(payment_id, ())} - messages.keys()
+        messages |= {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(elsewhere))}
+        chains = _grouped(self._of(unit, _TRANSITIONS, "payment_id", ids), lambda link: link.payment_id)
+        owed = _grouped(self._of(unit, _OUTBOX, "payment_id", ids), lambda effect: str(effect.payment_id))
         links = [link for chain in chains.values() for link in chain]
         effects_of_page = [effect for effects in owed.values() for effect in effects]
         causes = ({link.cause for link in links} | {effect.cause for effect in effects_of_page}) - messages.keys()
         evidence = messages | {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(causes))}
-        checked = messages.values() if is_alone else [m for each in home.values() for m in each]
-        known = self._known(unit, list(checked), found, links, effects_of_page)
+        checked = messages.values() if is_alone else [m for at_home in home.values() for m in at_home]
+        existing = self._existing(unit, list(checked), found, links, effects_of_page)
         for message in checked:
-            self._check_message(message, known)
-        tries = self._tries(unit, effects_of_page)
-        others, readings = Others(unit, self._kinds), dict[str, Reading]()
-        others.expect(found)
+            self._check_message(message, existing)
+        attempts = self._attempts(unit, effects_of_page)
+        others, readings = OtherPayments(unit, self._kinds), dict[str, Reading]()
+        others.prefetch(found)
         for payment in found:
             chain = sorted(chains.get(payment.id, ()), key=lambda link: link.number)
-            mine = {m.id: m for m in home.get(payment.id, ())}
-            mine |= {each: messages[each] for each in self._beside.get(payment.id, ()) if each in messages}
+            about_it = {m.id: m for m in home.get(payment.id, ())}
+            named_by = self._also_named_by.get(payment.id, ())
+            about_it |= {an_id: messages[an_id] for an_id in named_by if an_id in messages}
             effects = owed.get(payment.id, [])
             self._report.payments += 1
             self._check_chain(payment, chain, evidence)
-            self._each("payment", payment.id, self._payment_problems(payment, chain, mine.values(), is_alone=is_alone))
+            problems = self._payment_problems(payment, chain, about_it.values(), is_alone=is_alone)
+            self._add_of_row("payment", payment.id, problems)
             for effect in effects:
-                self._check_effect(effect, tries.get(effect.id, []), evidence)
-            self._read_again(unit, payment, list(mine.values()), chain, effects, others, readings)
+                self._check_effect(effect, attempts.get(effect.id, []), evidence)
+            self._replay(unit, payment, list(about_it.values()), chain, effects, others, readings)
 
     def _check_chain(self, payment: Payment, chain: Sequence[Transition], causes: Mapping[str, InboxMessage]) -> None:
         account = self._accounts.get(payment.account)
@@ -267,30 +267,30 @@ class Audit:
         for link in chain:
             self._report.transitions += 1
             problems = link_problems(
-                payment, before, link, causes.get(link.cause), lifecycle, self._retained, self._seals
+                payment, before, link, causes.get(link.cause), lifecycle, self._retention, self._seals
             )
-            self._each("transition", link.id, problems)
+            self._add_of_row("transition", link.id, problems)
             before = link
 
     def _payment_problems(
-        self, payment: Payment, chain: list[Transition], mine: Iterable[InboxMessage], *, is_alone: bool
+        self, payment: Payment, chain: list[Transition], messages: Iterable[InboxMessage], *, is_alone: bool
     ) -> Iterator[str]:
-        yield from payment_problems(payment, chain, self._retained, self._seals)
-        told = sum(entry.get("payment") == payment.id for message in mine for entry in entries(message))
-        untold = payment.statements - told
-        if untold > 0 and self._retained.takes_messages:
-            self._retained.missed["statements"] += untold
-        elif untold and not (is_alone and untold > 0):
-            yield f"{payment.statements} outcomes named it, {told} are kept"
+        yield from payment_problems(payment, chain, self._retention, self._seals)
+        kept = sum(entry.get("payment") == payment.id for message in messages for entry in entries(message))
+        missing = payment.statements - kept
+        if missing > 0 and self._retention.takes_messages:
+            self._retention.missed["statements"] += missing
+        elif missing and not (is_alone and missing > 0):
+            yield f"{payment.statements} outcomes named it, {kept} are kept"
 
-    def _read_again(
+    def _replay(
         self,
         unit: Unit,
         payment: Payment,
-        mine: list[InboxMessage],
+        messages: list[InboxMessage],
         chain: list[Transition],
         effects: list[OutboxMessage],
-        others: Others,
+        others: OtherPayments,
         readings: dict[str, Reading],
     ) -> None:
         account = self._accounts.get(payment.account)
@@ -298,75 +298,81 @@ class Audit:
             self._report.not_readable += payment.statements
             return
         try:
-            found = Replay(unit, account.provider, others, readings, is_live=account.is_live).run(
-                payment, mine, chain, effects
+            replayed = PaymentReplay(unit, account.provider, others, readings, is_live=account.is_live).run(
+                payment, messages, chain, effects
             )
         except UNREADABLE as broken:
             self._fault("payment", payment.id, f"its messages cannot be read again: {type(broken).__name__}")
             return
-        self._report.read_again += found.read
-        self._report.not_readable += found.unread
-        self._add(found.problems)
+        self._report.read_again += replayed.read
+        self._report.not_readable += replayed.unread
+        self._add(replayed.problems)
 
     # -- messages
 
     def _check_other_messages(self, unit: Unit, messages: list[InboxMessage]) -> None:
-        """Messages about no payment: one that was decided to say nothing must say nothing."""
-        known = self._known(unit, messages)
+        """Check messages about no payment; a note must name no payment's state."""
+        existing = self._existing(unit, messages)
         for message in messages:
-            self._check_message(message, known)
+            self._check_message(message, existing)
             if message.status == InboxStatus.DECIDED and message.decision == Outcome.NOTED:
-                self._each("inbox_message", message.id, self._note_problems(unit, message))
+                self._add_of_row("inbox_message", message.id, self._note_problems(unit, message))
 
     def _note_problems(self, unit: Unit, message: InboxMessage) -> Iterator[str]:
         account = self._accounts.get(message.account)
         if account is None or message.scrubbed_at is not None:
             self._report.not_readable += 1
-        elif replay.says_of_payments(unit, account.provider, message):
+        elif replay.names_payment_state(unit, account.provider, message):
             yield "read again, it names a payment's state, and it was decided to say nothing"
         else:
             self._report.read_again += 1
 
-    def _known(
+    def _existing(
         self,
         unit: Unit,
         messages: Sequence[InboxMessage],
         found: Sequence[Payment] = (),
         links: Sequence[Transition] = (),
         effects: Sequence[OutboxMessage] = (),
-    ) -> _Known:
-        """Which rows that the outcomes name there are: those at hand, and what the database holds of the others."""
-        known = _Known(
+    ) -> ExistingRows:
+        """Look up the rows that outcomes name; those already read are not read again."""
+        existing = ExistingRows(
             {payment.id for payment in found},
             {(effect.cause, effect.id) for effect in effects},
             {(link.cause, link.payment_id, str(link.number)) for link in links},
         )
-        told = [(message.id, entry) for message in messages for entry in entries(message)]
-        named = {str(entry["payment"]) for _, entry in told if "payment" in entry} - known.payments
+        outcomes = [(message.id, entry) for message in messages for entry in entries(message)]
+        named = {str(entry["payment"]) for _, entry in outcomes if "payment" in entry} - existing.payments
         moved = {
             cause
-            for cause, entry in told
-            if "transition" in entry and (cause, str(entry.get("payment")), str(entry["transition"])) not in known.moved
+            for cause, entry in outcomes
+            if "transition" in entry
+            and (cause, str(entry.get("payment")), str(entry["transition"])) not in existing.moved
         }
-        owed = [an_id for cause, entry in told for an_id in texts(entry, "outbox") if (cause, an_id) not in known.owed]
+        owed = [
+            an_id
+            for cause, entry in outcomes
+            for an_id in texts(entry, "outbox")
+            if (cause, an_id) not in existing.owed
+        ]
         if named:
-            known.payments.update(payments.existing(unit, list(named)))
+            existing.payments.update(payments.existing(unit, list(named)))
         if owed:
-            known.owed.update(outbox.causes_of(unit, owed))
+            existing.owed.update(outbox.causes_of(unit, owed))
         if moved:
             rows = storage_transitions.caused_by(unit, list(moved))
-            known.moved.update((cause, payment_id, str(number)) for cause, payment_id, number in rows)
-        return known
+            existing.moved.update((cause, payment_id, str(number)) for cause, payment_id, number in rows)
+        return existing
 
-    def _check_message(self, message: InboxMessage, known: _Known) -> None:
+    def _check_message(self, message: InboxMessage, existing: ExistingRows) -> None:
         self._report.messages += 1
-        self._each("inbox_message", message.id, self._message_problems(message, known))
+        self._add_of_row("inbox_message", message.id, self._message_problems(message, existing))
 
-    def _message_problems(self, message: InboxMessage, known: _Known) -> Iterator[str]:
-        yield from message_problems(message, self._seals, self._retained)
+    def _message_problems(self, message: InboxMessage, existing: ExistingRows) -> Iterator[str]:
+        yield from message_problems(message, self._seals, self._retention)
         if message.source in _SIGNED and message.scrubbed_at is None:
             yield from self._signature_problems(message)
-        yield from outcome_problems(message, known.payments, known.owed, known.moved, self._retained)
+        yield from outcome_problems(message, existing, self._retention)
         yield from replay_problems(message, self._actions.count("replay", message.id))
         if message.source == Source.OPERATOR and message.scrubbed_at is None:
             statement = statements.decode(message.body)
@@ -385,7 +391,7 @@ class Audit:
             else:
                 yield f"its webhook key {name} is neither configured nor allowed as a retired key"
             return
-        headers = tuple((name, self._credentials.shown(value, key)) for name, value in message.headers)
+        headers = tuple((name, self._credentials.restore(value, key)) for name, value in message.headers)
         delivery = Delivery(message.body, headers)
         try:
             verified = account.provider.verify(delivery, KeyRing((key,)), account.window, message.received_at)
@@ -401,29 +407,29 @@ class Audit:
 
     # -- effects
 
-    def _tries(self, unit: Unit, owed: Sequence[OutboxMessage]) -> dict[str, list[DeliveryAttempt]]:
+    def _attempts(self, unit: Unit, owed: Sequence[OutboxMessage]) -> dict[str, list[DeliveryAttempt]]:
         found = self._of(unit, _ATTEMPTS, "outbox_id", [message.id for message in owed if message.attempts])
-        return _by(found, lambda attempt: attempt.outbox_id)
+        return _grouped(found, lambda attempt: attempt.outbox_id)
 
-    def _check_outbox(self, unit: Unit, owed: list[OutboxMessage], causes: Mapping[str, InboxMessage]) -> None:
-        """What is owed about accounts."""
+    def _check_account_effects(self, unit: Unit, owed: list[OutboxMessage]) -> None:
+        """Check outbox messages about accounts."""
         causes = {m.id: m for m in self._of(unit, _MESSAGES, "id", [message.cause for message in owed])}
-        tries = self._tries(unit, owed)
+        attempts = self._attempts(unit, owed)
         for message in owed:
-            self._check_effect(message, tries.get(message.id, []), causes)
+            self._check_effect(message, attempts.get(message.id, []), causes)
             cause = causes.get(message.cause)
             if cause is not None and cause.scrubbed_at is None:
-                self._each("outbox_message", message.id, _alarm_problems(message, cause))
+                self._add_of_row("outbox_message", message.id, _alarm_problems(message, cause))
 
     def _check_effect(
-        self, message: OutboxMessage, tries: list[DeliveryAttempt], causes: Mapping[str, InboxMessage]
+        self, message: OutboxMessage, attempts: list[DeliveryAttempt], causes: Mapping[str, InboxMessage]
     ) -> None:
         self._report.outbox += 1
         redrives = self._actions.count("redrive", message.id)
-        problems = outbox_problems(message, tries, causes.get(message.cause), self._retained, self._seals, redrives)
-        self._each("outbox_message", message.id, problems)
-        for attempt in tries:
-            self._each("delivery_attempt", attempt.id, attempt_problems(attempt, message, self._seals))
+        problems = outbox_problems(message, attempts, causes.get(message.cause), self._retention, self._seals, redrives)
+        self._add_of_row("outbox_message", message.id, problems)
+        for attempt in attempts:
+            self._add_of_row("delivery_attempt", attempt.id, attempt_problems(attempt, message, self._seals))
 
 
 def _alarm_problems(message: OutboxMessage, cause: InboxMessage) -> Iterator[str]:
@@ -432,7 +438,7 @@ def _alarm_problems(message: OutboxMessage, cause: InboxMessage) -> Iterator[str
         yield problem
 
 
-def _by(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
     found: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         found[key(row)].append(row)

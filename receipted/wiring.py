@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import httpx2
 
-from audit.trust import Trust
-from audit.verify import Audit, AuditedAccount, Report
+from audit.seals import Trust
+from audit.verify import Audit, AuditedAccount, AuditReport
 from fulfilment.backoff import Backoff
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Sink
@@ -226,7 +226,7 @@ class Service:
         service = self.settings.service
         return Trust(self.database.sealer, service.audit_keyed_since, frozenset(service.audit_retired_key_ids))
 
-    def audit(self, on_progress: Callable[[Report], None] = lambda _report: None) -> Audit:
+    def audit(self, on_progress: Callable[[AuditReport], None] = lambda _report: None) -> Audit:
         """Build the audit of the history."""
         return Audit(self.database, self.audited_accounts(), self.trust(), on_progress=on_progress)
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from audit.export import export as exported
-from audit.verify import Report
+from audit.verify import AuditReport
 from receipted.cli import lists, output
 from receipted.cli.exits import Exit, example
 from receipted.cli.lists import find_id
@@ -175,17 +175,17 @@ def _to_file(lines: Iterator[str], target: Path, *, as_json: bool) -> None:
         output.say(f"{count} lines are in {target}")
 
 
-def _verified(service: Service) -> Report:
+def _verified(service: Service) -> AuditReport:
     with bar() as progress:
         task = progress.add_task("Verifying", total=_rows(service))
 
-        def on_progress(report: Report) -> None:
+        def on_progress(report: AuditReport) -> None:
             progress.update(task, completed=report.messages + report.payments + report.outbox)
 
         return service.audit(on_progress).run()
 
 
-def _record_run(service: Service, report: Report, began_at: datetime) -> None:
+def _record_run(service: Service, report: AuditReport, began_at: datetime) -> None:
     """Record the audit for monitoring; a database that takes no writes is only noted."""
     run = AuditRun(
         id=new_id(),
@@ -208,7 +208,7 @@ def _rows(service: Service) -> int:
         return sum(sum(count.values()) for count in counts)
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: AuditReport) -> None:
     output.fields(
         {
             "messages": f"{report.messages} ({report.signatures} signatures verified again)",

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from audit.verify import Report
+from audit.verify import AuditReport
 from receipted import logs
 from receipted.cli.exits import InvalidInput
 from receipted.demo.plan import CLICK_PREFIX, PROVIDERS, SHOP_SECRET, Order, orders, sandbox_config
@@ -194,7 +194,7 @@ def _print_results(
     console: Console,
     figures: DemoFigures,
     wrong: list[Mismatch],
-    report: Report,
+    report: AuditReport,
     outcomes: dict[str, dict[str, int]],
 ) -> None:
     done: dict[str, int] = {}

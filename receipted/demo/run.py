@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from audit.verify import Report
+from audit.verify import AuditReport
 from providers.errors import ProviderError, UnsupportedByProvider
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
 from receipted.demo.results import DemoFigures, Key, Mismatch, find_mismatches, truth_by_key
@@ -252,7 +252,7 @@ class Demonstration:
         orders = await self._get(f"{self.outside.shop_url}/orders")
         return dict(orders["fulfilled"])
 
-    async def audit(self) -> Report:
+    async def audit(self) -> AuditReport:
         """Audit the whole history."""
         return await asyncio.to_thread(self.service.audit().run)
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
-from audit.trust import Trust
+from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount
 from providers.contract import Reading
 from providers.signing import Window

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from audit.retained import Retained
+from audit.retention import RetentionRecords
 from statemachine.phases import Source
 from storage import (
     batches,
@@ -389,7 +389,7 @@ def test_a_record_explains_its_range_and_nothing_beside_it():
         until_id=last,
         partition="inbox_message_p20261101",
     )
-    retained = Retained([run_of_messages])
+    retained = RetentionRecords([run_of_messages])
 
     assert [retained.has_message(f"{first[:-1]}{digit}") for digit in "01ef"] == [False, True, True, False]
     assert not retained.has_history(first)

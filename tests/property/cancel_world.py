@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from audit.trust import Trust
-from audit.verify import Audit, Report
+from audit.seals import Trust
+from audit.verify import Audit, AuditReport
 from providers.contract import Answer, Client, CreateRequest
 from providers.errors import ProviderError
 from receipted.settings import load
@@ -227,7 +227,7 @@ class Till:
         with self.service.database.read() as unit:
             return [message for message in inbox.concerning(unit, payment.id) if message.source == source]
 
-    def audit(self) -> Report:
+    def audit(self) -> AuditReport:
         accounts = self.service.audited_accounts()
         unsigned = Trust(self.service.database.sealer, retired_keys=frozenset(f"{name}/-" for name in accounts))
         return Audit(self.service.database, accounts, unsigned).run()

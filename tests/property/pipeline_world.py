@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-from audit.trust import Trust
-from audit.verify import Audit, AuditedAccount, Report
+from audit.seals import Trust
+from audit.verify import Audit, AuditedAccount, AuditReport
 from poller.polling import Poller, answer_message
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from providers.contract import Answer, Client, Provider
@@ -241,7 +241,7 @@ class World:
             self.clock.advance(61)
         raise AssertionError("messages stay pending for ever")
 
-    def audit(self) -> Report:
+    def audit(self) -> AuditReport:
         """The audit's report on the whole database."""
         accounts = {
             name: AuditedAccount(self.rules[name].provider, {KEY.id: KEY}, Window(), self.rules[name].is_live)

@@ -308,8 +308,8 @@ def test_the_log_events_are_those_of_the_code():
 
 #: Where faults are put in words; storage/readable.py has those of rows that cannot be read.
 _AUDITS = (
-    *("audit/verify.py", "audit/problems.py", "audit/retained.py", "audit/replay.py", "audit/tables.py"),
-    *("audit/trust.py", "storage/readable.py"),
+    *("audit/verify.py", "audit/row_checks.py", "audit/retention.py", "audit/replay.py", "audit/table_checks.py"),
+    *("audit/seals.py", "storage/readable.py"),
 )
 
 
