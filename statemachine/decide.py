@@ -11,7 +11,7 @@ from statemachine.errors import InvalidAmount
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
 from statemachine.money import from_minor
-from statemachine.observation import Decision, Observation, Payment
+from statemachine.observation import Decision, Observation, PaymentView
 from statemachine.phases import (
     ANSWERED_BY_A_MOVE,
     ANSWERS,
@@ -40,28 +40,30 @@ class _Doubt(NamedTuple):
     withholds: frozenset[Effect] = FULFILMENT_EFFECTS
 
 
-def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now: datetime) -> Decision:
-    """Exactly one decision for any observation; never raises, reads no clock and changes nothing.
+def decide(lifecycle: Lifecycle, payment: PaymentView, observation: Observation, now: datetime) -> Decision:
+    """Decide what follows from one observation; pure and total.
+
+    Returns exactly one decision for any observation; never raises, reads no clock and changes nothing.
 
     `payment.state` must be a state of the lifecycle or None. Money, reference or environment in doubt move the state
     and withhold fulfilment; what a person has accepted is in doubt no more. Only an operator, or the account's policy
     on an answer to our own question, can force a move.
     """
     if observation.source is Source.OPERATOR:
-        return _resolved(lifecycle, payment, observation)
+        return _resolve(lifecycle, payment, observation)
     observation = as_refund(lifecycle, observation)
     status = observation.status
     if status is None:
         # An answer to a question that says nothing is not asked for again at once: it would be given for ever.
         is_asked = observation.source is not Source.POLL
         decision = Decision(Outcome.UNCHANGED, "exists at the provider, state not told", ask=is_asked)
-        return _checked(lifecycle, payment, observation, decision)
+        return _withhold_doubtful(lifecycle, payment, observation, decision)
     if not lifecycle.knows(status):
         words = f"{status!r} is not a state that {lifecycle.name} is known to have"
-        return _opening(Decision(Outcome.PARKED, words), payment, Review.UNKNOWN_STATUS, (f"status:{status}",))
+        return _open_review(Decision(Outcome.PARKED, words), payment, Review.UNKNOWN_STATUS, (f"status:{status}",))
     if status == payment.state:
         decision = Decision(Outcome.UNCHANGED, f"already {status}", state_confirmed=True)
-        return _checked(lifecycle, payment, observation, decision)
+        return _withhold_doubtful(lifecycle, payment, observation, decision)
     moves = moves_of(lifecycle)
     ahead = moves.walk(payment.state, status)
     behind = payment.state is not None and moves.walk(status, payment.state) is not None
@@ -72,17 +74,17 @@ def decide(lifecycle: Lifecycle, payment: Payment, observation: Observation, now
             ask=observation.source not in ANSWERS,
         )
     if ahead is not None:
-        return _advanced(lifecycle, payment, observation, ahead)
+        return _advance(lifecycle, payment, observation, ahead)
     if behind:
         decision = Decision(Outcome.STALE, f"the payment has passed {status} and is {payment.state}")
-        return _checked(lifecycle, payment, observation, decision)
+        return _withhold_doubtful(lifecycle, payment, observation, decision)
     if _is_overtaken(payment, observation, now):
         return Decision(Outcome.STALE, f"{status} was asked for before the payment was {payment.state}", ask=True)
     return _conflict(lifecycle, payment, observation)
 
 
 def as_refund(lifecycle: Lifecycle, observation: Observation) -> Observation:
-    """The observation with the amount of a refund as `refunded_minor`.
+    """Return the observation with the amount of a refund as `refunded_minor`.
 
     A repeat changes nothing. An amount that comes with a refunded state is the refund's, and says nothing about what
     was asked for, unless the refunded total is stated beside it. In a lifecycle of refunds it is so already.
@@ -96,7 +98,9 @@ def as_refund(lifecycle: Lifecycle, observation: Observation) -> Observation:
 
 
 def effects_of(phase: Phase, passed: tuple[Phase, ...] = ()) -> tuple[Effect, ...]:
-    """The effects owed for entering a phase over others: the final phase's, and `paid` where `settled` implies it.
+    """Return the effects owed for entering a phase, `passed` over on the way.
+
+    They are the final phase's, and `paid` where `settled` implies it.
 
     A payment that went through paid to refunded unseen owes no fulfilment; one that is settled does (ADR 0009).
     """
@@ -108,19 +112,22 @@ def effects_of(phase: Phase, passed: tuple[Phase, ...] = ()) -> tuple[Effect, ..
     return (effect,)
 
 
-def _advanced(lifecycle: Lifecycle, payment: Payment, observation: Observation, walk: tuple[str, ...]) -> Decision:
-    decision = _walked(lifecycle, payment.state, walk)
+def _advance(lifecycle: Lifecycle, payment: PaymentView, observation: Observation, walk: tuple[str, ...]) -> Decision:
+    decision = _walk_decision(lifecycle, payment.state, walk)
     if payment.review in ANSWERED_BY_A_MOVE:
         decision = replace(decision, closes_review=True)
     if payment.accepted and any(point.startswith(_CONFLICT) for point in payment.accepted):
         left = tuple(point for point in payment.accepted if not point.startswith(_CONFLICT))
         decision = replace(decision, accepted=left)
-    return _checked(lifecycle, payment, observation, decision)
+    return _withhold_doubtful(lifecycle, payment, observation, decision)
 
 
 @cache
-def _walked(lifecycle: Lifecycle, state: str | None, walk: tuple[str, ...]) -> Decision:
-    """That a payment of that state goes this walk, with nothing in doubt: no more than the Machine has walks."""
+def _walk_decision(lifecycle: Lifecycle, state: str | None, walk: tuple[str, ...]) -> Decision:
+    """Return the decision for a legal walk with nothing in doubt.
+
+    The cache holds no more decisions than the Machine has walks.
+    """
     moves, here = moves_of(lifecycle), state
     for target in walk:  # the Machine itself permits each step, or IllegalMove says that our table is wrong
         here = moves.fire(here, target)
@@ -131,7 +138,7 @@ def _walked(lifecycle: Lifecycle, state: str | None, walk: tuple[str, ...]) -> D
     return Decision(Outcome.ADVANCED, words, to_state=walk[-1], via=via, effects=effects)
 
 
-def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation) -> Decision:
+def _conflict(lifecycle: Lifecycle, payment: PaymentView, observation: Observation) -> Decision:
     status = observation.status
     assert status is not None  # noqa: S101 - decide() handles None before
     words, point = f"{status} cannot follow {payment.state}", _CONFLICT + status
@@ -145,16 +152,16 @@ def _conflict(lifecycle: Lifecycle, payment: Payment, observation: Observation) 
             effects=effects_of(lifecycle.phase(status)),
             closes_review=payment.review is Review.CONFLICT,
         )
-        return _checked(lifecycle, payment, observation, decision)
+        return _withhold_doubtful(lifecycle, payment, observation, decision)
     told = "the provider, asked, confirms it" if is_answer else "the provider is asked"
     conflict = Decision(Outcome.CONFLICT, f"{words}; {told}", ask=not is_answer)
     if is_accepted:
         conflict = Decision(Outcome.CONFLICT, words)
-    return _opening(conflict, payment, Review.CONFLICT, (point,))
+    return _open_review(conflict, payment, Review.CONFLICT, (point,))
 
 
-def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) -> Decision:
-    """The decision of a person.
+def _resolve(lifecycle: Lifecycle, payment: PaymentView, observation: Observation) -> Decision:
+    """Return the decision for a person's resolution.
 
     It accepts the points of the review that it closes, and that the provider goes on to say the state that is left by
     it. Where no review is open nobody was shown a contradiction, and the provider's word opens one.
@@ -186,8 +193,8 @@ def _resolved(lifecycle: Lifecycle, payment: Payment, observation: Observation) 
 # -- what is in doubt
 
 
-def _doubts(payment: Payment, said: Observation) -> Iterator[_Doubt]:
-    """Yield what the statement says besides the state and differs from what is known."""
+def _doubts(payment: PaymentView, said: Observation) -> Iterator[_Doubt]:
+    """Yield what the statement says besides the state and contradicts what is known."""
     if None not in (said.is_live, payment.is_live) and said.is_live != payment.is_live:
         modes = ("test", "live")
         words = f"the money is {modes[bool(said.is_live)]}, and the account is {modes[bool(payment.is_live)]}"
@@ -215,7 +222,7 @@ _GOODS_AND_REFUNDS: Final = FULFILMENT_EFFECTS | {Effect.REFUNDED}
 
 
 def _unknowns(
-    lifecycle: Lifecycle, payment: Payment, said: Observation, effects: tuple[Effect, ...]
+    lifecycle: Lifecycle, payment: PaymentView, said: Observation, effects: tuple[Effect, ...]
 ) -> Iterator[_Doubt]:
     """Yield what is not known and must be before these effects are owed.
 
@@ -252,8 +259,8 @@ def _money(minor: int, currency: str | None) -> str:
         return f"{minor} minor units of {currency}"
 
 
-def _checked(lifecycle: Lifecycle, payment: Payment, said: Observation, decision: Decision) -> Decision:
-    """The decision without the effects that are in doubt, and with a review of the doubt.
+def _withhold_doubtful(lifecycle: Lifecycle, payment: PaymentView, said: Observation, decision: Decision) -> Decision:
+    """Withhold the effects that are in doubt, and open a review of the doubt.
 
     The one guard before goods: every decision on a provider's word passes here. An amount that was unknown and is
     known now closes its review, and what was withheld is owed.
@@ -288,11 +295,11 @@ def _checked(lifecycle: Lifecycle, payment: Payment, said: Observation, decision
     review = doubts[0].review
     if review is Review.AMOUNT_UNKNOWN and said.source not in ANSWERS:
         decision = replace(decision, ask=True)  # the answer may say it
-    return _opening(decision, payment, review, tuple(doubt.point for doubt in doubts))
+    return _open_review(decision, payment, review, tuple(doubt.point for doubt in doubts))
 
 
-def _opening(decision: Decision, payment: Payment, review: Review, points: tuple[str, ...]) -> Decision:
-    """The decision with this review, unless one stands or all points are accepted."""
+def _open_review(decision: Decision, payment: PaymentView, review: Review, points: tuple[str, ...]) -> Decision:
+    """Open a review, unless one stands or a person has accepted all its points."""
     if all(point in payment.accepted for point in points):
         return replace(decision, reason=f"{decision.reason}; accepted by a person before")
     if payment.review is review or payment.review in WITHHOLDING:
@@ -300,15 +307,20 @@ def _opening(decision: Decision, payment: Payment, review: Review, points: tuple
     return replace(decision, review=review, disputed=points, effects=(*decision.effects, Effect.REVIEW_REQUIRED))
 
 
-def _is_newer(payment: Payment, observation: Observation, now: datetime) -> bool:
-    """Whether the statement is later than the one that the state rests on; a time ahead of ours counts as now."""
+def _is_newer(payment: PaymentView, observation: Observation, now: datetime) -> bool:
+    """Return whether the statement is later than the one that the state rests on.
+
+    A time ahead of ours counts as now.
+    """
     if observation.as_of is None:
         return False
     return payment.state_as_of is None or min(observation.as_of, now) > payment.state_as_of
 
 
-def _is_overtaken(payment: Payment, observation: Observation, now: datetime) -> bool:
-    """Whether the payment has moved since the question was sent, so that the answer cannot contradict the move.
+def _is_overtaken(payment: PaymentView, observation: Observation, now: datetime) -> bool:
+    """Return whether the payment has moved since the question was sent.
+
+    Such an answer cannot contradict the move.
 
     A move in the future is one of a clock that was put back, and proves nothing.
     """

@@ -1,4 +1,4 @@
-"""The root of every error that Receipted raises, with the types that its answers use."""
+"""Root of every error that Receipted raises, and the error types of its answers."""
 
 from typing import Any, ClassVar, Literal
 
@@ -28,12 +28,18 @@ TYPE_BY_STATUS: dict[int, ErrorType] = {
 
 
 def type_for_status(status: int) -> ErrorType:
-    """The error type for an HTTP status; everything unlisted below 500 is the request's fault."""
+    """Return the error type for an HTTP status.
+
+    Everything unlisted below 500 is the request's fault.
+    """
     return TYPE_BY_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
 class ServiceError(Exception):
-    """Every failure that has a name; carries what the JSON error shape needs, and never a secret or a payload."""
+    """Root of all named failures, with the fields of the JSON error shape.
+
+    No secret or payload is ever in one.
+    """
 
     type: ErrorType = "api_error"  #: one of the seven types of the error shape
     code: str = "internal"  #: for machines; stable
@@ -50,7 +56,7 @@ class ServiceError(Exception):
         super().__init__(self.message)
 
     def as_json(self, request_id: str) -> dict[str, dict[str, Any]]:
-        """The one JSON shape in which an error leaves this service."""
+        """Build the one JSON shape in which an error leaves this service."""
         return {
             "error": {
                 "type": self.type,

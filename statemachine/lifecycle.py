@@ -1,4 +1,4 @@
-"""A lifecycle as data: the provider's states, their phases, and the moves between them."""
+"""Lifecycles as data: a provider's states, their phases, and the legal moves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,9 @@ class State:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lifecycle:
-    """What one kind of resource at one provider may do; checked when it is built (InvalidLifecycle).
+    """Lifecycle of one kind of resource at one provider.
+
+    It is checked when it is built (InvalidLifecycle).
 
     A payment that nobody has told us about yet has no state (None). Its first known state may be any that is
     reachable from one of `initial`, since events are lost.
@@ -69,17 +71,17 @@ class Lifecycle:
         object.__setattr__(self, "is_paid_first", any(s.phase in FULFILMENT_PHASES for s in self.states))
 
     def phase(self, state: str | None) -> Phase:
-        """The phase of a state of this lifecycle; a payment without a state is open."""
+        """Return the phase of a state; a payment without a state is open."""
         return Phase.OPEN if state is None else self.by_name[state].phase
 
     def is_terminal(self, state: str | None) -> bool:
-        """Whether nothing legal follows, so that asking may end."""
+        """Return whether nothing legal follows, so that asking may end."""
         return state is not None and (state == NOT_CREATED or self.by_name[state].terminal)
 
     def effect_name(self, effect: Effect) -> str:
-        """What the effect is called where it is handed over, such as "payment.paid" or "payout.paid"."""
+        """Return the effect's name for sinks, such as "payment.paid" or "payout.paid"."""
         return f"{self.subject}.{effect.value.partition('.')[2]}"
 
     def knows(self, state: str) -> bool:
-        """Whether the provider's word is in this lifecycle."""
+        """Return whether the provider's word is a state of this lifecycle."""
         return state in self.by_name

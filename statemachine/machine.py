@@ -1,4 +1,4 @@
-"""The only file that knows the transitions library: legal moves, and walks over them.
+"""Legal moves and walks of a lifecycle; the only user of `transitions`.
 
 Measured on 0.9.3 and hidden here: a missing arrow raises MachineError, an unknown event AttributeError or KeyError, an
 unknown state ValueError; `add_model` costs more than a trigger, and a new Machine more than both. So there is one
@@ -18,7 +18,7 @@ _START = "(start)"
 
 
 class _Subject:
-    """What the library moves: nothing but a state."""
+    """Minimal model for the library: nothing but a state."""
 
     __slots__ = ("state",)
 
@@ -27,7 +27,7 @@ class _Subject:
 
 
 class Moves:
-    """Answers for one lifecycle which walk leads from a state to another, as its Machine permits."""
+    """Legal moves and shortest walks of one lifecycle, as its Machine permits them."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._names = (_START, *lifecycle.by_name)
@@ -49,13 +49,13 @@ class Moves:
         }
 
     def fire(self, state: str | None, target: str) -> str:
-        """The target, where the Machine has moved there from this state; raises IllegalMove where it would not."""
+        """Return the target if the Machine permits the move; raises IllegalMove if not."""
         if (state or _START, target) not in self._arrows:
             raise IllegalMove(f"no legal move from {state!r} to {target!r}")
         return target
 
     def _machine_moves(self, start: str, target: str) -> bool:
-        """Whether the Machine itself moves one step from there to there."""
+        """Return whether the Machine itself makes this one step."""
         subject = _Subject(start)
         event = self._machine.events.get(target)
         try:
@@ -64,7 +64,7 @@ class Moves:
             return False
 
     def walk(self, state: str | None, target: str) -> tuple[str, ...] | None:
-        """The shortest legal walk to another state, its end included; None where there is none."""
+        """Return the shortest legal walk to another state, its end included, or None."""
         return self._walks.get((state or _START, target))
 
     def _walks_from(self, start: str, order: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -85,5 +85,5 @@ class Moves:
 
 @cache
 def moves_of(lifecycle: Lifecycle) -> Moves:
-    """The moves of a lifecycle, compiled from its Machine on first use and shared by all threads."""
+    """Return a lifecycle's moves, compiled on first use and shared by all threads."""
     return Moves(lifecycle)

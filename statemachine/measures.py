@@ -1,4 +1,4 @@
-"""Counters and histograms as plain numbers, kept by the code that does the work. Pure."""
+"""Counters and histograms as plain numbers. Pure."""
 
 import math
 from bisect import bisect_left
@@ -19,7 +19,7 @@ def counts() -> Counts:
 
 
 class Histogram:
-    """Counts of values up to each bound and above the one before; the last count is of what exceeds all."""
+    """Counts of values between successive bounds; the last is of what exceeds all."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -42,7 +42,7 @@ class Histogram:
         self.total += total
 
     def row(self) -> list[float]:
-        """List the counts and then the sum, so that rows of several processes can be added number by number."""
+        """List the counts and then the sum; rows of processes add up number by number."""
         return [*self.counts, self.total]
 
 
@@ -68,7 +68,7 @@ def bin_of(duration: timedelta) -> str:
 
 
 def value_of(name: str) -> timedelta:
-    """Return the duration in the middle of a bin, within the relative ERROR of everything that it holds."""
+    """Return the duration in the middle of a bin, within ERROR of all that it holds."""
     number = int(name)
     if number == 0:
         return timedelta(0)
@@ -92,7 +92,7 @@ def merge_bins(parts: Iterable[tuple[Mapping[str, int], float]]) -> dict[str, fl
 
 
 def bin_quantile(counts: Mapping[str, float], share: float) -> timedelta | None:
-    """Return the smallest bin's value that so large a share does not exceed; None of nothing.
+    """Return the quantile of a histogram of durations; None without any.
 
     Within ERROR of the sample's own quantile (the smallest of the sample that the share does not exceed), and within
     a millisecond near zero.
@@ -102,7 +102,10 @@ def bin_quantile(counts: Mapping[str, float], share: float) -> timedelta | None:
 
 
 def quantile(weights: Iterable[tuple[Place, float]], share: float) -> Place | None:
-    """Return the first place in order that so large a share does not exceed; None of nothing."""
+    """Return the first place, in order, that `share` of the weight does not exceed.
+
+    None where there is no weight.
+    """
     found = list(weights)
     total = sum(weight for _, weight in found)
     if total <= 0:

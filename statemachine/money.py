@@ -1,4 +1,4 @@
-"""Money is a whole number of minor units and an ISO 4217 currency; never a float."""
+"""Money as whole minor units with an ISO 4217 currency; never a float."""
 
 import re
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
@@ -37,19 +37,22 @@ _CURRENCY: Final = re.compile("[A-Za-z]{3}")
 
 @lru_cache(maxsize=1000)
 def currency_code(value: str) -> str:
-    """The upper-case ISO 4217 code; raises InvalidAmount for anything but three ASCII letters."""
+    """Return the upper-case ISO 4217 code.
+
+    Raises InvalidAmount for anything but three ASCII letters.
+    """
     if _CURRENCY.fullmatch(value) is None:
         raise InvalidAmount("currency must be a three-letter ISO 4217 code", param="currency", code="invalid_currency")
     return value.upper()
 
 
 def exponent(currency: str) -> int:
-    """How many decimal places the currency's minor unit stands for (2 unless ISO 4217 says otherwise)."""
+    """Return the currency's decimal places (2 unless ISO 4217 says otherwise)."""
     return _EXPONENTS.get(currency_code(currency), 2)
 
 
 def to_minor(amount: str | int | Decimal, currency: str) -> int:
-    """The exact number of minor units in a decimal amount of major units.
+    """Convert a decimal amount of major units to minor units, exactly.
 
     Text is ASCII digits with at most one point between them: no sign, no exponent, no separators, no white space.
     Raises InvalidAmount for any other, and when the amount is negative, no finite decimal, finer than the minor unit,
@@ -73,6 +76,6 @@ def to_minor(amount: str | int | Decimal, currency: str) -> int:
 
 @lru_cache(maxsize=10_000)
 def from_minor(minor: int, currency: str) -> str:
-    """The decimal string of major units, with exactly the currency's decimal places."""
+    """Format minor units as a decimal string with the currency's decimal places."""
     places = exponent(currency)
     return f"{Decimal(minor).scaleb(-places):.{places}f}"

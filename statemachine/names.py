@@ -1,4 +1,4 @@
-"""Names of payments: the merchant's reference, and the ids and aliases by which a provider knows a payment.
+"""Rule for names of payments: references, and a provider's ids and aliases.
 
 One rule for what is sent and for what is read, so that whatever is accepted on the way out is read on the way in. It
 looks at code points and never at their properties, which differ between versions of Unicode and so of Python.
@@ -46,10 +46,13 @@ def is_name(text: str) -> bool:
 
 
 def is_line(text: str, max_chars: int) -> bool:
-    """Return whether the text stays in one line and every database holds it; it may be empty."""
+    """Return whether the text, maybe empty, is one line that every database holds."""
     return len(text) <= max_chars and _LINE.fullmatch(text) is not None
 
 
 def is_kept(text: str, max_chars: int) -> bool:
-    """Whether every database holds the text as it is: PostgreSQL keeps no NUL, and UTF-8 no half of a pair."""
+    """Return whether every database holds the text as it is.
+
+    PostgreSQL keeps no NUL, and UTF-8 has no bytes for half of a surrogate pair.
+    """
     return len(text) <= max_chars and _UNKEEPABLE.search(text) is None

@@ -1,4 +1,4 @@
-"""What decide() works on: a payment as the rules see it, and what one message says about it."""
+"""Input and output of decide(): observation, payment and decision."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,9 @@ from statemachine.phases import ConflictPolicy, Effect, Outcome, Review, Source
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """The provider-neutral reading of one statement about one payment. Everything but the source may be unsaid.
+    """Provider-neutral reading of one statement about one payment.
+
+    Everything but the source may be unsaid.
 
     `as_of` is the instant at which the statement was true: the provider's own time where it gives one, else, for an
     answer to our own question, the instant at which we asked. It orders statements only within a loop of states.
@@ -37,8 +39,8 @@ class Observation(msgspec.Struct, frozen=True):
     note: str | None = None  #: why, for an operator
 
 
-class Payment(msgspec.Struct, frozen=True):
-    """What the rules need to know about a payment. `state` is None until the provider's first word."""
+class PaymentView(msgspec.Struct, frozen=True):
+    """A payment as the rules see it; `state` is None until the provider's first word."""
 
     state: str | None = None
     amount_minor: int | None = None
@@ -54,7 +56,7 @@ class Payment(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What follows from one observation: a value, never an exception."""
+    """Result of deciding one observation: a value, never an exception."""
 
     outcome: Outcome
     reason: str  #: in words, for the timeline; nothing is decided by them

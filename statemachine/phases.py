@@ -1,10 +1,10 @@
-"""The words that a state, an effect, a source, a decision and a review reason are chosen from."""
+"""Vocabularies: phases, effects, alarms, sources, outcomes and reviews."""
 
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What a provider's state means to a merchant; every lifecycle maps each of its states onto one."""
+    """Meaning of a provider's state to a merchant; a lifecycle gives each state one."""
 
     OPEN = "open"  #: the payer has not done their part; left by any word of the provider
     PROCESSING = "processing"  #: the payer did, the outcome is not known; left by any word of the provider
@@ -17,7 +17,9 @@ class Phase(StrEnum):
 
 
 class Effect(StrEnum):
-    """A consequence owed to the world; one row per payment and sink, except those of reviews (one per review).
+    """A consequence owed to the world.
+
+    There is one row per payment and sink, except for reviews (one per review).
 
     What is owed about an account as a whole is named by its Alarm.
     """
@@ -33,7 +35,7 @@ class Effect(StrEnum):
 
 
 class Alarm(StrEnum):
-    """What may be wrong with an account as a whole. Each is told once when it begins, and once when it is over."""
+    """A problem of an account as a whole, reported when it begins and when it is over."""
 
     SILENT = "silent"  #: no verified delivery for longer than the account's own pattern makes plausible
     PUSH_LOSS = "push_loss"  #: too many changes are found by asking, and no push ever told of them
@@ -45,7 +47,7 @@ class Alarm(StrEnum):
 
     @property
     def effect(self) -> str:
-        """What is owed to the world for it, such as "account.silent"."""
+        """Name of its effect, such as "account.silent"."""
         return f"account.{self.value}"
 
 
@@ -70,7 +72,7 @@ FULFILMENT_PHASES = frozenset({Phase.PAID, Phase.SETTLED})
 
 
 class Source(StrEnum):
-    """Who made a statement. Each is a message in the inbox (rule R1)."""
+    """Origin of a statement. Each is a message in the inbox (rule R1)."""
 
     WEBHOOK = "webhook"  #: the provider, at the account's URL
     CALLBACK = "callback"  #: the provider, at one payment's own URL
@@ -89,7 +91,7 @@ ANSWERS = frozenset({Source.POLL, Source.LIST, Source.CREATE, Source.CANCEL})
 
 
 class Outcome(StrEnum):
-    """What decide() answered for one observation."""
+    """Answer of decide() for one observation."""
 
     ADVANCED = "advanced"  #: a transition is recorded
     UNCHANGED = "unchanged"  #: the state is the current one; facts may have been updated
@@ -100,7 +102,7 @@ class Outcome(StrEnum):
 
 
 class Review(StrEnum):
-    """Why a person must look at a payment."""
+    """Reason for which a person must look at a payment."""
 
     AMOUNT_MISMATCH = "amount_mismatch"  #: the provider states another amount than was asked for
     CURRENCY_MISMATCH = "currency_mismatch"  #: the provider states another currency
@@ -130,7 +132,7 @@ ANSWERED_BY_A_MOVE = frozenset({Review.UNKNOWN_STATUS, Review.GAVE_UP, Review.CR
 
 
 class ConflictPolicy(StrEnum):
-    """What an account does when the provider, asked, confirms a conflict."""
+    """An account's way with a conflict that the provider confirms when asked."""
 
     REVIEW = "review"  #: a person resolves it with a reason (the default)
     TRUST_PROVIDER = "trust_provider"  #: recorded at once as a transition marked forced

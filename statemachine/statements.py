@@ -1,4 +1,4 @@
-"""Statements of our own: what a merchant wants, what became of a call, what an operator says, what alarms us.
+"""Statements of our own: of merchants, calls, operators, poller and alarms.
 
 They travel through the inbox like a provider's (rule R1), as canonical JSON, so that the same statement has the same
 bytes.
@@ -54,7 +54,10 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """Our poller stops asking, or finds a create call that left no answer; decides nothing about the money."""
+    """Our poller stops asking, or finds a create call without an answer.
+
+    It decides nothing about the money.
+    """
 
     review: str  #: statemachine.phases.Review
     reason: str
@@ -62,7 +65,10 @@ class GaveUp:
 
 @dataclass(frozen=True, slots=True)
 class AccountAlarm:
-    """An alarm of a whole account begins, or is over; about no payment, and decides nothing about money."""
+    """An alarm of a whole account begins, or is over.
+
+    It is about no payment, and decides nothing about money.
+    """
 
     alarm: str  #: statemachine.phases.Alarm
     since: str  #: ISO 8601, when it began; with the alarm's name the identity of this one
@@ -78,13 +84,13 @@ _BY_NAME: Final[dict[str, type[Statement]]] = {
 
 
 def encode(statement: Statement) -> bytes:
-    """The statement's canonical bytes; equal statements have equal bytes."""
+    """Encode a statement canonically: equal statements have equal bytes."""
     content = {"statement": type(statement).__name__, **asdict(statement)}
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def decode(body: bytes) -> Statement:
-    """The statement in these bytes; raises UnreadableStatement for any others."""
+    """Decode a statement; raises UnreadableStatement for any other bytes."""
     try:
         content = json.loads(body)
         return _BY_NAME[content.pop("statement")](**content)

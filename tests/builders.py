@@ -14,8 +14,7 @@ from providers.stable_genius.options import StableGeniusOptions
 from providers.stable_genius.provider import StableGenius
 from statemachine import statements
 from statemachine.lifecycle import Lifecycle, State
-from statemachine.observation import Observation
-from statemachine.observation import Payment as View
+from statemachine.observation import Observation, PaymentView
 from statemachine.phases import Phase, Source
 from storage import inbox
 from storage.ids import new_id
@@ -48,9 +47,9 @@ def a_lifecycle(**changes: Any) -> Lifecycle:
     return Lifecycle(**(defaults | changes))
 
 
-def a_view(**changes: Any) -> View:
+def a_view(**changes: Any) -> PaymentView:
     """A payment as the rules see it, of 4.50 US dollars and without a state."""
-    return View(**({"amount_minor": 450, "currency": "USD"} | changes))
+    return PaymentView(**({"amount_minor": 450, "currency": "USD"} | changes))
 
 
 def an_observation(status: str | None = None, **changes: Any) -> Observation:

@@ -11,8 +11,7 @@ from msgspec.structs import replace
 
 from statemachine.decide import as_refund, decide
 from statemachine.lifecycle import Lifecycle
-from statemachine.observation import Decision, Observation
-from statemachine.observation import Payment as View
+from statemachine.observation import Decision, Observation, PaymentView
 from statemachine.phases import FULFILMENT_PHASES, WITHHOLDING, Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
 from storage import outbox, transitions
@@ -71,7 +70,7 @@ class PaymentWriter:
         if not self._bind(rules, payment, observation):
             return
         observation = as_refund(lifecycle, observation)
-        view = View(
+        view = PaymentView(
             state=payment.state,
             amount_minor=payment.amount_minor,
             currency=payment.currency,

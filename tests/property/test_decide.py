@@ -9,8 +9,7 @@ from msgspec.structs import replace
 
 from statemachine.decide import as_refund, decide
 from statemachine.lifecycle import NOT_CREATED
-from statemachine.observation import Observation
-from statemachine.observation import Payment as View
+from statemachine.observation import Observation, PaymentView
 from statemachine.phases import (
     FULFILMENT_EFFECTS,
     FULFILMENT_PHASES,
@@ -43,7 +42,7 @@ def questions(draw):
     """A lifecycle, a payment that it permits, and anything at all that may be said about it."""
     life = draw(st.sampled_from(LIFECYCLES))
     known = st.sampled_from([NOT_CREATED, *(state.name for state in life.states)])
-    payment = View(
+    payment = PaymentView(
         state=draw(st.none() | known),
         amount_minor=draw(AMOUNTS),
         currency=draw(CURRENCIES),
@@ -142,7 +141,7 @@ def test_any_order_of_a_legal_history_ends_where_the_history_ends(question, pick
         walk.append(state)
     if not walk:
         return
-    payment = View(amount_minor=450, currency="USD")
+    payment = PaymentView(amount_minor=450, currency="USD")
     told: list[Effect] = []
     statements = [Observation(Source.WEBHOOK, status=walk[pick % len(walk)]) for pick in picks]
     answer = Observation(Source.POLL, status=walk[-1], as_of=now)
@@ -168,7 +167,7 @@ def test_goods_wait_until_their_money_is_known_and_are_owed_once(question, picks
         walk.append(targets[picks[len(walk)][0] % len(targets)])
     if not walk:
         return
-    payment = View()
+    payment = PaymentView()
     told: list[Effect] = []
     answer = (len(walk) - 1, 450, Source.POLL)
     for pick, amount, source in (*((pick % len(walk), amount, Source.WEBHOOK) for pick, amount in picks), answer):

@@ -6,14 +6,14 @@ import pytest
 
 from providers.stable_genius.lifecycle import LIFECYCLE
 from statemachine.decide import decide
-from statemachine.observation import Observation, Payment
+from statemachine.observation import Observation, PaymentView
 from statemachine.phases import Outcome, Review, Source
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 
 
 def moved(review):
-    payment = Payment("awaiting_payment", 450, "USD", review=review)
+    payment = PaymentView("awaiting_payment", 450, "USD", review=review)
     return decide(LIFECYCLE, payment, Observation(Source.POLL, status="confirmed", amount_minor=450), NOW)
 
 
