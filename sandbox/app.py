@@ -1,4 +1,4 @@
-"""The sandbox put together: one Starlette application with the four providers, their checkouts and the control."""
+"""Starlette application of the four providers, their checkouts and the control."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -55,7 +55,10 @@ class Sandbox:
 
 
 def create_app(config: SandboxConfig) -> Starlette:
-    """An application whose lifespan runs the delivery engine and the payers; `app.state.sandbox` is its world."""
+    """Build the application, whose lifespan runs the delivery engine and the payers.
+
+    `app.state.sandbox` is its world.
+    """
     sandbox = Sandbox(config)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The hosted checkout: plain HTML that a person can read and click, for every provider."""
+"""Hosted checkout of every provider, in plain HTML."""
 
 from html import escape
 from urllib.parse import quote
@@ -41,12 +41,15 @@ li{margin:.4rem 0;overflow-wrap:anywhere}
 
 
 def money(resource: Resource) -> str:
-    """The amount with its currency, as a person reads it."""
+    """Format the amount with its currency."""
     return f"{resource.amount_minor // 100:,}.{resource.amount_minor % 100:02d} {resource.currency}"
 
 
 def page(title: str, inner: str, status: int = 200) -> HTMLResponse:
-    """A whole page around `inner`, which must be escaped already; it runs no script and loads nothing."""
+    """Build a whole page around `inner`, which must be escaped already.
+
+    It runs no script and loads nothing.
+    """
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -68,7 +71,7 @@ class Checkout:
         self._world, self._providers = world, providers
 
     def routes(self) -> list[Route]:
-        """The list of open payments and one page each."""
+        """Return the routes of the list and of each payment's page."""
         return [
             Route("/checkout", self.index, methods=["GET"]),
             Route("/checkout/{provider}/{id}", self.show, methods=["GET"]),
@@ -76,7 +79,7 @@ class Checkout:
         ]
 
     async def index(self, request: Request) -> Response:
-        """The newest fifty payments that somebody can act on."""
+        """Show the newest fifty payments that can still be acted on."""
         rows = [
             f'<li><a href="/checkout/{item.provider}/{quote(item.provider_id, safe="")}">{escape(money(item))}</a> '
             f"{escape(TITLES[item.provider])}, {escape(item.reference or item.ref)}</li>"
@@ -87,14 +90,17 @@ class Checkout:
         return page("Open payments", f"<h1>Open payments ({len(rows)})</h1><ul>{listed}</ul>")
 
     async def show(self, request: Request) -> Response:
-        """The payment and its buttons."""
+        """Show the payment and its buttons."""
         resource = self._found(request)
         if resource is None:
             return page("Not found", "<h1>There is no such payment here.</h1>", 404)
         return self._card(resource)
 
     async def decide(self, request: Request) -> Response:
-        """Act, then send the browser to the merchant, or back here when the merchant gave no address."""
+        """Do the action, then send the browser to the merchant, or back here.
+
+        Back here where the merchant gave no address.
+        """
         resource = self._found(request)
         if resource is None:
             return page("Not found", "<h1>There is no such payment here.</h1>", 404)

@@ -1,4 +1,7 @@
-"""What a sandbox is told: addresses, speed, credentials, faults and payers. Nothing is read from outside."""
+"""Sandbox configuration: addresses, speed, credentials, faults and payers.
+
+Nothing is read from outside.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -7,7 +10,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How often each thing goes wrong: every field is a probability from 0 to 1 unless its name ends in `seconds`."""
+    """Fault rates: probabilities from 0 to 1, except fields ending in `seconds`."""
 
     lose: float = 0.0  #: the event is never sent, nor retried
     duplicate: float = 0.0  #: the event is sent two or three times
@@ -40,7 +43,10 @@ class Faults:
                 raise ValueError(msg)
 
     def changed(self, values: Mapping[str, Any]) -> "Faults":
-        """A copy with `values` applied; ValueError names a field that does not exist or a value out of range."""
+        """Copy with `values` applied.
+
+        ValueError names a field that does not exist or a value out of range.
+        """
         unknown = set(values) - {item.name for item in fields(self)}
         if unknown:
             msg = f"no such fault: {', '.join(sorted(unknown))}"
@@ -50,7 +56,7 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Payers:
-    """Simulated payers: what fraction does what, and how long they take. Times are divided by speed."""
+    """Simulated payers: shares of behaviours, and times, which are divided by speed."""
 
     leave: str = ""  #: merchants' references that begin so are left to people; none when empty
     pay: float = 0.80  #: weight of paying

@@ -1,4 +1,4 @@
-"""`/_control`: the truth, and the strings behind the stage. For callers on this machine only."""
+"""`/_control`: the true states and the controls, for callers on this machine only."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,10 @@ Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Control:
-    """JSON in and out; 403 for callers from elsewhere, 400 for what cannot be read, 409 for an illegal act."""
+    """Control API in JSON.
+
+    403 for callers from elsewhere, 400 for what cannot be read, 409 for an illegal act.
+    """
 
     def __init__(self, stage: Stage, providers: dict[str, Provider], payers: PayerSimulation) -> None:
         self._stage, self._providers, self._payers = stage, providers, payers
@@ -52,7 +55,10 @@ class Control:
         return JSONResponse(self._stage.world.truth())
 
     async def create(self, request: Request) -> Response:
-        """Payments that the merchant's other systems create: no credentials, limit or fault; stops at a refused one."""
+        """Create payments as the merchant's other systems would; stop at a refused one.
+
+        No credentials, limit or fault applies.
+        """
         body = await _object(request)
         if body is None or not isinstance(body.get("bodies"), list):
             return _refusal(400, "send {provider, kind, bodies}")
@@ -87,7 +93,7 @@ class Control:
         return JSONResponse({"state": resource.state})
 
     async def faults(self, request: Request) -> Response:
-        """The faults now; PUT changes those that it names and leaves the rest."""
+        """Return the faults; PUT changes those that it names and leaves the rest."""
         if request.method == "PUT":
             body = await _object(request)
             if body is None:
@@ -113,17 +119,17 @@ class Control:
         return JSONResponse({"registered": body["url"]})
 
     async def counts(self, request: Request) -> Response:
-        """What happened so far."""
+        """Return the counts of everything that has happened so far."""
         return JSONResponse(self._stage.counts.report())
 
     async def idle(self, request: Request) -> Response:
-        """What is still to come."""
+        """Return the deliveries and payer steps that are still to come."""
         return JSONResponse(
             {"pending_deliveries": self._stage.deliveries.pending, "pending_payers": self._payers.pending}
         )
 
     async def deliveries(self, request: Request) -> Response:
-        """The journal of the last ten thousand deliveries, oldest first."""
+        """Return the journal of the last ten thousand deliveries, oldest first."""
         return JSONResponse(list(self._stage.deliveries.journal))
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox did, counted by provider."""
+"""Counters of the sandbox by provider."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -21,7 +21,7 @@ class Counts:
             self.rate_limited[provider] += 1
 
     def outcome(self, provider: str, name: str) -> None:
-        """One event or attempt ended as `name`: lost, duplicated, delivered, refused and so on."""
+        """Count an event or attempt that ended as `name`: lost, delivered and so on."""
         self.outcomes[provider][name] += 1
 
     def report(self) -> dict[str, Any]:

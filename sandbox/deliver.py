@@ -1,4 +1,4 @@
-"""The delivery engine: sends events to webhooks, retries as each provider does, and misbehaves on demand."""
+"""Delivery engine: sends, retries as each provider does, and fails on demand."""
 
 import asyncio
 from collections import deque
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a provider retries: the delays in seconds after each failed attempt, and whether 410 ends it."""
+    """Retry policy of a provider: delays in seconds, and whether 410 ends it."""
 
     delays: tuple[float, ...]
     is_gone_final: bool = False
@@ -52,7 +52,9 @@ class _Lane:
 
 
 class Deliveries:
-    """Every posted event is sent until it is accepted, refused for good or given up, unless a fault says otherwise.
+    """Deliveries of posted events, until accepted, refused for good or given up.
+
+    A fault may say otherwise.
 
     A retry has the same body and a new timestamp and signature.
     """
@@ -71,7 +73,10 @@ class Deliveries:
         return len(self._tasks)
 
     async def start(self) -> None:
-        """Open the HTTP client; proxies of the environment are ignored and redirects never followed."""
+        """Open the HTTP client.
+
+        Proxies of the environment are ignored and redirects never followed.
+        """
         self._client = httpx2.AsyncClient(
             follow_redirects=False,
             trust_env=False,
@@ -111,7 +116,7 @@ class Deliveries:
             self._spawn(self._in_turn(message, plan, lane, before, lane.tail))
 
     async def probe(self, url: str) -> int | None:
-        """The status that a GET of `url` answers; None when it cannot be reached."""
+        """Return the status of a GET of `url`; None when it cannot be reached."""
         if self._client is None:
             return None
         try:

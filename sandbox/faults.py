@@ -1,4 +1,4 @@
-"""Seeded choices: the same seed and the same thing give the same choice, whatever the order of arrival."""
+"""Seeded choices that do not depend on the order of arrival."""
 
 import hashlib
 from collections import Counter
@@ -13,7 +13,7 @@ Trouble = Literal["429", "500", "502", "503", "504", "timeout", "slow"]
 
 @dataclass(frozen=True, slots=True)
 class EventPlan:
-    """What will go wrong with one event on its way to one endpoint."""
+    """Faults of one event on its way to one endpoint."""
 
     lose: bool
     copies: int  #: 1, or 2 or 3 when duplicated
@@ -27,14 +27,14 @@ class EventPlan:
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """What will go wrong with one API call."""
+    """Faults of one API call."""
 
     trouble: Trouble | None
     is_processed: bool
 
 
 class Dice:
-    """Draws from `seed` and a name, never from a shared stream, so that no choice depends on another."""
+    """Independent draws from `seed` and a name, never from a shared stream."""
 
     def __init__(self, seed: int, faults: Faults) -> None:
         self.seed = seed
@@ -42,12 +42,15 @@ class Dice:
         self._calls: Counter[str] = Counter()
 
     def draw(self, *name: object) -> Random:
-        """A generator that belongs to `name` alone."""
+        """Return a generator that belongs to `name` alone."""
         text = "\x1f".join(str(part) for part in (self.seed, *name))
         return Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"))  # noqa: S311
 
     def event(self, name: str) -> EventPlan:
-        """The plan of the event called `name`; each fault has its own draw, so one does not shift another."""
+        """Plan the faults of the event called `name`.
+
+        Each fault has its own draw, so one does not shift another.
+        """
         faults = self.faults
 
         def happens(fault: str, probability: float) -> bool:
@@ -73,7 +76,7 @@ class Dice:
         )
 
     def call(self, name: str) -> CallPlan:
-        """The plan of the next call called `name`: its n-th repetition has a choice of its own."""
+        """Plan the faults of the next call called `name`; each repetition is drawn anew."""
         faults = self.faults
         if not (faults.api_429 or faults.api_500 or faults.api_502_503_504 or faults.api_timeout or faults.api_slow):
             return CallPlan(None, is_processed=True)
@@ -93,5 +96,5 @@ class Dice:
         return CallPlan("slow" if rolls[4] < faults.api_slow else None, is_processed=True)
 
     def late_money(self, name: str) -> bool:
-        """True when money will come for the ended resource called `name`."""
+        """Return whether money will come for the ended resource called `name`."""
         return self.draw("late_money", name).random() < self.faults.late_money

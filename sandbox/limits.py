@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 
 def scaled_window(limit: int, seconds: float, speed: float) -> tuple[int, float]:
-    """The limit at `speed`: the window shrinks, but not below a second; from there on the count grows instead.
+    """Scale a limit to `speed`.
+
+    The window shrinks, but not below a second; from there on the count grows instead.
 
     A window of a few milliseconds would measure the network's jitter and not the client.
     """
@@ -16,14 +18,14 @@ def scaled_window(limit: int, seconds: float, speed: float) -> tuple[int, float]
 
 
 class SlidingWindow:
-    """At most `limit` calls per key in any `seconds`; a refused call is not counted against the key."""
+    """At most `limit` calls per key in any `seconds`; refused ones are not counted."""
 
     def __init__(self, limit: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit, self.seconds, self._clock = limit, seconds, clock
         self._calls: dict[str, deque[float]] = {}
 
     def admit(self, key: str) -> bool:
-        """True when the call may pass."""
+        """Return whether the call may pass, and count it."""
         at, calls = self._clock(), self._calls.setdefault(key, deque())
         while calls and calls[0] <= at - self.seconds:
             calls.popleft()
@@ -34,14 +36,17 @@ class SlidingWindow:
 
 
 class FixedWindow:
-    """At most `limit` calls per key in a window of `seconds` that opens with the key's first call."""
+    """At most `limit` calls per key in a window of `seconds`.
+
+    The window opens with the key's first call.
+    """
 
     def __init__(self, limit: int, seconds: float, clock: Callable[[], float] = time.time) -> None:
         self.limit, self.seconds, self._clock = limit, seconds, clock
         self._windows: dict[str, tuple[float, int]] = {}
 
     def admit(self, key: str) -> float | None:
-        """None when the call may pass, else the unix time at which the window resets."""
+        """Admit a call (None), or return the unix time at which the window resets."""
         at = self._clock()
         opened, used = self._windows.get(key, (at, 0))
         if at >= opened + self.seconds:

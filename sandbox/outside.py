@@ -1,4 +1,4 @@
-"""The world outside of Receipted in a process of its own: the sandbox and a shop, until told to stop."""
+"""Sandbox and shop in a process of their own."""
 
 import multiprocessing
 import socket
@@ -16,7 +16,7 @@ from sandbox.shop import Shop
 
 
 class Outside(NamedTuple):
-    """Where the sandbox and the shop answer."""
+    """Addresses of the sandbox and the shop."""
 
     sandbox_url: str
     shop_url: str
@@ -24,7 +24,10 @@ class Outside(NamedTuple):
 
 @contextmanager
 def outside(config: SandboxConfig, shop_secret: str, *, shop_failures: float) -> Iterator[Outside]:
-    """A sandbox and a shop on free ports of this machine, in another process that ends with the block."""
+    """Run a sandbox and a shop in another process, until the block ends.
+
+    They listen on free ports of this machine.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(config, shop_secret, shop_failures, theirs), daemon=True)

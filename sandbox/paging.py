@@ -26,7 +26,9 @@ def cut(
     after: str | None = None,
     before: str | None = None,
 ) -> Cut:
-    """The first `limit` wanted rows after a cursor, or the last ones before it; UnknownCursor for one that is neither.
+    """Return the first `limit` wanted rows after a cursor, or the last before it.
+
+    Raises UnknownCursor for a cursor that is neither.
 
     `rows` are all of them with their cursors, in the list's order: a cursor keeps its place when its row is no longer
     wanted, such as after a move. Of two cursors, `after` counts.

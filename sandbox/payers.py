@@ -1,4 +1,4 @@
-"""Simulated payers: each resource gets a plan that the seed and the merchant's reference decide."""
+"""Simulated payers, with plans that follow from the seed and the reference."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from sandbox.world import IllegalMove, Resource
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a payer will do and when: seconds of the provider's time, each counted from the step before."""
+    """Plan of a payer: actions, each with seconds after the one before.
+
+    Seconds are of the provider's time.
+    """
 
     outcome: str
     steps: tuple[tuple[float, str], ...]
 
 
 class PayerSimulation:
-    """Plays the plans out; a move that somebody else has made impossible ends the plan."""
+    """Runs the plans; a plan ends at a move that has become impossible."""
 
     def __init__(self, stage: Stage, providers: dict[str, Provider]) -> None:
         self._stage, self._providers = stage, providers
@@ -41,7 +44,7 @@ class PayerSimulation:
             self._next(resource, plan, 0)
 
     def moved(self, resource: Resource, before: str) -> None:
-        """Forget a payer whose resource has ended, and decide whether money will come late."""
+        """Drop the plan of an ended resource, and draw whether money comes late."""
         lifecycle, plan = self._stage.world.lifecycle(resource), self._open.get(resource)
         if plan is not None and not plan.steps:
             del self._open[resource]
@@ -77,7 +80,10 @@ class PayerSimulation:
 
 
 def plan_for(stage: Stage, provider: Provider, resource: Resource, payers: Payers) -> Plan:
-    """The same for the same seed, provider and reference; steps are `move:STATE` or an action's name."""
+    """Build the plan of a resource from seed, provider and reference.
+
+    Steps are `move:STATE` or an action's name.
+    """
     rng = stage.dice.draw("payer", resource.name)
     weights = (payers.pay, payers.decline, payers.cancel, payers.expire)
     outcome = rng.choices(("pay", "decline", "cancel", "expire"), weights)[0]

@@ -1,4 +1,4 @@
-"""What the four providers have in common: their place in the world and the dashboard's and payer's actions."""
+"""Common base of the four providers: resources, dashboard and payer actions."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from sandbox.world import IllegalMove, Lifecycle, Resource, World
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What every provider acts upon."""
+    """Shared state that every provider acts upon."""
 
     config: SandboxConfig
     world: World
@@ -78,11 +78,11 @@ class Provider(ABC):
 
     @abstractmethod
     def routes(self) -> list[tuple[str, str, Handler]]:
-        """Method, path template and handler of every call."""
+        """Return method, path template and handler of every call."""
 
     @abstractmethod
     def trouble(self, call: Call, status: int) -> Reply:
-        """The provider's own words for 404, 405, 429 and 5xx."""
+        """Build the provider's own answer for 404, 405, 429 and 5xx."""
 
     @abstractmethod
     def moved(self, resource: Resource, before: str) -> None:
@@ -90,14 +90,14 @@ class Provider(ABC):
 
     @abstractmethod
     def register(self, url: str, kind: str, secret: str | None) -> None:
-        """What a person does in the provider's dashboard: send events to `url`."""
+        """Register `url` for events, as a person does in the provider's dashboard."""
 
     @abstractmethod
     def moves_for(self, resource: Resource, action: str) -> list[str] | None:
-        """The states that an action walks through; None when the provider has no such action."""
+        """Return the states that an action walks through; None for no such action."""
 
     def payer_actions(self, resource: Resource) -> tuple[str, ...]:
-        """The buttons of the checkout page, in order; empty once nothing can be done."""
+        """List the buttons of the checkout page; empty once nothing can be done."""
         return tuple(
             action
             for action in ("pay", "decline", "cancel", "expire")
@@ -105,11 +105,13 @@ class Provider(ABC):
         )
 
     def return_url(self, resource: Resource) -> str:
-        """Where the payer's browser goes after the checkout; empty when the merchant gave none."""
+        """Return the URL after the checkout; empty when the merchant gave none."""
         return ""
 
     def create_behind_stage(self, kind: str, body: Any) -> Reply:
-        """What the merchant's other systems do: a create call of the provider's own, without credentials or limit.
+        """Create a resource as the merchant's other systems would.
+
+        It is a create call of the provider's own, without credentials or limit.
 
         Answers as the provider does, its refusals included; KeyError for a kind that is not created by a call.
         """
@@ -127,7 +129,10 @@ class Provider(ABC):
         return reply
 
     def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
-        """Do what a payer, the merchant's staff or the passing of time does; IllegalMove when it cannot be."""
+        """Do what a payer, the merchant's staff or the passing of time does.
+
+        Raises IllegalMove when it cannot be.
+        """
         if action == "late_pay":
             self.late_pay(resource)
             return
@@ -149,10 +154,13 @@ class Provider(ABC):
 
     @abstractmethod
     def take_late_money(self, resource: Resource) -> None:
-        """What the provider makes of late money."""
+        """Handle money that came late."""
 
     def expires(self, resource: Resource, seconds: float) -> None:
-        """Let the resource expire after `seconds` of the provider's time, if it is still open by then."""
+        """Let a resource that is still open expire after `seconds`.
+
+        Seconds are of the provider's time.
+        """
         real = self.config.scaled(seconds)
         resource.expires_at = resource.created_at + timedelta(seconds=real)
         self._expire(resource)
@@ -168,23 +176,26 @@ class Provider(ABC):
             self.act(resource, "expire", {})
 
     def is_acceptable(self, url: object) -> bool:
-        """True when the provider takes this URL."""
+        """Return whether the provider takes this URL."""
         return is_acceptable(url, allow_loopback_http=self.config.allow_loopback_http)
 
     def page_url(self, resource_id: str) -> str:
-        """The hosted checkout page of the resource with this provider id."""
+        """Return the hosted checkout page of the resource with this provider id."""
         return f"{self.config.public_url}/checkout/{self.name}/{resource_id}"
 
 
 def magic_code(text: object) -> str:
-    """The CODE of `sandbox:CODE` or `sandbox CODE`; empty when `text` is an ordinary value."""
+    """Return the CODE of `sandbox:CODE` or `sandbox CODE`; empty for other text."""
     if isinstance(text, str) and text.startswith(("sandbox:", "sandbox ")):
         return text[8:].strip()
     return ""
 
 
 def read_json(call: Call, refusal: Reply) -> dict[str, Any]:
-    """The body as a JSON object, numbers with a fraction as Decimal; else ApiError with `refusal`."""
+    """Parse the body as a JSON object, fractions as Decimal.
+
+    Raises ApiError with `refusal` for anything else.
+    """
     if call.is_too_large:
         raise ApiError(refusal)
     try:
@@ -202,10 +213,10 @@ def read_json(call: Call, refusal: Reply) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value with every Decimal as a float, so that it can be written as JSON again."""
+    """Convert every Decimal to a float, so that JSON can be written again."""
     return json.loads(json.dumps(value, default=float, ensure_ascii=False).encode())
 
 
 def whole(text: str | None, default: int, most: int) -> int:
-    """A page size from a query string: `default` when absent or unreadable, never above `most`."""
+    """Parse a page size: `default` when absent or unreadable, never above `most`."""
     return min(max(int(text), 1), most) if text and text.isascii() and text.isdigit() and len(text) < 10 else default

@@ -1,4 +1,4 @@
-"""A running sandbox on a free port of this machine, for tests and for the demonstration."""
+"""Sandbox server on a free port, for tests and for the demonstration."""
 
 import asyncio
 import socket
@@ -15,14 +15,14 @@ from sandbox.config import SandboxConfig
 
 
 class Running(NamedTuple):
-    """Where a sandbox answers, and its world."""
+    """Address of a running sandbox, and its world."""
 
     base_url: str
     sandbox: Sandbox
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers, or that it will not, and stops at once instead of at its next tick."""
+    """Server that reports its start or failure, and stops at once."""
 
     def __init__(self, config: uvicorn.Config, ready: threading.Event, closing: asyncio.Event) -> None:
         super().__init__(config)
@@ -44,7 +44,9 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def running(config: SandboxConfig | None = None, port: int = 0) -> Iterator[Running]:
-    """A sandbox that answers on 127.0.0.1 until the block ends; `public_url` is set to where it is.
+    """Run a sandbox on 127.0.0.1 until the block ends.
+
+    `public_url` is set to where it is.
 
     The world belongs to the server's thread: read it from others, change it over HTTP.
     """

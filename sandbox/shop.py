@@ -1,4 +1,4 @@
-"""A tiny shop that fulfils orders: takes signed effects, sometimes fails, and counts what it did by idempotency key.
+"""A tiny shop that takes signed effects, fulfils orders, and sometimes fails.
 
 It checks Standard Webhooks by its own code, as a merchant's developer would from the specification.
 """
@@ -20,7 +20,10 @@ _TOLERANCE = 300
 
 
 class Shop:
-    """Fulfils each order once per idempotency key; `failures` is the share of requests that it answers 503 or late."""
+    """Shop that fulfils each order once per idempotency key.
+
+    `failures` is the share of requests that it answers 503 or late.
+    """
 
     def __init__(self, secret: str, *, failures: float = 0.0, seed: int = 0) -> None:
         self._key = base64.b64decode(secret.removeprefix("whsec_"))
@@ -44,7 +47,7 @@ class Shop:
         )
 
     async def fulfil(self, request: Request) -> Response:
-        """Take one effect; 401 for a signature that is not ours, 503 when the shop has one of its moments."""
+        """Take one effect; 401 for a signature that is not ours, 503 on a drawn failure."""
         self.requests += 1
         body = await request.body()
         effect_id = request.headers.get("webhook-id", "")
@@ -67,7 +70,7 @@ class Shop:
         return JSONResponse({"taken": "now"})
 
     async def orders(self, _request: Request) -> Response:
-        """What the shop did."""
+        """Return the fulfilled orders and the counts of requests."""
         return JSONResponse(
             {
                 "fulfilled": dict(self.fulfilled),
@@ -79,7 +82,7 @@ class Shop:
         )
 
     async def thanks(self, _request: Request) -> Response:
-        """Where payers come back to."""
+        """Return the page that payers come back to."""
         return Response(
             "<!doctype html><title>Thank you</title><h1>Thank you for your order</h1>", media_type="text/html"
         )

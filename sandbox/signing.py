@@ -1,4 +1,4 @@
-"""How each provider authenticates what it sends, written from the dossiers and shared with nobody.
+"""Signatures of each provider, written from the dossiers; shared with nothing.
 
 A signer takes the raw body and the instant to claim, and returns the headers to add.
 """
@@ -21,7 +21,7 @@ def hmac_sha256(secret: str, text: bytes) -> bytes:
 
 
 def alternative_payments(secret: str) -> Signer:
-    """`Authorization: Bearer <secret_key>`: a static token, or nothing at all without a secret."""
+    """Build `Authorization: Bearer <secret_key>`, or nothing without a secret."""
     return lambda _body, _at: {"Authorization": f"Bearer {secret}"} if secret else {}
 
 
@@ -37,7 +37,7 @@ def stable_genius(secret: str) -> Signer:
 
 
 def payfield_digest(secret: str, text: bytes, digest: Literal["hex", "base64"]) -> str:
-    """The digest in the encoding that the shop uses."""
+    """Encode the digest as the shop has it."""
     raw = hmac_sha256(secret, text)
     return raw.hex() if digest == "hex" else base64.b64encode(raw).decode()
 

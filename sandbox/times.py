@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The real time, aware and in UTC."""
+    """Return the real time, aware and in UTC."""
     return datetime.now(UTC)
 
 
@@ -24,7 +24,7 @@ def banked_time(at: datetime) -> str:
 
 
 def parsed(text: str) -> datetime | None:
-    """An ISO 8601 instant, UTC where it names no zone; None when it is not one."""
+    """Parse an ISO 8601 instant, UTC where it names no zone; None for others."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(host: str) -> bool:
-    """True for this machine's own names and addresses."""
+    """Return whether this is one of this machine's own names and addresses."""
     if host == "localhost":
         return True
     try:
@@ -15,7 +15,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_acceptable(url: object, *, allow_loopback_http: bool) -> bool:
-    """True for an absolute HTTPS URL, and for loopback HTTP where that is allowed."""
+    """Return whether this is an absolute HTTPS URL, or allowed loopback HTTP."""
     if not isinstance(url, str) or any(ord(char) <= 32 for char in url) or len(url) > 2048:
         return False
     try:

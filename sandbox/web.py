@@ -1,4 +1,7 @@
-"""A provider's HTTP front: routing, API faults and counting, without a framework in the providers' code."""
+"""HTTP front of a provider: routing, API faults and counting.
+
+The providers' code knows no framework.
+"""
 
 import asyncio
 import hashlib
@@ -64,28 +67,28 @@ Handler = Callable[[Call], Awaitable[Reply] | Reply]
 
 
 class Front(Protocol):
-    """What a provider offers to its HTTP front."""
+    """Interface of a provider to its HTTP front."""
 
     @property
     def name(self) -> str:
-        """What it is called in counts."""
+        """Name in the counts."""
 
     @property
     def prefix(self) -> str:
         """The path below which it answers."""
 
     def routes(self) -> list[tuple[str, str, Handler]]:
-        """Method, path template and handler of every call."""
+        """Return method, path template and handler of every call."""
 
     def trouble(self, call: Call, status: int) -> Reply:
-        """The provider's own words for 404, 405, 429 and 5xx."""
+        """Build the provider's own answer for 404, 405, 429 and 5xx."""
 
     async def run(self, handler: Handler, call: Call) -> Reply:
-        """Wait `call.slow_seconds`, then answer; here a provider adds what holds for all its calls."""
+        """Wait `call.slow_seconds`, then answer; a hook for all calls of a provider."""
 
 
 async def answer(handler: Handler, call: Call) -> Reply:
-    """The handler's reply, or the reply of the ApiError that it raised."""
+    """Return the handler's reply, or that of the ApiError that it raised."""
     try:
         result = handler(call)
         return result if isinstance(result, Reply) else await result
@@ -160,7 +163,10 @@ class ProviderApp:
 
 
 async def read_call(scope: Scope, receive: Receive, prefix: str) -> Call:
-    """The whole request below `prefix`; path segments stay percent-encoded so that an id may hold a slash."""
+    """Read the whole request below `prefix`.
+
+    Path segments stay percent-encoded so that an id may hold a slash.
+    """
     chunks: list[bytes] = []
     size, is_too_large, more = 0, False, True
     while more:

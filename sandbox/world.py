@@ -17,7 +17,7 @@ class IllegalMove(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """States in the provider's words: where a resource starts, where it may go, and which states are money."""
+    """Lifecycle in the provider's words: start, moves, and states with money."""
 
     initial: str
     moves: Mapping[str, tuple[str, ...]]
@@ -25,7 +25,7 @@ class Lifecycle:
     unpaid_ends: frozenset[str]
 
     def allows(self, state: str, to: str) -> bool:
-        """True when `to` is one legal move away."""
+        """Return whether `to` is one legal move away."""
         return to in self.moves.get(state, ())
 
 
@@ -52,13 +52,13 @@ class Resource:
     happenings: Counter[str] = field(default_factory=Counter)
 
     def nth(self, what: str) -> int:
-        """How often `what` has now happened to this resource, counting from 1."""
+        """Count one more `what` of this resource; the first is 1."""
         self.happenings[what] += 1
         return self.happenings[what]
 
 
 class World:
-    """Keeps every resource and lets it move only as its lifecycle allows, unless the move is forced."""
+    """All resources; they move as their lifecycles allow, unless forced."""
 
     def __init__(self, dice: Dice) -> None:
         self._dice = dice
@@ -75,16 +75,16 @@ class World:
         self._lifecycles[provider, kind] = lifecycle
 
     def lifecycle(self, resource: Resource) -> Lifecycle:
-        """The rules that this resource lives by."""
+        """Return the lifecycle of this resource."""
         return self._lifecycles[resource.provider, resource.kind]
 
     def name(self, provider: str, kind: str, reference: str) -> str:
-        """A reproducible name for the next resource with this reference."""
+        """Return a reproducible name for the next resource with this reference."""
         self._names[provider, kind, reference] += 1
         return f"{provider}/{kind}/{reference}/{self._names[provider, kind, reference]}"
 
     def uuid(self, name: str, purpose: str = "id") -> str:
-        """A UUID that the seed and `name` decide."""
+        """Return a UUID that the seed and `name` decide."""
         return str(uuid.UUID(int=self._dice.draw("uuid", purpose, name).getrandbits(128), version=4))
 
     def hex(self, name: str, digits: int, purpose: str) -> str:
@@ -92,7 +92,7 @@ class World:
         return f"{self._dice.draw('hex', purpose, name).getrandbits(digits * 4):0{digits}x}"
 
     def number(self, provider: str) -> int:
-        """The next number in the provider's sequence."""
+        """Return the next number in the provider's sequence."""
         self._numbers[provider] += 1
         return 10_000 + self._numbers[provider]
 
@@ -110,11 +110,11 @@ class World:
         return resource
 
     def find(self, provider: str, kind: str, ref: str) -> Resource | None:
-        """The resource that a client fetches by `ref`."""
+        """Return the resource that a client fetches by `ref`."""
         return self._resources.get((provider, kind, ref))
 
     def find_by_provider_id(self, provider: str, provider_id: str) -> Resource | None:
-        """The resource with the provider's own id."""
+        """Return the resource with the provider's own id."""
         return self._by_provider_id.get((provider, provider_id))
 
     def all(self, provider: str = "", kind: str = "") -> list[Resource]:
@@ -124,11 +124,14 @@ class World:
         ]
 
     def may(self, resource: Resource, to: str) -> bool:
-        """True when the lifecycle allows this move now."""
+        """Return whether the lifecycle allows this move now."""
         return self.lifecycle(resource).allows(resource.state, to)
 
     def move(self, resource: Resource, to: str, *, forced: bool = False) -> None:
-        """Move and tell the provider; IllegalMove when the lifecycle forbids it and it is not forced."""
+        """Move a resource and notify its provider.
+
+        Raises IllegalMove where the lifecycle forbids it, unless forced.
+        """
         if not forced and not self.may(resource, to):
             msg = f"{resource.kind} is {resource.state}, which does not lead to {to}"
             raise IllegalMove(msg)

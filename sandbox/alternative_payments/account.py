@@ -1,4 +1,4 @@
-"""Alternative Payments' account: its OAuth tokens, its limit, and every row of the error table."""
+"""Alternative Payments' account: OAuth tokens, rate limit and error table."""
 
 import base64
 import binascii
@@ -36,7 +36,7 @@ class _Token:
 
 
 class Account(Provider):
-    """Who may call, and how a call is refused; the calls are made upon it."""
+    """Authorisation and refusals; base of the calls."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -45,13 +45,13 @@ class Account(Provider):
         self._limit = SlidingWindow(*scaled_window(self._own.requests_per_second, 1.0, self.config.speed))
 
     def refuse(self, status: int, message: str = "", fields: Mapping[str, str] | None = None) -> ApiError:
-        """The documented error of this status, as an exception to raise."""
+        """Build the documented error of this status, to be raised."""
         code, text = ERRORS[status]
         error = {"code": code, "message": message or text, "validation_errors": dict(fields or {})}
         return ApiError(json_reply(status, {"error": error} if self._own.error_shape == "nested" else error))
 
     def trouble(self, call: Call, status: int) -> Reply:
-        """The error object with this status."""
+        """Build the error object with this status."""
         return self.refuse(status).reply
 
     def admit(self, key: str) -> None:
@@ -70,7 +70,10 @@ class Account(Provider):
         self.admit(token.client_id)
 
     def token(self, call: Call) -> Reply:
-        """Client credentials for an access token; wrong credentials are 403, another grant 400."""
+        """Exchange client credentials for an access token.
+
+        Wrong credentials are 403, another grant 400.
+        """
         scheme, _, value = call.headers.get("authorization", "").partition(" ")
         try:
             given = base64.b64decode(value, validate=True) if scheme.lower() == "basic" else b""

@@ -1,4 +1,4 @@
-"""Alternative Payments: payment requests and payments over `/alternative-payments`."""
+"""Alternative Payments' API under `/alternative-payments`."""
 
 import uuid
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ REQUEST = Lifecycle(
 
 
 class AlternativePayments(Account):
-    """Answers as the documented API does; what it leaves open is a field of the configuration."""
+    """Alternative Payments as documented; what is left open is configured."""
 
     name = "alternative_payments"
     prefix = "/alternative-payments"
@@ -42,7 +42,10 @@ class AlternativePayments(Account):
         return calls + self.subscriptions.routes()
 
     def create(self, call: Call) -> Reply:
-        """A payment request with its hosted link; there is no idempotency key, so a repeat makes another."""
+        """Create a payment request with its hosted link.
+
+        There is no idempotency key, so a repeat makes another.
+        """
         self.authorise(call)
         body = read_json(call, self.refuse(400, "The body is not a JSON object").reply)
         code = magic_code(body.get("reference_id"))
@@ -90,7 +93,7 @@ class AlternativePayments(Account):
         return int(amount) * (100 if self._own.amount_unit == "major" else 1), body.get("reference_id") or ""
 
     def fetch(self, call: Call) -> Reply:
-        """One payment request; 400 for an id that is no UUID, 404 for one that is not here."""
+        """Return one payment request; 400 for an id that is no UUID, 404 if not here."""
         self.authorise(call)
         text = call.params["id"]
         code = magic_code(text)
@@ -106,7 +109,7 @@ class AlternativePayments(Account):
         return json_reply(200, self.shown(resource))
 
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The PaymentRequest object: amount, currency and times are not part of it."""
+        """Build the PaymentRequest object, which has no amount, currency or times."""
         return {
             "id": resource.ref,
             "reference_id": resource.reference or None,
@@ -121,7 +124,7 @@ class AlternativePayments(Account):
         return json_reply(200, paged(self, self._payments, call))
 
     def moved(self, resource: Resource, before: str) -> None:
-        """A paid request makes a Payment, and the Payment has a topic; the request itself has none."""
+        """Make a Payment of a paid request, and report it: the request has no topic."""
         if resource.state == "paid":
             self._payments.append(self._payment(resource))
             self.subscriptions.tell("payment_succeeded", resource, self._payments[-1])
@@ -149,7 +152,10 @@ class AlternativePayments(Account):
         return [state] if state else None
 
     def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
-        """Adds `attempt_fails` and `refund`, which have topics and leave the request as it is."""
+        """Do an action, also `attempt_fails` and `refund`, which have topics.
+
+        Those two leave the request as it is.
+        """
         topics = {("attempt_fails", "pending"): "payment_failed", ("refund", "paid"): "payment_refunded"}
         topic = topics.get((action, resource.state))
         if topic:
@@ -159,11 +165,11 @@ class AlternativePayments(Account):
         super().act(resource, action, options)
 
     def take_late_money(self, resource: Resource) -> None:
-        """The request turns paid although it had ended."""
+        """Turn the request paid although it had ended."""
         self.world.move(resource, "paid", forced=True)
 
     def return_url(self, resource: Resource) -> str:
-        """The merchant's redirect_url."""
+        """Return the merchant's redirect_url."""
         return str(resource.data["redirect_url"])
 
     def register(self, url: str, kind: str, secret: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Alternative Payments' pages: opaque cursors, in either of the two envelopes that its documents show."""
+"""Alternative Payments' pages: opaque cursors in either documented envelope."""
 
 import base64
 import uuid
@@ -18,7 +18,10 @@ Row = dict[str, Any]
 def paged(
     owner: Account, rows: list[Row], call: Call, is_wanted: Callable[[Row], bool] = lambda _: True
 ) -> dict[str, Any]:
-    """The wanted rows after or before a cursor, at most `limit` (100); 400 for a cursor that is none."""
+    """Return the wanted rows after or before a cursor, at most `limit` (100).
+
+    400 for a cursor that is none.
+    """
     limit = whole(call.query.get("limit"), 100, 100)
     after, before = call.query.get("after"), call.query.get("before")
     try:
@@ -37,7 +40,7 @@ def paged(
 
 
 def instant_of(owner: Account, call: Call, name: str) -> datetime | None:
-    """The instant in the query; 400 for one that is not ISO 8601."""
+    """Parse the instant in the query; 400 for one that is not ISO 8601."""
     at = parsed(call.query.get(name, ""))
     if at is None and name in call.query:
         raise owner.refuse(400, f"{name} is not ISO 8601", {name: "must be ISO 8601"})

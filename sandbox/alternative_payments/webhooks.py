@@ -1,4 +1,4 @@
-"""Alternative Payments' subscriptions: one topic each, a bearer token instead of a signature."""
+"""Alternative Payments' subscriptions: one topic each, a bearer token, unsigned."""
 
 import uuid
 from typing import Any
@@ -40,7 +40,7 @@ POLICY = Policy(delays=(10.0, 60.0, 300.0, 1800.0, 7200.0))
 
 
 class Subscriptions:
-    """Who wants to hear of which topic, and what was told."""
+    """Webhook subscriptions by topic, and the log of events."""
 
     def __init__(self, stage: Stage, owner: Account) -> None:
         self._stage, self._owner = stage, owner
@@ -58,7 +58,7 @@ class Subscriptions:
         ]
 
     def add(self, url: str, topic: str, secret: str) -> dict[str, Any]:
-        """A new active subscription."""
+        """Add an active subscription."""
         world, at = self._stage.world, iso(now())
         row: dict[str, Any] = {
             "id": world.uuid(world.name(self._owner.name, "subscription", topic)),
@@ -75,7 +75,10 @@ class Subscriptions:
         return row
 
     def subscribe(self, call: Call) -> Reply:
-        """201 with the subscription; 400 without the required fields, 422 for a bad URL or topic."""
+        """Add a subscription (201).
+
+        400 without the required fields, 422 for a bad URL or topic.
+        """
         owner = self._owner
         owner.authorise(call)
         body = read_json(call, owner.refuse(400, "The body is not a JSON object").reply)
@@ -102,7 +105,10 @@ class Subscriptions:
         return json_reply(200, paged(self._owner, self._rows, call, is_wanted))
 
     def unsubscribe(self, call: Call) -> Reply:
-        """200 with the subscription, now inactive; 400 for an id that is no UUID, 404 for an unknown one."""
+        """Make a subscription inactive (200).
+
+        400 for an id that is no UUID, 404 for an unknown one.
+        """
         self._owner.authorise(call)
         try:
             uuid.UUID(call.params["id"])
@@ -115,7 +121,7 @@ class Subscriptions:
         raise self._owner.refuse(404)
 
     def list_events(self, call: Call) -> Reply:
-        """The event log by topic, status and time of creation, oldest first."""
+        """List the event log by topic, status and time of creation, oldest first."""
         owner, query = self._owner, call.query
         owner.authorise(call)
         since, until = instant_of(owner, call, "created_after"), instant_of(owner, call, "created_before")
@@ -131,7 +137,10 @@ class Subscriptions:
         return json_reply(200, paged(owner, self._events, call, is_wanted))
 
     def tell(self, topic: str, resource: Resource, payment: dict[str, Any]) -> None:
-        """Send the topic to its active subscriptions; the body's shape is ours, as none is documented."""
+        """Send the topic to its active subscriptions.
+
+        The body's shape is ours, as none is documented.
+        """
         nth = resource.nth(topic)
         body = {"topic": topic, "created_at": iso(now()), "data": payment}
         dearer = payment | {"sub_total": payment["sub_total"] + 1, "total": payment["total"] + 1}

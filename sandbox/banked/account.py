@@ -26,7 +26,7 @@ class Account(Provider):
         self._idempotency = Idempotency(self.config.scaled)
 
     def trouble(self, call: Call, status: int) -> Reply:
-        """The errors array with the row of this status."""
+        """Build the errors array with the row of this status."""
         codes = {404: "not_found", 405: "method_not_allowed", 429: "rate_limit_exceeded", 502: "bad_gateway"}
         codes |= {503: "service_unavailable", 504: "gateway_timeout"}
         return refuse(call, [(codes.get(status, "internal"), "")]).reply
@@ -57,7 +57,10 @@ class Account(Provider):
         return scheme.lower() == "bearer" and ends_at is not None and ends_at > now()
 
     def token(self, call: Call) -> Reply:
-        """Client credentials for a token; 401 for wrong ones, 400 for another grant or scope."""
+        """Exchange client credentials for a token.
+
+        401 for wrong ones, 400 for another grant or scope.
+        """
         scheme, _, value = call.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic" or not self._is_own_pair(value.strip()):
             raise refuse(call, [("unauthorized", "Authorization")])
@@ -73,7 +76,7 @@ class Account(Provider):
         return json_reply(200, value_out)
 
     def read(self, call: Call) -> dict[str, Any]:
-        """The JSON object in the body, else `decoding`."""
+        """Parse the JSON object in the body, else `decoding`."""
         return read_json(call, refuse(call, [("decoding", "body")]).reply)
 
     def provoke(self, call: Call, reference: object) -> None:
@@ -83,7 +86,7 @@ class Account(Provider):
             raise refuse(call, [(code, "reference")])
 
     def found(self, call: Call, kind: str, missing: str = "not_found") -> Resource:
-        """The resource of the path, or the error of the provider."""
+        """Return the resource of the path; raises the provider's error."""
         self.provoke(call, call.params["id"])
         resource = self.world.find(self.name, kind, call.params["id"])
         if resource is None or resource.state == "deleted":
@@ -92,4 +95,4 @@ class Account(Provider):
 
     @abstractmethod
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The object as its own calls show it."""
+        """Build the object as its own calls show it."""

@@ -1,4 +1,4 @@
-"""Banked: how its resources live, and what a payer, a bank or the dashboard does to them."""
+"""Banked's resources, and the actions of payers, banks and the dashboard."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -97,7 +97,7 @@ class BankedProvider(Account):
         ]
 
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The object as its own calls show it."""
+        """Build the object as its own calls show it."""
         if resource.kind == "payment_session":
             return self.sessions.shown(resource)
         if resource.kind == "payin":
@@ -109,7 +109,10 @@ class BankedProvider(Account):
         self.webhooks.tell(resource)
 
     def moves_for(self, resource: Resource, action: str) -> list[str] | None:
-        """The rest of the walk for `pay`; the other actions end it, through the bank where they must."""
+        """Return the remaining states for an action.
+
+        `pay` goes all the way; other actions end it, through the bank where they must.
+        """
         walk, kind = WALKS[resource.kind], resource.kind
         is_early = resource.state in NOT_YET_AT_THE_BANK
         if action == "pay":
@@ -126,7 +129,10 @@ class BankedProvider(Account):
         return ["canceled"] if kind == "payout" and action == "cancel" else None
 
     def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
-        """Adds `step`, `error` and `resolve` for latest_error, and `refund`, which makes a refund of its own."""
+        """Do an action, also `step`, `error`, `resolve` and `refund`.
+
+        `error` and `resolve` are about latest_error; `refund` makes a refund of its own.
+        """
         if action in self.extra_actions:
             self._trouble_shown(resource, action, str(options.get("code") or "PAYER_ACCOUNT_BLOCKED"))
             return
@@ -152,7 +158,7 @@ class BankedProvider(Account):
         resource.data["latest_error"] = error if action == "error" else None
 
     def take_late_money(self, resource: Resource) -> None:
-        """The payment turns sent although it had ended."""
+        """Turn the payment sent although it had ended."""
         resource.data |= {"state_reason": None, "latest_error": None}
         self.world.move(resource, WALKS[resource.kind][-1], forced=True)
 

@@ -1,4 +1,4 @@
-"""What Banked accepts in the body of a create call; every broken rule is named, not only the first."""
+"""Validation of Banked's create bodies; every broken rule is named."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Problem = tuple[str, str]
 
 
 def is_amount(value: object) -> bool:
-    """True for a positive whole number of minor units."""
+    """Return whether this is a positive whole number of minor units."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**12
 
 

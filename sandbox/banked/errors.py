@@ -47,7 +47,7 @@ ERRORS: dict[str, tuple[int, str]] = {
 }
 
 #: What fits into Banked's 18 characters: `sandbox e1` asks for the first row, and so on.
-SHORT = {f"e{number}": code for number, code in enumerate(ERRORS, 1)}
+CODE_BY_SHORT_NAME = {f"e{number}": code for number, code in enumerate(ERRORS, 1)}
 BY_STATUS = {
     "400": "bad_request",
     "401": "unauthorized",
@@ -63,13 +63,16 @@ BY_STATUS = {
 
 
 def row_of(code: str) -> str:
-    """The error code that a magic code names, by itself, by number or by status; empty for none."""
-    code = SHORT.get(code, BY_STATUS.get(code, code))
+    """Return the error code that a magic code names; empty for none.
+
+    It is named by itself, by number or by status.
+    """
+    code = CODE_BY_SHORT_NAME.get(code, BY_STATUS.get(code, code))
     return code if code in ERRORS else ""
 
 
 def is_newer_shape(call: Call) -> bool:
-    """True where errors are written as the payin and refund pages show them."""
+    """Return whether errors are written as the payin and refund pages show them."""
     return call.path.startswith("/v3/") or "/refunds" in call.path
 
 
@@ -80,7 +83,10 @@ def refuse(
     successes: Sequence[dict[str, str]] = (),
     status: int = 0,
 ) -> ApiError:
-    """The errors, each a code and a parameter, as an exception to raise; the first decides the status."""
+    """Build an exception of errors, each a code and a parameter.
+
+    The first decides the status.
+    """
     newer = is_newer_shape(call)
     renamed = {"internal": "internal_error", "invalid_idempotency_key": "idempotency_conflict"} if newer else {}
     problems = [(renamed.get(code, code), parameter) for code, parameter in problems]

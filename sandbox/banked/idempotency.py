@@ -27,7 +27,10 @@ class Idempotency:
         self._busy: set[str] = set()
 
     async def run(self, call: Call, work: Callable[[], Awaitable[Reply]]) -> Reply:
-        """The stored reply, or that of `work`; 409 for a key in use or used for another request."""
+        """Return the stored reply, or that of `work`.
+
+        409 for a key in use or used for another request.
+        """
         key = call.headers.get("idempotency-key")
         if key is None or call.method == "GET":
             return await work()

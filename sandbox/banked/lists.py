@@ -1,4 +1,4 @@
-"""Banked's lists: newest first, at most 100, by state and time; they have no cursor."""
+"""Banked's lists: newest first, at most 100, by state and time, no cursor."""
 
 from sandbox.banked.errors import refuse
 from sandbox.provider import Provider, whole
@@ -11,7 +11,10 @@ _TIMES = ("created_after", "created_before")
 
 
 def listed(owner: Provider, call: Call, kind: str) -> list[Resource]:
-    """The newest `limit` (100) of the resources that the filters leave; 400 for a time that is not ISO 8601."""
+    """Return the newest `limit` (100) resources that pass the filters.
+
+    400 for a time that is not ISO 8601.
+    """
     since, until = (parsed(call.query.get(name, "")) for name in _TIMES)
     wrong = [name for name, at in zip(_TIMES, (since, until), strict=True) if at is None and name in call.query]
     if wrong:

@@ -1,4 +1,7 @@
-"""Banked v3 payins: create, read, list. No cancel call is known, so only the control cancels."""
+"""Banked v3 payins: create, read, list; only the control cancels.
+
+No cancel call is known.
+"""
 
 from typing import Any
 
@@ -81,11 +84,11 @@ class Payins:
         return json_reply(200, self.shown(self._owner.found(call, KIND)))
 
     def list_all(self, call: Call) -> Reply:
-        """The newest payins, in an object; the provider shows no answer."""
+        """List the newest payins, in an object; the provider shows no answer."""
         return json_reply(200, {"data": [self.shown(item) for item in listed(self._owner, call, KIND)]})
 
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The payin object."""
+        """Build the payin object."""
         body, data = resource.data["body"], resource.data
         value: dict[str, Any] = {
             "id": resource.ref,

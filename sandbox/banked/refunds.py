@@ -1,4 +1,4 @@
-"""Banked refunds and payouts, as little of them as a merchant needs to follow money back and out."""
+"""Banked refunds and payouts, as far as following the money needs them."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ class Refunds:
         return json_reply(201, self.shown(self.make(payment, amount, str(body.get("reference") or ""))))
 
     def make(self, payment: Resource, amount: int, reference: str) -> Resource:
-        """A refund of this payment, waiting for the merchant's bank."""
+        """Add a refund of this payment, waiting for the merchant's bank."""
         data = {"payment_id": payment.provider_id}
         return self._made("refund", "awaiting_payment", amount, payment.currency, reference, data)
 
@@ -113,7 +113,7 @@ class Refunds:
         return resource
 
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The refund or payout object."""
+        """Build the refund or payout object."""
         value: dict[str, Any] = {
             "id": resource.ref,
             "amount": resource.amount_minor,

@@ -1,4 +1,4 @@
-"""Banked v2 payment sessions: create, read, list, delete, and creates that half succeed."""
+"""Banked v2 payment sessions, with creates that half succeed."""
 
 from datetime import timedelta
 from typing import Any
@@ -34,7 +34,10 @@ class Sessions:
         ]
 
     def create(self, call: Call) -> Reply:
-        """201 with the session; with a failing action, `errors` and the id of the session in `successes`."""
+        """Create a session (201).
+
+        With a failing action, `errors`, and the session's id in `successes`.
+        """
         owner = self._owner
         body = owner.read(call)
         code = magic_code(body.get("reference"))
@@ -93,11 +96,14 @@ class Sessions:
         return json_reply(200, self.shown(self._owner.found(call, KIND, "session_not_found")))
 
     def list_all(self, call: Call) -> Reply:
-        """The newest sessions, as a bare list; the provider shows no answer."""
+        """List the newest sessions, as a bare list; the provider shows no answer."""
         return json_reply(200, [self.shown(item) for item in listed(self._owner, call, KIND)])
 
     def delete(self, call: Call) -> Reply:
-        """204; only before the payer is at the bank, else `invalid_action`. What remains is configured."""
+        """Delete a session (204), before the payer is at the bank; else `invalid_action`.
+
+        What remains is configured.
+        """
         owner = self._owner
         resource = owner.found(call, KIND, "session_not_found")
         if not owner.moves_for(resource, "cancel"):
@@ -114,11 +120,14 @@ class Sessions:
         return json_reply(200, rows)
 
     def bank_accounts(self, call: Call) -> Reply:
-        """The accounts that money may be paid into."""
+        """List the accounts that money may be paid into."""
         return json_reply(200, [{"id": each, "status": "active"} for each in self._owner.own.bank_accounts])
 
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The session object; latest_error is present from the first error on, and may be null again."""
+        """Build the session object.
+
+        latest_error is present from the first error on, and may be null again.
+        """
         body, data = resource.data["body"], resource.data
         sent_at = next((at for state, at in resource.history if state == "sent"), None)
         value: dict[str, Any] = {

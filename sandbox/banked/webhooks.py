@@ -1,4 +1,7 @@
-"""Banked's webhooks: registration in both versions, flat v2 bodies with their spelling, the v3 envelope."""
+"""Banked's webhooks: registration, flat v2 bodies and the v3 envelope.
+
+Both versions keep the provider's spelling.
+"""
 
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -70,7 +73,7 @@ class _Webhook:
 
 
 class Webhooks:
-    """Who listens to what, and what they are told."""
+    """Webhook endpoints by event, and the deliveries to them."""
 
     def __init__(self, stage: Stage, owner: Account) -> None:
         self._stage, self._owner = stage, owner
@@ -104,7 +107,10 @@ class Webhooks:
         return _Webhook(identifier, version, url, events, key, kinds, iso(now()))
 
     def create(self, call: Call) -> Reply:
-        """201 with the webhook; at most five distinct ones per event. The key's field name is ours."""
+        """Register a webhook (201); at most five distinct ones per event.
+
+        The key's field name is ours.
+        """
         version = call.path[1:3]
         body = self._owner.read(call)
         url, given = body.get("target_url"), body.get("events")
@@ -133,7 +139,7 @@ class Webhooks:
         return any(len(others(event)) >= PER_EVENT for event in events)
 
     def list_all(self, call: Call) -> Reply:
-        """The webhooks of this version."""
+        """List the webhooks of this version."""
         rows = [_shown(hook) for hook in self._hooks if hook.version == call.path[1:3]]
         return json_reply(200, rows if call.path.startswith("/v2") else {"data": rows})
 

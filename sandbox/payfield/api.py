@@ -1,4 +1,7 @@
-"""Payfield: payins and payouts in two dialects, over `/payfield/api/v1` and `/payfield-old/api/v1`."""
+"""Payfield payins and payouts in two dialects.
+
+They are under `/payfield/api/v1` and `/payfield-old/api/v1`.
+"""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -25,7 +28,7 @@ POLICY = Policy(delays=(60.0, 300.0, 1800.0, 3600.0, 7200.0))
 
 
 class Payfield(Provider):
-    """The NEW dialect: amounts as decimal strings, errors with codes, empty fields left out."""
+    """NEW dialect: decimal strings, errors with codes, empty fields left out."""
 
     name = "payfield"
     prefix = "/payfield"
@@ -40,7 +43,7 @@ class Payfield(Provider):
         self._webhooks: dict[str, tuple[str, str]] = {}
 
     def shop_of(self, stage: Stage) -> PayfieldShop:
-        """The shop that this dialect serves."""
+        """Return the shop that this dialect serves."""
         return stage.config.payfield
 
     def routes(self) -> list[tuple[str, str, Handler]]:
@@ -54,12 +57,12 @@ class Payfield(Provider):
         ]
 
     def trouble(self, call: Call, status: int) -> Reply:
-        """The error object with this status; there is no 429, so that one comes as 500."""
+        """Build the error object with this status; there is no 429, which comes as 500."""
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, f"server_error_{status}")
         return self._requests.refuse(code if code in ERRORS else "server_error_500").reply
 
     def create(self, call: Call, kind: str) -> Reply:
-        """201 with the new operation, 200 with the stored one when its external_id is known."""
+        """Create an operation (201), or return the one with its external_id (200)."""
         self._requests.authorise(call)
         body = self._requests.read(call)
         self._requests.provoke(body.get("external_id"))
@@ -91,7 +94,10 @@ class Payfield(Provider):
         return json_reply(201, self.shown(resource, is_full=True))
 
     def fetch(self, call: Call, kind: str) -> Reply:
-        """The operation with this external_id in the shop asked for; the path is outside the signature."""
+        """Return the operation with this external_id in the shop asked for.
+
+        The path is outside the signature.
+        """
         self._requests.authorise(call)
         code = magic_code(call.params["id"])
         if code:
@@ -105,7 +111,7 @@ class Payfield(Provider):
         return json_reply(200, self.shown(resource, is_full=False))
 
     def balance(self, call: Call) -> Reply:
-        """A snapshot of the shop's money."""
+        """Return a snapshot of the shop's money."""
         self._requests.authorise(call)
         pending, available = self._pending(), self._available()
         value = {
@@ -133,7 +139,10 @@ class Payfield(Provider):
         return self._shop.balance_minor + received - spent
 
     def shown(self, resource: Resource, *, is_full: bool) -> dict[str, Any]:
-        """The operation as create (full) or read shows it; NEW leaves nulls out, OLD keeps them."""
+        """Build the operation object as create (full) or read shows it.
+
+        NEW leaves nulls out, OLD keeps them.
+        """
         body, is_payin = resource.data["body"], resource.kind == "payin"
         payment_data = dict(body.get("paymentData") or {})
         value: dict[str, Any] = {
@@ -167,7 +176,7 @@ class Payfield(Provider):
         return value
 
     def moved(self, resource: Resource, before: str) -> None:
-        """One callback per change: to the operation's own URL, else to the shop's, else to nobody."""
+        """Send a callback for the change to the operation's URL, else to the shop's."""
         url, secret = self._webhooks.get(resource.kind, ("", ""))
         own = resource.data["body"].get("callback_url")
         if own:
@@ -217,7 +226,7 @@ class Payfield(Provider):
         return [state] if state else None
 
     def take_late_money(self, resource: Resource) -> None:
-        """The operation turns success although it had ended."""
+        """Turn the operation to success although it had ended."""
         self.world.move(resource, "success", forced=True)
 
     def register(self, url: str, kind: str, secret: str | None) -> None:
@@ -227,13 +236,13 @@ class Payfield(Provider):
 
 
 class PayfieldOld(Payfield):
-    """The OLD dialect: amounts as numbers, errors of only a message, empty fields kept."""
+    """OLD dialect: numbers, errors of only a message, empty fields kept."""
 
     name = "payfield_old"
     prefix = "/payfield-old"
 
     def shop_of(self, stage: Stage) -> PayfieldShop:
-        """The shop that this dialect serves."""
+        """Return the shop that this dialect serves."""
         return stage.config.payfield_old
 
 

@@ -1,4 +1,4 @@
-"""Payfield's gate: who may call, what a valid body is, and every row of the error table in both dialects."""
+"""Payfield's authorisation, validation and error table, in both dialects."""
 
 import hmac
 import re
@@ -70,7 +70,7 @@ class Requests:
         self._is_new = shop.dialect == "new"
 
     def refuse(self, row: str) -> ApiError:
-        """The row of the error table in this shop's dialect, as an exception to raise."""
+        """Build the error of this row in this shop's dialect, to be raised."""
         status, code, message, field = ERRORS[row]
         message = message.format(currency=self._shop.currency)
         if row == "amount_not_positive" and not self._is_new:
@@ -114,11 +114,11 @@ class Requests:
             raise self.refuse("invalid_signature")
 
     def read(self, call: Call) -> dict[str, Any]:
-        """The JSON object in the body."""
+        """Parse the JSON object in the body."""
         return read_json(call, self.refuse("invalid_body").reply)
 
     def check(self, body: dict[str, Any], kind: str) -> Decimal:
-        """The amount of a valid body; the first broken rule is raised."""
+        """Return the amount of a valid body; the first broken rule is raised."""
         if not isinstance(body.get("external_id"), str) or not body["external_id"].strip():
             raise self.refuse("external_id_required")
         amount = decimal_of(body.get("amount"), self._shop.dialect)
@@ -157,7 +157,7 @@ class Requests:
 
 
 def decimal_of(value: object, dialect: str) -> Decimal | None:
-    """The positive amount as this dialect writes it; None when it is anything else."""
+    """Parse a positive amount of this dialect; None for anything else."""
     if dialect == "new":
         if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,2})?", value):
             return None

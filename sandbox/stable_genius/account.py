@@ -13,7 +13,7 @@ from sandbox.world import Resource
 
 
 class Account(Provider):
-    """Who may call, and in which environment; the calls are made upon it."""
+    """Authorisation by environment; base of the calls."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -25,13 +25,16 @@ class Account(Provider):
         }
 
     def trouble(self, call: Call, status: int) -> Reply:
-        """The error object with this status."""
+        """Build the error object with this status."""
         if status == 429:
             return self._limited(now().timestamp() + 1)
         return refuse({404: "not_found", 405: "method_not_allowed"}.get(status, f"internal_error_{status}")).reply
 
     def authorise(self, call: Call) -> bool:
-        """True for the live key and False for the test key; else the documented 401, or 429 when it is used up."""
+        """Return True for the live key and False for the test key.
+
+        Else the documented 401, or 429 when its limit is used up.
+        """
         if call.is_behind_stage:
             return False
         header = call.headers.get("authorization")
@@ -57,11 +60,11 @@ class Account(Provider):
         return Reply(429, reply.body, {"X-RateLimit-Reset": str(math.ceil(seconds))})
 
     def read(self, call: Call) -> dict[str, Any]:
-        """The JSON object in the body; 400 for anything else or another content type."""
+        """Parse the JSON object in the body; 400 for others or another content type."""
         if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise refuse("invalid_request", "Content-Type must be application/json")
         return read_json(call, refuse("invalid_request", "The body is not a JSON object").reply)
 
     @abstractmethod
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The payment_intent object."""
+        """Build the payment_intent object."""

@@ -25,7 +25,7 @@ TOKEN_CONTRACT = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"  # noqa: S105 - US
 
 
 class StableGenius(Account):
-    """Answers as the documented API does; intents belong to the environment of the key that made them."""
+    """Stable Genius as documented; intents belong to their key's environment."""
 
     name = "stable_genius"
     prefix = "/stable-genius"
@@ -49,7 +49,10 @@ class StableGenius(Account):
         ]
 
     def create(self, call: Call) -> Reply:
-        """A new intent, or the existing one when the idempotency key was used with the same parameters."""
+        """Create an intent, or return the existing one of the idempotency key.
+
+        That holds for the same parameters.
+        """
         is_live = self.authorise(call)
         body = self.read(call)
         metadata = body.get("metadata") or {}
@@ -129,7 +132,7 @@ class StableGenius(Account):
         )
 
     def found(self, call: Call, *, is_live: bool) -> Resource:
-        """The intent of the path; 403 when it belongs to the other environment."""
+        """Return the intent of the path; 403 when it is of the other environment."""
         text = call.params["id"]
         code = magic_code(text)
         if code in ERRORS:
@@ -146,7 +149,7 @@ class StableGenius(Account):
         return json_reply(200, self.shown(self.found(call, is_live=self.authorise(call))))
 
     def cancel(self, call: Call) -> Reply:
-        """The cancelled intent; 409 from any state but awaiting_payment."""
+        """Cancel an intent; 409 from any state but awaiting_payment."""
         resource = self.found(call, is_live=self.authorise(call))
         if not self.world.may(resource, "cancelled"):
             raise refuse("intent_not_cancellable")
@@ -158,7 +161,7 @@ class StableGenius(Account):
         return json_reply(200, listed(self, call, is_live=self.authorise(call)))
 
     def shown(self, resource: Resource) -> dict[str, Any]:
-        """The payment_intent object, with the chain's facts once it is confirmed."""
+        """Build the payment_intent object, with the chain's facts once confirmed."""
         data, amount = resource.data, resource.data["amount"]
         units = int(amount * 1_000_000)
         value: dict[str, Any] = {
@@ -197,21 +200,24 @@ class StableGenius(Account):
         self.events.moved(resource)
 
     def moves_for(self, resource: Resource, action: str) -> list[str] | None:
-        """An intent has no failed state, and nothing refunds it."""
+        """Return the states for an action; an intent has no failure and no refund."""
         state = {"pay": "confirmed", "cancel": "cancelled", "expire": "expired", "settle": "settled"}.get(action)
         return [state] if state else None
 
     def act(self, resource: Resource, action: str, options: Mapping[str, Any]) -> None:
-        """Adds `settle_fails`, which has an event and leaves the intent as it is."""
+        """Do an action, also `settle_fails`, which only sends an event."""
         if action == "settle_fails" and resource.state in {"confirmed", "settled"}:
             self.events.settlement(resource, "failed")
             return
         super().act(resource, action, options)
 
     def take_late_money(self, resource: Resource) -> None:
-        """The intent stays ended; only `transaction.created` tells of the money."""
+        """Leave the intent ended; only `transaction.created` reports the money."""
         self.events.transaction(resource, is_matched=False)
 
     def register(self, url: str, kind: str, secret: str | None) -> None:
-        """Add an endpoint with a signing secret of its own; `kind` is `test`, `live` or empty for both."""
+        """Add an endpoint with a signing secret of its own.
+
+        `kind` is `test`, `live` or empty for both.
+        """
         self.events.add(url, self._own.signing_secret if secret is None else secret, kind)

@@ -39,7 +39,7 @@ ERRORS: dict[str, tuple[int, str, str]] = {
 
 
 def refuse(code: str, message: str = "", param: str | None = None) -> ApiError:
-    """The error object of this code, as an exception to raise."""
+    """Build the error of this code, to be raised."""
     status, kind, text = ERRORS[code]
     shown = "internal_error" if code.startswith("internal_error") else code
     error = {"type": kind, "message": message or text, "param": param, "code": shown}

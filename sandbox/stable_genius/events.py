@@ -1,4 +1,4 @@
-"""Stable Genius' webhooks: endpoints with secrets of their own, signed events, the QR picture."""
+"""Stable Genius' webhooks: endpoints with secrets, signed events, the QR picture."""
 
 import struct
 import zlib
@@ -20,19 +20,22 @@ POLICY = Policy(delays=(5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0))
 
 
 class Events:
-    """Who listens to which environment, and what they are told."""
+    """Webhook endpoints by environment, and the events to them."""
 
     def __init__(self, stage: Stage, owner: Account) -> None:
         self._stage, self._owner = stage, owner
         self._endpoints: list[tuple[str, str, str]] = []
 
     def add(self, url: str, secret: str, kind: str) -> None:
-        """A new endpoint; an URL that is registered again gets the new secret."""
+        """Add an endpoint; an URL that is registered again gets the new secret."""
         self._endpoints = [item for item in self._endpoints if (item[0], item[2]) != (url, kind)]
         self._endpoints.append((url, secret, kind))
 
     async def subscribe(self, call: Call) -> Reply:
-        """Inferred from S2: the URL must be HTTPS and answer a GET with 200; answers its signing secret."""
+        """Register an endpoint, and answer its signing secret.
+
+        Inferred from S2: the URL must be HTTPS and answer a GET with 200.
+        """
         is_live = self._owner.authorise(call)
         url = self._owner.read(call).get("url")
         if not isinstance(url, str) or not self._owner.is_acceptable(url):
@@ -47,7 +50,7 @@ class Events:
         return json_reply(201, value | {"secret": secret})
 
     def moved(self, resource: Resource) -> None:
-        """The events of the state that the intent is now in; `settled` shows only as a settlement."""
+        """Send the events of the intent's state; `settled` shows only as a settlement."""
         shown = self._owner.shown(resource)
         if resource.state == "confirmed":
             self.transaction(resource, is_matched=True)
@@ -79,7 +82,10 @@ class Events:
         self._tell("transaction.created", resource, data)
 
     def settlement(self, resource: Resource, outcome: str) -> None:
-        """Money went to the bank, or did not; the object's shape is ours, as none is documented."""
+        """Report that money went to the bank, or did not.
+
+        The object's shape is ours, as none is documented.
+        """
         data = {
             "id": "stl_" + self._stage.world.hex(resource.name, 24, "settlement"),
             "object": "settlement",
@@ -129,7 +135,7 @@ class Events:
             )
 
     def qr_image(self, call: Call) -> Reply:
-        """A PNG of 400 by 400; a pattern of the id, since nobody scans it here."""
+        """Draw a PNG of 400 by 400: a pattern of the id, which is never scanned here."""
         text = call.params["id"]
         rng = self._stage.dice.draw("qr", text)
         cells = [[rng.random() < 0.5 for _ in range(25)] for _ in range(25)]

@@ -1,4 +1,4 @@
-"""Stable Genius' list: one merchant's intents, newest first, by status and time of creation."""
+"""Stable Genius' list of one merchant's intents, newest first."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,7 +16,10 @@ STATES = frozenset({"awaiting_payment", "confirmed", "expired", "cancelled", "se
 
 
 def listed(owner: Account, call: Call, *, is_live: bool) -> dict[str, Any]:
-    """The list envelope with at most `limit` (25, up to 100) intents; 400 for a filter or cursor that is none."""
+    """Build the list envelope with at most `limit` (25, up to 100) intents.
+
+    400 for a filter or cursor that is none.
+    """
     query = call.query
     merchant, status = _merchant(owner, query.get("merchant_id")), query.get("status")
     if status is not None and status not in STATES:
