@@ -1,4 +1,4 @@
-"""Calls to a provider's API: authorise, send, refresh a token once on 401, name the error, repeat what is harmless."""
+"""Calls to a provider's API: authorise, send, renew the token, retry, name errors."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ Authorize = Callable[[str, str, bytes], Awaitable[Headers]]
 
 
 def basic_auth(user: str, password: str) -> str:
-    """The value of an Authorization header by RFC 7617."""
+    """Return the value of an Authorization header by RFC 7617."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
@@ -51,7 +51,7 @@ class Caller:
     async def call(
         self, method: str, path: str, *, content: bytes = b"", headers: Headers | None = None, attempts: int = 1
     ) -> HttpAnswer:
-        """A 2xx answer; raises the ProviderError that any other one stands for.
+        """Return a 2xx answer; raise the ProviderError that any other one stands for.
 
         With `attempts` above 1 the very same request is repeated after retryable errors, waiting as long as the
         provider says, else with exponential back-off and jitter. Allow that only where a repeat is harmless.
@@ -99,7 +99,7 @@ class Caller:
 
 
 def _named(answer: HttpAnswer, name_error: Callable[[HttpAnswer], ProviderError]) -> ProviderError:
-    """The error that an answer stands for; what is neither success nor refusal says nothing of what was done."""
+    """Name the error of an answer; neither success nor refusal means unknown outcome."""
     if answer.status >= 400:
         return name_error(answer)
     return ProviderError(
@@ -117,7 +117,7 @@ def _retry_after(fault: Exception) -> bool | float:
 
 
 class ClientCredentials:
-    """An OAuth 2 client-credentials token, kept until shortly before `expires_in` says that it ends."""
+    """An OAuth 2 client-credentials token, kept until shortly before `expires_in`."""
 
     def __init__(
         self,
@@ -141,11 +141,11 @@ class ClientCredentials:
         self._fetching = asyncio.Lock()  # whoever comes while a token is fetched waits for that one
 
     def forget(self) -> None:
-        """The token was refused: the next call fetches another."""
+        """Forget a refused token: the next call fetches another."""
         self._ends_at = None
 
     async def header(self, _method: str, _path: str, _body: bytes) -> Headers:
-        """The Authorization header with a token that is valid now; raises ProviderError where none is to be had."""
+        """Return the Authorization header with a valid token; raise ProviderError."""
         async with self._fetching:
             if self._ends_at is None or self._clock() >= self._ends_at:
                 await self._fetch()

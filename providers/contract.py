@@ -1,4 +1,7 @@
-"""What every provider offers: verify, delivery key, parse, lifecycles, and a client. See docs/adding-a-provider.md."""
+"""Contract of a provider: verify, delivery key, parse, lifecycles, and a client.
+
+See docs/adding-a-provider.md.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -22,13 +25,19 @@ from statemachine.phases import Source
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One HTTP request from a provider: exact body bytes, headers with lower-case names in order of arrival."""
+    """One HTTP request from a provider: exact body bytes, and headers in their order.
+
+    Names of headers are lower-case.
+    """
 
     body: bytes
     headers: tuple[tuple[str, str], ...]  #: values decoded as latin-1, which loses nothing
 
     def header(self, name: str) -> str | None:
-        """The header's value; None where it is absent, and where it is given twice with different values."""
+        """Return the header's value; None where it is absent or ambiguous.
+
+        Two different values are ambiguous.
+        """
         found: str | None = None
         for key, value in self.headers:
             if key == name:
@@ -40,7 +49,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """That a delivery is authentic and fresh, by which key, and what it says of its own time."""
+    """Result of verification: the key that matched, and the provider's own time."""
 
     key_id: str
     provider_time: datetime | None = None  #: the signed timestamp, where the scheme has one
@@ -48,7 +57,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a provider's deliveries are told from forged ones, for people who look at one."""
+    """Authentication of a provider's deliveries, described for people."""
 
     words: str  #: what is signed or shown, and how
     header: str  #: which holds the signature or the secret, in lower case
@@ -57,7 +66,7 @@ class Scheme:
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """An authentic message as parse() sees it: the bytes that were kept, and how they came."""
+    """An authentic message as parse() gets it: the recorded bytes, and their origin."""
 
     source: Source
     body: bytes
@@ -68,7 +77,9 @@ class Statement(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What a statement means. Exactly one of: observations, hints, a note, or that it is unreadable.
+    """Meaning of a statement: observations, hints, a note, or why it is unreadable.
+
+    Exactly one of them.
 
     Of a page of a list, each thing has an observation of its own, so that one that cannot be read takes no other with
     it: one with an id is an observation without a status, so that the provider is asked about it, and one without is an
@@ -108,7 +119,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 def _left(seen: Observation, kept: Observation | str) -> Observation:
-    """What is left of one of several observations: ask about it, or where it has no id, park the page."""
+    """Reduce an unkeepable observation to its id, to be asked about, else park."""
     if isinstance(kept, Observation):
         return kept
     kind = seen.kind if seen.kind is not None and is_kept(seen.kind, keepable.MAX_WORD) else None
@@ -124,7 +135,7 @@ class ProviderOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many requests an account may send in how many seconds; None for no known limit."""
+    """Number of requests that an account may send in a number of seconds."""
 
     requests: int
     seconds: float
@@ -132,7 +143,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """What a merchant wants to be paid (or to pay out). `idempotency_key` is the same for every repeat."""
+    """A merchant's request for a payment; `idempotency_key` is the same in repeats."""
 
     kind: str
     amount_minor: int
@@ -146,7 +157,7 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A provider's successful answer to our own call, to be recorded verbatim in the inbox."""
+    """A provider's successful answer to our own call, to be recorded verbatim."""
 
     status: int
     body: bytes
@@ -157,7 +168,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a provider's list, to be recorded verbatim in the inbox as a message of source `list`."""
+    """One page of a provider's list, to be recorded verbatim with source `list`."""
 
     answer: Answer
     count: int  #: how many things it names
@@ -166,16 +177,19 @@ class Page:
 
 
 class Transport(Protocol):
-    """Sends HTTP requests within the account's budget: wait for the turn, sign, send. See providers/http.py."""
+    """Sends HTTP requests within the account's budget: wait, sign, send.
+
+    See providers/http.py.
+    """
 
     async def turn(self) -> None:
-        """Wait until the account may send one more request. What is signed with the time is signed afterwards."""
+        """Wait until the account may send one more request; sign with the time afterwards."""
 
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> "HttpAnswer":
-        """The answer, whatever its status; raises ProviderError where there is none."""
+        """Return the answer, whatever its status; raise ProviderError where there is none."""
 
     async def pause(self, seconds: float) -> None:
-        """Nobody may send for this account for so long: the provider said so."""
+        """Stop sending for this account for these seconds, as the provider asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +212,10 @@ class Account:
 
 
 class Client(ABC):
-    """Calls to one provider account. Every method raises ProviderError for an error answer or none."""
+    """Calls to one provider account; every method raises ProviderError.
+
+    It stands for an error answer, or for none.
+    """
 
     #: Whether create() may be sent again with the same CreateRequest after an ambiguous outcome.
     is_create_idempotent: ClassVar[bool] = True
@@ -213,20 +230,25 @@ class Client(ABC):
 
     @abstractmethod
     async def fetch(self, kind: str, ref: str) -> Answer:
-        """The provider's present word on one payment. Sends one request (two, when a token has to be fetched)."""
+        """Fetch the provider's current word on one payment.
+
+        Sends one request, or two when a token has to be fetched.
+        """
 
     @abstractmethod
     async def cancel(self, kind: str, ref: str) -> Answer:
-        """Cancel before payment; raises UnsupportedByProvider where the provider has no such call."""
+        """Cancel before payment; raise UnsupportedByProvider where there is no such call."""
 
     def check_cancel(self, kind: str) -> None:  # noqa: B027 - most need no check of their own
-        """Return where cancel() has a call to send for this kind; raises UnsupportedByProvider, and sends nothing.
+        """Raise UnsupportedByProvider if cancel() has no call for this kind; send nothing.
 
         A client that does not say it here costs one question before cancel() says it.
         """
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
-        """The page at `position` (None: the first) of what was created from `since` to before `until`.
+        """Fetch the page at `position` (None: the first) of what was created in a range.
+
+        The range is from `since` to before `until`.
 
         All of it is on the pages; at the edges, and where the provider cannot filter, they may hold more. Asks for
         smaller pages where one is too large. A page that cannot be read, or does not say where to go on, is returned
@@ -237,11 +259,11 @@ class Client(ABC):
 
     @abstractmethod
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Register our HTTPS URL; raises UnsupportedByProvider where the provider has no such call."""
+        """Register our HTTPS URL; raise UnsupportedByProvider where there is no such call."""
 
 
 class Provider(ABC):
-    """One provider as its account's options make it. Everything but the client is pure."""
+    """One provider with its account's options; everything but the client is pure."""
 
     name: ClassVar[str]
     lifecycles: ClassVar[Mapping[str, Lifecycle]]  #: by kind
@@ -258,19 +280,22 @@ class Provider(ABC):
 
     @abstractmethod
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-        """That the delivery is authentic; raises DeliveryRejected and nothing else, for any bytes whatever."""
+        """Verify a delivery; raise DeliveryRejected and nothing else, for any bytes."""
 
     @abstractmethod
     def delivery_key(self, delivery: Delivery) -> str:
-        """The provider's identity of what was delivered: equal for a redelivery, at most 200 characters, total."""
+        """Return the provider's id of the thing delivered, at most 200 characters; total.
+
+        It is equal for a redelivery.
+        """
 
     @abstractmethod
     def parse(self, statement: Statement) -> Reading:
-        """What an authentic statement means; total on any bytes."""
+        """Parse an authentic statement; total on any bytes."""
 
     @abstractmethod
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
-        """A client for the account; opens nothing until it is used."""
+        """Build a client for the account; it opens nothing until it is used."""
 
 
 class Pace(Protocol):
@@ -280,7 +305,7 @@ class Pace(Protocol):
         """Wait until the account may send one more request."""
 
     async def leave(self) -> None:
-        """Return when the request may leave now: at once, if the turn that was waited for has not passed meanwhile."""
+        """Return when the request may leave; take another slot if its own has passed."""
 
     async def pause(self, seconds: float) -> None:
-        """Nobody may send for the account for so long: the provider said so."""
+        """Stop sending for the account for these seconds, as the provider asked."""

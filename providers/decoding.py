@@ -1,4 +1,4 @@
-"""Reading bytes that others wrote: JSON with exact numbers, bounded text, waiting times. No input is trusted."""
+"""Decoding of untrusted bytes: JSON with exact numbers, bounded text, waits."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
@@ -31,14 +31,14 @@ _AMOUNTS: Final = (int, Decimal, str)
 
 
 class Unreadable(ValueError):
-    """The bytes have no meaning to us; the text says why, and holds nothing of the bytes themselves."""
+    """The bytes cannot be parsed; the reason holds nothing of the bytes themselves."""
 
 
 _decoder: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def json_value(body: bytes) -> object:
-    """The JSON value with every fraction as an exact Decimal; raises Unreadable, and nothing else, for any bytes.
+    """Parse JSON with every fraction as an exact Decimal; raise Unreadable only.
 
     A byte order mark before it is passed over, as RFC 8259 permits.
     """
@@ -51,7 +51,7 @@ def json_value(body: bytes) -> object:
 
 
 def json_object(body: bytes) -> Mapping[str, object]:
-    """The JSON object; raises Unreadable, and nothing else, for any other bytes."""
+    """Parse a JSON object; raise Unreadable, and nothing else, for any other bytes."""
     value = json_value(body)
     if not isinstance(value, dict):
         raise Unreadable("the body is no JSON object")
@@ -59,7 +59,7 @@ def json_object(body: bytes) -> Mapping[str, object]:
 
 
 def name(value: object) -> str | None:
-    """The value when it is text that may name a payment: an id, a reference or an alias; None otherwise.
+    """Return the value if it may name a payment (id, reference, alias), else None.
 
     The rule is that of the references that merchants may give, so that whatever is sent can be read back.
     """
@@ -67,7 +67,7 @@ def name(value: object) -> str | None:
 
 
 def name_asked(value: object, asked: str | None) -> str | None:
-    """The name in an answer to a call that named `asked`, which an echo that cannot be read or compared stands for.
+    """Return the name in an answer, or `asked` where the echo cannot be compared.
 
     None where there is no echo, or one of another type that does not spell the name.
     """
@@ -79,14 +79,14 @@ def name_asked(value: object, asked: str | None) -> str | None:
 
 
 def word(value: object) -> str | None:
-    """The value when it is printable text that may serve as a status or a code; None otherwise."""
+    """Return the value if it is printable text for a status or code, else None."""
     if isinstance(value, str) and 0 < len(value) <= MAX_WORD and value.isprintable():
         return value
     return None
 
 
 def fact(value: object) -> str | None:
-    """A string, number or boolean as the text to keep of it; None for anything else, too long or unprintable."""
+    """Return a string, number or boolean as bounded printable text, else None."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, _NUMBERS):
@@ -97,7 +97,7 @@ def fact(value: object) -> str | None:
 
 
 def instant(value: object) -> datetime | None:
-    """The aware UTC instant of an ISO 8601 text with a zone; None for anything else."""
+    """Parse an ISO 8601 text with a zone into an aware UTC instant, else None."""
     if not isinstance(value, str) or len(value) > 64:
         return None
     try:
@@ -110,7 +110,9 @@ def instant(value: object) -> datetime | None:
 
 
 def exact_minor(value: object, currency: str) -> int:
-    """The whole minor units of a decimal amount of major units, as text or as a JSON number; raises InvalidAmount.
+    """Convert a decimal amount of major units to whole minor units.
+
+    The amount is text or a JSON number. Raises InvalidAmount.
 
     See to_minor() for what is none: a provider's text is read no more kindly than anybody's.
     """
@@ -135,7 +137,7 @@ def _exact_minor(value: int | Decimal | str, currency: str) -> int:
 
 
 def whole_minor(value: object) -> int:
-    """The minor units that a JSON number states, whole however it is written; raises InvalidAmount for all else."""
+    """Convert a JSON number of minor units to int; raise InvalidAmount."""
     if isinstance(value, str):
         raise InvalidAmount("amount is no whole number of minor units", param="amount")
     return exact_minor(value, UNDIVIDED)
@@ -158,7 +160,7 @@ _MODES: Final[dict[str, dict[object, bool]]] = {
 
 
 def says_live(*objects: Mapping[str, object]) -> bool | None:
-    """Whether the money is real by the words of these objects; None where none says so.
+    """Return whether these objects say that the money is real; None if none says so.
 
     Raises Unreadable where they contradict each other.
     """
@@ -176,7 +178,9 @@ def says_live(*objects: Mapping[str, object]) -> bool | None:
 
 
 def words_under(value: object, is_wanted: Callable[[str, str], bool], limit: int = 20) -> tuple[str, ...]:
-    """The distinct names at any depth of a JSON value that are wanted, by the key they stand under; at most `limit`.
+    """Return the wanted distinct names at any depth of a JSON value, at most `limit`.
+
+    `is_wanted` gets the key that each stands under.
 
     Texts in a list stand under the list's own key. Visits at most 10,000 values, without recursion.
     """
@@ -203,14 +207,14 @@ def _walk(value: object, budget: int) -> Iterator[tuple[str, object]]:
 
 
 def own_words(text: object) -> str:
-    """What a provider says in an error, made fit for a log line: one line, printable, at most 200 characters."""
+    """Reduce a provider's error message to one printable line of 200 characters."""
     if not isinstance(text, str):
         return ""
     return "".join(c if c.isprintable() else " " for c in text[:400]).strip()[:200]
 
 
 def retry_after(headers: Mapping[str, str], sent_at: datetime) -> float | None:
-    """The seconds to wait that a Retry-After header names, as seconds or as an HTTP date (RFC 9110 10.2.3).
+    """Return the seconds that a Retry-After header asks to wait (RFC 9110 10.2.3).
 
     None where the header is absent or makes no sense: back off instead.
     """
@@ -225,5 +229,5 @@ def retry_after(headers: Mapping[str, str], sent_at: datetime) -> float | None:
 
 
 def sane_wait(seconds: float) -> float | None:
-    """The seconds to wait, none for the past; None for more than a day, which is a unit misread."""
+    """Return the seconds to wait; 0 for the past, None for more than a day."""
     return None if seconds > _MAX_WAIT else max(0.0, seconds)

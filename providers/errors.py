@@ -1,4 +1,4 @@
-"""What can go wrong with a provider, in the words of our own error shape."""
+"""Errors of providers, in our own error shape."""
 
 from typing import ClassVar
 
@@ -7,7 +7,10 @@ from statemachine.errors import ErrorType, ServiceError, type_for_status
 
 
 class DeliveryRejected(ServiceError):
-    """The delivery is not authentic, or not fresh. The only exception that a verifier may raise (rule R7)."""
+    """The delivery is not authentic, or not fresh.
+
+    It is the only exception that a verifier may raise (rule R7).
+    """
 
     type = "authentication_error"
     code = "delivery_rejected"
@@ -36,7 +39,10 @@ class DeliveryRejected(ServiceError):
 
 
 class ProviderError(ServiceError):
-    """The provider answered with an error, or not at all; carries the provider's own code and what to do next."""
+    """The provider answered with an error, or not at all.
+
+    Carries the provider's own code and what to do next.
+    """
 
     code = "provider_error"
     status = 502
@@ -68,7 +74,7 @@ class ProviderError(ServiceError):
 
 
 class AnswerTooLarge(ProviderError):
-    """The provider's answer is larger than we take; of a list, a smaller page may be asked for."""
+    """The provider's answer exceeds the limit; of a list, ask for a smaller page."""
 
 
 class UnsupportedByProvider(ServiceError):

@@ -1,4 +1,7 @@
-"""One way to talk to a provider over HTTPS: paced, bounded, never redirected; failures become ProviderError."""
+"""HTTP client for providers: HTTPS, paced, bounded, never redirected.
+
+Failures become ProviderError.
+"""
 
 import ipaddress
 import re
@@ -31,7 +34,7 @@ _UNSENDABLE: Final = (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, htt
 
 
 def require_https(url: str, *, allow_loopback: bool = False, param: str = "url") -> str:
-    """The URL itself when it is HTTPS (or, in development, on loopback); raises InsecureUrl otherwise.
+    """Return the URL if it is HTTPS (in development, or loopback); raise InsecureUrl.
 
     White space, control characters and backslashes make it none: parsers leave them out, or take them for slashes.
     """
@@ -44,7 +47,7 @@ def require_https(url: str, *, allow_loopback: bool = False, param: str = "url")
 
 
 def page_url(value: object, *, allow_loopback: bool = False) -> str | None:
-    """The text in a provider's answer as a page that a payer may be sent to; None for anything else."""
+    """Return the text if it is a URL that a payer may be sent to, else None."""
     if not isinstance(value, str) or len(value) > keepable.MAX_TEXT:
         return None
     try:
@@ -54,7 +57,10 @@ def page_url(value: object, *, allow_loopback: bool = False) -> str | None:
 
 
 def _parts_of(url: str) -> tuple[str, str] | None:
-    """Scheme and host, where every parser finds the same ones; None where there is no host, or a user."""
+    """Return scheme and host if every parser finds the same ones, else None.
+
+    A URL with a user, or without a host, has none.
+    """
     if _MISREAD.search(url):
         return None
     try:
@@ -66,7 +72,7 @@ def _parts_of(url: str) -> tuple[str, str] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine by name or by literal address."""
+    """Return whether the host is this machine, by name or literal address."""
     if host == "localhost":
         return True
     try:
@@ -76,7 +82,7 @@ def is_loopback(host: str) -> bool:
 
 
 class HttpTransport:
-    """Sends through one httpx2 client, within the account's budget for callers that wait for their turn."""
+    """Sends through one httpx2 client, within the account's budget."""
 
     def __init__(
         self,
@@ -96,7 +102,7 @@ class HttpTransport:
         await self._pace.turn()
 
     async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
-        """The answer, whatever its status; raises ProviderError where there is none.
+        """Return the answer, whatever its status; raise ProviderError where there is none.
 
         A failure before the request can have left is retryable and not ambiguous; any later one is ambiguous. A request
         that cannot be written as HTTP is neither: it was not sent, and never will be. Raises AnswerTooLarge where a 2xx
@@ -114,7 +120,7 @@ class HttpTransport:
     async def _answer(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes
     ) -> HttpAnswer | ProviderError:
-        """The answer, or the error that is to be raised, which refers to nothing that was read."""
+        """Return the answer, or the error to raise, which refers to nothing that was read."""
         sent_at = self._clock()
         is_sent = False
 
@@ -144,7 +150,7 @@ class HttpTransport:
             return ProviderError(f"the provider did not answer ({name})", may_retry=True, is_ambiguous=True)
 
     async def pause(self, seconds: float) -> None:
-        """Nobody may send for this account for so long: the provider said so."""
+        """Stop sending for this account for these seconds, as the provider asked."""
         await self._pace.pause(seconds)
 
     async def _on_progress(self, step: str, about: dict[str, Any]) -> None:
@@ -154,7 +160,7 @@ class HttpTransport:
 
 
 async def _body_of(answer: httpx2.Response) -> bytes | ProviderError:
-    """What the answer says, up to the bound and read no further, or why that cannot be taken."""
+    """Return the body, read up to the limit and no further, or why it is refused."""
     is_success = 200 <= answer.status_code < 300
     bound = MAX_ANSWER if is_success else MAX_REFUSAL_BYTES
     encoding = answer.headers.get("content-encoding", "").strip().lower()

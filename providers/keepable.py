@@ -1,4 +1,4 @@
-"""What a provider said, in texts that every database keeps: names whole or not at all, words cut with a mark.
+"""Texts of providers made storable: names whole or dropped, words cut.
 
 PostgreSQL keeps no NUL, UTF-8 has no bytes for half of a surrogate pair, columns have lengths and BIGINT has an end,
 and SQLite lets all of that pass. The exact bytes are in the inbox whatever is done here.
@@ -34,21 +34,26 @@ _REPLACEMENT: Final = "\ufffd"
 
 
 def words(text: str, longest: int = MAX_TEXT) -> str:
-    """The text for people: `�` stands for what cannot be kept, and a cut is marked with `…`."""
+    """Return storable text: `�` replaces what cannot be stored, `…` marks a cut."""
     if len(text) > longest:
         text = text[: longest - len(_CUT)] + _CUT
     return _UNKEEPABLE.sub(_REPLACEMENT, text)
 
 
 def key(text: str) -> str:
-    """The delivery key if it can be kept; else a digest of it, so that equal keys stay equal and others different."""
+    """Return the delivery key if it can be stored, else a digest of it.
+
+    Equal keys stay equal and different ones different.
+    """
     if text and is_kept(text, MAX_WORD):
         return text
     return "key-sha256:" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def observation(seen: Observation) -> Observation | str:
-    """The observation as it can be kept, or why it cannot: a name, a state or money that nobody can keep as said.
+    """Return a storable observation, or why there is none.
+
+    A name, a state or an amount that cannot be stored as stated makes it unstorable.
 
     A reference or an alias that is no name (statemachine/names.py) is left out: it names no payment of ours. So is an
     instant at which nothing happens: it orders nothing, and no question is planned by it.
@@ -73,7 +78,7 @@ def observation(seen: Observation) -> Observation | str:
 
 
 def _is_plain(seen: Observation) -> bool:
-    """Whether all that is said is ASCII, and together no longer than each may be, as nearly always: it can be kept."""
+    """Return whether all texts are short ASCII, so that all can be stored."""
     if seen.amount_minor is not None and abs(seen.amount_minor) > MAX_MINOR:
         return False
     if seen.captured_minor is not None or seen.refunded_minor is not None:

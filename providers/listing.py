@@ -1,4 +1,4 @@
-"""Walking through a provider's list: pages that fit, cursors that lead on, things that are read one by one."""
+"""Walks through a provider's list: fitting pages, cursors, and single items."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ MAX_THINGS: Final = 1000
 #: How many walks one client keeps apart; an older one is only watched less closely.
 _WALKS: Final = 16
 
-_TICK: Final = timedelta(microseconds=1)
+_CURSOR_STEP: Final = timedelta(microseconds=1)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a page says of itself: how many things it names, and where the next page begins, as in Page."""
+    """A page's own account of its items and of the next page, as in Page."""
 
     count: int
     next: str | None
@@ -32,7 +32,9 @@ class Extent:
 
 
 def extent(count: int, size: int, *, has_more: object, cursor: str | None) -> Extent:
-    """Where a page of `count` things leads, `size` having been asked for; total, and never ends a list on a guess.
+    """Find where a page of `count` items leads, with `size` asked for; total.
+
+    Never ends a list on a guess.
 
     Where the page does not say whether more follows, the walk goes on from the cursor until a page is empty; without a
     cursor, only a page that is not full is the last one.
@@ -47,17 +49,23 @@ def extent(count: int, size: int, *, has_more: object, cursor: str | None) -> Ex
 
 
 def last_id(things: Sequence[object]) -> str | None:
-    """The id of the last thing that has one; what comes after that one is then read twice, which is harmless."""
+    """Return the id of the last item that has one.
+
+    Items after it are read twice, which is harmless.
+    """
     return next((ref for thing in reversed(things) if (ref := id_of(thing)) is not None), None)
 
 
 def id_of(thing: object) -> str | None:
-    """The thing's `id`, where it is an object with a readable one."""
+    """Return the item's `id`, where it is an object with a readable one."""
     return name(thing.get("id")) if isinstance(thing, dict) else None
 
 
 def things_in(value: object, field: str = "data") -> list[object]:
-    """The list of that name in a page's envelope; raises Unreadable for any other shape, or far too many things."""
+    """Return the list of that name in a page's envelope; raise Unreadable.
+
+    For any other shape, or far too many items.
+    """
     things = value.get(field) if isinstance(value, dict) else None
     if not isinstance(things, list):
         raise Unreadable(f"the page has no list named {field}")
@@ -92,17 +100,17 @@ def read_each(
 
 
 def after(since: datetime) -> str:
-    """`since` for a filter that takes what was created after an instant: one microsecond earlier, so that it is in."""
-    return text_of(since - _TICK if since > _FIRST else since)
+    """Return `since` less one microsecond, for filters that exclude the instant."""
+    return text_of(since - _CURSOR_STEP if since > _FIRST else since)
 
 
 def text_of(at: datetime) -> str:
-    """The instant in ISO 8601, in UTC and with microseconds."""
+    """Format the instant as ISO 8601 in UTC with microseconds."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 class Lister:
-    """One client's walks through a list. Any number of them may be under way, each with its own window."""
+    """Walks of one client through a list, any number at once, each with its own range."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -117,7 +125,7 @@ class Lister:
         ask: Callable[[int], Awaitable[HttpAnswer]],
         read: Callable[[bytes, int], Extent],
     ) -> Page:
-        """The page that `ask(size)` is answered with; `read(body, size)` says where it leads, or raises Unreadable.
+        """Fetch a page by `ask(size)`; `read(body, size)` finds where it leads.
 
         Raises ProviderError where the pages lead round in a circle, and AnswerTooLarge where one thing alone is.
         """
@@ -132,7 +140,7 @@ class Lister:
         )
 
     async def _fitting(self, ask: Callable[[int], Awaitable[HttpAnswer]]) -> tuple[HttpAnswer, int]:
-        """The answer and how many things were asked for: half as many each time that a page is too large."""
+        """Return the answer and the size asked for, halved while a page is too large."""
         while True:
             size = self._size
             try:
@@ -161,7 +169,10 @@ class Lister:
 
 @dataclass(slots=True)
 class _Walk:
-    """Finds a circle of any length with two places kept (Brent's algorithm), after at most three times its length."""
+    """Detects a cycle of cursors by Brent's algorithm, with two positions kept.
+
+    Takes at most three times the length of the cycle.
+    """
 
     mark: str | None  #: a place that was passed; moved on after 1, 2, 4, 8, ... pages
     asked: str | None = None

@@ -1,4 +1,4 @@
-"""A provider's own words in an error, fit for logs: short, printable, without numbers that name an account."""
+"""Masking of error messages: short, printable, without account numbers."""
 
 import re
 from typing import Final
@@ -13,7 +13,7 @@ _CREDENTIAL: Final = re.compile(r"\b(?:sk|pk|bk|whsec)_\w+|(?=[^\s\d]*\d)[\w+/=\
 
 
 def masked_words(text: object) -> str:
-    """One printable line of at most 200 characters in which numbers of accounts and credentials are masked.
+    """Return one printable line of 200 characters with account numbers masked.
 
     Empty for anything but text. Amounts below six digits stay, since they help a reader.
     """

@@ -1,4 +1,4 @@
-"""Keys that rotate, HMAC over exact bytes, constant-time comparison, freshness windows."""
+"""Signatures: rotating keys, HMAC, constant-time comparison, time windows."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ _DIGEST_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One secret with an id that may be shown, valid from `not_before` until just before `not_after`."""
+    """One secret with a public id, valid from `not_before` until before `not_after`."""
 
     id: str
     secret: bytes = field(repr=False)
@@ -43,19 +43,22 @@ class KeyRing:
     keys: tuple[Key, ...]
 
     def active(self, now: datetime) -> Iterator[Key]:
-        """The keys valid at this instant, in configured order."""
+        """Return the keys valid at this instant, in configured order."""
         return (key for key in self.keys if key.is_active(now))
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How far a delivery's timestamp may lie from the instant of receipt."""
+    """Tolerated distance between a delivery's timestamp and its receipt."""
 
     past: timedelta = timedelta(seconds=300)
     future: timedelta = timedelta(seconds=300)
 
     def check(self, stamped: datetime, now: datetime) -> None:
-        """Raise DeliveryRejected when the timestamp is stale or ahead of its window; the bounds are inside."""
+        """Raise DeliveryRejected if the timestamp is outside its window.
+
+        The bounds belong to the window.
+        """
         if now - stamped > self.past:
             raise DeliveryRejected("timestamp_stale")
         if stamped - now > self.future:
@@ -63,12 +66,12 @@ class Window:
 
 
 def hmac_sha256(secret: bytes, *parts: bytes) -> bytes:
-    """The raw HMAC-SHA256 of the concatenated parts."""
+    """Return the raw HMAC-SHA256 of the concatenated parts."""
     return hmac.digest(secret, b"".join(parts), sha256)
 
 
 def decode_signature(text: str, encoding: Encoding) -> bytes:
-    """The 32 bytes of a signature; raises DeliveryRejected for anything that is not exactly that."""
+    """Decode a signature of exactly 32 bytes, else raise DeliveryRejected."""
     try:
         raw = bytes.fromhex(text) if encoding == "hex" else base64.b64decode(text.encode("ascii"), validate=True)
     except (ValueError, binascii.Error):
@@ -80,7 +83,9 @@ def decode_signature(text: str, encoding: Encoding) -> bytes:
 
 
 def matching_key(keys: KeyRing, now: datetime, signature: bytes, *parts: bytes) -> Key:
-    """The active key whose HMAC over the parts equals the signature, compared in constant time per key.
+    """Return the active key whose HMAC over the parts equals the signature.
+
+    Each key is compared in constant time.
 
     Raises DeliveryRejected: `no_active_key` where none is active, `signature_wrong` where none matches.
     """
@@ -98,7 +103,7 @@ def matching_key(keys: KeyRing, now: datetime, signature: bytes, *parts: bytes) 
 
 
 def unix_seconds(text: str) -> datetime:
-    """The aware instant of a string of ASCII digits; raises DeliveryRejected for anything else or out of range."""
+    """Parse ASCII digits as an aware instant, else raise DeliveryRejected."""
     if not (text.isascii() and text.isdigit()) or len(text) > 12:
         raise DeliveryRejected("timestamp_malformed")
     try:
@@ -108,7 +113,7 @@ def unix_seconds(text: str) -> datetime:
 
 
 def iso_instant(text: str) -> datetime:
-    """The aware instant of an ISO 8601 text with a zone; raises DeliveryRejected for anything else."""
+    """Parse ISO 8601 text with a zone; raise DeliveryRejected for anything else."""
     try:
         parsed = datetime.fromisoformat(text)
         if parsed.tzinfo is None or not text.isascii():

@@ -1,4 +1,4 @@
-"""A delivery that we send to ourselves, signed as the provider would sign it, to see whether it arrives.
+"""Trial deliveries: signed like the provider's, sent to ourselves.
 
 It is about no payment: whatever the provider, it is kept like any other delivery, and nothing follows from it. Only
 whoever has the account's webhook key can make one, and could as well have said that a payment is paid.
@@ -17,7 +17,7 @@ READING: Final = Reading(note="a trial of receipted doctor; it is about no payme
 
 
 def body(name: str, *, size: int = 0) -> bytes:
-    """The body of a trial of that name, at least so many bytes long.
+    """Return the body of a trial of that name, of at least this many bytes.
 
     It has what a program that reads JSON and writes it again changes: spaces, an escape, and a number's form.
     """
@@ -26,5 +26,5 @@ def body(name: str, *, size: int = 0) -> bytes:
 
 
 def is_trial(given: bytes) -> bool:
-    """Whether the body is a trial's."""
+    """Return whether the body is a trial's."""
     return given.startswith(_BEGINNING)

@@ -1,1 +1,1 @@
-"""Alternative Payments: hosted one-off payment requests, polled; webhooks that are not signed are hints only."""
+"""Alternative Payments: hosted payment requests, polled; webhooks are hints."""

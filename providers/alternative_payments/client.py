@@ -1,4 +1,4 @@
-"""Calls to Alternative Payments: OAuth client credentials, creation that must not be repeated."""
+"""Calls to Alternative Payments: OAuth, and a create call sent only once."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -27,7 +27,10 @@ _LIST_LIMIT: Final = 100
 
 
 class AlternativePaymentsClient(Client):
-    """Calls to one account. Source: docs.alternativepayments.io/getting-started/quick-start."""
+    """Calls to one account at Alternative Payments.
+
+    Source: docs.alternativepayments.io/getting-started/quick-start.
+    """
 
     #: The provider documents no idempotency key, and no way to look a request up by its reference.
     is_create_idempotent: ClassVar[bool] = False
@@ -52,7 +55,7 @@ class AlternativePaymentsClient(Client):
         self._lister = Lister(_LIST_LIMIT)
 
     async def create(self, request: CreateRequest) -> Answer:
-        """Create a payment request, once: an error whose outcome is in doubt is ambiguous and may not be retried.
+        """Create a payment request once; an error in doubt is ambiguous, never retried.
 
         The amount goes out as text, in the unit that the account's options name; raises InvalidAmount where that unit
         cannot state it whole. Source: docs.alternativepayments.io/api-reference/payment-request.
@@ -67,22 +70,25 @@ class AlternativePaymentsClient(Client):
         return Answer(answer.status, answer.body, answer.sent_at, PAYMENT_REQUEST)
 
     async def fetch(self, kind: str, ref: str) -> Answer:
-        """The payment request as it is now. Source: docs.alternativepayments.io/api-reference/payment-request."""
+        """Fetch the payment request.
+
+        Source: docs.alternativepayments.io/api-reference/payment-request.
+        """
         answer = await self._caller.call("GET", f"{self._options.payment_request_path}/{quote(ref, safe='')}")
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
     async def cancel(self, kind: str, ref: str) -> Answer:
-        """Cancel where the account's options name a path; raises UnsupportedByProvider otherwise."""
+        """Cancel where the options name a path; raise UnsupportedByProvider otherwise."""
         path = self._cancel_path().replace("{id}", quote(ref, safe=""))
         answer = await self._caller.call("POST", path, headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
     def check_cancel(self, kind: str) -> None:
-        """Return where the account's options name a path; raises UnsupportedByProvider otherwise."""
+        """Raise UnsupportedByProvider unless the account's options name a path."""
         self._cancel_path()
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
-        """The webhook events that the provider logged from `since` to before `until`: events, not payment requests.
+        """Fetch the provider's logged webhook events from `since` to before `until`.
 
         They hint at payments as webhooks do; payment requests themselves cannot be listed. `position` is the cursor
         at the end of the page before. Source: docs.alternativepayments.io/webhooks.
@@ -101,7 +107,9 @@ class AlternativePaymentsClient(Client):
         return await self._lister.page((since, until), position, PAYMENT_REQUEST, ask, page_extent)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Subscribe our HTTPS URL to one `topic` with a `secret_key`; a repeat makes a second subscription.
+        """Subscribe our HTTPS URL to one `topic` with a `secret_key`.
+
+        A repeat makes a second subscription.
 
         The topic is `payment_succeeded` unless named. Raises WebhookNeedsSecret without a secret_key, since deliveries
         would then carry no authentication. Source: docs.alternativepayments.io/getting-started/webhooks.

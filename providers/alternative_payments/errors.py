@@ -1,4 +1,4 @@
-"""Alternative Payments' error answers as data, and the ProviderError that each one stands for."""
+"""Alternative Payments' error answers as data, each with its ProviderError."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from statemachine.errors import ErrorType, ServiceError, type_for_status
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a status means, and whether the same call may be sent again."""
+    """Meaning of a status, and whether the same call may be sent again."""
 
     type: ErrorType
     may_retry: bool = False
@@ -36,7 +36,7 @@ TABLE: Final[Mapping[int, Row]] = {
 
 
 class WebhookNeedsSecret(ServiceError):
-    """A webhook without a secret_key would come without any authentication, and be rejected here."""
+    """A webhook without a secret_key carries no authentication and is rejected here."""
 
     type = "invalid_request_error"
     code = "webhook_needs_secret"
@@ -44,7 +44,7 @@ class WebhookNeedsSecret(ServiceError):
 
 
 def name_error(answer: HttpAnswer) -> ProviderError:
-    """The error that an answer stands for, by its status alone, whatever its body.
+    """Return the error that an answer stands for, by its status alone; total.
 
     Reads both documented shapes, `message` at the top and under `error`; the parameter is the field that
     `validation_errors` names, where it names one. Carries at most 200 masked characters of the provider's message
@@ -66,7 +66,10 @@ def name_error(answer: HttpAnswer) -> ProviderError:
 
 
 def name_token_error(answer: HttpAnswer) -> ProviderError:
-    """As name_error(), for `POST /oauth/token`: there a 403 means wrong credentials, and nothing was asked for yet."""
+    """Return the error of `POST /oauth/token`, where a 403 means wrong credentials.
+
+    Nothing was asked for yet; else as name_error().
+    """
     error = name_error(answer)
     error.is_ambiguous = False
     if answer.status == 403:

@@ -1,4 +1,4 @@
-"""What an account at Alternative Payments can be set to do."""
+"""Options of an account at Alternative Payments."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from providers.contract import ProviderOptions
 
 
 class AlternativePaymentsOptions(ProviderOptions):
-    """Settings of one Alternative Payments account, for what the provider's pages say in two ways or not at all."""
+    """Options for what the provider's documentation leaves open or contradicts."""
 
     amount_unit: AmountUnit = "minor"
     """What `amount` counts. The glossary calls it the smallest currency unit and shows "100" as $100: make one small

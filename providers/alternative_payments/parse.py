@@ -1,4 +1,4 @@
-"""What Alternative Payments says: payment requests as answers to our calls; webhooks and the log of them are hints."""
+"""Parsing of Alternative Payments' answers; webhooks and their log are hints."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -38,7 +38,7 @@ _FACTS: Final = ("created_at", "paid_at", "expired_at", "cancelled_at")
 
 
 def parse(statement: Statement, amount_unit: AmountUnit, *, allow_loopback: bool = False) -> Reading:
-    """One observation from an answer, hints from a webhook, never an observation from a webhook; total on any bytes.
+    """Parse an answer into one observation, a webhook into hints; total on any bytes.
 
     A webhook is not signed and has no documented body: every text in it under `id`, `reference_id` or another `*_id`
     is a hint, and the whole account is asked about, since no topic concerns payment requests. A page of the log of
@@ -60,7 +60,7 @@ def parse(statement: Statement, amount_unit: AmountUnit, *, allow_loopback: bool
 
 
 def page_extent(body: bytes, size: int) -> Extent:
-    """How many events a page of the log names, and the cursor to go on from; raises Unreadable.
+    """Return the number of events on a page, and the next cursor; raise Unreadable.
 
     Reads both documented envelopes: cursors beside `data`, and in an object `pagination`.
     Sources: docs.alternativepayments.io/webhooks and /getting-started/quick-start/guides.

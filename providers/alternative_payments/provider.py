@@ -25,7 +25,7 @@ from statemachine.lifecycle import Lifecycle
 
 
 class AlternativePayments(Provider):
-    """Hosted payment requests: created once, polled until paid; webhooks tell only when to ask."""
+    """Hosted payment requests, created once and polled until paid; webhooks are hints."""
 
     name: ClassVar[str] = "alternative_payments"
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {PAYMENT_REQUEST: LIFECYCLE}
@@ -47,17 +47,17 @@ class AlternativePayments(Provider):
         super().__init__(options)
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-        """That the sender knows the secret; the scheme has no time that a window could hold. See scheme.verify."""
+        """Verify that the sender knows the secret; there is no signed time."""
         return scheme.verify(delivery, keys, now)
 
     def delivery_key(self, delivery: Delivery) -> str:
-        """The body's digest; see scheme.delivery_key."""
+        """Return the body's digest; see scheme.delivery_key."""
         return scheme.delivery_key(delivery)
 
     def parse(self, statement: Statement) -> Reading:
-        """What an answer or a webhook means; see parse.parse."""
+        """Parse an answer or a webhook; see parse.parse."""
         return parse.parse(statement, self.options.amount_unit, allow_loopback=self.options.allow_loopback_http)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
-        """A client with the account's `client_id` and `client_secret`; opens nothing until it is used."""
+        """Build a client with `client_id` and `client_secret`; nothing is opened yet."""
         return AlternativePaymentsClient(account, transport, clock, self.options)

@@ -1,4 +1,4 @@
-"""Alternative Payments' webhook authentication: a static secret in the Authorization header; nothing is signed."""
+"""Alternative Payments' webhook authentication: a static secret, no signature."""
 
 import hmac
 from datetime import datetime
@@ -13,7 +13,7 @@ _SCHEME: Final = "Bearer "
 
 
 def verify(delivery: Delivery, keys: KeyRing, now: datetime) -> Verified:
-    """That the sender knows the secret; raises DeliveryRejected and nothing else.
+    """Verify that the sender knows the secret; raise only DeliveryRejected.
 
     Says nothing about the body or its age: whoever has seen one delivery can send any other, so what a delivery says
     is only ever a reason to ask. Source: docs.alternativepayments.io/getting-started/webhooks.
@@ -31,7 +31,7 @@ def verify(delivery: Delivery, keys: KeyRing, now: datetime) -> Verified:
 
 
 def delivery_key(delivery: Delivery) -> str:
-    """The digest of the body, since no delivery id is documented; total, 71 characters.
+    """Return the digest of the body, since no id is documented; 71 characters, total.
 
     Two events with the same bytes count as one delivery, which costs nothing where a delivery is only a hint.
     """

@@ -1,4 +1,4 @@
-"""Calls to Banked: Basic or OAuth, and an Idempotency-Key on whatever is not a GET."""
+"""Calls to Banked: Basic or OAuth, with an Idempotency-Key on all but GET."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -32,7 +32,9 @@ _KEYS: Final[UUID] = uuid5(NAMESPACE_URL, "https://api.banked.com/idempotency")
 
 
 class BankedClient(Client):
-    """Calls for one account; sandbox and live share the host and differ by credentials.
+    """Calls for one account at Banked.
+
+    Sandbox and live share the host and differ by credentials.
 
     Source: https://docs.banked.com/merchant/api-reference/authentication-merchant and the idempotency page beside it.
     """
@@ -61,7 +63,7 @@ class BankedClient(Client):
             self._caller = Caller(account.base_url, transport, self._authorize_basic, name_error)
 
     async def create(self, request: CreateRequest) -> Answer:
-        """The created resource; a repeat within 30 days answers with the same one and creates nothing.
+        """Create the resource; a repeat within 30 days returns the same one.
 
         Raises InvalidCreate before asking where Banked's documented rules are broken. An answer that failed in part
         and names a created payment is returned, not raised: parse() reads it as "exists; ask".
@@ -78,12 +80,12 @@ class BankedClient(Client):
         return Answer(answer.status, answer.body, answer.sent_at, request.kind)
 
     async def fetch(self, kind: str, ref: str) -> Answer:
-        """The resource by its id."""
+        """Fetch the resource by its id."""
         answer = await self._caller.call("GET", f"{self._path(kind)}/{quote(ref, safe='')}")
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
     async def cancel(self, kind: str, ref: str) -> Answer:
-        """Delete a v2 session; what the session is then, or the bare answer where it is gone.
+        """Delete a v2 session; return its state after that, or the bare answer if gone.
 
         The provider does not say which state results, so it is asked; where that fails the outcome is ambiguous.
         No other kind has such a call.
@@ -106,7 +108,9 @@ class BankedClient(Client):
             raise UnsupportedByProvider(f"Banked has no call to cancel a {kind}")
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
-        """The resources at the account's `list_path` that were created from `since` to before `until`, newest first.
+        """List what was created from `since` to before `until`, newest first.
+
+        The path is the account's `list_path`.
 
         There is no cursor: `position` is the instant before which the page's resources were created. Without the name
         of that filter a list that goes on after one page ends with a fault.
@@ -127,7 +131,7 @@ class BankedClient(Client):
         return await self._lister.page((since, until), position, options.list_kind, ask, read)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Register our HTTPS URL for the account's events; the answer carries the subscription's id.
+        """Register our HTTPS URL for the account's events; the answer has the id.
 
         `details` may carry `signature_key`, the key that Banked is to sign with. At most 5 webhooks per event.
         """

@@ -1,4 +1,4 @@
-"""Banked's errors as data: which type each code is, and whether the same request may be sent again."""
+"""Banked's errors as data: the type of each code, and whether it may be retried."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from statemachine.errors import ErrorType, type_for_status
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a code means. The provider states no HTTP status per code, so its own status is kept as it came."""
+    """Meaning of a code.
+
+    The provider states no HTTP status per code, so its own status is kept as it came.
+    """
 
     type: ErrorType
     may_retry: bool = False
@@ -90,7 +93,9 @@ class PartialSuccess(ProviderError):
 
 
 def name_error(answer: HttpAnswer) -> ProviderError:
-    """The ProviderError that an error answer stands for, a PartialSuccess where it names a resource; total.
+    """Return the error of an answer, PartialSuccess if it names a resource; total.
+
+    Total.
 
     The first code of `errors` names the error; it may be repeated only if each code there permits it. A code that is
     not in the table, and a body that cannot be read, leave the HTTP status to say what happened.
@@ -123,13 +128,13 @@ def name_error(answer: HttpAnswer) -> ProviderError:
 
 
 def error_items(body: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """The objects in `errors`; empty where there are none."""
+    """Return the objects in `errors`; empty where there are none."""
     found = body.get("errors")
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def created_ref(body: Mapping[str, object]) -> str | None:
-    """The id of the payment that `successes` says was created, by whichever of its names."""
+    """Return the id of the payment that `successes` reports as created."""
     found = body.get("successes")
     for item in found if isinstance(found, list) else []:
         if isinstance(item, dict) and word(item.get("resource_type")) in {"payment", "payment_session", "payin"}:

@@ -21,7 +21,7 @@ _FITTING: Final[Mapping[str, frozenset[str]]] = {
 
 
 def ref_of(body: Mapping[str, object], statement: Statement) -> str:
-    """The resource's id; raises Unreadable where there is none, or another than was asked about."""
+    """Return the resource's id; raise Unreadable if absent or not the one asked about."""
     told = name_asked(body.get("id"), statement.ref)
     if told is None and body.get("id") is not None:
         raise Unreadable("id is no name of a payment")
@@ -34,7 +34,7 @@ def ref_of(body: Mapping[str, object], statement: Statement) -> str:
 
 
 def money_of(body: Mapping[str, object]) -> tuple[int | None, str | None]:
-    """Minor units and currency, each if told; raises Unreadable for an amount that is no whole number of them."""
+    """Return minor units and currency, each if stated; raise Unreadable for fractions."""
     amount, currency = body.get("amount"), body.get("currency")
     if currency is not None and not isinstance(currency, str):
         raise Unreadable("currency is not text")
@@ -46,7 +46,10 @@ def money_of(body: Mapping[str, object]) -> tuple[int | None, str | None]:
 
 
 def reason_of(value: object) -> str | None:
-    """An error as Banked states it, text or object (its fields are not documented), as one masked line."""
+    """Return Banked's error, text or object, as one masked line.
+
+    The object's fields are not documented.
+    """
     if isinstance(value, dict):
         named = (word(value.get(field)) for field in ("code", "reason", "type", "title", "message"))
         value = next((text for text in named if text), "an error without a code")
@@ -54,7 +57,7 @@ def reason_of(value: object) -> str | None:
 
 
 def agreed(announced: str, state: str | None) -> str | None:
-    """The state that a webhook tells; None, which means "ask", where its event announces another than it shows.
+    """Return the state of a webhook; None ("ask") where its event contradicts it.
 
     Refunds have finer states than their events: those are shown, and the event only has to fit.
     """
@@ -66,7 +69,7 @@ def agreed(announced: str, state: str | None) -> str | None:
 
 
 def facts_of(body: Mapping[str, object], *, allow_loopback: bool = False) -> dict[str, str | None]:
-    """What is worth keeping; `latest_error` is removed again where the provider resets it to null."""
+    """Return the facts to keep; `latest_error` is removed when the provider resets it."""
     found = {
         "payment_link": page_url(body.get("url") or body.get("checkout_url"), allow_loopback=allow_loopback),
         "end_to_end_id": fact(body.get("end_to_end_id")),

@@ -1,4 +1,7 @@
-"""What Banked's resources can go through. The provider calls `sent` and `failed` final and lists no moves."""
+"""Lifecycles of Banked's resources.
+
+The provider calls `sent` and `failed` final and lists no moves.
+"""
 
 from typing import Final
 

@@ -23,7 +23,7 @@ _DAWN: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def query_of(options: BankedOptions, since: datetime, until: datetime, position: str | None) -> dict[str, str]:
-    """The filters of one page, as far as the account names them; `position` is such an instant."""
+    """Return the filters of a page that the account names; `position` is an instant."""
     query = {}
     if options.list_after is not None:
         query[options.list_after] = after(since.replace(microsecond=0))
@@ -33,7 +33,7 @@ def query_of(options: BankedOptions, since: datetime, until: datetime, position:
 
 
 def extent_of(options: BankedOptions, body: bytes, size: int, since: datetime) -> Extent:
-    """Where a page leads: to what was created up to the second of its oldest resource, as told. Raises Unreadable.
+    """Find where a page leads: to the second of its oldest resource. Raise Unreadable.
 
     The resources of that second are listed again, which is harmless.
     """

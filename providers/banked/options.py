@@ -1,4 +1,4 @@
-"""What an account decides about Banked where its generations differ or its pages are silent."""
+"""Options of an account at Banked, for what its documentation leaves open."""
 
 from typing import Literal, Self
 

@@ -1,4 +1,4 @@
-"""Which of Banked's body shapes a statement has; each shape is read by a file of its own."""
+"""Dispatch of a statement to the parser of its body shape."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -19,7 +19,9 @@ _NOTES: Final = {"mandate": "a mandate event; mandates are not tracked", "batch"
 
 
 def parse(statement: Statement, options: BankedOptions) -> Reading:
-    """What the statement means; total on any bytes, and amounts are whole minor units or the body is unreadable.
+    """Parse a statement; total on any bytes.
+
+    An amount that is not in whole minor units makes the body unreadable.
 
     Read are v3 envelopes, v2 bodies in all their spellings, the resource that a call of ours answers with, an answer
     that failed in part, the empty answer to a DELETE, and pages of a list, with one observation for each resource, the
@@ -48,7 +50,10 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
 
 
 def listed(body: bytes) -> list[object]:
-    """The resources on a page: a list, bare or named `data` (no page shows which); raises Unreadable."""
+    """Return the resources on a page: a bare list, or `data`; raise Unreadable.
+
+    No documented page shows which.
+    """
     value = json_value(body)
     return things_in({"data": value} if isinstance(value, list) else value)
 
@@ -79,7 +84,7 @@ def _answer(body: Mapping[str, object], statement: Statement, allow_loopback: bo
 
 
 def _partly_created(body: Mapping[str, object], statement: Statement, ref: str) -> Observation:
-    """It exists and its state was not told: the codes are facts, and the provider is asked."""
+    """Read a partial success: the resource exists, its state is unknown and asked for."""
     codes = ", ".join(filter(None, (masked_words(item.get("code")) for item in error_items(body))))
     return Observation(
         source=statement.source,

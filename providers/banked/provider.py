@@ -30,17 +30,17 @@ class Banked(Provider):
         super().__init__(options)
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-        """That the webhook is authentic; raises DeliveryRejected and nothing else, for any bytes whatever."""
+        """Verify a webhook; raise DeliveryRejected and nothing else, for any bytes."""
         return scheme.verify(delivery, keys, window, now)
 
     def delivery_key(self, delivery: Delivery) -> str:
-        """The identity of one event: equal for a redelivery, at most 200 characters, total."""
+        """Return the id of one event, equal for a redelivery; 200 characters, total."""
         return scheme.delivery_key(delivery.body)
 
     def parse(self, statement: Statement) -> Reading:
-        """What an authentic statement means; total on any bytes."""
+        """Parse an authentic statement; total on any bytes."""
         return parse.parse(statement, self.options)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
-        """A client for one account; opens nothing until it is used."""
+        """Build a client for one account; it opens nothing until it is used."""
         return BankedClient(self.options, account, transport, clock)

@@ -1,4 +1,4 @@
-"""What is sent to Banked, checked against its documented rules before asking."""
+"""Requests to Banked, validated by its documented rules before they are sent."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ _EVENTS: Final = {
 
 
 def events_of(options: BankedOptions) -> tuple[str, ...]:
-    """The events to register for."""
+    """Return the events to register for."""
     return options.events or _EVENTS[options.webhook_version]
 
 
 def body_of(request: CreateRequest, *, allow_loopback: bool = False) -> bytes:
-    """The body of a create call; raises InvalidCreate, or InsecureUrl for a URL of ours that is not HTTPS."""
+    """Build the body of a create call; raise InvalidCreate or InsecureUrl."""
     for name in ("reference", "amount", "currency"):
         if name in request.extra:
             raise InvalidCreate(f"{name} is not one of the further fields", param=name)
@@ -60,7 +60,10 @@ def _payin(request: CreateRequest) -> dict[str, object]:
 
 
 def _refund(request: CreateRequest) -> dict[str, object]:
-    """Source: https://docs.banked.com/merchant/payments/refund-session; the currency is that of the session."""
+    """Build a refund in the currency of its session.
+
+    Source: https://docs.banked.com/merchant/payments/refund-session
+    """
     _check_reference(request.reference)
     fields = {**request.extra, "reference": request.reference, "amount": request.amount_minor}
     if not any(isinstance(fields.get(name), str) for name in ("payment_session_id", "payment_id")):
@@ -84,7 +87,7 @@ def _check_reference(reference: str) -> None:
 
 
 def _check_line_items(items: object, request: CreateRequest) -> None:
-    """The provider adds the items up, so they must come to the amount that we shall expect."""
+    """Check that line items add up to the amount, since the provider adds them up."""
     total = 0
     for item in items if isinstance(items, list) and items else [None]:
         amount, quantity = (item.get("amount"), item.get("quantity", 1)) if isinstance(item, dict) else (None, None)

@@ -14,7 +14,7 @@ _MAX_KEY: Final = 200
 
 
 def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-    """That the webhook is authentic and fresh; raises DeliveryRejected and nothing else, for any bytes whatever.
+    """Verify a webhook and its age; raise DeliveryRejected and nothing else.
 
     `banked-signature: <unix seconds>.<hex>`: HMAC-SHA256 over the seconds, a full stop and the raw body, keyed with
     the signature key's literal text even where that looks like hex. The provider leaves the age to the receiver.

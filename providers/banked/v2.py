@@ -1,4 +1,4 @@
-"""Banked's v2 bodies: a flat copy of the resource, with the event and the type beside it when it is a webhook."""
+"""Banked's v2 bodies: a flat copy of the resource; webhooks add event and type."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -22,7 +22,9 @@ _KINDS: Final = {
 
 
 def kind_of(body: Mapping[str, object], used: str | None) -> str | None:
-    """Which kind a webhook is about: by its type (also as the provider misspells it), its event, else the URL used.
+    """Return the kind of a webhook: by type, event, or else the callback URL.
+
+    The type is also read as the provider misspells it.
 
     The oldest bodies have neither type nor event, and are payment sessions. None for a kind that we do not use.
     """
@@ -43,7 +45,10 @@ def _says_kind(body: Mapping[str, object]) -> bool:
 def observation(
     body: Mapping[str, object], statement: Statement, kind: str, *, allow_loopback: bool = False
 ) -> Observation:
-    """What a v2 body says; raises Unreadable. A webhook has no time of its change, an answer has that of asking."""
+    """Parse a v2 body; raise Unreadable.
+
+    A webhook has no time of its change, an answer has that of asking.
+    """
     is_answer = statement.source in ANSWERS
     announced = (word(body.get("webhook_event")) or "").rpartition("_")[2]
     status = agreed(announced, word(body.get("state")))

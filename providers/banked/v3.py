@@ -1,4 +1,4 @@
-"""Banked's v3 bodies: an envelope with an event id around the resource, whose status is in `status_details`."""
+"""Banked's v3 bodies: an envelope with an event id; status in `status_details`."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,7 +20,7 @@ _ENDED_BADLY: Final = frozenset({"failed", "canceled"})
 
 
 def data_of(body: Mapping[str, object]) -> Mapping[str, object] | None:
-    """The resource inside a v3 envelope; None where the body is no envelope. Raises Unreadable for an empty one."""
+    """Return the resource of a v3 envelope, else None; raise Unreadable if empty."""
     data = body.get("data")
     if isinstance(data, dict) and ("type" in body or body.get("version") == "v3"):
         return data
@@ -30,7 +30,7 @@ def data_of(body: Mapping[str, object]) -> Mapping[str, object] | None:
 
 
 def kind_of(body: Mapping[str, object]) -> str | None:
-    """Which kind an envelope is about, by its type; None for a kind that we do not use."""
+    """Return the kind of an envelope by its type; None for a kind that we do not use."""
     told = word(body.get("type"))
     if told is None:
         raise Unreadable("a v3 envelope without a type")
@@ -47,7 +47,10 @@ def observation(
     *,
     allow_loopback: bool = False,
 ) -> Observation:
-    """What a v3 resource says; raises Unreadable. Payins have upper-case states, refunds and payouts lower-case."""
+    """Parse a v3 resource; raise Unreadable.
+
+    Payins have upper-case states, refunds and payouts lower-case.
+    """
     is_answer = statement.source in ANSWERS
     details = data.get("status_details")
     status, reason = (details.get("status"), details.get("reason")) if isinstance(details, dict) else (None, None)

@@ -1,4 +1,6 @@
-"""Payfield's PayIn/Payout merchant API: signed requests, signed callbacks, one object per operation, two dialects.
+"""Payfield's PayIn/Payout API: signed requests and callbacks, in two dialects.
+
+One object per operation.
 
 Nothing here is shared with another provider; what the provider leaves open is an option in `provider.py`.
 """

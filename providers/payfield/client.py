@@ -39,7 +39,9 @@ _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class PayfieldClient(Client):
-    """Calls for one shop, with the merchant's id as the idempotency key: the provider has no other.
+    """Calls for one shop, with our reference as the idempotency key.
+
+    The provider has no other.
 
     Source: https://bdt-hrs-external-documentation.pages.dev/docs/
     """
@@ -54,7 +56,7 @@ class PayfieldClient(Client):
         self._caller = Caller(account.base_url, transport, self._authorize, name_error)
 
     async def create(self, request: CreateRequest) -> Answer:
-        """The operation; a repeat with the same reference answers with the stored one and creates nothing.
+        """Create the operation; a repeat with the same reference returns the stored one.
 
         Raises InvalidCreate before asking where a field that Payfield requires is missing from `extra`.
         """
@@ -69,7 +71,7 @@ class PayfieldClient(Client):
         return Answer(answer.status, answer.body, answer.sent_at, request.kind, request.reference)
 
     async def fetch(self, kind: str, ref: str) -> Answer:
-        """The operation by the merchant's id, in the account's shop if one is set, else in the default active shop."""
+        """Fetch the operation by our id, in the account's shop, else the default one."""
         shop = self._options.shop_code
         query = "?" + urlencode({"shop_code": shop}) if shop else ""
         answer = await self._caller.call("GET", f"{self._path(kind)}/{quote(ref, safe='')}{query}")
@@ -80,11 +82,14 @@ class PayfieldClient(Client):
         raise UnsupportedByProvider(_NO_CANCEL)
 
     def check_cancel(self, kind: str) -> None:
-        """Raises UnsupportedByProvider, whatever the kind."""
+        """Raise UnsupportedByProvider, whatever the kind."""
         raise UnsupportedByProvider(_NO_CANCEL)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Payfield documents no such call: each create carries `callback_url`, and the dashboard keeps a shop's URL."""
+        """Raise UnsupportedByProvider: Payfield documents no such call.
+
+        Each create carries `callback_url`, and the dashboard keeps a shop's URL.
+        """
         raise UnsupportedByProvider("Payfield takes the callback URL with each create, or in the shop's dashboard")
 
     def _body(self, request: CreateRequest) -> bytes:

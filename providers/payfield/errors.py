@@ -1,4 +1,4 @@
-"""Payfield's errors as data: which type each is, whose fault, and whether the same request may be sent again."""
+"""Payfield's errors as data: the type of each, and whether it may be retried."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -67,7 +67,7 @@ class InvalidCreate(ProviderError):
 
 
 def name_error(answer: HttpAnswer) -> ProviderError:
-    """The ProviderError that an error answer stands for; total on any body.
+    """Return the ProviderError that an error answer stands for; total on any body.
 
     Both dialects are read: `code` and `error` exist in the newer one only. A body that cannot be read leaves the HTTP
     status to say what happened. After a 5xx the operation may exist: the same `external_id` is safe to repeat.
@@ -98,7 +98,7 @@ def name_error(answer: HttpAnswer) -> ProviderError:
 
 
 def row_for(message: str) -> Row | None:
-    """The documented message that this is, if any."""
+    """Return the row of the documented message, if it is one."""
     for row in MESSAGES:
         if message == row.message or (row.is_prefix and message.startswith(row.message)):
             return row

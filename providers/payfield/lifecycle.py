@@ -1,4 +1,4 @@
-"""What a Payfield operation can go through. The provider shows its internal states as `pending`, so that may last."""
+"""Lifecycles of Payfield's operations; internal states appear as `pending`."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What an account decides about Payfield where its published dialects differ or its pages are silent."""
+"""Options of an account at Payfield, where its dialects differ or docs are silent."""
 
 from typing import Literal
 

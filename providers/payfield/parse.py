@@ -1,4 +1,4 @@
-"""What Payfield's callbacks and answers say. One body holds one operation, in either dialect."""
+"""Parsing of Payfield's callbacks and answers; one body holds one operation."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -25,7 +25,7 @@ _ERROR_FIELDS: Final = ("error", "errors", "code")
 
 
 def parse(statement: Statement, default_kind: str, *, allow_loopback: bool = False) -> Reading:
-    """What the statement means; total on any bytes, and amounts are exact or the body is unreadable.
+    """Parse a statement; total on any bytes. Amounts are exact or it is unreadable.
 
     Amounts are decimal strings (NEW) or JSON numbers (OLD) of major units. A callback does not say whether it is
     about a payin or a payout: `transaction_type` does where it is there, else the URL that was used or the question
@@ -55,7 +55,7 @@ def _kind(body: Mapping[str, object], statement: Statement, default_kind: str) -
 
 
 def _something(statement: Statement, ref: str, is_live: bool | None) -> Observation:
-    """There is an operation with this id: whichever of them is known here, the provider is asked about it."""
+    """Return a hint: an operation with this id exists, and the provider is asked."""
     return Observation(
         source=statement.source,
         kind=_LIKELIEST,
@@ -94,7 +94,7 @@ def _observation(
 
 
 def _ref(body: Mapping[str, object], statement: Statement) -> str:
-    """The merchant's id. What a create call made is called as its answer says, which may spell the id anew."""
+    """Return the merchant's id, spelt as a create call's answer spells it."""
     told, is_create = name_asked(body.get("external_id"), statement.ref), statement.source is Source.CREATE
     if told is None and body.get("external_id") is not None:
         raise Unreadable("external_id is no name of a payment")
@@ -133,6 +133,6 @@ def _facts(body: Mapping[str, object], allow_loopback: bool) -> dict[str, str | 
 
 
 def _part(body: Mapping[str, object], name: str) -> object:
-    """A field that some currencies' pages put inside `paymentData` and others beside it."""
+    """Return a field that stands inside `paymentData` or beside it, by currency."""
     details = body.get("paymentData")
     return (details.get(name) if isinstance(details, dict) else None) or body.get(name)

@@ -38,17 +38,20 @@ class Payfield(Provider):
         super().__init__(options)
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-        """That the callback is authentic; raises DeliveryRejected and nothing else, for any bytes whatever."""
+        """Verify a callback; raise DeliveryRejected and nothing else, for any bytes."""
         return scheme.verify(delivery, keys, window, now, self.options.digest_encoding)
 
     def delivery_key(self, delivery: Delivery) -> str:
-        """The identity of one event of one operation: equal for a redelivery, at most 200 characters, total."""
+        """Return the id of an operation's event: equal for a redelivery, total.
+
+        At most 200 characters.
+        """
         return scheme.delivery_key(delivery.body)
 
     def parse(self, statement: Statement) -> Reading:
-        """What an authentic statement means; total on any bytes."""
+        """Parse an authentic statement; total on any bytes."""
         return parse.parse(statement, self.options.default_kind, allow_loopback=self.options.allow_loopback_http)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
-        """A client for one shop; opens nothing until it is used."""
+        """Build a client for one shop; it opens nothing until it is used."""
         return PayfieldClient(self.options, account, transport, clock)

@@ -1,4 +1,4 @@
-"""Payfield's signature, for its callbacks and for our requests, and the identity of what a callback delivers."""
+"""Payfield's signature of callbacks and of our requests, and the delivery key."""
 
 import base64
 from datetime import datetime
@@ -15,7 +15,7 @@ _MAX_KEY: Final = 200
 
 
 def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime, encoding: Encoding) -> Verified:
-    """That the callback is authentic and fresh; raises DeliveryRejected and nothing else, for any bytes whatever.
+    """Verify a callback and its age; raise DeliveryRejected and nothing else.
 
     `X-Signature` is the HMAC-SHA256 by the webhook secret over `X-Timestamp`, exactly as sent, and the raw body with
     nothing between them. The provider names no window: the account's applies, in both directions.
@@ -34,7 +34,7 @@ def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime, enc
 
 
 def signature_text(raw: bytes, encoding: Encoding) -> str:
-    """The signature as it is written into a header."""
+    """Encode the signature for a header."""
     return raw.hex() if encoding == "hex" else base64.b64encode(raw).decode("ascii")
 
 

@@ -46,7 +46,7 @@ class StableGeniusClient(Client):
         self._lister = Lister(_LIST_LIMIT)
 
     async def create(self, request: CreateRequest) -> Answer:
-        """Create a payment intent, or return the one that this idempotency key made before.
+        """Create a payment intent, or return the one that this idempotency key made.
 
         Safe to repeat for 24 hours, and repeated here after retryable errors. The amount is sent in US dollars.
         Source: docs.stablegenius.co/api-reference/create-payment-intent.
@@ -56,12 +56,15 @@ class StableGeniusClient(Client):
         return Answer(answer.status, answer.body, answer.sent_at, PAYMENT_INTENT)
 
     async def fetch(self, kind: str, ref: str) -> Answer:
-        """The payment intent as it is now. Source: docs.stablegenius.co/api-reference/get-payment-intent."""
+        """Fetch the payment intent.
+
+        Source: docs.stablegenius.co/api-reference/get-payment-intent.
+        """
         answer = await self._caller.call("GET", _one(ref))
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
     async def cancel(self, kind: str, ref: str) -> Answer:
-        """Cancel while it awaits payment; afterwards the provider answers 409 `intent_not_cancellable`.
+        """Cancel before payment; later the provider answers 409 `intent_not_cancellable`.
 
         Not repeated: a repeat of one that succeeded would be answered with that 409.
         Source: docs.stablegenius.co/api-reference/cancel-payment-intent.
@@ -70,7 +73,7 @@ class StableGeniusClient(Client):
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
-        """The intents of the account's `merchant_id` that were created from `since` to before `until`, newest first.
+        """List intents created from `since` to before `until`, newest first.
 
         `position` is the id of the last intent before the page. Without a `merchant_id` the provider lists only for a
         key that is scoped to one merchant. Source: docs.stablegenius.co/api-reference/list-payment-intents.
@@ -87,7 +90,7 @@ class StableGeniusClient(Client):
         return await self._lister.page((since, until), position, PAYMENT_INTENT, ask, page_extent)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Register our HTTPS URL where the account's options say how; raises UnsupportedByProvider otherwise.
+        """Register our HTTPS URL by the options, else raise UnsupportedByProvider.
 
         Stable Genius documents registration errors but no call: docs.stablegenius.co/quickstart has it done by hand.
         """

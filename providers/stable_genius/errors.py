@@ -1,4 +1,4 @@
-"""Stable Genius's error codes as data, and the ProviderError that each answer stands for."""
+"""Stable Genius's error codes as data, each with its ProviderError."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ _FIRST_INSTANT: Final = 1e9
 
 
 def name_error(answer: HttpAnswer, reset_unit: ResetUnit = "auto") -> ProviderError:
-    """The error that an answer stands for, whatever its body: by its code, else its own type, else its status.
+    """Return the error that an answer stands for: by code, else type, else status.
 
     Whether to retry depends on the status alone. Carries at most 200 masked characters of the provider's message and
     nothing else of the body. Source: docs.stablegenius.co, "Error Codes" and /api-reference/overview.
@@ -83,7 +83,10 @@ def _error_object(body: bytes) -> Mapping[str, object]:
 
 
 def _wait(answer: HttpAnswer, unit: ResetUnit) -> float | None:
-    """The seconds until the window resets: X-RateLimit-Reset, else Retry-After, else None for back-off."""
+    """Return the seconds until the window resets, None for back-off.
+
+    X-RateLimit-Reset counts before Retry-After.
+    """
     text = answer.headers.get("x-ratelimit-reset", "").strip()
     whole, _, fraction = text.partition(".")
     if text.isascii() and whole.isdigit() and len(whole) <= 12 and (not fraction or fraction.isdigit()):

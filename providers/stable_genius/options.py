@@ -1,4 +1,4 @@
-"""What an account at Stable Genius can be set to do."""
+"""Options of an account at Stable Genius."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from providers.stable_genius.errors import ResetUnit
 
 
 class StableGeniusOptions(ProviderOptions):
-    """Settings of one Stable Genius account. Every default follows the provider's documentation, or sends nothing."""
+    """Options of one account; defaults follow the documentation, or send nothing."""
 
     merchant_id: str | None = None  #: `mer_...` of new intents; a payment's own `merchant_id` goes before it
     ttl: int | None = Field(default=None, ge=60, le=3600)  #: seconds that new intents live; the provider's own is 300

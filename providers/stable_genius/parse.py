@@ -1,4 +1,4 @@
-"""What Stable Genius says: events at our webhook, and payment intents, alone or by the page, as answers."""
+"""Parsing of Stable Genius's events, and of intents alone or by the page."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -42,7 +42,9 @@ _RELATED: Final = pattern(r"pi_\w+|0x[0-9a-fA-F]{40}")
 
 
 def parse(statement: Statement, reference_key: str) -> Reading:
-    """One observation from an intent or a `payment_intent.*` event, hints from other events; total on any bytes.
+    """Parse an intent or its event into one observation, other events into hints.
+
+    Total on any bytes.
 
     A page of the list has one for each intent, the same as a GET of that intent would have.
     `reference_key` names the metadata entry that carries the merchant's reference.
@@ -62,7 +64,9 @@ def parse(statement: Statement, reference_key: str) -> Reading:
 
 
 def page_extent(body: bytes, size: int) -> Extent:
-    """How many intents a page of the list names, and the id to go on from; raises Unreadable.
+    """Return the number of intents on a page and the next position.
+
+    Raises Unreadable.
 
     Source: docs.stablegenius.co/api-reference/list-payment-intents.
     """

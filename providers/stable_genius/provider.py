@@ -25,7 +25,7 @@ from statemachine.lifecycle import Lifecycle
 
 
 class StableGenius(Provider):
-    """USDC payment intents: signed webhooks with event ids, idempotent creation, cancellation before payment."""
+    """USDC payment intents: signed webhooks, idempotent creation, cancellation."""
 
     name: ClassVar[str] = "stable_genius"
     lifecycles: ClassVar[Mapping[str, Lifecycle]] = {PAYMENT_INTENT: LIFECYCLE}
@@ -46,17 +46,17 @@ class StableGenius(Provider):
         super().__init__(options)
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-        """That the delivery is authentic and fresh; see scheme.verify."""
+        """Verify a delivery and its age; see scheme.verify."""
         return scheme.verify(delivery, keys, window, now)
 
     def delivery_key(self, delivery: Delivery) -> str:
-        """The event's id, else the body's digest; see scheme.delivery_key."""
+        """Return the event's id, else the body's digest; see scheme.delivery_key."""
         return scheme.delivery_key(delivery)
 
     def parse(self, statement: Statement) -> Reading:
-        """What an event or an answer means; see parse.parse."""
+        """Parse an event or an answer; see parse.parse."""
         return parse.parse(statement, self.options.reference_key)
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
-        """A client with the account's `api_key`; opens nothing until it is used."""
+        """Build a client with the account's `api_key`; it opens nothing until it is used."""
         return StableGeniusClient(account, transport, self.options)

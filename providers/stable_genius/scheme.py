@@ -1,4 +1,4 @@
-"""Stable Genius's webhook signature: HMAC-SHA256 over the timestamp, a full stop and the exact body."""
+"""Stable Genius's signature: HMAC-SHA256 over timestamp, full stop and exact body."""
 
 from datetime import datetime
 from hashlib import sha256
@@ -24,7 +24,7 @@ _identified: Final = msgspec.json.Decoder(_Identified)
 
 
 def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-    """That the delivery is authentic and fresh; raises DeliveryRejected and nothing else.
+    """Verify a delivery and its age; raise DeliveryRejected and nothing else.
 
     The signature is judged before the window, so that a delivery called stale is an authentic one.
     Source: docs.stablegenius.co/api-reference/webhook-security.
@@ -41,7 +41,7 @@ def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> 
 
 
 def delivery_key(delivery: Delivery) -> str:
-    """The event's `evt_` id, else a digest of the body; total, at most 200 characters.
+    """Return the event's `evt_` id, else a digest of the body; total, 200 characters.
 
     An id of any other form does not count: a payment intent's own id is the same in all of its events.
     """
