@@ -10,7 +10,7 @@ from service.payments import checkout_url, said_by
 from service.text import shown
 from statemachine.errors import InvalidAmount
 from statemachine.money import from_minor
-from storage.listing import Page
+from storage.search import RowPage
 from storage.tables import Payment
 from storage.tables import Transition as KeptTransition
 
@@ -38,7 +38,7 @@ class Listing(Shape, Generic[Item]):
     )
 
 
-def listing(made: Sequence[Item], page: Page[Any], *, is_backwards: bool) -> dict[str, Any]:
+def listing(made: Sequence[Item], page: RowPage[Any], *, is_backwards: bool) -> dict[str, Any]:
     """What a Listing is made of."""
     edge = None
     if page.has_more and page.rows:

@@ -11,10 +11,10 @@ from api.reading import Listed
 from service import timeline as service_timeline
 from service.permissions import Permission
 from service.text import shown
-from storage import listing, payment_history
+from storage import payment_history, search
 from storage import transitions as storage_transitions
 from storage.database import Unit
-from storage.listing import Place, Wanted
+from storage.search import PageCursor, RowFilter
 from storage.tables import Payment
 
 
@@ -65,7 +65,7 @@ async def find(call: Call) -> Listing[PaymentAnswer]:
     """
     query: PaymentsQuery = call.query
     wanted = _wanted(call, query)
-    page = await call.read(lambda unit: listing.payments(unit, wanted, place_of(query)))
+    page = await call.read(lambda unit: search.payments(unit, wanted, place_of(query)))
     made = [told(call, payment) for payment in page.rows]
     return Listing[PaymentAnswer](**answers.listing(made, page, is_backwards=query.is_backwards))
 
@@ -143,12 +143,12 @@ def told(call: Call, payment: Payment) -> PaymentAnswer:
     return answers.payment(payment, call.key.environment)
 
 
-def place_of(query: Listed) -> Place:
+def place_of(query: Listed) -> PageCursor:
     """Where the page begins."""
-    return Place(query.limit, query.after, query.before)
+    return PageCursor(query.limit, query.after, query.before)
 
 
-def _wanted(call: Call, query: PaymentsQuery) -> Wanted:
+def _wanted(call: Call, query: PaymentsQuery) -> RowFilter:
     accounts = call.accounts(query.account)
     among: dict[str, Any] = {"account": accounts}
     for name in ("kind", "state", "reference", "provider_ref"):
@@ -169,7 +169,7 @@ def _wanted(call: Call, query: PaymentsQuery) -> Wanted:
     below: dict[str, Any] = {name: end for name, _, end in ranges if end is not None}
     if query.amount_to is not None:
         below["amount_minor"] = query.amount_to + 1
-    return Wanted(
+    return RowFilter(
         among=among,
         at_least={name: start for name, start, _ in ranges if start is not None},
         below=below,

@@ -11,10 +11,10 @@ from api.operation import Call, Operation, Plain, Repeats
 from api.payments import place_of
 from api.queue_forms import MessagesQuery, OwedQuery, ReasonBody, RedriveBody, RedriveOneBody, RejectedQuery
 from service.permissions import Permission
-from storage import inbox, listing, outbox
+from storage import inbox, outbox, search
 from storage.database import Unit
 from storage.errors import EffectOvertaken, NotFound
-from storage.listing import Place, Wanted
+from storage.search import PageCursor, RowFilter
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage
 from storage.types import OutboxStatus
 
@@ -38,7 +38,7 @@ async def find_messages(call: Call) -> Listing[MessageAnswer]:
     for name, value in (("status", query.status), ("source", query.source), ("payment_id", query.payment)):
         if value is not None:
             among[name] = [str(value)]
-    page = await call.read(lambda unit: listing.messages(unit, Wanted(among), place_of(query)))
+    page = await call.read(lambda unit: search.messages(unit, RowFilter(among=among), place_of(query)))
     made = [answers_queues.message(row) for row in page.rows]
     return Listing[MessageAnswer](**answers.listing(made, page, is_backwards=query.is_backwards))
 
@@ -77,7 +77,7 @@ async def find_owed(call: Call) -> Listing[OwedAnswer]:
     for name, value in given:
         if value is not None:
             among[name] = [str(value)]
-    page = await call.read(lambda unit: listing.owed(unit, Wanted(among), place_of(query)))
+    page = await call.read(lambda unit: search.owed(unit, RowFilter(among=among), place_of(query)))
     made = [answers_queues.owed(row) for row in page.rows]
     return Listing[OwedAnswer](**answers.listing(made, page, is_backwards=query.is_backwards))
 
@@ -120,8 +120,8 @@ async def redrive_many(call: Call) -> Redriven:
             among[name] = [value]
     done, overtaken, after, has_more = list[str](), list[str](), _BEFORE_ALL, True
     while has_more and len(done) < body.limit:
-        place = Place(body.limit - len(done), before=after)  # what was owed first is due first
-        page = await call.read(lambda unit, place=place: listing.owed(unit, Wanted(among), place))  # type: ignore[misc]
+        place = PageCursor(body.limit - len(done), before=after)  # what was owed first is due first
+        page = await call.read(lambda unit, place=place: search.owed(unit, RowFilter(among=among), place))  # type: ignore[misc]
         for owed in reversed(page.rows):
             try:
                 redriven = await call.commands.redrive(
@@ -143,7 +143,7 @@ async def find_rejected(call: Call) -> Listing[RejectedAnswer]:
     among: dict[str, list[str]] = {"account": call.accounts(query.account)}
     if query.reason is not None:
         among["reason"] = [query.reason]
-    page = await call.read(lambda unit: listing.rejected(unit, Wanted(among), place_of(query)))
+    page = await call.read(lambda unit: search.rejected(unit, RowFilter(among=among), place_of(query)))
     shows_client = call.may(Permission.PERSONAL)
     made = [answers_queues.rejected(row, shows_client=shows_client) for row in page.rows]
     return Listing[RejectedAnswer](**answers.listing(made, page, is_backwards=query.is_backwards))
@@ -153,7 +153,7 @@ async def show_rejected(call: Call) -> RejectedAnswer:
     """Show a delivery that was not authentic."""
 
     def read(unit: Unit) -> RejectedAnswer:
-        page = listing.rejected(unit, Wanted({"id": [call.path["id"]]}), Place(1))
+        page = search.rejected(unit, RowFilter({"id": call.path["id"]}), PageCursor(1))
         if not page.rows:
             raise NotFound(f"no rejected delivery {call.path['id']}", param="id")
         call.check(page.rows[0].account)

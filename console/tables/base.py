@@ -11,10 +11,9 @@ from console.tables.query_params import PAGE_SIZE, PAGE_SIZES, FilterField, List
 from console.users import Person
 from service.permissions import COLUMNS, Permission, visible
 from storage import search as storage_search
-from storage import sifting
 from storage.database import Unit
 from storage.ids import is_id
-from storage.sifting import Counted, Line, Place, Shelf, Sifted
+from storage.search import Line, PageCursor, RowCount, RowPage, TableSpec
 
 
 class CellFormat(StrEnum):
@@ -52,8 +51,8 @@ class TablePage:
     """One page of a table: the query, the rows that match it, and their number."""
 
     query: ListQuery
-    found: Sifted
-    counted: Counted
+    found: RowPage[Line]
+    counted: RowCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class ConsoleTable:
     title: ClassVar[str]
     about: ClassVar[str] = ""  #: one sentence below the heading
     columns: ClassVar[Sequence[TableColumn]]
-    shelf: ClassVar[Shelf]
+    shelf: ClassVar[TableSpec]
     detail_template: ClassVar[str] = ""  #: of a row's own page; empty where rows have none here
     search_hint: ClassVar[str] = "A whole id"  #: placeholder of the search
 
@@ -98,11 +97,11 @@ class ConsoleTable:
 
     def row(self, unit: Unit, row_id: str) -> Line | None:
         """Read one row with all of its columns."""
-        return sifting.one(unit, self.shelf, row_id)
+        return storage_search.one(unit, self.shelf, row_id)
 
-    def lines(self, unit: Unit, query: ListQuery, place: Place) -> Sifted:
+    def lines(self, unit: Unit, query: ListQuery, place: PageCursor) -> RowPage[Line]:
         """Read the rows of one page."""
-        return sifting.page(unit, self.shelf, self._wanted(unit, query), place)
+        return storage_search.page(unit, self.shelf, self._wanted(unit, query), place)
 
     async def page(self, query: ListQuery) -> TablePage:
         """Read and count, in one snapshot, the rows that the query asks for."""
@@ -124,7 +123,7 @@ class ConsoleTable:
             "query": query,
             "found": page.found,
             "counted": page.counted,
-            "lines": [visible(line, person.permissions) for line in page.found.lines],
+            "lines": [visible(line, person.permissions) for line in page.found.rows],
             "columns": columns,
             "sizes": sorted(PAGE_SIZES),
             "bulk": self.bulk_action() if person.may(Permission.OPERATE) else None,
@@ -137,16 +136,16 @@ class ConsoleTable:
 
     def _page(self, unit: Unit, query: ListQuery) -> TablePage:
         wanted = self._wanted(unit, query)
-        found = sifting.page(unit, self.shelf, wanted, query.place())
-        return TablePage(query, found, sifting.count(unit, self.shelf, wanted))
+        found = storage_search.page(unit, self.shelf, wanted, query.place())
+        return TablePage(query, found, storage_search.count(unit, self.shelf, wanted))
 
-    def _wanted(self, unit: Unit, query: ListQuery) -> sifting.Wanted:
+    def _wanted(self, unit: Unit, query: ListQuery) -> storage_search.RowFilter:
         """Return the filters, narrowed to the ids that the search finds."""
         if not query.q:
             return query.wanted
         wanted = query.wanted
         ids = list(self.search(unit, query.q))
-        return sifting.Wanted(wanted.equal, wanted.present, wanted.since, wanted.until, ids)
+        return storage_search.RowFilter(wanted.equal, wanted.present, wanted.since, wanted.until, ids)
 
     def _address(self, query: ListQuery, *, after: str | None = None, is_ascending: bool | None = None) -> str:
         """Return the address of the list with the same filters, after a row and in an order."""

@@ -16,10 +16,10 @@ from console.pages import PageRenderer
 from console.users import Person
 from service.text import shown
 from statemachine.errors import ServiceError
-from storage import sifting
+from storage import search
 from storage.errors import StorageUnavailable
 from storage.ids import is_id
-from storage.sifting import Place, Wanted
+from storage.search import PageCursor, RowFilter
 from storage.types import OutboxStatus
 
 #: Seconds of one step, and rows of it.
@@ -91,18 +91,18 @@ class BulkActionPages:
             return BulkProgress(_number(form, "total") or len(ids), done, failed, left=ids)
         if self._key != "outbox":
             raise InvalidForm("rows are chosen one by one", param="all")
-        wanted = Wanted({"status": OutboxStatus.DEAD.value, **among})
+        wanted = RowFilter({"status": OutboxStatus.DEAD.value, **among})
         after = form.get("after") or None
         if after is not None and not is_id(after):
             raise InvalidForm("after is the id of a row", param="after")
         batch = min(self._parts.bounds.redrive_batch, _MAX_ROWS)
         found = await self._parts.read(
-            lambda unit: sifting.page(unit, sifting.OWED, wanted, Place(batch, after, is_ascending=True))
+            lambda unit: search.page(unit, search.OWED, wanted, PageCursor(batch, after, is_ascending=True))
         )
         total = _number(form, "total")
         if not total:
-            total = (await self._parts.read(lambda unit: sifting.count(unit, sifting.OWED, wanted))).number
-        ids = [str(line["id"]) for line in found.lines]
+            total = (await self._parts.read(lambda unit: search.count(unit, search.OWED, wanted))).number
+        ids = [str(line["id"]) for line in found.rows]
         return BulkProgress(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
 
     async def _go(self, step: BulkProgress, reason: str, by: str, *, overtaken: bool) -> None:

@@ -7,10 +7,10 @@ from console.deps import ConsoleDeps
 from console.tables.base import BulkAction, CellFormat, ConsoleTable, TableColumn
 from console.tables.query_params import ANY, NONE, FilterField
 from statemachine.phases import Effect, Outcome, Phase, Review, Source
-from storage import outbox, sifting
+from storage import outbox
 from storage import search as storage_search
 from storage.database import Unit
-from storage.sifting import Line
+from storage.search import Line
 from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
 
 #: What a person or our own poller said may be said anew, and is not replayed.
@@ -25,7 +25,7 @@ class InboxTable(ConsoleTable):
     about = "Every authentic statement, kept as it came, with what was decided about it."
     search_hint = "A whole id, a delivery key, or what names its payment"
     detail_template = "tables/message.html"
-    shelf = sifting.MESSAGES
+    shelf = storage_search.MESSAGES
     columns = (
         TableColumn("id", "Message", is_head=True),
         TableColumn("received_at", "Received", CellFormat.AGO),
@@ -65,7 +65,7 @@ class OutboxTable(ConsoleTable):
     about = "What is owed to your systems. Dead means that every attempt failed, and that a person must redrive it."
     search_hint = "A whole id or webhook-id, or what names its payment"
     detail_template = "tables/effect.html"
-    shelf = sifting.OWED
+    shelf = storage_search.OWED
     columns = (
         TableColumn("id", "Effect", is_head=True),
         TableColumn("created_at", "Owed", CellFormat.AGO),
@@ -109,7 +109,7 @@ class QuarantineTable(ConsoleTable):
     title = "Quarantine"
     about = "Deliveries whose signature was missing, wrong or stale. Redeem them once a wrong key was mended."
     detail_template = "tables/rejected_delivery.html"
-    shelf = sifting.REJECTED
+    shelf = storage_search.REJECTED
     columns = (
         TableColumn("id", "Delivery", is_head=True),
         TableColumn("received_at", "Received", CellFormat.AGO),
@@ -160,7 +160,7 @@ class PaymentsTable(_OfPayments):
     key = "payments"
     title = "Payments"
     about = "Each payment as it is known now; its page tells how that came to be."
-    shelf = sifting.PAYMENTS
+    shelf = storage_search.PAYMENTS
     columns = (
         TableColumn("id", "Payment", is_head=True),
         TableColumn("created_at", "Created", CellFormat.AGO),
@@ -195,7 +195,7 @@ class AuditHeadsTable(_OfPayments):
         "The hash of each payment's last transition covers its whole history. Kept elsewhere, it proves later that "
         "nothing before it was changed; receipted audit verify recomputes all of them."
     )
-    shelf = sifting.HEADS
+    shelf = storage_search.HEADS
     columns = (
         TableColumn("id", "Payment", is_head=True),
         TableColumn("account", "Account", CellFormat.ACCOUNT),
@@ -213,7 +213,7 @@ class ReconciliationsTable(ConsoleTable):
     title = "Reconciliations"
     about = "Walks through what a provider has, and what differed from what was known here."
     detail_template = "tables/reconciliation.html"
-    shelf = sifting.RECONCILIATIONS
+    shelf = storage_search.RECONCILIATIONS
     columns = (
         TableColumn("id", "Reconciliation", is_head=True),
         TableColumn("began_at", "Began", CellFormat.AGO),
@@ -241,7 +241,7 @@ class ActionsTable(ConsoleTable):
     title = "Actions"
     about = "What named people and keys did here, and why. The database refuses to change or remove it."
     search_hint = "The whole id of what it was about"
-    shelf = sifting.ACTIONS
+    shelf = storage_search.ACTIONS
     columns = (
         TableColumn("id", "Action", CellFormat.ID, is_head=True),
         TableColumn("at", "When", CellFormat.AGO),

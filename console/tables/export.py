@@ -15,7 +15,7 @@ from service.permissions import COLUMNS, Permission
 from storage import console_sessions
 from storage.columns import table_of
 from storage.database import Unit
-from storage.sifting import Place, Sifted
+from storage.search import Line, PageCursor, RowPage
 
 #: Rows of one export; more take several ranges of time, or `receipted audit export`.
 MAX_ROWS: Final = 100_000
@@ -43,17 +43,17 @@ async def _written(table: ConsoleTable, query: ListQuery, names: Sequence[str], 
     left, after = MAX_ROWS, query.after
     parts, session = table.parts, person.session_id
     while left > 0:
-        place = Place(min(_BATCH_SIZE, left), after)
+        place = PageCursor(min(_BATCH_SIZE, left), after)
 
-        def read(unit: Unit, place: Place = place) -> Sifted | None:
+        def read(unit: Unit, place: PageCursor = place) -> RowPage[Line] | None:
             is_open = console_sessions.open_among(unit, [session], parts.clock(), parts.bounds.idle)
             return table.lines(unit, query, place) if is_open else None
 
         found = await parts.read(read)
         if found is None or parts.stopping.is_set():
             raise ExportBrokenOff
-        if found.lines:
-            yield csv_text.encoded([line[name] for name in names] for line in found.lines)
-        left, after = left - len(found.lines), found.after
+        if found.rows:
+            yield csv_text.encoded([line[name] for name in names] for line in found.rows)
+        left, after = left - len(found.rows), found.after
         if after is None:
             return

@@ -11,7 +11,7 @@ from console.errors import InvalidForm
 from service.text import shown
 from statemachine.names import is_line
 from storage.ids import is_id
-from storage.sifting import Place, Wanted
+from storage.search import PageCursor, RowFilter
 
 #: Rows of one page, and what a person may choose instead.
 PAGE_SIZE: Final = 50
@@ -44,7 +44,7 @@ class FilterField:
 class ListQuery:
     """Filters, search and position of one page; `given` is what the form sent, to be shown in it again."""
 
-    wanted: Wanted
+    wanted: RowFilter
     after: str | None = None
     q: str = ""
     given: Mapping[str, str] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class ListQuery:
         """Whether a search or a filter is given."""
         return bool(self.q or self.given)
 
-    def place(self) -> Place:
+    def place(self) -> PageCursor:
         """Return where the page begins."""
-        return Place(self.page_size, self.after, self.is_ascending)
+        return PageCursor(self.page_size, self.after, is_ascending=self.is_ascending)
 
 
 def parse(query: QueryParams, filters: Sequence[FilterField]) -> ListQuery:
@@ -85,7 +85,7 @@ def parse(query: QueryParams, filters: Sequence[FilterField]) -> ListQuery:
     after = _text(query, "after") or None
     if after is not None and not is_id(after):
         raise InvalidForm("after is the id of a row", param="after")
-    wanted = Wanted(equal, present, since, until)
+    wanted = RowFilter(equal, present, since, until)
     return ListQuery(wanted, after, _search(query), given, _is_ascending(query), _page_size(query))
 
 

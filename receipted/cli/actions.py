@@ -8,7 +8,7 @@ from receipted.cli import lists, output
 from receipted.cli.lists import find_id
 from receipted.cli.options import After, AsJson, Limit, open_service, require_account
 from receipted.wiring import Service
-from storage import search, sifting
+from storage import search
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment
@@ -43,7 +43,7 @@ def actions(
             {"account": account, "actor": by, "action": action}, lists.time_range(service, since, before), ids=ids
         )
         found = lists.find_rows(
-            service, OperatorAction, sifting.ACTIONS, what, after=after, limit=limit, is_newest=not oldest
+            service, OperatorAction, search.ACTIONS, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
             require_account(service, account)

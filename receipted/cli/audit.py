@@ -18,7 +18,7 @@ from receipted.cli.lists import find_id
 from receipted.cli.options import After, AsJson, Limit, format_seconds, open_service, require_account, subcommands
 from receipted.cli.output import bar
 from receipted.wiring import Service
-from storage import audits, inbox, outbox, payments, sifting
+from storage import audits, inbox, outbox, payments
 from storage import search as storage_search
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
@@ -54,7 +54,9 @@ def heads(
     with open_service(context) as service:
         ids = lists.search_ids(service, storage_search.payment_ids, search)
         what = lists.filters({"account": account}, lists.time_range(service, since, before), ids=ids)
-        found = lists.find_rows(service, Payment, sifting.HEADS, what, after=after, limit=limit, is_newest=not oldest)
+        found = lists.find_rows(
+            service, Payment, storage_search.HEADS, what, after=after, limit=limit, is_newest=not oldest
+        )
         if not found:
             require_account(service, account)
     data = [{name: getattr(payment, name) for name in _HEAD_FIELDS} for payment in found]

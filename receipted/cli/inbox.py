@@ -23,7 +23,7 @@ from receipted.cli.output import with_progress
 from service.commands import Commands
 from service.timeline import body_size
 from statemachine.phases import Outcome, Source
-from storage import inbox, sifting
+from storage import inbox
 from storage import search as storage_search
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
@@ -57,7 +57,7 @@ def list_(
         ids = lists.search_ids(service, storage_search.message_ids, search)
         what = lists.filters({**given, "payment_id": about}, lists.time_range(service, since, before), ids=ids)
         found = lists.find_rows(
-            service, InboxMessage, sifting.MESSAGES, what, after=after, limit=limit, is_newest=not oldest
+            service, InboxMessage, storage_search.MESSAGES, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
             require_account(service, account)

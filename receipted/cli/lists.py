@@ -14,12 +14,12 @@ from receipted.cli.exits import InvalidInput
 from receipted.cli.options import parse_instant
 from receipted.cli.output import counting
 from receipted.wiring import Service
-from storage import search, sifting
+from storage import search
 from storage.database import Unit, made
 from storage.errors import NotFound
 from storage.ids import WEBHOOK_PREFIX
 from storage.private_files import written
-from storage.sifting import Place, Shelf, Wanted
+from storage.search import PageCursor, RowFilter, TableSpec
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
 from storage.tables_support import ApiKey, AuditRun, ConsoleSession, Reconciliation
 
@@ -92,7 +92,7 @@ def find_id(unit: Unit, model: type[search.Found], text: str) -> str:
     return found[0]
 
 
-def with_all_columns(shelf: Shelf) -> Shelf:
+def with_all_columns(shelf: TableSpec) -> TableSpec:
     """Return the same rows with all of their columns."""
     return replace(shelf, without=frozenset(), sized=None)
 
@@ -114,12 +114,12 @@ def find_payment_id(service: Service, part: str | None) -> str | None:
         return find_id(unit, Payment, part)
 
 
-def search_ids(service: Service, search: Callable[[Unit, str], list[str]], words: str | None) -> list[str] | None:
+def search_ids(service: Service, find_ids: Callable[[Unit, str], list[str]], words: str | None) -> list[str] | None:
     """Return the ids of the rows that a search finds; None without a search."""
     if words is None:
         return None
     with service.database.read() as unit:
-        return search(unit, words)
+        return find_ids(unit, words)
 
 
 def print_machine_form(rows: Sequence[Mapping[str, Any]], limit: int, *, as_json: bool, as_csv: bool) -> bool:
@@ -161,17 +161,17 @@ def filters(
     *,
     present: Mapping[str, bool] | None = None,
     ids: list[str] | None = None,
-) -> Wanted:
+) -> RowFilter:
     """Build the filter of rows by equal values; None means no filter."""
     given = {name: str(value) for name, value in equal.items() if value is not None}
-    return Wanted(given, present or {}, *within, ids)
+    return RowFilter(given, present or {}, *within, ids)
 
 
 def find_rows(
     service: Service,
     model: type[Record],
-    shelf: Shelf,
-    what: Wanted,
+    shelf: TableSpec,
+    what: RowFilter,
     *,
     after: str | None,
     limit: int,
@@ -192,13 +192,13 @@ def find_rows(
         task = None
         while len(found) < limit:
             with service.database.read() as unit:
-                at = Place(min(limit - len(found), _PAGE_ROWS), place, is_ascending=not is_newest)
-                page = sifting.page(unit, rows, what, at)
-            found += (made(model, line) for line in page.lines)
+                at = PageCursor(min(limit - len(found), _PAGE_ROWS), place, is_ascending=not is_newest)
+                page = search.page(unit, rows, what, at)
+            found += (made(model, line) for line in page.rows)
             place = page.after
             if place is None:
                 break
             if page.is_broken_off:
                 task = progress.add_task("Looking through", total=None) if task is None else task
-                progress.advance(task, sifting.WALK)
+                progress.advance(task, search.SCAN_LIMIT)
     return found

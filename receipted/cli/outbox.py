@@ -23,7 +23,7 @@ from receipted.cli.options import (
 from receipted.cli.output import with_progress
 from receipted.wiring import Service
 from service.commands import Commands
-from storage import outbox, sifting
+from storage import outbox
 from storage import search as storage_search
 from storage.errors import EffectOvertaken, NotFound
 from storage.ids import WEBHOOK_PREFIX
@@ -60,7 +60,7 @@ def list_(
         ids = lists.search_ids(service, storage_search.owed_ids, search)
         what = lists.filters({**given, "payment_id": about}, lists.time_range(service, since, before), ids=ids)
         found = lists.find_rows(
-            service, OutboxMessage, sifting.OWED, what, after=after, limit=limit, is_newest=not oldest
+            service, OutboxMessage, storage_search.OWED, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
             _known_sink(service, sink)
@@ -184,7 +184,9 @@ def _dead(service: Service, narrowed: dict[str, str | None]) -> list[str]:
     _known_sink(service, narrowed["sink"])
     require_account(service, narrowed["account"])
     what = lists.filters({**narrowed, "status": OutboxStatus.DEAD})
-    dead = lists.find_rows(service, OutboxMessage, sifting.OWED, what, after=None, limit=sys.maxsize, is_newest=False)
+    dead = lists.find_rows(
+        service, OutboxMessage, storage_search.OWED, what, after=None, limit=sys.maxsize, is_newest=False
+    )
     return [message.id for message in dead]
 
 

@@ -32,12 +32,12 @@ from service.timeline import chronicle, details
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review
-from storage import listing, operator_actions, payments, rate_limits
+from storage import operator_actions, payments, rate_limits
 from storage import search as storage_search
 from storage import transitions as storage_transitions
 from storage.database import Unit
-from storage.listing import Place, Wanted
 from storage.payment_history import PaymentHistory, read
+from storage.search import PageCursor, RowFilter
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
 
@@ -185,12 +185,14 @@ def list_(
             lists.time_range(service, since, before),
             lists.time_range(service, changed_since, changed_before),
         )
-        what = Wanted(
-            {name: [str(value)] for name, value in equal.items() if value is not None}
-            | ({} if ids is None else {"id": ids}),
-            _without_none({"created_at": created[0], "changed_at": changed[0], "amount_minor": amounts[0]}),
-            _without_none({"created_at": created[1], "changed_at": changed[1], "amount_minor": _plus_one(amounts[1])}),
-            {} if review is None else {"review": review},
+        what = RowFilter(
+            equal={name: str(value) for name, value in equal.items() if value is not None},
+            present={} if review is None else {"review": review},
+            ids=ids,
+            at_least=_without_none({"created_at": created[0], "changed_at": changed[0], "amount_minor": amounts[0]}),
+            below=_without_none(
+                {"created_at": created[1], "changed_at": changed[1], "amount_minor": _plus_one(amounts[1])}
+            ),
         )
         found = _find_payments(service, what, after, limit, is_newest=not oldest)
         if not found:
@@ -304,12 +306,14 @@ def summary(payment: Payment, why_next_poll: str | None = None, state_said_by: s
     )
 
 
-def _find_payments(service: Service, what: Wanted, after: str | None, limit: int, *, is_newest: bool) -> list[Payment]:
+def _find_payments(
+    service: Service, what: RowFilter, after: str | None, limit: int, *, is_newest: bool
+) -> list[Payment]:
     with service.database.read() as unit:
         start = find_id(unit, Payment, after) if after else None
         if is_newest:
-            return listing.payments(unit, what, Place(limit, after=start)).rows
-        return listing.payments(unit, what, Place(limit, before=start or lists.FIRST)).rows[::-1]
+            return storage_search.payments(unit, what, PageCursor(limit, after=start)).rows
+        return storage_search.payments(unit, what, PageCursor(limit, before=start or lists.FIRST)).rows[::-1]
 
 
 def _minor(amount: str | None, currency: str | None, option: str) -> int | None:

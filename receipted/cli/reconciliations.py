@@ -31,7 +31,7 @@ from receipted.cli.output import counting
 from receipted.reconciling import reconciler
 from receipted.wiring import Service
 from service import csv_text
-from storage import reconciliations, sifting
+from storage import reconciliations, search
 from storage.reconciliations import Wanted
 from storage.tables_support import Reconciliation
 from storage.types import ReconciliationStatus
@@ -293,7 +293,7 @@ def list_(
     with open_service(context) as service:
         what = lists.filters({"account": account, "status": status}, lists.time_range(service, since, before))
         found = lists.find_rows(
-            service, Reconciliation, sifting.RECONCILIATIONS, what, after=after, limit=limit, is_newest=not oldest
+            service, Reconciliation, search.RECONCILIATIONS, what, after=after, limit=limit, is_newest=not oldest
         )
         if not found:
             require_account(service, account)

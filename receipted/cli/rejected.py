@@ -9,7 +9,7 @@ from receipted.cli.exits import example
 from receipted.cli.lists import find_id
 from receipted.cli.options import ID_HELP, AccountName, After, AsJson, Limit, open_service, require_account, subcommands
 from receipted.wiring import Service
-from storage import quarantine, sifting
+from storage import quarantine, search
 from storage.errors import NotFound
 from storage.tables import RejectedDelivery
 
@@ -36,7 +36,7 @@ def list_(
         require_account(service, account)
         what = lists.filters({"account": account, "reason": reason}, lists.time_range(service, since, before))
         found = lists.find_rows(
-            service, RejectedDelivery, sifting.REJECTED, what, after=after, limit=limit, is_newest=not oldest
+            service, RejectedDelivery, search.REJECTED, what, after=after, limit=limit, is_newest=not oldest
         )
     if lists.print_machine_form([_data(rejected) for rejected in found], limit, as_json=json, as_csv=csv):
         return

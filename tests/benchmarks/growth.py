@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from receipted.cli import lists
-from storage import listing, payment_history, payments, sifting
+from storage import payment_history, payments, search
 from storage.database import Unit
-from storage.listing import Place, Wanted
+from storage.search import PageCursor, RowFilter
 from tests.benchmarks import driver_loop
 from tests.benchmarks.chart import drawn
 from tests.benchmarks.databases import BOTH, POSTGRESQL, Databases, opened, rows, settle, size
@@ -41,24 +41,24 @@ def _last(unit: Unit) -> str:
 
 
 #: As lists begin.
-_OLDEST: Final = Place(_PAGE, before=lists.FIRST)
+_OLDEST: Final = PageCursor(_PAGE, before=lists.FIRST)
 
 
-def _sifted(unit: Unit, shelf: sifting.Shelf, **equal: str) -> Any:
-    return sifting.page(
-        unit, lists.with_all_columns(shelf), sifting.Wanted(equal), sifting.Place(_PAGE, is_ascending=True)
+def _sifted(unit: Unit, shelf: search.TableSpec, **equal: str) -> Any:
+    return search.page(
+        unit, lists.with_all_columns(shelf), search.RowFilter(equal), search.PageCursor(_PAGE, is_ascending=True)
     )
 
 
 #: What a person asks for.
 PAGES: Final[dict[str, Callable[[Unit, str], Any]]] = {
-    "payments": lambda unit, _id: listing.payments(unit, Wanted(), _OLDEST),
+    "payments": lambda unit, _id: search.payments(unit, RowFilter(), _OLDEST),
     "payment's timeline": payment_history.read,
-    "inbox": lambda unit, _id: _sifted(unit, sifting.MESSAGES),
-    "inbox, parked": lambda unit, _id: _sifted(unit, sifting.MESSAGES, status="parked"),
-    "outbox": lambda unit, _id: _sifted(unit, sifting.OWED),
-    "outbox, dead": lambda unit, _id: _sifted(unit, sifting.OWED, status="dead"),
-    "payments by reference": lambda unit, _id: listing.payments(unit, Wanted({"reference": ["order-501"]}), _OLDEST),
+    "inbox": lambda unit, _id: _sifted(unit, search.MESSAGES),
+    "inbox, parked": lambda unit, _id: _sifted(unit, search.MESSAGES, status="parked"),
+    "outbox": lambda unit, _id: _sifted(unit, search.OWED),
+    "outbox, dead": lambda unit, _id: _sifted(unit, search.OWED, status="dead"),
+    "payments by reference": lambda unit, _id: search.payments(unit, RowFilter({"reference": "order-501"}), _OLDEST),
 }
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from receipted.settings import load
 from receipted.wiring import Service
-from storage import inbox, listing, payment_history, payments, sifting
+from storage import inbox, payment_history, payments, search
 from storage.inbox import replay
-from storage.listing import Place, Wanted
+from storage.search import PageCursor, RowFilter
 from storage.tables import InboxMessage
 from tests.builders import a_message
 from tests.fakes import console
@@ -99,12 +99,12 @@ def test_every_reader_of_a_payment_s_messages_finds_it(shell):
         for payment_id in by_ref.values():
             assert message_id in {message.id for message in payment_history.read(unit, payment_id).messages}
             assert message_id in {each.id for each in payment_history.read(unit, payment_id).rows}
-            rows = listing.messages(unit, Wanted({"payment_id": [payment_id]}), Place(9)).rows
+            rows = search.messages(unit, RowFilter({"payment_id": payment_id}), PageCursor(9)).rows
             assert message_id in {row.id for row in rows}
-            wanted = sifting.Wanted({"payment_id": payment_id})
-            lines = sifting.page(unit, sifting.MESSAGES, wanted, sifting.Place(9)).lines
+            wanted = search.RowFilter({"payment_id": payment_id})
+            lines = search.page(unit, search.MESSAGES, wanted, search.PageCursor(9)).rows
             assert message_id in {line["id"] for line in lines}
-            assert sifting.count(unit, sifting.MESSAGES, wanted).number == 2
+            assert search.count(unit, search.MESSAGES, wanted).number == 2
     service.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from audit.verify import Audit
-from storage import inbox, listing, sifting
+from storage import inbox, search
 from storage.database import Database
 from tests.fakes import poison
 from tests.fakes.databases import migrated
@@ -100,24 +100,24 @@ def test_lists_show_what_cannot_be_read_in_its_place(database: Database) -> None
         tables[table] = tables.get(table, 0) + 1
     with database.read() as unit:
         found = {
-            "payment": listing.payments(unit, listing.Wanted(), listing.Place(limit=500)),
-            "inbox_message": listing.messages(unit, listing.Wanted(), listing.Place(limit=500)),
-            "outbox_message": listing.owed(unit, listing.Wanted(), listing.Place(limit=500)),
-            "rejected_delivery": listing.rejected(unit, listing.Wanted(), listing.Place(limit=500)),
+            "payment": search.payments(unit, search.RowFilter(), search.PageCursor(limit=500)),
+            "inbox_message": search.messages(unit, search.RowFilter(), search.PageCursor(limit=500)),
+            "outbox_message": search.owed(unit, search.RowFilter(), search.PageCursor(limit=500)),
+            "rejected_delivery": search.rejected(unit, search.RowFilter(), search.PageCursor(limit=500)),
         }
         shelves = {
-            "payment": sifting.PAYMENTS,
-            "inbox_message": sifting.MESSAGES,
-            "outbox_message": sifting.OWED,
-            "rejected_delivery": sifting.REJECTED,
-            "reconciliation": sifting.RECONCILIATIONS,
+            "payment": search.PAYMENTS,
+            "inbox_message": search.MESSAGES,
+            "outbox_message": search.OWED,
+            "rejected_delivery": search.REJECTED,
+            "reconciliation": search.RECONCILIATIONS,
         }
         sifted = {
-            table: sifting.page(unit, shelf, sifting.Wanted(), sifting.Place(limit=500))
+            table: search.page(unit, shelf, search.RowFilter(), search.PageCursor(limit=500))
             for table, shelf in shelves.items()
         }
     assert {table: len(page.rows) for table, page in found.items()} == {table: tables[table] for table in found}
-    assert {table: len(page.lines) for table, page in sifted.items()} == {table: tables[table] for table in sifted}
+    assert {table: len(page.rows) for table, page in sifted.items()} == {table: tables[table] for table in sifted}
     reasons = [message.reason or "" for message in found["inbox_message"].rows]
     assert any("the row cannot be read: received_at " in reason for reason in reasons)
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import insert
 
 from statemachine.phases import Phase
-from storage import inbox, listing, outbox, payment_history, search, sifting, totals
+from storage import inbox, outbox, payment_history, search, totals
 from storage.columns import table_of
 from storage.database import values
-from storage.sifting import Place
+from storage.search import PageCursor
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
 from storage.totals import Money
 from tests.builders import a_message, a_payment
@@ -26,7 +26,7 @@ ROWS = 4000
 BOUND = ROWS // 2
 
 MINUTE = timedelta(minutes=1)
-IN_REVIEW = listing.Wanted(among={"account": ["acme"]}, present={"review": True})
+IN_REVIEW = search.RowFilter(among={"account": ["acme"]}, present={"review": True})
 MONEY = Money("acme", "payin", "USD", Phase.PAID)
 
 
@@ -67,17 +67,17 @@ PAGES = {
         unit, START, START + 10 * MINUTE, [MONEY], after=None, limit=100
     ),
     "an account's payments in review": lambda unit, _payment, _owed: (
-        listing.payments(unit, IN_REVIEW, listing.Place(20)).rows == []
+        search.payments(unit, IN_REVIEW, search.PageCursor(20)).rows == []
     ),
     "effects that wait": lambda unit, _payment, _owed: (
-        listing.owed(unit, listing.Wanted(among={"status": ["pending"]}), listing.Place(20)).rows == []
+        search.owed(unit, search.RowFilter(among={"status": ["pending"]}), search.PageCursor(20)).rows == []
     ),
     "a table of an account's payments in review": lambda unit, _payment, _owed: (
-        sifting.page(unit, sifting.PAYMENTS, sifting.Wanted({"account": "acme"}, {"review": True}), Place(50)).lines
+        search.page(unit, search.PAYMENTS, search.RowFilter({"account": "acme"}, {"review": True}), PageCursor(50)).rows
         == []
     ),
     "how many of an account's payments are in review": lambda unit, _payment, _owed: (
-        sifting.count(unit, sifting.PAYMENTS, sifting.Wanted({"account": "acme"}, {"review": True})).number == 0
+        search.count(unit, search.PAYMENTS, search.RowFilter({"account": "acme"}, {"review": True})).number == 0
     ),
 }
 

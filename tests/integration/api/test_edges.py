@@ -145,7 +145,7 @@ def test_a_bug_is_an_internal_error_without_a_word_of_what_it_was(api, monkeypat
     def broken(*_args, **_options):
         raise RuntimeError("a card number 4242424242424242")
 
-    monkeypatch.setattr("storage.listing.payments", broken)
+    monkeypatch.setattr("storage.search.payments", broken)
     answer = api.client().get("/v1/payments")
 
     refused = error(answer, 500)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from receipted.cli.exits import Exit
-from storage import sifting
+from storage import search
 from storage.columns import table_of
 from storage.tables import Payment
 from tests.builders import a_message, a_payment
@@ -39,7 +39,7 @@ def ids(typed):
 
 def test_messages_of_a_rare_decision_are_found_among_many(shell, monkeypatch):
     """However many others are looked through, the list goes on until it has as many as were wanted."""
-    monkeypatch.setattr(sifting, "WALK", 3)
+    monkeypatch.setattr(search, "SCAN_LIMIT", 3)
     found = decided(shell, "conflict", *["advanced"] * 7, "conflict", "advanced", "stale")
 
     assert ids(shell("inbox", "list", "--decision", "conflict", "--json")) == [found[8], found[0]]

@@ -2,10 +2,10 @@ import re
 
 import pytest
 
-from storage import outbox, sifting
+from storage import outbox, search
 from storage.ids import new_id
 from storage.operator_actions import of_subjects
-from storage.sifting import Wanted
+from storage.search import RowFilter
 from tests.integration.console.table_rows import owing, rejecting, told
 
 WHO_MAY_NOT = "your role is viewer"
@@ -27,7 +27,7 @@ def status(console, row_id):
 
 def dead(console):
     with console.service.database.read() as unit:
-        return sifting.count(unit, sifting.OWED, Wanted({"status": "dead"})).number
+        return search.count(unit, search.OWED, RowFilter({"status": "dead"})).number
 
 
 @pytest.mark.parametrize(("key", "verb"), ACTS)

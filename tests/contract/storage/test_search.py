@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from storage import inbox, outbox, search, sifting
+from storage import inbox, outbox, search
 from storage.ids import first_id, new_id
-from storage.sifting import Place, Wanted
+from storage.search import PageCursor, RowFilter
 from tests.builders import a_message, a_payment
 from tests.fakes import keeping
 from tests.fakes.clock import START
@@ -18,14 +18,14 @@ def paying(unit, **columns):
     return payment.id
 
 
-def ids(sifted):
-    return [line["id"] for line in sifted.lines]
+def ids(page):
+    return [line["id"] for line in page.rows]
 
 
 def every_page(unit, shelf, wanted, limit, *, is_ascending=False):
     found, after = [], None
     while True:
-        page = sifting.page(unit, shelf, wanted, Place(limit, after, is_ascending))
+        page = search.page(unit, shelf, wanted, PageCursor(limit, after, is_ascending=is_ascending))
         found += ids(page)
         if page.after is None:
             return found
@@ -47,16 +47,16 @@ def seven(database):
 @pytest.mark.parametrize(
     ("wanted", "which"),
     [
-        (Wanted(), [0, 1, 2, 3, 4, 5, 6]),
-        (Wanted({"account": "acme"}), [1, 3, 5]),
-        (Wanted({"phase": "failed"}), [2, 6]),
-        (Wanted({"phase": "paid"}), [1, 3, 5]),
-        (Wanted({"phase": "paid", "account": "shop"}), []),
-        (Wanted({"phase": "failed", "account": "shop"}), [2, 6]),
-        (Wanted({"kind": "payment_intent", "phase": "expired"}), [4]),
-        (Wanted(present={"review": True}), []),
-        (Wanted({"phase": "open"}, present={"review": False}), [0]),
-        (Wanted(ids=[]), []),
+        (RowFilter(), [0, 1, 2, 3, 4, 5, 6]),
+        (RowFilter({"account": "acme"}), [1, 3, 5]),
+        (RowFilter({"phase": "failed"}), [2, 6]),
+        (RowFilter({"phase": "paid"}), [1, 3, 5]),
+        (RowFilter({"phase": "paid", "account": "shop"}), []),
+        (RowFilter({"phase": "failed", "account": "shop"}), [2, 6]),
+        (RowFilter({"kind": "payment_intent", "phase": "expired"}), [4]),
+        (RowFilter(present={"review": True}), []),
+        (RowFilter({"phase": "open"}, present={"review": False}), [0]),
+        (RowFilter(ids=[]), []),
     ],
 )
 @pytest.mark.parametrize("limit", [1, 2, 50])
@@ -64,34 +64,36 @@ def test_every_page_together_is_what_was_asked_for(database, seven, wanted, whic
     """In order, each row once, whatever the length of a page, and as many as are counted."""
     expected = [seven[number] for number in which]
     with database.read() as unit:
-        found = every_page(unit, sifting.PAYMENTS, wanted, limit, is_ascending=is_ascending)
-        counted = sifting.count(unit, sifting.PAYMENTS, wanted)
+        found = every_page(unit, search.PAYMENTS, wanted, limit, is_ascending=is_ascending)
+        counted = search.count(unit, search.PAYMENTS, wanted)
 
     assert found == (expected if is_ascending else expected[::-1])
-    assert (counted.number, counted.is_more, counted.looked_at) == (len(which), False, None)
+    assert (counted.number, counted.is_more, counted.scanned) == (len(which), False, None)
 
 
 def test_what_is_rare_is_looked_for_in_steps(database, seven, monkeypatch):
     """A page looks at so many rows and no more; whoever goes on from there finds everything."""
-    monkeypatch.setattr(sifting, "WALK", 3)
-    wanted = Wanted({"account": "shop", "kind": "payment_intent", "phase": "paid"})
+    monkeypatch.setattr(search, "SCAN_LIMIT", 3)
+    wanted = RowFilter({"account": "shop", "kind": "payment_intent", "phase": "paid"})
     with database.write() as unit:
         oldest = paying(unit, id=first_id(START), account="shop", phase="paid")
     with database.read() as unit:
-        first = sifting.page(unit, sifting.PAYMENTS, wanted, Place(10))
-        counted = sifting.count(unit, sifting.PAYMENTS, wanted)
-        found = every_page(unit, sifting.PAYMENTS, wanted, 10)
+        first = search.page(unit, search.PAYMENTS, wanted, PageCursor(10))
+        counted = search.count(unit, search.PAYMENTS, wanted)
+        found = every_page(unit, search.PAYMENTS, wanted, 10)
 
     assert (ids(first), first.is_broken_off, first.after) == ([], True, seven[2])
-    assert (counted.number, counted.looked_at) == (0, 3)
+    assert (counted.number, counted.scanned) == (0, 3)
     assert found == [oldest]
 
 
 def test_counting_ends(database, seven, monkeypatch):
     """Beyond so many it is said that there are more."""
-    monkeypatch.setattr(sifting, "COUNTED", 5)
+    monkeypatch.setattr(search, "COUNT_LIMIT", 5)
     with database.read() as unit:
-        every, some = (sifting.count(unit, sifting.PAYMENTS, each) for each in (Wanted(), Wanted({"phase": "paid"})))
+        every, some = (
+            search.count(unit, search.PAYMENTS, each) for each in (RowFilter(), RowFilter({"phase": "paid"}))
+        )
 
     assert (every.number, every.is_more) == (5, True)
     assert (some.number, some.is_more) == (3, False)
@@ -101,9 +103,9 @@ def test_a_range_of_time_is_one_of_receipt(database):
     """From the one instant on, and before the other."""
     with database.write() as unit:
         made = [paying(unit, id=first_id(START + timedelta(minutes=number))) for number in range(5)]
-    wanted = Wanted(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3))
+    wanted = RowFilter(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3))
     with database.read() as unit:
-        assert every_page(unit, sifting.PAYMENTS, wanted, 10) == [made[2], made[1]]
+        assert every_page(unit, search.PAYMENTS, wanted, 10) == [made[2], made[1]]
 
 
 def test_messages_are_listed_without_their_bytes(database):
@@ -112,9 +114,9 @@ def test_messages_are_listed_without_their_bytes(database):
     with database.write() as unit:
         inbox.record(unit, [message])
     with database.read() as unit:
-        (line,) = sifting.page(unit, sifting.MESSAGES, Wanted({"status": "pending"}), Place(9)).lines
-        whole = sifting.one(unit, sifting.MESSAGES, message.id)
-        nothing = sifting.one(unit, sifting.MESSAGES, new_id())
+        (line,) = search.page(unit, search.MESSAGES, RowFilter({"status": "pending"}), PageCursor(9)).rows
+        whole = search.one(unit, search.MESSAGES, message.id)
+        nothing = search.one(unit, search.MESSAGES, new_id())
 
     assert line["size_bytes"] == 5
     assert not {"body", "headers"} & line.keys()
