@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Table, insert, text
-from sqlmodel import SQLModel
 
-from storage.columns import table_of
+from storage import columns
+from storage.columns import Model, table_of
 from storage.database import Database, Unit, values
 from storage.ids import new_id
 from storage.inbox import new_message
@@ -23,7 +23,7 @@ from storage.tables import (
 from storage.tables_support import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation, RetentionRun
 
 #: Every table that a loop reads rows of.
-MODELS: Final[tuple[type[SQLModel], ...]] = (
+MODELS: Final[tuple[type[Model], ...]] = (
     InboxMessage,
     Payment,
     OutboxMessage,
@@ -67,11 +67,11 @@ SELECTED_BY: Final = {
 }
 
 
-def columns_of(model: type[SQLModel], dialect: str) -> Iterator[tuple[str, str]]:
+def columns_of(model: type[Model], dialect: str) -> Iterator[tuple[str, str]]:
     """The columns that can be poisoned, each with the expression that does it."""
     table = table_of(model)
     poison = _ON_SQLITE if dialect == "sqlite" else _ON_POSTGRESQL
-    for name in model.model_fields:
+    for name in columns.columns_of(model):
         kind = kind_of(table, name)
         if kind in poison:
             yield name, poison[kind]
@@ -118,14 +118,14 @@ def _poison(unit: Unit, table: Table, row: dict[str, Any], column: str, poison: 
     assert done.rowcount == 1, (table.name, column)
 
 
-def _healthy(model: type[SQLModel], account: str, ref: str, number: int) -> dict[str, Any]:
+def _healthy(model: type[Model], account: str, ref: str, number: int) -> dict[str, Any]:
     now = datetime.now(UTC) - timedelta(seconds=5)
     if model is InboxMessage:
         message = new_message(account=account, source="webhook", delivery_key=new_id(), body=b"{}", received_at=now)
         return values(message) | {"outcomes": []}
     row: dict[str, Any] = {}
     table = table_of(model)
-    for name in model.model_fields:
+    for name in columns.columns_of(model):
         column = table.c[name]
         kind = kind_of(table, name)
         if kind == "uuid":
