@@ -15,7 +15,7 @@ import structlog
 from providers.contract import Budget
 from storage import rate_limits
 from storage.database import Database
-from storage.rate_limits import LONGEST, Rate, Slot, Wish
+from storage.rate_limits import MAX_DELAY, Rate, Slot, Wish
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ _MAX_EXTRA_S: Final = 1.0
 _MAX_LEAD_S: Final = 0.25
 _LEAD_DECAY: Final = 0.8
 
-_MAX_PAUSE_S: Final = LONGEST.total_seconds()
+_MAX_PAUSE_S: Final = MAX_DELAY.total_seconds()
 
 #: The wait after which a pause may have begun that the reservation did not know of.
 _RECHECK_WAIT_S: Final = 0.5

@@ -11,7 +11,7 @@ from storage import counts as storage_counts
 from storage import poll_plans, quarantine, reconciliations, webhook_health
 from storage.counts import PollingCounts
 from storage.database import Unit
-from storage.rate_limits import LONGEST
+from storage.rate_limits import MAX_DELAY
 from storage.tables_support import PollPlan, Reconciliation
 from storage.webhook_health import AccountFigures
 
@@ -123,7 +123,7 @@ def _why(
         told.append((words, "bad"))
     elif budget is not None and budget.failures:
         told.append((f"The last {budget.failures} questions met an outage; a few more open the breaker.", "warn"))
-    if budget is not None and budget.paused_until is not None and now < budget.paused_until <= now + LONGEST:
+    if budget is not None and budget.paused_until is not None and now < budget.paused_until <= now + MAX_DELAY:
         told.append(("The provider wants no request for a while; that is kept to.", "warn"))
     if plan is None:
         return [*told, ("No schedule was planned yet: that happens while a worker runs.", "quiet")]

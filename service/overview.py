@@ -17,7 +17,7 @@ from storage import counts, webhook_health
 from storage import totals as storage_totals
 from storage.counts import Bounded, Breaking, Overdue, SystemCounts, Waiting
 from storage.database import Unit
-from storage.rate_limits import LONGEST
+from storage.rate_limits import MAX_DELAY
 from storage.tables_support import PushQuality
 from storage.totals import REJECTED, Deliveries, Sum, lag_quantile
 
@@ -380,7 +380,7 @@ def lines_of(figures: OverviewFigures, accounts: Mapping[str, ConfiguredAccount]
                 overdue=standing.overdue.get(name),
                 asked=standing.asked.get(name, 0),
                 broken=budget if budget is not None and budget.broken_at is not None else None,
-                paused_until=paused if paused is not None and figures.at < paused <= figures.at + LONGEST else None,
+                paused_until=paused if paused is not None and figures.at < paused <= figures.at + MAX_DELAY else None,
                 pushed=figures.pushed.get(name, Pushed()),
                 alarms=sorted(figures.alarms.get(name, {})),
             )

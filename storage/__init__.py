@@ -1,1 +1,1 @@
-"""ADAPTER: tables, SQL, units of work, migrations. The only package that knows SQL."""
+"""ADAPTER: tables, SQL, units of work, migrations; the only package with SQL."""

@@ -1,4 +1,4 @@
-"""Advisory locks: on the names of payments that messages wait for, and on duties of one process at a time."""
+"""Advisory locks on awaited payment names, and on duties of one process at a time."""
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,7 +24,9 @@ _KNOWN: Final = (
 
 
 def busy(unit: Unit, refs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the payments' names, by account, that another unit of work holds; the others are ours until it ends.
+    """Lock the payments' names until the unit of work ends; return those already held.
+
+    Waits for no lock. On SQLite there is no other writer.
 
     Waits for nobody. On SQLite nobody else writes.
     """
@@ -35,7 +37,7 @@ def busy(unit: Unit, refs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def hold(unit: Unit, awaited: Iterable[tuple[str, str]], held: AbstractSet[tuple[str, str]] = frozenset()) -> None:
-    """Nobody else parks messages for these names, or binds payments to them, until the unit of work ends.
+    """Lock these payment names until the unit of work ends, waiting for other holders.
 
     Otherwise a message could be parked while its payment is bound, neither worker seeing the other's. On SQLite nobody
     else writes. `held` are refs, by account, that are ours already.
@@ -61,7 +63,7 @@ def _ref(name: str) -> str:
 
 
 def is_leader(unit: Unit, duty: str) -> bool:
-    """Whether this unit of work, until it ends, is the only one that does the duty; whoever asks meanwhile is told no.
+    """Try to lock a duty until the unit of work ends; return whether it was free.
 
     The lock is the transaction's, so that it is kept by a pooler of transactions too, and nobody has to give it back.
     On SQLite there is one unit of work that writes, and that is it.

@@ -1,4 +1,4 @@
-"""The keys of the merchant's API: found by their digest, rotated with an overlap, revoked at once."""
+"""Keys of the merchant's API: found by digest, rotated with an overlap, revoked."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -15,16 +15,16 @@ from storage.tables_support import ApiKey
 _table = table_of(ApiKey)
 
 #: `last_used_at` is written at most this often.
-USED_EVERY: Final = timedelta(minutes=1)
+USED_AT_INTERVAL: Final = timedelta(minutes=1)
 
 
 def add(unit: Unit, key: ApiKey) -> None:
-    """The key is kept; IntegrityError where its digest is."""
+    """Insert the key; IntegrityError where its digest is taken."""
     unit.execute(insert(_table), values(key))
 
 
 def by_digest(unit: Unit, digest: str) -> ApiKey | None:
-    """The key of that digest, whether or not it is still good."""
+    """Find the key by its digest, valid or not."""
     return unit.first(ApiKey, select(_table).where(_table.c.digest == digest))
 
 
@@ -43,19 +43,19 @@ def find(unit: Unit, *, environments: Sequence[str] = ()) -> list[ApiKey]:
 
 
 def is_good(key: ApiKey, now: datetime) -> bool:
-    """Whether the key opens anything at that instant."""
+    """Return whether the key is valid at that instant."""
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
 
 
 def revoke(unit: Unit, key_id: str, now: datetime) -> ApiKey:
-    """The key opens nothing from now on; a repeat keeps the first instant. Raises NotFound."""
+    """Revoke the key; a repeat keeps the first instant. Raises NotFound."""
     get(unit, key_id)
     unit.execute(update(_table).where(_table.c.id == key_id, _table.c.revoked_at.is_(None)).values(revoked_at=now))
     return get(unit, key_id)
 
 
 def replace(unit: Unit, key_id: str, by: ApiKey, until: datetime) -> ApiKey:
-    """The new key is kept, and the old one ends at that instant, or sooner where it was to end sooner."""
+    """Insert the new key; the old one ends at that instant, or sooner if it would."""
     old = get(unit, key_id)
     add(unit, by)
     ends_at = until if old.expires_at is None else min(until, old.expires_at)
@@ -64,11 +64,11 @@ def replace(unit: Unit, key_id: str, by: ApiKey, until: datetime) -> ApiKey:
 
 
 def is_use_due(key: ApiKey, now: datetime) -> bool:
-    """Whether it is worth a write that the key is used."""
-    return key.last_used_at is None or not key.last_used_at <= now < key.last_used_at + USED_EVERY
+    """Return whether the last recorded use is old enough to write another."""
+    return key.last_used_at is None or not key.last_used_at <= now < key.last_used_at + USED_AT_INTERVAL
 
 
 def note_use(unit: Unit, key_id: str, now: datetime) -> None:
-    """The key was used now; of several processes, one writes it."""
-    is_older = or_(_table.c.last_used_at.is_(None), _table.c.last_used_at <= now - USED_EVERY)
+    """Record that the key is used now; of several processes, one writes it."""
+    is_older = or_(_table.c.last_used_at.is_(None), _table.c.last_used_at <= now - USED_AT_INTERVAL)
     unit.execute(update(_table).where(_table.c.id == key_id, is_older).values(last_used_at=now))

@@ -1,4 +1,4 @@
-"""A connection of asyncpg to the server that takes writes, of all that the database's URL names.
+"""Connections of asyncpg to the writable server among those of the database's URL.
 
 asyncpg reads such URLs too, and differs where it counts: its timeout is for all servers together, so that one that is
 away uses up what the next would need; and it takes libpq's words for settings of the server, which refuses them.
@@ -30,11 +30,11 @@ _DISPENSABLE: Final = (
 _LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items())
 
 #: Something written, however little: its commit waits for the standby, and so for all that was committed before it.
-_LITTLE: Final = "SELECT pg_logical_emit_message(true, 'receipted', '')"
+_EMIT_MESSAGE: Final = "SELECT pg_logical_emit_message(true, 'receipted', '')"
 
 
 class ConfirmingConnection(asyncpg.Connection):  # type: ignore[misc]
-    """As asyncpg's own, and counts the warnings of the server: after a commit that should stand, there is none.
+    """An asyncpg connection that counts server warnings: a durable commit has none.
 
     PostgreSQL answers COMMIT with success and a mere warning when its waiting for the standby is ended by
     `statement_timeout` or by somebody's pg_cancel_backend(): what was committed is then on one server alone.
@@ -45,7 +45,10 @@ class ConfirmingConnection(asyncpg.Connection):  # type: ignore[misc]
 
     @asynccontextmanager
     async def configured(self) -> AsyncIterator[None]:
-        """Within the block our settings hold: the session's own, or behind a pooler those of one transaction."""
+        """Apply the intake settings within the block, for the session or one transaction.
+
+        For one transaction behind a pooler of transactions, for the session otherwise.
+        """
         if not self.is_pooled:
             yield
             return
@@ -54,12 +57,12 @@ class ConfirmingConnection(asyncpg.Connection):  # type: ignore[misc]
             yield
 
     async def confirm(self) -> None:
-        """What was committed before, by anybody, and is seen here, is as safe as a commit of ours when this returns.
+        """Wait until every commit that is visible here is as durable as a commit of ours.
 
         A commit whose session is ended while it waits for the standby stands all the same, and is seen by everybody.
         Whoever finds what is there already, and writes nothing, would take it for safe.
         """
-        await self.execute(_LITTLE)
+        await self.execute(_EMIT_MESSAGE)
 
     def _process_log_message(self, fields: dict[str, str], last_query: str) -> None:
         # A listener would be called later, and a pool takes listeners away; a test sees to it that this is called.
@@ -69,14 +72,14 @@ class ConfirmingConnection(asyncpg.Connection):  # type: ignore[misc]
 
 
 def is_lost(fault: Exception) -> bool:
-    """Whether a connection that raised this must not be used again: it broke, or its server takes no writes now."""
+    """Return whether a connection that raised this is broken or its server read-only."""
     is_broken = isinstance(fault, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
     is_moved = isinstance(fault, asyncpg.ReadOnlySQLTransactionError | asyncpg.OperatorInterventionError)
     return is_broken or is_moved or isinstance(fault, asyncpg.PostgresConnectionError)
 
 
 async def connect(url: str) -> ConfirmingConnection:
-    """A connection to the first of the URL's servers that answers and takes writes, with our settings.
+    """Connect to the first server of the URL that answers and takes writes.
 
     Each server has libpq's `connect_timeout` (2 s of several, 3 s of one). Raises StorageUnavailable, without the URL,
     when none is to be had; DatabaseUnsupported when the URL asks for what asyncpg cannot do. Whoever sends a statement
@@ -99,7 +102,7 @@ async def connect(url: str) -> ConfirmingConnection:
 
 
 def check_url(url: str) -> None:
-    """Return where asyncpg can do all that the URL asks for; raises DatabaseUnsupported."""
+    """Return where asyncpg supports everything in the URL; raises DatabaseUnsupported."""
     _arguments(read_url(url))
 
 
@@ -112,7 +115,7 @@ async def _set_up(
 
 
 def _arguments(address: PostgresqlUrl) -> dict[str, Any]:
-    """What asyncpg connects with, save host and port."""
+    """Arguments of asyncpg.connect, except host and port."""
     words = libpq_words(address)
     unknown = words.keys() - {*_SHARED, *_DISPENSABLE, "user", "password", "dbname", "host", "port", "options"}
     if unknown:

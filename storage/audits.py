@@ -1,4 +1,4 @@
-"""What the audit reads, so that one row that cannot be read takes no other with it; and when it was run."""
+"""Reads of the audit, where an unreadable row hides no other; and its runs."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -27,18 +27,18 @@ _NAMED: Final = 1000
 
 
 def note(unit: Unit, run: AuditRun) -> None:
-    """The run is kept, sealed."""
+    """Insert the run, sealed."""
     run.seal = unit.sealer.seal(hashing.audit_run(run))
     unit.execute(insert(_table), values(run))
 
 
 def last(unit: Unit) -> AuditRun | None:
-    """The run that ended last; None where nothing was ever proved."""
+    """Return the run that ended last; None where there is none."""
     return unit.first(AuditRun, select(_table).order_by(_table.c.id.desc()).limit(1))
 
 
 def find(unit: Unit, *, after: str | None = None, limit: int = 100) -> list[AuditRun]:
-    """The runs that ended before a given one, or all, the newest first."""
+    """Return the runs that ended before a given one, or all, the newest first."""
     query = select(_table).order_by(_table.c.id.desc()).limit(limit)
     return unit.all(AuditRun, query if after is None else query.where(_table.c.id < after))
 
@@ -48,7 +48,7 @@ def find(unit: Unit, *, after: str | None = None, limit: int = 100) -> list[Audi
 
 @dataclass(slots=True)
 class Found(Generic[Record]):
-    """Rows that were read, and those that could not be: their ids as they stand there, and why."""
+    """Rows that were read, and the unreadable ones with their stored ids and problems."""
 
     rows: list[Record] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -64,7 +64,10 @@ class Reader(Generic[Record]):
         self._columns = Columns(table_of(model), columns_of(model))
 
     def page(self, unit: Unit, after: bytes, limit: int, *, only: str = "true") -> Found[Record]:
-        """Up to `limit` rows after an id as it stands there, in the order of ids; `only` is a condition of SQL."""
+        """Return up to `limit` rows after an id as stored, in order of ids.
+
+        `only` is a condition of SQL.
+        """
         where, given, tail = f"({only})", (), f"ORDER BY {self.table}.id LIMIT {limit}"
         if not after:
             return self._read(unit, where, given, tail)
@@ -163,14 +166,17 @@ LIMIT {_NAMED}
 
 
 def dangling(unit: Unit) -> Iterator[tuple[str, str, str]]:
-    """(table, id, table of what is gone) of rows that belong to a row that is not there."""
+    """Return rows that belong to a missing row: table, id and the missing row's table."""
     for table, gone, query in _DANGLING:
         for (row_id,) in _texts(unit, query):
             yield table, with_dashes(row_id), gone
 
 
 def deliveries_without_message(unit: Unit) -> list[tuple[str, str, str, bool]]:
-    """Account, delivery key and message id of known deliveries that no message agrees with; True where it is gone."""
+    """Return known deliveries that no message agrees with.
+
+    Account, delivery key, message id; True where the message is gone.
+    """
     return [(account, key, with_dashes(an_id), bool(gone)) for account, key, an_id, gone in _texts(unit, _NOT_THEIRS)]
 
 
@@ -180,7 +186,10 @@ def messages_without_delivery(unit: Unit) -> list[str]:
 
 
 def events_without_effect(unit: Unit) -> list[tuple[str, str, int]]:
-    """Subject, effect and occurrence of events of the feed that agree with nothing that is owed."""
+    """Return events of the feed that agree with no outbox message.
+
+    Subject, effect and occurrence of each.
+    """
     return [(with_dashes(subject), effect, number) for subject, effect, number in _texts(unit, _NO_EFFECT)]
 
 
@@ -190,14 +199,17 @@ def effects_without_event(unit: Unit) -> list[str]:
 
 
 def feed_numbers(unit: Unit) -> tuple[int, int, int, int]:
-    """How many events have a number, the smallest and the greatest, and what the feed says was the last one."""
+    """Count numbered events; return the smallest, greatest and recorded last number."""
     ((count, least, most),) = _texts(unit, "SELECT count(number), min(number), max(number) FROM event")
     ((told,),) = _texts(unit, "SELECT max(last_number) FROM event_feed WHERE name = 'effects'")
     return int(count), _number(least), _number(most), _number(told)
 
 
 def named_beside(unit: Unit) -> Iterator[tuple[str, str | None, Any]]:
-    """Id, payment and outcomes of each message with several outcomes; those may name several payments."""
+    """Return messages with several outcomes, which may name several payments.
+
+    Id, payment and outcomes of each.
+    """
     is_list = "json_valid(outcomes)" if unit.dialect == "sqlite" else "json_typeof(outcomes) = 'array'"
     columns = "id, payment_id, outcomes" if unit.dialect == "sqlite" else "id::text, payment_id::text, outcomes::text"
     query = f"SELECT {columns} FROM inbox_message WHERE "  # noqa: S608 - our own names
@@ -210,7 +222,7 @@ def named_beside(unit: Unit) -> Iterator[tuple[str, str | None, Any]]:
 
 
 def also_about(unit: Unit) -> Iterator[tuple[str, str]]:
-    """Payment and message of each row that says that a message was about a payment besides its own."""
+    """Return the pairs of payment and message in `message_payment`."""
     query = "SELECT CAST(payment_id AS text), CAST(message_id AS text) FROM message_payment"
     for payment_id, message_id in _texts(unit, query):
         yield with_dashes(payment_id), with_dashes(message_id)
@@ -219,7 +231,7 @@ def also_about(unit: Unit) -> Iterator[tuple[str, str]]:
 def oldest_of_references(
     unit: Unit, account: str, kinds: Sequence[str], references: Sequence[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Kind, reference and id of the oldest payment of each kind that has one of the references."""
+    """Return kind, reference and id of the oldest payments with these references."""
     if unit.dialect == "sqlite":
         query = (
             "SELECT kind, reference, min(id) FROM payment WHERE account = ? "
@@ -238,7 +250,7 @@ def oldest_of_references(
 
 
 def _number(value: Any) -> int:
-    """A count; -1 for what is none, which agrees with nothing."""
+    """Return a count; -1 for what is none, which agrees with nothing."""
     return value if isinstance(value, int) else 0 if value is None else -1
 
 
@@ -250,7 +262,7 @@ def _decoded(told: Any) -> Any:
 
 
 def _texts(unit: Unit, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """The rows of a query; text that is none has marks in place of what is wrong."""
+    """Return the rows of a query; marks replace bytes that are no text."""
     return [
         tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)
         for row in unit.raw_rows(query, parameters)
@@ -258,7 +270,7 @@ def _texts(unit: Unit, query: str, parameters: Sequence[Any] = ()) -> list[tuple
 
 
 def with_dashes(an_id: str) -> str:
-    """The canonical form of an id as SQLite keeps it; any other text as it is."""
+    """Format an id of SQLite canonically; return any other text as it is."""
     if len(an_id) != 32:
         return an_id
     return f"{an_id[:8]}-{an_id[8:12]}-{an_id[12:16]}-{an_id[16:20]}-{an_id[20:]}"

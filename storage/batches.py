@@ -1,4 +1,4 @@
-"""What the worker reads and writes of a batch of messages: one statement for each table, however many rows."""
+"""Statements of the worker on a batch of messages: one for each table."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ _REOPEN: Final = Update(
 def due(
     unit: Unit, now: datetime, limit: int, *, since: str = "", only: Sequence[str] | None = None
 ) -> list[InboxMessage]:
-    """Up to `limit` pending messages in order of arrival, nobody else's until the unit of work ends.
+    """Lock up to `limit` due pending messages in order of arrival.
 
     `since` is the first id that is looked at. They hold what deciding them needs, and are none that another claims.
     Rows that cannot be read are set aside, dead, and hold up no other.
@@ -88,7 +88,7 @@ def due(
 
 
 def set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> None:
-    """Messages that cannot be read are dead from now on, by the id that their rows hold, whatever that is."""
+    """Mark unreadable messages dead, by the ids that their rows hold."""
     (at,) = instants(unit.dialect, [now])
     mark, when = ("?", "?") if unit.dialect == "sqlite" else ("%s", "%s::timestamptz")
     for each in unreadable:
@@ -101,12 +101,17 @@ def set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> No
 
 
 def _is_raw_id(unit: Unit) -> str:
-    """The id is the one parameter, as the database keeps it: on SQLite that may be bytes that are no text."""
+    """Return a condition on the id as stored, which is the one parameter.
+
+    On SQLite it may be bytes that are no text.
+
+    The id is the one parameter.
+    """
     return "CAST(id AS BLOB) = CAST(? AS BLOB)" if unit.dialect == "sqlite" else "id = %s::uuid"
 
 
 def finish(unit: Unit, messages: Sequence[InboxMessage]) -> None:
-    """What was decided about the messages is kept; raises LeaseLost where another worker has claimed one since."""
+    """Store decisions; raises LeaseLost where another worker claimed a message since."""
     for message in messages:
         message.decision_digest = unit.sealer.seal(hashing.decision(message))
     if _FINISH(unit, (_finished(message.__dict__) for message in messages)) != len(messages):
@@ -114,14 +119,17 @@ def finish(unit: Unit, messages: Sequence[InboxMessage]) -> None:
 
 
 def put_off(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | None]]) -> None:
-    """Each message may be claimed again from that instant on, and says why; raises LeaseLost like `finish`."""
+    """Delay each message until an instant, with its error; raises LeaseLost."""
     rows = ((at, error, m.attempts, m.id, m.claim_token) for m, at, error in messages)
     if _PUT_OFF(unit, rows) != len(messages):
         raise LeaseLost
 
 
 def reopen_awaiting(unit: Unit, awaited: Sequence[tuple[str, str]], now: datetime) -> int:
-    """Messages parked for payments that are known now, by account and name, are pending again; returns how many."""
+    """Make messages parked for these payments pending again; return how many.
+
+    Payments are given by account and name.
+    """
     # In the order of the index of those, which alone is asked: PostgreSQL believes of a table that it knows little of
     # that most rows wait, and would go through all of it in search of the first.
     if not unit.rows("SELECT 1 FROM inbox_message WHERE awaits IS NOT NULL ORDER BY account, awaits LIMIT 1"):
@@ -137,27 +145,27 @@ _ADD: Final = Insert(table_of(Payment), _PAYMENT_NAMES)
 _payment: Final = itemgetter(*_PAYMENT_NAMES)
 
 #: What nearly every message about a payment changes, and what few do. Nobody changes the rest through the worker.
-_MOVING: Final = (
+_OFTEN_CHANGED: Final = (
     *("state", "phase", "state_as_of", "version", "head_hash", "facts", "statements", "failure_reason", "expires_at"),
     *("changed_at", "seal", "heard_at", "next_poll_at", "poll_priority", "polls"),
 )
-_SELDOM: Final = (
+_RARELY_CHANGED: Final = (
     *("provider_ref", "reference", "alias", "amount_minor", "currency", "captured_minor", "refunded_minor"),
     *("review", "review_note", "review_opened_at", "disputed", "accepted", "reviews", "return_url"),
 )
 _AS_READ: Final = ("id", "version")
-_MOVE: Final = Update(table_of(Payment), _MOVING, _AS_READ)
-_CHANGE: Final = Update(table_of(Payment), (*_MOVING, *_SELDOM), _AS_READ)
-_moving: Final = itemgetter(*_MOVING)
-_seldom: Final = itemgetter(*_SELDOM)
+_MOVE: Final = Update(table_of(Payment), _OFTEN_CHANGED, _AS_READ)
+_CHANGE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, *_RARELY_CHANGED), _AS_READ)
+_often_changed: Final = itemgetter(*_OFTEN_CHANGED)
+_rarely_changed: Final = itemgetter(*_RARELY_CHANGED)
 
 #: A payment as it was read: its version, and what seldom changes.
 AsRead = tuple[int, tuple[Any, ...]]
 
 
 def as_read(payment: Payment) -> AsRead:
-    """What `change` compares with."""
-    return payment.version, _seldom(payment.__dict__)
+    """Return what `change` compares with."""
+    return payment.version, _rarely_changed(payment.__dict__)
 
 
 #: The order in which everybody locks, in words that fit no index: one in that order would be gone through to its end.
@@ -165,7 +173,7 @@ _BY_ID: Final = "payment.id::text"
 
 
 def by_ref(unit: Unit, keys: Sequence[Key]) -> list[Payment]:
-    """The payments that their providers call so; locked."""
+    """Lock and return the payments with these provider references."""
     names_of: dict[tuple[str, str], list[str]] = {}
     for account, kind, name in keys:
         names_of.setdefault((account, kind), []).append(name)
@@ -191,7 +199,7 @@ def by_id(unit: Unit, payment_ids: Iterable[str]) -> list[Payment]:
 
 
 def held(unit: Unit, keys: Iterable[Key], payment_ids: Iterable[str]) -> dict[Key | str, str]:
-    """Ids of those of the payments that another session holds, by each name and id; waits for nobody.
+    """Return payments that another session has locked, by name and id; does not wait.
 
     On SQLite nobody else writes, so that there is none.
     """
@@ -221,7 +229,10 @@ ALIAS: Final = "p.alias = k.name"
 
 
 def newest(unit: Unit, keys: Sequence[Key], name: str) -> dict[Key, str | None]:
-    """For each key the id of the newest payment that has the name (UNBOUND, REFERENCE, ALIAS); not locked."""
+    """Find the newest payment for each key, by a name; not locked.
+
+    The name is UNBOUND, REFERENCE or ALIAS.
+    """
     # Ids are compared so that no index in their order is taken: it would be gone through to the account's last row.
     where = f"WHERE p.account = k.account AND p.kind = k.kind AND {name}"
     if unit.dialect == "sqlite":
@@ -249,7 +260,9 @@ _MAY_BE_PAID: Final = "phase NOT IN ('failed', 'cancelled', 'expired')"
 
 
 def namesakes(unit: Unit, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
-    """For each account, kind and reference the ids of the oldest payment, and of the oldest not ended unpaid.
+    """Find the oldest payments with each reference, ended unpaid or not.
+
+    The keys are account, kind and reference; the ids are those of the oldest payment and the oldest not ended unpaid.
 
     Not locked; nothing for a key without payments.
     """
@@ -287,28 +300,31 @@ def unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime, lim
 
 
 def is_unbound(payment: Payment, account: str, kinds: Sequence[str], since: datetime) -> bool:
-    """Whether the payment is one of those that `unbound` finds."""
+    """Return whether `unbound` would find the payment."""
     is_unnamed = payment.provider_ref is None and payment.state is None
     return is_unnamed and payment.account == account and payment.kind in kinds and payment.created_at >= since
 
 
 def add(unit: Unit, payments: Sequence[Payment]) -> None:
-    """The payments are kept, sealed; IntegrityError where one's account, kind and provider_ref are taken."""
+    """Insert sealed payments; IntegrityError where a name is taken.
+
+    The name is account, kind and provider_ref.
+    """
     for payment in payments:
         payment.seal = unit.sealer.seal(hashing.payment(payment))
     _ADD(unit, (_payment(payment.__dict__) for payment in payments))
 
 
 def change(unit: Unit, payments: Sequence[tuple[Payment, AsRead]]) -> None:
-    """The payments are as given, sealed; raises LeaseLost where another has moved one since it was read."""
+    """Store sealed payments; raises LeaseLost where one moved since it was read."""
     moved, changed = [], []
     for payment, (version, was) in payments:
         payment.seal = unit.sealer.seal(hashing.payment(payment))
         now = payment.__dict__
-        if _seldom(now) == was:
-            moved.append((*_moving(now), payment.id, version))
+        if _rarely_changed(now) == was:
+            moved.append((*_often_changed(now), payment.id, version))
         else:
-            changed.append((*_moving(now), *_seldom(now), payment.id, version))
+            changed.append((*_often_changed(now), *_rarely_changed(now), payment.id, version))
     if _MOVE(unit, moved) + _CHANGE(unit, changed) != len(payments):
         raise LeaseLost
 
@@ -317,7 +333,10 @@ _ALSO_ABOUT: Final = Insert(table_of(MessagePayment), ("payment_id", "message_id
 
 
 def also_about(unit: Unit, pairs: Sequence[tuple[str, str]]) -> None:
-    """Payment and message: the message was decided about the payment too; a repeat changes nothing."""
+    """Record pairs of payment and message: the message was decided about it too.
+
+    A repeat changes nothing.
+    """
     if not pairs:
         return
     known = _known_pairs(unit, [message_id for _, message_id in pairs])
@@ -351,19 +370,22 @@ _owed: Final = itemgetter(*_OWED_NAMES)
 
 
 def append(unit: Unit, transitions: Sequence[Transition]) -> None:
-    """The links are kept; IntegrityError where another worker took a number."""
+    """Append transitions; IntegrityError where another worker took a number."""
     _APPEND(unit, (_transition(transition.__dict__) for transition in transitions))
 
 
 def owe(unit: Unit, messages: Sequence[OutboxMessage]) -> None:
-    """What is owed is kept, sealed; IntegrityError where it was owed already."""
+    """Insert sealed outbox messages; IntegrityError where one was owed already."""
     for message in messages:
         message.seal = unit.sealer.seal(hashing.owed(message.__dict__))
     _OWE(unit, (_owed(message.__dict__) for message in messages))
 
 
 def owed(unit: Unit, payment_ids: Iterable[str]) -> dict[tuple[str, str, str, int], int]:
-    """By payment, effect, sink and occurrence of everything that the payments owe: its number."""
+    """Return the numbers of all outbox messages of the payments.
+
+    By payment, effect, sink and occurrence.
+    """
     payment = "payment_id" if unit.dialect == "sqlite" else "payment_id::text"
     query = f"SELECT {payment}, effect, sink, occurrence, number FROM outbox_message WHERE {_among(unit, 'payment_id')}"  # noqa: S608
     rows = unit.rows(query, (_ids(unit, payment_ids),))
@@ -384,7 +406,7 @@ def _arrays(keys: Sequence[Key]) -> list[str]:
 
 
 def _among(unit: Unit, column: str) -> str:
-    """The column's value is among those of the one parameter that `_ids` makes."""
+    """Return the condition that the column is among the ids of `_ids`."""
     if unit.dialect == "sqlite":
         return f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own names
     return f"{column} = ANY(%s::uuid[])"

@@ -1,4 +1,4 @@
-"""Many rows with one statement: they go to the driver as they are, and no library looks at each.
+"""Bulk statements: many rows with one statement, passed to the driver directly.
 
 A statement is made for a table and its columns once. On SQLite its rows are tuples that `executemany` takes; on
 PostgreSQL they are one array for each column. What is read comes back as records of the columns that were asked for.
@@ -27,7 +27,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 class Insert:
-    """Rows of these columns are inserted, or none; IntegrityError where one may not be."""
+    """Insert rows of these columns, all or none; raises IntegrityError on a conflict."""
 
     def __init__(self, table: Table, names: Sequence[str], more: Mapping[str, str] | None = None) -> None:
         fixed = more or {}  #: what every row has besides: a literal, or the name of another column
@@ -49,7 +49,7 @@ class Insert:
 
 
 class Update:
-    """Rows are changed where they are as expected; how many were tells whether all of them are.
+    """Update rows where they are as expected; the count tells whether all were.
 
     On PostgreSQL the keys are given twice, as rows to join with and as what is looked up. Of a join alone the plan may
     go through the whole table, or an index of it, for each set of rows: a good plan of a small table, which is kept.
@@ -58,7 +58,10 @@ class Update:
     def __init__(
         self, table: Table, names: Sequence[str], keys: Sequence[str], *, more: str = "", only: str = ""
     ) -> None:
-        """Set `names` where `keys` are given, and `more` (`column = …, `) besides; `only` restricts the rows."""
+        """Set `names` of the rows that `keys` select.
+
+        `more` (`column = …, `) is set besides; `only` is a further condition.
+        """
         self._kinds = [kind_of(table, name) for name in (*names, *keys)]
         restriction = f" AND {only}" if only else ""
         where = " AND ".join(f"{key} = ?" for key in keys)
@@ -76,7 +79,10 @@ class Update:
         )
 
     def __call__(self, unit: Unit, rows: Iterable[Sequence[Any]]) -> int:
-        """Values in the order of the columns, then of the keys; returns how many rows were changed."""
+        """Update the rows and return how many were changed.
+
+        Each row holds the values of the columns, then those of the keys.
+        """
         columns = list(zip(*rows, strict=True))
         if not columns:
             return 0
@@ -84,7 +90,7 @@ class Update:
 
 
 class Columns:
-    """Some columns of a table as a query names them, and how what the driver returns becomes records."""
+    """Columns of a table as a query selects them, and their conversion to records."""
 
     def __init__(self, table: Table, names: Sequence[str], *, given: Mapping[str, str] | None = None) -> None:
         """`given` are expressions in place of columns, by name."""
@@ -103,7 +109,7 @@ class Columns:
         self._loaders = {True: [_FROM_SQLITE.get(k) for k in kinds], False: [_FROM_POSTGRESQL.get(k) for k in kinds]}
 
     def expression(self, unit: Unit) -> str:
-        """What stands behind SELECT."""
+        """Return the select list."""
         return self._sqlite if unit.dialect == "sqlite" else self._postgresql
 
     def records(
@@ -114,7 +120,7 @@ class Columns:
         parameters: Sequence[Any],
         aside: list[Unreadable] | None = None,
     ) -> list[Record]:
-        """The records of a query that selects `expression`.
+        """Run a query that selects `expression`, and return its records.
 
         Rows that cannot be read go to `aside`, and raise UnreadableRow without it.
         """
@@ -166,19 +172,22 @@ class Columns:
         return [unwatched(model, dict(zip(names, row, strict=True))) for row in zip(*loaded, *others, strict=False)]
 
     def _layout(self, model: type[Record]) -> tuple[str, ...]:
-        """The columns that are asked for, and then those that are not."""
+        """Return the names of the selected columns, then those of all others."""
         if model not in self._layouts:
             self._layouts[model] = (*self.names, *(name for name in columns_of(model) if name not in self.names))
         return self._layouts[model]
 
 
 def unnest(kinds: Sequence[str], names: Sequence[str], alias: str = "r") -> str:
-    """The rows of an array for each column, on PostgreSQL."""
+    """Return the SQL of rows from one array for each column, on PostgreSQL."""
     return f"unnest({', '.join(f'%s::{kind}[]' for kind in kinds)}) AS {alias}({', '.join(names)})"
 
 
 def array(kind: str, values: Sequence[Any]) -> str:
-    """PostgreSQL's text of an array; raises ValueError for an instant without a zone, or a text with a NUL."""
+    """Return PostgreSQL's text of an array.
+
+    Raises ValueError for an instant without a zone, or a text with a NUL.
+    """
     if None in values:
         if values.count(None) == len(values):
             return "{" + ",".join(["NULL"] * len(values)) + "}"

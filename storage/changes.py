@@ -1,4 +1,4 @@
-"""What changed since: new rows as they appear, and one mark for each payment."""
+"""Changes since a position: new rows as they appear, one mark for each payment."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,10 @@ class Follower:
         self._unsettled: dict[str, int] = {}  #: attempts that were told, by the effect's id
 
     def news(self, now: datetime) -> list[Event]:
-        """What has happened since the last call, in the order of time; raises StorageUnavailable."""
+        """Return the events since the last call, in order of time.
+
+        Raises StorageUnavailable.
+        """
         with self._database.read() as unit:
             found = [
                 *self._received(unit),
@@ -128,7 +131,10 @@ _TOLD: Final = ("version", "statements", "reviews", "review", "heard_at", "asked
 
 
 def payment_marks(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
-    """A mark for each payment that exists, which is another after anything was heard, decided, asked, owed or sent."""
+    """Return a mark for each existing payment, which differs after any change to it.
+
+    A change is anything recorded, decided, asked, owed or sent about it.
+    """
     told: dict[str, list[Any]] = {}
     columns = (_payment.c[name] for name in _TOLD)
     for payment_id, *values in unit.execute(select(_payment.c.id, *columns).where(_payment.c.id.in_(payment_ids))):

@@ -1,4 +1,4 @@
-"""The database's clock, by which work is claimed: machines that share a database need not share the time."""
+"""The database's clock, by which machines with different clocks claim work."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class _Look(NamedTuple):
 
 
 class DatabaseClock:
-    """Tells the time of a PostgreSQL server, from the last look at it; no call waits for the server.
+    """The time of a PostgreSQL server, from its last reading; no call waits for it.
 
     It goes on by the monotonic clock, so that setting this machine's clock changes nothing. A look is part of a unit
     of work that begins anyway, when the last is old or when this machine's clocks have come apart, as after a pause.
@@ -34,7 +34,7 @@ class DatabaseClock:
         self._look: _Look | None = None
 
     def __call__(self) -> datetime:
-        """The database's time, to about half of a round trip."""
+        """Return the database's time, to about half of a round trip."""
         look = self._look
         return self._wall() if look is None else look.at + timedelta(seconds=self._ticks() - look.ticks)
 

@@ -19,22 +19,22 @@ metadata.naming_convention = {
 
 
 def identifier(*, primary: bool = False, nullable: bool = False) -> Any:
-    """A column of ids."""
+    """Declare a column of ids."""
     return Column(Uuid(as_uuid=False), primary_key=primary, nullable=nullable and not primary)
 
 
 def instant(*, nullable: bool = True) -> Any:
-    """A column of aware instants."""
+    """Declare a column of aware instants."""
     return Column(UtcDateTime(), nullable=nullable)
 
 
 def json_value(*, nullable: bool = False) -> Any:
-    """A column of JSON values; None is NULL."""
+    """Declare a column of JSON values; None is NULL."""
     return Column(JSON(none_as_null=True), nullable=nullable)
 
 
 class Row:
-    """Base of the plain records: dataclasses whose fields are the columns of the table of this name."""
+    """Base of plain records: dataclasses with the columns of a table as fields."""
 
     __tablename__: ClassVar[str]
 

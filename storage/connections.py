@@ -1,4 +1,4 @@
-"""Connections to the two databases, set up so that what is committed is kept and nothing is waited for without end."""
+"""Connections to both databases, set up for durable commits and bounded waits."""
 
 import time
 from pathlib import Path
@@ -29,7 +29,7 @@ _IDLE_SECONDS: Final = 15
 
 #: Seconds that PostgreSQL has for one answer: to whether it is there, to what writes (longer than that may wait for a
 #: lock), and to what only reads.
-_PATIENCE: Final = {"idle": 2.0, "write": BUSY_SECONDS + 3.0, "read": 60.0}
+_ANSWER_TIMEOUTS_S: Final = {"idle": 2.0, "write": BUSY_SECONDS + 3.0, "read": 60.0}
 
 #: Of every connection to PostgreSQL, whatever the server, the database, the role or a PG* variable sets: all that the
 #: program reads or writes by. Left to the operator are search_path, default_transaction_read_only, tablespaces and what
@@ -84,7 +84,10 @@ _READ_ONLY: Final = "25006"
 
 
 def connected(url: str) -> Engine:
-    """The engine of a SQLite file or a PostgreSQL database; opens nothing yet. Raises DatabaseUnsupported."""
+    """Create the engine of a SQLite file or a PostgreSQL database; opens nothing yet.
+
+    Raises DatabaseUnsupported.
+    """
     if is_postgresql(url):
         return _postgresql(read_url(url))
     try:
@@ -99,7 +102,7 @@ def connected(url: str) -> Engine:
 
 
 def libpq_words(url: PostgresqlUrl) -> dict[str, str]:
-    """What psycopg connects with: the URL's own words over ours."""
+    """Return the connection parameters of psycopg: those of the URL over our defaults."""
     ours = {**_NETWORK, "connect_timeout": EACH_SECONDS} if len(url.hosts) > 1 else _NETWORK
     return {**ours, **url.keywords()}
 
@@ -127,7 +130,7 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
     def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> BoundedConnection:
         # From the first answer on: in another encoding psycopg gives bytes, or refuses text, before we can set it.
         connection = BoundedConnection.connect(*arguments, **{**words, **keywords, "client_encoding": "utf8"})
-        connection.patience = _PATIENCE["idle"]
+        connection.patience = _ANSWER_TIMEOUTS_S["idle"]
         if url.is_pooled:
             connection.prepare_threshold = None
             return connection
@@ -147,7 +150,7 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
         options, driver = connection.get_execution_options(), connection.connection.driver_connection
         is_write = options.get("receipted_write", False)
         if driver is not None:
-            driver.patience = options.get("receipted_patience", _PATIENCE["write" if is_write else "read"])
+            driver.patience = options.get("receipted_patience", _ANSWER_TIMEOUTS_S["write" if is_write else "read"])
         if url.is_pooled:
             connection.exec_driver_sql(_CONFIGURE, _settings(is_local=True))
         else:
@@ -155,11 +158,11 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
 
     @event.listens_for(engine, "reset")
     def _reset(dbapi_connection: Any, _record: Any, _state: Any) -> None:
-        dbapi_connection.patience = _PATIENCE["idle"]
+        dbapi_connection.patience = _ANSWER_TIMEOUTS_S["idle"]
 
     @event.listens_for(engine, "handle_error")
     def _moved(context: ExceptionContext) -> None:
-        """A server that was demoted is left, with every connection that was made to it: the writes go elsewhere."""
+        """Discard every connection to a server that was demoted: writes go elsewhere."""
         options = context.connection.get_execution_options() if context.connection is not None else {}
         is_refused = getattr(context.original_exception, "sqlstate", None) == _READ_ONLY
         if is_refused and not options.get("postgresql_readonly", False):

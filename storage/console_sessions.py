@@ -1,4 +1,4 @@
-"""Log-ins to the console: sessions by the digest of what the browser keeps, and attempts counted over all processes."""
+"""Console sessions, found by digest, and login attempts of all processes."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -18,20 +18,20 @@ _sessions = table_of(ConsoleSession)
 _person = table_of(ConsolePerson)
 
 #: `last_seen_at` is written at most this often.
-SEEN_EVERY: Final = timedelta(minutes=1)
+LAST_SEEN_INTERVAL: Final = timedelta(minutes=1)
 
 #: For so long it is kept that somebody was logged in.
 _KEPT_FOR: Final = timedelta(days=30)
 
 
 def begin(unit: Unit, session: ConsoleSession) -> None:
-    """The session is open; those that ended long ago are forgotten."""
+    """Insert the session, and delete those that ended long ago."""
     unit.execute(delete(_sessions).where(_sessions.c.expires_at < session.created_at - _KEPT_FOR))
     unit.execute(insert(_sessions), values(session))
 
 
 def by_digest(unit: Unit, digest: str) -> tuple[ConsoleSession, ConsolePerson] | None:
-    """The session of that digest and its person, whether or not either is still good."""
+    """Find the session of that digest and its person, valid or not."""
     query = (
         select(_sessions, _person)
         .join(_person, _person.c.id == _sessions.c.person_id)
@@ -48,7 +48,7 @@ def by_digest(unit: Unit, digest: str) -> tuple[ConsoleSession, ConsolePerson] |
 
 
 def is_open(session: ConsoleSession, now: datetime, idle: timedelta) -> bool:
-    """Whether the session opens anything at that instant, where it ends after so long without use."""
+    """Return whether the session is valid at that instant, given its idle timeout."""
     return session.revoked_at is None and now < session.expires_at and now < session.last_seen_at + idle
 
 
@@ -69,7 +69,7 @@ def open_among(unit: Unit, session_ids: Sequence[str], now: datetime, idle: time
 
 
 def of_person(unit: Unit, person_id: str) -> list[ConsoleSession]:
-    """The person's sessions, ended ones too, the newest first."""
+    """Return the person's sessions, ended ones too, the newest first."""
     query = select(_sessions).where(_sessions.c.person_id == person_id).order_by(_sessions.c.id.desc())
     return unit.all(ConsoleSession, query.limit(200))
 
@@ -85,20 +85,20 @@ def get(unit: Unit, session_id: str) -> ConsoleSession:
 
 
 def revoke(unit: Unit, session_id: str, now: datetime) -> None:
-    """The session opens nothing from now on; a repeat keeps the first instant."""
+    """Revoke the session; a repeat keeps the first instant."""
     unit.execute(
         update(_sessions).where(_sessions.c.id == session_id, _sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     )
 
 
 def revoke_secret(unit: Unit, digest: str, now: datetime) -> None:
-    """The session of that digest opens nothing from now on, if there is one."""
+    """Revoke the session of that digest, if there is one."""
     is_open = (_sessions.c.digest == digest, _sessions.c.revoked_at.is_(None))
     unit.execute(update(_sessions).where(*is_open).values(revoked_at=now))
 
 
 def revoke_all(unit: Unit, person_id: str, now: datetime, *, but: str | None = None) -> int:
-    """None of the person's sessions opens anything from now on, but for the one that is named; how many ended."""
+    """Revoke the person's sessions except the one named; return how many ended."""
     ended = update(_sessions).where(_sessions.c.person_id == person_id, _sessions.c.revoked_at.is_(None))
     ended = ended.where(_sessions.c.expires_at > now)
     if but is not None:
@@ -107,13 +107,13 @@ def revoke_all(unit: Unit, person_id: str, now: datetime, *, but: str | None = N
 
 
 def is_use_due(session: ConsoleSession, now: datetime) -> bool:
-    """Whether it is worth a write that the session is used."""
-    return not session.last_seen_at <= now < session.last_seen_at + SEEN_EVERY
+    """Return whether the last recorded use is old enough to write another."""
+    return not session.last_seen_at <= now < session.last_seen_at + LAST_SEEN_INTERVAL
 
 
 def note_use(unit: Unit, session_id: str, now: datetime) -> None:
-    """The session was used now; of several requests, one writes it."""
-    is_older = _sessions.c.last_seen_at <= now - SEEN_EVERY
+    """Record that the session is used now; of several requests, one writes it."""
+    is_older = _sessions.c.last_seen_at <= now - LAST_SEEN_INTERVAL
     unit.execute(update(_sessions).where(_sessions.c.id == session_id, is_older).values(last_seen_at=now))
 
 
@@ -121,7 +121,9 @@ _attempts = table_of(ConsoleAttempt)
 
 
 def take(unit: Unit, subject: str, now: datetime, *, at_most: int, window: timedelta) -> timedelta | None:
-    """One try is counted and None returned, or, where `at_most` were in this window, how long to wait for the next.
+    """Count one attempt; return how long to wait where `at_most` were in the window.
+
+    None where the attempt is counted.
 
     Two that come together count as two: the row is locked until the commit. A clock that was set back begins anew.
     """
@@ -139,13 +141,13 @@ def take(unit: Unit, subject: str, now: datetime, *, at_most: int, window: timed
 
 
 def give_back(unit: Unit, subject: str) -> None:
-    """The last try succeeded, and counts for nothing."""
+    """Uncount the last attempt, which succeeded."""
     here = update(_attempts).where(_attempts.c.subject == subject, _attempts.c.tried > 0)
     unit.execute(here.values(tried=_attempts.c.tried - 1))
 
 
 def forget(unit: Unit, subject: str) -> None:
-    """Nothing is counted of this one any more."""
+    """Forget the attempts of the subject."""
     unit.execute(delete(_attempts).where(_attempts.c.subject == subject))
 
 

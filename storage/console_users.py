@@ -1,4 +1,7 @@
-"""Who may use the console: found by name, disabled and never deleted, since what they did names them."""
+"""Console users: found by name, disabled but never deleted.
+
+Recorded actions name them.
+"""
 
 from datetime import datetime
 
@@ -15,7 +18,7 @@ _table = table_of(ConsolePerson)
 
 
 def add(unit: Unit, person: ConsolePerson) -> None:
-    """The person may log in; raises PersonExists where somebody has the name."""
+    """Insert the user; raises PersonExists where the name is taken."""
     try:
         unit.execute(insert(_table), values(person))
     except IntegrityError:
@@ -23,7 +26,7 @@ def add(unit: Unit, person: ConsolePerson) -> None:
 
 
 def by_name(unit: Unit, name: str) -> ConsolePerson | None:
-    """The person of that name, disabled or not."""
+    """Find the user of that name, disabled or not."""
     if "\0" in name:  # PostgreSQL has no text with one, and refuses to compare with it
         return None
     return unit.first(ConsolePerson, select(_table).where(_table.c.name == name))
@@ -43,7 +46,7 @@ def find(unit: Unit) -> list[ConsolePerson]:
 
 
 def change_password(unit: Unit, person_id: str, password_hash: str, now: datetime, *, is_temporary: bool) -> None:
-    """The person logs in with another password from now on; a temporary one is good for changing it alone."""
+    """Set the password hash; a temporary password allows its change alone."""
     unit.execute(
         update(_table)
         .where(_table.c.id == person_id)
@@ -52,7 +55,7 @@ def change_password(unit: Unit, person_id: str, password_hash: str, now: datetim
 
 
 def rehash(unit: Unit, person_id: str, old_hash: str, new_hash: str) -> None:
-    """The same password is kept in a stronger form, unless it was changed meanwhile."""
+    """Store the same password under a stronger hash, unless it was changed meanwhile."""
     unit.execute(
         update(_table)
         .where(_table.c.id == person_id, _table.c.password_hash == old_hash)
@@ -61,22 +64,22 @@ def rehash(unit: Unit, person_id: str, old_hash: str, new_hash: str) -> None:
 
 
 def change_role(unit: Unit, person_id: str, role: str) -> None:
-    """The person may do what the role may, from the next request on."""
+    """Set the role, from the next request on."""
     unit.execute(update(_table).where(_table.c.id == person_id).values(role=role))
 
 
 def disable(unit: Unit, person_id: str, now: datetime) -> None:
-    """The person may not log in from now on; a repeat keeps the first instant."""
+    """Disable the user; a repeat keeps the first instant."""
     unit.execute(update(_table).where(_table.c.id == person_id, _table.c.disabled_at.is_(None)).values(disabled_at=now))
 
 
 def enable(unit: Unit, person_id: str) -> None:
-    """The person may log in again."""
+    """Let the user log in again."""
     unit.execute(update(_table).where(_table.c.id == person_id).values(disabled_at=None))
 
 
 def others_with_role(unit: Unit, role: str, person_id: str) -> int:
-    """How many besides this one have the role and may log in. On PostgreSQL their rows are locked until the commit."""
+    """Count the other enabled users with the role; locks their rows on PostgreSQL."""
     query = select(_table.c.id).where(_table.c.role == role, _table.c.disabled_at.is_(None)).order_by(_table.c.id)
     found = [row[0] for row in unit.execute(query.with_for_update())]
     return sum(other != person_id for other in found)

@@ -1,4 +1,4 @@
-"""What can go wrong with what is kept."""
+"""Errors of storage."""
 
 from typing import ClassVar
 
@@ -6,8 +6,9 @@ from statemachine.errors import ServiceError
 
 
 class StorageUnavailable(ServiceError):
-    """The database cannot be written or read now; nothing of the unit of work was kept, save where the connection was
-    lost during the commit itself.
+    """The database cannot be read or written now.
+
+    Nothing of the unit of work was kept, unless the connection was lost during the commit itself.
     """
 
     type = "api_error"
@@ -20,7 +21,7 @@ class StorageUnavailable(ServiceError):
 
 
 class UnreadableRow(ServiceError):
-    """A row holds what none of its columns was ever given, so that it cannot be read; a person must mend it."""
+    """A row holds a value that its column never had; a person must mend it."""
 
     type = "api_error"
     code = "row_unreadable"
@@ -28,7 +29,7 @@ class UnreadableRow(ServiceError):
 
 
 class DatabaseUnsupported(ServiceError):
-    """The database's URL names none that can be used here: another kind, or one whose driver is not installed."""
+    """The database's URL names another kind of database, or its driver is missing."""
 
     type = "api_error"
     code = "database_unsupported"
@@ -53,7 +54,7 @@ class NotFound(ServiceError):
 
 
 class EffectOvertaken(ServiceError):
-    """A later effect of the same payment was handed over, or is on its way: this one would tell the past after it."""
+    """A later effect of the same payment was handed over, or is on its way."""
 
     type = "conflict_error"
     code = "effect_overtaken"
@@ -61,7 +62,7 @@ class EffectOvertaken(ServiceError):
 
 
 class PersonExists(ServiceError):
-    """Somebody has this name already."""
+    """The name is taken."""
 
     type = "conflict_error"
     code = "person_exists"
@@ -69,7 +70,7 @@ class PersonExists(ServiceError):
 
 
 class SchemaOutdated(ServiceError):
-    """The database's schema is not the one that this program needs; run `receipted migrate`."""
+    """The schema is not the one that this program needs; run `receipted migrate`."""
 
     type = "api_error"
     code = "schema_outdated"

@@ -1,4 +1,4 @@
-"""The feed of effects: each once, numbered without gaps, so that whoever reads on after a number misses nothing.
+"""The feed of effects, each once, numbered without gaps in order of commit.
 
 An id tells when a row was made, and not when it was committed: a reader who goes by ids passes over what is committed
 late. So effects are numbered afterwards, by one writer at a time, and only what is committed gets a number. What a
@@ -41,7 +41,7 @@ _BATCHES: Final = 10
 
 
 class Cursor(NamedTuple):
-    """How far a reader has read: `1042-5f0c2b9a1d3e`, or `0` at the beginning."""
+    """A reader's position: `1042-5f0c2b9a1d3e`, or `0` at the beginning."""
 
     number: int = 0
     mark: str = ""  #: of the number; none where a reader has kept the number alone, which nothing can check
@@ -51,7 +51,7 @@ class Cursor(NamedTuple):
 
 
 def read_cursor(text: str) -> Cursor | None:
-    """The cursor that the text writes; None where it writes none."""
+    """Parse a cursor; None where the text is none."""
     found = _CURSOR.fullmatch(text)
     return None if found is None else Cursor(int(found[1] or 0), found[2] or "")
 
@@ -69,12 +69,14 @@ class Told:
 
 
 def is_unnumbered(unit: Unit) -> bool:
-    """Whether an effect waits for its number."""
+    """Return whether a committed effect has no number yet."""
     return unit.execute(select(_table.c.outbox_id).where(_table.c.number.is_(None)).limit(1)).first() is not None
 
 
 def number(unit: Unit, limit: int = BATCH) -> int:
-    """Number committed effects: up to `limit`, and the earlier ones of their payments.
+    """Assign numbers to up to `limit` committed effects, and to earlier ones.
+
+    The earlier ones are those of the same payments.
 
     Returns how many. Whoever else numbers waits until this unit of work has ended, so that a smaller number is never
     seen later.
@@ -124,7 +126,7 @@ def _in_order(unit: Unit, limit: int) -> list[tuple[str, str, int]]:
 
 
 def caught_up(database: Database) -> int:
-    """The number of the newest effect, after what is committed now was numbered, as far as that takes no long time."""
+    """Assign numbers to committed effects within a bounded time; return the last one."""
     with database.read() as unit:
         is_behind, last = is_unnumbered(unit), last_number(unit)
     for _ in range(_BATCHES if is_behind else 0):
@@ -137,19 +139,22 @@ def caught_up(database: Database) -> int:
 
 
 def last_number(unit: Unit) -> int:
-    """The number of the newest numbered effect; 0 where there is none. Everything up to it is to be seen."""
+    """Return the number of the newest numbered effect; 0 where there is none.
+
+    Every effect up to it is visible.
+    """
     found = unit.execute(select(_feed.c.last_number).where(_feed.c.name == _NAME)).scalar()
     return int(found or 0)
 
 
 def end(unit: Unit) -> Cursor:
-    """The cursor of who has read everything that is numbered."""
+    """Return the cursor behind everything that is numbered."""
     last = last_number(unit)
     return Cursor(last, _mark_of(unit, last) or "")
 
 
 def holds(unit: Unit, cursor: Cursor) -> bool:
-    """True where the feed holds what was read up to the cursor.
+    """Return whether the feed still has the event that the cursor was read at.
 
     Not where the database is older than its reader.
     """
@@ -163,7 +168,7 @@ def _mark_of(unit: Unit, number: int) -> str | None:
 
 
 def _mark(mark: str | None, outbox_id: str) -> str:
-    """The mark of a number; before there were marks, what was drawn for the id."""
+    """Return the mark of a number; for an event without one, a part of its id."""
     return mark or outbox_id.replace("-", "")[-2 * _MARK_BYTES :]
 
 
@@ -176,7 +181,7 @@ def find(
     effects: Sequence[str] = (),
     payment_id: str | None = None,
 ) -> list[Told]:
-    """The effects of these accounts that follow a number, in order."""
+    """Return the effects of these accounts after a number, in order."""
     owed = table_of(OutboxMessage)
     query = (
         select(

@@ -1,4 +1,4 @@
-"""What a database says of a fault, without anything of a row: it quotes the values that it refuses, and whole rows."""
+"""Database errors in words that hold no value of any row."""
 
 import sqlite3
 from typing import Final, TypeVar
@@ -11,7 +11,7 @@ Fault = TypeVar("Fault", bound=DBAPIError)
 
 
 def without_values(fault: Fault) -> Fault:
-    """The same kind of fault, of the same statement, in words that may be logged and kept."""
+    """Copy the error with the same kind and statement, but without values."""
     orig = type(fault.orig)(words(fault)) if fault.orig is not None else None
     clean = type(fault)(fault.statement, None, orig, hide_parameters=True)  # type: ignore[arg-type]
     return clean.with_traceback(fault.__traceback__)
@@ -30,7 +30,7 @@ _REFUSALS: Final = {
 
 
 def refusal_of(orig: BaseException | None) -> str | None:
-    """Why the database takes no writes at all, as far as the driver's exception says so."""
+    """Return why the database takes no writes at all, where the exception says so."""
     state = getattr(orig, "sqlstate", None)
     if state is not None:
         return _REFUSALS.get(state)
@@ -39,7 +39,10 @@ def refusal_of(orig: BaseException | None) -> str | None:
 
 
 def words(fault: DBAPIError) -> str:
-    """The first line of what was said: details, which quote rows, come after it. Of a value, no more than its kind."""
+    """Return the first line of the error, without details that quote rows.
+
+    Of a quoted value, no more than its kind.
+    """
     if isinstance(fault, DataError):
         return type(fault.orig).__name__
     told = getattr(getattr(fault.orig, "diag", None), "message_primary", None) or str(fault.orig)
@@ -47,5 +50,5 @@ def words(fault: DBAPIError) -> str:
 
 
 def is_rivalry(fault: Exception) -> bool:
-    """Whether another worker was quicker, so that the same once more will see what it did."""
+    """Return whether another worker was first, so that a repeat will succeed."""
     return isinstance(fault, LeaseLost | IntegrityError)

@@ -1,4 +1,4 @@
-"""Seals over rows: the same values give the same seal on every database, and any changed value another.
+"""Seals over rows: equal values give equal seals on every database.
 
 The functions say what of a row is sealed, as canonical bytes; `Sealer` seals them.
 """
@@ -37,7 +37,7 @@ def body_digest(body: bytes) -> str:
 
 
 class Sealer:
-    """Seals what rows say: HMAC-SHA-256 under a key outside the database, or SHA-256 where there is no key.
+    """Seals of rows: HMAC-SHA-256 with a key outside the database, or plain SHA-256.
 
     The first key seals and every key opens, so that keys can be rotated. A row that is sealed without a key can be
     sealed again by anybody who may write rows; one that is sealed with a key cannot.
@@ -60,7 +60,10 @@ class Sealer:
         return hmac.digest(self._key, content, "sha256").hex()
 
     def key_of(self, content: bytes, seal: str | None) -> str | None:
-        """Id of the key that sealed the content, "" for a seal without a key, None for a seal of other content."""
+        """Return the id of the key that sealed the content.
+
+        "" for a seal without a key, None for a seal of other content.
+        """
         if seal is None:
             return None
         for key_id, key in self._keys:
@@ -104,53 +107,59 @@ class _Content:
 
 
 def envelope(message: InboxMessage) -> bytes:
-    """Everything that was recorded with the message, its body by digest; transitions rest on its seal."""
+    """Serialize all that was recorded with the message; transitions rest on its seal.
+
+    The body is covered by its digest.
+    """
     return _of_envelope(message.__dict__)
 
 
 def decision(message: InboxMessage) -> bytes:
-    """The content of what was decided about the message."""
+    """Serialize what was decided about the message."""
     return _of_decision(message.__dict__)
 
 
 def transition(link: Transition) -> bytes:
-    """The content of a link of the payment's chain: prev_hash, what it says and its evidence."""
+    """Serialize a link of the payment's chain: its columns, prev_hash and evidence."""
     return _of_transition(link.__dict__)
 
 
 def payment(found: Payment) -> bytes:
-    """The content of what the rules and the provider said about the payment."""
+    """Serialize what the rules and the provider said about the payment."""
     return _of_payment(found.__dict__)
 
 
 def owed(columns: Mapping[str, Any]) -> bytes:
-    """The content of what is owed, and how far its delivery is; given as columns, since a claim knows both."""
+    """Serialize an outbox message and the state of its delivery.
+
+    It is given as columns, since a claim knows both.
+    """
     return _of_outbox(columns) if columns["webhook_id"] is not None else _of_old_outbox(columns)
 
 
 def attempt(tried: DeliveryAttempt) -> bytes:
-    """The content of one try to deliver an effect."""
+    """Serialize one attempt to deliver an effect."""
     return _of_attempt(tried.__dict__)
 
 
 def rejected(delivery: RejectedDelivery) -> bytes:
-    """The content of a delivery in quarantine, its body by digest."""
+    """Serialize a delivery in quarantine, its body by digest."""
     columns = {name: delivery.__dict__.get(name) for name in RejectedDelivery.SEALED}
     return canonical({**columns, "body": body_digest(delivery.body)})
 
 
 def action(done: OperatorAction, previous: str) -> bytes:
-    """The content of what a person did, after the seal of the action before."""
+    """Serialize an operator action, after the seal of the action before."""
     return canonical({**{name: done.__dict__.get(name) for name in OperatorAction.SEALED}, "previous": previous})
 
 
 def retention_run(run: RetentionRun) -> bytes:
-    """The content of what a run of retention did."""
+    """Serialize a run of retention."""
     return _of_retention(run.__dict__)
 
 
 def audit_run(run: AuditRun) -> bytes:
-    """The content of when everything was proved, and how it went."""
+    """Serialize a run of the audit."""
     return _of_audit(run.__dict__)
 
 
@@ -164,7 +173,10 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode  #: names so
 
 
 def canonical(content: Mapping[str, Any]) -> bytes:
-    """UTF-8 JSON with sorted names and no white space; instants as microseconds since 1970."""
+    """Encode as UTF-8 JSON, names sorted, no white space, instants in microseconds.
+
+    Instants count from 1970.
+    """
     plain = {}
     for name, value in content.items():
         kind = type(value)
@@ -192,7 +204,10 @@ def microseconds(at: datetime) -> int:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether both encoders write the same: msgspec writes fractions otherwise, and types that JSON does not know."""
+    """Return whether msgspec writes the value as the standard library does.
+
+    It writes fractions otherwise, and types that JSON does not know.
+    """
     kind = type(value)
     if kind in _SCALARS:
         return True
@@ -206,7 +221,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _slowly(content: Mapping[str, Any]) -> bytes:
-    """What `canonical` means; it is some times slower."""
+    """Encode by the standard library, which defines `canonical`."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_told).encode()
 
 

@@ -1,4 +1,4 @@
-"""Calls that may be repeated under one key: one at a time does it, and the rest get its answer."""
+"""Idempotency keys: one call at a time is processed, repeats get its answer."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ _table = table_of(IdempotencyKey)
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What was answered to the first call."""
+    """The answer to the first call."""
 
     http_status: int
     answer: str
@@ -24,7 +24,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a key stands: ours to do, done, or somebody else's."""
+    """The status of a key: ours to process, answered, or in progress elsewhere."""
 
     token: int | None = None  #: ours: finish() and release() demand it
     answered: Answered | None = None  #: done, with this
@@ -34,7 +34,7 @@ class Standing:
 def begin(
     unit: Unit, scope: str, key: str, digest: str, now: datetime, *, lease: timedelta, keep: timedelta
 ) -> Standing:
-    """The call is ours, or is answered already, or is under way elsewhere (neither token nor answer).
+    """Claim the key; return a token, the answer, or neither where it is in progress.
 
     A claim ends by itself with its lease, so that a crash leaves a key that can be repeated.
     """
@@ -74,7 +74,7 @@ def begin(
 
 
 def finish(unit: Unit, scope: str, key: str, token: int, answered: Answered, now: datetime) -> None:
-    """The answer is kept for every repeat; raises LeaseLost when another has taken over since."""
+    """Store the answer for every repeat; raises LeaseLost after a takeover."""
     done = unit.execute(
         update(_table)
         .where(*_ours(scope, key, token))
@@ -85,7 +85,10 @@ def finish(unit: Unit, scope: str, key: str, token: int, answered: Answered, now
 
 
 def release(unit: Unit, scope: str, key: str, token: int) -> None:
-    """A repeat does it anew: nothing final was answered. The content that the key stands for is forgotten too."""
+    """Release the key, so that a repeat is processed anew.
+
+    Nothing final was answered. The digest of the call is deleted too.
+    """
     unit.execute(delete(_table).where(*_ours(scope, key, token)))
 
 

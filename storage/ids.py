@@ -18,12 +18,12 @@ _ID: Final = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}
 
 
 def new_id() -> str:
-    """A new UUIDv7 (RFC 9562) in its canonical text form; later ids sort after earlier ones of this process."""
+    """Create a UUIDv7 (RFC 9562) in canonical text; ids of a process sort by creation."""
     return str(uuid_utils.uuid7())
 
 
 def effect_id(account: str, about: Sequence[str | int | bool], effect: str, occurrence: int) -> str:
-    """The id of an effect, which follows from what it is alone.
+    """Derive the id of an effect from its content alone.
 
     It is the same over retries, replays and restored backups. `about` names the payment by its kind and the provider's
     name of it, never by an id that was drawn here.
@@ -32,27 +32,36 @@ def effect_id(account: str, about: Sequence[str | int | bool], effect: str, occu
 
 
 def webhook_id(effect: str, sink: str) -> str:
-    """The id under which an effect travels to a sink: its idempotency key there."""
+    """Derive the id of an effect for one sink: the idempotency key that travels."""
     return _id_of("webhook", effect, sink)
 
 
 def _id_of(*parts: object) -> str:
-    """Return a UUIDv8 (RFC 9562): SHA-256 of the parts as compact JSON in UTF-8, cut to its 122 free bits."""
+    """Derive a UUIDv8 (RFC 9562) from the parts: SHA-256 cut to its 122 free bits.
+
+    The parts are hashed as compact JSON in UTF-8.
+    """
     digest = int.from_bytes(sha256(msgspec.json.encode(parts)).digest()[:16])
     return str(uuid_utils.UUID(int=digest & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62))
 
 
 def first_id(at: datetime) -> str:
-    """What is not greater than any id that is made at that instant or later, and greater than any made before."""
+    """Return the smallest id that may be made at that instant.
+
+    Ids made before it are smaller.
+    """
     ms = f"{int(at.timestamp() * 1000):012x}"
     return f"{ms[:8]}-{ms[8:]}-0000-0000-000000000000"
 
 
 def is_id(text: str) -> bool:
-    """Whether the text may be the id of a row. PostgreSQL raises for any other that it is asked about."""
+    """Return whether the text may be the id of a row; PostgreSQL raises for any other."""
     return _ID.fullmatch(text) is not None
 
 
 def instant_of(an_id: str) -> datetime:
-    """When the id was made, by the clock of whoever made it, to the millisecond. OverflowError beyond the year 9999."""
+    """Return when the id was made, by its maker's clock, to the millisecond.
+
+    OverflowError beyond the year 9999.
+    """
     return _EPOCH + timedelta(milliseconds=int(an_id.replace("-", "")[:12], 16))

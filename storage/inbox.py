@@ -24,7 +24,7 @@ _transitions = table_of(Transition)
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """What became of one message: its id, and whether the inbox held it already."""
+    """The id of a recorded message, and whether the inbox held it already."""
 
     id: str
     is_duplicate: bool = False
@@ -47,7 +47,7 @@ def new_message(
     about: str | None = None,
     message_id: str | None = None,
 ) -> InboxMessage:
-    """A message, ready to be recorded and sealed; under a new id, unless it has one already."""
+    """Build a message, ready to be recorded and sealed, with a new id unless given."""
     return made(
         InboxMessage,
         {
@@ -157,7 +157,7 @@ def claim(
     only: Sequence[str] | None = None,
     aside: list[Unreadable] | None = None,
 ) -> list[InboxMessage]:
-    """Up to `limit` pending messages in order of arrival, nobody else's until the lease ends.
+    """Claim up to `limit` pending messages in order of arrival, until the lease ends.
 
     Each carries a `claim_token` that `finish` and `retry` demand. Rows that cannot be read go to `aside`.
     """
@@ -179,7 +179,7 @@ def claim(
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
-    """Its time has come. What nobody has claimed yet is due whatever the clock says that recorded it."""
+    """Return the condition of a message that is due, or was never claimed."""
     at = _table.c.available_at
     return or_(at <= now, _table.c.claim_token == 0, at > now + CLOCK_WAS_WRONG)
 
@@ -196,7 +196,7 @@ _PENDING_AGAIN: dict[str, Any] = {
 
 
 def replay(unit: Unit, message_id: str, now: datetime) -> InboxMessage:
-    """The message is pending again, whatever it was; raises NotFound. History is never rewritten by that.
+    """Make the message pending again; raises NotFound. History is not rewritten.
 
     NotFound also where retention has emptied its body: there is nothing left to be read.
     """
@@ -234,7 +234,10 @@ def of_payment(unit: Unit, payment_id: str) -> list[InboxMessage]:
 
 
 def decided_about(payment_ids: Sequence[str]) -> CompoundSelect[tuple[str]]:
-    """Ids of the messages that were decided about one of the payments, be it the first that they name or not."""
+    """Return ids of messages that were decided about one of the payments.
+
+    The payment need not be the first that the message names.
+    """
     return union(
         select(_table.c.id).where(_table.c.payment_id.in_(payment_ids)),
         select(_also.c.message_id).where(_also.c.payment_id.in_(payment_ids)),
@@ -242,13 +245,16 @@ def decided_about(payment_ids: Sequence[str]) -> CompoundSelect[tuple[str]]:
 
 
 def concerning(unit: Unit, payment_id: str) -> list[InboxMessage]:
-    """Every message that was decided about the payment, changed it, or waits and names it; in order of arrival."""
+    """Return every message about the payment in order of arrival.
+
+    It was decided about the payment, changed it, or waits and names it.
+    """
     ids = concerning_ids(unit, payment_id)
     return unit.all(InboxMessage, select(_table).where(_table.c.id.in_(ids)).order_by(_table.c.id))
 
 
 def concerning_ids(unit: Unit, payment_id: str) -> list[str]:
-    """Ids of the messages that were decided about the payment, changed it, or wait and name it; in order of arrival."""
+    """Return ids of the messages that `concerning` returns, in order of arrival."""
     ids = (
         select(_table.c.id).where(_table.c.payment_id == payment_id),
         select(_also.c.message_id).where(_also.c.payment_id == payment_id),
@@ -278,6 +284,6 @@ def find(
 
 
 def depth(unit: Unit) -> dict[str, int]:
-    """How many messages stand in each status."""
+    """Count the messages by status."""
     rows = unit.execute(select(_table.c.status, func.count()).group_by(_table.c.status))
     return {row[0]: row[1] for row in rows}

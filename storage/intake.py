@@ -1,4 +1,4 @@
-"""Intake: arrivals, and how many are committed at once by the driver that is quickest at it (ADR 0019)."""
+"""Intake: arrivals, committed in groups by the fastest driver (ADR 0019)."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ def arrived(
     about: str | None = None,
     message_id: str | None = None,
 ) -> Arrival:
-    """The same message as `inbox.new_message` makes of the same, with the same envelope."""
+    """Build an arrival with the envelope of the message from `inbox.new_message`."""
     message_id, digest, told = message_id or new_id(), sha256(body).hexdigest(), _encode(headers)
     envelope = _Envelope(
         about,
@@ -111,7 +111,7 @@ def arrived(
 
 
 def message_of(arrival: Arrival) -> InboxMessage:
-    """The record, for what is rare."""
+    """Build the message of an arrival, for rare cases."""
     message = new_message(
         message_id=arrival.id,
         account=arrival.account,
@@ -147,29 +147,32 @@ class Store(Protocol):
     lanes: int
 
     async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
-        """Each is committed durably and exactly once, as `inbox.record` would have it; in the given order.
+        """Commit each arrival durably and once, as `inbox.record`, in the given order.
 
         Raises StorageUnavailable or SchemaOutdated: what was kept of it, if anything, is found by a repeat. Any other
         exception says that one of the batch cannot be stored; nothing of it was kept.
         """
 
     async def check(self) -> None:
-        """Raises SchemaOutdated or StorageUnavailable, where the database is not the one that is needed."""
+        """Return where the database is usable.
+
+        Raises SchemaOutdated or StorageUnavailable.
+        """
 
     async def close(self) -> None:
-        """Connections are given back."""
+        """Close the connections."""
 
 
 @dataclass(slots=True)
 class Settled:
-    """What became of a batch of which the database knew something already."""
+    """Outcomes of a batch of which the database knew some arrivals."""
 
     outcomes: list[Recorded | None] = field(default_factory=list)  #: None: a variant, that `record_variants` records
     redeliveries: dict[str, tuple[int, datetime]] = field(default_factory=dict)  #: by message: how many, and the last
 
 
 def settled(batch: Sequence[Arrival], known: Callable[[Arrival], tuple[str, str]]) -> Settled:
-    """By what `known_delivery` holds now for each arrival: the id of the message that it names, and its digest."""
+    """Compare arrivals with `known_delivery`: the message id and digest of each key."""
     result = Settled()
     counts: defaultdict[str, int] = defaultdict(int)
     for arrival in batch:
@@ -186,12 +189,17 @@ def settled(batch: Sequence[Arrival], known: Callable[[Arrival], tuple[str, str]
 
 
 def is_known(outcomes: Sequence[Recorded | None]) -> bool:
-    """Whether nothing of a batch was new. Then the next is likely to be of that kind: a provider delivers anew."""
+    """Return whether nothing of a batch was new; then the next is probably alike."""
     return all(outcome is None or outcome.is_duplicate for outcome in outcomes)
 
 
 def record_variants(database: Database, batch: Sequence[Arrival], outcomes: Sequence[Recorded | None]) -> list[Outcome]:
-    """The outcomes, with those recorded that have another's delivery key and other content. Each fails alone."""
+    """Record arrivals with a known delivery key and other content.
+
+    Returns all outcomes; each arrival fails alone.
+
+    Each fails alone.
+    """
     return [
         outcome if outcome is not None else _variant(database, arrival)
         for arrival, outcome in zip(batch, outcomes, strict=True)
@@ -210,7 +218,7 @@ def _variant(database: Database, arrival: Arrival) -> Outcome:
 
 
 def unstorable(arrival: Arrival, fault: Exception) -> Unstorable:
-    """What is answered and logged of a poison message: a database's words repeat what it was given."""
+    """Return the error for a message that cannot be stored, without its values."""
     log.error("delivery.unstorable", account=arrival.account, message_id=arrival.id, error=type(fault).__name__)
     return Unstorable()
 

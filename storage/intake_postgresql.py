@@ -1,4 +1,4 @@
-"""Arrivals on PostgreSQL: one statement for a batch, by asyncpg, committed at once with synchronous_commit.
+"""Intake on PostgreSQL: one statement for a batch, by asyncpg.
 
 A batch may be repeated whenever nobody knows what became of it: an arrival whose delivery key names its own id was
 recorded before.
@@ -25,13 +25,13 @@ except ModuleNotFoundError:
     ) from None
 
 #: Seconds for one batch, connecting included: shorter than a provider waits for its answer.
-_PATIENCE: Final = 7.0
+_BATCH_TIMEOUT_S: Final = 7.0
 
 #: How often a batch is repeated that was the victim of a deadlock, or met a partition in the making.
 _RIVALS: Final = 3
 
 #: Classes of SQLSTATE that say that the database cannot do it now; others are about what it was given.
-_AWAY: Final = frozenset({"08", "25", "40", "53", "55", "57", "58", "F0", "XX"})
+_UNAVAILABLE_CLASSES: Final = frozenset({"08", "25", "40", "53", "55", "57", "58", "F0", "XX"})
 
 #: Undefined table and column.
 _UNDEFINED: Final = frozenset({"42P01", "42703"})
@@ -95,7 +95,10 @@ _LOCK_TIMEOUT: Final = "SET lock_timeout = '2s'"
 
 
 class PostgresqlStore:
-    """Writes through connections of its own, in the event loop. Raises DatabaseUnsupported for a URL beyond asyncpg."""
+    """Writes arrivals through its own connections in the event loop.
+
+    Raises DatabaseUnsupported for a URL beyond asyncpg.
+    """
 
     lanes = 2
 
@@ -108,10 +111,10 @@ class PostgresqlStore:
     async def write(self, batch: Sequence[Arrival]) -> list[Outcome]:
         """See Store."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_BATCH_TIMEOUT_S):
                 outcomes = await self._recorded(batch)
         except TimeoutError:
-            raise StorageUnavailable(f"the database did not answer within {_PATIENCE:g} s") from None
+            raise StorageUnavailable(f"the database did not answer within {_BATCH_TIMEOUT_S:g} s") from None
         except StorageUnavailable as fault:
             self._database.wrote(fault)
             raise
@@ -137,7 +140,10 @@ class PostgresqlStore:
         return connection
 
     async def _recorded(self, batch: Sequence[Arrival]) -> list[Recorded | None]:
-        """Where a connection is lost the batch is repeated once, by another: to another server after a failover."""
+        """Record the batch; repeat it once on another connection if one is lost.
+
+        That may be another server, after a failover.
+        """
         rivals = losses = 0
         counts_all = True
         while True:
@@ -190,7 +196,7 @@ async def _record(
     is_repeating: bool,
     counts_all: bool,
 ) -> list[Recorded | None]:
-    """Where a provider sends again what it has sent before, what is known is looked for first, without the bodies.
+    """Record the batch, looking for known deliveries first where the last had some.
 
     `counts_all` is False where another session holds a message: then its repeat is not counted.
     """
@@ -212,7 +218,7 @@ async def _record(
 
 
 async def _insert(connection: ConfirmingConnection, batch: Sequence[Arrival], seal: Callable[[bytes], str]) -> bool:
-    """Whether all of it was new."""
+    """Insert the batch; return whether all of it was new."""
     status = await connection.execute(
         _RECORD,
         [a.id for a in batch],
@@ -254,16 +260,16 @@ async def _known(connection: ConfirmingConnection, batch: Sequence[Arrival], sta
 
 
 def _is_rivalry(fault: Exception) -> bool:
-    """Whether somebody else was there first, and nothing was kept: the same once more will do."""
+    """Return whether another transaction was first and nothing was kept; repeat then."""
     return isinstance(fault, asyncpg.DeadlockDetectedError) or is_moved_partition(fault)
 
 
 def _named(fault: Exception) -> Exception:
-    """What the exception means to whoever wanted to write."""
+    """Translate the driver's exception to one of ours."""
     state = getattr(fault, "sqlstate", None) or ""
     if state in _UNDEFINED:
         return SchemaOutdated("the database's schema has changed: run receipted migrate")
-    return _unavailable(fault) if state[:2] in _AWAY or is_moved_partition(fault) else fault
+    return _unavailable(fault) if state[:2] in _UNAVAILABLE_CLASSES or is_moved_partition(fault) else fault
 
 
 def _unavailable(fault: Exception) -> StorageUnavailable:

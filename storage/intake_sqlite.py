@@ -1,4 +1,4 @@
-"""Arrivals on SQLite: one thread, one connection, few statements; every commit is on the disk (synchronous=FULL).
+"""Intake on SQLite: one thread, one connection, few statements, synchronous=FULL.
 
 Each step of a statement hands Python's lock to another thread, which keeps it for a while. So there are as few steps
 as possible: a statement for many rows instead of one for each, and no RETURNING, whose every row is a step.
@@ -28,8 +28,8 @@ from storage.types import InboxStatus
 
 #: Rows of one statement, and half of that, down to the small ones, of which there is one for each number of rows: a
 #: batch is a few statements, which the connection keeps prepared.
-_MOST: Final = 256
-_SMALL: Final = 64
+_STATEMENT_ROWS_LIMIT: Final = 256
+_SMALL_STATEMENT_ROWS: Final = 64
 
 _KNOWN: Final = ("account", "delivery_key", "message_id", "digest")
 _MESSAGE: Final = (
@@ -47,7 +47,7 @@ _CONSTANT: Final[dict[str, str]] = {
 
 
 class SqliteStore:
-    """The only writer of arrivals in this process; takes turns with whoever else writes there."""
+    """The only writer of arrivals in this process; takes turns with other writers."""
 
     lanes = 1
 
@@ -85,7 +85,10 @@ class SqliteStore:
 
     @contextmanager
     def _driver(self) -> Iterator[sqlite3.Connection]:
-        """The driver's connection, as the pool has set it up; given back, it rolls back what was not committed."""
+        """Return the driver's connection as the pool has set it up.
+
+        Given back, it rolls back what was not committed.
+        """
         with translated():
             connection = self._database.engine.raw_connection()
         try:
@@ -102,7 +105,7 @@ def _record(
     *,
     is_repeating: bool = False,
 ) -> list[Recorded | None]:
-    """Where a provider sends again what it has sent before, what is known is looked for first."""
+    """Record the batch, looking for known deliveries first where the last had some."""
     hexes = [arrival.id.replace("-", "") for arrival in batch]
     keys = [(a.account, a.delivery_key, hex_, a.digest) for a, hex_ in zip(batch, hexes, strict=True)]
     found = _known(driver, keys) if is_repeating else {}
@@ -151,7 +154,7 @@ def _text(at: datetime) -> str:
 
 
 def _insert(driver: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[int]:
-    """How many rows each statement has inserted."""
+    """Insert the batch; return how many rows each statement inserted."""
     for part in _parts(rows):
         yield driver.execute(_insert_sql(table, len(part)), list(chain.from_iterable(part))).rowcount
 
@@ -159,7 +162,7 @@ def _insert(driver: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ..
 def _known(
     driver: sqlite3.Connection, rows: Sequence[tuple[str, str, str, str]]
 ) -> dict[tuple[str, str], tuple[str, str]]:
-    """The id and digest that each delivery key stands for; all in one row, since every row is a step."""
+    """Return id and digest of each delivery key, all in one row: every row is a step."""
     found = {}
     for part in _parts(rows):
         keys = [value for row in part for value in row[:2]]
@@ -177,10 +180,10 @@ def _count(driver: sqlite3.Connection, rows: Sequence[tuple[str, int, str]]) -> 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
     """As few parts as there are statements for."""
-    at, left, size = 0, len(rows), _MOST
+    at, left, size = 0, len(rows), _STATEMENT_ROWS_LIMIT
     while left:
         while size > left:
-            size = size // 2 if size > _SMALL else left
+            size = size // 2 if size > _SMALL_STATEMENT_ROWS else left
         yield rows[at : at + size]
         at += size
         left -= size

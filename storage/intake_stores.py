@@ -5,7 +5,10 @@ from storage.intake import Store
 
 
 def store_for(database: Database) -> Store:
-    """The store of this database. Raises DatabaseUnsupported where its driver is not installed."""
+    """Create the store of this database.
+
+    Raises DatabaseUnsupported where its driver is not installed.
+    """
     if database.engine.dialect.name == "sqlite":
         from storage.intake_sqlite import SqliteStore  # noqa: PLC0415 - the other database needs no sqlite3
 

@@ -46,13 +46,13 @@ def newest() -> str:
 
 
 def current(database: Database) -> str | None:
-    """Return the revision of the database; None where it is empty. Raises StorageUnavailable."""
+    """Return the revision of the database, or None; raises StorageUnavailable."""
     with translated(), database.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def upgrade(database: Database) -> str:
-    """Bring the database to the newest schema and return its revision; a repeat changes nothing.
+    """Bring the database to the newest schema; return its revision. A repeat is safe.
 
     Several processes may do it at once: one migrates, the others wait for it and find nothing left to do. On SQLite
     all migrations are one transaction. On PostgreSQL each is one, and one that runs beside the service is several; a
@@ -90,7 +90,7 @@ def _upgrade_postgresql(database: Database) -> None:
 
 @contextmanager
 def _migration_lock(database: Database) -> Iterator[Callable[[], None]]:
-    """Hold the migration lock within the block; the callable it gives raises where the lock may be lost.
+    """Hold the migration lock; the callable it gives raises where it may be lost.
 
     The lock belongs to a transaction, so that it works behind a pooler of transactions too; that transaction does
     nothing else and outlives those of the migration. Processes poll for the lock: a query that waited for it would
@@ -118,20 +118,22 @@ def _migration_lock(database: Database) -> Iterator[Callable[[], None]]:
 
 
 def _file(database: Database) -> Path | None:
-    """The file of a SQLite database; None for one in memory or on a server."""
+    """Return the file of a SQLite database; None for one in memory or on a server."""
     url = database.engine.url
     is_file = url.drivername.startswith("sqlite") and url.database and url.database != ":memory:"
     return Path(url.database) if is_file and url.database else None
 
 
 def is_absent(database: Database) -> bool:
-    """Return whether the database is a missing SQLite file; any query would create an empty one."""
+    """Return whether the database is a missing SQLite file; any query would create it."""
     path = _file(database)
     return path is not None and not path.exists()
 
 
 def check_encoding(database: Database) -> None:
-    """Return when the database stores all of Unicode; raises DatabaseUnsupported where its encoding is not UTF8.
+    """Return when the database stores all of Unicode.
+
+    Raises DatabaseUnsupported where its encoding is not UTF8.
 
     The encoding cannot be changed afterwards: LATIN1 lacks most of the world's letters, and SQL_ASCII does not say
     what its bytes mean. Every encoding of SQLite stores all of Unicode.
@@ -149,7 +151,9 @@ def check_encoding(database: Database) -> None:
 
 
 def check_known(revision: str | None) -> None:
-    """Return when the revision can be migrated from; raises SchemaOutdated for one that this program does not have.
+    """Return when the revision can be migrated from.
+
+    Raises SchemaOutdated for one that this program does not have.
 
     Such a database was made by a newer version, or by one before the first release, whose schemas are not migrated.
     """
@@ -166,7 +170,9 @@ def _revisions() -> frozenset[str]:
 
 
 def check(database: Database) -> None:
-    """Return when the database has the schema that this program needs; raises SchemaOutdated otherwise.
+    """Return when the schema is the one that this program needs.
+
+    Raises SchemaOutdated otherwise.
 
     Raises DatabaseUnsupported as `check_encoding` does.
     """

@@ -1,4 +1,4 @@
-"""A worker in another process is told that something was recorded: NOTIFY and LISTEN of PostgreSQL.
+"""NOTIFY and LISTEN of PostgreSQL: wake workers in other processes.
 
 Only a hint: a notice may be lost with its connection, or never come behind a pooler of transactions. Whoever listens
 looks for work from time to time all the same.
@@ -34,7 +34,7 @@ _NOTIFY: Final = f"BEGIN; SET LOCAL synchronous_commit = off; NOTIFY {_CHANNEL};
 _GAP: Final = 0.005
 
 #: Seconds for one notice, and the longest wait until a lost connection is tried again.
-_PATIENCE: Final = 5.0
+_NOTICE_TIMEOUT_S: Final = 5.0
 _LONGEST_WAIT: Final = 30.0
 
 #: Seconds between two proofs that the connection of whoever listens still stands.
@@ -42,7 +42,7 @@ _PROOF: Final = 30.0
 
 
 class Notices:
-    """Tells other processes, through a connection of its own: within a commit, NOTIFY would make commits queue up."""
+    """Sends notices on a connection of its own, since NOTIFY in commits queues them."""
 
     def __init__(self, database: Database) -> None:
         self._url = database.url
@@ -54,7 +54,7 @@ class Notices:
         self._due.set()
 
     async def close(self) -> None:
-        """Nobody is told any more."""
+        """Stop sending notices."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -66,7 +66,7 @@ class Notices:
                 await self._due.wait()
                 self._due.clear()
                 try:
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(_NOTICE_TIMEOUT_S):
                         connection = connection or await connect(self._url)
                         await connection.execute(_NOTIFY)
                     wait = 0.0
@@ -84,7 +84,7 @@ class Notices:
 
 @asynccontextmanager
 async def listening(database: Database, on_notice: Callable[[], None]) -> AsyncIterator[None]:
-    """`on_notice` is called soon after another process has recorded something, within the block.
+    """Call `on_notice` soon after another process has recorded something.
 
     Not behind a pooler of transactions: a session that listens would be somebody else's a moment later.
     """
@@ -100,7 +100,7 @@ async def listening(database: Database, on_notice: Callable[[], None]) -> AsyncI
 
 
 async def _listen(url: str, on_notice: Callable[[], None]) -> None:
-    """A lost connection is made again; what came meanwhile is one call."""
+    """Listen, and reconnect after a lost connection; what came meanwhile is one call."""
     wait = 0.0
 
     def told(*_: Any) -> None:
@@ -115,7 +115,7 @@ async def _listen(url: str, on_notice: Callable[[], None]) -> None:
             wait = 0.0
             while True:
                 await asyncio.sleep(_PROOF)
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_NOTICE_TIMEOUT_S):
                     await connection.execute("SELECT 1")
         except Exception as fault:  # noqa: BLE001 - whoever listens goes on, whatever the connection met
             wait = min(max(1.0, 2 * wait), _LONGEST_WAIT)

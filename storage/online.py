@@ -1,4 +1,4 @@
-"""Steps of a PostgreSQL migration that runs while the service does: short locks, and a crash costs one step.
+"""Steps of a PostgreSQL migration beside the running service, with short locks.
 
 Finished steps are recorded in the table `migration_step`, in the step's own transaction where it has one, so that a
 repeated migration continues where the last one ended. A statement that waits for a table lock blocks every later
@@ -54,7 +54,7 @@ Work = str | Callable[[Connection], None]
 
 @contextmanager
 def online_steps(context: MigrationContext) -> Iterator["OnlineSteps"]:
-    """Run the steps of one revision outside its transaction; forget them when the block ends without an exception.
+    """Run a revision's steps outside its transaction; forget them when all are done.
 
     Raises SchemaOutdated where the migration is not run by storage.migrate, which holds the migration lock.
     """
@@ -79,7 +79,7 @@ class OnlineSteps:
             )
 
     def run(self, step: str, *works: Work) -> None:
-        """Run all works in one transaction; it must be quick, since its locks are held until it ends."""
+        """Run all works in one transaction, quickly: its locks are held until it ends."""
         if self.is_done(step):
             return
 
@@ -94,7 +94,7 @@ class OnlineSteps:
         self._retry(step, work)
 
     def run_batches(self, step: str, table: str, statement: str) -> None:
-        """Run the statement for one batch of the table's rows after the other, each in a transaction of its own.
+        """Run the statement batch by batch of the table, each in its own transaction.
 
         The statement's parameters are `:after`, the last id of the batch before, and `:end`, the last id of this one.
         """
@@ -136,7 +136,7 @@ class OnlineSteps:
         self.run(step)
 
     def create_partitioned_index(self, name: str, table: str, definition: str) -> None:
-        """Create the index on every partition, also on those that are attached meanwhile or later.
+        """Create the index on every partition, also on those attached meanwhile or later.
 
         The table's own entry comes first, so that a partition that is attached meanwhile gets its index from it.
         `definition` is what follows the table's name: "(status, id) WHERE status = 'dead'".
@@ -160,7 +160,7 @@ class OnlineSteps:
         return bool(self._scalar("SELECT done_at IS NOT NULL FROM migration_step WHERE step = :step", step=step))
 
     def _position(self, step: str) -> str | None:
-        """The last id of the last batch of the step."""
+        """Return the last id of the last batch of the step."""
         found = self._scalar("SELECT position FROM migration_step WHERE step = :step", step=step)
         return None if found is None else str(found)
 
@@ -178,14 +178,17 @@ class OnlineSteps:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """A transaction without a statement timeout."""
+        """Begin a transaction without a statement timeout."""
         with self._engine.connect() as opened:
             connection = opened.execution_options(receipted_write=True, receipted_patience=None)
             with connection.begin():
                 yield connection
 
     def _retry(self, step: str, work: Callable[[Connection], Any]) -> Any:
-        """Run the work in a transaction, again until it gets its locks; raises StorageUnavailable at the deadline."""
+        """Run the work in a transaction until it gets its locks.
+
+        Raises StorageUnavailable at the deadline.
+        """
         deadline, wait_s, attempt = time.monotonic() + LOCK_DEADLINE_S, 0.05, 0
         while True:
             attempt += 1
@@ -209,14 +212,14 @@ class OnlineSteps:
 
 
 def _attach_index(name: str, table: str, partition: str, index: str, connection: Connection) -> None:
-    """Attach the partition's index, unless retention has detached the partition meanwhile."""
+    """Attach the partition's index, unless the partition was detached meanwhile."""
     attached = "SELECT FROM pg_inherits WHERE inhparent = to_regclass(:table) AND inhrelid = to_regclass(:partition)"
     if connection.execute(text(attached), {"table": table, "partition": partition}).first() is not None:
         connection.exec_driver_sql(f"ALTER INDEX {name} ATTACH PARTITION {index}")
 
 
 def _end_of_batch(connection: Connection, table: str, after: str) -> str | None:
-    """The last id of the next batch; None where there is none."""
+    """Return the last id of the next batch; None where there is none."""
     ids = f"SELECT id FROM {table} WHERE id > :after ORDER BY id"  # noqa: S608 - constants
     for query in (f"{ids} OFFSET {BATCH_SIZE - 1} LIMIT 1", f"{ids} DESC LIMIT 1"):
         end = connection.execute(text(query), {"after": after}).scalar()

@@ -1,4 +1,4 @@
-"""What named people did: numbered and chained, so that none of it is taken away unseen."""
+"""Operator actions: numbered and chained, so that a removal is noticed."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,12 +34,12 @@ def note(unit: Unit, *, account: str | None, at: datetime, actor: str, action: s
 
 
 def _last(unit: Unit) -> tuple[int, str]:
-    """Number and seal of the newest action of the chain."""
+    """Return number and seal of the newest action of the chain."""
     query = select(_table.c.number, _table.c.seal).where(_table.c.number.is_not(None))
     row = unit.execute(query.order_by(_table.c.number.desc()).limit(1)).first()
     return (0, "") if row is None else (row[0], row[1] or "")
 
 
 def of_subjects(unit: Unit, subjects: Sequence[str]) -> list[OperatorAction]:
-    """What was done to any of these, in order."""
+    """Return the actions on any of these subjects, in order."""
     return unit.all(OperatorAction, select(_table).where(_table.c.subject.in_(subjects)).order_by(_table.c.id))

@@ -1,4 +1,4 @@
-"""The outbox: what is owed to each sink, once; claimed under a lease, delivered or dead."""
+"""The outbox: effects owed to each sink once, claimed under a lease."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def owe(
     now: datetime,
     webhook_id: str | None = None,
 ) -> str | None:
-    """The effect is owed to the sink exactly once, however often this is called; its id, or None if it was owed.
+    """Owe the effect to the sink exactly once; return its id, or None if it was owed.
 
     One that is about an account (`payment_id` is None) is owed once for each cause: an alarm may come again. Without a
     `webhook_id` it travels under its own id, which a restored backup does not give again.
@@ -115,7 +115,7 @@ def new_message(
     webhook_id: str | None,
     number: int,
 ) -> OutboxMessage:
-    """What is owed, ready to be kept and sealed."""
+    """Build an outbox message, ready to be stored and sealed."""
     return made(
         OutboxMessage,
         {
@@ -140,7 +140,7 @@ def new_message(
 
 
 def _next_number(unit: Unit, payment_id: str | None, account: str, effect: str) -> int:
-    """The number that follows; an account's are held until the unit of work ends."""
+    """Return the next number; an account's are locked until the unit of work ends."""
     alike = (
         (_table.c.payment_id == payment_id,)
         if payment_id is not None
@@ -176,7 +176,7 @@ def claim(unit: Unit, now: datetime, lease: timedelta, sink: str, limits: ClaimL
 def claim_of_others(
     unit: Unit, now: datetime, lease: timedelta, sinks: Sequence[str], limit: int
 ) -> list[OutboxMessage]:
-    """Claim as `claim` does what is owed to any sink but these; quick where nothing is."""
+    """Claim as `claim` for any sink but these; quick where nothing is owed."""
     marks = ", ".join([_mark(unit)] * len(sinks))
     others = f"sink NOT IN ({marks})" if sinks else "true"
     found = 0
@@ -231,7 +231,9 @@ def _mark(unit: Unit) -> str:
 
 
 def defer_followers(unit: Unit, now: datetime, lease: timedelta, sink: str) -> int:
-    """Put off messages that wait for an earlier one of their payment until that is due; return how many.
+    """Delay messages behind an earlier one of their payment; return how many.
+
+    They are due when that one is.
 
     Otherwise every claim would pass over them to find what can be delivered. Only those are put off whose earlier
     message is due after the longest lease, and so is not being delivered now. They keep their order by number.
@@ -256,7 +258,7 @@ def defer_followers(unit: Unit, now: datetime, lease: timedelta, sink: str) -> i
 
 
 def set_aside(unit: Unit, unreadable: Sequence[Unreadable]) -> None:
-    """Messages that cannot be read are dead from now on, by the id that their rows hold, whatever that is."""
+    """Mark unreadable messages dead, by the ids that their rows hold."""
     is_sqlite = unit.dialect == "sqlite"
     where = "CAST(id AS BLOB) = CAST(? AS BLOB)" if is_sqlite else "id = %s::uuid"
     for each in unreadable:
@@ -268,7 +270,9 @@ def set_aside(unit: Unit, unreadable: Sequence[Unreadable]) -> None:
 
 
 def put_off(unit: Unit, message: OutboxMessage, until: datetime) -> None:
-    """A claimed message whose try could not be recorded is due again then; another's claim is left alone.
+    """Delay a claimed message whose attempt could not be recorded.
+
+    Another worker's claim is left alone.
 
     Its last error stays that of its last try, as the audit proves; why it was put off is logged.
     """
@@ -280,13 +284,13 @@ def put_off(unit: Unit, message: OutboxMessage, until: datetime) -> None:
 
 
 def release(unit: Unit, messages: Sequence[OutboxMessage], now: datetime) -> None:
-    """Messages that were claimed and not tried are due at once; those that another has claimed since are his."""
+    """Make claimed and untried messages due at once, unless claimed by another since."""
     _RELEASE(unit, ((now, m.id, m.claim_token) for m in messages))
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of one claimed message: a try of it, and how it stands from now on."""
+    """The attempt at one claimed message, and its status from then on."""
 
     message: OutboxMessage
     attempt: DeliveryAttempt
@@ -302,12 +306,12 @@ def settle(
     status: OutboxStatus,
     next_attempt_at: datetime,
 ) -> None:
-    """The attempt is kept and the message moved on; raises LeaseLost when another worker has claimed it since."""
+    """Store the attempt and the message's status; raises LeaseLost after a takeover."""
     settle_all(unit, [Settlement(message, attempt, status, next_attempt_at)])
 
 
 def settle_all(unit: Unit, settlements: Sequence[Settlement]) -> None:
-    """The attempts are kept and the messages moved on; raises LeaseLost when another worker has claimed one since.
+    """Store attempts and statuses; raises LeaseLost where one was claimed since.
 
     Then nothing of the unit of work may be kept.
     """
@@ -332,7 +336,7 @@ def _settled(unit: Unit, each: Settlement) -> tuple[Any, ...]:
 
 
 def redrive(unit: Unit, message_id: str, now: datetime, *, overtaken: bool = False) -> OutboxMessage:
-    """The dead message is pending again, with its tries to come; raises NotFound, also where it is not dead.
+    """Make the dead message pending with all attempts; raises NotFound if not dead.
 
     Raises EffectOvertaken where its sink has had a later effect of its payment, unless `overtaken` ones are meant too.
     """
@@ -359,7 +363,7 @@ def redrive(unit: Unit, message_id: str, now: datetime, *, overtaken: bool = Fal
 
 
 def _later(unit: Unit, message: OutboxMessage, now: datetime) -> OutboxMessage | None:
-    """What its sink has had, or is being given, of what was owed after it."""
+    """Return later messages that the sink has had or is being given."""
     alike = (
         (_table.c.payment_id == message.payment_id,)
         if message.payment_id is not None
@@ -406,13 +410,16 @@ def of_payment(unit: Unit, payment_id: str) -> list[OutboxMessage]:
 
 
 def of_accounts(unit: Unit, *, after: str = "", limit: int = 100) -> list[OutboxMessage]:
-    """What is owed about accounts and no payment, in order of creation after a given id."""
+    """Return messages about accounts and no payment, after a given id."""
     query = select(_table).where(_table.c.payment_id.is_(None)).order_by(_table.c.id).limit(limit)
     return unit.all(OutboxMessage, query.where(_table.c.id > after) if after else query)
 
 
 def causes_of(unit: Unit, owed_ids: Sequence[str]) -> set[tuple[str, str]]:
-    """(cause, id) of those of these that exist; what is no id at all, as in a tampered row, does not."""
+    """Return (cause, id) of the existing messages.
+
+    What is no id at all, as in a tampered row, does not exist.
+    """
     ids, found = [owed_id for owed_id in owed_ids if is_id(owed_id)], set[tuple[str, str]]()
     for at in range(0, len(ids), _AT_ONCE):
         few = ids[at : at + _AT_ONCE]
@@ -449,6 +456,6 @@ def find(
 
 
 def depth(unit: Unit) -> dict[str, int]:
-    """How many messages stand in each status."""
+    """Count the messages by status."""
     rows = unit.execute(select(_table.c.status, func.count()).group_by(_table.c.status))
     return {row[0]: row[1] for row in rows}

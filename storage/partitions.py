@@ -1,4 +1,4 @@
-"""Time partitions on PostgreSQL: the coming ones are there ahead of time, and what fell into the rest gets its own.
+"""Time partitions on PostgreSQL, made ahead of time.
 
 Nobody who reads or writes waits for that for longer than a moment: each partition is made in a transaction that gives
 up when it does not get its locks at once, and that moves a bounded number of rows.
@@ -42,21 +42,21 @@ NAMES: Final = re.compile(rf"({'|'.join(PARTITIONED)})_(rest|p\d{{8}}(_\d+)?)")
 
 
 class Period(StrEnum):
-    """How long a partition lasts."""
+    """The length of a partition."""
 
     MONTH = "month"
     WEEK = "week"  #: from Monday, UTC
     DAY = "day"
 
     def begin(self, at: datetime) -> datetime:
-        """The beginning of the period that the instant is in."""
+        """Return the beginning of the period that the instant is in."""
         day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         if self is Period.MONTH:
             return day.replace(day=1)
         return day - timedelta(days=day.weekday()) if self is Period.WEEK else day
 
     def end(self, at: datetime) -> datetime:
-        """The beginning of the period that follows."""
+        """Return the beginning of the period that follows."""
         return self.begin(self.begin(at) + timedelta(days={"month": 32, "week": 7, "day": 1}[self.value]))
 
 
@@ -72,7 +72,7 @@ class Partition:
 
 @dataclass(slots=True)
 class Kept:
-    """What one look after the partitions has come to."""
+    """The result of one run of `keep_ahead`."""
 
     made: list[str] = field(default_factory=list)
     moved: dict[str, int] = field(default_factory=dict)  #: rows that had fallen into the rest, by table
@@ -80,7 +80,7 @@ class Kept:
 
 
 def keep_ahead(database: Database, now: datetime, period: Period, *, ahead: int = AHEAD) -> Kept:
-    """The current period and so many after it have their partitions, and so has whatever lay in the rest.
+    """Make the partitions of this period and the next, and of rows in the default one.
 
     Any number of processes may do it at once; a repeat does nothing. Raises StorageUnavailable, where a table is in
     use for too long: what was made until then stays. Nothing on SQLite.
@@ -109,7 +109,7 @@ def keep_ahead(database: Database, now: datetime, period: Period, *, ahead: int 
 
 
 def existing(unit: Unit, table: str) -> list[Partition]:
-    """The table's partitions but for the rest, in order."""
+    """Return the table's partitions but for the default one, in order."""
     query = text(
         "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits AS i JOIN pg_class AS c "
         "ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass(:parent)"
@@ -142,7 +142,7 @@ def _wanted(database: Database, table: str, now: datetime, period: Period, ahead
 
 
 def _uncovered(since: str, until: str, taken: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """What of a range is in none of the others, which are in order."""
+    """Yield the parts of a range that are in none of the others, which are in order."""
     for other_since, other_until in taken:
         if other_until <= since or other_since >= until:
             continue
@@ -155,7 +155,7 @@ def _uncovered(since: str, until: str, taken: list[tuple[str, str]]) -> Iterator
 
 
 def _detached(unit: Unit, table: str) -> list[tuple[str, str]]:
-    """Ranges whose partitions retention has taken: what comes late to them stays in the rest."""
+    """Return ranges whose partitions retention took: late rows of them stay."""
     query = text("SELECT since_id, until_id FROM retention_run WHERE partition LIKE :names ORDER BY until_id")
     return [(str(since or ""), str(until)) for since, until in unit.execute(query, {"names": f"{table}\\_%"})]
 
@@ -174,7 +174,7 @@ def _patiently(database: Database, table: str, since: str, until: str) -> tuple[
 
 
 def _make(unit: Unit, table: str, since: str, until: str) -> tuple[str, int, str] | None:
-    """The partition's name, the rows that were moved to it, and where it ends: short of `until` where they are many.
+    """Make a partition; return its name, rows moved and end, short of `until` if many.
 
     None where somebody else is at it, or has done it.
     """
@@ -203,7 +203,7 @@ def _make(unit: Unit, table: str, since: str, until: str) -> tuple[str, int, str
 
 
 def _move(unit: Unit, table: str, name: str, where: str) -> int:
-    """The rows are in the new table instead of the rest; nobody else sees the rest meanwhile."""
+    """Move rows from the default partition; nobody else sees it meanwhile."""
     if not unit.execute(text(f"SELECT 1 FROM {table}_rest WHERE {where} LIMIT 1")).first():  # noqa: S608 - our names
         return 0
     if table == "transition":  # it is the same row afterwards, in another place of the same table

@@ -1,4 +1,7 @@
-"""Payments: found, listed, and when to ask about them. What the worker keeps of them is in storage/batches.py."""
+"""Payments: lookups, lists and the schedule of questions.
+
+The worker's statements are in storage/batches.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -32,7 +35,7 @@ _DUE: Final = (
 
 
 def get(unit: Unit, payment_id: str, *, lock: bool = False) -> Payment:
-    """One payment; raises NotFound. With `lock`, nobody else may change it until the unit of work ends."""
+    """Return one payment, locked with `lock`; raises NotFound."""
     query = select(_table).where(_table.c.id == payment_id)
     if lock and unit.dialect == "postgresql":
         query = query.with_for_update()
@@ -43,7 +46,7 @@ def get(unit: Unit, payment_id: str, *, lock: bool = False) -> Payment:
 
 
 def has_unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime) -> bool:
-    """Whether a create call of these kinds may still be waiting for its answer."""
+    """Return whether a create call of these kinds may still wait for its answer."""
     query = select(_table.c.id).where(
         _table.c.account == account,
         _table.c.kind.in_(kinds),
@@ -55,7 +58,10 @@ def has_unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime)
 
 
 def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime, priority: PollPriority) -> int:
-    """The payments are asked about at that instant, and no later by that priority; returns how many that moved."""
+    """Move the payments' next question to that instant or sooner.
+
+    Its priority is at least the given one. Returns how many payments moved.
+    """
     is_later = or_(_table.c.next_poll_at.is_(None), _table.c.next_poll_at > when)
     done = unit.execute(
         update(_table)
@@ -73,7 +79,10 @@ def ask_at(unit: Unit, payment_ids: Sequence[str], when: datetime, priority: Pol
 
 
 def newest_asked(unit: Unit, account: str, phases: Sequence[str], when: datetime, limit: int) -> list[str]:
-    """Ids of the account's newest payments of these phases that are asked about later than at that instant."""
+    """Return ids of the account's newest payments of these phases.
+
+    Only those that are asked about later than at the instant.
+    """
     newest = (
         select(_table.c.id)
         .where(_table.c.account == account, _table.c.phase.in_(phases), _table.c.next_poll_at > when)
@@ -84,17 +93,17 @@ def newest_asked(unit: Unit, account: str, phases: Sequence[str], when: datetime
 
 
 def wanted(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
-    """Payments that somebody wants asked about now, by their priority, then the longest overdue; nobody else's."""
+    """Lock payments to ask about now, by priority, then the longest overdue."""
     return _due(unit, account, now, [p for p in PollPriority if p is not PollPriority.SCHEDULE], limit)
 
 
 def due_by_schedule(unit: Unit, account: str, now: datetime, limit: int) -> list[Payment]:
-    """Payments whose time to be asked about has come, the longest overdue first; nobody else's."""
+    """Lock payments whose time to be asked about has come, the longest overdue first."""
     return _due(unit, account, now, [PollPriority.SCHEDULE], limit)
 
 
 def anything_to_ask(unit: Unit, account: str, now: datetime, before: datetime) -> tuple[bool, bool]:
-    """Whether `unanswered_creates` finds any, and whether somebody wants a payment asked about or one's time has come.
+    """Return whether any payment or unanswered create call is due to be asked about.
 
     One statement in the driver's own words, since nothing is asked for as often.
     """
@@ -124,7 +133,7 @@ def _due(unit: Unit, account: str, now: datetime, whose: Sequence[PollPriority],
 
 
 def _set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> None:
-    """Payments that cannot be read are asked about no sooner than in an hour, in which a person may mend them."""
+    """Delay questions about unreadable payments by an hour."""
     is_sqlite = unit.dialect == "sqlite"
     where = "CAST(id AS BLOB) = CAST(? AS BLOB)" if is_sqlite else "id = %s::uuid"
     mark, when = ("?", "?") if is_sqlite else ("%s", "%s::timestamptz")
@@ -143,12 +152,15 @@ def _asked_by(account: str, whose: Sequence[PollPriority]) -> tuple[ColumnElemen
 
 
 def _whens(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """What is due, and what only a clock that was wrong can have put off so long: each a range of the index."""
+    """Return the conditions of what is due, each a range of the index.
+
+    What only a wrong clock can have put off so long is due too.
+    """
     return _table.c.next_poll_at <= now, _table.c.next_poll_at > now + CLOCK_WAS_WRONG
 
 
 def set_next_poll(unit: Unit, payment_id: str, at: datetime | None) -> None:
-    """The payment is asked about at that instant, or not any more."""
+    """Set when the payment is asked about; None for never."""
     unit.execute(update(_table).where(_table.c.id == payment_id).values(next_poll_at=at))
 
 
@@ -162,7 +174,7 @@ def set_next_polls(unit: Unit, instants: Mapping[str, datetime]) -> None:
 def note_asked(
     unit: Unit, asked: Payment, next_at: datetime | None, *, seen_at: datetime | None = None, error: str | None = None
 ) -> None:
-    """The question is counted, and the next one set: with the instant of which its answer is true, or its error.
+    """Count the question, and set the next one, with the answer's time or the error.
 
     A time that was set since `asked` was read stands: somebody has heard more meanwhile, or wants to know at once.
     """
@@ -182,7 +194,10 @@ def note_asked(
 
 
 def unanswered_creates(unit: Unit, account: str, before: datetime, limit: int = 100) -> list[Payment]:
-    """Payments whose create call was begun before that instant and has left no answer and no review."""
+    """Return payments whose create call has left no answer and no review.
+
+    The call was begun before the instant.
+    """
     query = (
         select(_table)
         .where(
@@ -232,19 +247,22 @@ def known(unit: Unit, payment_id: str) -> Payment | None:
 
 
 def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -> list[Payment]:
-    """The account's payments of these kinds that the provider calls so; not locked."""
+    """Return the account's payments with this provider reference; not locked."""
     where = (_table.c.account == account, _table.c.kind.in_(kinds), _table.c.provider_ref.in_(refs))
     return unit.all(Payment, select(_table).where(*where))
 
 
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:
-    """Those of the ids that are payments'; what is no id at all, as in a tampered row, is none."""
+    """Return those ids that are payments'.
+
+    What is no id at all, as in a tampered row, is none.
+    """
     ids = [payment_id for payment_id in payment_ids if is_id(payment_id)]
     return set(unit.execute(select(_table.c.id).where(_table.c.id.in_(ids))).scalars())
 
 
 def count_by_phase(unit: Unit) -> dict[tuple[str, str], int]:
-    """How many payments each account has in each phase."""
+    """Count payments by account and phase."""
     rows = unit.execute(
         select(_table.c.account, _table.c.phase, func.count()).group_by(_table.c.account, _table.c.phase)
     )

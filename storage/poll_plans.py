@@ -1,4 +1,4 @@
-"""What the schedule is planned with: who is open since when, what changed when, what was learnt, and the plans."""
+"""Input and output of the poll planner: open payments, lessons, hazards and plans."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ class Turn:
 
 
 def begin(unit: Unit, now: datetime, every: timedelta) -> Turn | None:
-    """The right to plan, for exactly one of all processes each time; None where the last turn is younger than that."""
+    """Take the turn to plan, one process at a time; None where the last is recent."""
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     first = {"account": _PLANNER, "planned_at": now - every, "price_seconds": 0.0, "watched": 0}
     first |= {"wanted_per_second": 0.0, "floor_per_second": 0.0, "stretch": 1.0}
@@ -79,7 +79,7 @@ def begin(unit: Unit, now: datetime, every: timedelta) -> Turn | None:
 
 
 def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[Place, Standing]:
-    """How many payments that are asked about are of an age in each bin; bins begin at these ages in seconds."""
+    """Count scheduled payments by bin of age, whose bounds are in seconds."""
     at = _payments.c.changed_at
     bins = case(
         *((at > now - timedelta(seconds=edge), number) for number, edge in enumerate(edges[1:])), else_=len(edges) - 1
@@ -97,7 +97,7 @@ def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[Place, S
 
 
 def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[list[Left], str | None]:
-    """Who left a state since that transition, in order, and the transition to go on from; at most `limit`."""
+    """Return up to `limit` changes of state after a transition, and the last one."""
     before = _transitions.alias("before")
     earlier = _messages.alias("earlier")
     seen_at = (
@@ -146,18 +146,18 @@ def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[l
 
 
 def hazards(unit: Unit) -> dict[Place, Hazard]:
-    """What was learnt, by place."""
+    """Return the learnt hazards by account, kind and state."""
     return {Place(row.account, row.kind, row.state): row for row in unit.all(Hazard, select(_hazards))}
 
 
 def plans(unit: Unit) -> dict[str, PollPlan]:
-    """The accounts' plans."""
+    """Return the accounts' plans."""
     found = unit.all(PollPlan, select(_plans).where(_plans.c.account != _PLANNER))
     return {plan.account: plan for plan in found}
 
 
 def keep(unit: Unit, plans_: Iterable[PollPlan], hazards_: Iterable[Hazard], learned_to: str | None) -> None:
-    """The plans and what was learnt are kept, and lessons go on after that transition."""
+    """Store plans and hazards, and the transition up to which lessons are learnt."""
     for plan in plans_:
         _upsert(unit, _plans, ("account",), plan)
     for hazard in hazards_:
@@ -166,7 +166,7 @@ def keep(unit: Unit, plans_: Iterable[PollPlan], hazards_: Iterable[Hazard], lea
 
 
 def _upsert(unit: Unit, table: Any, keys: tuple[str, ...], row: Model) -> None:
-    """One statement: two planners whose clocks are apart may keep a first row at the same moment."""
+    """Insert or update by one statement: planners with wrong clocks may race."""
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     changed = values(row)
     others = {name: value for name, value in changed.items() if name not in keys}

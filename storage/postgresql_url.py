@@ -1,4 +1,4 @@
-"""A PostgreSQL URL means here what it means to libpq: several servers, IPv6, ports left out, words in the query.
+"""PostgreSQL URLs as libpq reads them: several servers, IPv6, defaults, options.
 
 Source: PostgreSQL's manual, "Connection URIs". What is understood is given to each driver in its own words, so that
 both reach the same servers in the same order.
@@ -25,7 +25,7 @@ _HOST: Final = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<p
 
 @dataclass(frozen=True, slots=True)
 class PostgresqlUrl:
-    """Where the database is, and how it is reached."""
+    """The servers of a database and the options of its connections."""
 
     hosts: tuple[tuple[str, int], ...]  #: name, address or folder of a socket, and port; empty for the driver's default
     user: str | None
@@ -47,12 +47,12 @@ class PostgresqlUrl:
 
 
 def is_postgresql(url: str) -> bool:
-    """Whether the URL says that it is PostgreSQL's."""
+    """Return whether the URL is one of PostgreSQL."""
     return url.partition("://")[0] in _SCHEMES and "://" in url
 
 
 def read_url(url: str) -> PostgresqlUrl:
-    """What the URL says; several servers are asked which of them takes writes, unless it says otherwise.
+    """Parse the URL; of several servers the writable one is used unless it says else.
 
     Raises DatabaseUnsupported, without a word of the URL: it may hold a password.
     """
@@ -85,7 +85,7 @@ def read_url(url: str) -> PostgresqlUrl:
 
 
 def secrets_in(url: str) -> set[str]:
-    """Every part of the URL that must not be shown, as written and as meant. Never raises."""
+    """Return every secret part of the URL, as written and decoded. Never raises."""
     _, _, rest = url.partition("://")
     before, _, query = rest.partition("?")
     credentials, at, _ = before.rpartition("@")
@@ -114,7 +114,7 @@ def _words(query: str) -> dict[str, str]:
 
 
 def _hosts(servers: str, words: dict[str, str]) -> tuple[tuple[str, int], ...]:
-    """The servers of the URL's authority, unless its query names them."""
+    """Return the servers of the URL's authority, unless its query names them."""
     named, numbered = words.pop("host", None), words.pop("port", None)
     if not servers and named is None and numbered is None:
         return ()

@@ -22,7 +22,10 @@ def make_folder(path: Path) -> None:
 
 
 def written(path: Path) -> BinaryIO:
-    """The file, emptied and for its owner alone, to be written in binary. Raises OSError."""
+    """Open the file for binary writing, emptied and readable by its owner alone.
+
+    Raises OSError.
+    """
     file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_FILE), "wb")
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # /dev/stdout and named pipes stay as they are
         os.fchmod(file.fileno(), PRIVATE_FILE)  # it may have existed, with another mode

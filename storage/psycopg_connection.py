@@ -1,4 +1,4 @@
-"""A connection of psycopg that waits for no answer without end, and takes no commit for safe that is not."""
+"""A psycopg connection with bounded waits and confirmed commits."""
 
 import time
 from collections.abc import Callable, Generator
@@ -15,7 +15,7 @@ _CANCEL_SECONDS: Final = 1.0
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """As psycopg's own, with two promises more. Where one is broken, the connection is closed: it is in no known state.
+    """A psycopg connection that is closed where an answer is late or a commit unsafe.
 
     An answer comes within `patience` seconds, or OperationalError does. A system's own timeouts do not see to that: a
     server that is stopped, or that waits for its standby, acknowledges every packet.
@@ -37,7 +37,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         return connection
 
     def wait(self, gen: Generator[Any, Any, Result], *args: Any, **kwargs: Any) -> Result:
-        """Whatever the server answers, within `patience`."""
+        """Wait for the server's answer, for `patience` seconds at most."""
         if self.patience is None:
             return super().wait(gen, *args, **kwargs)
         try:
@@ -51,7 +51,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         raise psycopg.OperationalError(f"no answer within {self.patience:g} s")
 
     def commit(self) -> None:
-        """What was done is committed, here and at the standby that `synchronous_commit` waits for."""
+        """Commit, here and at the standby that `synchronous_commit` waits for."""
         before = self._warnings
         super().commit()
         if self._warnings != before:
@@ -68,7 +68,7 @@ class _NoAnswer(Exception):
 
 
 def _until(gen: Generator[Any, Any, Result], deadline: float) -> Generator[Any, Any, Result]:
-    """The generator, ended by _NoAnswer at the first time that it has nothing to do after the deadline."""
+    """Run the generator; raise _NoAnswer when it waits after the deadline."""
     try:
         wanted = next(gen)
         while True:
@@ -82,7 +82,7 @@ def _until(gen: Generator[Any, Any, Result], deadline: float) -> Generator[Any, 
 
 
 def _quietly(call: Callable[[], object]) -> None:
-    """Whether it works or not: the server may be gone, and what comes next is right in either case."""
+    """Run it and ignore errors: the server may be gone, and the next step is right."""
     try:
         call()
     except psycopg.Error:

@@ -1,4 +1,7 @@
-"""The quarantine: rejected deliveries, bounded per account, so that a wrong key never loses an event."""
+"""The quarantine: rejected deliveries, bounded per account.
+
+A wrong key never loses an event.
+"""
 
 from datetime import datetime
 
@@ -15,7 +18,7 @@ _table = table_of(RejectedDelivery)
 
 
 def keep(unit: Unit, rejected: RejectedDelivery, *, at_most: int) -> None:
-    """The rejected delivery is kept, and the account's oldest beyond `at_most` are not any more."""
+    """Insert the rejected delivery, and delete the account's oldest beyond `at_most`."""
     rejected.id = new_id()
     rejected.seal = unit.sealer.seal(hashing.rejected(rejected))
     unit.execute(insert(_table), values(rejected))
@@ -33,7 +36,7 @@ def keep(unit: Unit, rejected: RejectedDelivery, *, at_most: int) -> None:
 def find(
     unit: Unit, account: str, *, since: datetime | None = None, after: str = "", limit: int = 100
 ) -> list[RejectedDelivery]:
-    """The account's rejected deliveries after a given id, oldest first."""
+    """Return the account's rejected deliveries after a given id, oldest first."""
     query = select(_table).where(_table.c.account == account).order_by(_table.c.id).limit(limit)
     if after:
         query = query.where(_table.c.id > after)
@@ -52,12 +55,12 @@ def get(unit: Unit, rejected_id: str) -> RejectedDelivery:
 
 
 def remove(unit: Unit, rejected_id: str) -> None:
-    """The delivery is not in quarantine any more: it was redeemed."""
+    """Delete a delivery that was redeemed."""
     unit.execute(delete(_table).where(_table.c.id == rejected_id))
 
 
 def count_by_reason(unit: Unit) -> dict[tuple[str, str], int]:
-    """How many are kept of each account and reason."""
+    """Count rejected deliveries by account and reason."""
     rows = unit.execute(
         select(_table.c.account, _table.c.reason, func.count()).group_by(_table.c.account, _table.c.reason)
     )

@@ -1,4 +1,4 @@
-"""An account's request budget and circuit breaker: one row says who may send when, for all processes together."""
+"""Request budget and circuit breaker of an account: one row for all processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from storage.tables_support import AccountBudget
 from storage.types import UtcDateTime
 
 #: No queue and no pause is longer (a provider's longest pause is a day): what lies beyond was set by a wrong clock.
-LONGEST: Final = timedelta(days=1, hours=1)
+MAX_DELAY: Final = timedelta(days=1, hours=1)
 
 #: Of the window, what is given up so that late senders and a network's jitter cannot make one request too many of it.
 _TOLERANCE: Final = 0.1
@@ -41,13 +41,16 @@ class Rate:
 
     @classmethod
     def of(cls, requests: int, seconds: float, share: int = 5) -> Self:
-        """The slots of so many requests in any window of so many seconds."""
+        """Derive the slots of so many requests in any window of so many seconds."""
         tolerance = min(max(_TOLERANCE * seconds, _LEAST_TOLERANCE), _MOST_TOLERANCE)
         return cls(timedelta(seconds=(seconds + tolerance) / requests), timedelta(seconds=tolerance / 2), share)
 
     @property
     def grace(self) -> timedelta:
-        """A slot may be taken so long after it began; what is left of `lateness` is for sending."""
+        """Time after its begin in which a slot may be taken.
+
+        What is left of `lateness` is for sending.
+        """
         return self.lateness / 2
 
 
@@ -64,7 +67,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How somebody wants a slot."""
+    """A request for a slot."""
 
     is_patient: bool = False  #: only one that has begun, and behind all who are not
     are_more: bool = False  #: others wait patiently behind this one
@@ -75,7 +78,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What is known of an account's slots."""
+    """The state of an account's slots."""
 
     next_free_at: datetime  #: no slot that was given away lies at or after it
     paused_until: datetime | None = None  #: the provider said so
@@ -85,7 +88,7 @@ class Booked:
 
 
 def book(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> tuple[Slot, Booked]:
-    """A slot, and what is known afterwards; no two slots that were granted are closer than the spacing.
+    """Book a slot; granted slots are never closer than the spacing.
 
     An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun when the
     answer arrives or none, and is known to wait.
@@ -117,7 +120,7 @@ def _urgent(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen:
 
 
 def _patient(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen | datetime:
-    """A slot, or when one may be had."""
+    """Book a slot that has begun, or tell when to ask again."""
     slot = _next(booked, now, rate)
     if wish.are_more:
         booked = replace(booked, patient_at=max(slot, now) + rate.spacing + _COMES_WITHIN)
@@ -145,7 +148,10 @@ def _from_end(booked: Booked, slot: datetime, rate: Rate, wish: Wish) -> _Chosen
 
 
 def _next(booked: Booked, now: datetime, rate: Rate) -> datetime:
-    """The next slot that nobody has. One that has just begun is not lost: whoever takes it has less time to send."""
+    """Return the next free slot.
+
+    One that has just begun may still be taken, with less time for sending.
+    """
     earliest = max(now - rate.grace, booked.paused_until or now - rate.grace)
     if booked.next_free_at >= earliest:
         return booked.next_free_at
@@ -153,8 +159,8 @@ def _next(booked: Booked, now: datetime, rate: Rate) -> datetime:
 
 
 def _believed(booked: Booked, now: datetime, rate: Rate) -> Booked:
-    """Without what has passed, and without what only a clock that was wrong can have set."""
-    latest = now + LONGEST
+    """Drop what has passed, and what only a wrong clock can have set."""
+    latest = now + MAX_DELAY
     if booked.next_free_at > latest:
         booked = replace(booked, next_free_at=now, kept=())
     paused = booked.paused_until
@@ -182,12 +188,12 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def hold(unit: Unit, account: str, now: datetime) -> None:
-    """Nobody else reserves for the account until the unit of work ends: what is waited for, is waited for here."""
+    """Lock the account's row until the unit of work ends, waiting for its holder."""
     _locked(unit, account, now)
 
 
 def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish = _URGENT) -> Slot:
-    """The right to send one request within a slot, and no two slots of an account are closer than the spacing.
+    """Reserve a slot for one request; slots of an account keep the spacing.
 
     An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun, or learns
     when to come again; it is then known to wait, and one slot in `rate.share` is left to it. A slot that is not used
@@ -209,7 +215,7 @@ def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish = _U
 
 
 def worth_trying(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish) -> timedelta | None:
-    """How long a patient caller has to wait before a reservation can succeed; None where it should reserve now.
+    """Return how long a patient caller must wait to reserve; None where it may now.
 
     Reads only, so that many who wake at one instant do not queue for the right to write.
     """
@@ -223,24 +229,24 @@ def worth_trying(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish
 
 
 def pause(unit: Unit, account: str, now: datetime, wait: timedelta) -> None:
-    """No request is granted for so long, a day and an hour at most; a longer pause that stands already is kept."""
+    """Grant no request for so long, at most a day and an hour; keep a longer pause."""
     kept, now = _locked(unit, account, now)
-    until = now + min(wait, LONGEST)
-    if kept.paused_until is None or not until < kept.paused_until <= now + LONGEST:
+    until = now + min(wait, MAX_DELAY)
+    if kept.paused_until is None or not until < kept.paused_until <= now + MAX_DELAY:
         _update(unit, account, paused_until=until)
 
 
 def pause_left(unit: Unit, account: str, now: datetime) -> timedelta:
-    """How long the provider wants no request from now on; zero where it wants them. Reads only."""
+    """Return how long the provider's pause lasts; zero for none. Reads only."""
     found = unit.execute(select(_table.c.paused_until, _clock(unit, now)).where(_table.c.account == account)).first()
-    if found is None or found[0] is None or not found[1] < found[0] <= found[1] + LONGEST:
+    if found is None or found[0] is None or not found[1] < found[0] <= found[1] + MAX_DELAY:
         return timedelta(0)
     left: timedelta = found[0] - found[1]
     return left
 
 
 def is_barred(unit: Unit, account: str, now: datetime) -> bool:
-    """Whether nobody may be asked at all now: the provider wants no requests, or is away and no probe is due.
+    """Return whether no request may be sent: a pause, or an outage with no probe due.
 
     Reads only, as a first look; `pause_left` and `gate` decide.
     """
@@ -253,12 +259,12 @@ def is_barred(unit: Unit, account: str, now: datetime) -> bool:
 
 
 def _is_ahead(at: datetime | None, now: datetime) -> bool:
-    """Further ahead than LONGEST is what only a clock that was wrong can have set."""
-    return at is not None and now < at <= now + LONGEST
+    """Further ahead than MAX_DELAY is what only a clock that was wrong can have set."""
+    return at is not None and now < at <= now + MAX_DELAY
 
 
 class Gate(Enum):
-    """What the account's breaker says to somebody who wants to ask."""
+    """The answer of the account's breaker to a caller that wants to ask."""
 
     CLOSED = "closed"  #: ask
     OPEN = "open"  #: do not ask: the provider is away
@@ -267,7 +273,7 @@ class Gate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """How an account's breaker stands."""
+    """The state of an account's breaker."""
 
     failures: int = 0  #: outages in a row
     broken_at: datetime | None = None  #: since when it is open; None: closed
@@ -275,8 +281,9 @@ class Breaker:
 
 
 def gate(unit: Unit, account: str, now: datetime, lease: timedelta) -> Gate:
-    """Whether the account may be asked; of all processes exactly one gets PROBE, for one question, until the lease
-    ends.
+    """Return whether the account may be asked.
+
+    Of all processes exactly one gets PROBE, for one question, until the lease ends.
 
     Writes only where it answers PROBE, so that it costs one SELECT while all is well; call it in `write()`. Whoever
     got PROBE reports by `note_answer`, or by `note_outage(..., was_probe=True)`; one who dies, or learns nothing, has
@@ -287,7 +294,7 @@ def gate(unit: Unit, account: str, now: datetime, lease: timedelta) -> Gate:
     kept, now = _locked(unit, account, now)
     if kept.broken_at is None:
         return Gate.CLOSED
-    if kept.probe_at is not None and now < kept.probe_at <= now + LONGEST:
+    if kept.probe_at is not None and now < kept.probe_at <= now + MAX_DELAY:
         return Gate.OPEN
     _update(unit, account, probe_at=now + lease)
     return Gate.PROBE
@@ -301,7 +308,9 @@ def note_outage(
     *,
     was_probe: bool = False,
 ) -> timedelta | None:
-    """One more outage in a row is counted; how long the breaker is open from now on, or None where that is as before.
+    """Count one more outage in a row; return how long the breaker opens.
+
+    None where that is as before.
 
     `wait_after` (poller.circuit_breaker) says how long it is open after so many outages, None where it stays closed.
     While it is open only the probe's outage counts: what else was under way when it opened says nothing new.
@@ -319,7 +328,7 @@ def note_outage(
 
 
 def note_answer(unit: Unit, account: str) -> bool:
-    """The account's outages are forgotten and its breaker is closed; True where it was open.
+    """Forget the account's outages and close its breaker; return whether it was open.
 
     Writes nothing where there was no outage to forget, so that it may be called after every answer.
     """
@@ -337,7 +346,10 @@ def note_answer(unit: Unit, account: str) -> bool:
 
 
 def breaker(unit: Unit, account: str) -> Breaker:
-    """How the account's breaker stands; for people, and as a first look. Writes nothing."""
+    """Return the state of the account's breaker, for people and first looks.
+
+    Writes nothing.
+    """
     found = unit.execute(
         select(_table.c.failures, _table.c.broken_at, _table.c.probe_at).where(_table.c.account == account)
     ).first()
@@ -360,7 +372,7 @@ def _update(unit: Unit, account: str, **changes: Any) -> None:
 
 
 def _locked(unit: Unit, account: str, now: datetime) -> tuple[AccountBudget, datetime]:
-    """The account's row, nobody else's to change until the unit ends, and the instant that counts."""
+    """Lock the account's row until the unit ends; return it and the database's time."""
     query = select(_table).where(_table.c.account == account)
     if unit.dialect == "postgresql":
         query = query.with_for_update()

@@ -1,4 +1,4 @@
-"""Rows that cannot be read: found one by one, so that each costs nobody but itself.
+"""Unreadable rows: found one by one, so that each affects only itself.
 
 A row may hold what its columns never were given: broken JSON, a time beyond the calendar, another type, bytes that are
 no text, a word that is none of its kind. Reading is quick and trusting as long as all is well. Where a set of rows
@@ -127,7 +127,7 @@ def _kind_of_type(column_type: Any) -> str:
 
 
 def dashed(text: str) -> str:
-    """An id of 32 digits in its canonical form."""
+    """Format an id of 32 digits in its canonical form."""
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
@@ -150,7 +150,10 @@ def _columns_of(model: type[Model]) -> tuple[_Column, ...]:
 def are_sound(
     model: type[Model], names: Sequence[str], columns: Sequence[Sequence[Any]], given: Collection[str]
 ) -> bool:
-    """Return False where a value of these columns is not of its column's type; `given` are expressions, not columns."""
+    """Return False where a value of these columns is not of its column's type.
+
+    `given` are expressions, not columns.
+    """
     known = {column.name: column for column in _columns_of(model)}
     for name, values in zip(names, columns, strict=False):
         column = known[name]
@@ -166,7 +169,7 @@ def are_sound(
 def check(
     model: type[Model], record: Model, *, only: Sequence[str] | None = None, given: Collection[str] = ()
 ) -> tuple[str, str] | None:
-    """The column of the record that holds what it must not, and why; None where all of them are sound."""
+    """Return the first unsound column of the record and its problem, or None."""
     kept = record.__dict__
     for column in _columns_of(model):
         if (only is not None and column.name not in only) or column.name in given:
@@ -180,7 +183,7 @@ def check(
 
 
 def is_about_a_row(fault: Exception) -> bool:
-    """Return whether reading failed by what a row holds, and the unit of work may go on."""
+    """Return whether reading failed by a row's content, so that the unit may go on."""
     if isinstance(fault, DataError):
         return getattr(fault.orig, "sqlstate", None) is None  # the driver's own: the server has refused nothing
     if isinstance(fault, DBAPIError | sqlite3.Error):
@@ -203,7 +206,7 @@ def raw_text(driver: Any, *, is_sqlite: bool) -> "Iterator[None]":
 
 
 def raw_select(statement: "Select[Any]", *, is_sqlite: bool) -> "tuple[Select[Any], list[tuple[str, str]]]":
-    """The statement with every column as the database keeps it; and their names and kinds."""
+    """Select every column as stored; return the statement, and names and kinds."""
     columns, told = [], list[tuple[str, str]]()
     for number, column in enumerate(statement.selected_columns):
         kind = _kind_of_type(column.type)
@@ -217,7 +220,7 @@ def raw_select(statement: "Select[Any]", *, is_sqlite: bool) -> "tuple[Select[An
 def converted(
     table: str, columns: Sequence[tuple[str, str]], row: Sequence[Any], *, is_sqlite: bool
 ) -> dict[str, Any] | Unreadable:
-    """The values of one raw row, by name."""
+    """Convert one raw row to values by name."""
     values: dict[str, Any] = {}
     for (name, kind), raw in zip(columns, row, strict=True):
         try:
@@ -229,7 +232,10 @@ def converted(
 
 
 def stand_in(unreadable: Unreadable, columns: Sequence[tuple[str, str]], *, is_sqlite: bool) -> dict[str, Any]:
-    """Return what can be read of the row: a neutral value where a column cannot, and why in a column of words."""
+    """Return the readable values of the row, with neutral ones for the others.
+
+    The problem stands in a column of words.
+    """
     values: dict[str, Any] = {}
     for name, kind in columns:
         try:
@@ -246,7 +252,7 @@ def stand_in(unreadable: Unreadable, columns: Sequence[tuple[str, str]], *, is_s
 
 
 def completed(model: type[Model], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a stand-in with empty JSON of the kind that its columns hold."""
+    """Fill the missing JSON of a stand-in with empty values of its column's kind."""
     return {
         column.name: ({} if dict in column.types else [])
         if column.kind == "json" and values.get(column.name) is None and type(None) not in column.types
@@ -256,7 +262,7 @@ def completed(model: type[Model], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_row(values: Mapping[str, Any]) -> Any:
-    """The values as a row whose columns can be asked for by name and place."""
+    """Return the values as a row with access by name and place."""
     return _row_of(tuple(values))(*values.values())
 
 

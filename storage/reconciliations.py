@@ -1,4 +1,4 @@
-"""Reconciliations: at most one unfinished walk per account under a lease, its messages, and what they changed."""
+"""Reconciliations: at most one unfinished run per account, under a lease."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,10 @@ _RUNNING = text(f"status = '{ReconciliationStatus.RUNNING.value}'")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A walk that somebody wants: of one account, over what was created or changed in [since, until)."""
+    """A requested run: of one account, over what was created or changed in a range.
+
+    The range is [since, until).
+    """
 
     account: str
     since: datetime
@@ -33,7 +36,7 @@ class Wanted:
 
 
 def begin(unit: Unit, wanted: Wanted, holder: str, now: datetime, lease: timedelta) -> Reconciliation | None:
-    """A new walk that `holder` has the lease of; None where the account has an unfinished one already."""
+    """Begin a run under a lease; None where one of the account is unfinished."""
     row = Reconciliation(
         id=new_id(),
         account=wanted.account,
@@ -54,7 +57,7 @@ def begin(unit: Unit, wanted: Wanted, holder: str, now: datetime, lease: timedel
 
 
 def unfinished(unit: Unit, account: str, *, lock: bool = False) -> Reconciliation | None:
-    """The account's walk that is neither done nor failed.
+    """Return the account's run that is neither done nor failed.
 
     With `lock`, nobody else may claim it until the unit of work ends.
     """
@@ -63,12 +66,12 @@ def unfinished(unit: Unit, account: str, *, lock: bool = False) -> Reconciliatio
 
 
 def is_held(row: Reconciliation, now: datetime) -> bool:
-    """Whether somebody walks it now; a lease that a wrong clock set far ahead is none."""
+    """Return whether the lease is valid now, and not set far ahead by a wrong clock."""
     return now < row.lease_ends_at <= now + CLOCK_WAS_WRONG
 
 
 def claim(unit: Unit, row: Reconciliation, holder: str, now: datetime, lease: timedelta) -> Reconciliation:
-    """`holder` goes on with the walk, and whoever had it no longer can; raises LeaseLost if another came first."""
+    """Take over the run for `holder`; raises LeaseLost if another process came first."""
     return _updated(
         unit,
         row,
@@ -81,26 +84,29 @@ def claim(unit: Unit, row: Reconciliation, holder: str, now: datetime, lease: ti
 
 
 def keep(unit: Unit, row: Reconciliation, now: datetime, lease: timedelta, **changes: Any) -> Reconciliation:
-    """The walk is as far as these columns say, and held for another lease; raises LeaseLost when it is another's."""
+    """Store the run's progress and extend its lease; raises LeaseLost."""
     return _updated(unit, row, lease_ends_at=now + lease, **changes)
 
 
 def release(
     unit: Unit, row: Reconciliation, now: datetime, *, resume_at: datetime, error: str | None = None
 ) -> Reconciliation:
-    """Anybody may go on with the walk at once, and the schedule does from `resume_at` on; raises LeaseLost."""
+    """Give the lease up; the schedule continues from `resume_at` on. Raises LeaseLost."""
     return _updated(unit, row, lease_ends_at=now, resume_at=resume_at, last_error=error)
 
 
 def finish(
     unit: Unit, row: Reconciliation, now: datetime, status: ReconciliationStatus, **changes: Any
 ) -> Reconciliation:
-    """The walk is at its end for good; raises LeaseLost when it is another's by now."""
+    """End the run; raises LeaseLost after a takeover."""
     return _updated(unit, row, status=status.value, lease_ends_at=now, finished_at=now, **changes)
 
 
 def _updated(unit: Unit, row: Reconciliation, **changes: Any) -> Reconciliation:
-    """The row as it is then; the one that was given stays as it is, since the unit of work may yet fail."""
+    """Return a copy of the row as updated.
+
+    The one given is unchanged, since the unit of work may yet fail.
+    """
     done = unit.execute(
         update(_table)
         .where(
@@ -138,7 +144,7 @@ def find(unit: Unit, *, account: str | None = None, after: str = "", limit: int 
 
 
 def last_begun(unit: Unit, account: str, asked_by: str) -> datetime | None:
-    """When the newest walk that was wanted by this one began, however it ended."""
+    """Return when the newest run that `asked_by` wanted began, however it ended."""
     query = select(func.max(_table.c.began_at)).where(_table.c.account == account, _table.c.asked_by == asked_by)
     found: datetime | None = unit.execute(query).scalar()
     return found
@@ -187,7 +193,7 @@ class Candidate:
 
 
 def key(reconciliation_id: str, part: str) -> str:
-    """The delivery key of a message of this walk."""
+    """Return the delivery key of a message of this run."""
     return f"{_prefix(reconciliation_id)}{part}"
 
 
@@ -196,7 +202,7 @@ def _prefix(reconciliation_id: str) -> str:
 
 
 def _of_walk(unit: Unit, row: Reconciliation) -> ColumnElement[bool]:
-    """Its messages, by the beginning of their delivery keys, each database in a way that an index serves."""
+    """Return the condition of the run's messages by delivery key prefix, as indexed."""
     prefix = _prefix(row.id)
     is_account = _inbox.c.account == row.account
     if unit.dialect == "sqlite":  # compares bytes, so that a prefix is a range
@@ -212,7 +218,7 @@ def _first_id(began_at: datetime) -> str:
 
 
 def messages(unit: Unit, row: Reconciliation, *, after: str = "", limit: int = 500) -> list[Heard]:
-    """The walk's messages in order after a given id."""
+    """Return the run's messages in order after a given id."""
     names = ("id", "source", "status", "about", "provider_time", "outcomes")
     query = select(*(_inbox.c[name] for name in names)).where(_of_walk(unit, row)).order_by(_inbox.c.id).limit(limit)
     if after:
@@ -233,7 +239,7 @@ def transitions(unit: Unit, message_ids: Sequence[str]) -> list[Transition]:
 
 
 def transition_before(unit: Unit, transition: Transition) -> Transition | None:
-    """The payment's transition before that one."""
+    """Return the payment's transition before that one."""
     query = select(_transition).where(
         _transition.c.payment_id == transition.payment_id, _transition.c.number == transition.number - 1
     )
@@ -241,7 +247,7 @@ def transition_before(unit: Unit, transition: Transition) -> Transition | None:
 
 
 def last_answered(unit: Unit, payment_id: str, before: str) -> datetime | None:
-    """When the provider was asked for its last answer about the payment that came before that message."""
+    """Return when the payment's last answer before that message was asked for."""
     query = select(func.max(_inbox.c.provider_time)).where(
         _inbox.c.payment_id == payment_id,
         _inbox.c.source.in_((Source.POLL.value, Source.CREATE.value, Source.CANCEL.value)),
@@ -253,13 +259,13 @@ def last_answered(unit: Unit, payment_id: str, before: str) -> datetime | None:
 
 
 def note_answered(unit: Unit, payment_id: str, asked_at: datetime) -> None:
-    """The payment's schedule knows of the answer, so that it does not ask for the same again at once."""
+    """Tell the payment's schedule of the answer, so that none is asked for at once."""
     is_later = or_(_payment.c.asked_at.is_(None), _payment.c.asked_at < asked_at)
     unit.execute(update(_payment).where(_payment.c.id == payment_id, is_later).values(asked_at=asked_at))
 
 
 def candidates(unit: Unit, row: Reconciliation) -> list[Candidate]:
-    """The account's payments that were created or changed in the walk's range, in order of creation."""
+    """Return the account's payments created or changed in the range, by creation."""
     is_in_range = or_(
         and_(_payment.c.created_at >= row.since, _payment.c.created_at < row.until),
         and_(_payment.c.changed_at >= row.since, _payment.c.changed_at < row.until),

@@ -1,4 +1,4 @@
-"""Retention: what is old goes, by rules that are all off unless somebody says so, and every run is on record.
+"""Retention: delete what is old, by rules that are off by default.
 
 In small batches, each with its record in one commit: a crash costs nothing, and a repeat goes on from there. One
 process at a time works, and no faster than it was told. The audit knows from the records what is gone by a rule.
@@ -17,7 +17,7 @@ from storage.tables_support import RetentionRun
 from storage.types import RetentionRule, RetentionStatus
 
 #: How often a rule runs by itself.
-EVERY: Final = timedelta(hours=24)
+RUN_INTERVAL: Final = timedelta(hours=24)
 
 #: Who runs it then.
 SCHEDULE: Final = "schedule"
@@ -39,7 +39,7 @@ NEEDS_PARTITIONS: Final = frozenset({RetentionRule.INBOX, RetentionRule.HISTORY}
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may go after how many days, and how."""
+    """The age in days at which each rule deletes, and how fast."""
 
     days: Mapping[RetentionRule, int]
     drops: bool = False  #: whether detached partitions are dropped, or left for whoever archives them
@@ -49,7 +49,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """What one step did."""
+    """The result of one step."""
 
     run: RetentionRun | None  #: None where nothing is due, or another process is at it
     pause: timedelta  #: until the next step
@@ -57,7 +57,7 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a rule would do now."""
+    """The work that a rule would do now."""
 
     rule: RetentionRule
     days: int
@@ -77,7 +77,7 @@ class Retention:
         self._is_postgresql = database.engine.dialect.name == "postgresql"
 
     def plan(self) -> list[Planned]:
-        """What each rule that is on would do, in the order in which they are run."""
+        """Return what each active rule would do, in the order in which they run."""
         now = self._clock()
         with self._database.read() as unit:
             return [self._planned(unit, Ask(rule, days, SCHEDULE, now)) for rule, days in self._on()]
@@ -101,10 +101,10 @@ class Retention:
                 return stepped
         if faults:
             raise faults[0]
-        return Stepped(None, EVERY)
+        return Stepped(None, RUN_INTERVAL)
 
     def _step(self, ask: Ask, wanted_at: datetime | None) -> Stepped | None:
-        """A batch of one rule; None where it has nothing to do."""
+        """Run a batch of one rule; None where it has nothing to do."""
         with self._database.write() as unit:
             if not is_leader(unit, "retention"):
                 return Stepped(None, timedelta(seconds=1))
@@ -130,12 +130,12 @@ class Retention:
         )
 
     def _run(self, unit: Unit, ask: Ask, wanted_at: datetime | None) -> RetentionRun | None:
-        """The rule's run that is to be gone on with, or a new one where one is due."""
+        """Return the rule's unfinished run, or a new one where one is due."""
         run = retention_runs.ongoing(unit, ask.rule)
         if run is not None:
             return run
         last = retention_runs.last(unit, ask.rule)
-        every = EVERY if wanted_at is None else max(ask.now - wanted_at, timedelta(0))
+        every = RUN_INTERVAL if wanted_at is None else max(ask.now - wanted_at, timedelta(0))
         if ask.rule in retention_partitions.TABLES and self._is_postgresql:
             # One run takes one partition; one that was held back is tried again the next day, and holds up no other.
             held = retention_runs.held_since(unit, ask.rule, ask.now - every, ask.now)
@@ -160,5 +160,5 @@ class Retention:
 
 
 def rested(worked: float, pause: timedelta) -> float:
-    """Seconds to rest after so many seconds of work: as the rate says, and long enough to leave room for others."""
+    """Return the seconds to rest after work, by the rate and a share for others."""
     return max(pause.total_seconds(), worked * (1 / _SHARE - 1))

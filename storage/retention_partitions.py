@@ -1,4 +1,4 @@
-"""Retention by partition: looked through, detached with its record in one commit, counted, and dropped or kept."""
+"""Retention by partition: check, detach in one commit, count, then drop or keep."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -74,7 +74,7 @@ _COUNTS: Final = {
 
 
 def old(unit: Unit, ask: Ask) -> list[Partition]:
-    """The rule's partitions that end before what is to be kept, the oldest first."""
+    """Return the rule's partitions that end before the limit, the oldest first."""
     if unit.dialect != "postgresql":
         return []
     end = first_id(ask.until)
@@ -82,12 +82,15 @@ def old(unit: Unit, ask: Ask) -> list[Partition]:
 
 
 def begin(unit: Unit, ask: Ask, part: Partition) -> RetentionRun:
-    """The run that takes this partition."""
+    """Build the run that takes this partition."""
     return retention_runs.begin(unit, ask, since_id=part.since or None, until_id=part.until, partition=part.name)
 
 
 def step(unit: Unit, run: RetentionRun, *, drops: bool) -> None:
-    """The next of: look through some rows, detach, count and drop. Kept by the caller, in the same commit."""
+    """Do the next step: check some rows, detach, count or drop.
+
+    The caller stores the run in the same commit.
+    """
     rule = RetentionRule(run.rule)
     if run.status == RetentionStatus.DETACHED:
         if _count(unit, run, rule):
@@ -131,7 +134,7 @@ def _detach(unit: Unit, run: RetentionRun, rule: RetentionRule, bounds: dict[str
 
 
 def _count(unit: Unit, run: RetentionRun, rule: RetentionRule) -> bool:
-    """What went is counted, some rows further, when nobody can change it any more; whether that was all."""
+    """Count some rows of the detached partition; return whether that was all."""
     by, after = partitions.PARTITIONED[TABLES[rule]], run.position or _NIL
     ids = f"SELECT {by} FROM {run.partition} WHERE {by} > :after ORDER BY {by}"  # noqa: S608 - our names
     end = unit.execute(text(f"{ids} OFFSET {_WINDOW - 1} LIMIT 1"), {"after": after}).scalar()

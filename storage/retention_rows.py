@@ -1,4 +1,4 @@
-"""One batch of each rule that takes rows one by one; the caller's unit of work commits it with its record."""
+"""One batch of each rule that deletes rows; the caller commits it with its record."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ _rejected = table_of(RejectedDelivery)
 _reconciliation = table_of(Reconciliation)
 
 #: How many messages may wait for the end of their payments before the rule goes no further.
-HELD_AT_MOST: Final = 2000
+HELD_BACK_LIMIT: Final = 2000
 
 #: Pages of PostgreSQL's that one batch of known deliveries reads.
 _PAGES: Final = 64
@@ -33,12 +33,12 @@ _OPEN: Final = (Phase.OPEN.value, Phase.PROCESSING.value)
 
 
 def is_over(until: datetime) -> ColumnElement[bool]:
-    """Whether a payment is at its end: no money is awaited, nobody must look, and nothing has changed since then."""
+    """Return whether a payment is finished: no money expected, no review, no change."""
     return and_(_payment.c.phase.not_in(_OPEN), _payment.c.review.is_(None), _payment.c.changed_at < until)
 
 
 def scrub(unit: Unit, run: RetentionRun, limit: int) -> bool:
-    """The bodies of the next messages are gone; whether that was the last batch.
+    """Empty the bodies of the next messages; return whether that was the last batch.
 
     Left are those that are not decided for good, and those that any payment rests on that is not over: the run keeps
     their ids, and the next run looks at them first.
@@ -58,11 +58,11 @@ def scrub(unit: Unit, run: RetentionRun, limit: int) -> bool:
         done = unit.execute(update(_inbox).where(*is_still).values(body=b"", scrubbed_at=run.changed_at)).rowcount
     run.held_back = [*run.held_back, *sorted({row.id for row in rows if row.scrubbed_at is None} - set(free))]
     run.seen, run.rows = run.seen + len(rows), run.rows + done
-    return not is_again and (len(rows) < limit or len(run.held_back) >= HELD_AT_MOST)
+    return not is_again and (len(rows) < limit or len(run.held_back) >= HELD_BACK_LIMIT)
 
 
 def _after(an_id: str) -> str:
-    """The smallest id that is greater."""
+    """Return the next greater id."""
     number = f"{int(an_id.replace('-', ''), 16) + 1:032x}"
     return "-".join((number[:8], number[8:12], number[12:16], number[16:20], number[20:]))
 
@@ -81,12 +81,15 @@ def _free(unit: Unit, rows: Sequence[Any], until: datetime) -> list[str]:
 
 
 def named_by(outcomes: Any) -> set[str]:
-    """The payments that a message was decided about."""
+    """Return the payments that a message was decided about."""
     return {str(entry["payment"]) for entry in outcomes or () if isinstance(entry, dict) and entry.get("payment")}
 
 
 def drop_attempts(unit: Unit, run: RetentionRun, limit: int) -> bool:
-    """The attempts of the next effects are gone, up to the first that is owed; whether that was the last batch."""
+    """Delete attempts of the next effects; return whether that was the last batch.
+
+    It ends at the first effect that is still owed.
+    """
     if run.position is None:
         owed = select(_outbox.c.id).where(_outbox.c.status == OutboxStatus.PENDING).order_by(_outbox.c.id).limit(1)
         first_owed = unit.execute(owed).scalar()
@@ -104,7 +107,7 @@ def drop_attempts(unit: Unit, run: RetentionRun, limit: int) -> bool:
 
 
 def forget(unit: Unit, run: RetentionRun, limit: int) -> bool:
-    """The next delivery keys whose message is older are not known any more; whether that was the last batch.
+    """Delete the next known deliveries of old messages; return whether it was last.
 
     The table is read in the order in which it lies on the disk, and once: there is no index on the time.
     """
@@ -135,12 +138,12 @@ def forget(unit: Unit, run: RetentionRun, limit: int) -> bool:
 
 
 def drop_rejected(unit: Unit, run: RetentionRun, limit: int) -> bool:
-    """The next rejected deliveries are gone from quarantine; whether that was the last batch."""
+    """Delete the next rejected deliveries; return whether that was the last batch."""
     return _drop(unit, run, limit, _rejected, _rejected.c.id < run.until_id)
 
 
 def drop_reconciliations(unit: Unit, run: RetentionRun, limit: int) -> bool:
-    """The next reports are gone, but for each account's last; whether that was the last batch."""
+    """Delete the next reports except each account's last; return whether it was last."""
     other = _reconciliation.alias()
     later = select(other.c.id).where(
         other.c.account == _reconciliation.c.account, other.c.began_at > _reconciliation.c.began_at

@@ -1,4 +1,4 @@
-"""What retention has done and is doing: one row for each run of a rule, sealed, for the audit and for whoever asks."""
+"""Runs of retention: one sealed row for each run of a rule, for the audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,34 +29,34 @@ class Ask:
 
     @property
     def until(self) -> datetime:
-        """What is older goes."""
+        """The instant before which rows are deleted."""
         return self.now - timedelta(days=self.days)
 
 
 def ongoing(unit: Unit, rule: RetentionRule) -> RetentionRun | None:
-    """The run of the rule that is not at its end, if there is one."""
+    """Return the rule's unfinished run, if there is one."""
     query = select(_table).where(_table.c.rule == rule, _table.c.status.in_(_ONGOING))
     return unit.first(RetentionRun, query.order_by(_table.c.id.desc()).limit(1))
 
 
 def last(unit: Unit, rule: RetentionRule) -> RetentionRun | None:
-    """The rule's last run."""
+    """Return the rule's last run."""
     query = select(_table).where(_table.c.rule == rule).order_by(_table.c.id.desc()).limit(1)
     return unit.first(RetentionRun, query)
 
 
 def is_due(run: RetentionRun | None, now: datetime, every: timedelta) -> bool:
-    """Whether the last run began so long ago; one of the future was begun by a clock that was wrong."""
+    """Return whether the last run began long enough ago, or in a wrong clock's future."""
     return run is None or not now - every < run.began_at <= now + CLOCK_WAS_WRONG
 
 
 def every(unit: Unit, *, limit: int | None = None) -> list[RetentionRun]:
-    """The runs, the newest first."""
+    """Return the runs, the newest first."""
     return unit.all(RetentionRun, select(_table).order_by(_table.c.id.desc()).limit(limit))
 
 
 def held_since(unit: Unit, rule: RetentionRule, since: datetime, now: datetime) -> set[str]:
-    """The rule's partitions in which something was in the way at a run after that instant."""
+    """Return the rule's partitions that were held back after that instant."""
     began = _table.c.began_at
     query = select(_table.c.partition).where(_table.c.rule == rule, _table.c.status == RetentionStatus.HELD)
     return set(unit.execute(query.where(began > since, began <= now + CLOCK_WAS_WRONG)).scalars())
@@ -72,7 +72,7 @@ def begin(
     partition: str | None = None,
     held_back: Sequence[str] = (),
 ) -> RetentionRun:
-    """A new run, kept."""
+    """Insert a new run."""
     run = RetentionRun(
         id=new_id(),
         rule=ask.rule.value,

@@ -1,4 +1,4 @@
-"""The tables of payments. Every column says what it means; `SEALED` names those that the audit protects.
+"""Tables of payments; `SEALED` names the columns that the audit protects.
 
 Rows that are read and written by the thousand are plain records (`Row`), declared after their table with the same
 names: a mapped object would cost more than the rest of a decision. Ids are UUIDv7, so a range of ids is a range of
@@ -26,7 +26,7 @@ from storage.tables_support import Counted
 
 
 class KnownDelivery(SQLModel, table=True):
-    """Which delivery keys are known, and by which message: what makes a repeat a redelivery, until a rule forgets it.
+    """The known delivery keys, each with its first message: repeats are redeliveries.
 
     Not partitioned, so that a key is unique whenever it comes; kept when the message itself is detached.
     """
@@ -117,7 +117,7 @@ class InboxMessageTable(SQLModel, table=True):
 
 @dataclass(kw_only=True)
 class InboxMessage(Row):
-    """An authentic statement, verbatim, whatever its source; ends decided, parked or dead."""
+    """An authentic statement, verbatim, from any source; ends decided, parked or dead."""
 
     __tablename__ = "inbox_message"
 
@@ -185,7 +185,7 @@ class InboxMessage(Row):
 
 
 class MessagePayment(SQLModel, table=True):
-    """That an inbox message was decided about a payment besides the one that it names: one of several, or of replays.
+    """A further payment that an inbox message was decided about.
 
     Not partitioned; a row goes with its message.
     """
@@ -300,7 +300,10 @@ class PaymentTable(SQLModel, table=True):
 
 @dataclass(kw_only=True)
 class Payment(Row):
-    """What is true of one payment now; rebuilt from its history by the audit. Changed by worker/apply.py alone."""
+    """The current state of a payment; the audit rebuilds it from its history.
+
+    Changed by worker/apply.py alone.
+    """
 
     __tablename__ = "payment"
 
@@ -375,7 +378,7 @@ class Payment(Row):
 
 
 class TransitionTable(SQLModel, table=True):
-    """The table of transitions; partitioned by the time at which their payment became known."""
+    """The table of transitions; partitioned by the time of the payment's creation."""
 
     __tablename__ = "transition"
     __table_args__ = (
@@ -407,7 +410,7 @@ class TransitionTable(SQLModel, table=True):
 
 @dataclass(kw_only=True)
 class Transition(Row):
-    """The recorded fact that a payment moved. Append-only: triggers refuse UPDATE and DELETE."""
+    """A recorded move of a payment. Append-only: triggers refuse UPDATE and DELETE."""
 
     __tablename__ = "transition"
 
@@ -570,12 +573,12 @@ class OutboxMessage(Row):
 
     @property
     def travels_as(self) -> str:
-        """The id that sinks are given: the same at every attempt, and after a restored backup."""
+        """The id that sinks get: the same at every attempt and after a restored backup."""
         return self.webhook_id or self.id
 
 
 class DeliveryAttemptTable(SQLModel, table=True):
-    """The table of delivery attempts; partitioned by the time at which their effect was owed."""
+    """The table of delivery attempts; partitioned by the time of the effect."""
 
     __tablename__ = "delivery_attempt"
 
@@ -615,7 +618,7 @@ class DeliveryAttempt(Row):
 
 
 class RejectedDelivery(SQLModel, table=True):
-    """A delivery that was not authentic, kept for a while so that a wrong key never loses an event."""
+    """A delivery that was not authentic, kept a while: a wrong key loses no event."""
 
     __tablename__ = "rejected_delivery"
     __table_args__ = (Index("ix_rejected_delivery_account", "account", "id"),)
@@ -638,7 +641,7 @@ class RejectedDelivery(SQLModel, table=True):
 
 
 class OperatorAction(SQLModel, table=True):
-    """What a named person did here, and why. Append-only, numbered and chained, so that none is taken away unseen."""
+    """An action of a named person and its reason; append-only, numbered and chained."""
 
     __tablename__ = "operator_action"
     __table_args__ = (

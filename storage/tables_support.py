@@ -1,4 +1,4 @@
-"""The tables beside the payments: API keys and feed, polling, audits, console users, retention."""
+"""Tables beside the payments: API keys, feed, polling, audits, console, retention."""
 
 from datetime import date, datetime
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ class Counted(TypeDecorator[int]):
 
 
 class ApiKey(SQLModel, table=True):
-    """A key of the merchant's API. Its secret is not kept: of 256 random bits a plain digest tells nothing."""
+    """A key of the merchant's API; of its secret of 256 random bits a digest is kept."""
 
     __tablename__ = "api_key"
     __table_args__ = (Index("uq_api_key_digest", "digest", unique=True),)
@@ -37,7 +37,7 @@ class ApiKey(SQLModel, table=True):
 
 
 class ApiRate(SQLModel, table=True):
-    """How far a key's bucket of requests is from full; on PostgreSQL alone, where several processes may serve.
+    """The token bucket of an API key; on PostgreSQL alone, where processes share it.
 
     At most one row for each API key. The table is UNLOGGED there: a crash or a failover leaves it empty, and every
     bucket full.
@@ -50,7 +50,7 @@ class ApiRate(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """One call that was given an Idempotency-Key: under way while `answered_at` is not set, else with its answer."""
+    """A call with an Idempotency-Key: in progress, or answered at `answered_at`."""
 
     __tablename__ = "idempotency_key"
     __table_args__ = (Index("ix_idempotency_key_expires_at", "expires_at"),)
@@ -68,7 +68,7 @@ class IdempotencyKey(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """One effect, once, however many sinks it is owed to; numbered in an order that never shows a gap to fill later."""
+    """One effect, once for all its sinks; numbered without gaps that are filled later."""
 
     __tablename__ = "event"
     __table_args__ = (
@@ -94,7 +94,7 @@ class Event(SQLModel, table=True):
 
 
 class EventFeed(SQLModel, table=True):
-    """How far the feed is numbered. Its one row is the lock of whoever numbers."""
+    """The last number of the feed; its one row is the lock of the numbering writer."""
 
     __tablename__ = "event_feed"
 
@@ -103,7 +103,7 @@ class EventFeed(SQLModel, table=True):
 
 
 class AccountBudget(SQLModel, table=True):
-    """The time of an account's next request, shared by every process that sends for it."""
+    """The next request slots of an account, shared by all processes that send for it."""
 
     __tablename__ = "account_budget"
 
@@ -119,7 +119,7 @@ class AccountBudget(SQLModel, table=True):
 
 
 class PollPlan(SQLModel, table=True):
-    """What one account's schedule was last planned with; made anew every minute by whoever comes first.
+    """The current poll plan of an account; made anew every minute by one process.
 
     The row of the account "" is the planner's own: when it last planned, and how far it has learnt.
     """
@@ -138,7 +138,7 @@ class PollPlan(SQLModel, table=True):
 
 
 class Hazard(SQLModel, table=True):
-    """How soon payments leave one state, learnt by age in bins of growing width."""
+    """The rate at which payments leave one state, learnt by bins of age."""
 
     __tablename__ = "hazard"
 
@@ -151,7 +151,7 @@ class Hazard(SQLModel, table=True):
 
 
 class PushWatch(SQLModel, table=True):
-    """How far one account's push was measured, and which of its alarms stand."""
+    """The position up to which an account's webhooks were measured, and its alarms."""
 
     __tablename__ = "push_watch"
 
@@ -171,7 +171,7 @@ class PushWatch(SQLModel, table=True):
 
 
 class PushQuality(SQLModel, table=True):
-    """What one day's push was worth, of one account and kind of event."""
+    """The webhook figures of one day, account, kind and event."""
 
     __tablename__ = "push_quality"
 
@@ -191,7 +191,7 @@ class PushQuality(SQLModel, table=True):
 
 
 class Reconciliation(SQLModel, table=True):
-    """One walk through what a provider has, and what it found; ends done or failed, and may be taken up again."""
+    """One run through a provider's list and its findings; ends done or failed."""
 
     __tablename__ = "reconciliation"
     __table_args__ = (
@@ -249,7 +249,7 @@ class AuditRun(SQLModel, table=True):
 
 
 class ConsolePerson(SQLModel, table=True):
-    """Somebody who may use the console. A row stays when its person may no more: what they did names them."""
+    """A user of the console; kept when disabled, since recorded actions name it."""
 
     __tablename__ = "console_person"
     __table_args__ = (Index("uq_console_person_name", "name", unique=True),)
@@ -265,7 +265,7 @@ class ConsolePerson(SQLModel, table=True):
 
 
 class ConsoleSession(SQLModel, table=True):
-    """One browser that a person is logged in with; of its secret, 256 random bits, only a digest is kept."""
+    """A browser session of a user; of its secret of 256 random bits a digest is kept."""
 
     __tablename__ = "console_session"
     __table_args__ = (
@@ -286,7 +286,7 @@ class ConsoleSession(SQLModel, table=True):
 
 
 class ConsoleAttempt(SQLModel, table=True):
-    """How many log-ins were tried for one name, from one network, or in one known browser, since the window began."""
+    """Login attempts of one name, network or known browser in the current window."""
 
     __tablename__ = "console_attempt"
     __table_args__ = (Index("ix_console_attempt_began_at", "began_at"),)
@@ -297,7 +297,7 @@ class ConsoleAttempt(SQLModel, table=True):
 
 
 class RetentionRun(SQLModel, table=True):
-    """One run of one rule of retention, and what it did; ends done, and may be taken up again until then."""
+    """One run of one rule of retention; ends done, and is resumable until then."""
 
     __tablename__ = "retention_run"
     __table_args__ = (Index("ix_retention_run_rule", "rule", "id"),)

@@ -1,4 +1,4 @@
-"""The history: transitions are appended, numbered without gaps and chained; never changed."""
+"""The history of payments: numbered without gaps, chained and append-only."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +27,7 @@ def link(
     as_of: datetime | None,
     recorded_at: datetime,
 ) -> Transition:
-    """The payment's next link, numbered, chained and resting on its cause; the payment is at the new state.
+    """Build the payment's next transition, numbered and chained; move the payment.
 
     Without a sealer its hash stays empty: the link is compared with another, and not kept.
     """
@@ -62,12 +62,15 @@ def link(
 
 
 def of_payment(unit: Unit, payment_id: str) -> list[Transition]:
-    """The payment's transitions in order."""
+    """Return the payment's transitions in order."""
     return unit.all(Transition, select(_table).where(_table.c.payment_id == payment_id).order_by(_table.c.number))
 
 
 def of_payments(unit: Unit, payment_ids: Sequence[str]) -> dict[str, list[Transition]]:
-    """The transitions of several payments, in order, by payment; a payment without any is not there."""
+    """Return the transitions of several payments, in order, by payment.
+
+    A payment without any is not there.
+    """
     query = select(_table).where(_table.c.payment_id.in_(payment_ids)).order_by(_table.c.payment_id, _table.c.number)
     found: dict[str, list[Transition]] = {}
     for transition in unit.all(Transition, query):
@@ -84,5 +87,5 @@ def caused_by(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str, int
 
 
 def count(unit: Unit) -> int:
-    """How many transitions there are."""
+    """Count all transitions."""
     return int(unit.execute(select(func.count()).select_from(_table)).scalar_one())

@@ -13,13 +13,13 @@ CLOCK_WAS_WRONG: Final = timedelta(days=400)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in, aware UTC out, on databases with and without time zones; refuses naive values."""
+    """A column of aware UTC instants on both databases; refuses naive values."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The instant in UTC, without its zone where the database has none."""
+        """Return the instant in UTC, without its zone where the database has none."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -28,7 +28,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """The aware instant."""
+        """Return the aware instant."""
         if value is None:
             return None
         found: datetime = value
@@ -36,7 +36,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class InboxStatus(StrEnum):
-    """Where an inbox message stands."""
+    """Statuses of an inbox message."""
 
     PENDING = "pending"  #: to be decided; the worker's apply moves it out
     DECIDED = "decided"  #: final; only a named operator's replay re-opens it
@@ -45,7 +45,7 @@ class InboxStatus(StrEnum):
 
 
 class OutboxStatus(StrEnum):
-    """Where an outbox message stands."""
+    """Statuses of an outbox message."""
 
     PENDING = "pending"  #: owed; the worker's dispatch moves it out
     DELIVERED = "delivered"  #: the sink took it; final
@@ -53,7 +53,10 @@ class OutboxStatus(StrEnum):
 
 
 class PollPriority(IntEnum):
-    """Who wants the next question about a payment; the smallest goes first, and asking sets it back to SCHEDULE."""
+    """Priorities of the next question about a payment; the smallest goes first.
+
+    Asking sets it back to SCHEDULE.
+    """
 
     PAYER = 0  #: a payer has just come back, and waits
     DOUBT = 1  #: a statement that only the provider can confirm
@@ -63,7 +66,7 @@ class PollPriority(IntEnum):
 
 
 class ReconciliationStatus(StrEnum):
-    """Where a reconciliation stands."""
+    """Statuses of a reconciliation."""
 
     RUNNING = "running"  #: whoever holds its lease goes on with it
     DONE = "done"  #: final; its drift is kept
@@ -71,7 +74,7 @@ class ReconciliationStatus(StrEnum):
 
 
 class RetentionRule(StrEnum):
-    """What retention may throw away; each has a setting of its own, and none is on unless somebody says so."""
+    """Rules of retention; each has a setting of its own, and is off by default."""
 
     BODIES = "bodies"  #: of messages: the bytes go, their digest stays
     ATTEMPTS = "attempts"  #: delivery attempts
@@ -83,7 +86,7 @@ class RetentionRule(StrEnum):
 
 
 class RetentionStatus(StrEnum):
-    """Where a run of retention stands."""
+    """Statuses of a run of retention."""
 
     RUNNING = "running"  #: the next batch goes on with it; of a partition: it is looked through, and still there
     HELD = "held"  #: nothing went: something in the partition is not over yet; final

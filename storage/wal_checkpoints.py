@@ -1,4 +1,4 @@
-"""SQLite's log of writes is brought into the file beside the commits and not within them, and never grows for ever.
+"""Checkpoints of SQLite's write-ahead log beside the commits.
 
 By default whoever commits past a thousand pages pays for all of them: every so many deliveries wait for it.
 """
@@ -20,17 +20,17 @@ from storage.database import Database
 log = structlog.get_logger()
 
 #: Pages in the log that are not in the file, beyond which they are brought there, while others go on writing.
-_MANY: Final = 8_000
+_PASSIVE_CHECKPOINT_PAGES: Final = 8_000
 
 #: Pages in the log beyond which writing pauses for a moment, so that nothing is left in it and it begins anew: under
 #: a load without a pause it would otherwise grow for ever.
-_TOO_MANY: Final = 64_000
+_TRUNCATE_CHECKPOINT_PAGES: Final = 64_000
 
 #: Seconds between two looks.
-_TICK: Final = 0.25
+_CHECK_INTERVAL_S: Final = 0.25
 
 #: Seconds without a commit after which the log is emptied, so that a quiet service has a short one.
-_QUIET: Final = 30.0
+_IDLE_TRUNCATE_S: Final = 30.0
 
 #: Where the index of the log says how many pages are in it, and how many of them are in the file too.
 #: Source: sqlite.org/walformat.html, "The WAL-Index File Format".
@@ -39,7 +39,7 @@ _IN_FILE: Final = slice(96, 100)
 
 
 class Checkpoints:
-    """What brings the log into the file, in a thread of its own, from start() to stop()."""
+    """Checkpoints the log in a thread of its own, from start() to stop()."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -52,7 +52,7 @@ class Checkpoints:
         self._quiet = 0.0
 
     def start(self) -> None:
-        """From now on no commit of this process does it. On PostgreSQL nothing: the server does that."""
+        """Take checkpoints out of this process's commits. On PostgreSQL nothing."""
         if self._database.engine.dialect.name != "sqlite" or self._thread is not None:
             return
 
@@ -66,15 +66,15 @@ class Checkpoints:
         self._thread.start()
 
     def stop(self) -> None:
-        """The thread ends. What is in the log is safe there; the last connection to close brings it into the file."""
+        """End the thread; the last connection to close checkpoints what is left."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(_TICK):
+        while not self._stop.wait(_CHECK_INTERVAL_S):
             try:
-                self.step(_TICK)
+                self.step(_CHECK_INTERVAL_S)
             except Exception as fault:  # noqa: BLE001 - it is tried again, and commits go on meanwhile
                 log.warning("storage.waiting", error=f"{type(fault).__name__}: {fault}")
 
@@ -83,26 +83,26 @@ class Checkpoints:
         in_log, in_file = self.pages()
         has_changed, self._pages = in_log != self._pages, in_log
         self._quiet = 0.0 if has_changed else self._quiet + passed
-        if in_log - in_file > _MANY:
+        if in_log - in_file > _PASSIVE_CHECKPOINT_PAGES:
             self._checkpoint("PASSIVE")
-        if in_log > _TOO_MANY:
+        if in_log > _TRUNCATE_CHECKPOINT_PAGES:
             self._checkpoint("PASSIVE")  # so that the pause is short
             with self._database.turn:
                 self._checkpoint("PASSIVE")
-        elif self._quiet >= _QUIET and self._log.stat().st_size:
+        elif self._quiet >= _IDLE_TRUNCATE_S and self._log.stat().st_size:
             self._quiet = 0.0
             with self._database.turn:
                 self._checkpoint("TRUNCATE")
 
     def pages(self) -> tuple[int, int]:
-        """How many pages are in the log, and how many of them are in the file too."""
+        """Return the pages in the log, and how many of them are in the file too."""
         head = _head_of(self._index)
         if len(head) < _IN_FILE.stop:
             return 0, 0
         return int.from_bytes(head[_IN_LOG], sys.byteorder), int.from_bytes(head[_IN_FILE], sys.byteorder)
 
     def _checkpoint(self, mode: str) -> None:
-        """PASSIVE keeps nobody from writing; TRUNCATE does, and waits for nobody: it is tried again later."""
+        """Checkpoint PASSIVE, which blocks no writer, then TRUNCATE, which waits for none."""
         connection = sqlite3.connect(self._file, timeout=0.0, isolation_level=None)
         try:
             connection.execute("PRAGMA synchronous=FULL")  # otherwise the log could be used again before it is safe
@@ -119,7 +119,10 @@ _opening: Final = threading.Lock()
 
 
 def _head_of(index: Path) -> bytes:
-    """The first bytes of an index; none where there is none. Only what was deleted is closed: nobody locks that."""
+    """Return the first bytes of an index; none where the file is missing.
+
+    Only descriptors of deleted files are closed: closing one drops every lock that this process has on its file.
+    """
     with _opening:
         for path, descriptor in list(_open.items()):
             if not _is_at(path, descriptor):

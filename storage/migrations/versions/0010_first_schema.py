@@ -22,7 +22,7 @@ _BIG: Final = sa.BigInteger()
 
 
 def upgrade() -> None:
-    """Create every table, and the triggers that keep history append-only and record events."""
+    """Create every table, and the triggers for append-only history and for events."""
     _create_inbox()
     _create_payments()
     _create_outbox()
@@ -37,7 +37,7 @@ def upgrade() -> None:
 
 
 def _create_inbox() -> None:
-    """Evidence: what was said, and which messages are known."""
+    """Create the inbox, known deliveries and the quarantine."""
     op.create_table(
         "inbox_message",
         sa.Column("id", _ID, nullable=False),
@@ -120,7 +120,7 @@ def _create_inbox() -> None:
 
 
 def _create_payments() -> None:
-    """What is true of each payment, and its history."""
+    """Create payments and their history."""
     op.create_table(
         "payment",
         sa.Column("id", _ID, nullable=False),
@@ -206,7 +206,7 @@ def _create_payments() -> None:
 
 
 def _create_outbox() -> None:
-    """Effects owed to sinks, the attempts to deliver them, and the feed that numbers them."""
+    """Create the outbox, delivery attempts and the feed of events."""
     op.create_table(
         "outbox_message",
         sa.Column("id", _ID, nullable=False),
@@ -286,7 +286,7 @@ def _create_outbox() -> None:
 
 
 def _create_api() -> None:
-    """The merchant's API."""
+    """Create API keys, their rates and idempotency keys."""
     op.create_table(
         "api_key",
         sa.Column("id", _ID, nullable=False),
@@ -328,7 +328,7 @@ def _create_api() -> None:
 
 
 def _create_polling() -> None:
-    """Polling: budgets, plans, webhook health and reconciliations."""
+    """Create budgets, plans, webhook health and reconciliations."""
     op.create_table(
         "account_budget",
         sa.Column("account", sa.String(64), nullable=False),
@@ -432,7 +432,7 @@ def _create_polling() -> None:
 
 
 def _create_operating() -> None:
-    """Console users, operator actions, audits and retention."""
+    """Create console users, operator actions, audits and runs of retention."""
     op.create_table(
         "console_person",
         sa.Column("id", _ID, nullable=False),
@@ -533,7 +533,10 @@ _EVENT_VALUES: Final = (
 
 
 def _create_default_partitions() -> None:
-    """Partitions of rows outside every other partition; those of a period are made by `storage.partitions`."""
+    """Create the partitions of rows outside every other partition.
+
+    Partitions of a period are made by `storage.partitions`.
+    """
     for table in ("inbox_message", "transition", "delivery_attempt"):
         op.execute(f"CREATE TABLE {table}_rest PARTITION OF {table} DEFAULT")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from storage import quarantine, rate_limits
 from storage.ids import new_id
-from storage.rate_limits import LONGEST, Rate, Wish
+from storage.rate_limits import MAX_DELAY, Rate, Wish
 from storage.tables import RejectedDelivery
 from tests.fakes.clock import START
 
@@ -80,7 +80,7 @@ def test_a_longer_pause_stands(database):
     assert reserve(database, "other", START, rate).wait <= timedelta(0)
     pause(database, "third", START, timedelta(days=4000))
     with database.read() as unit:
-        assert timedelta(days=1) < rate_limits.pause_left(unit, "third", START) <= LONGEST
+        assert timedelta(days=1) < rate_limits.pause_left(unit, "third", START) <= MAX_DELAY
 
 
 def test_a_patient_caller_never_reserves_ahead(database):

@@ -36,7 +36,7 @@ def log_of(database: Database) -> Path:
 
 def test_commits_leave_the_log_alone(opened, monkeypatch):
     """Far beyond SQLite's own thousand pages nothing is in the file, as long as nobody has looked."""
-    monkeypatch.setattr(wal_checkpoints, "_TICK", 60.0)
+    monkeypatch.setattr(wal_checkpoints, "_CHECK_INTERVAL_S", 60.0)
     looked = Checkpoints(opened)
     with checkpointing(opened):
         record(opened, 400)
@@ -47,7 +47,7 @@ def test_commits_leave_the_log_alone(opened, monkeypatch):
 
 def test_many_pages_are_brought_into_the_file_beside_a_writer(opened, monkeypatch):
     """While a write transaction is open, which a commit of another would have to wait for."""
-    monkeypatch.setattr(wal_checkpoints, "_MANY", 20)
+    monkeypatch.setattr(wal_checkpoints, "_PASSIVE_CHECKPOINT_PAGES", 20)
     record(opened, 20)
     looked = Checkpoints(opened)
     before = looked.pages()
@@ -60,9 +60,9 @@ def test_many_pages_are_brought_into_the_file_beside_a_writer(opened, monkeypatc
 
 def test_under_a_load_without_pause_the_log_begins_anew(opened, monkeypatch):
     """Beyond a bound writing waits its turn, and the log is used from its beginning again."""
-    monkeypatch.setattr(wal_checkpoints, "_MANY", 50)
-    monkeypatch.setattr(wal_checkpoints, "_TOO_MANY", 200)
-    monkeypatch.setattr(wal_checkpoints, "_TICK", 0.01)
+    monkeypatch.setattr(wal_checkpoints, "_PASSIVE_CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(wal_checkpoints, "_TRUNCATE_CHECKPOINT_PAGES", 200)
+    monkeypatch.setattr(wal_checkpoints, "_CHECK_INTERVAL_S", 0.01)
     stop = threading.Event()
 
     def write() -> None:

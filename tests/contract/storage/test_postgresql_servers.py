@@ -33,7 +33,7 @@ def asked(database, statement, *, kind="write", **words):
 
 def test_an_answer_that_does_not_come_is_not_waited_for(database, monkeypatch):
     """The unit of work ends, its session is freed, and the next one has a new connection."""
-    monkeypatch.setitem(connections._PATIENCE, "write", 0.2)
+    monkeypatch.setitem(connections._ANSWER_TIMEOUTS_S, "write", 0.2)
     with pytest.raises(StorageUnavailable, match=r"no answer within 0\.2 s"):
         asked(database, "SELECT pg_sleep(600)")
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
@@ -42,7 +42,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for(database, monkeypatch):
 
 def test_a_reader_is_given_longer(database, monkeypatch):
     """What reads may take its time, and a connection does not stay patient."""
-    monkeypatch.setitem(connections._PATIENCE, "write", 0.2)
+    monkeypatch.setitem(connections._ANSWER_TIMEOUTS_S, "write", 0.2)
     assert asked(database, "SELECT 1 FROM pg_sleep(0.5)", kind="read") == 1
     with pytest.raises(StorageUnavailable, match="no answer"):
         asked(database, "SELECT pg_sleep(60)")
