@@ -27,6 +27,7 @@ from storage.tables_support import Reconciliation
 log = structlog.get_logger()
 
 Answered = TypeVar("Answered")
+Item = TypeVar("Item")
 IsTerminal = Callable[[str, str | None], bool]  #: of kind and state
 Sleep = Callable[[float], Awaitable[None]]
 Apply = Callable[[Sequence[str]], Awaitable[None]]
@@ -66,7 +67,8 @@ _PAYMENTS_PER_TASK: Final = 8
 #: Payments that could not be fetched and of which the row keeps the reason; the others are counted.
 _MAX_UNASKED: Final = 1000
 
-_BATCH_SIZE: Final = 500
+#: Rows read or named by one statement.
+BATCH_SIZE: Final = 500
 
 
 def may_have_changed(candidate: Candidate, is_terminal: IsTerminal) -> bool:
@@ -341,16 +343,14 @@ class ReconciliationRun:
         row, settled, named = self.row, set[str](), set[str]()
         with self._tools.database.read() as unit:
             after = ""
-            while page := reconciliations.messages(unit, row, after=after, limit=_BATCH_SIZE):
+            while page := reconciliations.messages(unit, row, after=after, limit=BATCH_SIZE):
                 after = page[-1].id
                 settled |= {message.about for message in page if message.about is not None}  # fetched by an earlier run
                 for outcome in (outcome for message in page for outcome in message.outcomes if "payment" in outcome):
                     (settled if settles_state(outcome) else named).add(outcome["payment"])
             in_range = reconciliations.candidates(unit, row)
             others = [
-                found
-                for ids in _chunks(sorted(named - settled), _BATCH_SIZE)
-                for found in reconciliations.these(unit, ids)
+                found for ids in in_batches(sorted(named - settled)) for found in reconciliations.these(unit, ids)
             ]
         return payments_to_ask(in_range, others, frozenset(settled), self._account.is_terminal), without_provider_id(
             in_range
@@ -478,5 +478,6 @@ def _unlisted_entry(error: ServiceError) -> dict[str, Any]:
     return {"payment": None, "kind": None, "provider_ref": None, "code": error.code, "reason": error.message}
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[at : at + size] for at in range(0, len(items), size))
+def in_batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Split the items into batches that one statement can name."""
+    return (items[at : at + BATCH_SIZE] for at in range(0, len(items), BATCH_SIZE))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from poller.reconciliation import settles_state
+from poller.reconciliation import BATCH_SIZE, in_batches, settles_state
 from providers.decoding import instant
 from statemachine.phases import Outcome, Phase, Source
 from storage import reconciliations
@@ -18,8 +18,6 @@ from storage.reconciliations import Heard
 from storage.tables import Payment, Transition
 from storage.tables_support import Reconciliation
 from storage.types import InboxStatus
-
-_BATCH_SIZE: Final = 500
 
 #: The call of ours that brought a message, by its source.
 _FOUND_BY: Final = {Source.LIST.value: "list", Source.POLL.value: "fetch"}
@@ -68,7 +66,7 @@ def build_report(unit: Unit, row: Reconciliation, grace: timedelta) -> DriftRepo
         for message in page:
             _count(counts, message)
             _collect(drafts, message, moved.get(message.id, []))
-    drift = [entry for ids in _chunks(list(drafts)) for entry in _entries(unit, drafts, ids, grace)]
+    drift = [entry for ids in in_batches(list(drafts)) for entry in _entries(unit, drafts, ids, grace)]
     for name in ("is_adopted", "is_fresh", "is_alarming"):
         counts[name.removeprefix("is_")] = sum(entry[name] for entry in drift)
     counts["effects"] = sum(len(entry["effects"]) for entry in drift)
@@ -79,13 +77,9 @@ def build_report(unit: Unit, row: Reconciliation, grace: timedelta) -> DriftRepo
 
 def _pages(unit: Unit, row: Reconciliation) -> Iterator[list[Heard]]:
     after = ""
-    while page := reconciliations.messages(unit, row, after=after, limit=_BATCH_SIZE):
+    while page := reconciliations.messages(unit, row, after=after, limit=BATCH_SIZE):
         yield page
         after = page[-1].id
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[at : at + _BATCH_SIZE] for at in range(0, len(ids), _BATCH_SIZE))
 
 
 def _count(counts: Counter[str], message: Heard) -> None:

@@ -120,4 +120,4 @@ class Deployed:
         """The body and headers of a signed trial."""
         account, body, now = self.service.accounts["shop"], trial.body(new_id()), self.service.clock()
         key = trial_delivery.active_key(account, now)
-        return body, {"content-type": "application/json", **trial_delivery.signed(account, key, body, now)}
+        return body, {"content-type": "application/json", **trial_delivery.sign(account, key, body, now)}
