@@ -85,7 +85,7 @@ class Scene:
         with self.service.database.write() as unit:
             poll_plans.keep(unit, [], [_learnt(self.crowd, self.service.clock())], None)
         self.service.planner().step()
-        now, book = self.service.clock(), self.service.book
+        now, book = self.service.clock(), self.service.poll_schedule
         with self.service.database.write() as unit:
             found = payments.find(unit, account=_ACCOUNT, limit=len(refs))
             for payment in found:

@@ -67,7 +67,7 @@ class Asker(ABC):
     def unchanged(self, payment: Open, now: float) -> None:
         """The answer: it is still open."""
 
-    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:  # noqa: B027 - most forget it
+    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:  # noqa: B027 - most forget it
         """The payment has changed; `changed_at` is known where push told it."""
 
 
@@ -101,7 +101,7 @@ class RoundRobin(Asker):
         """To the end of the round."""
         self._round.append(payment)
 
-    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:
+    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:
         """Out of the round."""
         self._gone.add(payment.number)
 
@@ -137,7 +137,7 @@ class Timed(Asker):
         """When the earliest is due."""
         return self._due[0][0] if self._due else math.inf
 
-    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:
+    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:
         """Not due any more."""
         self._planned.pop(payment.number, None)
 
@@ -204,9 +204,9 @@ class Ours(Timed):
         """As the policy says."""
         self._next(payment, now)
 
-    def add_change(self, payment: Open, now: float, changed_at: float | None) -> None:
+    def changed(self, payment: Open, now: float, changed_at: float | None) -> None:
         """A lesson, unless it is the expiry that was announced."""
-        super().add_change(payment, now, changed_at)
+        super().changed(payment, now, changed_at)
         del self._open[payment.number]
         counted = max((self._counted_at or 0.0) - payment.arrived, 0.0)
         low = (payment.asked or payment.arrived) - payment.arrived
@@ -228,7 +228,7 @@ class Ours(Timed):
         if len(due) < 2:
             return due[0] if due else None
         entries = [(payment, self._outlook, payment.silent) for payment in due]
-        chosen = poller_schedule.choose(self._schedule, entries, 1, _at(now))
+        chosen = poller_schedule.select_most_urgent(self._schedule, entries, 1, _at(now))
         later = {payment.number: at for payment, at in chosen.later}
         for payment in due:
             if not chosen.now or payment is not chosen.now[0]:

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from providers import trial
-from receipted.doctor.trial_delivery import active_key, signed
+from receipted.doctor.trial_delivery import active_key, sign
 from tests.fakes.waiting import until
 
 from .processes import SECONDS, started
@@ -25,7 +25,7 @@ def busy(empty, tmp_path):
 
         def deliver(account, body, *, is_forged=False):
             wired, now = service.accounts[account], service.clock()
-            headers = signed(wired, active_key(wired, now), b"other" if is_forged else body, now)
+            headers = sign(wired, active_key(wired, now), b"other" if is_forged else body, now)
             return httpx2.post(f"{url}/webhooks/{account}", content=body, headers=headers).status_code
 
         yield empty, deliver
