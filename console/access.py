@@ -55,10 +55,10 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
 
 
 class RoutePermissions:
-    """Finds the route of a request as the router does, and asks for its permission."""
+    """Checks the permission that a request's route needs, found as the router does."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
-        """Raises RuntimeError where routes and declared permissions differ."""
+        """Index the routes; raises RuntimeError where they differ from those declared."""
         self._routes = routes
         self._names: dict[int, str] = {id(route): name for route, name in named_routes(routes)}
         served = {f"{method} {name}" for route, name in named_routes(routes) for method in _methods(route)}
@@ -66,7 +66,7 @@ class RoutePermissions:
             raise RuntimeError(f"routes and declared permissions differ: {sorted(served ^ set(ROUTE_PERMISSIONS))}")
 
     def check(self, scope: Scope, person: Person | None) -> None:
-        """Return where the person may have the route; raises RoleMissing."""
+        """Return for a person who may use the route; raises RoleMissing."""
         route = _found(self._routes, scope)
         if route is None:
             return  # the router answers 404 or 405
@@ -79,7 +79,7 @@ class RoutePermissions:
 
 
 def named_routes(routes: Sequence[BaseRoute]) -> Iterator[tuple[Route, str]]:
-    """Yield every route with its path; raises TypeError for a kind that no permission is declared for."""
+    """Yield every route with its path; raises TypeError for another kind of route."""
     for route in routes:
         if not isinstance(route, Route):
             raise TypeError(f"a route of a kind without a permission: {type(route).__name__}")

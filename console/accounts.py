@@ -1,4 +1,4 @@
-"""The accounts: how each is set up and asked, what its push is worth, what was caught up on, and what was rejected."""
+"""Pages of the accounts: configuration, polling, webhook health and rejections."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -22,7 +22,7 @@ _HERE: Final = "/console/accounts"
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
-    """All accounts, and each alone."""
+    """Return the routes of the list of accounts and of each account's page."""
 
     async def every(request: Request) -> Response:
         figures = await parts.read(figuring.look)

@@ -1,4 +1,7 @@
-"""Actions of operators on one payment, message, effect or rejected delivery; on many: tables/bulk_actions.py."""
+"""Actions of operators on one payment, message, effect or rejected delivery.
+
+Actions on several rows at once are in tables/bulk_actions.py.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ _MAX_REASON_CHARS: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class ActionRequest:
-    """One form that a person sent, who may do what it asks for."""
+    """Form of a person who has the permission for the action."""
 
     parts: ConsoleDeps
     request: Request
@@ -36,20 +39,20 @@ class ActionRequest:
 
     @property
     def commands(self) -> Commands:
-        """What may be asked for."""
+        """Commands of the running application."""
         return self.parts.commands()
 
     @property
     def by(self) -> str:
-        """Who is kept as having decided."""
+        """Name of the person, as recorded with the action."""
         return self.person.name
 
     def path(self, name: str) -> str:
-        """A part of the path."""
+        """Return a parameter of the path."""
         return str(self.request.path_params[name])
 
     def field(self, name: str) -> str:
-        """A field that must be filled in; raises InvalidForm."""
+        """Return a required field; raises InvalidForm where it is empty."""
         value = self.form.get(name, "").strip()
         if not value:
             raise InvalidForm(f"{name} is missing", param=name)
@@ -58,7 +61,10 @@ class ActionRequest:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What is said afterwards, and where; `to` is otherwise the page that the form named as `back`."""
+    """Result of an action: the words for the next page, and its address.
+
+    Without `to` it is the page that the form names as `back`.
+    """
 
     words: str
     tone: str = "ok"  #: ok, warn or bad
@@ -70,7 +76,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def parse_reason(form: ImmutableMultiDict[str, str], *, is_needed: bool) -> str:
-    """The reason as it is kept; raises InvalidForm where it is missing or too long."""
+    """Parse the reason; raises InvalidForm where it is missing or too long."""
     reason = form.get("reason", "").replace("\r\n", "\n").strip()
     if is_needed and not reason:
         raise InvalidForm("say why: the reason is kept with what is done", param="reason")
@@ -87,7 +93,7 @@ def action_endpoint(
     needs_reason: bool = False,
     back: str = "/console/",
 ) -> Endpoint:
-    """An endpoint for POST that does it, and goes back to the page by 303 with what is said.
+    """Make an endpoint for POST that acts, and redirects with the result's words.
 
     Session, origin, the form's token and the permission are checked before (console/application.py). A ServiceError
     becomes a page in words, with its status; what was recorded until then is recorded.
@@ -109,7 +115,7 @@ _MONEY: Final = frozenset({Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
-    """One route for each; all are POST."""
+    """Return one route for each action; all are POST."""
     return [
         Route("/console/payments/{id}/refresh", action_endpoint(parts, pages, refresh), methods=["POST"]),
         Route(
@@ -133,7 +139,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
 
 
 async def refresh(act: ActionRequest) -> ActionResult:
-    """The provider is asked now."""
+    """Ask the provider for the payment's state now."""
     before = await _noted(act, "refresh", act.reason or "asked for in the console")
     after = await act.commands.refresh(before.id)
     if after.version != before.version:
@@ -142,7 +148,7 @@ async def refresh(act: ActionRequest) -> ActionResult:
 
 
 async def cancel(act: ActionRequest) -> ActionResult:
-    """The provider is told to cancel, and what it says then is what is known."""
+    """Cancel the payment at the provider, and apply its answer."""
     before = await _noted(act, "cancel", act.reason)
     after = await act.commands.cancel(before.id)
     if after.phase in _ENDED:
@@ -155,7 +161,7 @@ async def cancel(act: ActionRequest) -> ActionResult:
 
 
 async def resolve(act: ActionRequest) -> ActionResult:
-    """A state is true since this person says so."""
+    """Record and apply the person's statement of the payment's true state."""
     payment = await act.commands.resolve(act.path("id"), state=act.field("state"), reason=act.reason, by=act.by)
     if payment.review is not None:
         words = f"Your word is recorded, and the payment needs review again: {payment.review}."
@@ -164,7 +170,7 @@ async def resolve(act: ActionRequest) -> ActionResult:
 
 
 async def replay(act: ActionRequest) -> ActionResult:
-    """The message is applied once more."""
+    """Apply the message once more."""
     message = await act.commands.replay(act.path("id"), reason=act.reason, by=act.by)
     if message.status == InboxStatus.DECIDED.value:
         return ActionResult(f"Applied once more: {message.decision}, {message.reason}.")
@@ -172,21 +178,21 @@ async def replay(act: ActionRequest) -> ActionResult:
 
 
 async def redrive(act: ActionRequest) -> ActionResult:
-    """The dead effect is due again."""
+    """Make the dead effect due again."""
     overtaken = act.form.get("overtaken") == "1"
     owed = await act.commands.redrive(act.path("id"), reason=act.reason, by=act.by, overtaken=overtaken)
     return ActionResult(f"{owed.effect} is due again and will be delivered to {owed.sink}.")
 
 
 async def redeem(act: ActionRequest) -> ActionResult:
-    """The rejected delivery is verified again."""
+    """Verify the rejected delivery again, and move it to the inbox."""
     rejected_id, reason, by = act.path("id"), act.reason, act.by
     message_id = await act.parts.in_thread(lambda: act.parts.redeemer.redeem(rejected_id, reason=reason, by=by))
     return ActionResult(f"It is authentic now, and in the inbox as {message_id}.", to="/console/tables/quarantine/list")
 
 
 async def _noted(act: ActionRequest, action: str, reason: str) -> Payment:
-    """The payment, after it is kept who asks for this and why; raises NotFound."""
+    """Record who asks for the action and why, and return the payment; raises NotFound."""
     payment_id = act.path("id")
     found = await act.parts.read(lambda unit: payments.get(unit, payment_id))
     now = act.parts.clock()

@@ -1,4 +1,7 @@
-"""The console as one route of the web application: nobody sees a page, and nothing is done, without passing here."""
+"""The console as one route of the web application, which checks every request.
+
+HTTPS, session, permission, origin and the form's token are checked here, before any page.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -36,7 +39,7 @@ _BEFORE_CHANGE: Final = (_OWN, LOGIN, "/console/logout")
 
 
 class ConsoleRoute(BaseRoute):
-    """Everything under /console. What is not open to all needs a person; what changes something, a form of ours.
+    """Everything under /console: pages need a session, changes need its form.
 
     `request.state` has person, secret (what forms of this page are bound to), form and request_id.
     """
@@ -50,17 +53,17 @@ class ConsoleRoute(BaseRoute):
         pages.is_served = self._is_served
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is for here."""
+        """Match the paths of the console."""
         path = scope["path"] if scope["type"] == "http" else ""
         is_here = path == "/console" or path.startswith(_HOME)
         return (Match.FULL if is_here else Match.NONE), {}
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        """The path of a route of the console."""
+        """Return the path of a route of the console."""
         return self._router.url_path_for(name, **path_params)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         request_id = new_id()
         is_begun = False
 
@@ -102,7 +105,7 @@ class ConsoleRoute(BaseRoute):
             await response(inner, receive, guarded)
 
     async def _entered(self, request: Request) -> Response | None:
-        """Where to go instead, or None where the page may be served. Raises what is to be told."""
+        """Return a redirect, or None where the page may be served; raises the refusal."""
         parts, path = self._parts, request.url.path
         if not parts.is_secure(request.scope):
             raise ConsoleHttpsRequired
@@ -125,7 +128,7 @@ class ConsoleRoute(BaseRoute):
         return None
 
     async def _checked(self, request: Request) -> None:
-        """Return where a form of this session's was sent by a page of ours; raises NotFromHere."""
+        """Check that a page of the console sent the session's form; raises NotFromHere."""
         check_origin(self._parts, request.headers)
         body = await self._parts.read_body(request.scope, request.receive)
         request.state.body = body
@@ -136,7 +139,7 @@ class ConsoleRoute(BaseRoute):
             raise NotFromHere
 
     async def _told(self, request: Request, error: Exception) -> Response:
-        """The page that says what went wrong, and never more than may be known."""
+        """Render the page of an error, without internal details."""
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if isinstance(error, ServiceError):
             status, code, words = error.status, error.code, error.message
@@ -182,7 +185,7 @@ _WORDS: Final = {
 
 
 def _to_login(request: Request) -> Response:
-    """People are sent to the log-in, and come back; whatever else asks is told."""
+    """Redirect a navigation to the log-in and back; else raise NotLoggedIn."""
     if request.method not in ("GET", "HEAD") or request.headers.get("sec-fetch-mode", "navigate") != "navigate":
         raise NotLoggedIn
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -190,7 +193,7 @@ def _to_login(request: Request) -> Response:
 
 
 def _again(state: dict[str, Any], receive: Receive) -> Receive:
-    """A body that was read to find the form's token, once more; after it, whatever else comes."""
+    """Replay a body that was read for the form's token; then pass on what comes."""
     body: bytes | None = state.pop("body", None)
 
     async def again() -> Message:
@@ -204,7 +207,10 @@ def _again(state: dict[str, Any], receive: Receive) -> Receive:
 
 
 def routes(parts: ConsoleDeps) -> list[BaseRoute]:
-    """The console as routes of the web application. Each area has its own, and brings the whole path of each."""
+    """Return the console as routes of the web application.
+
+    Each area of pages brings its own routes, with their whole paths.
+    """
     pages = PageRenderer(parts)
     sessions = Sessions(parts, pages.cookies)
     figuring = OverviewCounter(parts.accounts, parts.clock)

@@ -1,4 +1,4 @@
-"""What every answer of the console carries, and what every request that changes something has to."""
+"""Security headers of every answer, and checks of every form that is sent."""
 
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -33,7 +33,7 @@ _MAX_FORM_FIELDS: Final = 200
 
 
 def add_security_headers(headers: MutableHeaders, request_id: str, *, is_development: bool) -> None:
-    """Add what the answer does not say itself."""
+    """Add the headers that the answer does not set itself."""
     for name, value in _SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     if not is_development:
@@ -42,7 +42,7 @@ def add_security_headers(headers: MutableHeaders, request_id: str, *, is_develop
 
 
 def check_origin(parts: ConsoleDeps, headers: Headers) -> None:
-    """Return for a request that a page of this host sent; raises NotFromHere.
+    """Check that a page of this host sent the request; raises NotFromHere.
 
     Browsers say so themselves and no page can make them lie: by Origin, and by Sec-Fetch-Site over HTTPS.
     """
@@ -56,7 +56,7 @@ def check_origin(parts: ConsoleDeps, headers: Headers) -> None:
 
 
 def _is_ours(parts: ConsoleDeps, origin: str, host: str) -> bool:
-    """Whether pages of that origin are ours: of the public URL, or of the host that was asked, over HTTPS."""
+    """Compare the origin with the public URL, and with the request's host over HTTPS."""
     if origin == parts.origin:
         return True
     try:
@@ -67,7 +67,7 @@ def _is_ours(parts: ConsoleDeps, origin: str, host: str) -> bool:
 
 
 def parse_form(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:
-    """The fields of a form as browsers send it; empty for any other content. Raises InvalidForm."""
+    """Parse a form as browsers send it; empty for other content. Raises InvalidForm."""
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return ImmutableMultiDict()
     try:
@@ -79,7 +79,7 @@ def parse_form(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:
 
 
 def local_path(path: str, otherwise: str = "/console/") -> str:
-    """The path where it leads to a page of the console, so that nobody is sent elsewhere by a link."""
+    """Return the path if it leads to a page of the console: no open redirect."""
     is_here = path == "/console" or path.startswith("/console/")
     is_plain = path.isascii() and path.isprintable() and "\\" not in path and " " not in path
     return path if is_here and is_plain else otherwise

@@ -1,4 +1,7 @@
-"""Charts of the overview, drawn by pygal without its styles and scripts; each is shown with its numbers as a table."""
+"""Charts of the overview, drawn by pygal without its styles and scripts.
+
+Each is shown with its numbers as a table, for readers who do not see it or want the figures.
+"""
 
 import sys
 import xml.etree.ElementTree as ET
@@ -29,7 +32,7 @@ _MAX_X_LABELS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One row of points; `tone` is a class of the style sheet's, chart-1 to chart-6 or a tone."""
+    """One row of points; `tone` is a class of the style sheet, such as chart-1."""
 
     name: str
     values: Sequence[float | None]
@@ -38,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is to be drawn, of points that have the same labels."""
+    """Data of one chart; all its series have the same labels."""
 
     id: str  #: of the page
     title: str
@@ -50,19 +53,19 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to draw."""
+        """True where there is nothing to draw."""
         return not any(value for series in self.series for value in series.values)
 
     def told(self, value: float | None) -> str:
-        """A value as it is shown; a dash where nothing is known."""
+        """Format a value; a dash where there is none."""
         return "–" if value is None else self._shown(value)
 
     def bars(self) -> Markup:
-        """Stacked bars."""
+        """Draw stacked bars."""
         return self._drawn(pygal.StackedBar, margin=0, spacing=4)
 
     def lines(self) -> Markup:
-        """Lines, whose gaps are where nothing is known."""
+        """Draw lines, with gaps where there is no value."""
         return self._drawn(pygal.Line, margin=0, spacing=4, dots_size=2.2, allow_interruptions=True)
 
     def _drawn(self, kind: type[Any], **options: Any) -> Markup:
@@ -107,7 +110,7 @@ class Chart:
         return f"{value:,.3g}{self.unit}" if self.unit else f"{value:,.0f}"
 
     def _name(self, root: ET.Element) -> None:
-        """Title and description, told by screen readers as the name of one image."""
+        """Add title and description, which screen readers read as the name of one image."""
         for at, (tag, words) in enumerate((("title", self.title), ("desc", self.description))):
             element = ET.Element(tag, {"id": f"{self.id}-{tag}"})
             element.text = words
@@ -117,7 +120,7 @@ class Chart:
         root.set("aria-labelledby", f"{self.id}-title {self.id}-desc")
 
     def _toned(self, group: ET.Element) -> None:
-        """Each series by its own tone, and each point with its own words."""
+        """Style each series by its tone, and give each point a title."""
         words = group.get("class", "").split()
         number = next((int(word.removeprefix("serie-")) for word in words if word.startswith("serie-")), None)
         if number is None:
@@ -136,7 +139,7 @@ class Chart:
 
 
 def _strip(root: ET.Element) -> None:
-    """Without styles, scripts, comments, what only scripts would show, and labels that are not written."""
+    """Remove styles, scripts, comments, parts for scripts only, and empty guides."""
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in _DROPPED_TAGS or _is_unseen(child):
@@ -154,7 +157,7 @@ def _is_unseen(element: ET.Element) -> bool:
 
 
 def largest_names(counts: Mapping[str, int], most: int) -> list[str]:
-    """The names with the largest counts, in order of the alphabet."""
+    """Return the names with the largest counts, alphabetically."""
     largest = sorted(counts, key=lambda name: (-counts[name], name))[:most]
     return sorted(largest)
 
@@ -181,13 +184,16 @@ _MAX_ACCOUNTS: Final = 5
 
 
 class ChartCache:
-    """The charts as they are drawn: a chart that shows what it showed at the last look is not drawn again."""
+    """Cache of drawn charts: a chart is drawn again only when its data changed."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Chart, Markup]] = {}
 
     def of(self, figures: OverviewFigures) -> list[tuple[Chart, Markup]]:
-        """Each with its drawing. Drawing one takes some 10 ms of the processor: call it in a thread."""
+        """Return each chart with its SVG.
+
+        Drawing one takes some 10 ms of processor time: call it in a thread.
+        """
         bars, lines = (deliveries_chart(figures), paid_chart(figures)), (lag_chart(figures),)
         return [
             *(self._drawn(chart, Chart.bars) for chart in bars),
@@ -202,7 +208,7 @@ class ChartCache:
 
 
 def grouped(found: Deliveries) -> dict[str, int]:
-    """Deliveries by group, of all accounts."""
+    """Count deliveries by group, over all accounts."""
     outcomes: Counter[str] = Counter()
     for (_, outcome), count in found.outcomes.items():
         outcomes[outcome] += count
@@ -210,7 +216,7 @@ def grouped(found: Deliveries) -> dict[str, int]:
 
 
 def deliveries_chart(figures: OverviewFigures) -> Chart:
-    """Deliveries per minute, by what became of them."""
+    """Chart of deliveries per minute, by outcome."""
     minutes = {at: grouped(found) for at, found in figures.minutes.items()}
     total = sum(sum(counts.values()) for counts in minutes.values())
     return Chart(
@@ -224,7 +230,7 @@ def deliveries_chart(figures: OverviewFigures) -> Chart:
 
 
 def paid_chart(figures: OverviewFigures) -> Chart:
-    """Payments that were paid per hour, by account."""
+    """Chart of payments paid per hour, by account."""
     totals: Counter[str] = Counter()
     for counts in figures.hours.values():
         totals.update(counts)
@@ -247,7 +253,7 @@ def paid_chart(figures: OverviewFigures) -> Chart:
 
 
 def lag_chart(figures: OverviewFigures) -> Chart:
-    """How long deliveries waited for their decision."""
+    """Chart of the time from receipt to decision: median and 95th percentile."""
     lags = [found.lags for found in figures.minutes.values()]
     return Chart(
         id="chart-lag",

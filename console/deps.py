@@ -1,4 +1,4 @@
-"""What the console needs of the application, passed in: it makes none of it, and reaches for nothing else."""
+"""Dependencies of the console, passed in by the application."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,20 +25,20 @@ _MAX_THREADS: Final = 4
 
 
 class PollingStatus(Protocol):
-    """Says when and why the provider is asked next about a payment."""
+    """Explains when and why the provider is asked next about a payment."""
 
     def why(self, payment: Payment, now: datetime) -> str | None:
-        """Why the next question is when it is, in words; None where none is planned."""
+        """Explain the time of the next poll; None where none is planned."""
         ...
 
     def can_cancel(self, payment: Payment) -> bool:
-        """Whether the provider has a call that cancels such a payment."""
+        """Return True if the provider has a call that cancels such a payment."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLimits:
-    """The limits of the console."""
+    """Limits of sessions, log-in attempts and bulk actions."""
 
     idle: timedelta = timedelta(hours=8)  #: a session ends after so long without use
     longest: timedelta = timedelta(hours=24)  #: and after so long in any case
@@ -51,7 +51,7 @@ class ConsoleLimits:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleDeps:
-    """Everything that the pages work with."""
+    """Dependencies of every page, and access to the database from threads."""
 
     database: Database
     clock: Callable[[], datetime]
@@ -72,15 +72,15 @@ class ConsoleDeps:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: whoever waits for events is to go
 
     async def in_thread(self, do: Callable[[], Result]) -> Result:
-        """What is done in a thread of the console's own, so that its queries never stand before the way in."""
+        """Run it in a thread of the console's own, so that intake never waits for it."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, do)
 
     async def read(self, do: Callable[[Unit], Result]) -> Result:
-        """What is read in one snapshot, in a thread."""
+        """Read in one snapshot, in a thread."""
         return await self.in_thread(lambda: self._read(do))
 
     async def write(self, do: Callable[[Unit], Result]) -> Result:
-        """What is done in one commit, in a thread."""
+        """Write in one commit, in a thread."""
         return await self.in_thread(lambda: self._write(do))
 
     def _read(self, do: Callable[[Unit], Result]) -> Result:

@@ -1,4 +1,4 @@
-"""The refusals of the console, each with its HTTP status, in words for whoever sits before it."""
+"""Errors of the console, each with its HTTP status, in words for its users."""
 
 from datetime import timedelta
 from typing import ClassVar
@@ -7,7 +7,7 @@ from statemachine.errors import ServiceError
 
 
 class ConsoleHttpsRequired(ServiceError):
-    """The console is reached over HTTPS only: what is typed here would be read by others on the way."""
+    """The console is served over HTTPS only: plain HTTP could be read on the way."""
 
     type = "authorization_error"
     code = "https_required"
@@ -23,7 +23,7 @@ class NotLoggedIn(ServiceError):
 
 
 class RoleMissing(ServiceError):
-    """Your role does not allow this; ask somebody who is an admin here."""
+    """Your role does not allow this; ask an admin of this console."""
 
     type = "authorization_error"
     code = "role_missing"
@@ -31,7 +31,7 @@ class RoleMissing(ServiceError):
 
 
 class PasswordIsTemporary(ServiceError):
-    """Somebody gave you your password: change it first, on your own page."""
+    """Your password was set by an admin: change it first, on your own page."""
 
     type = "authorization_error"
     code = "password_is_temporary"
@@ -39,7 +39,7 @@ class PasswordIsTemporary(ServiceError):
 
 
 class ExportBrokenOff(ServiceError):
-    """The export ends before its last row, since the session has ended or the service stops."""
+    """The export ends before its last row: the session ended, or the service stops."""
 
     type = "api_error"
     code = "export_broken_off"
@@ -47,7 +47,7 @@ class ExportBrokenOff(ServiceError):
 
 
 class NotFromHere(ServiceError):
-    """The form was not sent by a page of this console, so that nothing was done; open the page again and repeat."""
+    """The form is not from this console, and did nothing; open the page again."""
 
     type = "authorization_error"
     code = "forged_request"

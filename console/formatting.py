@@ -1,4 +1,4 @@
-"""How values are shown on every page: money, instants, sizes, ids."""
+"""Template filters: formats of money, instants, durations, sizes and ids."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ _STEPS: Final = ((86_400 * 2, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"),
 
 
 def money(minor: int | None, currency: str | None) -> Markup:
-    """The amount in major units with its currency; a dash where there is none."""
+    """Format an amount in major units with its currency; a dash for None."""
     if minor is None:
         return DASH
     try:
@@ -28,7 +28,7 @@ def money(minor: int | None, currency: str | None) -> Markup:
 
 
 def instant(at: datetime | None) -> Markup:
-    """The instant in UTC, to the second."""
+    """Format an instant in UTC, to the second."""
     if at is None:
         return DASH
     return Markup('<time datetime="{}">{} <span class="unit">UTC</span></time>').format(
@@ -38,7 +38,7 @@ def instant(at: datetime | None) -> Markup:
 
 @pass_context
 def ago(context: Context, at: datetime | None) -> Markup:
-    """How long ago, or in how long; the exact instant is its title."""
+    """Format an instant relative to now; the exact instant is its title."""
     if at is None:
         return DASH
     now: datetime = context["now"]
@@ -52,7 +52,7 @@ def ago(context: Context, at: datetime | None) -> Markup:
 
 
 def duration(length: timedelta) -> str:
-    """A length of time in its largest unit, of which there are at least two."""
+    """Format a duration in the largest unit of which it has at least two."""
     seconds = int(length.total_seconds())
     from_, unit, word = next(step for step in _STEPS if seconds >= step[0])
     del from_
@@ -60,7 +60,7 @@ def duration(length: timedelta) -> str:
 
 
 def short_duration(length: timedelta | None) -> Markup | str:
-    """A short length of time of either sign, to two digits; a dash where none is known."""
+    """Format a short duration of either sign, to two digits; a dash for None."""
     if length is None:
         return DASH
     sign, rest = ("-", -length) if length < timedelta(0) else ("", length)
@@ -71,7 +71,7 @@ def short_duration(length: timedelta | None) -> Markup | str:
 
 
 def byte_size(count: int | None) -> Markup | str:
-    """So many bytes."""
+    """Format a number of bytes; a dash for None."""
     if count is None:
         return DASH
     shown = float(count)
@@ -83,7 +83,7 @@ def byte_size(count: int | None) -> Markup | str:
 
 
 def short_id(value: str | None) -> Markup:
-    """An id by its end, which tells ids of one moment apart; the whole is its title."""
+    """Format an id by its end, which differs within a moment; the whole is its title."""
     if not value:
         return DASH
     if len(value) <= 14:
@@ -92,7 +92,7 @@ def short_id(value: str | None) -> Markup:
 
 
 def browser_name(agent: str) -> str:
-    """What people call their browser and their machine, as far as its own name tells."""
+    """Name the browser and operating system of a User-Agent."""
     browsers = (
         ("Edg/", "Edge"),
         ("OPR/", "Opera"),
@@ -112,7 +112,7 @@ def browser_name(agent: str) -> str:
 
 
 def sentence(words: str) -> str:
-    """The words with a capital letter and a full stop."""
+    """Add a capital letter and a full stop."""
     text = words.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
 

@@ -1,4 +1,4 @@
-"""Layout of a lifecycle's diagram, and of one payment's way through it, in the pixels of an SVG. Pure."""
+"""Layout of a lifecycle's diagram with one payment's path, as SVG. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class DrawnTransition:
-    """One transition of the payment, as far as it is drawn."""
+    """One transition of the payment, with what the diagram shows of it."""
 
     number: int
     source: str | None  #: None for the first
@@ -29,7 +29,7 @@ class DrawnTransition:
 
 @dataclass(frozen=True, slots=True)
 class DrawnMove:
-    """One move of a passage: from one state to the next, the skipped ones included."""
+    """One move of a transition, from one state to the next, skipped states included."""
 
     source: str | None
     target: str
@@ -41,7 +41,7 @@ class DrawnMove:
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """One line of a box."""
+    """One line of text in a box."""
 
     words: str
     x: float
@@ -51,7 +51,7 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True)
 class StateBox:
-    """One state."""
+    """Box of one state."""
 
     name: str
     phase: str
@@ -67,7 +67,7 @@ class StateBox:
 
 @dataclass(frozen=True, slots=True)
 class MoveArrow:
-    """One move; its `points` are the corners of its way, from a box's edge to a box's edge."""
+    """Arrow of one move; `points` are its corners, from a box's edge to a box's edge."""
 
     source: str | None  #: None where a payment begins
     target: str
@@ -78,7 +78,7 @@ class MoveArrow:
 
     @property
     def path(self) -> str:
-        """The way with rounded corners, as an SVG path."""
+        """SVG path with rounded corners."""
         (x, y), *rest = self.points
         words = [f"M{x:g} {y:g}"]
         for at, corner in enumerate(rest, start=1):
@@ -91,7 +91,7 @@ class MoveArrow:
 
     @property
     def head(self) -> str:
-        """The triangle at its end, as the points of an SVG polygon."""
+        """Points of the SVG polygon of the arrowhead."""
         (fx, fy), (x, y) = self.points[-2:]
         if fx == x:
             back = -_ARROWHEAD_PX * 1.6 if fy < y else _ARROWHEAD_PX * 1.6
@@ -104,7 +104,7 @@ class MoveArrow:
 
 @dataclass(frozen=True, slots=True)
 class LifecycleDrawing:
-    """Everything to be drawn; moves that were walked come last, so that they lie on top."""
+    """Boxes and arrows of a diagram; moves that were taken come last, on top."""
 
     name: str
     width: float
@@ -114,7 +114,7 @@ class LifecycleDrawing:
 
 
 def drawn_moves(passages: Sequence[DrawnTransition]) -> list[DrawnMove]:
-    """Every move that the payment made, in order, with those to the states that its transitions skipped."""
+    """Return the payment's moves in order, those to skipped states included."""
     found: list[DrawnMove] = []
     for passage in passages:
         source = passage.source
@@ -126,7 +126,7 @@ def drawn_moves(passages: Sequence[DrawnTransition]) -> list[DrawnMove]:
 
 
 def _rounding_start(corner: Point, other: Point) -> Point:
-    """The point where the rounding of a corner begins, on the way to another point."""
+    """Return the point where the rounding of a corner begins, towards another point."""
     (x, y), (ox, oy) = corner, other
     way = abs(ox - x) + abs(oy - y)
     share = min(_CORNER_RADIUS_PX, way / 2) / way if way else 0.0
@@ -157,7 +157,7 @@ _Lane = tuple[str, bool]  #: the target, and whether it is for moves against the
 def draw_lifecycle(
     lifecycle: Lifecycle, passages: Sequence[DrawnTransition] = (), state: str | None = None
 ) -> LifecycleDrawing:
-    """The lifecycle, with the way that a payment took through it and the state in which it is; total.
+    """Lay out the lifecycle with a payment's path and its present state; total.
 
     What the payment did and the lifecycle does not permit is drawn as forced, and a state that it does not know, as
     after a change of the program, stands at the end.
@@ -168,7 +168,7 @@ def draw_lifecycle(
 
 
 def _rows(lifecycle: Lifecycle, passages: Sequence[DrawnTransition], state: str | None) -> list[State]:
-    """The states from top to bottom."""
+    """Return the states from top to bottom."""
     moving = [each for each in lifecycle.states if not each.terminal]
     ended = sorted((each for each in lifecycle.states if each.terminal), key=lambda each: _ENDS.index(each.phase))
     phases = {passage.target: passage.phase for passage in passages}
@@ -187,7 +187,7 @@ def _phase(word: str) -> Phase:
 
 
 class _Layout:
-    """One drawing in the making."""
+    """Computes lanes, boxes and arrows of one diagram."""
 
     def __init__(self, lifecycle: Lifecycle, rows: list[State], walked: list[DrawnMove], state: str | None) -> None:
         self._lifecycle, self._rows, self._walked, self._state = lifecycle, rows, walked, state
@@ -201,7 +201,7 @@ class _Layout:
         self._boxes = self._placed()
 
     def drawn(self) -> LifecycleDrawing:
-        """The sheet."""
+        """Return the diagram."""
         arrows = sorted(map(self._arrow, self._all), key=lambda arrow: ("", "skipped", "passed").index(arrow.walked))
         last = max(self._boxes.values(), key=lambda box: box.y)
         width = last.x + last.width + _LANE * (len(self._lanes[True]) + 1) + _MARGIN
@@ -209,7 +209,7 @@ class _Layout:
         return LifecycleDrawing(self._lifecycle.name, width, height, tuple(self._boxes.values()), tuple(arrows))
 
     def _moves(self) -> Iterator[_Move]:
-        """Every legal move between the states that are drawn."""
+        """Yield every legal move between the states of the diagram."""
         yield from ((None, name) for name in self._lifecycle.initial)
         for source, targets in self._lifecycle.moves.items():
             yield from ((source, target) for target in targets)
@@ -218,12 +218,15 @@ class _Layout:
             yield from ((NOT_CREATED, name) for name in self._lifecycle.initial)
 
     def _laned(self, *, down: bool) -> list[_Lane]:
-        """The lanes of one side. A nearer target has a nearer lane, and what is against the lifecycle runs outside."""
+        """Return the lanes of one side, the nearest first.
+
+        A nearer target has a nearer lane, and moves against the lifecycle run outside.
+        """
         lanes = {lane for _, lane in self._beside(down=down)}
         return sorted(lanes, key=lambda lane: (lane[1], self._at[lane[0]] * (1 if down else -1)))
 
     def _beside(self, *, down: bool) -> Iterator[tuple[str, _Lane]]:
-        """Source and lane of every move that runs on that side."""
+        """Yield source and lane of every move on that side."""
         for source, target in self._all:
             far = 0 if source is None else self._at[target] - self._at[source]
             if source is not None and (far > 1 if down else far <= 0):
@@ -256,7 +259,7 @@ class _Layout:
         return boxes
 
     def _lines(self, row: State) -> list[str]:
-        """What a box says: the state's name, what it means, and when the payment entered it last."""
+        """Return the lines of a box: state, phase, and the last time of entry."""
         entries = [step for step in self._walked if step.target == row.name]
         told = [step for step in entries if not step.skips]
         lines = [row.name, row.phase.value]
@@ -301,12 +304,12 @@ class _Layout:
         return (edge, out), (beside, out), (beside, into), (edge, into)
 
     def _port(self, name: str, port: "_Port", *, down: bool) -> float:
-        """Where on the side of the box a move ends."""
+        """Return the height at which a move ends on the side of the box."""
         ports, box = self._ports(name, down=down), self._boxes[name]
         return round(box.y + box.height * (ports.index(port) + 1) / (len(ports) + 1), 2)
 
     def _ports(self, name: str, *, down: bool) -> list["_Port"]:
-        """The ends of moves on one side of a box, from top to bottom, so that no two of its own cross.
+        """Return the ends of moves on one side of a box, ordered so that none cross.
 
         On the right what comes in from above, then what leaves, to the outermost lane first. On the left, where all
         runs upwards, the other way round, below where a payment begins.

@@ -1,4 +1,4 @@
-"""Where the rows behind a figure are: the tables with their filters, as addresses."""
+"""Addresses of the console's pages, such as the rows behind a figure."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,18 +8,18 @@ _TABLES: Final = "/console/tables"
 
 
 def table(name: str, **filters: str | None) -> str:
-    """The table of this name with those rows of which each filter is true."""
+    """Return the address of a table with these filters."""
     wanted = {key: value for key, value in filters.items() if value}
     return f"{_TABLES}/{name}/list" + (f"?{urlencode(wanted)}" if wanted else "")
 
 
 def account(name: str) -> str:
-    """The account's own page."""
+    """Return the address of the account's page."""
     return f"/console/accounts/{quote(name, safe='')}"
 
 
 def payment(payment_id: str) -> str:
-    """The payment's own page."""
+    """Return the address of the payment's page."""
     return f"/console/payments/{quote(payment_id, safe='')}"
 
 
@@ -32,12 +32,12 @@ def money(
     until: str | None = None,
     after: str | None = None,
 ) -> str:
-    """The payments that a sum of money counts; `until` is an hour and minute of the day."""
+    """Return the address of the payments of a sum; `until` is a time (HH:MM)."""
     asked = {"day": day, "account": account_name, "currency": currency, "way": way, "until": until, "after": after}
     wanted = [(name, value) for name, value in asked.items() if value]
     return f"/console/money?{urlencode([*wanted, *(('kind', kind) for kind in kinds)])}"
 
 
 def reconciliation(reconciliation_id: str) -> str:
-    """The reconciliation's own page among the tables."""
+    """Return the address of the reconciliation's page."""
     return f"{_TABLES}/reconciliations/detail?pk={quote(reconciliation_id, safe='')}"

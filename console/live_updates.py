@@ -1,4 +1,4 @@
-"""Tells open pages that what they show has changed: server-sent events with a mark, never with data.
+"""Server-sent events that tell open pages of changes: a mark, never data.
 
 A page is told that it is old, and fetches itself again; so whoever sees it is asked for each time who they are.
 However many pages are open in a process, each kind of thing is looked at once a second at most, with one query.
@@ -39,7 +39,7 @@ ReadMarks = Callable[[Unit, Sequence[str]], Mapping[str, str]]
 
 
 class TooManyWatching(ServiceError):
-    """Too many pages are open here that wait for changes; this one has to be loaded again to see them."""
+    """Too many pages wait for changes here; load this page again to see them."""
 
     type = "rate_limit_error"
     code = "too_many_watching"
@@ -48,10 +48,10 @@ class TooManyWatching(ServiceError):
 
 
 class LiveUpdates:
-    """Watches one kind of thing, each by its key. One for the process."""
+    """Streams the marks of one kind of object, each by its key. One for the process."""
 
     def __init__(self, parts: ConsoleDeps, read: ReadMarks, *, most: int = MAX_WAITING_PAGES) -> None:
-        """`read` answers with the marks of those keys that exist; a mark is another after every change."""
+        """Take `read`, which returns the marks of existing keys; changes alter marks."""
         self._parts, self._read, self._most = parts, read, most
         self._keys: Counter[str] = Counter()
         self._marks: Mapping[str, str] = {}
@@ -62,11 +62,11 @@ class LiveUpdates:
 
     @property
     def watching(self) -> int:
-        """How many pages wait now."""
+        """Number of pages that wait now."""
         return self._keys.total()
 
     def stream(self, request: Request, key: str) -> Response:
-        """The marks of one thing as server-sent events: the present one, then each other that it comes to have.
+        """Stream the marks of one object: the present one, then every other.
 
         Ends when the thing is gone, the session ends, the service stops, or after ten minutes. Raises TooManyWatching.
         """
@@ -108,7 +108,7 @@ class LiveUpdates:
             self._sessions += Counter()
 
     async def _mark(self, key: str, session: str) -> str | None:
-        """The mark as of at most a look ago; None where there is no such thing.
+        """Return the mark, at most one interval old; None where there is no such object.
 
         What `_open` says is of the same look. Raises StorageUnavailable.
         """
@@ -125,12 +125,12 @@ class LiveUpdates:
     def _look(
         self, unit: Unit, keys: Sequence[str], sessions: Sequence[str]
     ) -> tuple[Mapping[str, str], frozenset[str]]:
-        """The marks, and which sessions are open; a page that waits uses none."""
+        """Read the marks and the open sessions; waiting is no use of a session."""
         now, idle = self._parts.clock(), self._parts.bounds.idle
         return self._read(unit, keys), console_sessions.open_among(unit, sessions, now, idle)
 
     async def _pause(self) -> None:
-        """Return after a look's time, or at once when the service stops."""
+        """Wait for one interval, or less when the service stops."""
         try:
             async with asyncio.timeout(READ_INTERVAL_S):
                 await self._parts.stopping.wait()

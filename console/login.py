@@ -1,4 +1,7 @@
-"""Log-in and log-out: a password is verified within limits on attempts, and nobody learns which names exist."""
+"""Log-in and log-out: passwords are verified within limits on attempts.
+
+Answer and time are the same for unknown names, so that existing ones cannot be found out.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +29,10 @@ from storage.tables_support import ConsolePerson
 
 
 async def verify_password(parts: ConsoleDeps, person: ConsolePerson | None, password: str) -> bool:
-    """Whether it is the person's password, and they may log in; for nobody it is checked all the same."""
+    """Verify the password of a person who may log in.
+
+    Without a person a hash is computed all the same, so that it takes as long.
+    """
     may = person is not None and person.disabled_at is None
     kept = person.password_hash if person is not None else UNMATCHABLE_HASH
     is_right = await parts.passwords.do(lambda: matches_hash(password[: MAX_PASSWORD_CHARS + 1], kept))
@@ -34,7 +40,7 @@ async def verify_password(parts: ConsoleDeps, person: ConsolePerson | None, pass
 
 
 class AttemptCounter(NamedTuple):
-    """One of the counts that a try falls under."""
+    """One of the counters that an attempt falls under."""
 
     subject: str
     at_most: int
@@ -43,7 +49,7 @@ class AttemptCounter(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """Who tries a password: with which name, from which network, and in a browser where the name has proved itself.
+    """An attempt at a password: its name, network, and browser if that is known.
 
     Strangers share what they may try of a name, and use it up for each other and for its person. A browser that is
     known by its session, or by the cookie of an earlier log-in, is counted by itself: nobody else can keep it out.
@@ -54,7 +60,7 @@ class LoginAttempt:
     browser: str | None = None  #: a secret of its own that was signed here for this name, or its session's id
 
     def counted(self, bounds: ConsoleLimits) -> Iterator[AttemptCounter]:
-        """Under what it is counted, always in this order, so that no two wait for each other's rows."""
+        """Yield its counters, always in this order, so that no two attempts deadlock."""
         if self.browser is not None:
             yield AttemptCounter(_subject("browser", self.browser), bounds.attempts, is_own=True)
             return
@@ -64,7 +70,9 @@ class LoginAttempt:
 
 
 async def count_attempt(parts: ConsoleDeps, tried: LoginAttempt) -> None:
-    """One try more is counted before the password is looked at, in every process; raises TooManyLogins.
+    """Count an attempt before the password is checked; raises TooManyLogins.
+
+    The counters are shared by all processes.
 
     A name that nobody has is counted like any other, and so is one that is locked out: neither can be told apart.
     """
@@ -84,7 +92,10 @@ async def count_attempt(parts: ConsoleDeps, tried: LoginAttempt) -> None:
 
 
 def forget_attempts(unit: Unit, tried: LoginAttempt, bounds: ConsoleLimits) -> None:
-    """The tries of this name from here are forgotten; among those of the network, and of all strangers, the last is."""
+    """Forget the attempts of this name from here, and take back the last shared one.
+
+    Shared are the counters of the network, and of the name from everywhere.
+    """
     for each in tried.counted(bounds):
         (console_sessions.forget if each.is_own else console_sessions.give_back)(unit, each.subject)
 
@@ -94,7 +105,7 @@ def _forget_before(now: datetime, parts: ConsoleDeps) -> datetime:
 
 
 def _subject(kind: str, value: str) -> str:
-    """What is kept of a name: whoever mistypes may have typed a password there."""
+    """Hash a name before it is stored: it may be a password in the wrong field."""
     return sha256(f"{kind}:{value}".encode()).hexdigest()
 
 
@@ -104,7 +115,7 @@ _LOGIN: Final = "/console/login"
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
-    """The log-in, which is open to all, and the log-out."""
+    """Return the routes of log-in, which is open to all, and log-out."""
     login = LoginPages(parts, pages, sessions)
     return [
         Route(_LOGIN, login.show, methods=["GET"]),
@@ -115,21 +126,24 @@ def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[
 
 @dataclass(frozen=True, slots=True)
 class LoginPages:
-    """Who proves to know a person's password gets a session, and nobody learns which names there are."""
+    """Pages of log-in and log-out."""
 
     parts: ConsoleDeps
     pages: PageRenderer
     sessions: Sessions
 
     async def show(self, request: Request) -> Response:
-        """The form. A browser that came here from another site, and sent no cookie therefore, is let try once more."""
+        """Serve the form.
+
+        A browser that came from another site sent no cookie (SameSite=Strict): it is sent on once, with it.
+        """
         wanted = local_path(request.query_params.get("next", ""), "")
         if wanted and request.headers.get("sec-fetch-site") == "cross-site":
             return await self.pages.show(request, "onward.html", to=wanted)
         return await self._form(request, wanted)
 
     async def enter(self, request: Request) -> Response:
-        """A session for the right password, and the page that was wanted; else the form again, with what is wrong."""
+        """Begin a session and redirect to the wanted page; else show the form again."""
         form = request.state.form
         wanted = local_path(form.get("next", ""), "")
         name, password = form.get("name", "").strip().lower(), form.get("password", "")
@@ -156,7 +170,7 @@ class LoginPages:
         return response
 
     async def leave(self, request: Request) -> Response:
-        """The session ends, here and in every process."""
+        """End the session, in every process."""
         person: Person = request.state.person
         now = self.parts.clock()
         await self.parts.write(lambda unit: console_sessions.revoke(unit, person.session_id, now))
@@ -189,7 +203,7 @@ class LoginPages:
         return LoginAttempt(name, self._network(request), browser)
 
     async def _begun(self, request: Request, tried: LoginAttempt, password: str) -> str:
-        """The secret of a new session; raises WrongLogin, whichever of the two is wrong."""
+        """Begin a session and return its secret; WrongLogin for a wrong name or password."""
         person = await self.parts.read(lambda unit: console_users.by_name(unit, tried.name))
         if not await verify_password(self.parts, person, password) or person is None:
             raise WrongLogin

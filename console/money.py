@@ -1,4 +1,4 @@
-"""The payments behind a sum of money of the overview: who was paid what, and when, of one day."""
+"""Page of the payments behind one sum of money of the overview, of one day."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -26,7 +26,7 @@ _MAX_NAME_CHARS: Final = 64
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
-    """The page."""
+    """Return the route of the page."""
 
     async def show(request: Request) -> Response:
         query = request.query_params
@@ -64,7 +64,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
 
 
 def _range(query: QueryParams) -> tuple[datetime, datetime]:
-    """The day, UTC, or its beginning up to the end of a minute."""
+    """Parse the day in UTC, or its beginning up to the end of a minute."""
     try:
         since = datetime.strptime(query.get("day", ""), "%Y-%m-%d").replace(tzinfo=UTC)
         clock = query.get("until")

@@ -1,4 +1,4 @@
-"""The overview: what an operator and an engineer look at first. Every figure leads to the rows behind it."""
+"""The overview, the first page: every figure links to the rows behind it."""
 
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ _HERE: Final = "/console/"
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
-    """The page, and what tells it of changes."""
+    """Return the routes of the page and of its live updates."""
     live = LiveUpdates(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
     drawings = charts.ChartCache()
 
@@ -34,7 +34,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -
 
 
 def shown(figures: OverviewFigures, parts: ConsoleDeps) -> dict[str, Any]:
-    """What the template shows of the figures, but for the charts."""
+    """Return the template's context of the figures, without the charts."""
     lines = lines_of(figures, parts.accounts)
     return {
         "figures": figures,

@@ -1,4 +1,4 @@
-"""Pages: a template with what every page knows of its person, in the one frame."""
+"""Rendering of pages: templates with the context that all pages share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _TEMPLATES: Final = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True, slots=True)
 class NavigationEntry:
-    """One place of the navigation."""
+    """One entry of the navigation."""
 
     name: str
     label: str
@@ -46,7 +46,7 @@ NAVIGATION: Final = (
 
 
 class PageRenderer:
-    """Renders templates. Everything is escaped, and a name that nobody gave is an error."""
+    """Renders templates: everything is escaped, and an undefined name is an error."""
 
     def __init__(self, parts: ConsoleDeps) -> None:
         self._parts = parts
@@ -66,7 +66,7 @@ class PageRenderer:
         self._where = "live" if kinds == {"live"} else "test" if kinds <= {"test"} else "live and test"
 
     async def show(self, request: Request, template: str, *, status_code: int = 200, **context: Any) -> Response:
-        """The page of the template; what the last action said is shown on it, once."""
+        """Render a template in a thread, with the last action's words, shown once."""
         given = {**self.context(request), **context}
         text = await self._parts.in_thread(lambda: self.environment.get_template(template).render(given))
         response = HTMLResponse(text, status_code)  # written in a thread: a long page must not hold up the way in
@@ -75,7 +75,10 @@ class PageRenderer:
         return response
 
     def context(self, request: Request) -> dict[str, Any]:
-        """What every page knows: person, csrf, here, now, navigation, where, flash, request_id, path."""
+        """Return the context of every page.
+
+        It has person, csrf, here, now, navigation, where, flash, request_id, path and environments.
+        """
         person: Person | None = request.state.person
         flash, now = request.cookies.get(self.cookies.flash), self._parts.clock()
         shown = [
@@ -97,7 +100,7 @@ class PageRenderer:
         }
 
     def go(self, to: str, words: str | None = None, tone: str = "ok") -> Response:
-        """Back to a page by 303, which then says the words. `tone` is ok, warn or bad."""
+        """Redirect by 303 to a page that shows the words. `tone` is ok, warn or bad."""
         response = RedirectResponse(to, 303)
         if words is not None:
             kept = self._parts.signing.flash(tone, words[:1500], self._parts.clock())
@@ -106,7 +109,7 @@ class PageRenderer:
 
 
 def _here(path: str) -> str:
-    """The place of the navigation that a path belongs to."""
+    """Return the name of the navigation's entry for a path."""
     if path.startswith("/console/payments/"):
         return "payments"
     fits = [entry for entry in NAVIGATION if path.startswith(entry.path.removesuffix("list"))]

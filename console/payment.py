@@ -1,4 +1,4 @@
-"""The page of one payment: its state, its diagram, its timeline, what blocks it, and its proof."""
+"""The page of one payment: state, diagram, timeline, blockers and proof."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -141,7 +141,7 @@ _ENTRY_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
-    """The page, what keeps it up to date, its proof, and what may be downloaded of it."""
+    """Return the routes of the page, its live updates, proof and downloads."""
     page = PaymentPage(parts, pages, LiveUpdates(parts, payment_marks))
     return [
         Route("/console/payments/{id}", page.show, methods=["GET"]),
@@ -154,7 +154,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """What one page is made of, of one snapshot."""
+    """Data of one page, read in one snapshot."""
 
     page: PaymentHistory
     mark: str
@@ -164,7 +164,7 @@ class _Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class StateChoice:
-    """One state that a person may say is the true one."""
+    """One state that an operator may declare to be the true one."""
 
     state: str
     words: str
@@ -179,7 +179,10 @@ class PaymentPage:
     watched: LiveUpdates
 
     async def show(self, request: Request) -> Response:
-        """The payment as it is, and the newest of its story, or what was before an entry; raises NotFound."""
+        """Serve the payment and the newest entries of its timeline; raises NotFound.
+
+        With `before` they are those before that entry.
+        """
         payment_id, before = request.path_params["id"], request.query_params.get("before", "")
         place = before if _ENTRY_ID.fullmatch(before) else None
         now = self.parts.clock()
@@ -233,20 +236,23 @@ class PaymentPage:
         }
 
     async def live(self, request: Request) -> Response:
-        """Server-sent events: a mark, and another whenever something about the payment has changed."""
+        """Stream a mark, and another whenever the payment has changed."""
         payment_id = request.path_params["id"]
         await self.parts.read(lambda unit: payments.get(unit, payment_id))
         return self.watched.stream(request, payment_id)
 
     async def proof(self, request: Request) -> Response:
-        """Everything that is kept of the payment, recomputed now; raises NotFound."""
+        """Verify all that is kept of the payment, and show the result; raises NotFound."""
         payment_id = request.path_params["id"]
         payment = await self.parts.read(lambda unit: payments.get(unit, payment_id))
         proof = await self.parts.in_thread(lambda: self.parts.prover.prove(payment_id))
         return await self.pages.show(request, "payment_proof.html", payment=payment, proof=proof)
 
     async def export(self, request: Request) -> Response:
-        """The payment's rows with digests and bytes as JSON lines, to be checked without this program."""
+        """Serve the payment's rows with digests and bytes as JSON lines.
+
+        They can be verified without this program.
+        """
         payment_id = request.path_params["id"]
         file = await self.parts.in_thread(lambda: self._exported(payment_id))
         name = f'attachment; filename="payment-{payment_id}.ndjson"'
@@ -255,7 +261,7 @@ class PaymentPage:
         )
 
     def _exported(self, payment_id: str) -> IO[bytes]:
-        """All of it at once, so that a slow download holds no snapshot of the database open."""
+        """Write all rows to a file, so that a slow download holds no snapshot open."""
         file = SpooledTemporaryFile(_EXPORT_MEMORY_BYTES)  # noqa: SIM115 - closed when it was sent
         try:
             for line in self.parts.prover.export(payment_id):
@@ -274,7 +280,7 @@ class PaymentPage:
             file.close()
 
     async def body(self, request: Request) -> Response:
-        """The exact bytes of one message; raises NotFound."""
+        """Serve the exact bytes of one message; raises NotFound."""
         message_id = request.path_params["id"]
         message = await self.parts.read(lambda unit: inbox.get(unit, message_id))
         headers = {
@@ -298,7 +304,7 @@ def _read(unit: Unit, payment_id: str, before: str | None, now: datetime) -> _Sn
 def diagram_of(
     lifecycle: Lifecycle | None, transitions: Sequence[Transition], state: str | None
 ) -> LifecycleDrawing | None:
-    """The lifecycle with the way of these transitions; None where the account is not configured any more."""
+    """Lay out the lifecycle with these transitions; None without a lifecycle."""
     if lifecycle is None:
         return None
     way = [
@@ -319,7 +325,7 @@ def diagram_of(
 def effects_of(
     owed: Sequence[OutboxMessage], attempts: Sequence[DeliveryAttempt]
 ) -> list[tuple[OutboxMessage, list[DeliveryAttempt]]]:
-    """What is owed, each with its last attempts, the newest first."""
+    """Pair each effect with its attempts, the newest first."""
     tries: dict[str, list[DeliveryAttempt]] = {}
     for attempt in attempts:
         tries.setdefault(attempt.outbox_id, []).insert(0, attempt)
@@ -327,7 +333,7 @@ def effects_of(
 
 
 def choices(lifecycle: Lifecycle, payment: Payment) -> list[StateChoice]:
-    """The states that a person may say are true: the present one, those that it may come to, then the others."""
+    """Return the states for a resolution: the present, the reachable, then the others."""
     moves = moves_of(lifecycle)
     is_known = payment.state is None or lifecycle.knows(payment.state)
     ranked: list[tuple[int, StateChoice]] = []

@@ -1,4 +1,4 @@
-"""People: who may use the console, seen to by admins."""
+"""Users of the console, managed by admins."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +24,7 @@ _HERE: Final = "/console/people"
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
-    """The list, and what its forms do."""
+    """Return the routes of the list and its forms."""
     page = PeoplePages(parts, pages)
 
     return [
@@ -48,17 +48,17 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
 
 @dataclass(frozen=True, slots=True)
 class PeoplePages:
-    """The pages that show a password, which is kept nowhere and shown this once."""
+    """The list of users, and pages that show a new password once (stored nowhere)."""
 
     parts: ConsoleDeps
     pages: PageRenderer
 
     async def show(self, request: Request) -> Response:
-        """Everybody, with where they are logged in."""
+        """Serve the list of users with their open sessions."""
         return await self._page(request)
 
     async def add(self, request: Request) -> Response:
-        """Somebody may log in from now on, with a password that is shown this once."""
+        """Add a user with a generated password, which is shown once."""
         admin: Person = request.state.person
         form = request.state.form
         try:
@@ -80,7 +80,7 @@ class PeoplePages:
         return await self._page(request, told=(name, password), status_code=201)
 
     async def reset(self, request: Request) -> Response:
-        """Another password for somebody, shown this once; their sessions end."""
+        """Set a generated password, show it once, and end the user's sessions."""
         admin: Person = request.state.person
         person_id = request.path_params["id"]
         password = generate_password()
@@ -127,7 +127,7 @@ class PeoplePages:
 
 
 async def change_role(act: ActionRequest) -> ActionResult:
-    """The person may do what the role may, from their next request on."""
+    """Change the user's role, from their next request on."""
     role = role_of(act.form.get("role", ""))
 
     def change(unit: Unit) -> str:
@@ -142,7 +142,7 @@ async def change_role(act: ActionRequest) -> ActionResult:
 
 
 async def disable(act: ActionRequest) -> ActionResult:
-    """The person may not log in any more, and their sessions end."""
+    """Disable the user and end their sessions."""
     if act.path("id") == act.person.id:
         raise InvalidForm("nobody shuts themselves out here: ask another admin")
 
@@ -159,7 +159,7 @@ async def disable(act: ActionRequest) -> ActionResult:
 
 
 async def enable(act: ActionRequest) -> ActionResult:
-    """The person may log in again."""
+    """Let the user log in again."""
 
     def change(unit: Unit) -> str:
         person = console_users.get(unit, act.path("id"))
@@ -171,7 +171,7 @@ async def enable(act: ActionRequest) -> ActionResult:
 
 
 async def log_out(act: ActionRequest) -> ActionResult:
-    """Every session of the person ends."""
+    """End every session of the user."""
 
     def change(unit: Unit) -> tuple[str, int]:
         person = console_users.get(unit, act.path("id"))
@@ -184,7 +184,7 @@ async def log_out(act: ActionRequest) -> ActionResult:
 
 
 def role_of(text: str) -> Role:
-    """The role; raises InvalidForm."""
+    """Parse a role; raises InvalidForm."""
     try:
         return Role(text)
     except ValueError:
@@ -192,12 +192,12 @@ def role_of(text: str) -> Role:
 
 
 def note(unit: Unit, parts: ConsoleDeps, by: str, action: str, subject: str, reason: str) -> None:
-    """It is kept what an admin did."""
+    """Record an action of an admin."""
     operator_actions.note(unit, account=None, at=parts.clock(), actor=by, action=action, subject=subject, reason=reason)
 
 
 def _keep_an_admin(unit: Unit, person: ConsolePerson) -> None:
-    """Return where somebody stays who can see to people; raises InvalidForm."""
+    """Check that another admin stays; raises InvalidForm."""
     is_admin = person.role == Role.ADMIN.value and person.disabled_at is None
     if is_admin and not console_users.others_with_role(unit, Role.ADMIN.value, person.id):
         raise InvalidForm(f"{person.name} is the only admin; make somebody else one first")

@@ -1,4 +1,4 @@
-"""A person's own page: their password, and where they are logged in."""
+"""The page of one's own profile: password and open sessions."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ _HERE = "/console/me"
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
-    """The page, and what its forms do."""
+    """Return the routes of the page and its forms."""
     own = ProfilePages(parts, pages, sessions)
     return [
         Route(_HERE, own.show, methods=["GET"]),
@@ -34,18 +34,18 @@ def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[
 
 @dataclass(frozen=True, slots=True)
 class ProfilePages:
-    """Nobody sees or ends another person's session here."""
+    """Pages of one's own password and sessions; no other user's are reached."""
 
     parts: ConsoleDeps
     pages: PageRenderer
     sessions: Sessions
 
     async def show(self, request: Request) -> Response:
-        """The page."""
+        """Serve the page."""
         return await self._page(request)
 
     async def change_password(self, request: Request) -> Response:
-        """Another password from now on; every session ends, and this browser gets a new one."""
+        """Change the password, end every session, and begin a new one for this browser."""
         person, form = _person(request), request.state.form
         tried = LoginAttempt(person.name, network_of(self.parts.address_of(request.scope)), person.session_id)
         try:
@@ -84,7 +84,7 @@ class ProfilePages:
         return response
 
     async def end(self, request: Request) -> Response:
-        """One session of one's own ends."""
+        """End one of the user's own sessions."""
         person, now, session_id = _person(request), self.parts.clock(), request.path_params["id"]
 
         def revoke(unit: Unit) -> None:
@@ -96,7 +96,7 @@ class ProfilePages:
         return self.pages.go(_HERE, "The session has ended.")
 
     async def end_others(self, request: Request) -> Response:
-        """Every session of one's own ends but this one."""
+        """End the user's own sessions but this one."""
         person, now = _person(request), self.parts.clock()
         ended = await self.parts.write(
             lambda unit: console_sessions.revoke_all(unit, person.id, now, but=person.session_id)

@@ -1,4 +1,7 @@
-"""Bytes and headers that others sent, as pages may show them: nothing in them steers a browser or a reader's eye."""
+"""Bytes and headers that others sent, escaped for display.
+
+Nothing of them steers a browser, a terminal or a reader's eye.
+"""
 
 import json
 import re
@@ -21,7 +24,7 @@ _JOINERS: Final = frozenset("\u200c\u200d")
 
 @dataclass(frozen=True, slots=True)
 class MessageContent:
-    """The bytes of one message, or the beginning of many."""
+    """Content of one message for its page; of a long one, the beginning."""
 
     kind: Literal["scrubbed", "empty", "json", "text", "bytes"]
     size: int
@@ -35,7 +38,7 @@ class MessageContent:
 
 
 def message_content(message: InboxMessage | RejectedDelivery) -> MessageContent:
-    """What the message holds."""
+    """Return the content of a message: exact bytes, and JSON with line breaks."""
     body = bytes(message.body)
     if isinstance(message, InboxMessage) and message.scrubbed_at is not None:
         return MessageContent("scrubbed", 0)
@@ -51,7 +54,7 @@ def message_content(message: InboxMessage | RejectedDelivery) -> MessageContent:
 
 
 def _decoded(body: bytes) -> str | None:
-    """The bytes as text where they are UTF-8 without NUL."""
+    """Decode bytes that are UTF-8 without NUL; None for others."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -60,7 +63,7 @@ def _decoded(body: bytes) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """The text with an escape for each character that is not seen."""
+    """Escape each invisible character."""
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
@@ -79,7 +82,7 @@ def _hex(body: bytes) -> Iterator[str]:
 
 
 def _pretty(text: str) -> str | None:
-    """The JSON with lines and indents, every name, number and text exactly as it came; None for what is no JSON."""
+    """Add lines and indents to JSON, every token exactly as it came; None for others."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -126,7 +129,7 @@ _SECRET_NAME_PARTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RawBytes:
-    """What is shown of some bytes."""
+    """Bytes as text, or as a dump where they are no text."""
 
     size: int
     text: str | None  #: None where they are no text
@@ -135,7 +138,7 @@ class RawBytes:
 
 
 def raw_bytes(content: bytes | str) -> RawBytes:
-    """The bytes as they may be shown. Control characters and what turns text round are replaced by a sign."""
+    """Prepare bytes for display; control and bidirectional characters are replaced."""
     content = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else bytes(content)
     head = content[:RAW_BYTES]
     text = _printable(head, is_cut=len(content) > RAW_BYTES)
@@ -143,7 +146,7 @@ def raw_bytes(content: bytes | str) -> RawBytes:
 
 
 def masked_headers(kept: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
-    """Names and values as they may be shown; of what could be used by a reader only the length is told."""
+    """Prepare headers for display; of credentials only the length is shown."""
     return [(shown(name), _masked(name, value)) for name, value in kept]
 
 

@@ -1,4 +1,7 @@
-"""Sessions: begun at log-in with a new secret, found by the cookie, ended by idleness, age, log-out or an admin."""
+"""Sessions: begun at log-in with a new secret, and found by the cookie.
+
+They end by idleness, age, log-out or an admin.
+"""
 
 from datetime import datetime
 from ipaddress import ip_address, ip_network
@@ -25,7 +28,7 @@ _MAX_AGENT_CHARS: Final = 120
 
 
 class Cookies:
-    """The console's cookies: sent over HTTPS to this host alone, and out of reach of scripts."""
+    """Cookies: Secure, HttpOnly, SameSite=Strict, and of this host alone."""
 
     def __init__(self, parts: ConsoleDeps) -> None:
         self._is_secure = not parts.is_development
@@ -36,25 +39,25 @@ class Cookies:
         self.flash: Final = f"{prefix}receipted-flash"
 
     def put(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
-        """The browser keeps it, until it is closed where no time is given."""
+        """Set a cookie; without `seconds` it lasts until the browser is closed."""
         response.set_cookie(
             name, value, max_age=seconds, path="/", secure=self._is_secure, httponly=True, samesite="strict"
         )
 
     def drop(self, response: Response, name: str) -> None:
-        """The browser forgets it."""
+        """Delete a cookie."""
         response.delete_cookie(name, path="/", secure=self._is_secure, httponly=True, samesite="strict")
 
 
 class Sessions:
-    """Who is logged in. What ends a session ends it in every process at once: nothing is remembered here."""
+    """Sessions in the database, without a cache: they end in every process at once."""
 
     def __init__(self, parts: ConsoleDeps, cookies: Cookies) -> None:
         self._parts = parts
         self._cookies = cookies
 
     def begin(self, unit: Unit, person: ConsolePerson, request: HTTPConnection, now: datetime) -> str:
-        """A new session's secret, for the cookie; of the session before nothing is taken over."""
+        """Begin a session and return its secret; nothing of an earlier one is kept."""
         secret = new_secret()
         kept = ConsoleSession(
             id=new_id(),
@@ -70,7 +73,7 @@ class Sessions:
         return secret
 
     async def find(self, request: HTTPConnection) -> tuple[Person, str] | None:
-        """The person of a request and the session's secret; None where nobody is logged in with it."""
+        """Return the person and the session's secret; None without an open session."""
         secret = self._parts.signing.secret(request.cookies.get(self._cookies.session, ""))
         if secret is None:
             return None
@@ -91,7 +94,10 @@ class Sessions:
         return Person(person.id, person.name, Role(person.role), session.id, person.is_temporary)
 
     def _note_use(self, session: ConsoleSession, now: datetime) -> None:
-        """A session that could not be kept alive ends early; that is no reason to refuse what is asked for now."""
+        """Record the use of a session.
+
+        If that fails the session ends early; the present request is served all the same.
+        """
         try:
             with self._parts.database.write() as unit:
                 console_sessions.note_use(unit, session.id, now)
@@ -100,7 +106,7 @@ class Sessions:
 
 
 def _is_of_a_person(request: HTTPConnection) -> bool:
-    """Whether somebody went there; a page that brings itself up to date would keep a session open that nobody uses.
+    """Return True for a navigation: live updates must not keep a session open.
 
     A browser that does not say is believed to be used.
     """
@@ -108,7 +114,7 @@ def _is_of_a_person(request: HTTPConnection) -> bool:
 
 
 def network_of(address: str) -> str:
-    """The network of an address: what people recognise, and what somebody with many addresses has one of."""
+    """Return the network of an address: /24 of IPv4, /56 of IPv6."""
     try:
         parsed = ip_address(address)
     except ValueError:

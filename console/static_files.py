@@ -1,4 +1,4 @@
-"""The console's own style and scripts, read once, and kept by browsers for as long as they do not change."""
+"""Style sheets and scripts, read once; browsers cache them by their content."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class _File:
 
 
 class StaticFiles:
-    """Every file of the folder by name; nothing else can be asked for."""
+    """Serves the files of one folder by name, and nothing else."""
 
     def __init__(self, folder: Path = _FOLDER) -> None:
         self._files: Mapping[str, _File] = {
@@ -34,11 +34,11 @@ class StaticFiles:
         }
 
     def url(self, name: str) -> str:
-        """Where the file is, as it is now: another content has another URL. Raises KeyError."""
+        """Return the URL of the file, which changes with its content. Raises KeyError."""
         return f"{PATH}{name}?v={self._files[name].digest}"
 
     async def serve(self, request: Request) -> Response:
-        """The file; for ever where the URL names its content."""
+        """Serve the file; cached for ever where the URL names its content."""
         file = self._files.get(request.path_params["name"])
         if file is None:
             raise HTTPException(404)

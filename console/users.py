@@ -1,4 +1,4 @@
-"""Who sits before the console: a name, a role, a session."""
+"""Users of the console: name, role and session."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from service.permissions import ROLES, Permission, Role
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The person of one request."""
+    """User of one request."""
 
     id: str
     name: str
@@ -17,9 +17,9 @@ class Person:
 
     @property
     def permissions(self) -> frozenset[Permission]:
-        """Everything that the role grants."""
+        """Permissions that the role grants."""
         return ROLES[self.role]
 
     def may(self, permission: Permission | str) -> bool:
-        """Return True where the role grants the permission; raises ValueError for a name that is none."""
+        """Return True if the role grants the permission; ValueError for an unknown one."""
         return Permission(permission) in self.permissions

@@ -1,4 +1,4 @@
-"""Passwords: kept as scrypt (RFC 7914) with a salt and the parameters, checked in constant time, a few at once.
+"""Passwords: hashed by scrypt (RFC 7914), checked in constant time, a few at once.
 
 An unknown name is checked against a hash that belongs to nobody, so that it takes as long as a known one.
 """
@@ -30,7 +30,10 @@ _KEY_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class ScryptCost:
-    """What one guess costs: 2**log_n blocks of r, p times over; 128 * r * 2**log_n bytes of memory."""
+    """Cost of one guess: 2**log_n blocks of r, p times over.
+
+    It takes 128 * r * 2**log_n bytes of memory.
+    """
 
     log_n: int
     r: int
@@ -42,14 +45,14 @@ DEFAULT_COST: Final = ScryptCost(15, 8, 3)
 
 
 def hash_password(password: str, cost: ScryptCost = DEFAULT_COST) -> str:
-    """What is kept of a password."""
+    """Hash a password with a new salt; the text has the cost, the salt and the key."""
     salt = secrets.token_bytes(_SALT_BYTES)
     key = _scrypt(salt, cost).derive(password.encode())
     return f"scrypt${cost.log_n}${cost.r}${cost.p}${_text(salt)}${_text(key)}"
 
 
 def matches_hash(password: str, kept: str) -> bool:
-    """Whether it is the password that was kept; in constant time for hashes of the same cost."""
+    """Compare a password with a hash, in constant time for hashes of the same cost."""
     cost, salt, key = _read(kept)
     try:
         _scrypt(salt, cost).verify(password.encode(), key)
@@ -59,7 +62,7 @@ def matches_hash(password: str, kept: str) -> bool:
 
 
 def needs_rehash(kept: str, cost: ScryptCost = DEFAULT_COST) -> bool:
-    """Whether it was kept at another cost than is usual now, and should be kept anew."""
+    """Return True for a hash of another cost than the present one."""
     return _read(kept)[0] != cost
 
 
@@ -68,7 +71,7 @@ UNMATCHABLE_HASH: Final = f"scrypt${DEFAULT_COST.log_n}${DEFAULT_COST.r}${DEFAUL
 
 
 def check_strength(password: str, name: str) -> None:
-    """Return for a password that may be used; raises UnusablePassword, which tells what would be."""
+    """Check a new password; raises UnusablePassword, which says what is missing."""
     if len(password) < MIN_PASSWORD_CHARS:
         raise UnusablePassword(f"a password has at least {MIN_PASSWORD_CHARS} characters; four random words will do")
     if len(password) > MAX_PASSWORD_CHARS:
@@ -80,20 +83,20 @@ def check_strength(password: str, name: str) -> None:
 
 
 def generate_password() -> str:
-    """A password that a person may type once: 100 random bits in groups of five."""
+    """Generate a password to be typed once: about 100 random bits in groups of five."""
     letters = "abcdefghjkmnpqrstuvwxyz23456789"
     return "-".join("".join(secrets.choice(letters) for _ in range(5)) for _ in range(4))
 
 
 class PasswordThreads:
-    """Passwords are hashed and checked in threads of their own, two at once, so that nothing else waits for them."""
+    """Hashes and checks passwords in two threads of their own."""
 
     def __init__(self, threads: Executor | None = None) -> None:
         self._threads = threads or ThreadPoolExecutor(2, "console-password")
         self._waiting = 0
 
     async def do(self, hash_or_check: Callable[[], Result]) -> Result:
-        """What it returns; raises Busy where too many wait already."""
+        """Run it in a thread; raises Busy where too many wait already."""
         if self._waiting >= _MAX_WAITING:
             raise Busy
         self._waiting += 1

@@ -1,1 +1,1 @@
-"""The tables of the console: their columns, filters, pages, exports and bulk actions."""
+"""The tables: their columns, filters, pages, exports and bulk actions."""

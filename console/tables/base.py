@@ -1,4 +1,4 @@
-"""The base of every table: columns, rows read from storage in one snapshot, and the context of its templates."""
+"""The base of every table: columns, rows in one snapshot, context of templates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class BulkAction:
 
 
 class ConsoleTable:
-    """One table of the console: its columns, filters and search. It reads only; forms of the console change rows."""
+    """One table of the console: its columns, filters and search. It only reads."""
 
     key: ClassVar[str]  #: its name in the address
     title: ClassVar[str]
@@ -108,14 +108,14 @@ class ConsoleTable:
         return await self.parts.read(lambda unit: self._page(unit, query))
 
     async def find(self, row_id: str, person: Person) -> Line | None:
-        """Read one row with the columns that the person may see; None where there is none, or it has no page."""
+        """Read one row with the columns that the person may see; None without a page."""
         if not self.detail_template or not is_id(row_id):
             return None
         line = await self.parts.read(lambda unit: self.row(unit, row_id))
         return None if line is None else visible(line, person.permissions)
 
     def context(self, page: TablePage, person: Person) -> Mapping[str, Any]:
-        """Return the context of the list's template; columns that the person may not see are left out of the rows."""
+        """Return the context of the list's template, as far as the person may see it."""
         query, after = page.query, page.found.after
         columns = [each for each in self.columns if COLUMNS.get(each.name, Permission.READ) in person.permissions]
         return {
@@ -148,7 +148,7 @@ class ConsoleTable:
         return storage_search.RowFilter(wanted.equal, wanted.present, wanted.since, wanted.until, ids)
 
     def _address(self, query: ListQuery, *, after: str | None = None, is_ascending: bool | None = None) -> str:
-        """Return the address of the list with the same filters, after a row and in an order."""
+        """Return the address of the list with the same filters, from a row on."""
         more = {"after": after} if after else {}
         if query.is_ascending if is_ascending is None else is_ascending:
             more["sort"] = "id__asc"

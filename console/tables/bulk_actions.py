@@ -1,4 +1,7 @@
-"""Something done about many rows: in steps that each answer soon, so that a person sees how far it is and can stop."""
+"""Bulk actions on rows of a table, in steps that each answer within seconds.
+
+The page after each step shows the progress, goes on by itself, and can be left.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,7 +41,7 @@ RowAction = Callable[[str, str, str, bool], Awaitable[str]]
 
 @dataclass(slots=True)
 class BulkProgress:
-    """How far it is."""
+    """Progress of a bulk action."""
 
     total: int
     done: int = 0
@@ -49,19 +52,19 @@ class BulkProgress:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left."""
+        """True where no row is left."""
         return not self.left and self.after is None
 
 
 class BulkActionPages:
-    """One kind of action on many rows of one table."""
+    """Endpoint of one bulk action on one table."""
 
     def __init__(self, parts: ConsoleDeps, pages: PageRenderer, key: str, verb: str, done: str, do: RowAction) -> None:
         self._parts, self._pages, self._key, self._do = parts, pages, key, do
         self._verb, self._done = verb, done
 
     async def take(self, request: Request) -> Response:
-        """One step. Raises InvalidForm for a form that is not ours."""
+        """Do one step and serve its progress; raises InvalidForm."""
         person: Person = request.state.person
         form: ImmutableMultiDict[str, str] = request.state.form
         reason = parse_reason(form, is_needed=True)
@@ -106,7 +109,7 @@ class BulkActionPages:
         return BulkProgress(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
 
     async def _go(self, step: BulkProgress, reason: str, by: str, *, overtaken: bool) -> None:
-        """As many as there is time for; of all of them, what is left of this step comes first in the next."""
+        """Act on rows while there is time; the next step begins with those that are left."""
         deadline = time.monotonic() + _STEP_TIME_S
         last: str | None = None
         while step.left and time.monotonic() < deadline and not self._parts.stopping.is_set():
@@ -125,7 +128,7 @@ class BulkActionPages:
 
 
 def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
-    """What the page before said; it is shown, and nothing is decided by it."""
+    """Parse a number of the page before; it is shown, and decides nothing."""
     value = form.get(name, "0")
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
@@ -133,7 +136,7 @@ def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
 def bulk_routes(
     parts: ConsoleDeps, pages: PageRenderer
 ) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
-    """The path below the tables, and what is done there."""
+    """Return path, below the tables, and endpoint of each bulk action."""
 
     async def replay(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
         return (await parts.commands().replay(row_id, reason=reason, by=by)).status

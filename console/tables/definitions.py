@@ -1,4 +1,4 @@
-"""The tables: payments, inbox, outbox, quarantine, reconciliations, operators' actions and audit heads."""
+"""Definitions of the tables: columns, filters, searches and bulk actions."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -18,7 +18,7 @@ _NOT_REPLAYED: Final = frozenset({Source.OPERATOR.value, Source.POLLER.value})
 
 
 class InboxTable(ConsoleTable):
-    """Authentic statements, whatever their source, and what was decided about each."""
+    """Authentic messages of every source, with the decision about each."""
 
     key = "inbox"
     title = "Inbox"
@@ -40,11 +40,11 @@ class InboxTable(ConsoleTable):
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """By what names them."""
+        """Return the ids of the rows that the words name."""
         return storage_search.message_ids(unit, words)
 
     def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
-        """By account, status, source and decision."""
+        """Filter by account, status, source and decision."""
         return [
             *super().filter_fields(parts),
             FilterField("status", "Status", tuple(InboxStatus)),
@@ -53,7 +53,7 @@ class InboxTable(ConsoleTable):
         ]
 
     def bulk_action(self) -> BulkAction | None:
-        """Replay them."""
+        """Offer a replay of the chosen messages."""
         return BulkAction("/console/tables/inbox/replay", "Replay", is_replayable)
 
 
@@ -80,11 +80,11 @@ class OutboxTable(ConsoleTable):
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """By what names them."""
+        """Return the ids of the rows that the words name."""
         return storage_search.owed_ids(unit, words)
 
     def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
-        """By account, status, sink and effect."""
+        """Filter by account, status, effect and sink."""
         return [
             *super().filter_fields(parts),
             FilterField("status", "Status", tuple(OutboxStatus)),
@@ -93,17 +93,17 @@ class OutboxTable(ConsoleTable):
         ]
 
     def bulk_action(self) -> BulkAction | None:
-        """Redrive the dead ones."""
+        """Offer to redrive the chosen dead effects."""
         return BulkAction("/console/tables/outbox/redrive", "Redrive", is_dead)
 
     def row(self, unit: Unit, row_id: str) -> Line | None:
-        """With every attempt."""
+        """Read the effect with every delivery attempt."""
         found = super().row(unit, row_id)
         return None if found is None else {**found, "tries": outbox.attempts_of(unit, [row_id])}
 
 
 class QuarantineTable(ConsoleTable):
-    """Deliveries that were not authentic, kept for a while."""
+    """Deliveries that failed verification, kept for a limited time."""
 
     key = "quarantine"
     title = "Quarantine"
@@ -122,40 +122,40 @@ class QuarantineTable(ConsoleTable):
     )
 
     def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
-        """By account and reason."""
+        """Filter by account and reason."""
         return [*super().filter_fields(parts), FilterField("reason", "Reason")]
 
     def bulk_action(self) -> BulkAction | None:
-        """Redeem them."""
+        """Offer to redeem the chosen deliveries."""
         return BulkAction("/console/tables/quarantine/redeem", "Redeem", lambda _line: True)
 
 
 def is_replayable(line: Line) -> bool:
-    """Whether the message may be applied once more."""
+    """Return True if the message may be applied once more."""
     return line["source"] not in _NOT_REPLAYED
 
 
 def is_dead(line: Line) -> bool:
-    """Whether the effect may be redriven."""
+    """Return True if the effect may be redriven."""
     return bool(line["status"] == OutboxStatus.DEAD.value)
 
 
 class _OfPayments(ConsoleTable):
-    """A list with a line for each payment, which leads to its page."""
+    """A table with a row for each payment, linked to its page."""
 
     search_hint = "Our id, the provider's, or your reference"
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """By what names them."""
+        """Return the ids of the rows that the words name."""
         return storage_search.payment_ids(unit, words)
 
     def link(self, line: Line) -> str | None:
-        """The payment's page."""
+        """Return the address of the payment's page."""
         return f"/console/payments/{line['id']}"
 
 
 class PaymentsTable(_OfPayments):
-    """Payments, each with where it stands."""
+    """Payments with their present state."""
 
     key = "payments"
     title = "Payments"
@@ -175,7 +175,7 @@ class PaymentsTable(_OfPayments):
     )
 
     def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
-        """By account, kind, phase and review."""
+        """Filter by account, kind, phase, review and state."""
         kinds = sorted({kind for account in parts.accounts.values() for kind in account.lifecycles})
         return [
             *super().filter_fields(parts),
@@ -187,7 +187,7 @@ class PaymentsTable(_OfPayments):
 
 
 class AuditHeadsTable(_OfPayments):
-    """The last link of each payment's chain: what an auditor writes down, to compare with later."""
+    """Heads of the payments' hash chains, which an auditor keeps for comparison."""
 
     key = "audit"
     title = "Audit"
@@ -207,7 +207,7 @@ class AuditHeadsTable(_OfPayments):
 
 
 class ReconciliationsTable(ConsoleTable):
-    """Walks through what the providers have."""
+    """Reconciliations with the providers."""
 
     key = "reconciliations"
     title = "Reconciliations"
@@ -230,12 +230,12 @@ class ReconciliationsTable(ConsoleTable):
     )
 
     def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
-        """By account and status."""
+        """Filter by account and status."""
         return [*super().filter_fields(parts), FilterField("status", "Status", tuple(ReconciliationStatus))]
 
 
 class ActionsTable(ConsoleTable):
-    """What named people did here, and why."""
+    """Actions of named people and keys, with their reasons."""
 
     key = "actions"
     title = "Actions"
@@ -253,13 +253,13 @@ class ActionsTable(ConsoleTable):
     )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """By what names them."""
+        """Return the ids of the rows that the words name."""
         return storage_search.action_ids(unit, words)
 
     def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
-        """By account, who, and what."""
+        """Filter by account, actor and action."""
         return [*super().filter_fields(parts), FilterField("actor", "Who"), FilterField("action", "What")]
 
     def link(self, line: Line) -> str | None:
-        """None: what it was about has a page."""
+        """Return None: the subject of an action has a page, the action none."""
         return None

@@ -1,4 +1,4 @@
-"""A table as CSV: streamed page by page, each in a short snapshot of its own, and bounded."""
+"""Export of a table as CSV, streamed in batches, each in a snapshot of its own."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
@@ -25,7 +25,7 @@ _BATCH_SIZE: Final = 1_000
 
 
 def exported(table: ConsoleTable, request: Request) -> StreamingResponse:
-    """Stream the rows that the query asks for, the newest first; raises InvalidForm before anything is sent."""
+    """Stream the rows of the query, the newest first; raises InvalidForm before that."""
     query = parse(request.query_params, table.filters)
     person: Person = request.state.person
     columns = [column.name for column in table_of(table.shelf.model).c if column.name not in table.shelf.without]
@@ -38,7 +38,7 @@ def exported(table: ConsoleTable, request: Request) -> StreamingResponse:
 
 
 async def _written(table: ConsoleTable, query: ListQuery, names: Sequence[str], person: Person) -> AsyncIterator[bytes]:
-    """Yield the rows; raises ExportBrokenOff instead of ending too early."""
+    """Yield the rows as CSV; raises ExportBrokenOff instead of ending too early."""
     yield csv_text.encoded([names])
     left, after = MAX_ROWS, query.after
     parts, session = table.parts, person.session_id

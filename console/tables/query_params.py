@@ -1,4 +1,4 @@
-"""Query parameters of a table's addresses; what no form or link of the console sends is refused in words."""
+"""Query parameters of the tables; those that the console never sends are refused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ NONE: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class FilterField:
-    """One filter. With options it is a choice; without, a text field for the whole value."""
+    """One filter: a choice of options, or without them a field for the whole value."""
 
     name: str
     label: str
@@ -42,7 +42,10 @@ class FilterField:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Filters, search and position of one page; `given` is what the form sent, to be shown in it again."""
+    """Filters, search and position of one page.
+
+    `given` is what the form sent, to be shown in it again.
+    """
 
     wanted: RowFilter
     after: str | None = None
@@ -53,7 +56,7 @@ class ListQuery:
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether a search or a filter is given."""
+        """True where a search or a filter is given."""
         return bool(self.q or self.given)
 
     def place(self) -> PageCursor:
@@ -62,7 +65,7 @@ class ListQuery:
 
 
 def parse(query: QueryParams, filters: Sequence[FilterField]) -> ListQuery:
-    """Parse and check the parameters; raises InvalidForm for one that no form or link of the console sends."""
+    """Parse the parameters; raises InvalidForm for one that the console never sends."""
     unknown = set(query) - _COMMON - {each.name for each in filters}
     if unknown:
         name = min(unknown)
@@ -123,7 +126,7 @@ def _search(query: QueryParams) -> str:
 
 
 def _instant(query: QueryParams, name: str, given: dict[str, str]) -> datetime | None:
-    """Parse a day or a minute as browsers send it, in UTC; `until` a day means its end."""
+    """Parse a day or a minute in UTC as browsers send it; `until` a day is its end."""
     value = _text(query, name)
     if not value:
         return None

@@ -1,4 +1,4 @@
-"""The routes under /console/tables: lists, pages of single rows, exports and bulk actions."""
+"""Routes of the tables: lists, pages of single rows, exports, bulk actions."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -33,7 +33,7 @@ PATH: Final = "/console/tables"
 
 
 def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
-    """Everything under /console/tables."""
+    """Return every route under /console/tables."""
     served = TablePages(tables(parts), pages)
     return [
         Route(f"{PATH}/", _to_first, methods=["GET"]),
@@ -70,7 +70,7 @@ class TablePages:
         self._pages = pages
 
     async def list(self, request: Request) -> Response:
-        """Serve one page of a table; raises InvalidForm for a query that the console never sends."""
+        """Serve one page of a table; raises InvalidForm for an unknown parameter."""
         table = self._table(request)
         if table is None:
             raise HTTPException(404)
@@ -97,7 +97,7 @@ class TablePages:
         )
 
     async def export(self, request: Request) -> Response:
-        """Serve the rows that the query asks for as CSV; raises NotFound, or InvalidForm before anything is sent."""
+        """Serve the rows of the query as CSV; raises NotFound or InvalidForm."""
         table = self._table(request)
         if table is None:
             raise NotFound("no such table", param="table")
