@@ -11,7 +11,7 @@ from console.static_files import PATH as STATIC
 from console.users import Person
 from service.permissions import Permission, role_for
 
-#: Permission that each route needs; None for what is served to nobody in particular. HEAD needs what GET needs.
+#: Permission that each route needs; None for what is served without a session. HEAD needs what GET needs.
 ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
     f"GET {STATIC}{{name}}": None,
     "GET /console/login": None,

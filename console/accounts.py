@@ -21,18 +21,18 @@ from storage.errors import NotFound
 _HERE: Final = "/console/accounts"
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
     """Return the routes of the list of accounts and of each account's page."""
 
     async def every(request: Request) -> Response:
-        figures = await parts.read(figuring.look)
-        return await pages.show(request, "accounts.html", **shown(figures, parts))
+        figures = await deps.read(figuring.look)
+        return await pages.show(request, "accounts.html", **shown(figures, deps))
 
     async def one(request: Request) -> Response:
-        account = parts.accounts.get(request.path_params["name"])
+        account = deps.accounts.get(request.path_params["name"])
         if account is None:
             raise NotFound("no account of that name is in the settings", param="account")
-        found = await parts.read(lambda unit: account_status(unit, account, parts.clock()))
+        found = await deps.read(lambda unit: account_status(unit, account, deps.clock()))
         person: Person = request.state.person
         return await pages.show(
             request,

@@ -23,7 +23,7 @@ from storage import operator_actions, payments
 from storage.tables import Payment
 from storage.types import InboxStatus
 
-#: As long as the commands take.
+#: The commands' own limit.
 _MAX_REASON_CHARS: Final = 2000
 
 
@@ -31,7 +31,7 @@ _MAX_REASON_CHARS: Final = 2000
 class ActionRequest:
     """Form of a person who has the permission for the action."""
 
-    parts: ConsoleDeps
+    deps: ConsoleDeps
     request: Request
     person: Person
     form: ImmutableMultiDict[str, str]
@@ -40,7 +40,7 @@ class ActionRequest:
     @property
     def commands(self) -> Commands:
         """Commands of the running application."""
-        return self.parts.commands()
+        return self.deps.commands()
 
     @property
     def by(self) -> str:
@@ -86,7 +86,7 @@ def parse_reason(form: ImmutableMultiDict[str, str], *, is_needed: bool) -> str:
 
 
 def action_endpoint(
-    parts: ConsoleDeps,
+    deps: ConsoleDeps,
     pages: PageRenderer,
     does: ActionHandler,
     *,
@@ -102,7 +102,7 @@ def action_endpoint(
     async def endpoint(request: Request) -> Response:
         person: Person = request.state.person
         form: ImmutableMultiDict[str, str] = request.state.form
-        act = ActionRequest(parts, request, person, form, parse_reason(form, is_needed=needs_reason))
+        act = ActionRequest(deps, request, person, form, parse_reason(form, is_needed=needs_reason))
         done = await does(act)
         return pages.go(done.to or local_path(form.get("back", back), back), done.words, done.tone)
 
@@ -114,25 +114,25 @@ _ENDED: Final = frozenset({Phase.CANCELLED.value, Phase.EXPIRED.value, Phase.FAI
 _MONEY: Final = frozenset({Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED.value})
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Return one route for each action; all are POST."""
     return [
-        Route("/console/payments/{id}/refresh", action_endpoint(parts, pages, refresh), methods=["POST"]),
+        Route("/console/payments/{id}/refresh", action_endpoint(deps, pages, refresh), methods=["POST"]),
         Route(
-            "/console/payments/{id}/cancel", action_endpoint(parts, pages, cancel, needs_reason=True), methods=["POST"]
+            "/console/payments/{id}/cancel", action_endpoint(deps, pages, cancel, needs_reason=True), methods=["POST"]
         ),
         Route(
             "/console/payments/{id}/resolve",
-            action_endpoint(parts, pages, resolve, needs_reason=True),
+            action_endpoint(deps, pages, resolve, needs_reason=True),
             methods=["POST"],
         ),
-        Route("/console/inbox/{id}/replay", action_endpoint(parts, pages, replay, needs_reason=True), methods=["POST"]),
+        Route("/console/inbox/{id}/replay", action_endpoint(deps, pages, replay, needs_reason=True), methods=["POST"]),
         Route(
-            "/console/outbox/{id}/redrive", action_endpoint(parts, pages, redrive, needs_reason=True), methods=["POST"]
+            "/console/outbox/{id}/redrive", action_endpoint(deps, pages, redrive, needs_reason=True), methods=["POST"]
         ),
         Route(
             "/console/quarantine/{id}/redeem",
-            action_endpoint(parts, pages, redeem, needs_reason=True),
+            action_endpoint(deps, pages, redeem, needs_reason=True),
             methods=["POST"],
         ),
     ]
@@ -187,16 +187,16 @@ async def redrive(act: ActionRequest) -> ActionResult:
 async def redeem(act: ActionRequest) -> ActionResult:
     """Verify the rejected delivery again, and move it to the inbox."""
     rejected_id, reason, by = act.path("id"), act.reason, act.by
-    message_id = await act.parts.in_thread(lambda: act.parts.redeemer.redeem(rejected_id, reason=reason, by=by))
+    message_id = await act.deps.in_thread(lambda: act.deps.redeemer.redeem(rejected_id, reason=reason, by=by))
     return ActionResult(f"It is authentic now, and in the inbox as {message_id}.", to="/console/tables/quarantine/list")
 
 
 async def _noted(act: ActionRequest, action: str, reason: str) -> Payment:
     """Record who asks for the action and why, and return the payment; raises NotFound."""
     payment_id = act.path("id")
-    found = await act.parts.read(lambda unit: payments.get(unit, payment_id))
-    now = act.parts.clock()
-    await act.parts.write(
+    found = await act.deps.read(lambda unit: payments.get(unit, payment_id))
+    now = act.deps.clock()
+    await act.deps.write(
         lambda unit: operator_actions.note(
             unit, account=found.account, at=now, actor=act.by, action=action, subject=found.id, reason=reason
         )

@@ -34,7 +34,7 @@ _HOME: Final = "/console/"
 LOGIN: Final = "/console/login"
 _OWN: Final = "/console/me"
 
-#: What is served to whoever has to change a password first.
+#: Paths that are served to a person who must change a password first.
 _BEFORE_CHANGE: Final = (_OWN, LOGIN, "/console/logout")
 
 
@@ -44,10 +44,8 @@ class ConsoleRoute(BaseRoute):
     `request.state` has person, secret (what forms of this page are bound to), form and request_id.
     """
 
-    def __init__(
-        self, parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions, routes: Sequence[BaseRoute]
-    ) -> None:
-        self._parts, self._pages, self._sessions = parts, pages, sessions
+    def __init__(self, deps: ConsoleDeps, pages: PageRenderer, sessions: Sessions, routes: Sequence[BaseRoute]) -> None:
+        self._deps, self._pages, self._sessions = deps, pages, sessions
         self._router = Router(routes, redirect_slashes=False)
         self._access = RoutePermissions(routes)
         pages.is_served = self._is_served
@@ -72,7 +70,7 @@ class ConsoleRoute(BaseRoute):
             if message["type"] == "http.response.start":
                 is_begun = True
                 add_security_headers(
-                    MutableHeaders(scope=message), request_id, is_development=self._parts.is_development
+                    MutableHeaders(scope=message), request_id, is_development=self._deps.is_development
                 )
             await send(message)
 
@@ -83,16 +81,16 @@ class ConsoleRoute(BaseRoute):
             "secret": None,
             "form": ImmutableMultiDict(),
         }
-        # Faults are told in pages here, and not in the JSON of the application around.
+        # Errors become pages here, and not the JSON of the application around.
         inner = {**scope, "state": state, "starlette.exception_handlers": ({}, {})}
         if scope["path"] == "/console":
             inner["path"] = _HOME
         request = Request(inner, receive)
         try:
-            answer = await self._entered(request)
+            answer = await self._redirect_or_check(request)
             if answer is None:
                 self._access.check(inner, request.state.person)
-                await self._router(inner, _again(state, receive), guarded)
+                await self._router(inner, _replay_body(state, receive), guarded)
             else:
                 await answer(inner, receive, guarded)
         except Exception as error:
@@ -101,13 +99,13 @@ class ConsoleRoute(BaseRoute):
                 return
             if is_begun:
                 raise
-            response = await self._told(request, error)
+            response = await self._error_page(request, error)
             await response(inner, receive, guarded)
 
-    async def _entered(self, request: Request) -> Response | None:
+    async def _redirect_or_check(self, request: Request) -> Response | None:
         """Return a redirect, or None where the page may be served; raises the refusal."""
-        parts, path = self._parts, request.url.path
-        if not parts.is_secure(request.scope):
+        deps, path = self._deps, request.url.path
+        if not deps.is_secure(request.scope):
             raise ConsoleHttpsRequired
         if path.startswith(STATIC):
             return None
@@ -119,7 +117,7 @@ class ConsoleRoute(BaseRoute):
         elif found is None:
             return _to_login(request)
         if request.method not in SAFE_METHODS:
-            await self._checked(request)
+            await self._check_form(request)
         person = request.state.person
         if person is not None and person.must_change and not path.startswith(_BEFORE_CHANGE):
             if request.method in SAFE_METHODS:
@@ -127,18 +125,18 @@ class ConsoleRoute(BaseRoute):
             raise PasswordIsTemporary
         return None
 
-    async def _checked(self, request: Request) -> None:
+    async def _check_form(self, request: Request) -> None:
         """Check that a page of the console sent the session's form; raises NotFromHere."""
-        check_origin(self._parts, request.headers)
-        body = await self._parts.read_body(request.scope, request.receive)
+        check_origin(self._deps, request.headers)
+        body = await self._deps.read_body(request.scope, request.receive)
         request.state.body = body
         request.state.form = parse_form(body, request.headers)
         token = request.state.form.get("csrf") or request.headers.get("x-csrf-token", "")
         secret = request.state.secret
-        if not secret or not self._parts.signing.is_form(secret, token):
+        if not secret or not self._deps.signing.is_form(secret, token):
             raise NotFromHere
 
-    async def _told(self, request: Request, error: Exception) -> Response:
+    async def _error_page(self, request: Request, error: Exception) -> Response:
         """Render the page of an error, without internal details."""
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if isinstance(error, ServiceError):
@@ -192,38 +190,38 @@ def _to_login(request: Request) -> Response:
     return RedirectResponse(LOGIN if wanted == _HOME else f"{LOGIN}?{urlencode({'next': wanted})}", 303)
 
 
-def _again(state: dict[str, Any], receive: Receive) -> Receive:
+def _replay_body(state: dict[str, Any], receive: Receive) -> Receive:
     """Replay a body that was read for the form's token; then pass on what comes."""
     body: bytes | None = state.pop("body", None)
 
-    async def again() -> Message:
+    async def replayed() -> Message:
         nonlocal body
         if body is None:
             return await receive()
         given, body = body, None
         return {"type": "http.request", "body": given, "more_body": False}
 
-    return again
+    return replayed
 
 
-def routes(parts: ConsoleDeps) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps) -> list[BaseRoute]:
     """Return the console as routes of the web application.
 
     Each area of pages brings its own routes, with their whole paths.
     """
-    pages = PageRenderer(parts)
-    sessions = Sessions(parts, pages.cookies)
-    figuring = OverviewCounter(parts.accounts, parts.clock)
+    pages = PageRenderer(deps)
+    sessions = Sessions(deps, pages.cookies)
+    figuring = OverviewCounter(deps.accounts, deps.clock)
     areas = [
-        *login.routes(parts, pages, sessions),
-        *profile.routes(parts, pages, sessions),
-        *people.routes(parts, pages),
-        *actions.routes(parts, pages),
-        *payment.routes(parts, pages),
-        *tables.routes(parts, pages),
-        *overview.routes(parts, pages, figuring),
-        *accounts.routes(parts, pages, figuring),
-        *money.routes(parts, pages),
+        *login.routes(deps, pages, sessions),
+        *profile.routes(deps, pages, sessions),
+        *people.routes(deps, pages),
+        *actions.routes(deps, pages),
+        *payment.routes(deps, pages),
+        *tables.routes(deps, pages),
+        *overview.routes(deps, pages, figuring),
+        *accounts.routes(deps, pages, figuring),
+        *money.routes(deps, pages),
     ]
     static = Route(f"{STATIC}{{name}}", pages.static.serve, methods=["GET"])
-    return [ConsoleRoute(parts, pages, sessions, [static, *areas])]
+    return [ConsoleRoute(deps, pages, sessions, [static, *areas])]

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, ImmutableMultiDict, MutableHeaders
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm, NotFromHere
 
-#: Nothing is from elsewhere, nothing stands in the page itself, and nobody may frame it.
+#: Nothing from other origins, nothing inline, no framing.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -41,7 +41,7 @@ def add_security_headers(headers: MutableHeaders, request_id: str, *, is_develop
     headers["x-request-id"] = request_id
 
 
-def check_origin(parts: ConsoleDeps, headers: Headers) -> None:
+def check_origin(deps: ConsoleDeps, headers: Headers) -> None:
     """Check that a page of this host sent the request; raises NotFromHere.
 
     Browsers say so themselves and no page can make them lie: by Origin, and by Sec-Fetch-Site over HTTPS.
@@ -51,19 +51,19 @@ def check_origin(parts: ConsoleDeps, headers: Headers) -> None:
         raise NotFromHere
     if site is not None and site != "same-origin":
         raise NotFromHere
-    if origin is not None and not _is_ours(parts, origin, headers.get("host", "")):
+    if origin is not None and not _is_ours(deps, origin, headers.get("host", "")):
         raise NotFromHere
 
 
-def _is_ours(parts: ConsoleDeps, origin: str, host: str) -> bool:
+def _is_ours(deps: ConsoleDeps, origin: str, host: str) -> bool:
     """Compare the origin with the public URL, and with the request's host over HTTPS."""
-    if origin == parts.origin:
+    if origin == deps.origin:
         return True
     try:
         found = urlsplit(origin)
     except ValueError:  # brackets without an address between them, and their like
         return False
-    return found.netloc.lower() == host.lower() and (found.scheme == "https" or parts.is_development)
+    return found.netloc.lower() == host.lower() and (found.scheme == "https" or deps.is_development)
 
 
 def parse_form(body: bytes, headers: Headers) -> ImmutableMultiDict[str, str]:

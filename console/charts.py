@@ -56,7 +56,7 @@ class Chart:
         """True where there is nothing to draw."""
         return not any(value for series in self.series for value in series.values)
 
-    def told(self, value: float | None) -> str:
+    def format(self, value: float | None) -> str:
         """Format a value; a dash where there is none."""
         return "–" if value is None else self._shown(value)
 
@@ -128,8 +128,8 @@ class Chart:
         series = self.series[number]
         group.set("class", f"series {series.tone}")
         points = [child for child in group.iter("g") if child.get("class", "") in ("bar", "dots")]
-        told = [at for at, value in enumerate(series.values) if value is not None]
-        for at, point in zip(told, points, strict=False):
+        known = [at for at, value in enumerate(series.values) if value is not None]
+        for at, point in zip(known, points, strict=False):
             value = series.values[at]
             if not value:
                 point.clear()  # bars without a height
@@ -162,7 +162,7 @@ def largest_names(counts: Mapping[str, int], most: int) -> list[str]:
     return sorted(largest)
 
 
-#: What became of deliveries, as few as can be told apart: name, outcomes, and the tone of it.
+#: Groups of outcomes of deliveries, few enough to be distinguished: name, outcomes and tone.
 DELIVERY_GROUPS: Final = (
     ("moved a payment", (Outcome.ADVANCED.value,), "chart-ok"),
     (

@@ -40,8 +40,8 @@ class PollingStatus(Protocol):
 class ConsoleLimits:
     """Limits of sessions, log-in attempts and bulk actions."""
 
-    idle: timedelta = timedelta(hours=8)  #: a session ends after so long without use
-    longest: timedelta = timedelta(hours=24)  #: and after so long in any case
+    idle_timeout: timedelta = timedelta(hours=8)  #: a session ends after so much time without use
+    max_age: timedelta = timedelta(hours=24)  #: and at this age in any case
     attempts: int = 10  #: log-ins that may fail in a window with one name from one network, or in a browser it knows
     attempts_per_network: int = 50  #: and from one network, whatever the names
     attempts_everywhere: int = 100  #: and with one name from all networks together
@@ -58,18 +58,18 @@ class ConsoleDeps:
     commands: Callable[[], Commands]  #: while the application runs
     accounts: Mapping[str, ConfiguredAccount]
     prover: Prover
-    asking: PollingStatus
+    polling: PollingStatus
     redeemer: Redeemer
     signing: ConsoleSigner
-    origin: str  #: where browsers reach the service from outside, without a path
+    origin: str  #: public origin of the service: scheme and host, without a path
     is_secure: Callable[[Scope], bool]
     address_of: Callable[[Scope], str]
     read_body: Callable[[Scope, Receive], Awaitable[bytes]]
     is_development: bool = False  #: plain HTTP on loopback, and cookies without Secure
-    bounds: ConsoleLimits = ConsoleLimits()
+    limits: ConsoleLimits = ConsoleLimits()
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(_MAX_THREADS, "console"))
     passwords: PasswordThreads = field(default_factory=PasswordThreads)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: whoever waits for events is to go
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: set when the service stops: streams end
 
     async def in_thread(self, do: Callable[[], Result]) -> Result:
         """Run it in a thread of the console's own, so that intake never waits for it."""

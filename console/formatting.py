@@ -43,11 +43,11 @@ def ago(context: Context, at: datetime | None) -> Markup:
         return DASH
     now: datetime = context["now"]
     words = duration(abs(now - at))
-    told = f"{words} ago" if at <= now else f"in {words}"
+    relative = f"{words} ago" if at <= now else f"in {words}"
     if words == "0 s":
-        told = "now"
+        relative = "now"
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", told
+        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", relative
     )
 
 

@@ -35,7 +35,7 @@ class DrawnMove:
     target: str
     number: int  #: the transition that it belongs to
     forced: bool
-    skips: bool  #: nothing told of the target itself
+    skips: bool  #: no message reported the target itself
     at: datetime | None
 
 
@@ -261,11 +261,11 @@ class _Layout:
     def _lines(self, row: State) -> list[str]:
         """Return the lines of a box: state, phase, and the last time of entry."""
         entries = [step for step in self._walked if step.target == row.name]
-        told = [step for step in entries if not step.skips]
+        dated = [step for step in entries if not step.skips]
         lines = [row.name, row.phase.value]
-        if told:
-            often = f" ({len(told)}x)" if len(told) > 1 else ""
-            at = told[-1].at
+        if dated:
+            often = f" ({len(dated)}x)" if len(dated) > 1 else ""
+            at = dated[-1].at
             lines.append((f"{at:%Y-%m-%d %H:%M:%S}Z" if at is not None else "time not known") + often)
         elif entries:
             lines.append("skipped")

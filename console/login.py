@@ -28,14 +28,14 @@ from storage.database import Unit
 from storage.tables_support import ConsolePerson
 
 
-async def verify_password(parts: ConsoleDeps, person: ConsolePerson | None, password: str) -> bool:
+async def verify_password(deps: ConsoleDeps, person: ConsolePerson | None, password: str) -> bool:
     """Verify the password of a person who may log in.
 
     Without a person a hash is computed all the same, so that it takes as long.
     """
     may = person is not None and person.disabled_at is None
     kept = person.password_hash if person is not None else UNMATCHABLE_HASH
-    is_right = await parts.passwords.do(lambda: matches_hash(password[: MAX_PASSWORD_CHARS + 1], kept))
+    is_right = await deps.passwords.do(lambda: matches_hash(password[: MAX_PASSWORD_CHARS + 1], kept))
     return is_right and may
 
 
@@ -52,56 +52,56 @@ class LoginAttempt:
     """An attempt at a password: its name, network, and browser if that is known.
 
     Strangers share what they may try of a name, and use it up for each other and for its person. A browser that is
-    known by its session, or by the cookie of an earlier log-in, is counted by itself: nobody else can keep it out.
+    known by its session, or by the cookie of an earlier log-in, is counted by itself: no other browser can lock it out.
     """
 
     name: str
     network: str
     browser: str | None = None  #: a secret of its own that was signed here for this name, or its session's id
 
-    def counted(self, bounds: ConsoleLimits) -> Iterator[AttemptCounter]:
+    def counters(self, limits: ConsoleLimits) -> Iterator[AttemptCounter]:
         """Yield its counters, always in this order, so that no two attempts deadlock."""
         if self.browser is not None:
-            yield AttemptCounter(_subject("browser", self.browser), bounds.attempts, is_own=True)
+            yield AttemptCounter(_subject("browser", self.browser), limits.attempts, is_own=True)
             return
-        yield AttemptCounter(_subject("network", self.network), bounds.attempts_per_network, is_own=False)
-        yield AttemptCounter(_subject("here", f"{self.network} {self.name}"), bounds.attempts, is_own=True)
-        yield AttemptCounter(_subject("name", self.name), bounds.attempts_everywhere, is_own=False)
+        yield AttemptCounter(_subject("network", self.network), limits.attempts_per_network, is_own=False)
+        yield AttemptCounter(_subject("here", f"{self.network} {self.name}"), limits.attempts, is_own=True)
+        yield AttemptCounter(_subject("name", self.name), limits.attempts_everywhere, is_own=False)
 
 
-async def count_attempt(parts: ConsoleDeps, tried: LoginAttempt) -> None:
+async def count_attempt(deps: ConsoleDeps, attempt: LoginAttempt) -> None:
     """Count an attempt before the password is checked; raises TooManyLogins.
 
     The counters are shared by all processes.
 
-    A name that nobody has is counted like any other, and so is one that is locked out: neither can be told apart.
+    An unknown name is counted like any other, and so is one that is locked out: neither can be told apart.
     """
-    now, bounds = parts.clock(), parts.bounds
+    now, limits = deps.clock(), deps.limits
 
     def take(unit: Unit) -> TooManyLogins | None:
-        for each in tried.counted(bounds):
-            wait = console_sessions.take(unit, each.subject, now, at_most=each.at_most, window=bounds.attempts_window)
+        for each in attempt.counters(limits):
+            wait = console_sessions.take(unit, each.subject, now, at_most=each.at_most, window=limits.attempts_window)
             if wait is not None:
                 return TooManyLogins(wait)  # what was counted until here is kept
-        console_sessions.forget_before(unit, _forget_before(now, parts))
+        console_sessions.forget_before(unit, _forget_before(now, deps))
         return None
 
-    refused = await parts.write(take)
+    refused = await deps.write(take)
     if refused is not None:
         raise refused
 
 
-def forget_attempts(unit: Unit, tried: LoginAttempt, bounds: ConsoleLimits) -> None:
+def forget_attempts(unit: Unit, attempt: LoginAttempt, limits: ConsoleLimits) -> None:
     """Forget the attempts of this name from here, and take back the last shared one.
 
     Shared are the counters of the network, and of the name from everywhere.
     """
-    for each in tried.counted(bounds):
+    for each in attempt.counters(limits):
         (console_sessions.forget if each.is_own else console_sessions.give_back)(unit, each.subject)
 
 
-def _forget_before(now: datetime, parts: ConsoleDeps) -> datetime:
-    return now - 10 * parts.bounds.attempts_window
+def _forget_before(now: datetime, deps: ConsoleDeps) -> datetime:
+    return now - 10 * deps.limits.attempts_window
 
 
 def _subject(kind: str, value: str) -> str:
@@ -114,9 +114,9 @@ log = structlog.get_logger()
 _LOGIN: Final = "/console/login"
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
     """Return the routes of log-in, which is open to all, and log-out."""
-    login = LoginPages(parts, pages, sessions)
+    login = LoginPages(deps, pages, sessions)
     return [
         Route(_LOGIN, login.show, methods=["GET"]),
         Route(_LOGIN, login.enter, methods=["POST"]),
@@ -128,7 +128,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[
 class LoginPages:
     """Pages of log-in and log-out."""
 
-    parts: ConsoleDeps
+    deps: ConsoleDeps
     pages: PageRenderer
     sessions: Sessions
 
@@ -148,11 +148,11 @@ class LoginPages:
         wanted = local_path(form.get("next", ""), "")
         name, password = form.get("name", "").strip().lower(), form.get("password", "")
         try:
-            if not self.parts.signing.is_before(request.state.secret, self.parts.clock()):
+            if not self.deps.signing.is_before(request.state.secret, self.deps.clock()):
                 raise WrongLogin("this page stood open for too long; log in now")
-            tried = self._tried(request, name)
-            await count_attempt(self.parts, tried)
-            secret = await self._begun(request, tried, password)
+            attempt = self._attempt(request, name)
+            await count_attempt(self.deps, attempt)
+            secret = await self._begin_session(request, attempt, password)
         except ServiceError as error:
             if error.status >= 500:
                 raise
@@ -162,9 +162,9 @@ class LoginPages:
                 response.headers["retry-after"] = str(error.retry_after)
             return response
         response = self.pages.go(wanted or "/console/")
-        cookies, signing = self.pages.cookies, self.parts.signing
+        cookies, signing = self.pages.cookies, self.deps.signing
         cookies.put(response, cookies.session, signing.session(secret))
-        known = signing.known(name, self.parts.clock())
+        known = signing.known(name, self.deps.clock())
         cookies.put(response, cookies.known, known, seconds=int(KNOWN_BROWSER_LIFETIME.total_seconds()))
         cookies.drop(response, cookies.before)
         return response
@@ -172,8 +172,8 @@ class LoginPages:
     async def leave(self, request: Request) -> Response:
         """End the session, in every process."""
         person: Person = request.state.person
-        now = self.parts.clock()
-        await self.parts.write(lambda unit: console_sessions.revoke(unit, person.session_id, now))
+        now = self.deps.clock()
+        await self.deps.write(lambda unit: console_sessions.revoke(unit, person.session_id, now))
         log.info("login.ended", person_id=person.id, session_id=person.session_id)
         response = self.pages.go(_LOGIN, "You are logged out.")
         self.pages.cookies.drop(response, self.pages.cookies.session)
@@ -182,9 +182,9 @@ class LoginPages:
     async def _form(
         self, request: Request, wanted: str, *, error: str | None = None, name: str = "", status_code: int = 200
     ) -> Response:
-        before, now = request.state.secret, self.parts.clock()
-        if before is None or not self.parts.signing.is_before(before, now):
-            before = request.state.secret = self.parts.signing.before(now)
+        before, now = request.state.secret, self.deps.clock()
+        if before is None or not self.deps.signing.is_before(before, now):
+            before = request.state.secret = self.deps.signing.before(now)
         response = await self.pages.show(
             request,
             "login.html",
@@ -197,21 +197,21 @@ class LoginPages:
         self.pages.cookies.put(response, self.pages.cookies.before, before)
         return response
 
-    def _tried(self, request: Request, name: str) -> LoginAttempt:
+    def _attempt(self, request: Request, name: str) -> LoginAttempt:
         cookie = request.cookies.get(self.pages.cookies.known, "")
-        browser = self.parts.signing.browser(cookie, name, self.parts.clock())
+        browser = self.deps.signing.browser(cookie, name, self.deps.clock())
         return LoginAttempt(name, self._network(request), browser)
 
-    async def _begun(self, request: Request, tried: LoginAttempt, password: str) -> str:
+    async def _begin_session(self, request: Request, attempt: LoginAttempt, password: str) -> str:
         """Begin a session and return its secret; WrongLogin for a wrong name or password."""
-        person = await self.parts.read(lambda unit: console_users.by_name(unit, tried.name))
-        if not await verify_password(self.parts, person, password) or person is None:
+        person = await self.deps.read(lambda unit: console_users.by_name(unit, attempt.name))
+        if not await verify_password(self.deps, person, password) or person is None:
             raise WrongLogin
         found, stronger = person, None
         if needs_rehash(found.password_hash):
-            stronger = await self.parts.passwords.do(lambda: hash_password(password))
-        now = self.parts.clock()
-        old = self.parts.signing.secret(request.cookies.get(self.pages.cookies.session, ""))
+            stronger = await self.deps.passwords.do(lambda: hash_password(password))
+        now = self.deps.clock()
+        old = self.deps.signing.secret(request.cookies.get(self.pages.cookies.session, ""))
 
         def begin(unit: Unit) -> str:
             current = console_users.get(unit, found.id)
@@ -219,14 +219,14 @@ class LoginPages:
                 raise WrongLogin  # both may have changed while the password was checked
             if stronger is not None:
                 console_users.rehash(unit, found.id, found.password_hash, stronger)
-            forget_attempts(unit, tried, self.parts.bounds)
+            forget_attempts(unit, attempt, self.deps.limits)
             if old is not None:
                 console_sessions.revoke_secret(unit, digest_of(old), now)
             return self.sessions.begin(unit, found, request, now)
 
-        secret = await self.parts.write(begin)
-        log.info("login.succeeded", person_id=found.id, network=tried.network)
+        secret = await self.deps.write(begin)
+        log.info("login.succeeded", person_id=found.id, network=attempt.network)
         return secret
 
     def _network(self, request: Request) -> str:
-        return network_of(self.parts.address_of(request.scope))
+        return network_of(self.deps.address_of(request.scope))

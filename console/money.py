@@ -25,7 +25,7 @@ _PAGE_SIZE: Final = 100
 _MAX_NAME_CHARS: Final = 64
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Return the route of the page."""
 
     async def show(request: Request) -> Response:
@@ -41,7 +41,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
             raise InvalidForm("after is the id of a row", param="after")
         phase = Phase.REFUNDED if way in ("back", "returned") else Phase.PAID
         wanted = [Money(account, kind, currency, phase) for kind in kinds]
-        found = await parts.read(
+        found = await deps.read(
             lambda unit: totals.entries(unit, since, until, wanted, after=after, limit=_PAGE_SIZE + 1)
         )
         more = found[_PAGE_SIZE - 1].id if len(found) > _PAGE_SIZE else None
@@ -54,7 +54,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
             older=older,
             account=account,
             currency=currency,
-            told=WAYS[way],
+            way_label=WAYS[way],
             since=since,
             until=until,
             links=links,

@@ -17,15 +17,15 @@ from service.overview import OverviewCounter, OverviewFigures, alarms_of, lines_
 _HERE: Final = "/console/"
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -> list[BaseRoute]:
     """Return the routes of the page and of its live updates."""
-    live = LiveUpdates(parts, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
+    live = LiveUpdates(deps, lambda unit, keys: dict.fromkeys(keys, figuring.look(unit).mark))
     drawings = charts.ChartCache()
 
     async def show(request: Request) -> Response:
-        figures = await parts.read(figuring.look)
-        drawn = await parts.in_thread(lambda: drawings.of(figures))
-        return await pages.show(request, "overview.html", **shown(figures, parts), charts=drawn)
+        figures = await deps.read(figuring.look)
+        drawn = await deps.in_thread(lambda: drawings.of(figures))
+        return await pages.show(request, "overview.html", **shown(figures, deps), charts=drawn)
 
     async def changes(request: Request) -> Response:
         return live.stream(request, "overview")
@@ -33,9 +33,9 @@ def routes(parts: ConsoleDeps, pages: PageRenderer, figuring: OverviewCounter) -
     return [Route(_HERE, show, methods=["GET"]), Route(f"{_HERE}live", changes, methods=["GET"])]
 
 
-def shown(figures: OverviewFigures, parts: ConsoleDeps) -> dict[str, Any]:
+def shown(figures: OverviewFigures, deps: ConsoleDeps) -> dict[str, Any]:
     """Return the template's context of the figures, without the charts."""
-    lines = lines_of(figures, parts.accounts)
+    lines = lines_of(figures, deps.accounts)
     return {
         "figures": figures,
         "alarms": alarms_of(figures.alarms),
@@ -44,7 +44,7 @@ def shown(figures: OverviewFigures, parts: ConsoleDeps) -> dict[str, Any]:
         "money": figures.money,
         "totals": totals(figures.money),
         "lines": lines,
-        "accounts": parts.accounts,
+        "accounts": deps.accounts,
         "links": links,
         "money_link": lambda row, **which: _money_link(row, figures.at, **which),
     }

@@ -48,9 +48,9 @@ NAVIGATION: Final = (
 class PageRenderer:
     """Renders templates: everything is escaped, and an undefined name is an error."""
 
-    def __init__(self, parts: ConsoleDeps) -> None:
-        self._parts = parts
-        self.cookies = Cookies(parts)
+    def __init__(self, deps: ConsoleDeps) -> None:
+        self._deps = deps
+        self.cookies = Cookies(deps)
         self.static = StaticFiles()
         self.is_served: Callable[[str], bool] = lambda _path: True  #: whether there is a page at the path
         self.environment = Environment(
@@ -62,13 +62,13 @@ class PageRenderer:
         )
         self.environment.filters.update(TEMPLATE_FILTERS)
         self.environment.globals["static"] = self.static.url
-        kinds = {account.environment for account in parts.accounts.values()}
+        kinds = {account.environment for account in deps.accounts.values()}
         self._where = "live" if kinds == {"live"} else "test" if kinds <= {"test"} else "live and test"
 
     async def show(self, request: Request, template: str, *, status_code: int = 200, **context: Any) -> Response:
         """Render a template in a thread, with the last action's words, shown once."""
         given = {**self.context(request), **context}
-        text = await self._parts.in_thread(lambda: self.environment.get_template(template).render(given))
+        text = await self._deps.in_thread(lambda: self.environment.get_template(template).render(given))
         response = HTMLResponse(text, status_code)  # written in a thread: a long page must not hold up the way in
         if given["flash"] is not None:
             self.cookies.drop(response, self.cookies.flash)
@@ -80,7 +80,7 @@ class PageRenderer:
         It has person, csrf, here, now, navigation, where, flash, request_id, path and environments.
         """
         person: Person | None = request.state.person
-        flash, now = request.cookies.get(self.cookies.flash), self._parts.clock()
+        flash, now = request.cookies.get(self.cookies.flash), self._deps.clock()
         shown = [
             entry
             for entry in NAVIGATION
@@ -88,22 +88,22 @@ class PageRenderer:
         ]
         return {
             "person": person,
-            "csrf": self._parts.signing.form(request.state.secret) if request.state.secret else "",
+            "csrf": self._deps.signing.form(request.state.secret) if request.state.secret else "",
             "here": _here(request.url.path),
             "now": now,
             "navigation": shown,
             "where": self._where,
-            "flash": self._parts.signing.flashed(flash, now) if flash else None,
+            "flash": self._deps.signing.flashed(flash, now) if flash else None,
             "request_id": request.state.request_id,
             "path": request.url.path,
-            "environments": {name: account.environment for name, account in self._parts.accounts.items()},
+            "environments": {name: account.environment for name, account in self._deps.accounts.items()},
         }
 
     def go(self, to: str, words: str | None = None, tone: str = "ok") -> Response:
         """Redirect by 303 to a page that shows the words. `tone` is ok, warn or bad."""
         response = RedirectResponse(to, 303)
         if words is not None:
-            kept = self._parts.signing.flash(tone, words[:1500], self._parts.clock())
+            kept = self._deps.signing.flash(tone, words[:1500], self._deps.clock())
             self.cookies.put(response, self.cookies.flash, kept, seconds=int(FLASH_LIFETIME.total_seconds()))
         return response
 

@@ -140,9 +140,9 @@ _CHUNK_BYTES: Final = 256 * 1024
 _ENTRY_ID: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Return the routes of the page, its live updates, proof and downloads."""
-    page = PaymentPage(parts, pages, LiveUpdates(parts, payment_marks))
+    page = PaymentPage(deps, pages, LiveUpdates(deps, payment_marks))
     return [
         Route("/console/payments/{id}", page.show, methods=["GET"]),
         Route("/console/payments/{id}/live", page.live, methods=["GET"]),
@@ -174,7 +174,7 @@ class StateChoice:
 class PaymentPage:
     """The pages about one payment."""
 
-    parts: ConsoleDeps
+    deps: ConsoleDeps
     pages: PageRenderer
     watched: LiveUpdates
 
@@ -185,9 +185,9 @@ class PaymentPage:
         """
         payment_id, before = request.path_params["id"], request.query_params.get("before", "")
         place = before if _ENTRY_ID.fullmatch(before) else None
-        now = self.parts.clock()
-        read = await self.parts.read(lambda unit: _read(unit, payment_id, place, now))
-        why = await self.parts.in_thread(lambda: self.parts.asking.why(read.page.payment, now))
+        now = self.deps.clock()
+        read = await self.deps.read(lambda unit: _read(unit, payment_id, place, now))
+        why = await self.deps.in_thread(lambda: self.deps.polling.why(read.page.payment, now))
         return await self.pages.show(
             request, "payment.html", **self._context(read, why, now, request.state.person, before=place)
         )
@@ -196,7 +196,7 @@ class PaymentPage:
         self, read: _Snapshot, why: str | None, now: datetime, person: Person, *, before: str | None
     ) -> dict[str, Any]:
         page, payment = read.page, read.page.payment
-        account = self.parts.accounts.get(payment.account)
+        account = self.deps.accounts.get(payment.account)
         lifecycle = account.lifecycles.get(payment.kind) if account else None
         is_terminal = (
             lifecycle is not None and payment.state in lifecycle.by_name and lifecycle.is_terminal(payment.state)
@@ -231,21 +231,21 @@ class PaymentPage:
             "before": before,
             "choices": choices(lifecycle, payment) if lifecycle is not None else [],
             "can_ask": account is not None and payment.provider_ref is not None,
-            "can_cancel": account is not None and not is_terminal and self.parts.asking.can_cancel(payment),
+            "can_cancel": account is not None and not is_terminal and self.deps.polling.can_cancel(payment),
             "cancel_words": _cancel_words(account),
         }
 
     async def live(self, request: Request) -> Response:
         """Stream a mark, and another whenever the payment has changed."""
         payment_id = request.path_params["id"]
-        await self.parts.read(lambda unit: payments.get(unit, payment_id))
+        await self.deps.read(lambda unit: payments.get(unit, payment_id))
         return self.watched.stream(request, payment_id)
 
     async def proof(self, request: Request) -> Response:
         """Verify all that is kept of the payment, and show the result; raises NotFound."""
         payment_id = request.path_params["id"]
-        payment = await self.parts.read(lambda unit: payments.get(unit, payment_id))
-        proof = await self.parts.in_thread(lambda: self.parts.prover.prove(payment_id))
+        payment = await self.deps.read(lambda unit: payments.get(unit, payment_id))
+        proof = await self.deps.in_thread(lambda: self.deps.prover.prove(payment_id))
         return await self.pages.show(request, "payment_proof.html", payment=payment, proof=proof)
 
     async def export(self, request: Request) -> Response:
@@ -254,7 +254,7 @@ class PaymentPage:
         They can be verified without this program.
         """
         payment_id = request.path_params["id"]
-        file = await self.parts.in_thread(lambda: self._exported(payment_id))
+        file = await self.deps.in_thread(lambda: self._exported(payment_id))
         name = f'attachment; filename="payment-{payment_id}.ndjson"'
         return StreamingResponse(
             self._sent(file), media_type="application/x-ndjson", headers={"content-disposition": name}
@@ -264,7 +264,7 @@ class PaymentPage:
         """Write all rows to a file, so that a slow download holds no snapshot open."""
         file = SpooledTemporaryFile(_EXPORT_MEMORY_BYTES)  # noqa: SIM115 - closed when it was sent
         try:
-            for line in self.parts.prover.export(payment_id):
+            for line in self.deps.prover.export(payment_id):
                 file.write(f"{line}\n".encode())
         except BaseException:
             file.close()
@@ -274,7 +274,7 @@ class PaymentPage:
 
     async def _sent(self, file: IO[bytes]) -> AsyncIterator[bytes]:
         try:
-            while chunk := await self.parts.in_thread(lambda: file.read(_CHUNK_BYTES)):
+            while chunk := await self.deps.in_thread(lambda: file.read(_CHUNK_BYTES)):
                 yield chunk
         finally:
             file.close()
@@ -282,7 +282,7 @@ class PaymentPage:
     async def body(self, request: Request) -> Response:
         """Serve the exact bytes of one message; raises NotFound."""
         message_id = request.path_params["id"]
-        message = await self.parts.read(lambda unit: inbox.get(unit, message_id))
+        message = await self.deps.read(lambda unit: inbox.get(unit, message_id))
         headers = {
             "content-disposition": f'attachment; filename="message-{message.id}.bin"',
             "x-body-digest": message.digest,

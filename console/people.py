@@ -23,25 +23,25 @@ from storage.tables_support import ConsolePerson, ConsoleSession
 _HERE: Final = "/console/people"
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Return the routes of the list and its forms."""
-    page = PeoplePages(parts, pages)
+    page = PeoplePages(deps, pages)
 
     return [
         Route(_HERE, page.show, methods=["GET"]),
         Route(_HERE, page.add, methods=["POST"]),
-        Route(f"{_HERE}/{{id}}/role", action_endpoint(parts, pages, change_role, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/role", action_endpoint(deps, pages, change_role, back=_HERE), methods=["POST"]),
         Route(
             f"{_HERE}/{{id}}/disable",
-            action_endpoint(parts, pages, disable, needs_reason=True, back=_HERE),
+            action_endpoint(deps, pages, disable, needs_reason=True, back=_HERE),
             methods=["POST"],
         ),
         Route(
             f"{_HERE}/{{id}}/enable",
-            action_endpoint(parts, pages, enable, needs_reason=True, back=_HERE),
+            action_endpoint(deps, pages, enable, needs_reason=True, back=_HERE),
             methods=["POST"],
         ),
-        Route(f"{_HERE}/{{id}}/logout", action_endpoint(parts, pages, log_out, back=_HERE), methods=["POST"]),
+        Route(f"{_HERE}/{{id}}/logout", action_endpoint(deps, pages, log_out, back=_HERE), methods=["POST"]),
         Route(f"{_HERE}/{{id}}/password", page.reset, methods=["POST"]),
     ]
 
@@ -50,7 +50,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
 class PeoplePages:
     """The list of users, and pages that show a new password once (stored nowhere)."""
 
-    parts: ConsoleDeps
+    deps: ConsoleDeps
     pages: PageRenderer
 
     async def show(self, request: Request) -> Response:
@@ -64,48 +64,48 @@ class PeoplePages:
         try:
             name, role = name_of(form.get("name", "")), role_of(form.get("role", ""))
             password = generate_password()
-            kept = await self.parts.passwords.do(lambda: hash_password(password))
-            now = self.parts.clock()
+            kept = await self.deps.passwords.do(lambda: hash_password(password))
+            now = self.deps.clock()
             person = new_person(name, role, kept, now, is_temporary=True)
 
             def add(unit: Unit) -> None:
                 console_users.add(unit, person)
-                note(unit, self.parts, admin.name, "add person", person.id, f"{name} as {role.value}")
+                note(unit, self.deps, admin.name, "add person", person.id, f"{name} as {role.value}")
 
-            await self.parts.write(add)
+            await self.deps.write(add)
         except ServiceError as error:
             if error.status >= 500:
                 raise
             return await self._page(request, error=error.message, status_code=error.status)
-        return await self._page(request, told=(name, password), status_code=201)
+        return await self._page(request, new_password=(name, password), status_code=201)
 
     async def reset(self, request: Request) -> Response:
         """Set a generated password, show it once, and end the user's sessions."""
         admin: Person = request.state.person
         person_id = request.path_params["id"]
         password = generate_password()
-        kept = await self.parts.passwords.do(lambda: hash_password(password))
-        now = self.parts.clock()
+        kept = await self.deps.passwords.do(lambda: hash_password(password))
+        now = self.deps.clock()
 
         def change(unit: Unit) -> str:
             person = console_users.get(unit, person_id)
             console_users.change_password(unit, person.id, kept, now, is_temporary=True)
             console_sessions.revoke_all(unit, person.id, now)
-            note(unit, self.parts, admin.name, "reset password", person.id, f"of {person.name}, in the console")
+            note(unit, self.deps, admin.name, "reset password", person.id, f"of {person.name}, in the console")
             return person.name
 
-        name = await self.parts.write(change)
-        return await self._page(request, told=(name, password))
+        name = await self.deps.write(change)
+        return await self._page(request, new_password=(name, password))
 
     async def _page(
         self,
         request: Request,
         *,
         error: str | None = None,
-        told: tuple[str, str] | None = None,
+        new_password: tuple[str, str] | None = None,
         status_code: int = 200,
     ) -> Response:
-        now = self.parts.clock()
+        now = self.deps.clock()
 
         def read(unit: Unit) -> list[tuple[ConsolePerson, list[ConsoleSession]]]:
             return [
@@ -114,15 +114,21 @@ class PeoplePages:
                     [
                         session
                         for session in console_sessions.of_person(unit, person.id)
-                        if console_sessions.is_open(session, now, self.parts.bounds.idle)
+                        if console_sessions.is_open(session, now, self.deps.limits.idle_timeout)
                     ],
                 )
                 for person in console_users.find(unit)
             ]
 
-        found = await self.parts.read(read)
+        found = await self.deps.read(read)
         return await self.pages.show(
-            request, "people.html", status_code=status_code, people=found, roles=list(Role), error=error, told=told
+            request,
+            "people.html",
+            status_code=status_code,
+            people=found,
+            roles=list(Role),
+            error=error,
+            new_password=new_password,
         )
 
 
@@ -135,10 +141,10 @@ async def change_role(act: ActionRequest) -> ActionResult:
         if role is not Role.ADMIN:
             _keep_an_admin(unit, person)
         console_users.change_role(unit, person.id, role.value)
-        note(unit, act.parts, act.by, "change role", person.id, f"{person.name}: {person.role} to {role.value}")
+        note(unit, act.deps, act.by, "change role", person.id, f"{person.name}: {person.role} to {role.value}")
         return person.name
 
-    return ActionResult(f"{await act.parts.write(change)} is {role.value} now.")
+    return ActionResult(f"{await act.deps.write(change)} is {role.value} now.")
 
 
 async def disable(act: ActionRequest) -> ActionResult:
@@ -149,13 +155,13 @@ async def disable(act: ActionRequest) -> ActionResult:
     def change(unit: Unit) -> str:
         person = console_users.get(unit, act.path("id"))
         _keep_an_admin(unit, person)
-        now = act.parts.clock()
+        now = act.deps.clock()
         console_users.disable(unit, person.id, now)
         console_sessions.revoke_all(unit, person.id, now)
-        note(unit, act.parts, act.by, "disable person", person.id, act.reason)
+        note(unit, act.deps, act.by, "disable person", person.id, act.reason)
         return person.name
 
-    return ActionResult(f"{await act.parts.write(change)} may not log in any more.")
+    return ActionResult(f"{await act.deps.write(change)} may not log in any more.")
 
 
 async def enable(act: ActionRequest) -> ActionResult:
@@ -164,10 +170,10 @@ async def enable(act: ActionRequest) -> ActionResult:
     def change(unit: Unit) -> str:
         person = console_users.get(unit, act.path("id"))
         console_users.enable(unit, person.id)
-        note(unit, act.parts, act.by, "enable person", person.id, act.reason)
+        note(unit, act.deps, act.by, "enable person", person.id, act.reason)
         return person.name
 
-    return ActionResult(f"{await act.parts.write(change)} may log in again.")
+    return ActionResult(f"{await act.deps.write(change)} may log in again.")
 
 
 async def log_out(act: ActionRequest) -> ActionResult:
@@ -175,11 +181,11 @@ async def log_out(act: ActionRequest) -> ActionResult:
 
     def change(unit: Unit) -> tuple[str, int]:
         person = console_users.get(unit, act.path("id"))
-        ended = console_sessions.revoke_all(unit, person.id, act.parts.clock())
-        note(unit, act.parts, act.by, "end sessions", person.id, f"{ended} of {person.name}")
+        ended = console_sessions.revoke_all(unit, person.id, act.deps.clock())
+        note(unit, act.deps, act.by, "end sessions", person.id, f"{ended} of {person.name}")
         return person.name, ended
 
-    name, ended = await act.parts.write(change)
+    name, ended = await act.deps.write(change)
     return ActionResult(f"{ended} sessions of {name} have ended.")
 
 
@@ -191,9 +197,9 @@ def role_of(text: str) -> Role:
         raise InvalidForm(f"a role is one of {', '.join(Role)}", param="role") from None
 
 
-def note(unit: Unit, parts: ConsoleDeps, by: str, action: str, subject: str, reason: str) -> None:
+def note(unit: Unit, deps: ConsoleDeps, by: str, action: str, subject: str, reason: str) -> None:
     """Record an action of an admin."""
-    operator_actions.note(unit, account=None, at=parts.clock(), actor=by, action=action, subject=subject, reason=reason)
+    operator_actions.note(unit, account=None, at=deps.clock(), actor=by, action=action, subject=subject, reason=reason)
 
 
 def _keep_an_admin(unit: Unit, person: ConsolePerson) -> None:

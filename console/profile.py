@@ -21,9 +21,9 @@ from storage.errors import NotFound
 _HERE = "/console/me"
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[BaseRoute]:
     """Return the routes of the page and its forms."""
-    own = ProfilePages(parts, pages, sessions)
+    own = ProfilePages(deps, pages, sessions)
     return [
         Route(_HERE, own.show, methods=["GET"]),
         Route(f"{_HERE}/password", own.change_password, methods=["POST"]),
@@ -36,7 +36,7 @@ def routes(parts: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[
 class ProfilePages:
     """Pages of one's own password and sessions; no other user's are reached."""
 
-    parts: ConsoleDeps
+    deps: ConsoleDeps
     pages: PageRenderer
     sessions: Sessions
 
@@ -47,26 +47,26 @@ class ProfilePages:
     async def change_password(self, request: Request) -> Response:
         """Change the password, end every session, and begin a new one for this browser."""
         person, form = _person(request), request.state.form
-        tried = LoginAttempt(person.name, network_of(self.parts.address_of(request.scope)), person.session_id)
+        attempt = LoginAttempt(person.name, network_of(self.deps.address_of(request.scope)), person.session_id)
         try:
             if form.get("new", "") != form.get("again", ""):
                 raise InvalidForm("the new password was not typed the same twice")
             check_strength(form.get("new", ""), person.name)
-            await count_attempt(self.parts, tried)
-            kept = await self.parts.read(lambda unit: console_users.get(unit, person.id))
-            if not await verify_password(self.parts, kept, form.get("current", "")):
+            await count_attempt(self.deps, attempt)
+            kept = await self.deps.read(lambda unit: console_users.get(unit, person.id))
+            if not await verify_password(self.deps, kept, form.get("current", "")):
                 raise WrongLogin("the current password is wrong")
         except ServiceError as error:
             if error.status >= 500:
                 raise
             return await self._page(request, error=error.message, status_code=error.status)
-        new_hash = await self.parts.passwords.do(lambda: hash_password(form["new"]))
-        now = self.parts.clock()
+        new_hash = await self.deps.passwords.do(lambda: hash_password(form["new"]))
+        now = self.deps.clock()
 
         def change(unit: Unit) -> str:
             console_users.change_password(unit, person.id, new_hash, now, is_temporary=False)
             console_sessions.revoke_all(unit, person.id, now)
-            forget_attempts(unit, tried, self.parts.bounds)
+            forget_attempts(unit, attempt, self.deps.limits)
             operator_actions.note(
                 unit,
                 account=None,
@@ -78,38 +78,38 @@ class ProfilePages:
             )
             return self.sessions.begin(unit, kept, request, now)
 
-        secret = await self.parts.write(change)
+        secret = await self.deps.write(change)
         response = self.pages.go(_HERE, "Your password is changed, and every other session of yours has ended.")
-        self.pages.cookies.put(response, self.pages.cookies.session, self.parts.signing.session(secret))
+        self.pages.cookies.put(response, self.pages.cookies.session, self.deps.signing.session(secret))
         return response
 
     async def end(self, request: Request) -> Response:
         """End one of the user's own sessions."""
-        person, now, session_id = _person(request), self.parts.clock(), request.path_params["id"]
+        person, now, session_id = _person(request), self.deps.clock(), request.path_params["id"]
 
         def revoke(unit: Unit) -> None:
             if console_sessions.get(unit, session_id).person_id != person.id:
                 raise NotFound(f"no session {session_id}", param="session")
             console_sessions.revoke(unit, session_id, now)
 
-        await self.parts.write(revoke)
+        await self.deps.write(revoke)
         return self.pages.go(_HERE, "The session has ended.")
 
     async def end_others(self, request: Request) -> Response:
         """End the user's own sessions but this one."""
-        person, now = _person(request), self.parts.clock()
-        ended = await self.parts.write(
+        person, now = _person(request), self.deps.clock()
+        ended = await self.deps.write(
             lambda unit: console_sessions.revoke_all(unit, person.id, now, but=person.session_id)
         )
         many = "1 other session has ended." if ended == 1 else f"{ended} other sessions have ended."
         return self.pages.go(_HERE, many if ended else "There was no other session.")
 
     async def _page(self, request: Request, *, error: str | None = None, status_code: int = 200) -> Response:
-        person, now = _person(request), self.parts.clock()
-        found = await self.parts.read(lambda unit: console_sessions.of_person(unit, person.id))
-        current = [kept for kept in found if console_sessions.is_open(kept, now, self.parts.bounds.idle)]
+        person, now = _person(request), self.deps.clock()
+        found = await self.deps.read(lambda unit: console_sessions.of_person(unit, person.id))
+        current = [kept for kept in found if console_sessions.is_open(kept, now, self.deps.limits.idle_timeout)]
         return await self.pages.show(
-            request, "profile.html", status_code=status_code, sessions=current, error=error, bounds=self.parts.bounds
+            request, "profile.html", status_code=status_code, sessions=current, error=error, limits=self.deps.limits
         )
 
 

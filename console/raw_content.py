@@ -113,7 +113,7 @@ RAW_BYTES: Final = 64 * 1024
 
 _DUMP_BYTES_PER_LINE: Final = 16
 
-#: Parts of the names of headers whose values let whoever has them speak as another.
+#: Parts of the names of headers whose values authenticate their sender.
 _SECRET_NAME_PARTS: Final = (
     "authorization",
     "cookie",

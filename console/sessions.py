@@ -30,8 +30,8 @@ _MAX_AGENT_CHARS: Final = 120
 class Cookies:
     """Cookies: Secure, HttpOnly, SameSite=Strict, and of this host alone."""
 
-    def __init__(self, parts: ConsoleDeps) -> None:
-        self._is_secure = not parts.is_development
+    def __init__(self, deps: ConsoleDeps) -> None:
+        self._is_secure = not deps.is_development
         prefix = "__Host-" if self._is_secure else ""  # the prefix is refused by browsers over plain HTTP
         self.session: Final = f"{prefix}receipted"
         self.before: Final = f"{prefix}receipted-login"
@@ -52,8 +52,8 @@ class Cookies:
 class Sessions:
     """Sessions in the database, without a cache: they end in every process at once."""
 
-    def __init__(self, parts: ConsoleDeps, cookies: Cookies) -> None:
-        self._parts = parts
+    def __init__(self, deps: ConsoleDeps, cookies: Cookies) -> None:
+        self._deps = deps
         self._cookies = cookies
 
     def begin(self, unit: Unit, person: ConsolePerson, request: HTTPConnection, now: datetime) -> str:
@@ -65,29 +65,29 @@ class Sessions:
             person_id=person.id,
             created_at=now,
             last_seen_at=now,
-            expires_at=now + self._parts.bounds.longest,
-            address=network_of(self._parts.address_of(request.scope)),
-            user_agent=_agent(request.headers),
+            expires_at=now + self._deps.limits.max_age,
+            address=network_of(self._deps.address_of(request.scope)),
+            user_agent=_user_agent(request.headers),
         )
         console_sessions.begin(unit, kept)
         return secret
 
     async def find(self, request: HTTPConnection) -> tuple[Person, str] | None:
         """Return the person and the session's secret; None without an open session."""
-        secret = self._parts.signing.secret(request.cookies.get(self._cookies.session, ""))
+        secret = self._deps.signing.secret(request.cookies.get(self._cookies.session, ""))
         if secret is None:
             return None
-        person = await self._parts.in_thread(lambda: self._found(secret, is_use=_is_of_a_person(request)))
+        person = await self._deps.in_thread(lambda: self._read_session(secret, is_use=_is_navigation(request)))
         return None if person is None else (person, secret)
 
-    def _found(self, secret: str, *, is_use: bool) -> Person | None:
-        now, parts = self._parts.clock(), self._parts
-        with parts.database.read() as unit:
+    def _read_session(self, secret: str, *, is_use: bool) -> Person | None:
+        now, deps = self._deps.clock(), self._deps
+        with deps.database.read() as unit:
             found = console_sessions.by_digest(unit, digest_of(secret))
         if found is None:
             return None
         session, person = found
-        if person.disabled_at is not None or not console_sessions.is_open(session, now, parts.bounds.idle):
+        if person.disabled_at is not None or not console_sessions.is_open(session, now, deps.limits.idle_timeout):
             return None
         if is_use and console_sessions.is_use_due(session, now):
             self._note_use(session, now)
@@ -99,13 +99,13 @@ class Sessions:
         If that fails the session ends early; the present request is served all the same.
         """
         try:
-            with self._parts.database.write() as unit:
+            with self._deps.database.write() as unit:
                 console_sessions.note_use(unit, session.id, now)
         except StorageUnavailable as fault:
             log.warning("session.failed", session_id=session.id, error=fault.message)
 
 
-def _is_of_a_person(request: HTTPConnection) -> bool:
+def _is_navigation(request: HTTPConnection) -> bool:
     """Return True for a navigation: live updates must not keep a session open.
 
     A browser that does not say is believed to be used.
@@ -123,6 +123,6 @@ def network_of(address: str) -> str:
     return str(ip_network((parsed, 24 if parsed.version == 4 else 56), strict=False))
 
 
-def _agent(headers: Headers) -> str:
+def _user_agent(headers: Headers) -> str:
     given = headers.get("user-agent", "")
     return "".join(letter for letter in given if letter.isprintable())[:_MAX_AGENT_CHARS]

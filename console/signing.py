@@ -11,7 +11,7 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 #: Of the session cookie: another is not read.
 _VERSION: Final = 1
 
-#: How long a browser is known in which somebody has logged in; each log-in begins it anew.
+#: A browser is known for this long after its last log-in.
 KNOWN_BROWSER_LIFETIME: Final = timedelta(days=180)
 
 FLASH_LIFETIME: Final = timedelta(minutes=1)  #: how long the next page may take to come

@@ -13,7 +13,7 @@ class Person:
     name: str
     role: Role
     session_id: str
-    must_change: bool = False  #: the password was given by somebody else, and is to be changed before anything else
+    must_change: bool = False  #: an admin set the password; it must be changed before anything else
 
     @property
     def permissions(self) -> frozenset[Permission]:

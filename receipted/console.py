@@ -18,10 +18,10 @@ from storage.tables import Payment
 
 def console_routes(service: Service, edge: Edge) -> list[BaseRoute]:
     """Return the console's routes; none where the settings do not enable it."""
-    return routes(parts_of(service, edge)) if service.settings.console.enabled else []
+    return routes(console_deps(service, edge)) if service.settings.console.enabled else []
 
 
-def parts_of(service: Service, edge: Edge) -> ConsoleDeps:
+def console_deps(service: Service, edge: Edge) -> ConsoleDeps:
     """Build the dependencies of the console's pages."""
     settings = service.settings
     return ConsoleDeps(
@@ -30,7 +30,7 @@ def parts_of(service: Service, edge: Edge) -> ConsoleDeps:
         commands=edge.commands,
         accounts=service.configured_accounts(),
         prover=service.prover(),
-        asking=_Asking(service, edge),
+        polling=_PollingStatus(service, edge),
         redeemer=service.redeemer(),
         signing=ConsoleSigner(signing_keys(service)),
         origin=_origin(settings.service.public_url),
@@ -38,9 +38,9 @@ def parts_of(service: Service, edge: Edge) -> ConsoleDeps:
         address_of=lambda scope: edge.peer(scope).address,
         read_body=edge.read_body,
         is_development=settings.service.development,
-        bounds=ConsoleLimits(
-            idle=timedelta(seconds=settings.console.idle_seconds),
-            longest=timedelta(seconds=settings.console.longest_seconds),
+        limits=ConsoleLimits(
+            idle_timeout=timedelta(seconds=settings.console.idle_seconds),
+            max_age=timedelta(seconds=settings.console.longest_seconds),
             attempts=settings.console.attempts_per_name,
             attempts_per_network=settings.console.attempts_per_network,
             attempts_everywhere=settings.console.attempts_everywhere,
@@ -64,7 +64,7 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-class _Asking:
+class _PollingStatus:
     """Planned polls of payments, and the possible cancels."""
 
     def __init__(self, service: Service, edge: Edge) -> None:

@@ -1,6 +1,6 @@
 """Passwords: hashed by scrypt (RFC 7914), checked in constant time, a few at once.
 
-An unknown name is checked against a hash that belongs to nobody, so that it takes as long as a known one.
+An unknown name is checked against a hash that no password matches, so that it takes as long as a known one.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from service.errors import Busy, UnusablePassword
 Result = TypeVar("Result")
 
 MIN_PASSWORD_CHARS: Final = 12
-MAX_PASSWORD_CHARS: Final = 256  #: characters; nobody types more, and somebody may want to keep the process busy
+MAX_PASSWORD_CHARS: Final = 256  #: a bound on the work of one check
 
-#: How many may wait for their turn in one process; beyond that they are told to come again.
+#: Hashes and checks that may wait in one process; more are refused with Busy.
 _MAX_WAITING: Final = 16
 
 _SALT_BYTES: Final = 16
@@ -66,7 +66,7 @@ def needs_rehash(kept: str, cost: ScryptCost = DEFAULT_COST) -> bool:
     return _read(kept)[0] != cost
 
 
-#: A password that nobody has: of random bytes that are forgotten.
+#: A hash that no password matches.
 UNMATCHABLE_HASH: Final = f"scrypt${DEFAULT_COST.log_n}${DEFAULT_COST.r}${DEFAULT_COST.p}${'A' * 22}==${'A' * 43}="
 
 

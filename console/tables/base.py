@@ -75,13 +75,13 @@ class ConsoleTable:
     detail_template: ClassVar[str] = ""  #: of a row's own page; empty where rows have none here
     search_hint: ClassVar[str] = "A whole id"  #: placeholder of the search
 
-    def __init__(self, parts: ConsoleDeps) -> None:
-        self.parts = parts
-        self.filters: Sequence[FilterField] = self.filter_fields(parts)
+    def __init__(self, deps: ConsoleDeps) -> None:
+        self.deps = deps
+        self.filters: Sequence[FilterField] = self.filter_fields(deps)
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Return the filters of the form, in its order."""
-        return [FilterField("account", "Account", tuple(parts.accounts), is_open=True)]
+        return [FilterField("account", "Account", tuple(deps.accounts), is_open=True)]
 
     def link(self, line: Line) -> str | None:
         """Return the address of the row's own page, if it has one."""
@@ -105,13 +105,13 @@ class ConsoleTable:
 
     async def page(self, query: ListQuery) -> TablePage:
         """Read and count, in one snapshot, the rows that the query asks for."""
-        return await self.parts.read(lambda unit: self._page(unit, query))
+        return await self.deps.read(lambda unit: self._page(unit, query))
 
     async def find(self, row_id: str, person: Person) -> Line | None:
         """Read one row with the columns that the person may see; None without a page."""
         if not self.detail_template or not is_id(row_id):
             return None
-        line = await self.parts.read(lambda unit: self.row(unit, row_id))
+        line = await self.deps.read(lambda unit: self.row(unit, row_id))
         return None if line is None else visible(line, person.permissions)
 
     def context(self, page: TablePage, person: Person) -> Mapping[str, Any]:

@@ -59,24 +59,24 @@ class BulkProgress:
 class BulkActionPages:
     """Endpoint of one bulk action on one table."""
 
-    def __init__(self, parts: ConsoleDeps, pages: PageRenderer, key: str, verb: str, done: str, do: RowAction) -> None:
-        self._parts, self._pages, self._key, self._do = parts, pages, key, do
+    def __init__(self, deps: ConsoleDeps, pages: PageRenderer, key: str, verb: str, done: str, do: RowAction) -> None:
+        self._deps, self._pages, self._key, self._do = deps, pages, key, do
         self._verb, self._done = verb, done
 
-    async def take(self, request: Request) -> Response:
+    async def run_step(self, request: Request) -> Response:
         """Do one step and serve its progress; raises InvalidForm."""
         person: Person = request.state.person
         form: ImmutableMultiDict[str, str] = request.state.form
         reason = parse_reason(form, is_needed=True)
         among = {name: form[name] for name in _NARROWING if form.get(name)} if form.get("all") else None
-        step = await self._begin(form, among)
+        step = await self._start(form, among)
         overtaken = form.get("overtaken") == "1"
-        await self._go(step, reason, person.name, overtaken=overtaken)
+        await self._act_on_rows(step, reason, person.name, overtaken=overtaken)
         return await self._pages.show(
             request,
             "tables/step.html",
             step=step,
-            told=shown,
+            plain=shown,
             verb=self._verb,
             done_word=self._done,
             reason=reason,
@@ -85,7 +85,7 @@ class BulkActionPages:
             back=f"/console/tables/{self._key}/list",
         )
 
-    async def _begin(self, form: ImmutableMultiDict[str, str], among: Mapping[str, str] | None) -> BulkProgress:
+    async def _start(self, form: ImmutableMultiDict[str, str], among: Mapping[str, str] | None) -> BulkProgress:
         done, failed = _number(form, "done"), _number(form, "failed")
         if among is None:
             ids = list(dict.fromkeys(form.getlist("id")))
@@ -98,21 +98,21 @@ class BulkActionPages:
         after = form.get("after") or None
         if after is not None and not is_id(after):
             raise InvalidForm("after is the id of a row", param="after")
-        batch = min(self._parts.bounds.redrive_batch, _MAX_ROWS)
-        found = await self._parts.read(
+        batch = min(self._deps.limits.redrive_batch, _MAX_ROWS)
+        found = await self._deps.read(
             lambda unit: search.page(unit, search.OWED, wanted, PageCursor(batch, after, is_ascending=True))
         )
         total = _number(form, "total")
         if not total:
-            total = (await self._parts.read(lambda unit: search.count(unit, search.OWED, wanted))).number
+            total = (await self._deps.read(lambda unit: search.count(unit, search.OWED, wanted))).number
         ids = [str(line["id"]) for line in found.rows]
         return BulkProgress(max(total, done + failed + len(ids)), done, failed, left=ids, after=found.after)
 
-    async def _go(self, step: BulkProgress, reason: str, by: str, *, overtaken: bool) -> None:
+    async def _act_on_rows(self, step: BulkProgress, reason: str, by: str, *, overtaken: bool) -> None:
         """Act on rows while there is time; the next step begins with those that are left."""
         deadline = time.monotonic() + _STEP_TIME_S
         last: str | None = None
-        while step.left and time.monotonic() < deadline and not self._parts.stopping.is_set():
+        while step.left and time.monotonic() < deadline and not self._deps.stopping.is_set():
             row_id = step.left[0]
             try:
                 await self._do(row_id, reason, by, overtaken)
@@ -134,21 +134,24 @@ def _number(form: ImmutableMultiDict[str, str], name: str) -> int:
 
 
 def bulk_routes(
-    parts: ConsoleDeps, pages: PageRenderer
+    deps: ConsoleDeps, pages: PageRenderer
 ) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
     """Return path, below the tables, and endpoint of each bulk action."""
 
     async def replay(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
-        return (await parts.commands().replay(row_id, reason=reason, by=by)).status
+        return (await deps.commands().replay(row_id, reason=reason, by=by)).status
 
     async def redrive(row_id: str, reason: str, by: str, overtaken: bool) -> str:
-        return (await parts.commands().redrive(row_id, reason=reason, by=by, overtaken=overtaken)).status
+        return (await deps.commands().redrive(row_id, reason=reason, by=by, overtaken=overtaken)).status
 
     async def redeem(row_id: str, reason: str, by: str, _overtaken: bool) -> str:
-        return await parts.in_thread(lambda: parts.redeemer.redeem(row_id, reason=reason, by=by))
+        return await deps.in_thread(lambda: deps.redeemer.redeem(row_id, reason=reason, by=by))
 
     return [
-        ("/inbox/replay", BulkActionPages(parts, pages, "inbox", "Replaying", "replayed", replay).take),
-        ("/outbox/redrive", BulkActionPages(parts, pages, "outbox", "Redriving", "due again", redrive).take),
-        ("/quarantine/redeem", BulkActionPages(parts, pages, "quarantine", "Redeeming", "authentic now", redeem).take),
+        ("/inbox/replay", BulkActionPages(deps, pages, "inbox", "Replaying", "replayed", replay).run_step),
+        ("/outbox/redrive", BulkActionPages(deps, pages, "outbox", "Redriving", "due again", redrive).run_step),
+        (
+            "/quarantine/redeem",
+            BulkActionPages(deps, pages, "quarantine", "Redeeming", "authentic now", redeem).run_step,
+        ),
     ]

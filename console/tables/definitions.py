@@ -43,10 +43,10 @@ class InboxTable(ConsoleTable):
         """Return the ids of the rows that the words name."""
         return storage_search.message_ids(unit, words)
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account, status, source and decision."""
         return [
-            *super().filter_fields(parts),
+            *super().filter_fields(deps),
             FilterField("status", "Status", tuple(InboxStatus)),
             FilterField("source", "Source", tuple(Source)),
             FilterField("decision", "Decision", tuple(Outcome)),
@@ -83,10 +83,10 @@ class OutboxTable(ConsoleTable):
         """Return the ids of the rows that the words name."""
         return storage_search.owed_ids(unit, words)
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account, status, effect and sink."""
         return [
-            *super().filter_fields(parts),
+            *super().filter_fields(deps),
             FilterField("status", "Status", tuple(OutboxStatus)),
             FilterField("effect", "What", tuple(Effect)),
             FilterField("sink", "Sink"),
@@ -121,9 +121,9 @@ class QuarantineTable(ConsoleTable):
         TableColumn("size_bytes", "Size", CellFormat.BYTES),
     )
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account and reason."""
-        return [*super().filter_fields(parts), FilterField("reason", "Reason")]
+        return [*super().filter_fields(deps), FilterField("reason", "Reason")]
 
     def bulk_action(self) -> BulkAction | None:
         """Offer to redeem the chosen deliveries."""
@@ -174,11 +174,11 @@ class PaymentsTable(_OfPayments):
         TableColumn("provider_ref", "At the provider"),
     )
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account, kind, phase, review and state."""
-        kinds = sorted({kind for account in parts.accounts.values() for kind in account.lifecycles})
+        kinds = sorted({kind for account in deps.accounts.values() for kind in account.lifecycles})
         return [
-            *super().filter_fields(parts),
+            *super().filter_fields(deps),
             FilterField("kind", "Kind", tuple(kinds)),
             FilterField("phase", "Phase", tuple(Phase)),
             FilterField("review", "Review", (ANY, NONE, *Review)),
@@ -229,9 +229,9 @@ class ReconciliationsTable(ConsoleTable):
         TableColumn("last_error", "Error", CellFormat.LONG),
     )
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account and status."""
-        return [*super().filter_fields(parts), FilterField("status", "Status", tuple(ReconciliationStatus))]
+        return [*super().filter_fields(deps), FilterField("status", "Status", tuple(ReconciliationStatus))]
 
 
 class ActionsTable(ConsoleTable):
@@ -256,9 +256,9 @@ class ActionsTable(ConsoleTable):
         """Return the ids of the rows that the words name."""
         return storage_search.action_ids(unit, words)
 
-    def filter_fields(self, parts: ConsoleDeps) -> Sequence[FilterField]:
+    def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account, actor and action."""
-        return [*super().filter_fields(parts), FilterField("actor", "Who"), FilterField("action", "What")]
+        return [*super().filter_fields(deps), FilterField("actor", "Who"), FilterField("action", "What")]
 
     def link(self, line: Line) -> str | None:
         """Return None: the subject of an action has a page, the action none."""

@@ -32,7 +32,7 @@ def exported(table: ConsoleTable, request: Request) -> StreamingResponse:
     names = [name for name in columns if COLUMNS.get(name, Permission.READ) in person.permissions]
     if table.shelf.sized is not None:
         names.append("size_bytes")
-    name = f"receipted-{table.key}-{table.parts.clock():%Y%m%dT%H%M%SZ}.csv"
+    name = f"receipted-{table.key}-{table.deps.clock():%Y%m%dT%H%M%SZ}.csv"
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(_written(table, query, names, person), media_type=csv_text.MEDIA_TYPE, headers=headers)
 
@@ -41,16 +41,16 @@ async def _written(table: ConsoleTable, query: ListQuery, names: Sequence[str], 
     """Yield the rows as CSV; raises ExportBrokenOff instead of ending too early."""
     yield csv_text.encoded([names])
     left, after = MAX_ROWS, query.after
-    parts, session = table.parts, person.session_id
+    deps, session = table.deps, person.session_id
     while left > 0:
         place = PageCursor(min(_BATCH_SIZE, left), after)
 
         def read(unit: Unit, place: PageCursor = place) -> RowPage[Line] | None:
-            is_open = console_sessions.open_among(unit, [session], parts.clock(), parts.bounds.idle)
+            is_open = console_sessions.open_among(unit, [session], deps.clock(), deps.limits.idle_timeout)
             return table.lines(unit, query, place) if is_open else None
 
-        found = await parts.read(read)
-        if found is None or parts.stopping.is_set():
+        found = await deps.read(read)
+        if found is None or deps.stopping.is_set():
             raise ExportBrokenOff
         if found.rows:
             yield csv_text.encoded([line[name] for name in names] for line in found.rows)

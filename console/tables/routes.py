@@ -32,19 +32,19 @@ from storage.errors import NotFound
 PATH: Final = "/console/tables"
 
 
-def routes(parts: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
+def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Return every route under /console/tables."""
-    served = TablePages(tables(parts), pages)
+    served = TablePages(tables(deps), pages)
     return [
         Route(f"{PATH}/", _to_first, methods=["GET"]),
         Route(f"{PATH}/{{key}}/list", served.list, methods=["GET"]),
         Route(f"{PATH}/{{key}}/detail", served.detail, methods=["GET"]),
         Route(f"{PATH}/{{key}}/export", served.export, methods=["GET"]),
-        *(Route(PATH + path, do, methods=["POST"]) for path, do in bulk_routes(parts, pages)),
+        *(Route(PATH + path, do, methods=["POST"]) for path, do in bulk_routes(deps, pages)),
     ]
 
 
-def tables(parts: ConsoleDeps) -> Sequence[ConsoleTable]:
+def tables(deps: ConsoleDeps) -> Sequence[ConsoleTable]:
     """Return every table of the console."""
     kinds = (
         PaymentsTable,
@@ -55,7 +55,7 @@ def tables(parts: ConsoleDeps) -> Sequence[ConsoleTable]:
         ActionsTable,
         AuditHeadsTable,
     )
-    return [kind(parts) for kind in kinds]
+    return [kind(deps) for kind in kinds]
 
 
 async def _to_first(_request: Request) -> Response:
@@ -76,7 +76,7 @@ class TablePages:
             raise HTTPException(404)
         page = await table.page(parse(request.query_params, table.filters))
         context = table.context(page, request.state.person)
-        return await self._pages.show(request, "tables/list.html", **context, told=shown, max_rows=MAX_ROWS)
+        return await self._pages.show(request, "tables/list.html", **context, plain=shown, max_rows=MAX_ROWS)
 
     async def detail(self, request: Request) -> Response:
         """Serve the page of one row, with the columns that the person may see."""
@@ -89,7 +89,7 @@ class TablePages:
             request,
             table.detail_template,
             line=line,
-            told=shown,
+            plain=shown,
             raw=raw_content.raw_bytes,
             headers=raw_content.masked_headers,
             is_replayable=is_replayable,

@@ -25,7 +25,7 @@ from console.application import ConsoleRoute as Routed
 from console.application import routes
 from console.tables.base import ConsoleTable
 from console.tables.routes import tables
-from receipted.console import parts_of
+from receipted.console import console_deps
 from receipted.edge import Edge
 from receipted.wiring import Service
 from tests.benchmarks import events, report
@@ -87,13 +87,13 @@ def pages(filled: Peopled) -> Iterator[Asked]:
     """Everything that is measured."""
     service = Service(settings(filled.url))
     try:
-        parts = parts_of(service, Edge(service))
-        (routed,) = routes(parts)
+        deps = console_deps(service, Edge(service))
+        (routed,) = routes(deps)
         assert isinstance(routed, Routed)
         for path in _paths(routed._router.routes):
             if not _STREAMED.search(path):
                 yield Asked(_filled(path, filled), "<h1" if "/body" not in path else "")
-        found = tables(parts)
+        found = tables(deps)
     finally:
         service.close()
     for table in found:

@@ -63,7 +63,7 @@ class Served:
     mounted: list[Any] = field(default_factory=list)  #: the console as the web application has it
 
     @property
-    def bounds(self) -> ConsoleLimits:
+    def limits(self) -> ConsoleLimits:
         """Those of the settings that nobody changed."""
         return ConsoleLimits()
 
@@ -97,7 +97,7 @@ class Served:
             person_id=person_id,
             created_at=now,
             last_seen_at=now,
-            expires_at=now + self.bounds.longest,
+            expires_at=now + self.limits.max_age,
             address="127.0.0.0/24",
             user_agent="tests",
         )

@@ -233,7 +233,7 @@ def test_an_export_that_may_not_be_read_to_the_end_does_not_pass_for_the_whole(c
     def lines(self, unit, query, place):
         if place.after is not None:
             if how == "stopping":
-                self.parts.stopping.set()
+                self.deps.stopping.set()
             else:
                 unit.execute(text("UPDATE console_session SET revoked_at = last_seen_at"))
         return real(self, unit, query, place)
