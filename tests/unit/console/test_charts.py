@@ -89,9 +89,9 @@ def test_nothing_to_draw_is_known(values):
 
 
 def test_values_are_told_with_their_unit():
-    assert a_chart().told(12345) == "12,345"
-    assert a_chart(unit=" s").told(0.025) == "0.025 s"
-    assert a_chart().told(None) == "–"
+    assert a_chart().format(12345) == "12,345"
+    assert a_chart(unit=" s").format(0.025) == "0.025 s"
+    assert a_chart().format(None) == "–"
 
 
 def test_the_largest_shares_are_named_in_order():
