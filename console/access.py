@@ -1,6 +1,7 @@
-"""Access to the console's routes: which permission each needs."""
+"""The user of a request, and the permission that each route needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.routing import BaseRoute, Match, Route
@@ -8,8 +9,28 @@ from starlette.types import Scope
 
 from console.errors import RoleMissing
 from console.static_files import PATH as STATIC
-from console.users import Person
-from service.permissions import Permission, role_for
+from service.permissions import ROLES, Permission, Role, role_for
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """User of one request."""
+
+    id: str
+    name: str
+    role: Role
+    session_id: str
+    must_change: bool = False  #: an admin set the password; it must be changed before anything else
+
+    @property
+    def permissions(self) -> frozenset[Permission]:
+        """Permissions that the role grants."""
+        return ROLES[self.role]
+
+    def may(self, permission: Permission | str) -> bool:
+        """Return True if the role grants the permission; ValueError for an unknown one."""
+        return Permission(permission) in self.permissions
+
 
 #: Permission that each route needs; None for what is served without a session. HEAD needs what GET needs.
 ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {

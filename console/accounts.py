@@ -8,11 +8,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from console import links
+from console.access import Person
 from console.charts import Chart, Series
 from console.deps import ConsoleDeps
 from console.overview import shown
 from console.pages import PageRenderer
-from console.users import Person
 from service.account_status import PushDay, account_status
 from service.overview import OverviewCounter
 from service.permissions import Permission

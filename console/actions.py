@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from console.access import Person
 from console.browser_security import local_path
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
-from console.users import Person
 from service.commands import Commands
 from statemachine.phases import Phase
 from storage import operator_actions, payments

@@ -14,8 +14,8 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from console.access import Person
 from console.deps import ConsoleDeps
-from console.users import Person
 from statemachine.errors import ServiceError
 from storage import console_sessions
 from storage.database import Unit

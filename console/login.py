@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from console.access import Person
 from console.browser_security import local_path
 from console.deps import ConsoleDeps, ConsoleLimits
 from console.errors import TooManyLogins, WrongLogin
 from console.pages import PageRenderer
 from console.sessions import Sessions, network_of
 from console.signing import KNOWN_BROWSER_LIFETIME, digest_of
-from console.users import Person
 from service.passwords import MAX_PASSWORD_CHARS, UNMATCHABLE_HASH, hash_password, matches_hash, needs_rehash
 from statemachine.errors import ServiceError
 from storage import console_sessions, console_users

@@ -9,12 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from console.access import Person
 from console.deps import ConsoleDeps
 from console.formatting import TEMPLATE_FILTERS
 from console.sessions import Cookies
 from console.signing import FLASH_LIFETIME
 from console.static_files import StaticFiles
-from console.users import Person
 from service.permissions import Permission
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")

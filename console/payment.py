@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from console.access import Person
 from console.deps import ConsoleDeps
 from console.lifecycle_svg import DrawnTransition, LifecycleDrawing, draw_lifecycle
 from console.live_updates import LiveUpdates
 from console.pages import PageRenderer
 from console.raw_content import MessageContent, message_content
-from console.users import Person
 from providers.contract import Scheme
 from service import origins, timeline
 from service.accounts import ConfiguredAccount

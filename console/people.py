@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from console.access import Person
 from console.actions import ActionRequest, ActionResult, action_endpoint
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
-from console.users import Person
 from service.passwords import generate_password, hash_password
 from service.permissions import Role
 from service.users import name_of, new_person

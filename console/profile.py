@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from console.access import Person
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm, WrongLogin
 from console.login import LoginAttempt, count_attempt, forget_attempts, verify_password
 from console.pages import PageRenderer
 from console.sessions import Sessions, network_of
-from console.users import Person
 from service.passwords import check_strength, hash_password
 from statemachine.errors import ServiceError
 from storage import console_sessions, console_users, operator_actions

@@ -12,9 +12,9 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from console.access import Person
 from console.deps import ConsoleDeps
 from console.signing import digest_of, new_secret
-from console.users import Person
 from service.permissions import Role
 from storage import console_sessions
 from storage.database import Unit

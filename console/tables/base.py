@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
+from console.access import Person
 from console.deps import ConsoleDeps
 from console.tables.query_params import PAGE_SIZE, PAGE_SIZES, FilterField, ListQuery
-from console.users import Person
 from service.permissions import COLUMNS, Permission, visible
 from storage import search as storage_search
 from storage.database import Unit

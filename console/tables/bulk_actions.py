@@ -12,11 +12,11 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from console.access import Person
 from console.actions import parse_reason
 from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
-from console.users import Person
 from service.text import shown
 from statemachine.errors import ServiceError
 from storage import search

@@ -6,10 +6,10 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from console.access import Person
 from console.errors import ExportBrokenOff
 from console.tables.base import ConsoleTable
 from console.tables.query_params import ListQuery, parse
-from console.users import Person
 from service import csv_text
 from service.permissions import COLUMNS, Permission
 from storage import console_sessions
