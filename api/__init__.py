@@ -1,4 +1,4 @@
-"""PROCESS web: the REST API for the merchant's systems.
+"""PROCESS web: the REST API for the merchant's systems, on FastAPI.
 
-Reads storage and asks for commands; decides nothing, and is given all that it needs.
+Reads storage and gives commands; decides nothing, and is passed its collaborators (`deps.py`).
 """

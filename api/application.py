@@ -1,222 +1,194 @@
-"""The API as an ASGI application: who calls, how fast, what for; every refusal in the one error shape."""
+"""The API as a FastAPI application, and as routes of the web application."""
 
 import json
-import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, Final
 
 import structlog
-from pydantic import BaseModel
-from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import APIRouter, FastAPI
+from starlette.datastructures import URLPath
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Match, NoMatchFound, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import (
-    Fault,
-    HttpsRequired,
-    InvalidRequest,
-    MethodNotAllowed,
-    ScopeMissing,
-    TooManyRequests,
-    UnknownPath,
-)
-from api.idempotent import Done, Idempotency, key_of
-from api.keys import authenticated, presented
-from api.limits import Allowance, allowance
-from api.operation import Call, Operation, Plain
-from api.parts import Parts
-from api.paths import Table
-from api.reading import body_of, path_id, query_of
-from api.refusals import as_refusal
-from service.permissions import granted
+from api import accounts, audit, events, keys, payments, queues
+from api.admission import Admission
+from api.deps import ApiDeps
+from api.docs_page import docs_page
+from api.errors import MethodNotAllowed, UnknownPath, as_refusal
+from api.feed import Feed
+from api.idempotency import Idempotency
+from api.middleware import RequestMiddleware
+from api.openapi import document
+from api.responses import refuse
+from api.routing import ApiRoute
 from statemachine.errors import ServiceError
-from storage.errors import NotFound
 from storage.ids import new_id
-from storage.tables_support import ApiKey
-from storage.token_buckets import BucketRate, TakenToken, token_buckets
 
 log = structlog.get_logger()
 
-_JSON: Final = "application/json"
-_ID_FORM: Final = "01a1fdca-6b5b-712f-b9f0-87ef6d7b7107"
+#: In the order of the documents.
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    payments.router,
+    events.router,
+    queues.inbox_router,
+    queues.outbox_router,
+    queues.rejected_router,
+    accounts.router,
+    audit.router,
+    keys.router,
+)
 
-Result = TypeVar("Result")
+#: Nothing of the page is from elsewhere, and nothing may frame it.
+_PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
 
+#: Characters of a path that is compared with those that exist.
+_MAX_PATH_CHARS: Final = 100
 
-class Api:
-    """Serves its operations. Nothing is cached: a key that was revoked opens nothing from then on."""
-
-    def __init__(self, parts: Parts, operations: Sequence[Operation]) -> None:
-        self._parts = parts
-        self._table = Table(operations)
-        self._rate = BucketRate(parts.bounds.requests_per_second, parts.bounds.burst)
-        self._rates = token_buckets(parts.database, self._rate)
-        self._idempotency = Idempotency()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            return
-        out = _Answer(send, new_id(), is_head=scope["method"] == "HEAD")
-        try:
-            await self._serve(scope, receive, out)
-        except ServiceError as error:
-            await out.refuse(as_refusal(error))
-        except Exception:
-            log.exception("request.failed", request_id=out.request_id)
-            if out.is_begun:
-                raise
-            await out.refuse(ServiceError("an internal error; it is logged"))
-
-    async def _serve(self, scope: Scope, receive: Receive, out: "_Answer") -> None:
-        if not self._parts.is_secure(scope):
-            raise HttpsRequired
-        operation, path = self._found(scope, out)
-        headers = Headers(scope=scope)
-        text = presented(headers)
-        key, taken = await self._parts.in_thread(lambda: self._admitted(text))
-        out.allow(allowance(self._rate, taken))
-        if operation.needs not in granted(key.scopes):
-            raise ScopeMissing(f"the key needs the scope {operation.scope.value}")
-        path = _identified(operation, path)
-        raw = b"" if operation.method == "GET" else await self._parts.read_body(scope, receive)
-        faults: list[Fault] = []
-        name = _read(lambda: key_of(operation, headers), faults)
-        query = _read(lambda: query_of(operation.query, scope.get("query_string", b"")), faults)
-        body = None if operation.method == "GET" else _read(lambda: body_of(operation.body, raw, headers), faults)
-        if faults:
-            raise InvalidRequest(faults)
-        call = Call(self._parts, key, out.request_id, path, query, body, headers, receive)
-        if name is None:
-            await out.give(operation.status, await _done(operation, call))
-            return
-
-        async def do() -> Done:
-            answer = await _done(operation, call)
-            if not isinstance(answer, BaseModel):
-                raise TypeError(operation.id)
-            return Done(operation.status, answer.model_dump_json())
-
-        done = await self._idempotency.once(operation, call, name, do)
-        if done.is_replayed:
-            out.headers["idempotent-replayed"] = "true"
-        if done.is_replayed and done.status >= 400:
-            refusal = json.loads(done.text)
-            refusal["error"]["request_id"] = out.request_id
-            await out.give(done.status, refusal)
-        else:
-            await out.send(done.status, _JSON, done.text.encode())
-
-    def _admitted(self, text: str) -> tuple[ApiKey, TakenToken]:
-        key = authenticated(self._parts.database, text, self._parts.clock())
-        return key, self._rates.take(key.id)
-
-    def _found(self, scope: Scope, out: "_Answer") -> tuple[Operation, Mapping[str, str]]:
-        found = self._table.find(scope["path"])
-        if found is None:
-            near = self._table.nearest(scope["path"])
-            raise UnknownPath(f"there is nothing at this path; did you mean {near}?" if near else None)
-        by_method, path = found
-        operation = by_method.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        if operation is None:
-            out.headers["allow"] = ", ".join(sorted({*by_method, *(("HEAD",) if "GET" in by_method else ())}))
-            raise MethodNotAllowed
-        return operation, path
+#: FastAPI's own telemetry would carry values of requests; tracing is the application's.
+_NO_TELEMETRY: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 
 
-def _read(do: Callable[[], Result], faults: list[Fault]) -> Result | None:
-    """Read one part of a request; keep what is wrong with it, so that all that is wrong is told at once."""
-    try:
-        return do()
-    except InvalidRequest as wrong:
-        faults += wrong.faults
-        return None
+def operations() -> list[ApiRoute]:
+    """Return every operation of the API.
+
+    Its description, the page and the tests read this list and no other.
+    """
+    return [route for router in ROUTERS for route in router.routes if isinstance(route, ApiRoute)]
 
 
-def _identified(operation: Operation, path: Mapping[str, str]) -> Mapping[str, str]:
-    """Check the id in the path; raises NotFound for what cannot be one, as for one that nothing has."""
-    if operation.resource is None:
-        return path
-    whole = path_id(path["id"])
-    if whole is None:
-        words = f"there is no {operation.resource.words} of this id; an id has the form {_ID_FORM}"
-        raise NotFound(words, param="id", code=operation.resource.missing)
-    return {**path, "id": whole}
+def api_routes(deps: ApiDeps, *, public_url: str) -> list[BaseRoute]:
+    """Return every route of the API; `public_url` is where programs reach it."""
+    pages = _Documents(public_url)
+    return [
+        Route("/openapi.json", pages.openapi, methods=["GET"]),
+        Route("/docs", pages.page, methods=["GET"]),
+        _Prefix("/v1", create_api(deps)),
+    ]
 
 
-async def _done(operation: Operation, call: Call) -> "BaseModel | Plain":
-    """Do the operation; what its path names and nothing has is told by the code of its resource."""
-    try:
-        return await operation.does(call)
-    except NotFound as missing:
-        if operation.resource is not None and missing.code == NotFound.code:
-            raise NotFound(missing.message, param="id", code=operation.resource.missing) from missing
-        raise
+def create_api(deps: ApiDeps) -> ASGIApp:
+    """Build the FastAPI application, behind the middleware that frames each request."""
+    app = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    app.state.deps = deps
+    app.state.admission = Admission(deps)
+    app.state.idempotency = Idempotency()
+    app.state.feed = Feed(deps)
+    app.add_exception_handler(ServiceError, _refuse_service_error)
+    app.add_exception_handler(HTTPException, _refuse_http_error)
+    app.add_exception_handler(Exception, _refuse_internal_error)
+    return RequestMiddleware(app, deps.is_secure)
 
 
-class _Answer:
-    """What goes back, once; every answer carries its request id and what the key may still send."""
+async def _refuse_service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise error
+    return refuse(request, as_refusal(error))
 
-    def __init__(self, send: Send, request_id: str, *, is_head: bool) -> None:
-        self._send = send
-        self._is_head = is_head
-        self.request_id = request_id
-        self.is_begun = False
-        self.headers: MutableMapping[str, str] = {"x-request-id": request_id, "cache-control": "no-store"}
 
-    def allow(self, allowance: Allowance) -> None:
-        """What the key may still send is told; raises TooManyRequests."""
-        self.headers["x-ratelimit-limit"] = str(allowance.limit)
-        self.headers["x-ratelimit-remaining"] = str(allowance.remaining)
-        self.headers["x-ratelimit-reset"] = str(allowance.reset_seconds)
-        if not allowance.is_granted:
-            self.headers["retry-after"] = str(allowance.retry_after)
-            raise TooManyRequests
+async def _refuse_http_error(request: Request, error: Exception) -> Response:
+    """Refuse an unknown path or method; any other error of the router is a bug."""
+    if not isinstance(error, HTTPException) or error.status_code not in (404, 405):
+        raise error
+    path = request.scope["path"]
+    methods = _methods_at(path)
+    if not methods:
+        near = next(iter(get_close_matches(path[:_MAX_PATH_CHARS], _paths(), n=1, cutoff=0.8)), None)
+        return refuse(request, UnknownPath(f"there is nothing at this path; did you mean {near}?" if near else None))
+    request.state.headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return refuse(request, MethodNotAllowed())
 
-    async def refuse(self, error: ServiceError) -> None:
-        """The error in its shape, with what a client needs to go on."""
-        if error.status == 401:
-            self.headers["www-authenticate"] = 'Bearer realm="receipted"'
-        if error.status in (429, 503):
-            wait = getattr(error, "retry_after", None)
-            self.headers.setdefault("retry-after", str(max(1, math.ceil(wait))) if wait else "5")
-        if error.status in (408, 413):
-            self.headers["connection"] = "close"  # the rest of the body is not read
-        log.info("request.refused", request_id=self.request_id, code=error.code, status=error.status)
-        await self.give(error.status, error.as_json(self.request_id))
 
-    async def give(self, status: int, answer: "BaseModel | Plain | dict[str, Any]") -> None:
-        """The whole answer, or its beginning and then what follows."""
-        if isinstance(answer, Plain):
-            self.headers.update(answer.headers)
-            if answer.body is None:
-                await self._stream(status, answer)
-            else:
-                await self.send(status, answer.media_type, answer.body)
-        elif isinstance(answer, BaseModel):
-            await self.send(status, _JSON, answer.model_dump_json().encode())
-        else:
-            await self.send(status, _JSON, json.dumps(answer).encode())
+async def _refuse_internal_error(request: Request, error: Exception) -> Response:
+    request.state.is_failed = True
+    log.error("request.failed", request_id=request.state.request_id, exc_info=error)
+    return refuse(request, ServiceError("an internal error; it is logged"))
 
-    async def send(self, status: int, media_type: str, body: bytes) -> None:
-        """One complete answer."""
-        await self._begin(status, media_type, [(b"content-length", str(len(body)).encode())])
-        await self._send({"type": "http.response.body", "body": b"" if self._is_head else body})
 
-    async def _stream(self, status: int, answer: Plain) -> None:
-        await self._begin(status, answer.media_type, [])
-        if not self._is_head:
-            async with aclosing(answer.chunks) as chunks:
-                async for chunk in chunks:
-                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
+def _paths() -> list[str]:
+    """Return each path once, those without a part in braces first."""
+    return sorted(dict.fromkeys(route.path for route in operations()), key=lambda path: "{" in path)
 
-    async def _begin(self, status: int, media_type: str, more: list[tuple[bytes, bytes]]) -> None:
-        given = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
-        start: Message = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(b"content-type", media_type.encode()), *more, *given],
-        }
-        self.is_begun = True
-        await self._send(start)
+
+def _methods_at(path: str) -> set[str]:
+    """Return the methods that the path takes.
+
+    A fixed path has none of the methods of a template that it fits.
+    """
+    fixed = {route.method for route in operations() if route.path == path}
+    return fixed or {route.method for route in operations() if route.path_regex.fullmatch(path)}
+
+
+class _Documents:
+    """Description of the API for programs and for people.
+
+    Each is made on its first request.
+    """
+
+    def __init__(self, public_url: str) -> None:
+        self._public_url = public_url
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return api_document(self._public_url)
+
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps(self._document)
+
+    @cached_property
+    def _html(self) -> str:
+        return docs_page(self._document)
+
+    async def openapi(self, _request: Request) -> Response:
+        """Answer with the OpenAPI document."""
+        return Response(self._json, media_type="application/json", headers=_headers())
+
+    async def page(self, _request: Request) -> Response:
+        """Answer with the page for people."""
+        return HTMLResponse(self._html, headers={**_headers(), **_PAGE_HEADERS})
+
+
+def api_document(public_url: str) -> dict[str, Any]:
+    """Describe the API in OpenAPI."""
+    tags = [str(tag) for router in ROUTERS for tag in router.tags]
+    return document(operations(), tags=tags, server=public_url)
+
+
+def _headers() -> dict[str, str]:
+    return {"cache-control": "no-cache", "x-request-id": new_id()}
+
+
+class _Prefix(BaseRoute):
+    """Everything under a path; Starlette's Mount passes over a path with a line feed."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        self._path, self._app = path, app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the path and everything under it."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        is_here = path == self._path or path.startswith(f"{self._path}/")
+        return (Match.FULL if is_here else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request to the application."""
+        await self._app(scope, receive, send)
+
+    def url_path_for(self, name: str, /, **path_params: object) -> URLPath:
+        """Raise NoMatchFound: no path has a name here."""
+        raise NoMatchFound(name, path_params)

@@ -1,14 +1,14 @@
-"""The refusals of the API, each with its HTTP status."""
+"""Errors of the API with their HTTP statuses."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
-from statemachine.errors import ServiceError
+from statemachine.errors import ErrorType, ServiceError
 
 
 class KeyMissing(ServiceError):
-    """The request carries no API key: send it as a bearer token, or as the user name of HTTP basic."""
+    """The request carries no API key, as bearer token or user name of HTTP basic."""
 
     type = "authentication_error"
     code = "api_key_missing"
@@ -39,7 +39,7 @@ class EnvironmentMismatch(ServiceError):
     status = 403
 
 
-class HttpsRequired(ServiceError):
+class PlainHttpRefused(ServiceError):
     """The request did not come over HTTPS."""
 
     type = "authorization_error"
@@ -72,7 +72,7 @@ class NotJson(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class RequestFault:
     """One thing that is wrong with a request."""
 
     code: str
@@ -88,12 +88,12 @@ class InvalidRequest(ServiceError):
     code = "invalid_request"
     status = 400
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[RequestFault]) -> None:
         super().__init__(faults[0].message, param=faults[0].param, code=faults[0].code)
         self.faults = tuple(faults)
 
     def as_json(self, request_id: str) -> dict[str, dict[str, Any]]:
-        """Describe the first fault as every error is, and list all of them beside it."""
+        """Serialize the first fault as every error, and list all of them beside it."""
         made = super().as_json(request_id)
         made["error"]["errors"] = [asdict(fault) for fault in self.faults]
         return made
@@ -108,7 +108,7 @@ class KeyConflict(ServiceError):
 
 
 class KeyInUse(ServiceError):
-    """The first call with this Idempotency-Key is still under way; repeat this one later."""
+    """The first call with this Idempotency-Key is under way; repeat this one later."""
 
     type = "conflict_error"
     code = "idempotency_key_in_use"
@@ -117,7 +117,7 @@ class KeyInUse(ServiceError):
 
 
 class CursorAhead(ServiceError):
-    """The feed does not hold what was read of it: the database is older, or another. Begin anew from 0."""
+    """The feed does not hold what was read of it; begin anew from 0."""
 
     type = "conflict_error"
     code = "cursor_ahead"
@@ -140,3 +140,26 @@ class TooManyWaiting(ServiceError):
     code = "too_many_waiting"
     status = 429
     retryable: ClassVar[bool] = True
+
+
+#: HTTP status of a provider's error by its type, which it keeps along with its code. Any other is a bad gateway: what
+#: a provider says of our own credentials is no fault of the caller, and neither is a provider that does not answer.
+STATUS_BY_TYPE: Final[dict[ErrorType, int]] = {
+    "invalid_request_error": 422,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "rate_limit_error": 429,
+}
+
+
+def as_refusal(error: ServiceError) -> ServiceError:
+    """Give an error from elsewhere the status that it has at the API.
+
+    A provider's error has the status of its type. A command that makes no sense is 422: the request had the right form,
+    or it would not have come so far; 400 is about the form alone.
+    """
+    if hasattr(error, "provider_code"):
+        error.status = STATUS_BY_TYPE.get(error.type, 502)
+    elif error.status == 400 and not isinstance(error, InvalidRequest):
+        error.status = 422
+    return error

@@ -1,5 +1,8 @@
-"""A sink for whoever reads the feed and needs no other: `handler = "api.feed_only:keep"`."""
+"""Handler of a sink that sends nothing: `handler = "api.feed_only:keep"`.
+
+It is for a shop that reads the feed of events and needs no other sink.
+"""
 
 
 def keep(_fulfilment: object) -> None:
-    """Nothing is sent anywhere: the effect is in the feed, and counts as delivered."""
+    """Send nothing: the effect is in the feed, and counts as delivered."""

@@ -1,111 +1,164 @@
-"""API keys: made from 256 random bits, shown once, kept as a digest, compared in constant time."""
+"""API keys: listed, made, rotated and revoked by a key with the scope admin."""
 
-import base64
-import hmac
-import re
-import secrets
-from collections.abc import Sequence
-from datetime import datetime
-from enum import StrEnum
-from hashlib import sha256
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Annotated, Final, Literal
 
-import structlog
-from starlette.datastructures import Headers
+from pydantic import Field
 
-from api.errors import KeyInvalid, KeyMissing
+from api.caller import AdminCaller, ApiCaller, PathId
+from api.credentials import Environment, new_key, rotated_key
+from api.errors import EnvironmentMismatch
+from api.responses import missing
+from api.routing import api_router
+from api.schemas import RecordId, Shape
+from api.validation import INTEGRAL, JsonInput, Name
 from service.permissions import KeyScope
-from storage import api_keys
-from storage.database import Database
-from storage.errors import StorageUnavailable
-from storage.ids import new_id
+from storage import api_keys, operator_actions
+from storage.database import Unit
 from storage.tables_support import ApiKey
 
-log = structlog.get_logger()
+router = api_router("API keys")
 
-_FORM: Final = re.compile(r"rk_(live|test)_[A-Za-z0-9_-]{43}", re.ASCII)
-
-#: How much of a key is kept to tell it apart: 36 of its 256 random bits.
-_SHOWN: Final = len("rk_test_") + 6
-
-#: Compared with where no key has the digest, so that both ways take as long.
-_NOBODYS: Final = "0" * 64
+_NO_KEY: Final = missing("no such API key")
 
 
-class Environment(StrEnum):
-    """Which accounts a key reaches."""
+class KeyAnswer(Shape):
+    """An API key, without what opens anything."""
 
-    LIVE = "live"
-    TEST = "test"
+    object: Literal["api_key"] = "api_key"
+    id: RecordId
+    name: str
+    environment: Literal["live", "test"]
+    scopes: list[KeyScope]
+    prefix: str = Field(description="the key's beginning, which tells keys apart")
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    replaced_by: RecordId | None
+    last_used_at: datetime | None = Field(description="to about a minute")
 
 
-def made(
-    name: str,
-    environment: Environment,
-    scopes: Sequence[KeyScope],
-    now: datetime,
-    *,
-    expires_at: datetime | None = None,
-) -> tuple[ApiKey, str]:
-    """A new key's record, and the key itself, which is nowhere else."""
-    text = f"rk_{environment.value}_{secrets.token_urlsafe(32)}"
-    kept = ApiKey(
-        id=new_id(),
-        name=name,
-        environment=environment.value,
-        scopes=[scope.value for scope in KeyScope if scope in scopes],
-        digest=digest_of(text),
-        prefix=text[:_SHOWN],
-        created_at=now,
-        expires_at=expires_at,
+class NewKeyAnswer(KeyAnswer):
+    """A new API key. It is shown this once."""
+
+    key: str = Field(description="what to call with; it is kept nowhere here")
+
+
+class Keys(Shape):
+    """The API keys of this key's environment."""
+
+    object: Literal["list"] = "list"
+    data: list[KeyAnswer]
+    has_more: Literal[False] = False
+
+
+class AddKeyBody(JsonInput):
+    """A key to make, of the environment of the key that asks."""
+
+    name: Name = Field(description="who will call with it")
+    scopes: list[Annotated[KeyScope, Field(strict=False)]] = Field(
+        min_length=1, max_length=8, description="what it may do; none implies another"
     )
-    return kept, text
+    expires_in_days: Annotated[int, Field(ge=1, le=3650), INTEGRAL] | None = Field(
+        None, description="when it ends by itself"
+    )
 
 
-def rotated(old: ApiKey, now: datetime) -> tuple[ApiKey, str]:
-    """A new key that may do what the old one may."""
-    scopes = [KeyScope(scope) for scope in old.scopes]
-    return made(old.name, Environment(old.environment), scopes, now)
+class RotateBody(JsonInput):
+    """Overlap of the old key and the new one."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=2_592_000), INTEGRAL] = Field(
+        86_400, description="seconds for which the old key stays good"
+    )
 
 
-def digest_of(text: str) -> str:
-    """What is kept of a key."""
-    return sha256(text.encode()).hexdigest()
+@router.get("/keys", operation_id="list_keys")
+async def list_keys(caller: AdminCaller) -> Keys:
+    """List the API keys of this environment."""
+    found = await caller.read(lambda unit: api_keys.find(unit, environments=[caller.key.environment]))
+    return Keys(data=[_answer(key) for key in found])
 
 
-def presented(headers: Headers) -> str:
-    """The key of a request: a bearer token, or the user name of HTTP basic; raises KeyMissing or KeyInvalid."""
-    scheme, _, value = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    if scheme.lower() == "basic":
-        try:
-            name, _, _ = base64.b64decode(value.strip(), validate=True).decode("ascii").partition(":")
-        except ValueError:  # not Base64, not ASCII before or after: each is one
-            raise KeyInvalid from None
-        return name
-    raise KeyMissing
+@router.post("/keys", operation_id="add_key")
+async def add_key(caller: AdminCaller, body: AddKeyBody) -> NewKeyAnswer:
+    """Make an API key; it is shown this once.
+
+    An Idempotency-Key is not looked at, since the answer is not kept: where it was lost, revoke what was made.
+    """
+    now = caller.deps.clock()
+    ends = now + timedelta(days=body.expires_in_days) if body.expires_in_days else None
+    key, text = new_key(body.name, Environment(caller.key.environment), body.scopes, now, expires_at=ends)
+
+    def write(unit: Unit) -> None:
+        api_keys.add(unit, key)
+        _record(unit, caller, "add key", key.id)
+
+    await caller.write(write)
+    return NewKeyAnswer(**_answer(key).model_dump(), key=text)
 
 
-def authenticated(database: Database, text: str, now: datetime) -> ApiKey:
-    """The key's record; raises KeyInvalid, which tells not why. Reads storage, and writes at most once a minute."""
-    if not _FORM.fullmatch(text):
-        raise KeyInvalid
-    digest = digest_of(text)
-    with database.read() as unit:
-        key = api_keys.by_digest(unit, digest)
-    is_same = hmac.compare_digest(digest, key.digest if key is not None else _NOBODYS)
-    if key is None or not is_same or not api_keys.is_good(key, now):
-        raise KeyInvalid
-    if api_keys.is_use_due(key, now):
-        _note_use(database, key, now)
+@router.post("/keys/{id}/rotate", operation_id="rotate_key", responses=_NO_KEY)
+async def rotate_key(caller: AdminCaller, key_id: PathId, body: RotateBody) -> NewKeyAnswer:
+    """Make a key that may do what this one may; it is shown this once.
+
+    The old key stays good for a while.
+    """
+    now = caller.deps.clock()
+
+    def write(unit: Unit) -> tuple[ApiKey, str]:
+        old = _own(caller, api_keys.get(unit, key_id))
+        key, text = rotated_key(old, now)
+        api_keys.replace(unit, old.id, key, now + timedelta(seconds=body.overlap_seconds))
+        _record(unit, caller, "rotate key", old.id)
+        return key, text
+
+    key, text = await caller.write(write)
+    return NewKeyAnswer(**_answer(key).model_dump(), key=text)
+
+
+@router.post("/keys/{id}/revoke", operation_id="revoke_key", responses=_NO_KEY)
+async def revoke_key(caller: AdminCaller, key_id: PathId) -> KeyAnswer:
+    """Revoke an API key: it opens nothing from now on.
+
+    A repeat changes nothing.
+    """
+
+    def write(unit: Unit) -> ApiKey:
+        _own(caller, api_keys.get(unit, key_id))
+        _record(unit, caller, "revoke key", key_id)
+        return api_keys.revoke(unit, key_id, caller.deps.clock())
+
+    return _answer(await caller.write(write))
+
+
+def _own(caller: ApiCaller, key: ApiKey) -> ApiKey:
+    if key.environment != caller.key.environment:
+        raise EnvironmentMismatch
     return key
 
 
-def _note_use(database: Database, key: ApiKey, now: datetime) -> None:
-    """That a key was used is good to know, and no reason to refuse what it asks for."""
-    try:
-        with database.write() as unit:
-            api_keys.note_use(unit, key.id, now)
-    except StorageUnavailable as fault:
-        log.warning("key.failed", key_id=key.id, error=fault.message)
+def _record(unit: Unit, caller: ApiCaller, action: str, subject: str) -> None:
+    operator_actions.note(
+        unit,
+        account=None,
+        at=caller.deps.clock(),
+        actor=caller.actor(),
+        action=action,
+        subject=subject,
+        reason="by the API",
+    )
+
+
+def _answer(key: ApiKey) -> KeyAnswer:
+    return KeyAnswer(
+        id=key.id,
+        name=key.name,
+        environment="live" if key.environment == "live" else "test",
+        scopes=[KeyScope(scope) for scope in key.scopes],
+        prefix=key.prefix,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        replaced_by=key.replaced_by,
+        last_used_at=key.last_used_at,
+    )

@@ -1,21 +1,44 @@
-"""Payments: created at a provider, tracked, listed, shown with their history, refreshed, cancelled, resolved."""
+"""Payments: create, track, list, show with history, refresh, cancel, resolve."""
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from api import answers, answers_queues
-from api.answers import Listing, PaymentAnswer, Shape, TransitionAnswer
-from api.answers_queues import Moment, Timeline
-from api.operation import Call, Operation, Repeats
-from api.payment_forms import CreateBody, PaymentsQuery, ResolveBody, TrackBody
-from api.reading import Listed
+from fastapi import Query, Response
+
+from api.caller import ApiCaller, OperateCaller, PathId, ReadCaller, WriteCaller
+from api.idempotency import KeyedCall, Repeatable
+from api.responses import FROM_PROVIDER, missing
+from api.routing import api_router, refuse_get
+from api.schemas import (
+    CreateBody,
+    Listing,
+    Moment,
+    PaymentAnswer,
+    PaymentsQuery,
+    ResolveBody,
+    Shape,
+    Timeline,
+    TrackBody,
+    TransitionAnswer,
+    action_answer,
+    effect_with_attempts,
+    listing,
+    message_answer,
+    payment_answer,
+    transition_answer,
+)
+from api.validation import PageQuery
 from service import timeline as service_timeline
-from service.permissions import Permission
 from service.text import shown
 from storage import payment_history, search
 from storage import transitions as storage_transitions
 from storage.database import Unit
 from storage.search import PageCursor, RowFilter
 from storage.tables import Payment
+
+router = api_router("Payments")
+
+_NO_ACCOUNT: Final = missing("no such account")
+_NO_PAYMENT: Final = missing("no such payment, or its account is not configured any more")
 
 
 class Transitions(Shape):
@@ -26,7 +49,8 @@ class Transitions(Shape):
     has_more: Literal[False] = False
 
 
-async def create(call: Call) -> PaymentAnswer:
+@router.post("/payments", operation_id="create_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER)
+async def create_payment(caller: WriteCaller, call: KeyedCall, body: CreateBody) -> Response:
     """Create a payment at a provider.
 
     The wish is recorded before the provider is called, and its answer after.
@@ -34,62 +58,78 @@ async def create(call: Call) -> PaymentAnswer:
     Where the outcome is not known (502, such as `answer_unclear`, 503, or 409 `create_outcome_unknown`), nothing is
     lost: call again, with the same Idempotency-Key or another; such an answer is not kept under it.
     """
-    body: CreateBody = call.body
-    call.account(body.account)
-    made = await call.commands.create(
-        body.account,
-        amount_minor=body.amount_minor,
-        currency=body.currency.upper(),
-        reference=body.reference,
-        kind=body.kind,
-        return_url=body.return_url,
-        extra=body.extra,
-    )
-    return told(call, made)
+
+    async def create() -> PaymentAnswer:
+        caller.account(body.account)
+        made = await caller.commands.create(
+            body.account,
+            amount_minor=body.amount_minor,
+            currency=body.currency.upper(),
+            reference=body.reference,
+            kind=body.kind,
+            return_url=body.return_url,
+            extra=body.extra,
+        )
+        return _answer(caller, made)
+
+    return await call(create, body)
 
 
-async def track(call: Call) -> PaymentAnswer:
+@router.post("/payments/track", operation_id="track_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER)
+async def track_payment(caller: WriteCaller, call: Repeatable, body: TrackBody) -> Response:
     """Keep track of a payment that was created elsewhere.
 
     The provider is asked, and its answer is what is known from then on.
     """
-    body: TrackBody = call.body
-    call.account(body.account)
-    return told(call, await call.commands.track(body.account, body.provider_ref, body.kind))
+
+    async def track() -> PaymentAnswer:
+        caller.account(body.account)
+        return _answer(caller, await caller.commands.track(body.account, body.provider_ref, body.kind))
+
+    return await call(track, body)
 
 
-async def find(call: Call) -> Listing[PaymentAnswer]:
+refuse_get(router, "/payments/track")
+
+
+@router.get("/payments", operation_id="list_payments", responses=_NO_ACCOUNT)
+async def list_payments(caller: ReadCaller, query: Annotated[PaymentsQuery, Query()]) -> Listing[PaymentAnswer]:
     """List payments, newest first.
 
     Pages stay put while payments are added: go on with `next` as `after`.
     """
-    query: PaymentsQuery = call.query
-    wanted = _wanted(call, query)
-    page = await call.read(lambda unit: search.payments(unit, wanted, place_of(query)))
-    made = [told(call, payment) for payment in page.rows]
-    return Listing[PaymentAnswer](**answers.listing(made, page, is_backwards=query.is_backwards))
+    wanted = _filters(caller, query)
+    page = await caller.read(lambda unit: search.payments(unit, wanted, page_place(query)))
+    items = [_answer(caller, payment) for payment in page.rows]
+    return Listing[PaymentAnswer](**listing(items, page, is_backwards=query.is_backwards))
 
 
-async def show(call: Call) -> PaymentAnswer:
+@router.get("/payments/{id}", operation_id="get_payment", responses=_NO_PAYMENT)
+async def get_payment(caller: ReadCaller, payment_id: PathId) -> PaymentAnswer:
     """Show a payment."""
-    return told(call, await call.payment())
+    return _answer(caller, await caller.payment(payment_id))
 
 
-async def transitions(call: Call) -> Transitions:
+@router.get("/payments/{id}/transitions", operation_id="list_transitions", responses=_NO_PAYMENT)
+async def list_transitions(caller: ReadCaller, payment_id: PathId) -> Transitions:
     """List a payment's transitions, the first first."""
-    payment = await call.payment()
-    kept = await call.read(lambda unit: storage_transitions.of_payment(unit, payment.id))
-    return Transitions(data=[answers.transition(link) for link in kept])
+    payment = await caller.payment(payment_id)
+    kept = await caller.read(lambda unit: storage_transitions.of_payment(unit, payment.id))
+    return Transitions(data=[transition_answer(link) for link in kept])
 
 
-async def timeline(call: Call) -> Timeline:
-    """Show what happened to a payment: what came, from where, what was decided and why, what was sent."""
-    payment = await call.payment()
+@router.get("/payments/{id}/timeline", operation_id="get_timeline", responses=_NO_PAYMENT)
+async def get_timeline(caller: ReadCaller, payment_id: PathId) -> Timeline:
+    """Show the timeline of a payment.
+
+    It says what came, from where, what was decided and why, and what was sent.
+    """
+    payment = await caller.payment(payment_id)
 
     def read(unit: Unit) -> Timeline:
         found = payment_history.read(unit, payment.id)
         return Timeline(
-            payment=told(call, found.payment),
+            payment=_answer(caller, found.payment),
             entries=[
                 Moment(
                     at=entry.at,
@@ -100,56 +140,79 @@ async def timeline(call: Call) -> Timeline:
                 for entry in service_timeline.chronicle(found)
                 if entry.kind != "rejected"
             ],
-            messages=[answers_queues.message(message) for message in found.messages],
-            transitions=[answers.transition(link) for link in found.transitions],
+            messages=[message_answer(message) for message in found.messages],
+            transitions=[transition_answer(link) for link in found.transitions],
             outbox=[
-                answers_queues.owed_with(owed, [tried for tried in found.tries if tried.outbox_id == owed.id])
+                effect_with_attempts(owed, [tried for tried in found.tries if tried.outbox_id == owed.id])
                 for owed in found.owed
             ],
-            actions=[answers_queues.action(done) for done in found.actions],
+            actions=[action_answer(done) for done in found.actions],
         )
 
-    return await call.read(read)
+    return await caller.read(read)
 
 
-async def refresh(call: Call) -> PaymentAnswer:
+@router.post(
+    "/payments/{id}/refresh", operation_id="refresh_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER
+)
+async def refresh_payment(caller: WriteCaller, call: Repeatable, payment_id: PathId) -> Response:
     """Ask the provider about a payment now.
 
     The answer is applied before this one is given.
     """
-    return told(call, await call.commands.refresh((await call.payment()).id))
+
+    async def refresh() -> PaymentAnswer:
+        payment = await caller.payment(payment_id)
+        return _answer(caller, await caller.commands.refresh(payment.id))
+
+    return await call(refresh)
 
 
-async def cancel(call: Call) -> PaymentAnswer:
+@router.post(
+    "/payments/{id}/cancel", operation_id="cancel_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER
+)
+async def cancel_payment(caller: WriteCaller, call: Repeatable, payment_id: PathId) -> Response:
     """Cancel a payment at its provider.
 
     Look at the `phase` of what comes back: only cancelled, expired and failed say that no money will come.
     It may have been paid first.
     A repeat is harmless.
     """
-    return told(call, await call.commands.cancel((await call.payment()).id))
+
+    async def cancel() -> PaymentAnswer:
+        payment = await caller.payment(payment_id)
+        return _answer(caller, await caller.commands.cancel(payment.id))
+
+    return await call(cancel)
 
 
-async def resolve(call: Call) -> PaymentAnswer:
+@router.post(
+    "/payments/{id}/resolve", operation_id="resolve_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER
+)
+async def resolve_payment(caller: OperateCaller, call: Repeatable, payment_id: PathId, body: ResolveBody) -> Response:
     """Say which state is true, with a reason; any review is closed."""
-    body: ResolveBody = call.body
-    payment = await call.payment()
-    done = await call.commands.resolve(payment.id, state=body.state, reason=body.reason, by=call.actor)
-    return told(call, done)
+
+    async def resolve() -> PaymentAnswer:
+        payment = await caller.payment(payment_id)
+        resolved = await caller.commands.resolve(
+            payment.id, state=body.state, reason=body.reason, by=caller.actor(body.by)
+        )
+        return _answer(caller, resolved)
+
+    return await call(resolve, body)
 
 
-def told(call: Call, payment: Payment) -> PaymentAnswer:
-    """The payment as this key sees it."""
-    return answers.payment(payment, call.key.environment)
-
-
-def place_of(query: Listed) -> PageCursor:
-    """Where the page begins."""
+def page_place(query: PageQuery) -> PageCursor:
+    """Return the place in storage where the page begins."""
     return PageCursor(query.limit, query.after, query.before)
 
 
-def _wanted(call: Call, query: PaymentsQuery) -> RowFilter:
-    accounts = call.accounts(query.account)
+def _answer(caller: ApiCaller, payment: Payment) -> PaymentAnswer:
+    return payment_answer(payment, caller.key.environment)
+
+
+def _filters(caller: ApiCaller, query: PaymentsQuery) -> RowFilter:
+    accounts = caller.accounts(query.account)
     among: dict[str, Any] = {"account": accounts}
     for name in ("kind", "state", "reference", "provider_ref"):
         if (value := getattr(query, name)) is not None:
@@ -160,7 +223,7 @@ def _wanted(call: Call, query: PaymentsQuery) -> RowFilter:
         among["currency"] = [query.currency.upper()]
     if ("reference" in among or "provider_ref" in among) and "kind" not in among:
         # The indexes begin with account and kind.
-        among["kind"] = sorted({kind for name in accounts for kind in call.parts.accounts[name].lifecycles})
+        among["kind"] = sorted({kind for name in accounts for kind in caller.deps.accounts[name].lifecycles})
     ranges: tuple[tuple[str, Any, Any], ...] = (
         ("amount_minor", query.amount_from, None),
         ("created_at", query.created_from, query.created_before),
@@ -175,101 +238,3 @@ def _wanted(call: Call, query: PaymentsQuery) -> RowFilter:
         below=below,
         present={} if query.in_review is None else {"review": query.in_review},
     )
-
-
-_UNKNOWN: Final = {404: "no such payment, or its account is not configured any more"}
-
-OPERATIONS: Final = (
-    Operation(
-        "POST",
-        "/v1/payments",
-        "create_payment",
-        "Payments",
-        Permission.WRITE,
-        create,
-        PaymentAnswer,
-        body=CreateBody,
-        repeats=Repeats.MUST,
-        calls_provider=True,
-    ),
-    Operation(
-        "POST",
-        "/v1/payments/track",
-        "track_payment",
-        "Payments",
-        Permission.WRITE,
-        track,
-        PaymentAnswer,
-        body=TrackBody,
-        repeats=Repeats.MAY,
-        calls_provider=True,
-    ),
-    Operation(
-        "GET",
-        "/v1/payments",
-        "list_payments",
-        "Payments",
-        Permission.READ,
-        find,
-        Listing[PaymentAnswer],
-        query=PaymentsQuery,
-        refusals={404: "no such account"},
-    ),
-    Operation(
-        "GET", "/v1/payments/{id}", "get_payment", "Payments", Permission.READ, show, PaymentAnswer, refusals=_UNKNOWN
-    ),
-    Operation(
-        "GET",
-        "/v1/payments/{id}/transitions",
-        "list_transitions",
-        "Payments",
-        Permission.READ,
-        transitions,
-        Transitions,
-        refusals=_UNKNOWN,
-    ),
-    Operation(
-        "GET",
-        "/v1/payments/{id}/timeline",
-        "get_timeline",
-        "Payments",
-        Permission.READ,
-        timeline,
-        Timeline,
-        refusals=_UNKNOWN,
-    ),
-    Operation(
-        "POST",
-        "/v1/payments/{id}/refresh",
-        "refresh_payment",
-        "Payments",
-        Permission.WRITE,
-        refresh,
-        PaymentAnswer,
-        repeats=Repeats.MAY,
-        calls_provider=True,
-    ),
-    Operation(
-        "POST",
-        "/v1/payments/{id}/cancel",
-        "cancel_payment",
-        "Payments",
-        Permission.WRITE,
-        cancel,
-        PaymentAnswer,
-        repeats=Repeats.MAY,
-        calls_provider=True,
-    ),
-    Operation(
-        "POST",
-        "/v1/payments/{id}/resolve",
-        "resolve_payment",
-        "Payments",
-        Permission.OPERATE,
-        resolve,
-        PaymentAnswer,
-        body=ResolveBody,
-        repeats=Repeats.MAY,
-        calls_provider=True,
-    ),
-)

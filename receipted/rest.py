@@ -2,8 +2,8 @@
 
 from starlette.routing import BaseRoute
 
-from api.parts import ApiLimits, Parts
-from api.routes import routes
+from api.application import api_routes
+from api.deps import ApiDeps, ApiLimits
 from receipted.edge import Edge
 from receipted.wiring import PROVIDERS, Service
 
@@ -12,12 +12,12 @@ def rest_routes(service: Service, edge: Edge) -> list[BaseRoute]:
     """Return the API's routes; none where the settings do not enable it."""
     if not service.settings.api.enabled:
         return []
-    return routes(_parts(service, edge), public_url=service.settings.service.public_url)
+    return api_routes(_deps(service, edge), public_url=service.settings.service.public_url)
 
 
-def _parts(service: Service, edge: Edge) -> Parts:
+def _deps(service: Service, edge: Edge) -> ApiDeps:
     settings = service.settings
-    return Parts(
+    return ApiDeps(
         database=service.database,
         clock=service.work_clock,
         commands=edge.commands,

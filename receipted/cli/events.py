@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from api.events import require_held
+from api.feed import require_held
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson, Limit, open_service, require_account

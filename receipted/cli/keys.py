@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from api.keys import Environment, made, rotated
+from api.credentials import Environment, new_key, rotated_key
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
@@ -55,7 +55,7 @@ def add(
     with open_service(context) as service:
         now = service.clock()
         ends = None if expires is None else now + parse_duration(expires, option="expires")
-        key, text = made(name, environment, scope, now, expires_at=ends)
+        key, text = new_key(name, environment, scope, now, expires_at=ends)
         with service.database.write() as unit:
             api_keys.add(unit, key)
             _note(unit, now, by, "add key", key.id, f"scopes {', '.join(key.scopes)}")
@@ -110,7 +110,7 @@ def rotate(
             old = api_keys.get(unit, find_id(unit, ApiKey, key_id))
             if not api_keys.is_good(old, now):
                 raise InvalidInput("the key is good no more, so that there is nothing to rotate: add one", param="id")
-            key, text = rotated(old, now)
+            key, text = rotated_key(old, now)
             api_keys.replace(unit, old.id, key, until)
             _note(unit, now, by, "rotate key", old.id, f"replaced by {key.id}")
     _show(_NewKey(key, text), as_json=json)

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, TypeVar
 import typer
 
 from api.errors import InvalidRequest
-from api.reading import check_json
+from api.strict_json import check_json
 from receipted import logs, redaction
 from receipted.cli.exits import InvalidInput
 from receipted.settings import load

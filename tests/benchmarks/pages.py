@@ -20,7 +20,7 @@ from urllib.parse import quote
 import httpx2
 from starlette.routing import BaseRoute, Route
 
-from api.catalogue import operations
+from api.application import operations
 from console.application import ConsoleRoute as Routed
 from console.application import routes
 from console.tables.base import ConsoleTable
@@ -99,7 +99,7 @@ def pages(filled: Peopled) -> Iterator[Asked]:
     for table in found:
         yield from _of_table(table, filled)
     for operation in operations():
-        if operation.method == "GET" and "{" not in operation.path and operation.id.startswith("list_"):
+        if operation.method == "GET" and "{" not in operation.path and operation.operation_id.startswith("list_"):
             yield Asked(operation.path, '"object"', is_api=True)
     named = {"reference": filled.reference, "provider_ref": filled.provider_ref, **filled.ids}
     for query in _API:

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from api.keys import Environment, made
+from api.credentials import Environment, new_key
 from service.passwords import ScryptCost, hash_password
 from service.permissions import KeyScope, Role
 from service.users import new_person
@@ -135,7 +135,7 @@ def _add(database: Database) -> None:
 
 def _people(database: Database) -> list[str]:
     now = datetime.now(UTC)
-    keys = [made(f"benchmark-{number}", Environment.LIVE, tuple(KeyScope), now) for number in range(_KEYS)]
+    keys = [new_key(f"benchmark-{number}", Environment.LIVE, tuple(KeyScope), now) for number in range(_KEYS)]
     with database.write() as unit:
         console_users.add(
             unit, new_person(NAME, Role.ADMIN, hash_password(PASSWORD, ScryptCost(4, 8, 1)), now, is_temporary=False)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from api.catalogue import operations
-from api.keys import Environment, made
+from api.application import operations
+from api.credentials import Environment, new_key
 from console.signing import ConsoleSigner, digest_of, new_secret
 from receipted.console import signing_keys
 from service.passwords import ScryptCost, hash_password
@@ -129,7 +129,7 @@ class Doors:
         about = served.payment()
         tokens = served.service.tokens
         self.places = {"callback": tokens.issue("callback", about), "return": tokens.issue("return", about)}
-        record, key = made("tests", Environment.LIVE, tuple(KeyScope), served.service.clock())
+        record, key = new_key("tests", Environment.LIVE, tuple(KeyScope), served.service.clock())
         with served.database.write() as unit:
             api_keys.add(unit, record)
         self.authorization = b"Bearer " + key.encode()
@@ -278,7 +278,7 @@ def queries():
     """Every name of a query that the program reads: (path, name)."""
     for operation in operations():
         if operation.method == "GET":
-            for name in operation.query.model_fields if operation.query is not None else ["x"]:
+            for name in operation.query_model.model_fields if operation.query_model is not None else ["x"]:
                 yield operation.path.replace("{id}", new_id()).replace("{account}", "sg"), name
     for key in ("payments", "inbox", "outbox", "quarantine"):
         for name in ("q", "account", "status", "since", "until", "after", "sort", "page_size", "page"):

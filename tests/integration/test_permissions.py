@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from api.catalogue import operations
+from api.application import operations
 from console.access import ROUTE_PERMISSIONS, RoutePermissions, named_routes
 from console.application import ConsoleRoute
 from receipted.settings import load
@@ -232,7 +232,7 @@ def test_who_may_see_bytes_headers_and_addresses_sees_them(console, kept, role):
 
 
 def test_every_operation_of_the_api_has_a_declared_scope():
-    assert {operation.id: operation.scope.value for operation in operations()} == API
+    assert {operation.operation_id: operation.scope.value for operation in operations()} == API
 
 
 @pytest.mark.parametrize("scopes", [s for n in range(len(KeyScope)) for s in itertools.combinations(KeyScope, n + 1)])
@@ -241,8 +241,8 @@ def test_every_operation_of_the_api_opens_to_its_scope_alone(api, scopes):
     for operation in operations():
         path = operation.path.replace("{id}", new_id()).replace("{account}", "payfield")
         answer = client.request(operation.method, path, json={} if operation.method == "POST" else None)
-        may = API[operation.id] in [scope.value for scope in scopes]
-        assert (answer.status_code == 403) is not may, (operation.id, answer.text)
+        may = API[operation.operation_id] in [scope.value for scope in scopes]
+        assert (answer.status_code == 403) is not may, (operation.operation_id, answer.text)
         if not may:
             assert error(answer, 403)["code"] == "scope_missing"
         assert answer.status_code < 500

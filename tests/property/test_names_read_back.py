@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from api.reading import PaymentName
+from api.validation import PaymentName
 from providers.contract import Account, Answer, CreateRequest, HttpAnswer, Provider, Statement
 from statemachine.names import is_name
 from statemachine.observation import Observation

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.limits import allowance
+from api.rate_limits import allowance
 from storage import migrate
 from storage.columns import table_of
 from storage.database import Database

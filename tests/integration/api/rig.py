@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 from starlette.applications import Starlette
 
-from api.keys import Environment, made
+from api.credentials import Environment, new_key
 from receipted.edge import Edge
 from receipted.rest import rest_routes
 from receipted.settings.load import Settings
@@ -39,7 +39,7 @@ class Api:
         self, *scopes: KeyScope, environment: Environment = Environment.TEST, name: str = "tests", **changes: Any
     ) -> str:
         """A new key, as `receipted keys add` makes it."""
-        record, text = made(name, environment, scopes or EVERYTHING, self.service.clock(), **changes)
+        record, text = new_key(name, environment, scopes or EVERYTHING, self.service.clock(), **changes)
         with self.service.database.write() as unit:
             api_keys.add(unit, record)
         return text

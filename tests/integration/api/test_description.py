@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.core.failures import FailureGroup
 
-from api import idempotent
-from api.catalogue import operations
-from api.operation import Repeats
-from api.payment_forms import CreateBody
+from api import idempotency
+from api.application import operations
+from api.schemas import CreateBody
 from receipted.settings import load
 from tests.integration.api.rig import Api, create, serving, wish
 from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
@@ -172,7 +171,9 @@ def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(describ
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "<script" not in answer.text
     assert "http://" not in answer.text.replace(described.base_url, "")
-    assert [operation.id for operation in operations() if f'id="{operation.id}"' not in answer.text] == []
+    assert [
+        operation.operation_id for operation in operations() if f'id="{operation.operation_id}"' not in answer.text
+    ] == []
     assert "`" not in answer.text, "a word of the API is shown as Markdown writes it"
     assert "Scope: <code>read</code>." in answer.text
 
@@ -180,12 +181,12 @@ def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(describ
 def test_every_change_may_be_repeated_under_a_key_save_those_of_keys():
     changing = [operation for operation in operations() if operation.method == "POST"]
 
-    assert {operation.id for operation in changing if operation.repeats is Repeats.NO} == {
+    assert {operation.operation_id for operation in changing if not operation.may_have_key} == {
         "add_key",
         "rotate_key",
         "revoke_key",
     }
-    assert {operation.id for operation in changing if operation.repeats is Repeats.MUST} == {"create_payment"}
+    assert {operation.operation_id for operation in changing if operation.needs_key} == {"create_payment"}
 
 
 def test_the_wish_of_the_documents_is_a_wish(described):
@@ -205,5 +206,5 @@ def test_what_the_page_of_the_api_shows_is_so():
     assert len(paths) > 8
     assert paths <= {re.sub(r"\{\w+\}", "{id}", operation.path) for operation in operations()}
     assert [word for word in sorted(named) if word not in code] == []
-    assert f"wait up to {idempotent.PATIENCE:.0f} seconds" in page.replace("waits up", "wait up")
-    assert f"claimed for {idempotent.LEASE.total_seconds() / 60:.0f} minutes" in page
+    assert f"wait up to {idempotency.WAIT_S:.0f} seconds" in page.replace("waits up", "wait up")
+    assert f"claimed for {idempotency.LEASE.total_seconds() / 60:.0f} minutes" in page

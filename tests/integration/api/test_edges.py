@@ -6,8 +6,8 @@ import json
 import httpx2
 import pytest
 
-from api.catalogue import operations
-from api.reading import MAX_FAULTS
+from api.application import operations
+from api.validation import MAX_FAULTS
 from receipted import logs
 from receipted.settings import load
 from storage.errors import StorageUnavailable
@@ -172,20 +172,20 @@ def test_no_secret_and_no_payload_is_logged(api, logged):
 
 
 @pytest.mark.parametrize(
-    "operation", [each for each in operations() if "{id}" in each.path], ids=lambda operation: operation.id
+    "operation", [each for each in operations() if "{id}" in each.path], ids=lambda operation: operation.operation_id
 )
 def test_an_id_that_nothing_has_is_told_of_its_resource_whatever_its_form(shared, operation):
     """As one of the right form that nothing has: the path is there, and the thing is not."""
     client = shared.client()
-    body = {"reason": "r", "state": "paid"} if operation.id == "resolve_payment" else {"reason": "r"}
-    options = {"json": body} if operation.body is not None and operation.id != "rotate_key" else {}
+    body = {"reason": "r", "state": "paid"} if operation.operation_id == "resolve_payment" else {"reason": "r"}
+    options = {"json": body} if operation.body_model is not None and operation.operation_id != "rotate_key" else {}
     for given in ("nope", "%2e%2e", SOME[:-1], f"{SOME}0", "%00", "0"):
         answer = client.request(operation.method, operation.path.replace("{id}", given), **options)
         refused = error(answer, 404)
         assert (refused["type"], refused["code"]) == ("not_found_error", operation.resource.missing), given
         assert refused["param"] == "id"
         assert f"no {operation.resource.words} of this id" in refused["message"]
-    if operation.id == "rotate_key":
+    if operation.operation_id == "rotate_key":
         options = {"json": {}}
     whole = error(client.request(operation.method, operation.path.replace("{id}", SOME), **options), 404)
     assert whole["code"] in (operation.resource.missing, "outbox_message_not_dead")

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
+from api.credentials import Environment
 from api.feed import Feed
-from api.keys import Environment
 from storage import api_keys, outbox
 from storage.ids import new_id
 from tests.fakes.waiting import until
@@ -225,7 +225,7 @@ def test_a_cursor_that_the_feed_does_not_hold_is_refused_in_every_way_to_read(ap
 
 def test_a_stream_ends_where_the_database_is_restored_under_it(api, monkeypatch):
     """Its reader comes again with the last id that it had, and is told."""
-    monkeypatch.setattr("api.events._BEAT", 0.1)
+    monkeypatch.setattr("api.events._KEEPALIVE_INTERVAL_S", 0.1)
     owe(api)
     client, headers = api.client(), {"accept": "text/event-stream"}
     with client.stream("GET", "/v1/events", headers=headers, timeout=20) as answer:
@@ -251,6 +251,14 @@ def test_a_stream_ends_where_the_database_is_restored_under_it(api, monkeypatch)
 )
 def test_a_query_that_says_nothing_is_refused(shared, query, param):
     assert error(shared.client().get(f"/v1/events?{query}"), 400)["param"] == param
+
+
+def test_the_headers_of_a_stream_are_had_without_its_events(api):
+    owe(api)
+    answer = api.client().head("/v1/events", headers={"accept": "text/event-stream"})
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert (answer.headers["content-type"], answer.headers["x-accel-buffering"]) == ("text/event-stream", "no")
 
 
 def test_a_stream_tells_what_was_and_what_comes(either):
@@ -311,7 +319,7 @@ def busy(api):
 
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
 def test_a_stream_ends_when_its_key_does(api, monkeypatch, is_busy):
-    monkeypatch.setattr("api.events._BEAT", 600)
+    monkeypatch.setattr("api.events._KEEPALIVE_INTERVAL_S", 600)
     client = api.client(api.key())
     with (
         busy(api) if is_busy else nullcontext(),

@@ -2,15 +2,13 @@
 
 from collections import Counter
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 
-from api import idempotent
-from api.catalogue import operations
-from api.errors import KeyInUse, TooManyRequests
-from api.keys import Environment
-from api.refusals import as_refusal
+from api.application import operations
+from api.credentials import Environment
+from api.errors import KeyInUse, TooManyRequests, as_refusal
+from api.idempotency import LEASE, RETENTION, digest_of, is_final
 from providers.errors import ProviderError, UnsupportedByProvider
 from service.errors import (
     AnswerUnclear,
@@ -142,26 +140,26 @@ def test_parallel_calls_with_keys_of_their_own_are_one_payment(either):
 
 @pytest.mark.parametrize("skew", [timedelta(0), timedelta(milliseconds=-50), timedelta(minutes=-1)], ids=str)
 def test_a_clock_that_is_behind_takes_no_claim_over(api, skew):
-    now, lease = api.service.clock(), idempotent.LEASE
+    now, lease = api.service.clock(), LEASE
     for at, token in ((now, 1), (now + skew, None)):
         with api.service.database.write() as unit:
-            found = idempotency.begin(unit, "test", "k", "d", at, lease=lease, keep=idempotent.KEEP)
+            found = idempotency.begin(unit, "test", "k", "d", at, lease=lease, keep=RETENTION)
         assert found.token == token
 
 
 def claim(api, key, body, *, at):
     """As a process does that dies before it answers."""
     found = {"kind": None, "return_url": None, **body}
-    operation = next(o for o in operations() if o.id == "create_payment")
-    model = operation.body.model_validate(found)
+    operation = next(o for o in operations() if o.operation_id == "create_payment")
+    model = operation.body_model.model_validate(found)
 
-    digest = idempotent.digest_of(operation, SimpleNamespace(path={}, body=model))
+    digest = digest_of(operation.operation_id, {}, model)
     with api.service.database.write() as unit:
-        return idempotency.begin(unit, "test", key, digest, at, lease=idempotent.LEASE, keep=idempotent.KEEP)
+        return idempotency.begin(unit, "test", key, digest, at, lease=LEASE, keep=RETENTION)
 
 
 def test_while_the_first_call_lasts_a_repeat_is_told_so(api, monkeypatch):
-    monkeypatch.setattr(idempotent, "PATIENCE", 0.2)
+    monkeypatch.setattr("api.idempotency.WAIT_S", 0.2)
     body = wish()
     assert claim(api, "k", body, at=api.service.clock()).token == 1
 
@@ -172,7 +170,7 @@ def test_while_the_first_call_lasts_a_repeat_is_told_so(api, monkeypatch):
 
 def test_a_repeat_after_a_crash_does_it(api):
     body = wish()
-    died_at = api.service.clock() - idempotent.LEASE - timedelta(seconds=1)
+    died_at = api.service.clock() - LEASE - timedelta(seconds=1)
     assert claim(api, "k", body, at=died_at).token == 1
 
     assert post(api.client(), body).status_code == 200
@@ -181,7 +179,7 @@ def test_a_repeat_after_a_crash_does_it(api):
 
 def test_a_key_is_forgotten_after_a_day(api):
     body = wish()
-    long_ago = api.service.clock() - idempotent.KEEP - timedelta(seconds=1)
+    long_ago = api.service.clock() - RETENTION - timedelta(seconds=1)
     standing = claim(api, "k", body, at=long_ago)
     with api.service.database.write() as unit:
         idempotency.finish(unit, "test", "k", standing.token, Answered(200, "{}"), long_ago)
@@ -231,26 +229,26 @@ NOT_FINAL = {
 
 @pytest.mark.parametrize("error", REFUSED_FOR_EVER.values(), ids=REFUSED_FOR_EVER)
 def test_what_nothing_can_change_is_kept(error):
-    assert idempotent.is_final(as_refusal(error))
+    assert is_final(as_refusal(error))
 
 
 @pytest.mark.parametrize("error", NOT_FINAL.values(), ids=NOT_FINAL)
 def test_what_a_repeat_may_not_meet_is_not_kept(error):
-    assert not idempotent.is_final(as_refusal(error))
+    assert not is_final(as_refusal(error))
 
 
 def test_whoever_was_overtaken_keeps_nothing(api):
     now, lease = api.service.clock(), timedelta(minutes=1)
     database = api.service.database
     with database.write() as unit:
-        first = idempotency.begin(unit, "test", "k", "d", now, lease=lease, keep=idempotent.KEEP)
+        first = idempotency.begin(unit, "test", "k", "d", now, lease=lease, keep=RETENTION)
     with database.write() as unit:
-        second = idempotency.begin(unit, "test", "k", "d", now + 2 * lease, lease=lease, keep=idempotent.KEEP)
+        second = idempotency.begin(unit, "test", "k", "d", now + 2 * lease, lease=lease, keep=RETENTION)
     with pytest.raises(LeaseLost), database.write() as unit:
         idempotency.finish(unit, "test", "k", first.token, Answered(200, "late"), now)
     with database.write() as unit:
         idempotency.release(unit, "test", "k", first.token)
         idempotency.finish(unit, "test", "k", second.token, Answered(200, "right"), now)
-        found = idempotency.begin(unit, "test", "k", "d", now, lease=lease, keep=idempotent.KEEP)
+        found = idempotency.begin(unit, "test", "k", "d", now, lease=lease, keep=RETENTION)
 
     assert found.answered == Answered(200, "right")

@@ -7,8 +7,8 @@ from hashlib import sha256
 import httpx2
 import pytest
 
-from api.catalogue import operations
-from api.keys import Environment
+from api.application import operations
+from api.credentials import Environment
 from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
@@ -70,7 +70,7 @@ def test_a_key_that_ended_and_one_that_was_revoked_are_unknown_alike(api):
     assert len({(refused["code"], refused["message"]) for refused in told}) == 1
 
 
-@pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.id)
+@pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.operation_id)
 def test_each_operation_needs_its_scope_and_no_other(shared, operation):
     path = operation.path.replace("{id}", new_id()).replace("{account}", "payfield")
     others = [scope for scope in KeyScope if scope is not operation.scope]

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from api.keys import Environment
+from api.credentials import Environment
 from storage.ids import new_id
 from tests.integration.api.rig import error
 

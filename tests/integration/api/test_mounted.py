@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx2
 import pytest
 
-from api.keys import Environment, made
+from api.credentials import Environment, new_key
 from fulfilment.backoff import Backoff
 from fulfilment.handler_sink import HandlerSink
 from storage import api_keys, outbox
@@ -22,7 +22,7 @@ from worker.dispatch import Dispatcher
 
 def key_of(served, environment=Environment.LIVE):
     """A key of the running application."""
-    record, text = made("tests", environment, EVERYTHING, served.service.clock())
+    record, text = new_key("tests", environment, EVERYTHING, served.service.clock())
     with served.database.write() as unit:
         api_keys.add(unit, record)
     return {"authorization": f"Bearer {text}"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.keys import Environment
+from api.credentials import Environment
 from service.permissions import KeyScope
 from storage.ids import new_id
 from tests.integration.api.rig import create, error, wish

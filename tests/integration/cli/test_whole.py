@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from api.catalogue import operations
+from api.application import operations
 from console.tables import definitions
 from console.tables.base import ConsoleTable
 from receipted.cli.main import app
@@ -89,14 +89,14 @@ def options_of(path):
 
 def test_every_operation_of_the_api_has_its_command():
     """And none is named here that the API has no more."""
-    assert set(COMMANDS) == {operation.id for operation in operations()}
+    assert set(COMMANDS) == {operation.operation_id for operation in operations()}
 
 
-@pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.id)
+@pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.operation_id)
 def test_a_command_goes_by_whatever_the_api_goes_by(operation):
     """Each filter of a query is an option."""
-    taken = options_of(COMMANDS[operation.id])
-    asked = set(operation.query.model_fields) if operation.query is not None else set()
+    taken = options_of(COMMANDS[operation.operation_id])
+    asked = set(operation.query_model.model_fields) if operation.query_model is not None else set()
 
     assert {OTHERWISE.get(name, name) for name in asked - {"cursor", "before", "after"}} <= taken
 

@@ -12,9 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.keys import Environment, KeyScope, made
+from api.credentials import Environment, new_key
 from receipted import protocol
 from receipted.protocol import BoundedProtocol
+from service.permissions import KeyScope
 from storage import api_keys
 from tests.fakes import console
 from tests.integration.receiver.deliveries import event, sign
@@ -206,7 +207,7 @@ def leave(connection: socket.socket, how: str) -> None:
 
 def requests(served: Served) -> dict[str, bytes]:
     """Whole requests to each kind of door, of which some take long."""
-    record, key = made("tests", Environment.TEST, tuple(KeyScope), served.service.clock())
+    record, key = new_key("tests", Environment.TEST, tuple(KeyScope), served.service.clock())
     with served.service.database.write() as unit:
         api_keys.add(unit, record)
     browser = console.Served(f"http://127.0.0.1:{served.port}", served.service).client()

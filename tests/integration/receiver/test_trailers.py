@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from api.keys import Environment, KeyScope, made
+from api.credentials import Environment, new_key
 from receipted.settings.secrets import Secret
+from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
 from tests.fakes import console
@@ -92,7 +93,7 @@ def door_of(served: Served, name: str) -> Door:
         signed = {key: value for key, value in delivery.headers if key.startswith("X-StableGenius")}
         return Door("POST", path, HTTPS | signed, frozenset({*HTTPS, *signed}), delivery.body)
     if name.startswith("api"):
-        record, key = made("tests", Environment.TEST, tuple(KeyScope), served.service.clock())
+        record, key = new_key("tests", Environment.TEST, tuple(KeyScope), served.service.clock())
         with served.service.database.write() as unit:
             api_keys.add(unit, record)
         headers = HTTPS | {"Authorization": f"Bearer {key}"}

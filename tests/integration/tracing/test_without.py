@@ -1,4 +1,7 @@
-"""Traces are an extra: without it everything else works, and asking for them is refused in words."""
+"""Traces are an extra: without it everything else works, and asking for them is refused in words.
+
+FastAPI needs the interface of OpenTelemetry, which does nothing by itself; the extra is what collects and sends.
+"""
 
 import subprocess
 import sys
@@ -12,7 +15,7 @@ from importlib.abc import MetaPathFinder
 
 class Absent(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("opentelemetry", "requests"):
+        if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")) or name.partition(".")[0] == "requests":
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Absent())

@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 
-from api.catalogue import operations
-from api.openapi import description
+from api.application import api_document, operations
 
-DOCUMENT = description(operations(), server="https://pay.example.com")
+DOCUMENT = api_document("https://pay.example.com")
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
-BODIES = {operation.body.__name__: operation.body for operation in operations() if operation.body is not None}
+BODIES = {
+    operation.body_model.__name__: operation.body_model
+    for operation in operations()
+    if operation.body_model is not None
+}
 
 
 def _reached(schema: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The description as a page to read: plain HTML from the server, with no script and nothing from elsewhere."""
+"""HTML page of the OpenAPI document, without scripts or foreign resources."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,8 @@ th{font-weight:600}tr{border-bottom:1px solid #8884}nav li{display:inline-block;
 _CODE: Final = re.compile("`([^`]+)`")
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The whole page."""
+def docs_page(document: Mapping[str, Any]) -> str:
+    """Render the whole page."""
     return "".join(
         [
             '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -104,12 +104,12 @@ def _models(schemas: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """A sentence of the description, with its words of the API set apart."""
+    """Render a sentence of the description, with its words of the API as code."""
     return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _form(schema: Mapping[str, Any]) -> str:
-    """A schema in a few words."""
+    """Describe a schema in a few words."""
     if "$ref" in schema:
         name = str(schema["$ref"]).rpartition("/")[2]
         return f'<a href="#{_anchor(name)}">{escape(name)}</a>'

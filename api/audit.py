@@ -1,12 +1,17 @@
-"""Proof of one payment: recomputed from what is kept, and exported to be checked without this program."""
+"""Audit of one payment: its history is verified or exported."""
 
 from typing import Final, Literal
 
 from pydantic import Field
 
-from api.answers import RecordId, Shape
-from api.operation import Call, Operation, Plain
-from service.permissions import Permission
+from api.caller import ExportCaller, PathId, ReadCaller
+from api.responses import JsonLines, missing
+from api.routing import api_router
+from api.schemas import RecordId, Shape
+
+router = api_router("Audit")
+
+_NO_PAYMENT: Final = missing("no such payment, or its account is not configured any more")
 
 
 class FaultAnswer(Shape):
@@ -18,7 +23,7 @@ class FaultAnswer(Shape):
 
 
 class ProofAnswer(Shape):
-    """What was checked of one payment, and what was found."""
+    """Result of verifying one payment's history."""
 
     object: Literal["proof"] = "proof"
     payment: RecordId
@@ -34,14 +39,17 @@ class ProofAnswer(Shape):
     retained: dict[str, int] = Field(description="what rules of retention took, on record; no fault")
 
 
-async def prove(call: Call) -> ProofAnswer:
-    """Prove a payment's history: seals and signatures are checked, and every message is decided again.
+@router.get("/payments/{id}/proof", operation_id="prove_payment", responses=_NO_PAYMENT)
+async def prove_payment(caller: ReadCaller, payment_id: PathId) -> ProofAnswer:
+    """Prove a payment's history.
+
+    Seals and signatures are checked, and every message is decided again.
 
     That nothing was removed which only another payment's rows would show is proved by `receipted audit verify` over
     everything.
     """
-    payment = await call.payment()
-    proof = await call.parts.in_thread(lambda: call.parts.prover.prove(payment.id))
+    payment = await caller.payment(payment_id)
+    proof = await caller.deps.in_thread(lambda: caller.deps.prover.prove(payment.id))
     return ProofAnswer(
         payment=payment.id,
         holds=not proof.faults,
@@ -57,38 +65,12 @@ async def prove(call: Call) -> ProofAnswer:
     )
 
 
-async def export(call: Call) -> Plain:
+@router.get("/payments/{id}/export", operation_id="export_payment", response_class=JsonLines, responses=_NO_PAYMENT)
+async def export_payment(caller: ExportCaller, payment_id: PathId) -> JsonLines:
     """Export a payment's history as JSON lines, with its digests and bytes.
 
     They hold personal data.
     """
-    payment = await call.payment()
-    lines = await call.parts.in_thread(lambda: list(call.parts.prover.export(payment.id)))
-    return Plain("application/x-ndjson", body="".join(f"{line}\n" for line in lines).encode())
-
-
-_NO_PAYMENT: Final = {404: "no such payment, or its account is not configured any more"}
-
-OPERATIONS: Final = (
-    Operation(
-        "GET",
-        "/v1/payments/{id}/proof",
-        "prove_payment",
-        "Audit",
-        Permission.READ,
-        prove,
-        ProofAnswer,
-        refusals=_NO_PAYMENT,
-    ),
-    Operation(
-        "GET",
-        "/v1/payments/{id}/export",
-        "export_payment",
-        "Audit",
-        Permission.EXPORT,
-        export,
-        None,
-        media_types=("application/x-ndjson",),
-        refusals=_NO_PAYMENT,
-    ),
-)
+    payment = await caller.payment(payment_id)
+    lines = await caller.deps.in_thread(lambda: list(caller.deps.prover.export(payment.id)))
+    return JsonLines("".join(f"{line}\n" for line in lines).encode())

@@ -1,4 +1,4 @@
-"""What a key is told of how fast it may call."""
+"""Rate limit of an API key, as its answers state it."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from storage.token_buckets import BucketRate, TakenToken
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a key may still send, for its headers."""
+    """Requests that a key may still send."""
 
     is_granted: bool
     limit: int  #: requests at once, after a rest
@@ -17,9 +17,21 @@ class Allowance:
     reset_seconds: int  #: until the bucket is full again
     retry_after: int  #: until one request is granted; 0 where one is
 
+    def headers(self) -> dict[str, str]:
+        """Return the headers; with Retry-After where the request is not granted."""
+        found = {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(self.remaining),
+            "x-ratelimit-reset": str(self.reset_seconds),
+        }
+        return found if self.is_granted else {**found, "retry-after": str(self.retry_after)}
+
 
 def allowance(rate: BucketRate, taken: TakenToken) -> Allowance:
-    """Whoever waits as long as it says is granted as much as it says, if nobody else has the key."""
+    """Describe the bucket after one request.
+
+    A caller that waits as long as it says is granted as much as it says, if nothing else uses the key.
+    """
     wait = taken.full_in - (rate.brim - rate.each)
     return Allowance(
         is_granted=taken.is_granted,

@@ -1,17 +1,23 @@
-"""What there is to know beside payments: accounts, lifecycles, and what push is worth."""
+"""Accounts, lifecycles, and the measured quality of webhooks."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from fastapi import Query
+from pydantic import ConfigDict, Field
 
-from api.answers import Shape
-from api.operation import Call, Operation
-from api.reading import WHOLE, Input, Name
-from service.permissions import Permission
+from api.caller import ApiCaller, PathAccount, ReadCaller
+from api.responses import missing
+from api.routing import api_router
+from api.schemas import Shape
+from api.validation import WHOLE, Input, Name
 from statemachine.lifecycle import Lifecycle
 from storage import webhook_health
 from storage.webhook_health import AccountFigures, EventFigures
+
+router = api_router("Accounts")
+
+_NO_ACCOUNT: Final = missing("no such account")
 
 
 class AccountAnswer(Shape):
@@ -43,7 +49,7 @@ class StateAnswer(Shape):
 
 
 class LifecycleAnswer(Shape):
-    """What the payments of one kind may go through."""
+    """Lifecycle of the payments of one kind."""
 
     object: Literal["lifecycle"] = "lifecycle"
     name: str
@@ -55,7 +61,7 @@ class LifecycleAnswer(Shape):
 
 
 class LifecyclesQuery(Input):
-    """Of which provider."""
+    """Filter of lifecycles."""
 
     provider: Name | None = Field(None, description="of this provider")
 
@@ -69,14 +75,14 @@ class Lifecycles(Shape):
 
 
 class PushQuery(Input):
-    """Of which account, over how long."""
+    """Account and period of the quality of webhooks."""
 
     account: Name | None = Field(None, description="of this account")
     days: Annotated[int, Field(ge=1, le=366), WHOLE] = Field(7, description="whole days of UTC up to today")
 
 
 class PushEvent(Shape):
-    """What the push of one kind of change was worth."""
+    """Quality of the webhooks for one kind of change."""
 
     kind: str
     event: str
@@ -94,7 +100,7 @@ class PushEvent(Shape):
 
 
 class PushAccount(Shape):
-    """What one account's push was worth, and which alarms stand."""
+    """Quality of one account's webhooks, and its open alarms."""
 
     object: Literal["push_quality"] = "push_quality"
     account: str
@@ -107,44 +113,48 @@ class PushAccount(Shape):
     events: list[PushEvent]
 
 
-class PushQuality(Shape):
-    """What push was worth, by account."""
+class PushQualityList(Shape):
+    """Quality of webhooks, by account."""
+
+    model_config = ConfigDict(title="PushQuality")
 
     object: Literal["list"] = "list"
     data: list[PushAccount]
     has_more: Literal[False] = False
 
 
-async def accounts(call: Call) -> Accounts:
+@router.get("/accounts", operation_id="list_accounts")
+async def list_accounts(caller: ReadCaller) -> Accounts:
     """List the accounts that the key reaches."""
-    return Accounts(data=[_account(call, name) for name in call.reached])
+    return Accounts(data=[_account(caller, name) for name in caller.account_names])
 
 
-async def account(call: Call) -> AccountAnswer:
+@router.get("/accounts/{account}", operation_id="get_account", responses=_NO_ACCOUNT)
+async def get_account(caller: ReadCaller, account: PathAccount) -> AccountAnswer:
     """Show an account."""
-    return _account(call, call.account(call.path["account"]).name)
+    return _account(caller, caller.account(account).name)
 
 
-async def lifecycles(call: Call) -> Lifecycles:
-    """List what payments may go through: states, phases and moves, by provider and kind."""
-    wanted = call.query.provider
-    found = call.parts.lifecycles.items()
-    return Lifecycles(data=[_lifecycle(*key, life) for key, life in found if wanted in (None, key[0])])
+@router.get("/lifecycles", operation_id="list_lifecycles")
+async def list_lifecycles(caller: ReadCaller, query: Annotated[LifecyclesQuery, Query()]) -> Lifecycles:
+    """List lifecycles: states, phases and moves, by provider and kind."""
+    found = caller.deps.lifecycles.items()
+    return Lifecycles(data=[_lifecycle(*key, life) for key, life in found if query.provider in (None, key[0])])
 
 
-async def push_quality(call: Call) -> PushQuality:
-    """Show what the providers' webhooks were worth: told, told late or never, and how soon."""
-    query: PushQuery = call.query
-    names = call.accounts(query.account)
-    today = call.parts.clock().date()
-    found = await call.read(
+@router.get("/push-quality", operation_id="get_push_quality", responses=_NO_ACCOUNT)
+async def get_push_quality(caller: ReadCaller, query: Annotated[PushQuery, Query()]) -> PushQualityList:
+    """Show the quality of webhooks: on time, late or lost, and their lag."""
+    names = caller.accounts(query.account)
+    today = caller.deps.clock().date()
+    found = await caller.read(
         lambda unit: webhook_health.figures(unit, query.account, today - timedelta(days=query.days - 1), today)
     )
-    return PushQuality(data=[_push(figures) for figures in found if figures.account in names])
+    return PushQualityList(data=[_push(figures) for figures in found if figures.account in names])
 
 
-def _account(call: Call, name: str) -> AccountAnswer:
-    found = call.parts.accounts[name]
+def _account(caller: ApiCaller, name: str) -> AccountAnswer:
+    found = caller.deps.accounts[name]
     return AccountAnswer(
         name=found.name,
         provider=found.provider,
@@ -201,39 +211,3 @@ def _event(event: EventFigures) -> PushEvent:
 
 def _seconds(span: timedelta | None) -> float | None:
     return None if span is None else round(span.total_seconds(), 3)
-
-
-OPERATIONS: Final = (
-    Operation("GET", "/v1/accounts", "list_accounts", "Accounts", Permission.READ, accounts, Accounts),
-    Operation(
-        "GET",
-        "/v1/accounts/{account}",
-        "get_account",
-        "Accounts",
-        Permission.READ,
-        account,
-        AccountAnswer,
-        refusals={404: "no such account"},
-    ),
-    Operation(
-        "GET",
-        "/v1/lifecycles",
-        "list_lifecycles",
-        "Accounts",
-        Permission.READ,
-        lifecycles,
-        Lifecycles,
-        query=LifecyclesQuery,
-    ),
-    Operation(
-        "GET",
-        "/v1/push-quality",
-        "get_push_quality",
-        "Accounts",
-        Permission.READ,
-        push_quality,
-        PushQuality,
-        query=PushQuery,
-        refusals={404: "no such account"},
-    ),
-)

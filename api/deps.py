@@ -1,4 +1,4 @@
-"""What the API needs of the application, passed in: it makes none of it, and reaches for nothing else."""
+"""Collaborators of the API, which the application passes in."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,13 +17,13 @@ from storage.database import Database
 
 Result = TypeVar("Result")
 
-#: Statements of the API that are under way at once in one process: fewer than the database has connections for.
+#: Threads for database work of the API in one process: fewer than the database has connections for.
 _THREADS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
-    """The limits of the API."""
+    """Limits of the API."""
 
     requests_per_second: float = 50
     burst: int = 200
@@ -31,7 +31,7 @@ class ApiLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ApiDeps:
     """Everything that the operations work with."""
 
     database: Database
@@ -44,8 +44,11 @@ class Parts:
     read_body: Callable[[Scope, Receive], Awaitable[bytes]]
     bounds: ApiLimits = ApiLimits()
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "api"))
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: whoever waits for events is to go
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  #: set when readers that wait must end
 
     async def in_thread(self, do: Callable[[], Result]) -> Result:
-        """What is done in a thread of the API's own, so that its queries never stand before what the way in does."""
+        """Run blocking work in a thread of the API's own.
+
+        Intake has others, so that it never waits behind queries of the API.
+        """
         return await asyncio.get_running_loop().run_in_executor(self.threads, do)
