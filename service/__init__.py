@@ -1,1 +1,1 @@
-"""Commands, accounts and proofs that the API, the console and the command line share."""
+"""Commands, accounts and texts shared by API, console and command line."""

@@ -1,4 +1,4 @@
-"""Status of one account: how it is asked, its keys, its push, its reconciliations, its quarantine."""
+"""Status of one account: asking, keys, push, reconciliations, quarantine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _KEY_END_NOTICE: Final = timedelta(days=14)
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """One key that verifies deliveries: whether it does now, and what it has verified lately."""
+    """One key that verifies deliveries: its standing and its recent use."""
 
     key: VerifyingKey
     standing: str  #: in a word
@@ -91,7 +91,7 @@ def _days(unit: Unit, name: str, today: date) -> list[PushDay]:
 
 
 def _keys(account: ConfiguredAccount, used: Mapping[str, tuple[int, datetime]], now: datetime) -> list[KeyStatus]:
-    """List configured keys, then those that verified something lately and are not in the settings any more."""
+    """List configured keys, then used ones that the settings have no more."""
     lines = []
     for key in account.keys:
         standing, tone = _standing(key, now)
@@ -139,6 +139,6 @@ def _why(
 
 
 def _drift(run: Reconciliation) -> list[tuple[str, int]]:
-    """Count what a run found different, above zero; what is fresh may yet come by webhook."""
+    """Count what a run found different; what is fresh may yet come by webhook."""
     names = (("drift", "drift"), ("alarming", "alarming"), ("fresh", "fresh"), ("adopted", "adopted"))
     return [(label, run.counts[name]) for name, label in names if run.counts.get(name)]

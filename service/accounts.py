@@ -1,4 +1,4 @@
-"""Configured accounts as people and programs are shown them, without their secrets."""
+"""Configured accounts as they are shown, without their secrets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -47,5 +47,5 @@ class Prover:
         )
 
     def export(self, payment_id: str) -> Iterable[str]:
-        """Export the payment's rows with their digests and bytes, one JSON object a line. Raises NotFound."""
+        """Export the payment as JSON lines with digests and bytes; raises NotFound."""
         return export(self._database, payment_id)

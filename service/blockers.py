@@ -1,4 +1,4 @@
-"""Blockers of a payment in words: why something has not happened, and what a person can do about it. Pure."""
+"""Blockers of a payment: what has not happened, why, and the remedy. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from storage.types import InboxStatus, OutboxStatus
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What a review means, and what to do about it."""
+    """Meaning of a review, and what to do about it."""
 
     meaning: str
     do: str
@@ -106,7 +106,7 @@ def find_blockers(
 
 
 def _withheld(payment: Payment, owed: Sequence[OutboxMessage]) -> Iterator[Blocker]:
-    """Yield withheld fulfilment, where nothing was handed over before the doubt came up."""
+    """Yield withheld fulfilment, where nothing was handed over before the doubt."""
     is_owed = any(message.effect.endswith(f".{Phase.PAID.value}") for message in owed)
     if payment.review in WITHHOLDING and not is_owed:
         yield Blocker(f"no fulfilment: {payment.review_note}", "warn")
@@ -137,7 +137,7 @@ def _undelivered(
 
 
 def _failing(sink: str, tries: Sequence[DeliveryAttempt], message: OutboxMessage) -> str:
-    """Say what a sink has done again and again; of attempts that retention took, what the message says."""
+    """Say how a sink has failed repeatedly, or without attempts the last error."""
     if not tries:
         return f"sink {sink} has failed {times(message.attempts)}: {message.last_error}"
     last, count = tries[-1], 0

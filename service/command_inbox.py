@@ -1,4 +1,4 @@
-"""The inbox as commands use it: statements of our own and answers to our own calls, recorded and then applied."""
+"""The inbox as commands use it: records a statement or an answer, and applies it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ AMBIGUOUS_STATUSES: Final = frozenset({408, 409})
 
 
 class CallTraces(Protocol):
-    """Traces of calls to providers, by the message that keeps the answer or the failure."""
+    """Traces of calls to providers, by the message of the answer or failure."""
 
     def answered(self, message: InboxMessage) -> None:
         """Trace a call by the message of its answer."""
@@ -83,7 +83,7 @@ class CommandInbox:
         return await self.applied((await self.take(message)).id)
 
     async def applied(self, message_id: str) -> InboxMessage:
-        """Wait until the message is decided, here or by another worker; raises StillApplying."""
+        """Wait until the message is decided here or elsewhere; raises StillApplying."""
         give_up_at = self._context.clock() + APPLY_TIMEOUT
         while True:
             message = await asyncio.to_thread(self.message, message_id)
@@ -95,7 +95,7 @@ class CommandInbox:
             await asyncio.sleep(APPLY_POLL_INTERVAL_S)
 
     async def ask(self, payment_id: str) -> InboxMessage:
-        """Ask the provider now and apply the answer; raises ProviderError where there is none."""
+        """Ask the provider and apply its answer; raises ProviderError without one."""
         asked = await self._context.poller.ask(await self.payment(payment_id))
         if asked.message_id is None:
             raise asked.error or ProviderError("the provider was not asked")

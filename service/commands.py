@@ -1,4 +1,4 @@
-"""Commands of merchants and operators. Each records its statement, and applies it before it returns."""
+"""Commands of merchants and operators: each records its statement and applies it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class Cancellation:
         self._inbox = command_inbox
 
     async def cancel(self, payment_id: str) -> Payment:
-        """Cancel the payment and return it as the provider has it; Commands.cancel() says all of it."""
+        """Cancel the payment, as Commands.cancel() says; return it as it is then."""
         payment = await self._inbox.payment(payment_id)
         if has_ended(payment):
             return payment
@@ -92,7 +92,7 @@ class Cancellation:
             raise CancelUnanswered(words) from unclear
 
     async def _asked_first(self, payment: Payment) -> Payment:
-        """Ask the provider before anything is sent; raises CancelNotSent where it cannot be asked."""
+        """Ask the provider before anything is sent; raises CancelNotSent without answer."""
         try:
             message = await self._inbox.ask(payment.id)
         except ProviderError as silence:
@@ -104,7 +104,7 @@ class Cancellation:
         return payment
 
     async def _without_answer(self, payment: Payment, error: ProviderError, began_at: datetime) -> Payment:
-        """Handle a failed cancel call: return the payment, or raise where it was not cancelled or nobody knows."""
+        """Handle a failed cancel call: return the payment, or raise what is known of it."""
         failed = await self._inbox.call_failed(payment, Source.CANCEL, error, began_at)
         if not failed.is_ambiguous and error.http_status in (None, 429):
             raise error  # it was not sent, or not looked at
@@ -123,7 +123,7 @@ class Cancellation:
         raise error
 
     async def _asked_again(self, payment: Payment) -> Payment:
-        """Ask the provider after the call; else raise CancelUnanswered, with a poll due at once."""
+        """Ask the provider after the call; else raise CancelUnanswered, a poll being due."""
         try:
             self._inbox.check_readable(await self._inbox.ask(payment.id))
         except (ProviderError, AnswerUnclear) as silence:
@@ -171,7 +171,9 @@ class Commands:
         return_url: str | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> Payment:
-        """Create the payment at the provider and here; a repeat with the same reference returns the same one.
+        """Create the payment at the provider and here, once for each reference.
+
+        A repeat with the same reference returns the same one.
 
         The wish is recorded before the provider is called, and the answer after. Raises ProviderError when the
         provider refused or did not answer (the payment is kept, needing review where the outcome is unknown),
@@ -238,7 +240,7 @@ class Commands:
         return await self.get(payment_id)
 
     async def cancel(self, payment_id: str) -> Payment:
-        """Ask the provider, tell it to cancel, ask again where needed; return the payment as it has it.
+        """Ask the provider, tell it to cancel, and ask again where that is needed.
 
         It need not be cancelled: look at its phase. Paid, settled or refunded: it was paid first, and its effects are
         owed as ever. Expired or failed: it had ended without money, or the provider says so of what it cancels. Open
@@ -253,7 +255,7 @@ class Commands:
         return await self._cancellation.cancel(payment_id)
 
     async def resolve(self, payment_id: str, *, state: str, reason: str, by: str) -> Payment:
-        """Record and apply a named person's word: the state is this one, and any review is closed."""
+        """Record and apply a named person's word on the state; any review is closed."""
         payment = await self.get(payment_id)
         lifecycle = self._provider(payment.account).lifecycles[payment.kind]
         if not lifecycle.knows(state):
@@ -269,7 +271,9 @@ class Commands:
         return await self.get(payment_id)
 
     async def replay(self, message_id: str, *, reason: str, by: str) -> InboxMessage:
-        """Apply the message once more, by the program as it is now; history is only added to.
+        """Apply the message once more, by the program as it is now.
+
+        History is only added to.
 
         Raises InvalidCommand for what a person or our poller once said: that may be said anew, not repeated.
         """
@@ -343,7 +347,7 @@ class Commands:
         return await self.get(applied.about), not recorded.is_duplicate
 
     def _may_repeat(self, client: Client, payment: Payment) -> bool:
-        """Return True where the provider still takes a repeat of an unanswered create call for the same call."""
+        """Return True where the provider takes a repeated create call for the same one."""
         remembers = client.create_is_remembered_for
         return client.is_create_idempotent and (
             remembers is None or self._context.clock() - payment.created_at < remembers
@@ -381,7 +385,7 @@ class Commands:
 
 
 def _check_name(param: str, text: str) -> None:
-    """Raise InvalidCommand for what may not name a payment, since it could not be read back."""
+    """Raise InvalidCommand for a text that cannot name a payment and be read back."""
     if not is_name(text):
         raise InvalidCommand(f"{param} {NAME_RULE}", param=param)
 
@@ -398,7 +402,7 @@ def _check_reason(reason: str, by: str) -> None:
 
 
 def _idempotency_key(payment: Payment) -> str:
-    """Return the key of a create call: the same for every repeat, and another after a refusal.
+    """Return a create call's key: the same for a repeat, another after a refusal.
 
     A provider may repeat its refusal for the old one.
 

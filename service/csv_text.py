@@ -28,12 +28,12 @@ _BEGINNING: Final = re.compile(rf"(^|[;|\t\r\n])([\s\"]*)(?=[{_FORMULA}])")
 
 
 def encoded(rows: Iterable[Iterable[Any]]) -> bytes:
-    """The rows in UTF-8, each ended by a line feed."""
+    """Encode the rows in UTF-8, each ended by a line feed."""
     return "".join(f"{','.join(map(cell, row))}\n" for row in rows).encode("utf-8", "backslashreplace")
 
 
 def cell(value: Any) -> str:
-    """One cell: numbers and truth values as they are, nothing for None, anything else as quoted text.
+    """Format one cell: numbers and truth values plain, None empty, the rest quoted.
 
     Instants are ISO 8601 with Z, lists and objects JSON.
     """
@@ -47,7 +47,7 @@ def cell(value: Any) -> str:
 
 
 def harmless(text: str) -> str:
-    """The text with an apostrophe wherever a spreadsheet may see a formula begin."""
+    """Put an apostrophe wherever a spreadsheet may see a formula begin."""
     return _BEGINNING.sub(r"\1\2'", text)
 
 

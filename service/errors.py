@@ -1,4 +1,4 @@
-"""Errors of commands: what can be wrong with what a merchant or an operator asks for."""
+"""Errors of what merchants and operators ask for."""
 
 from typing import ClassVar
 
@@ -31,7 +31,7 @@ class ReferenceConflict(ServiceError):
 
 
 class NotNamedYet(ServiceError):
-    """The provider has not named this payment yet, so it cannot be asked about it; call again later."""
+    """The provider has not named this payment yet, so it cannot be asked; call later."""
 
     type = "conflict_error"
     code = "not_named_yet"
@@ -40,7 +40,7 @@ class NotNamedYet(ServiceError):
 
 
 class CreateUnanswered(ServiceError):
-    """An earlier create call of this reference has no answer yet; it must not be sent again blindly."""
+    """An earlier create call of this reference has no answer, and is not sent again."""
 
     type = "conflict_error"
     code = "create_outcome_unknown"
@@ -49,7 +49,7 @@ class CreateUnanswered(ServiceError):
 
 
 class AnswerUnclear(ServiceError):
-    """The provider answered, and the answer says nothing to us; it is kept, and what it is about stays as it was."""
+    """The provider's answer could not be understood; it is kept, and changes nothing."""
 
     code = "answer_unclear"
     status = 502
@@ -57,7 +57,7 @@ class AnswerUnclear(ServiceError):
 
 
 class CancelNotSent(ServiceError):
-    """What the payment is at the provider could not be learnt first, so nothing was cancelled; call again later."""
+    """Nothing was cancelled: the provider could not be asked first; call again later."""
 
     code = "cancel_not_sent"
     status = 503
@@ -65,7 +65,7 @@ class CancelNotSent(ServiceError):
 
 
 class CancelUnanswered(ServiceError):
-    """Nobody knows yet whether the payment is cancelled; it stays as it is, and is asked about. Call again later."""
+    """It is not known yet whether the payment is cancelled; the provider is asked."""
 
     code = "cancel_outcome_unknown"
     status = 503

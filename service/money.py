@@ -30,7 +30,7 @@ class MoneyRow:
 
 
 def money_rows(today: Monies, yesterday: Monies, accounts: Mapping[str, ConfiguredAccount]) -> list[MoneyRow]:
-    """Make one row for each way, account and currency of which there is any, in the order of WAYS."""
+    """Make one row for each way, account and currency, in the order of WAYS."""
     kept: dict[tuple[str, str, str | None], list[Sum]] = {}
     kinds: dict[tuple[str, str, str | None], set[str]] = {}
     for at, monies in enumerate((today, yesterday)):
@@ -46,7 +46,7 @@ def money_rows(today: Monies, yesterday: Monies, accounts: Mapping[str, Configur
 
 
 def totals(rows: Sequence[MoneyRow]) -> list[MoneyRow]:
-    """Add up what came in by currency, where more than one account took it; these rows have no account."""
+    """Add up what came in by currency, where several accounts took it; no account."""
     found: dict[str | None, list[MoneyRow]] = {}
     for row in rows:
         if row.way == "in":
@@ -59,7 +59,7 @@ def totals(rows: Sequence[MoneyRow]) -> list[MoneyRow]:
 
 
 def way_of(place: Money, accounts: Mapping[str, ConfiguredAccount]) -> str:
-    """Return the way of a sum: in only for a lifecycle of payments (ADR 0014), or one that is not known any more."""
+    """Return the way of a sum (ADR 0014); one of an unknown lifecycle came in."""
     account = accounts.get(place.account)
     lifecycle = account.lifecycles.get(place.kind) if account is not None else None
     subject = lifecycle.subject if lifecycle is not None else "payment"

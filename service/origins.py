@@ -1,4 +1,4 @@
-"""Origin of a statement in words: scheme, header, signed time, key; and of a rejected one, why it was not believed."""
+"""Origin of a statement in words: scheme, header, signed time, key, rejection."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta

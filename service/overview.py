@@ -1,4 +1,4 @@
-"""The overview: figures counted once for all who look and kept for a moment, and its tiles and account lines."""
+"""The overview: figures counted once for all readers, its tiles and accounts."""
 
 import hashlib
 import threading
@@ -45,7 +45,7 @@ _AGE_REFRESH_S: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """Push of one account in the last days: counts of the events that are pushed at all."""
+    """Push of one account in the last days, of events that are pushed at all."""
 
     pushed: int = 0
     late: int = 0
@@ -82,7 +82,10 @@ class OverviewFigures:
 
 
 class OverviewCounter:
-    """Counts the figures once for all readers within CACHE_TTL_S. Safe for several threads; one for the process."""
+    """Counts the figures once for all readers within CACHE_TTL_S.
+
+    Safe for several threads; one for the process.
+    """
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class OverviewCounter:
         *,
         time_factor: float = 1.0,
     ) -> None:
-        """Count for `time_factor` times as long as a page allows; with math.inf the first look counts everything."""
+        """Count for `time_factor` times as long as a page allows; math.inf: everything."""
         self._accounts = accounts
         self._clock = clock
         self._turn = threading.Lock()
@@ -110,7 +113,7 @@ class OverviewCounter:
         self._pushed_at = float("-inf")
 
     def look(self, unit: Unit) -> OverviewFigures:
-        """Return the figures, CACHE_TTL_S old at most, or as old as a count takes that is under way.
+        """Return the figures, CACHE_TTL_S old, or as old as a count under way takes.
 
         Raises StorageUnavailable.
         """
@@ -191,7 +194,7 @@ class OverviewCounter:
 
 
 def worth(rows: Sequence[PushQuality]) -> dict[str, Pushed]:
-    """Add up push by account; events that were never pushed do not count, since of them nothing is lost."""
+    """Add up push by account, of events that are pushed: of others nothing is lost."""
     found: dict[str, Pushed] = {}
     for account in dict.fromkeys(row.account for row in rows):
         of_account = [row for row in rows if row.account == account]
@@ -214,14 +217,14 @@ def _sum(found: Mapping[TimeSlice, Monies], slices: Sequence[TimeSlice]) -> Moni
 
 
 def _marked(found: OverviewFigures) -> OverviewFigures:
-    """Mark the figures by everything that is shown; of ages, as often as they are shown anew."""
+    """Mark the figures by all that is shown; of ages, as often as they change."""
     age = int(found.at.timestamp()) // _AGE_REFRESH_S
     shown = (age, found.standing, found.money, found.hours, found.minutes, found.pushed, found.alarms, found.is_whole)
     return replace(found, mark=hashlib.sha256(repr(_ordered(shown)).encode()).hexdigest()[:16])
 
 
 def _ordered(value: Any) -> Any:
-    """Order a value, so that equal ones are equal in whatever order the database gave them."""
+    """Order a value, so that the database's order of rows makes no difference."""
     if isinstance(value, Mapping):
         return sorted((repr(key), repr(_ordered(under))) for key, under in value.items())
     if isinstance(value, SystemCounts | Deliveries):
@@ -280,7 +283,7 @@ def alarms_of(standing: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def tiles_of(figures: OverviewFigures) -> list[Tile]:
-    """List the tiles: what needs a person first, then what waits, then how fast it goes."""
+    """List the tiles: what needs a person, then what waits, then the speed."""
     standing, now, hour = figures.standing, figures.at, figures.deliveries()
     reviews, dead, stuck = standing.reviews, standing.dead_effects, standing.dead_messages
     total = sum(hour.outcomes.values())
@@ -389,7 +392,7 @@ def lines_of(figures: OverviewFigures, accounts: Mapping[str, ConfiguredAccount]
 
 
 def _heard(figures: OverviewFigures, account: str) -> datetime | None:
-    """Return the time of the last verified delivery, to the minute where push was not measured since."""
+    """Return the last verified delivery, to the minute where push is not measured."""
     verified = [
         minute
         for minute, deliveries in figures.minutes.items()

@@ -1,4 +1,4 @@
-"""Facts of a payment that are derived from its rows: where the payer pays, and who said its state."""
+"""Facts derived from a payment's rows: its checkout page, who said its state."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ _BY_PROVIDER: Final = {
 
 
 def checkout_url(payment: Payment) -> str | None:
-    """Return the page where the payer pays, as the provider's answer named it; None where there is none.
+    """Return the page where the payer pays, as the provider named it, or None.
 
     What is kept from a time, or by a provider's code, that looked less closely is no page unless a browser gets it by
     HTTP.
@@ -28,7 +28,7 @@ def checkout_url(payment: Payment) -> str | None:
 
 
 def said_by(transition: Transition) -> str:
-    """Name who said that the payment is in the state: the provider and how, a person, a policy, or this service.
+    """Name who said the state: the provider and how, a person, a policy, or us.
 
     A state keeps the provider's name for it whoever says it, so that only this tells them apart.
     """

@@ -74,12 +74,12 @@ COLUMNS: Final[Mapping[str, Permission]] = {
 
 
 def role_for(needed: Permission) -> Role:
-    """The least role that grants the permission."""
+    """Return the least role that grants the permission."""
     return next(role for role in Role if role.allows(needed))
 
 
 def scope_for(needed: Permission) -> KeyScope:
-    """The scope that grants the permission; StopIteration where none does."""
+    """Return the scope that grants the permission; StopIteration where none does."""
     return next(scope for scope in KeyScope if needed in SCOPES[scope])
 
 

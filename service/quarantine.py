@@ -1,4 +1,4 @@
-"""Verifies quarantined deliveries again; each that is authentic now is recorded and removed in one commit."""
+"""Redeems quarantined deliveries that verify now: recorded and removed at once."""
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -35,7 +35,7 @@ class Redeemed:
 
 
 class Redeemer:
-    """Verifies quarantined deliveries again with the keys of now, as of when they were received.
+    """Verifies quarantined deliveries again, as of when they were received.
 
     Uses the database, so call it in a thread. A crash in between leaves each delivery in exactly one of the two places.
     """
@@ -51,7 +51,9 @@ class Redeemer:
         self._accounts = accounts
 
     def redeem_all(self, account: str, *, by: str, reason: str, only: Container[str] | None = None) -> Redeemed:
-        """Move everything in the account's quarantine that verifies now to the inbox, where a worker applies it.
+        """Move everything of the account that verifies now to the inbox.
+
+        A worker applies it from there.
 
         With `only`, deliveries of other ids stay where they are.
         """
@@ -73,7 +75,7 @@ class Redeemer:
         return result
 
     def redeem(self, rejected_id: str, *, by: str, reason: str) -> str:
-        """Move one rejected delivery to the inbox; return the id of the inbox message that it is now.
+        """Move one rejected delivery to the inbox; return the id of its message.
 
         Raises NotFound, also where its account is not configured any more, and StillRejected where it is not authentic
         with the keys of now.
@@ -130,12 +132,12 @@ def _verified(account: ReceivingAccount, rejected: RejectedDelivery) -> InboxMes
 
 
 def _reason(rejected: RejectedDelivery, again: DeliveryRejected) -> str:
-    """Return why it is still not authentic; of a credential kept as a digest, the first verdict."""
+    """Return why it is still not authentic; for a kept digest, the first verdict."""
     return rejected.reason if any(name == "authorization" for name, _ in rejected.headers) else again.reason
 
 
 def _restored(value: str, keys: tuple[Key, ...]) -> str:
-    """Return a kept header as it was received: a digest stands for the credential that has it."""
+    """Return a kept header as received: a digest stands for its credential."""
     for bearer in _bearers(keys):
         if value == f"sha256={sha256(bearer.encode('latin-1')).hexdigest()}":
             return bearer

@@ -1,4 +1,4 @@
-"""Counts by slice of time, kept: a slice that is over is not counted again each time."""
+"""Counts by slice of time; a slice that is over is not counted each time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class _Counted(Generic[Result]):
 
 
 class SliceCounter(Generic[Result]):
-    """Counts pieces of time, within a bound of its own time. Not for several threads at once."""
+    """Counts slices of time, within a bound of its own time. For one thread."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class SliceCounter(Generic[Result]):
         is_final: Callable[[Result], bool] = lambda _result: True,
         seconds: float = 0.1,
     ) -> None:
-        """`count` is asked for [since, until), and for about so many seconds at each look but the first, at most."""
+        """Call `count` with since and until, for at most so many seconds a look."""
         self._count = count
         self._is_final = is_final
         self._seconds = seconds
         self._kept: dict[TimeSlice, _Counted[Result]] = {}
 
     def of(self, slices: Sequence[TimeSlice], now: datetime) -> dict[TimeSlice, Result]:
-        """The results of these pieces, the newest first; those are missing for which there was no time yet.
+        """Return the results of these slices; those are missing that had no time yet.
 
         What is not over is counted, whatever that takes; then what was never counted, from the newest on; then what
         was counted longest ago.
@@ -82,7 +82,7 @@ class SliceCounter(Generic[Result]):
 
 
 def slices_between(since: datetime, until: datetime, length: timedelta) -> list[TimeSlice]:
-    """The pieces of this length between the two; the last is shorter where it must be."""
+    """Cut a time into slices of this length; the last may be shorter."""
     found = []
     while since < until:
         found.append(TimeSlice(since, min(since + length, until)))

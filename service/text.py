@@ -10,7 +10,10 @@ SHORT_ID_CHARS: Final = 12
 
 
 def shown(value: Any, *, keep: str = "") -> str:
-    """Format a value for a person; control characters are replaced, since a provider's text may hold any."""
+    """Format a value for a person; control characters are replaced.
+
+    A provider's text may hold any.
+    """
     if value is None:
         return ""
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""The timeline of a payment in words: what came, what was decided and why, what was sent. Pure."""
+"""The timeline of a payment: what came, what was decided, what was sent. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ def details(entry: TimelineEntry) -> Iterator[str]:
 
 
 def body_size(message: InboxMessage) -> str:
-    """Say how many bytes there are, or that they are gone by a rule of retention: their digest is kept."""
+    """Say how many bytes there are, or that retention has scrubbed them."""
     if message.scrubbed_at is not None:
         return f"bytes scrubbed {shown(message.scrubbed_at)}"
     return f"{len(message.body)} bytes"
@@ -139,7 +139,7 @@ def _message(
 
 
 def _titled(message: InboxMessage, source: Source) -> tuple[str, list[TimelineLine]]:
-    """Return the title, and what our own statement says; a provider's is in its bytes and in what was decided."""
+    """Return the title, and what our own statement says; not a provider's."""
     title, lines = _TITLES[source], []
     if message.http_status is not None:
         title = f"{title}: {message.http_status}"

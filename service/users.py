@@ -26,7 +26,7 @@ def new_person(name: str, role: Role, password_hash: str, now: datetime, *, is_t
 
 
 def name_of(text: str) -> str:
-    """Return the name as it is kept; raises UnusableName for one that could be mistaken for another."""
+    """Return the name as it is kept; raises UnusableName for one easily mistaken."""
     name = text.strip().lower()
     if not _NAME.fullmatch(name):
         words = "a name has 1 to 64 of the characters a-z, 0-9 and ._@+-, and begins and ends with a letter or digit"

@@ -1,5 +1,6 @@
-"""Everything that is kept about one payment, in one snapshot: whole, or page by page, the newest first.
+"""Everything that is kept about one payment: whole, or by page, the newest first.
 
+One snapshot.
 A page takes as long with ten thousand messages as with ten.
 """
 
@@ -39,7 +40,7 @@ HistoryRow = InboxMessage | DeliveryAttempt | OperatorAction | RejectedDelivery
 
 @dataclass(frozen=True, slots=True)
 class PaymentHistory:
-    """A payment, its transitions and effects, and one page of the rows of its timeline."""
+    """A payment, its transitions and effects, and one page of its timeline's rows."""
 
     payment: Payment
     transitions: list[Transition]  #: all, in order
@@ -66,7 +67,10 @@ class PaymentHistory:
 
 
 def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int | None = None) -> PaymentHistory:
-    """Read the payment with the rows before that id, in one snapshot; without a limit all of them. Raises NotFound."""
+    """Read the payment with the rows before that id; all without a limit.
+
+    Raises NotFound.
+    """
     payment = payments.get(unit, payment_id)
     owed = outbox.of_payment(unit, payment_id)
     queries: tuple[tuple[Any, Any, Select[Any]], ...] = (
@@ -110,7 +114,7 @@ _IDS_PER_STATEMENT = 1_000
 
 
 def _messages(payment_id: str) -> Select[Any]:
-    """Select ids of the messages that were decided about the payment, changed it, or wait and name it.
+    """Select ids of messages decided about the payment, changing or naming it.
 
     The status stands in the statement, so that SQLite sees that its partial index has them.
     """

@@ -1,4 +1,4 @@
-"""Search and lists: what names a row, pages of rows that a filter leaves, and how many there are.
+"""Search and lists: rows by name, pages of rows by filter, and their number.
 
 However large a table is, a statement takes a bounded time. A search names whole values, each of which an index finds.
 A page of `page()` is taken from an index where one serves; everything else is scanned from the newest row on, at most
@@ -82,7 +82,7 @@ class RowFilter:
 
 @dataclass(frozen=True, slots=True)
 class PageCursor:
-    """Beginning and length of a page, in the order of the list, the newest first; else at its beginning."""
+    """Beginning and length of a page of a list, the newest first."""
 
     limit: int
     after: str | None = None  #: id of the last row of the page before
@@ -158,7 +158,7 @@ ACTIONS: Final = TableSpec(OperatorAction)
 
 
 def page(unit: Unit, spec: TableSpec, wanted: RowFilter, cursor: PageCursor) -> RowPage[Line]:
-    """Read the columns of one page of rows; `SCAN_LIMIT` rows, or what an index points at, are looked at for it."""
+    """Read one page; `SCAN_LIMIT` rows, or what an index points at, are read for it."""
     table = table_of(spec.model)
     served, scanned = _split(spec, wanted)
     conditions = _served_conditions(unit, spec, table, served, wanted)
@@ -184,7 +184,7 @@ def page(unit: Unit, spec: TableSpec, wanted: RowFilter, cursor: PageCursor) -> 
 
 
 def count(unit: Unit, spec: TableSpec, wanted: RowFilter) -> RowCount:
-    """Count the rows, up to `COUNT_LIMIT` of them, and among the newest `SCAN_LIMIT` where no index serves."""
+    """Count up to `COUNT_LIMIT` rows, among the newest `SCAN_LIMIT` without an index."""
     table = table_of(spec.model)
     served, scanned = _split(spec, wanted)
     conditions = _served_conditions(unit, spec, table, served, wanted)
@@ -201,7 +201,7 @@ def count(unit: Unit, spec: TableSpec, wanted: RowFilter) -> RowCount:
 
 
 def one(unit: Unit, spec: TableSpec, row_id: str) -> Line | None:
-    """Read a row with all of its columns; None where there is none of that id, which may be any UUID."""
+    """Read a row with all of its columns; None where no row has that id."""
     table = table_of(spec.model)
     row = unit.execute(select(table).where(table.c.id == row_id)).first()
     return None if row is None else _line(row)
@@ -271,7 +271,7 @@ def _records(unit: Unit, model: type[Record], wanted: RowFilter, cursor: PageCur
 
 
 def _is_few_pending(unit: Unit, model: type[Model], rules: Sequence["Rule"]) -> bool:
-    """Return True where the index of what waits, in another order, has so few rows that they are sorted at once."""
+    """Return True where so few effects wait that they are sorted at once."""
     if unit.dialect != "sqlite" or model is not OutboxMessage or ("status", "pending") not in rules:
         return False
     return count(unit, OWED, RowFilter({"status": "pending"})).is_more is False
@@ -288,7 +288,7 @@ class _Range(NamedTuple):
 
 
 class _Spelled(str):
-    """A value that stands in the statement itself, so that the database sees that a partial index has every row."""
+    """A value spelled in the statement, so that a partial index is seen to serve."""
 
     __slots__ = ()
 
@@ -312,7 +312,7 @@ def _rules(wanted: RowFilter) -> list[Rule]:
 
 
 def _split(spec: TableSpec, wanted: RowFilter) -> tuple[list[Rule], list[Rule]]:
-    """Part the rules into those that an index serves, and those that rows are scanned for."""
+    """Part the rules into those that an index serves and those to scan for."""
     rules = _rules(wanted)
     served = [
         (name, _Spelled(value) if value in spec.rare.get(name, ()) else value)
@@ -364,7 +364,7 @@ def _served(
 def _served_conditions(
     unit: Unit, spec: TableSpec, table: Table, served: Sequence[Rule], wanted: RowFilter
 ) -> list[ColumnElement[bool]]:
-    """Make what an index serves; where that is one of few rows, SQLite is kept off the index of the account."""
+    """Make what an index serves; of few rows, SQLite is kept off the account's."""
     account = _in_order(unit, table.c.account, is_sorted=_is_gathered(spec, served))
     return _served(spec.model, {**table.c, "account": account}, table, served, wanted)
 
@@ -377,19 +377,19 @@ def _scan(table: Table, conditions: Sequence[ColumnElement[bool]], scanned: Sequ
 
 
 def _end_of_scan(unit: Unit, table: Table, conditions: Sequence[ColumnElement[bool]], order: Any) -> str | None:
-    """Read the id of the last row that was scanned; None where that was the last of all."""
+    """Read the id of the last row that was scanned; None at the end of the list."""
     query = select(table.c.id).where(*conditions).order_by(order).offset(SCAN_LIMIT - 1).limit(2)
     found = list(unit.execute(query).scalars())
     return str(found[0]) if len(found) > 1 else None
 
 
 def _in_order(unit: Unit, column: Any, *, is_sorted: bool) -> Any:
-    """Return what to order by; where the rows are few, SQLite is kept from going through all others for the order."""
+    """Return what to order by; of few rows, SQLite is kept off the index in order."""
     return func.ifnull(column, "") if is_sorted and unit.dialect == "sqlite" else column
 
 
 def _are_few(unit: Unit, spec: TableSpec, served: Sequence[Rule], table: Table, conditions: Any) -> bool:
-    """Return True where so few rows are served by an index of another order that they are sorted at once."""
+    """Return True where an index of another order serves so few that they are sorted."""
     if unit.dialect != "sqlite" or not _is_gathered(spec, served):
         return False
     inner = select(literal(1)).select_from(table).where(*conditions).limit(SCAN_LIMIT + 1).subquery()
@@ -436,12 +436,12 @@ def payment_ids(unit: Unit, words: str) -> list[str]:
 
 
 def message_ids(unit: Unit, words: str) -> list[str]:
-    """Find inbox messages by id or delivery key, and those about the payments that are found by it."""
+    """Find inbox messages by id, delivery key, or what names their payment."""
     return _about(unit, _inbox, words, _delivered(unit, words))
 
 
 def owed_ids(unit: Unit, words: str) -> list[str]:
-    """Find outbox messages by id or `webhook-id`, and those about the payments that are found by it."""
+    """Find outbox messages by id, `webhook-id`, or what names their payment."""
     travels_as = words.removeprefix(WEBHOOK_PREFIX)
     named = _ids(unit, _outbox.c.id, _outbox.c.webhook_id == travels_as) if is_id(travels_as) else set()
     return _about(unit, _outbox, words, named | set(whole_id(travels_as)))
@@ -461,7 +461,7 @@ def whole_id(words: str) -> list[str]:
 
 
 def places(unit: Unit) -> list[tuple[str, str]]:
-    """List the accounts and kinds of which there are payments; each takes one step down an index."""
+    """List accounts and kinds that have payments; each takes one step down an index."""
     found: list[tuple[str, str]] = []
     while (place := _place_after(unit, found[-1] if found else None)) is not None:
         found.append(place)
@@ -469,7 +469,7 @@ def places(unit: Unit) -> list[tuple[str, str]]:
 
 
 def _place_after(unit: Unit, place: tuple[str, str] | None) -> tuple[str, str] | None:
-    """Read the next account and kind; SQLite looks for no pair in an index, so the same account comes first."""
+    """Read the next account and kind, one at a time: SQLite looks for no pair."""
     columns = (_payment.c.account, _payment.c.kind)
     query = select(*columns).order_by(*columns).limit(1)
     if place is None:
@@ -519,12 +519,12 @@ def _ids(unit: Unit, column: Any, *conditions: ColumnElement[bool]) -> set[str]:
 
 
 def _spellings(words: str) -> list[str]:
-    """Return the words as typed and without blanks around them, which may be the name's or come of copying."""
+    """Return the words as typed, and without blanks, which may come of copying."""
     return sorted({words, words.strip()})
 
 
 def _is_kept(words: str) -> bool:
-    """Return True for what a column may hold: PostgreSQL refuses a statement with anything else."""
+    """Return True for what a column may hold; PostgreSQL refuses anything else."""
     return bool(words) and is_line(words, _MAX_NAME_CHARS)
 
 
@@ -544,7 +544,7 @@ _UUID_DIGITS = 32  #: hexadecimal digits of a UUID
 
 
 def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[str]:
-    """Find ids that are, begin or end with these lower-case hexadecimal digits without dashes, in order."""
+    """Find ids that are, begin or end with these lower-case digits, no dashes."""
     column = table_of(model).c.id
     if len(part) == _UUID_DIGITS:
         query = select(column).where(or_(*(each == part for each in _whole_names(model))))
@@ -557,6 +557,6 @@ def ids_with(unit: Unit, model: type[Found], part: str, *, limit: int) -> list[s
 
 
 def _whole_names(model: type[Found]) -> list[Column[Any]]:
-    """List the columns that a whole id may stand in: an effect has the id that sinks are given, too."""
+    """List the columns of whole ids: an effect has the id that sinks get, too."""
     columns = table_of(model).c
     return [columns.id, columns.webhook_id] if model is OutboxMessage else [columns.id]

@@ -1,4 +1,4 @@
-"""Token buckets, one for each key: in the database for all processes, or in the memory of one.
+"""Token buckets, one a key: in the database for all processes, or in one's memory.
 
 An API key has one over every process that serves (ADR 0030): on PostgreSQL a row says when the bucket is full again, by
 the database's clock, and one statement that commits itself takes from it. On SQLite one process serves, and keeps its
@@ -65,7 +65,7 @@ class BucketRate:
 
 @dataclass(frozen=True, slots=True)
 class TakenToken:
-    """Result of taking one token, and when the bucket is full again if no other is taken."""
+    """Result of taking one token, and when the bucket would be full again."""
 
     is_granted: bool
     full_in: timedelta
@@ -75,18 +75,18 @@ class TokenBuckets(Protocol):
     """Buckets by key."""
 
     def take(self, key_id: str) -> TakenToken:
-        """Take one token where there is one. No more are granted than the bucket holds and gets."""
+        """Take one token; no more are granted than the bucket holds and gets."""
         ...
 
 
 class SharedBuckets:
-    """One bucket for each key in the database, whoever takes from it. Raises StorageUnavailable."""
+    """One bucket for each key in the database. Raises StorageUnavailable."""
 
     def __init__(self, database: Database, rate: BucketRate) -> None:
         self._database, self._rate = database, rate
 
     def take(self, key_id: str) -> TakenToken:
-        """As TokenBuckets has it. What a crash of the server loses makes buckets full, and harms nobody."""
+        """Take one token. What a crash of the server loses makes buckets full."""
         given = {"key_id": key_id, "each": self._rate.each, "brim": self._rate.brim, "wrong": _WRONG}
         found = self._database.at_once(_TAKE, given)
         return TakenToken(False, self._rate.brim) if found is None else TakenToken(found.is_granted, found.full_in)
@@ -107,11 +107,11 @@ class LocalBuckets:
         return len(self._full_at)
 
     def take(self, key_id: str) -> TakenToken:
-        """As TokenBuckets has it."""
+        """Take one token now."""
         return self.take_at(key_id, self._clock())
 
     def take_at(self, key_id: str, at: float) -> TakenToken:
-        """Take one token at an instant in seconds of any origin; time that runs backwards fills nothing."""
+        """Take one token at an instant in seconds; time running backwards fills nothing."""
         with self._guard:
             now = timedelta(seconds=at)
             kept = max(self._full_at.pop(key_id, now), now)
@@ -124,5 +124,5 @@ class LocalBuckets:
 
 
 def token_buckets(database: Database, rate: BucketRate) -> TokenBuckets:
-    """The buckets of every process that serves with this database."""
+    """Make the buckets of every process that serves with this database."""
     return SharedBuckets(database, rate) if database.engine.dialect.name == "postgresql" else LocalBuckets(rate)
