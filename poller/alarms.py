@@ -4,7 +4,7 @@ Each alarm is recorded once.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -174,20 +174,28 @@ def unreachable_change(watch: PushWatch, breaker: Breaker, now: datetime, after:
     return AlarmChange(Alarm.UNREACHABLE, since_at, False, words, details)
 
 
-def dead_letters_change(watch: PushWatch, dead: Dead, now: datetime) -> AlarmChange | None:
-    """Return the beginning or end of the alarm for dead messages and effects."""
+def dead_letter_changes(watch: PushWatch, dead: Dead, now: datetime) -> Iterator[AlarmChange]:
+    """Yield the beginning or the ends of the alarm for dead messages and effects.
+
+    A sink that dies later begins another alarm. What stands names the sinks that are dead: one that is mended and dies again begins another as well. All of them
+    end when nothing is dead any more.
+    """
     stands = watch.alarms.get(Alarm.DEAD_LETTERS)
     is_any = bool(dead.messages or dead.effects)
-    if is_any is (stands is not None):
-        return None
+    if not is_any:
+        for since in [*stands.get("earlier", ()), stands["since"]] if stands is not None else ():
+            reason = "no message and no effect of a payment is dead any more"
+            yield AlarmChange(Alarm.DEAD_LETTERS, _instant(since), True, reason, {})
+        return
     if stands is not None:
-        since = _instant(stands["since"])
-        return AlarmChange(
-            Alarm.DEAD_LETTERS, since, True, "no message and no effect of a payment is dead any more", {}
-        )
+        known = {*str(stands["details"].get("sinks") or "").split(", ")} & {*dead.sinks}
+        if not {*dead.sinks} - known:
+            details = stands["details"] | {"sinks": ", ".join(sink for sink in dead.sinks if sink in known)}
+            watch.alarms = watch.alarms | {Alarm.DEAD_LETTERS.value: stands | {"details": details}}
+            return
     words = f"messages that are dead: {dead.messages}, effects: {dead.effects}; mend the cause, then replay or redrive"
     figures: Details = {"messages": dead.messages, "effects": dead.effects, "sinks": ", ".join(dead.sinks)}
-    return AlarmChange(Alarm.DEAD_LETTERS, now, False, words, figures)
+    yield AlarmChange(Alarm.DEAD_LETTERS, now, False, words, figures)
 
 
 def wilson_lower_bound(lost: float, changes: float) -> float:
@@ -204,11 +212,14 @@ def set_alarm(watch: PushWatch, change: AlarmChange, now: datetime) -> None:
     """Set or clear the alarm on the watch."""
     alarms: dict[str, Any] = {name: kept for name, kept in watch.alarms.items() if name != change.alarm.value}
     if not change.is_over:
+        before = watch.alarms.get(change.alarm.value)
+        earlier = [] if before is None else [*before.get("earlier", ()), before["since"]]
         alarms[change.alarm.value] = {
             "since": change.since.astimezone(UTC).isoformat(),
             "noticed": now.astimezone(UTC).isoformat(),
             "reason": change.reason,
             "details": change.details,
+            **({"earlier": earlier} if earlier else {}),
         }
     watch.alarms = alarms
 

@@ -448,7 +448,7 @@ class PushMonitor:
             alarms.unverified_change(watch, rhythm, now),
             alarms.loss_change(watch, rows, now, self._settings.loss),
             alarms.unreachable_change(watch, rate_limits.breaker(unit, watch.account), now, self._settings.unreachable),
-            alarms.dead_letters_change(watch, dead_letters, now),
+            *alarms.dead_letter_changes(watch, dead_letters, now),
         )
         return [change for change in found if change is not None]
 

@@ -1,5 +1,6 @@
 """Alarms of an account that cannot be asked, and of what was given up: each told once, and once when it is over."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -152,3 +153,49 @@ def test_the_alarm_names_the_sinks_that_take_nothing(desk, meter):
 
     (told,) = meter.watch().alarms.values()
     assert told["details"] == {"messages": 0, "effects": 1, "sinks": "ledger"}
+
+
+def test_a_second_dead_sink_begins_an_alarm_of_its_own(desk, meter):
+    """It may be the one by which people were told of the first; both alarms end when nothing is dead any more."""
+    a_payment(desk)
+    desk.told("confirmed")
+    kill(desk, "outbox_message", "sink = 'ledger'")
+    meter.measure()
+    meter.measure()
+    assert meter.effects() == [DEAD]
+    kill(desk, "outbox_message", "sink = 'shop' AND payment_id IS NOT NULL")
+    meter.measure()
+    meter.measure()
+    (told,) = meter.watch().alarms.values()
+    assert (told["details"]["sinks"], len(told["earlier"])) == ("ledger, shop", 1)
+    assert begun_and_over(desk) == {"ledger": [], "ledger, shop": []}
+    mend(desk, "outbox_message", "pending")
+    meter.measure()
+    assert meter.watch().alarms == {}
+    assert begun_and_over(desk) == {"ledger": ["over"], "ledger, shop": ["over"]}
+
+
+def test_a_sink_that_is_mended_and_dies_again_begins_another_alarm(desk, meter):
+    """Though a second one was dead meanwhile."""
+    a_payment(desk)
+    desk.told("confirmed")
+    kill(desk, "outbox_message", "payment_id IS NOT NULL")
+    meter.measure()
+    with desk.database.write() as unit:
+        unit.execute(text("UPDATE outbox_message SET status = 'pending' WHERE sink = 'ledger'"))
+    meter.measure()
+    (told,) = meter.watch().alarms.values()
+    assert told["details"]["sinks"] == "shop"
+    kill(desk, "outbox_message", "sink = 'ledger' AND payment_id IS NOT NULL")
+    meter.measure()
+    (told,) = meter.watch().alarms.values()
+    assert len(told["earlier"]) == 1
+
+
+def begun_and_over(desk):
+    """By the sinks that each alarm named at its beginning, whether its end was told; by what is in the inbox."""
+    with desk.database.read() as unit:
+        said = [json.loads(m.body) for m in inbox.find(unit) if m.delivery_key.startswith("alarm:dead_letters")]
+    names = {one["since"]: one["details"]["sinks"] for one in said if not one["is_over"]}
+    ends = {one["since"] for one in said if one["is_over"]}
+    return {name: ["over"] if since in ends else [] for since, name in names.items()}
