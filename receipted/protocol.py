@@ -12,6 +12,12 @@ connection holds a bounded amount of memory; and every wait for its client is bo
 """
 
 import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -45,8 +51,10 @@ HEAD_TIMEOUT_S = 10.0
 DRAIN_TIMEOUT_S = 5.0
 MAX_DRAIN_BYTES: Final = 1024 * 1024
 
-#: Seconds after which a client that does not read its answer is dropped.
-WRITE_TIMEOUT_S = 60.0
+#: Seconds in which a client must read so many bytes of an answer, or what is left of it; else it is dropped.
+WRITE_TIMEOUT_S: Final = 60.0
+MIN_READ_BYTES: Final = 16 * 1024
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 #: Seconds between two checks of a connection that has no earlier deadline.
 _CHECK_INTERVAL_S: Final = 10.0
@@ -123,6 +131,9 @@ class _Flow(FlowControl):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection with bounded memory and bounded waits."""
 
+    write_timeout_s = WRITE_TIMEOUT_S
+    check_interval_s = _CHECK_INTERVAL_S
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: An application that knows nothing of this, or one below another's path, is served as uvicorn would.
@@ -151,8 +162,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._deadline = 0.0  #: the loop's time by which the client must have moved; 0 while an application works
-        self._unsent_bytes = 0  #: bytes that the client had not read at the last look
-        self._read_at = 0.0  #: the loop's time at which the client was last known to read, or to have read everything
+        self._unsent_bytes = 0  #: the most bytes that waited for the client at any check since `_read_at`
+        self._read_at = 0.0  #: the loop's time at which the client had last read enough, or everything
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -519,11 +530,13 @@ class BoundedProtocol(HttpToolsProtocol):
         An answer that is under way has no deadline here.
         """
         now, transport = self.loop.time(), self.transport
-        unsent = transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent_bytes:
-            self._read_at = now
-        self._unsent_bytes = unsent
-        if unsent and now - self._read_at >= WRITE_TIMEOUT_S:
+        unsent = self._count_unsent()
+        is_begun, self._unsent_bytes = self._unsent_bytes > 0, max(self._unsent_bytes, unsent)
+        if not unsent or not is_begun or self._unsent_bytes - unsent >= MIN_READ_BYTES:
+            self._read_at, self._unsent_bytes = now, unsent
+        if unsent and now - self._read_at >= self.write_timeout_s:
+            # By a reset: otherwise the kernel would go on to send what it has, to a client that hardly reads.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             transport.abort()
             return
         if self._deadline and now >= self._deadline and not transport.is_closing():
@@ -532,7 +545,20 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(RequestTooSlow())
             else:
                 transport.close()
-        self._check_at(min(self._deadline or now + _CHECK_INTERVAL_S, now + _CHECK_INTERVAL_S))
+        self._check_at(min(self._deadline or now + self.check_interval_s, now + self.check_interval_s))
+
+    def _count_unsent(self) -> int:
+        """Return the bytes that the client has not read, the kernel's with ours; 0 where all are the kernel's.
+
+        Of ours alone a reader's progress shows in leaps of a megabyte, as the kernel takes more.
+        """
+        own: int = self.transport.get_write_buffer_size()
+        if not own:
+            return 0
+        with suppress(OSError):  # not every system knows
+            found = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            return own + int.from_bytes(found, sys.byteorder)
+        return own
 
     def _response_head(self, status: int, *, keep_alive: bool) -> bytes:
         """Return the head up to the content length; cached for each second's date."""

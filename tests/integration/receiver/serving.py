@@ -247,7 +247,7 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def listening(app: ASGIApp) -> Iterator[int]:
+def listening(app: ASGIApp, http: type[BoundedProtocol] = BoundedProtocol) -> Iterator[int]:
     """The app behind uvicorn, configured as `receipted serve` does; yields the port."""
     server = _Server(
         uvicorn.Config(
@@ -255,7 +255,7 @@ def listening(app: ASGIApp) -> Iterator[int]:
             log_config=None,
             access_log=False,
             proxy_headers=False,
-            http=BoundedProtocol,
+            http=http,
             lifespan="on",
             timeout_graceful_shutdown=5,
         )

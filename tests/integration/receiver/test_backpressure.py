@@ -88,8 +88,8 @@ def test_a_client_that_does_not_read_is_dropped(
 ) -> None:
     """Its answers are held only so long."""
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)  # when it is looked at first
-    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(protocol, "_CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(BoundedProtocol, "write_timeout_s", 0.2)
+    monkeypatch.setattr(BoundedProtocol, "check_interval_s", 0.1)
     with closing(socket.socket()) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", served.port))
