@@ -1,4 +1,4 @@
-"""ADAPTER out: the sinks that effects travel to: HTTP, Python handlers, brokers and mail.
+"""ADAPTER out: sinks of effects: HTTP, Python handlers, brokers and mail.
 
 At least once, with an idempotency key (rule R4).
 """

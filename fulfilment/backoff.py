@@ -1,4 +1,4 @@
-"""When to try again: pure, from the number of tries, the seed, and what the sink asked for."""
+"""Back-off between attempts. Pure: of their number, a seed and Retry-After."""
 
 import math
 import random
@@ -22,7 +22,10 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class Backoff:
-    """The delay before each next attempt, until there is none; raises InvalidSchedule for one that cannot work."""
+    """Delay before each next attempt, until there is none.
+
+    Raises InvalidSchedule for a schedule that cannot work.
+    """
 
     def __init__(
         self, schedule: Sequence[float] = SCHEDULE_S, *, max_attempts: int = MAX_ATTEMPTS, jitter: float = JITTER_SHARE
@@ -38,7 +41,9 @@ class Backoff:
         self._jitter = jitter
 
     def next_delay(self, attempts: int, rng: random.Random, retry_after: float | None = None) -> float | None:
-        """Seconds until the next attempt after `attempts` failed ones; None when they are exhausted.
+        """Return the seconds until the next attempt; None when they are exhausted.
+
+        `attempts` have failed before.
 
         Within the jitter of the schedule, but never earlier than the sink asked for by `retry_after`, of which at
         most MAX_RETRY_AFTER_S counts. The same seed gives the same delays.
@@ -51,7 +56,9 @@ class Backoff:
 
 
 def read_retry_after(header: str | None, now: datetime) -> float | None:
-    """Seconds from now that a Retry-After header asks for, 0 to MAX_RETRY_AFTER_S; None where it says nothing.
+    """Parse a Retry-After header into seconds from now, 0 to MAX_RETRY_AFTER_S.
+
+    None where it says nothing.
 
     Takes seconds and HTTP dates; anything else counts as nothing. Source: RFC 9110, section 10.2.3.
     """

@@ -1,4 +1,4 @@
-"""Effects to a broker: delivered means that the broker has confirmed that it keeps the message, and nothing less."""
+"""Effects to a broker: delivered once it has confirmed that it keeps the message."""
 
 import asyncio
 import re
@@ -18,12 +18,12 @@ from fulfilment.errors import AddressRefused, InvalidSink
 from fulfilment.network import LOOPBACK, Network, Resolver, check_addresses, resolve_host, tls_context
 from fulfilment.signing import Signer
 
-TIMEOUT: Final = 15.0
-_CLOSE_TIMEOUT: Final = 5.0
+TIMEOUT_S: Final = 15.0
+_CLOSE_TIMEOUT_S: Final = 5.0
 #: For each kind of broker, the driver that FastStream needs for it.
 DRIVERS: Final = {"nats": "nats", "rabbitmq": "aio_pika", "kafka": "aiokafka", "redis": "redis"}
 EXTRA: Final = 'install receipted with the extra brokers: pip install "receipted[brokers]"'
-_LONGEST: Final = 200
+_MAX_DESTINATION_CHARS: Final = 200
 _NAME: Final = re.compile(r"[!-~]+", re.ASCII)
 #: A subject's tokens without wildcards; a topic's characters. Sources: NATS, "Subject-Based Messaging"; Kafka, "Topic".
 _NAMES: Final = {
@@ -44,7 +44,9 @@ class _Link:
 
 
 class BrokerSink:
-    """Publishes each effect to one broker, at least once; done only when the broker has confirmed it.
+    """Publish each effect to one broker, at least once.
+
+    An effect is delivered only when the broker has confirmed it.
 
     There is one connection, opened by the first delivery and shared by all; for Redis it is a pool, and for Kafka one
     to each partition's leader. After any failure that leaves it in doubt, the next delivery opens another, and the
@@ -66,7 +68,7 @@ class BrokerSink:
         *,
         allowed_networks: Sequence[Network] = (),
         authorities: str | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float = TIMEOUT_S,
         resolver: Resolver = resolve_host,
     ) -> None:
         if timeout <= 0:
@@ -126,7 +128,7 @@ class BrokerSink:
         return BrokerMessage(owed.id, owed.effect, owed.payment_id, body, headers, now)
 
     def _fault_of(self, error: Exception, link: _Link | None) -> BrokerFault:
-        """The one place where exceptions become words; they hold no payload and no credential, since none is quoted."""
+        """Describe an exception without quoting it: no payload and no credential."""
         if isinstance(error, NotConfirmed):
             return error.fault
         if isinstance(error, AddressRefused):
@@ -139,7 +141,10 @@ class BrokerSink:
         return BrokerFault(f"{'cannot connect' if link is None else 'not confirmed'} ({type(error).__name__})")
 
     async def _connected(self) -> _Link:
-        """The connection in use, or the one that is being made: deliveries at the same time wait for the same one."""
+        """Return the shared connection, and open it where there is none.
+
+        Deliveries at the same time wait for the same one.
+        """
         if self._is_closed:
             raise NotConfirmed(_CLOSED)
         link = self._link
@@ -172,7 +177,10 @@ class BrokerSink:
             self._opening = None
 
     async def _pinned(self) -> urls.BrokerUrl:
-        """The URL with checked addresses in place of names, so that nothing below can look them up again."""
+        """Replace host names by checked addresses.
+
+        Nothing below can look them up again.
+        """
         found = []
         for host, port in self._url.servers:
             addresses = check_addresses(await self._resolver(host, port), self._allowed, only_allowed=True)
@@ -193,7 +201,7 @@ class BrokerSink:
             task.add_done_callback(self._closing.discard)
 
     async def aclose(self) -> None:
-        """Close the connection; what is unconfirmed then has failed. A repeat does nothing."""
+        """Close the connection; what is unconfirmed has failed. A repeat does nothing."""
         self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
@@ -208,20 +216,23 @@ class BrokerSink:
 async def _close(publisher: Publisher) -> None:
     # What is broken already may fail to close, or hang, and nothing more can be done about it.
     with suppress(Exception):
-        async with asyncio.timeout(_CLOSE_TIMEOUT):
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await publisher.aclose()
 
 
 def is_installed(kind: str) -> bool:
-    """Whether the extra with this broker's library is there."""
+    """Tell whether the extra with this broker's library is installed."""
     return find_spec("faststream") is not None and find_spec(DRIVERS[kind]) is not None
 
 
 def require_destination(kind: str, destination: str) -> None:
-    """Raise InvalidSink where no broker of this kind could have such a subject, exchange, topic or stream."""
+    """Raise InvalidSink for a destination that the kind of broker cannot have.
+
+    It is a subject, an exchange, a topic or a stream.
+    """
     if not destination:
         raise InvalidSink(f"a {kind} sink needs a destination", param="destination")
-    is_odd = len(destination) > _LONGEST or not _NAMES.get(kind, _NAME).fullmatch(destination)
+    is_odd = len(destination) > _MAX_DESTINATION_CHARS or not _NAMES.get(kind, _NAME).fullmatch(destination)
     if is_odd:
         raise InvalidSink(f"the destination is no name that a {kind} broker knows", param="destination")
 

@@ -9,7 +9,10 @@ from typing import Final, Protocol
 
 @dataclass(frozen=True, slots=True)
 class OwedEffect:
-    """One effect at one attempt; `id` is the same at every attempt, so that a receiver can tell a repeat."""
+    """One attempt to deliver an effect.
+
+    `id` is the same at every attempt, so that a receiver can tell a repeat.
+    """
 
     id: str  #: the idempotency key that travels: the same after a restored backup, too
     effect: str  #: statemachine.phases.Effect, such as "payment.paid"
@@ -29,7 +32,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The sink has not taken the effect, or nobody knows: an unknown outcome is a failure."""
+    """The sink has not taken the effect; an unknown outcome is a failure too."""
 
     error: str  #: for people; never a payload, a secret or a URL's query
     http_status: int | None = None
@@ -41,12 +44,17 @@ Result = Delivered | Failed
 
 
 class Sink(Protocol):
-    """Where effects go. At least once: the same effect may come again after it was taken."""
+    """Destination of effects, at least once.
+
+    The same effect may come again after it was taken.
+    """
 
     name: str
 
     async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
-        """One attempt, and what became of it; no Exception leaves it, so that every attempt is recorded.
+        """Make one attempt and return its result; no Exception leaves it.
+
+        So every attempt is recorded.
 
         A repeat with the same `owed.id` is the same effect, and the receiver must treat it so.
         """
@@ -66,7 +74,7 @@ EMAIL_DEFAULT_PATTERNS: Final = ("account.*", f"*{_REQUIRED}")
 
 @dataclass(frozen=True, slots=True)
 class EffectFilter:
-    """Whether a sink takes an effect, by names and by patterns in which `*` stands for anything.
+    """Filter of effects by names and by patterns in which `*` stands for anything.
 
     Whoever is told that a review is required is told that it is closed as well, whatever the patterns say.
     """
@@ -78,7 +86,7 @@ class EffectFilter:
         object.__setattr__(self, "_form", re.compile("|".join(map(_form, self.patterns)) or r"(?!)"))
 
     def __call__(self, effect: str) -> bool:
-        """Whether the effect is owed to the sink."""
+        """Tell whether the effect is owed to the sink."""
         if self._form.fullmatch(effect):
             return True
         subject, closed, rest = effect.partition(_CLOSED)
@@ -86,7 +94,7 @@ class EffectFilter:
 
 
 def unknown_patterns(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The patterns that match none of the effects that there are."""
+    """Return the patterns that match no known effect."""
     names = list(known)
     return [each for each in patterns if not any(re.fullmatch(_form(each), name) for name in names)]
 

@@ -1,4 +1,4 @@
-"""The mail of an effect: what happened, what it means, what to do, and where to look.
+"""The mail of an effect: its meaning, what to do, and a link.
 
 Pure. What others wrote (reasons, references) is laid out as one line each, without any character that steers a header,
 a terminal or the direction of writing.
@@ -23,7 +23,10 @@ from statemachine.money import from_minor
 
 @dataclass(frozen=True, slots=True)
 class EffectWording:
-    """`begins` and `over` follow the account's name in a subject; the others are whole sentences."""
+    """Wording of an effect: parts of a subject, and whole sentences.
+
+    `begins` and `over` follow the account's name in a subject.
+    """
 
     begins: str
     over: str = "is over"
@@ -100,8 +103,8 @@ ENDINGS: Final = {
 
 #: ASCII only on the wire: every server takes it, and no line is longer than it may be. Source: RFC 5322, section 2.1.1.
 _POLICY: Final = SMTP.clone(cte_type="7bit")
-_LONGEST_SUBJECT: Final = 140
-_LONGEST_LINE: Final = 1000
+_MAX_SUBJECT_CHARS: Final = 140
+_MAX_LINE_CHARS: Final = 1000
 
 #: What is told of a payment, in this order; of whatever else a payload holds nothing is.
 _FACTS: Final = {
@@ -116,7 +119,7 @@ _FACTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Letterhead:
-    """What is the same in every mail of a sink."""
+    """Sender, recipients and links of every mail of a sink."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -130,7 +133,7 @@ class Letterhead:
 
 
 def mail(owed: OwedEffect, head: Letterhead) -> EmailMessage:
-    """The mail of an effect; of the same effect always the same, with the same Message-ID.
+    """Write the mail of an effect, always the same with the same Message-ID.
 
     An alarm's end, and a review's, answers the mail of its beginning, so that a mail program shows them together.
     Raises ValueError where the payload is none of an effect.
@@ -179,7 +182,9 @@ def _subject_of(effect: str) -> str:
 
 
 def _names(owed: OwedEffect, data: Mapping[str, Any], *, is_over: bool) -> tuple[str, str]:
-    """What the mail of the beginning is called, and this one: the end cannot know the other's id, only what it was of.
+    """Name the mail of the beginning, and this one.
+
+    The end cannot know the other's id, only what it was of.
 
     An alarm is named by its account, its name and since when; a review by its payment and number (storage.outbox).
     """
@@ -241,14 +246,17 @@ def _link(data: Mapping[str, Any], public_url: str) -> str:
 
 
 def _line(value: Any) -> str:
-    """The value on one line, as it can be shown: control, direction and unassigned characters are spaces."""
+    """Put the value on one line that can be shown.
+
+    Control, direction and unassigned characters become spaces.
+    """
     if value is None:
         return ""
-    text = str(value)[: 2 * _LONGEST_LINE]
+    text = str(value)[: 2 * _MAX_LINE_CHARS]
     shown = "".join(" " if unicodedata.category(each)[0] == "C" or each in "\u2028\u2029" else each for each in text)
-    return " ".join(shown.split())[:_LONGEST_LINE]
+    return " ".join(shown.split())[:_MAX_LINE_CHARS]
 
 
 def _short(subject: str) -> str:
     text = _line(subject)
-    return text if len(text) <= _LONGEST_SUBJECT else f"{text[: _LONGEST_SUBJECT - 1].rpartition(' ')[0]}…"
+    return text if len(text) <= _MAX_SUBJECT_CHARS else f"{text[: _MAX_SUBJECT_CHARS - 1].rpartition(' ')[0]}…"

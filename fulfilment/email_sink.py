@@ -25,13 +25,16 @@ log = structlog.get_logger()
 
 #: The only words of a server that are repeated: others might quote what was said to it. Source: RFC 3463.
 _ENHANCED: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)", re.ASCII)
-_CONNECT_TIMEOUT: Final = 5.0
+_CONNECT_TIMEOUT_S: Final = 5.0
 _Reply = tuple[int, bytes | str]
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed in, and as whom. `tls` is None only where plain text stays on this machine."""
+    """Mail server and credentials.
+
+    `tls` is None only where plain text stays on this machine.
+    """
 
     host: str
     port: int
@@ -52,14 +55,17 @@ class MailSession:
         self._is_aborted = False
 
     def abort(self) -> None:
-        """Whatever the thread waits for fails at once. Never raises."""
+        """Fail what the thread waits for at once. Never raises."""
         self._is_aborted = True
         for each in self._sockets:
             with suppress(OSError):  # the base class's: that of TLS would take from the thread what it reads with
                 socket.socket.shutdown(each, socket.SHUT_RDWR)
 
     def send(self, addresses: Sequence[str], mail: EmailMessage, sender: str, recipients: Sequence[str]) -> Result:
-        """The mail is the server's, or why not. The first of the checked addresses that can be connected to is used."""
+        """Hand over the mail and return the result.
+
+        The first of the checked addresses that can be connected to is used.
+        """
         try:
             with self._connected(addresses) as client:
                 refused = client.send_message(mail, sender, list(recipients))
@@ -95,7 +101,7 @@ class MailSession:
             stream = self._kept(server.tls.wrap_socket(stream, server_hostname=server.host))
         client = _Client(stream, server)
         try:
-            client.greeted()
+            client.read_greeting()
             if server.tls is not None and not server.is_implicit:
                 client.ehlo_or_helo_if_needed()
                 client.starttls(context=server.tls)  # raises SMTPNotSupportedError where there is none
@@ -113,7 +119,7 @@ class MailSession:
             if self._is_aborted:
                 break
             try:
-                stream = socket.create_connection((address, self._server.port), min(_CONNECT_TIMEOUT, self._timeout))
+                stream = socket.create_connection((address, self._server.port), min(_CONNECT_TIMEOUT_S, self._timeout))
             except OSError as fault:
                 last = fault
                 continue
@@ -139,21 +145,21 @@ class _Client(smtplib.SMTP):
         self._host = server.host  # which the certificate of STARTTLS must prove
         self.sock = stream
 
-    def greeted(self) -> None:
-        """The server has said that it is there; raises SMTPConnectError where it says anything else."""
+    def read_greeting(self) -> None:
+        """Read the server's greeting; raise SMTPConnectError for anything but 220."""
         code, words = self.getreply()
         if code != 220:
             raise smtplib.SMTPConnectError(code, words)
 
     def __exit__(self, *_: object) -> None:
-        """What became of the mail is known: that the server goes without a word changes nothing."""
+        """End the session; the mail's result is known, so errors change nothing."""
         with suppress(smtplib.SMTPException, OSError):
             self.docmd("QUIT")
         self.close()
 
 
 def _numbered(refused: Mapping[str, _Reply], recipients: Sequence[str]) -> list[str]:
-    """The refusals by the number of the setting, since an address is a person's."""
+    """List refusals by the number of the setting, since an address is personal."""
     return [f"recipients.{at}: {_code(*refused[each])}" for at, each in enumerate(recipients) if each in refused]
 
 
@@ -163,7 +169,7 @@ def _code(code: int, words: bytes | str) -> str:
     return f"{code} {enhanced[0]}" if enhanced else str(code)
 
 
-TIMEOUT: Final = 15.0
+TIMEOUT_S: Final = 15.0
 _MAX_ADDRESSES: Final = 4  #: tried in turn while none of them can be connected to
 _PORTS: Final = {"smtps": 465, "smtp": 587}  # RFC 8314, sections 3.3 and 3.1
 #: An address as servers everywhere take it; quoted and non-ASCII ones are not among them. Source: RFC 5321, 4.1.2.
@@ -172,7 +178,9 @@ _PRINTABLE: Final = re.compile(r"[ -~]*")
 
 
 class EmailSink:
-    """Mails each effect to all recipients at once, at least once; done only when the server has taken the message.
+    """Mail each effect to all recipients at once, at least once.
+
+    It is delivered only when the server has taken the message.
 
     `url` is smtps:// (TLS from the first byte) or smtp:// (STARTTLS, without which nothing is said); the certificate
     must prove the host. Only with `allow_loopback`, and to this machine, is plain text spoken. A repeat of an effect
@@ -194,7 +202,7 @@ class EmailSink:
         authorities: str | None = None,
         allowed_networks: Sequence[Network] = (),
         allow_loopback: bool = False,
-        timeout: float = TIMEOUT,
+        timeout: float = TIMEOUT_S,
         resolver: Resolver = resolve_host,
         threads: int = 4,
     ) -> None:
@@ -246,7 +254,10 @@ class EmailSink:
 
 
 def read_url(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a mail server's URL; raises InsecureSinkUrl for any other, and for one with more."""
+    """Parse a mail server's URL into scheme, host and port.
+
+    Raises InsecureSinkUrl for any other, and for one with more.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -261,12 +272,12 @@ def read_url(url: str) -> tuple[str, str, int]:
 
 
 def is_address(text: str) -> bool:
-    """Whether it is an address that every mail server takes."""
+    """Tell whether every mail server takes the address."""
     return _ADDRESS.fullmatch(text) is not None
 
 
 def is_printable(text: str) -> bool:
-    """Whether the text can be said to a mail server: printable ASCII."""
+    """Tell whether the text is printable ASCII, as mail servers take it."""
     return _PRINTABLE.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a sink before anything is sent, and what a handler may raise to be asked again later."""
+"""Errors of sinks' settings and addresses, and a handler's request to retry."""
 
 import math
 from typing import ClassVar
@@ -13,13 +13,16 @@ class InvalidSink(ServiceError):
 
 
 class InvalidSigningKey(InvalidSink):
-    """A signing key is missing, is not `whsec_` with base64, or is not 24 to 64 bytes long."""
+    """A signing key is missing, not `whsec_` with base64, or not 24 to 64 bytes."""
 
     code = "invalid_signing_key"
 
 
 class InsecureSinkUrl(InvalidSink):
-    """A sink's URL must be https:// with a host and without credentials, or a broker's with TLS."""
+    """A sink's URL is not https:// with a host and without credentials.
+
+    Or a broker's is not with TLS.
+    """
 
     code = "insecure_sink_url"
 
@@ -43,7 +46,7 @@ class AddressRefused(ServiceError):
 
 
 class RetryLater(ServiceError):
-    """Raised by a handler: not done, ask again after so many seconds at the earliest (10 hours at most)."""
+    """A handler is not done: retry after so many seconds, 10 hours at most."""
 
     code = "retry_later"
     retryable: ClassVar[bool] = True

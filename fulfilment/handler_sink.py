@@ -22,11 +22,11 @@ from fulfilment.errors import InvalidHandler, InvalidSink, RetryLater
 
 #: The entry point group in which a merchant's distribution names its handlers.
 GROUP: Final = "receipted.handlers"
-TIMEOUT: Final = 30.0
+TIMEOUT_S: Final = 30.0
 
 #: Seconds that calls have to end when the sink is closed, before a warning names the handler.
 _CLOSE_GRACE_S: Final = 1.0
-_CLOSE_LOOK_S: Final = 0.05
+_CLOSE_CHECK_INTERVAL_S: Final = 0.05
 
 _log = structlog.get_logger()
 
@@ -36,13 +36,16 @@ _counting: Final = threading.Lock()
 
 
 def under_way() -> list[str]:
-    """The handlers of this process that are at work, each as "sink (module:function)"."""
+    """List the running handlers of this process as "sink (module:function)"."""
     return sorted(name for name, calls in _under_way.copy().items() if calls > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Fulfilment:
-    """What a handler is given. It may come again with the same `id` after it was done: keep the id, and skip it."""
+    """An effect as a handler receives it.
+
+    It may come again with the same `id` after it was done: keep the id, and skip it.
+    """
 
     id: str  #: the idempotency key: the same at every attempt
     effect: str  #: such as "payment.paid"
@@ -54,7 +57,7 @@ Handler = Callable[[Fulfilment], Any]
 
 
 class HandlerSink:
-    """Calls one handler with each effect, at least once; done only when it returned None.
+    """Call one handler with each effect, at least once; delivered if it returns None.
 
     An async handler is awaited; any other runs in a thread of this sink, of which there are `threads`. It fails by
     raising, RetryLater to say when to ask again. One that takes longer than `timeout` seconds has failed as well,
@@ -62,7 +65,7 @@ class HandlerSink:
     means. Raises InvalidHandler at construction when the handler is missing or not callable.
     """
 
-    def __init__(self, name: str, handler: str, *, timeout: float = TIMEOUT, threads: int = 8) -> None:
+    def __init__(self, name: str, handler: str, *, timeout: float = TIMEOUT_S, threads: int = 8) -> None:
         if timeout <= 0 or threads < 1:
             raise InvalidSink("a handler needs a timeout above 0 seconds and at least one thread")
         self.name = name
@@ -75,7 +78,10 @@ class HandlerSink:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"handler-{name}")
 
     async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
-        """One call of the handler; what it raises is recorded by its type, since a message may carry a payload."""
+        """Call the handler once.
+
+        What it raises is recorded by its type, since a message may carry a payload.
+        """
         try:
             payload = json.loads(owed.payload)
         except ValueError:
@@ -120,18 +126,24 @@ class HandlerSink:
             return await answer
 
     async def aclose(self) -> None:
-        """Start no further calls; those that run are waited for no longer than a second. A repeat does nothing."""
+        """Start no further calls, and wait a second at most for those that run.
+
+        A repeat does nothing.
+        """
         self._threads.shutdown(wait=False, cancel_futures=True)
         loop = asyncio.get_running_loop()
         until = loop.time() + _CLOSE_GRACE_S
         while _under_way[self._title] > 0 and loop.time() < until:  # noqa: ASYNC110 - a thread sets no event here
-            await asyncio.sleep(_CLOSE_LOOK_S)
+            await asyncio.sleep(_CLOSE_CHECK_INTERVAL_S)
         if (calls := _under_way[self._title]) > 0:
             _log.warning("handler.abandoned", handlers=[self._title], calls=calls)
 
 
 def load(handler: str) -> Handler:
-    """The callable behind `module:function` or behind an entry point's name; raises InvalidHandler."""
+    """Load the callable of `module:function` or of an entry point's name.
+
+    Raises InvalidHandler.
+    """
     if ":" in handler:
         module, _, path = handler.partition(":")
     else:

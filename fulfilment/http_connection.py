@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection on which effects are posted, one after the other: what a sink needs of HTTP, and no more.
+"""An HTTP/1.1 client connection for one POST after the other, parsed in C.
 
 A general client costs twice the processor time of all the rest of a delivery.
 """
@@ -27,7 +27,7 @@ class NoAnswer(ConnectionError):
 
 
 class HttpConnection(asyncio.Protocol):
-    """A connection to one address. Nothing is asked of it before the answer before has ended."""
+    """A connection to one address, for one request at a time."""
 
     def __init__(self) -> None:
         self.is_reusable = True  #: another request may be sent, as far as is known here
@@ -41,7 +41,9 @@ class HttpConnection(asyncio.Protocol):
         self._retry_after: str | None = None
 
     async def post(self, request: bytes) -> ResponseHead:
-        """Send the whole request and return the head of its answer, once the answer has ended or may not go on.
+        """Send the request and return the head of its answer once that has ended.
+
+        An answer that may not go on has ended as well.
 
         Raises NoAnswer. After any exception, or a cancellation, `answer` may hold the head all the same.
         """
@@ -91,11 +93,11 @@ class HttpConnection(asyncio.Protocol):
             self._end(is_reusable=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """An answer whose head is there counts, though its end is not."""
+        """End the request; an answer whose head has come counts."""
         self._end(is_reusable=False)
 
     def eof_received(self) -> None:
-        """The other side sends no more: so do we."""
+        """Close the connection, as the other side sends no more."""
 
     def _end(self, *, is_reusable: bool) -> None:
         self.is_reusable = self.is_reusable and is_reusable
@@ -110,7 +112,7 @@ class HttpConnection(asyncio.Protocol):
             self._retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Keep the head, unless it only announces another; what nobody asked for is no answer."""
+        """Keep the head, unless it only announces another or comes unasked."""
         if self._parser is None or self._ended is None or self._ended.done():
             self.is_reusable = False
             return
@@ -120,13 +122,13 @@ class HttpConnection(asyncio.Protocol):
         self._retry_after = None
 
     def on_message_complete(self) -> None:
-        """The answer has ended, unless it only announced another."""
+        """End the request, unless the answer only announced another."""
         if self._parser is not None and self.answer is not None:
             self._end(is_reusable=self._parser.should_keep_alive() and self.answer.status != _SWITCHING_PROTOCOLS)
 
 
 async def connect(address: str, port: int, tls: ssl.SSLContext | None, host: str) -> HttpConnection:
-    """A connection to the address, which proves by TLS that it is the host; raises OSError."""
+    """Connect to the address, which must prove the host by TLS; raises OSError."""
     loop = asyncio.get_running_loop()
     name = host.rstrip(".") if tls is not None else None
     _, connection = await loop.create_connection(HttpConnection, address, port, ssl=tls, server_hostname=name)

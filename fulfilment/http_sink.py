@@ -1,4 +1,4 @@
-"""Effects over HTTPS, signed by Standard Webhooks; to checked addresses only, never redirected."""
+"""Effects over HTTPS, signed by Standard Webhooks, to checked addresses only."""
 
 import asyncio
 import ssl
@@ -16,8 +16,8 @@ from fulfilment.http_connection import HttpConnection, NoAnswer, ResponseHead, c
 from fulfilment.network import LOOPBACK, Network, Resolver, check_addresses, is_loopback, resolve_host
 from fulfilment.signing import Signer
 
-TIMEOUT: Final = 15.0
-_CONNECT_TIMEOUT: Final = 5.0
+TIMEOUT_S: Final = 15.0
+_CONNECT_TIMEOUT_S: Final = 5.0
 _MAX_ADDRESSES: Final = 4  #: tried in turn while none of them can be connected to
 #: A connection that was not used for so long is closed: servers close theirs after five seconds and more.
 _MAX_IDLE_S: Final = 4.0
@@ -47,7 +47,7 @@ class HttpSink:
         *,
         allowed_networks: Sequence[Network] = (),
         allow_loopback: bool = False,
-        timeout: float = TIMEOUT,
+        timeout: float = TIMEOUT_S,
         resolver: Resolver = resolve_host,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -72,7 +72,10 @@ class HttpSink:
         return f"{type(self).__name__}({self.name!r}, {self._host!r})"
 
     async def deliver(self, owed: OwedEffect, now: datetime) -> Result:
-        """One signed POST with `webhook-id` of the effect; the timestamp, and so the signature, is of this attempt."""
+        """Send one signed POST with the effect's `webhook-id`.
+
+        The timestamp, and so the signature, is of this attempt.
+        """
         used: list[HttpConnection] = []
         try:
             async with asyncio.timeout(self._timeout):
@@ -88,14 +91,17 @@ class HttpSink:
         return Failed(fault) if answer is None else _read(answer, now)
 
     async def _post(self, request: bytes, used: list[HttpConnection]) -> ResponseHead:
-        """The answer; `used` ends with the connection that it came on, or would have come on."""
-        kept = self._kept()
+        """Post on a kept or new connection and return the answer.
+
+        `used` ends with the connection that it came on, or would have come on.
+        """
+        kept = self._take_idle()
         if kept is not None:
             with suppress(NoAnswer):  # closed by the other side while it was idle: the same attempt, on another
-                return await self._ask(kept, request, used)
-        return await self._ask(await self._connect(), request, used)
+                return await self._post_on(kept, request, used)
+        return await self._post_on(await self._connect(), request, used)
 
-    async def _ask(self, connection: HttpConnection, request: bytes, used: list[HttpConnection]) -> ResponseHead:
+    async def _post_on(self, connection: HttpConnection, request: bytes, used: list[HttpConnection]) -> ResponseHead:
         used.append(connection)
         answer = await connection.post(request)
         if connection.is_reusable:
@@ -108,7 +114,7 @@ class HttpSink:
         addresses = check_addresses(found, self._allowed, only_allowed=not self._is_secure)[:_MAX_ADDRESSES]
         for number, address in enumerate(addresses, start=1):
             try:
-                async with asyncio.timeout(min(_CONNECT_TIMEOUT, self._timeout)):
+                async with asyncio.timeout(min(_CONNECT_TIMEOUT_S, self._timeout)):
                     # The address is one, so that nothing below can look the name up again; TLS proves the name.
                     return await connect(address, self._port, self._tls, self._host)
             except OSError:  # a TimeoutError is one
@@ -117,8 +123,8 @@ class HttpSink:
                     raise
         raise NoAnswer
 
-    def _kept(self) -> HttpConnection | None:
-        """The connection that was used last, where one is idle and not too old."""
+    def _take_idle(self) -> HttpConnection | None:
+        """Take the connection that was used last, where one is idle and not too old."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection, closing = self._idle.pop()
@@ -148,12 +154,12 @@ class HttpSink:
 
     async def aclose(self) -> None:
         """Close every connection that is idle; a repeat does nothing."""
-        while (connection := self._kept()) is not None:
+        while (connection := self._take_idle()) is not None:
             connection.close()
 
 
 def _head(target: httpx2.URL) -> str:
-    """The lines that every request begins with."""
+    """Write the lines that every request begins with."""
     lines = (
         f"POST {target.raw_path.decode('ascii')} HTTP/1.1",
         f"host: {target.netloc.decode('ascii')}",

@@ -30,7 +30,7 @@ _SPECIAL: tuple[Network, ...] = tuple(
 
 
 async def resolve_host(host: str, port: int) -> Sequence[str]:
-    """Every address that this system knows for the host, in its order of preference; raises OSError."""
+    """Resolve the host to every address, in the system's order; raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -38,7 +38,9 @@ async def resolve_host(host: str, port: int) -> Sequence[str]:
 def check_addresses(
     addresses: Iterable[str], allowed: Sequence[Network] = (), *, only_allowed: bool = False
 ) -> list[str]:
-    """The addresses in their one canonical form, when every one is public or allowed; raises AddressRefused otherwise.
+    """Return the addresses in canonical form if all are public or allowed.
+
+    Raises AddressRefused otherwise.
 
     One bad address condemns all: a host that has it is not to be trusted with the choice. With `only_allowed`, being
     public is not enough. An IPv4-mapped IPv6 address is judged, and returned, as the IPv4 address.
@@ -54,7 +56,10 @@ def check_addresses(
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address belongs to one host of the internet, by what every Python version knows and some do not."""
+    """Tell whether the address belongs to one host of the internet.
+
+    By the same rules on every version of Python.
+    """
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST_6:
         return address in _NAT64 and is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return (
@@ -74,7 +79,7 @@ def _plain(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host names this machine, by name or by literal address."""
+    """Tell whether the host is this machine, by name or by literal address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -82,18 +87,24 @@ def is_loopback(host: str) -> bool:
 
 
 class TlsContext(ssl.SSLContext):
-    """A context for one connection. Some clients go on in the clear where the server says that it has no TLS."""
+    """A TLS context for one connection that knows whether it was used.
+
+    Some clients go on in the clear where the server says that it has no TLS.
+    """
 
     is_used = False  #: a handshake was begun, without which the connection is in the clear
 
     def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
-        """As the base class; asyncio and uvloop come through here for each handshake."""
+        """Wrap as the base class does; asyncio and uvloop do it for each handshake."""
         self.is_used = True
         return super().wrap_bio(*given, **named)
 
 
 def tls_context(authorities: str | None) -> TlsContext:
-    """Trusts the given authorities in PEM, or else the system's; raises InvalidSink where they are no certificates."""
+    """Make a context that trusts the authorities in PEM, or else the system's.
+
+    Raises InvalidSink where they are no certificates.
+    """
     tls = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
     if authorities is None:
         tls.load_default_certs()

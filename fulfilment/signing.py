@@ -1,4 +1,4 @@
-"""Signs what we send by Standard Webhooks, so that the merchant can check it with any of its libraries."""
+"""Signatures by Standard Webhooks, for verification with any of its libraries."""
 
 import base64
 import binascii
@@ -11,11 +11,11 @@ from fulfilment.errors import InvalidSigningKey
 
 #: Marks a symmetric key, and is no part of it. Source: Standard Webhooks, specification, "Secret serialization".
 PREFIX: Final = "whsec_"
-_SHORTEST, _LONGEST = 24, 64  #: bytes, by the same specification
+_MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64  #: bytes, by the same specification
 
 
 class Signer:
-    """Signs with every key given, so that a receiver verifies with the old or the new one during a rotation.
+    """Sign with every key, so that a receiver verifies with either in a rotation.
 
     Raises InvalidSigningKey at once when there is no key, or one that the specification does not permit; the message
     never holds any of it. Source: Standard Webhooks, specification, "Signature scheme".
@@ -30,7 +30,9 @@ class Signer:
         return f"{type(self).__name__}({len(self._keys)} keys)"
 
     def sign(self, message_id: str, timestamp: int, body: bytes) -> str:
-        """The `webhook-signature` header: one `v1,<base64>` for each key, in the order given, space between.
+        """Return the `webhook-signature` header: a `v1,<base64>` for each key.
+
+        In the order given, with spaces between.
 
         The same arguments give the same signature. `timestamp` is in whole seconds since 1970.
         """
@@ -48,8 +50,8 @@ def _decoded(key: str, number: int) -> bytes:
         found = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidSigningKey(f"signing key {number} is not base64 after {PREFIX}", param="keys") from None
-    if not _SHORTEST <= len(found) <= _LONGEST:
+    if not _MIN_KEY_BYTES <= len(found) <= _MAX_KEY_BYTES:
         raise InvalidSigningKey(
-            f"signing key {number} has {len(found)} bytes instead of {_SHORTEST} to {_LONGEST}", param="keys"
+            f"signing key {number} has {len(found)} bytes instead of {_MIN_KEY_BYTES} to {_MAX_KEY_BYTES}", param="keys"
         )
     return found

@@ -177,8 +177,8 @@ def unreachable_change(watch: PushWatch, breaker: Breaker, now: datetime, after:
 def dead_letter_changes(watch: PushWatch, dead: Dead, now: datetime) -> Iterator[AlarmChange]:
     """Yield the beginning or the ends of the alarm for dead messages and effects.
 
-    A sink that dies later begins another alarm. What stands names the sinks that are dead: one that is mended and dies again begins another as well. All of them
-    end when nothing is dead any more.
+    A sink that dies later begins another alarm. What stands names the sinks that are dead: one that is mended and dies
+    again begins another as well. All of them end when nothing is dead any more.
     """
     stands = watch.alarms.get(Alarm.DEAD_LETTERS)
     is_any = bool(dead.messages or dead.effects)

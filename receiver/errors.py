@@ -54,7 +54,7 @@ class HeadersTooLarge(ServiceError):
 
 
 class MalformedRequest(ServiceError):
-    """The request is not HTTP/1.1, or could be read in more than one way; its connection is closed."""
+    """The request is not HTTP/1.1, or is ambiguous; its connection is closed."""
 
     type = "invalid_request_error"
     code = "malformed_request"

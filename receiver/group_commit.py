@@ -1,4 +1,4 @@
-"""Group commit: what waits is committed together, without any artificial delay, and answered within a bound."""
+"""Group commit of arrivals, without artificial delay, answered within a bound."""
 
 import asyncio
 from collections import deque
@@ -17,25 +17,25 @@ from storage.intake import Arrival, Outcome, Store, unstorable
 log = structlog.get_logger()
 
 #: Messages committed at once; more wait for the next transaction.
-_BATCH: Final = 500
+_BATCH_SIZE: Final = 500
 
-#: So many wait before a second batch is begun beside the one that is under way: two small ones cost more than one.
-_CROWD: Final = 64
+#: Arrivals that wait before a second batch is begun beside the one that is under way: two small ones cost more.
+_SECOND_LANE_SIZE: Final = 64
 
-#: Seconds after which somebody who waits is told that the database is away, whatever it does: providers wait for ten.
-_PATIENCE: Final = 8.0
+#: Seconds after which a waiting delivery is answered 503, whatever the database does: providers wait for ten.
+_COMMIT_TIMEOUT_S: Final = 8.0
 
 
 #: Bounds of what is measured: seconds from a verified delivery to its answer, and messages of one commit.
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-MESSAGES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+WAIT_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 class Waiter(Protocol):
-    """Somebody who waits for an arrival to be committed."""
+    """Receiver of the outcome of one arrival's commit."""
 
     def settle(self, outcome: Outcome) -> None:
-        """It is recorded, or it is not. Called in the event loop; another call after the first changes nothing."""
+        """Take the outcome, in the event loop; calls after the first change nothing."""
 
 
 _Entry = tuple[Arrival, Waiter, float]  #: with the loop's time at which it came
@@ -45,7 +45,10 @@ Traced = Callable[[Sequence[_Entry], Sequence[Outcome], float, float], None]
 
 
 class GroupWriter:
-    """Records messages for every request of this process. Load makes batches; an idle service commits at once."""
+    """Record the messages of all requests of this process.
+
+    Load makes batches; an idle service commits at once.
+    """
 
     def __init__(
         self, store: Store, *, queue: int, on_recorded: Callable[[], None], traced: Traced = lambda *_: None
@@ -60,12 +63,14 @@ class GroupWriter:
         self._is_called = False
         self._watch: asyncio.TimerHandle | None = None
         self._is_schema_checked = False
-        self.seconds = Histogram(SECONDS)
-        self.batches = Histogram(MESSAGES)
+        self.seconds = Histogram(WAIT_BOUNDS_S)
+        self.batches = Histogram(BATCH_BOUNDS)
         self._now = 0.0  #: the loop's time of the first that came in this turn of the event loop
 
     def submit(self, arrival: Arrival, waiter: Waiter) -> None:
-        """The waiter is told when the arrival is committed durably, or that nothing is known to be kept of it.
+        """Queue the arrival; its waiter is settled by the durable commit or its failure.
+
+        After a failure nothing is known to be kept of it.
 
         A waiter that is not interested any more leaves its batch alone: the message may be recorded all the same,
         which a redelivery then finds. Raises IntakeFull: then nothing is kept, and the waiter is told nothing.
@@ -80,7 +85,7 @@ class GroupWriter:
         self._waiting.append((arrival, waiter, self._now))
 
     async def record(self, arrival: Arrival) -> Recorded:
-        """The message is committed durably when this returns.
+        """Record the arrival, durably committed on return.
 
         Raises StorageUnavailable, SchemaOutdated, Unstorable or IntakeFull: nothing is known to be kept of it.
         """
@@ -89,11 +94,11 @@ class GroupWriter:
         return await waiter.recorded
 
     def depth(self) -> int:
-        """How many wait for a batch, and are in none yet."""
+        """Return the number of arrivals that are in no batch yet."""
         return len(self._waiting)
 
     async def close(self) -> None:
-        """Everything that waits is committed; then the store is closed."""
+        """Commit everything that waits, then close the store."""
         while self._lanes or self._waiting:
             self._begin()
             await asyncio.wait({lane for lane in self._lanes if lane is not None})
@@ -102,19 +107,19 @@ class GroupWriter:
         await self._store.close()
 
     def _begin(self) -> None:
-        """What came within one turn of the event loop is in one batch."""
+        """Begin a batch of what came within one turn of the event loop."""
         self._is_called = False
         lanes = len(self._lanes)
-        if self._waiting and (not lanes or (lanes < self._store.lanes and len(self._waiting) >= _CROWD)):
+        if self._waiting and (not lanes or (lanes < self._store.lanes and len(self._waiting) >= _SECOND_LANE_SIZE)):
             task = asyncio.create_task(self._drain())
             self._lanes.add(task)
             if self._watch is None:
-                self._watch = asyncio.get_running_loop().call_later(_PATIENCE / 8, self._look)
+                self._watch = asyncio.get_running_loop().call_later(_COMMIT_TIMEOUT_S / 8, self._fail_overdue)
 
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_SIZE))]
                 self._under_way[id(batch)] = batch
                 began = asyncio.get_running_loop().time()
                 try:
@@ -139,7 +144,7 @@ class GroupWriter:
         self._on_recorded()
 
     def _measure(self, batch: Sequence[_Entry], now: float) -> None:
-        """How long each has waited: at once for those that came in one turn of the event loop."""
+        """Measure the waits, together for those of one turn of the event loop."""
         since, times = batch[0][2], 0
         self.batches.add(len(batch))
         for _, _, came in batch:
@@ -150,7 +155,7 @@ class GroupWriter:
         self.seconds.add(now - since, times)
 
     async def _commit(self, batch: Sequence[Arrival]) -> list[Outcome]:
-        """One outcome for each message; a message that cannot be stored fails alone."""
+        """Return an outcome for each message; one that cannot be stored fails alone."""
         try:
             if not self._is_schema_checked:
                 await self._store.check()
@@ -166,11 +171,11 @@ class GroupWriter:
         half = len(batch) // 2
         return [*await self._commit(batch[:half]), *await self._commit(batch[half:])]
 
-    def _look(self) -> None:
-        """Whoever has waited too long is told so; what becomes of the batch is found by a redelivery."""
+    def _fail_overdue(self) -> None:
+        """Fail arrivals that have waited too long; a redelivery finds their outcome."""
         loop = asyncio.get_running_loop()
         self._watch = None
-        since = loop.time() - _PATIENCE
+        since = loop.time() - _COMMIT_TIMEOUT_S
         late = 0
         for number, batch in list(self._under_way.items()):
             if batch[0][2] < since:
@@ -180,12 +185,12 @@ class GroupWriter:
                 late += len(batch)
         while self._waiting and self._waiting[0][2] < since:
             self._waiting.popleft()[1].settle(StorageUnavailable())
-            self.seconds.add(_PATIENCE)
+            self.seconds.add(_COMMIT_TIMEOUT_S)
             late += 1
         if late:
-            log.error("storage.unavailable", messages=late, error=f"no answer within {_PATIENCE:g} s")
+            log.error("storage.unavailable", messages=late, error=f"no answer within {_COMMIT_TIMEOUT_S:g} s")
         if self._lanes or self._waiting:
-            self._watch = loop.call_later(_PATIENCE / 8, self._look)
+            self._watch = loop.call_later(_COMMIT_TIMEOUT_S / 8, self._fail_overdue)
 
 
 class _Future:

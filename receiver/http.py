@@ -1,4 +1,4 @@
-"""HTTP of the intake: the client behind a proxy, bounded bodies, limits of unverified requests, answers."""
+"""HTTP of the intake: client addresses, bounded bodies, rate limits, answers."""
 
 import asyncio
 import ipaddress
@@ -20,21 +20,24 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The client's address as far as it can be trusted, and whether its request was encrypted on the way."""
+    """The client's address as far as it can be trusted.
+
+    `is_secure` says whether its request was encrypted on the way.
+    """
 
     address: str
     is_secure: bool
 
 
 def peer_of(scope: Scope, trusted: Sequence[Network], *, is_development: bool) -> Peer:
-    """The peer of a request. In development, loopback counts as secure."""
+    """Find the peer of a request. In development, loopback counts as secure."""
     client = scope.get("client")
     address = client[0] if client else ""
     is_secure = scope.get("scheme") == "https"
     if _lies_in(address, trusted):
         forwarded = _header(scope, b"x-forwarded-proto")
         is_secure = is_secure or forwarded.split(",")[-1].strip().lower() == "https"
-        address = _nearest_untrusted(_header(scope, b"x-forwarded-for"), trusted) or address
+        address = _nearest_untrusted_hop(_header(scope, b"x-forwarded-for"), trusted) or address
     if is_development and _is_loopback(address):
         is_secure = True
     return Peer(_unmapped(address), is_secure)
@@ -48,7 +51,7 @@ def is_secure(
     *,
     is_development: bool,
 ) -> bool:
-    """Whether the peer of a request with these would be secure."""
+    """Tell whether the peer of a request with these would be secure."""
     if scheme == "https":
         return True
     if not trusted:
@@ -58,12 +61,12 @@ def is_secure(
 
 
 def is_inside(address: str, networks: Sequence[Network]) -> bool:
-    """Whether the address is loopback, or in one of these networks."""
+    """Tell whether the address is loopback, or in one of these networks."""
     return _is_loopback(address) or _lies_in(address, networks)
 
 
-def household(address: str) -> str:
-    """Return what one client has one of, to count it by: an IPv4 address, or the /64 of an IPv6 address.
+def client_key(address: str) -> str:
+    """Return the key to count a client by: an IPv4 address, or an IPv6 /64.
 
     Anything else is counted as it is written.
     """
@@ -74,13 +77,16 @@ def household(address: str) -> str:
 
 
 def _unmapped(address: str) -> str:
-    """Return 192.0.2.1 for ::ffff:192.0.2.1; an address of any other kind as it is written."""
+    """Return 192.0.2.1 for ::ffff:192.0.2.1, and any other address unchanged."""
     parsed = _parsed(address)
     return str(parsed) if isinstance(parsed, IPv4Address) else address
 
 
-def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:
-    """The last address that a proxy of ours saw; what stands before it was written by the client."""
+def _nearest_untrusted_hop(forwarded_for: str, trusted: Sequence[Network]) -> str:
+    """Return the last address that a trusted proxy saw.
+
+    What stands before it was written by the client.
+    """
     for hop in reversed([_without_port(part.strip()) for part in forwarded_for.split(",") if part.strip()]):
         if not _lies_in(hop, trusted):
             return hop[:64]
@@ -88,7 +94,10 @@ def _nearest_untrusted(forwarded_for: str, trusted: Sequence[Network]) -> str:
 
 
 def _without_port(hop: str) -> str:
-    """Some proxies write 192.0.2.1:4711 and [2001:db8::1]:4711; a port would make every connection a new client."""
+    """Remove the port, which would make every connection a new client.
+
+    Some proxies write 192.0.2.1:4711 and [2001:db8::1]:4711.
+    """
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
@@ -122,7 +131,7 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 async def read_body(scope: Scope, receive: Receive, *, at_most: int, seconds: float) -> bytes:
-    """The exact bytes of the body.
+    """Read the exact bytes of the body.
 
     Raises BodyTooLarge as soon as it is known to be, BodyTooSlow, or ClientGone.
     """
@@ -161,14 +170,17 @@ MAX_CLIENTS: Final = 10_000
 
 
 class UnverifiedLimit:
-    """A bucket per client and account that holds `per_minute` refusals and refills evenly."""
+    """A token bucket of `per_minute` refusals for each client and account."""
 
     def __init__(self, per_minute: int) -> None:
         self._buckets = LocalBuckets(BucketRate(per_minute / 60, per_minute), max_keys=MAX_CLIENTS)
 
     def allows(self, client: str, account: str, at: float) -> bool:
-        """Count one refusal at an instant (seconds, any origin); return True within the limit."""
-        return self._buckets.take_at(f"{household(client)} {account}", at).is_granted
+        """Count one refusal and tell whether it is within the limit.
+
+        `at` is in seconds of any origin.
+        """
+        return self._buckets.take_at(f"{client_key(client)} {account}", at).is_granted
 
 
 _RETRY_AFTER = {429: b"60", 503: b"5"}
@@ -193,5 +205,5 @@ async def send_json(send: Send, status: int, content: Mapping[str, object], *, i
 
 
 async def send_error(send: Send, error: ServiceError, request_id: str, *, is_head: bool = False) -> None:
-    """The error in the one shape that every error of this service has."""
+    """Send the error in the one shape that every error of this service has."""
     await send_json(send, error.status, error.as_json(request_id), is_head=is_head)

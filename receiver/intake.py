@@ -1,4 +1,7 @@
-"""Intake of providers' deliveries: verify, record durably, answer. A plain ASGI callable without Request objects."""
+"""Intake of providers' deliveries: verify, record durably, answer.
+
+A plain ASGI callable without Request objects.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +41,10 @@ NoteOutcome = Callable[[str, str, Outcome], None]
 
 
 class PendingAnswer:
-    """A waiter of receiver.group_commit.GroupWriter. The id of the request is that of its message."""
+    """Answer of a delivery, sent when its commit is known.
+
+    A waiter of receiver.group_commit.GroupWriter. The id of the request is that of its message.
+    """
 
     __slots__ = ("_answer", "_arrival", "_note")
 
@@ -67,7 +73,7 @@ _REFUSALS = {401: "unverified", 429: "limited", 500: "failed", 503: "unavailable
 
 
 class IntakeNotes:
-    """What the way in has done since the process began."""
+    """Counts and log lines of the intake since the process began."""
 
     def __init__(self, sample: Callable[[str], int]) -> None:
         self._sample = sample
@@ -75,7 +81,7 @@ class IntakeNotes:
         self.unverified: Counts = counts()  #: by account and the reason
 
     def answer(self, account: str, request_id: str, outcome: Outcome) -> None:
-        """What was recorded, or refused, is counted and logged."""
+        """Count and log a request that was recorded or refused."""
         if isinstance(outcome, ServiceError):
             self.answered[account, _REFUSALS.get(outcome.status, "refused")] += 1
             log.info("delivery.refused", request_id=request_id, code=outcome.code, status=outcome.status)
@@ -95,12 +101,15 @@ class IntakeNotes:
             )
 
     def abandon(self, account: str, request_id: str) -> None:
-        """There was nobody left to answer."""
+        """Count and log a request whose client has gone."""
         self.answered[account, "abandoned"] += 1
         log.info("delivery.abandoned", request_id=request_id)
 
     def reject(self, account: str, request_id: str, reason: str, client: str, *, is_kept: bool) -> None:
-        """It was not authentic; `reason` is one of DeliveryRejected.REASONS."""
+        """Count and log an unauthentic delivery.
+
+        `reason` is one of DeliveryRejected.REASONS.
+        """
         self.unverified[account, reason] += 1
         log.warning(
             "delivery.rejected",
@@ -131,7 +140,10 @@ class QuarantineWriter:
         kind: str | None,
         about: str | None,
     ) -> None:
-        """The delivery is kept, and the account's oldest beyond its bound is not. Raises StorageUnavailable."""
+        """Keep the delivery, and drop the account's oldest beyond its bound.
+
+        Raises StorageUnavailable.
+        """
         rejected = RejectedDelivery(
             id="",
             account=account,
@@ -202,7 +214,7 @@ _MAX_HEADER_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ReceivingAccount:
-    """One account as the way in knows it."""
+    """One account as the intake knows it."""
 
     name: str
     provider: Provider
@@ -218,7 +230,7 @@ class ReceivingAccount:
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
-    """Bounds of the way in."""
+    """Bounds of the intake."""
 
     body_limit: int = 256 * 1024
     body_seconds: float = 10.0
@@ -247,7 +259,7 @@ class Intake:
         self._limit = limit
         self._settings = settings
         self._clock = clock
-        self._places = dict(_places(accounts))
+        self._endpoints = dict(_endpoints(accounts))
         self.notes = IntakeNotes(sample)
 
     def take(
@@ -259,17 +271,19 @@ class Intake:
         scheme: str,
         answer: SendAnswer,
     ) -> bool:
-        """Whether the POST is an ordinary delivery; then it is answered as soon as its commit is known.
+        """Handle a plain POST without Starlette; return False to fall back to `__call__`.
+
+        A delivery that is taken is answered as soon as its commit is known.
 
         Otherwise nothing was done, and `__call__` answers it: that is the only place that refuses. Half of what a
         delivery costs there is spent on requests in general, before and after all that is done here. A forged one is
         verified there once more: that is little beside a request in general and the commit of its quarantine, and a
         verdict that is remembered from one place to the other could be another delivery's.
         """
-        place = self._places.get(target) or self._called_back(target)
-        if place is None or _are_too_large(raw) or len(body) > self._settings.body_limit:
+        endpoint = self._endpoints.get(target) or self._callback_endpoint(target)
+        if endpoint is None or _are_too_large(raw) or len(body) > self._settings.body_limit:
             return False
-        account, about, kind = place
+        account, about, kind = endpoint
         settings = self._settings
         if not is_secure(client, scheme, raw, settings.trusted_proxies, is_development=settings.is_development):
             return False
@@ -280,7 +294,7 @@ class Intake:
             return False
         return True
 
-    def _called_back(self, target: bytes) -> "_Place | None":
+    def _callback_endpoint(self, target: bytes) -> "_Endpoint | None":
         if not target.startswith(_CALLBACKS) or not _TOKEN.fullmatch(target, len(_CALLBACKS)):
             return None
         try:
@@ -291,7 +305,7 @@ class Intake:
         return None if account is None else (account, about, about.kind)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; a 2xx to a POST means that the delivery is committed durably."""
+        """Answer one request; a 2xx to a POST means that the delivery is durable."""
         request_id = new_id()
         is_head = scope["method"] == "HEAD"
         name = ""
@@ -299,7 +313,7 @@ class Intake:
             peer = peer_of(scope, self._settings.trusted_proxies, is_development=self._settings.is_development)
             if not peer.is_secure:
                 raise NotHttps
-            account, about, kind = self._addressed(scope)
+            account, about, kind = self._find_endpoint(scope)
             name = account.name
             if scope["method"] in ("GET", "HEAD"):  # providers probe a URL when it is registered
                 await send_json(send, 200, {"account": account.name, "ready": True}, is_head=is_head)
@@ -315,8 +329,11 @@ class Intake:
             self.notes.answer(account.name, request_id, recorded)
             await send_json(send, 200, {"received": True, "id": recorded.id})
 
-    def _addressed(self, scope: Scope) -> tuple[ReceivingAccount, About | None, str | None]:
-        """Whose URL this is. A query `kind=` tells kinds apart that share a body format."""
+    def _find_endpoint(self, scope: Scope) -> tuple[ReceivingAccount, About | None, str | None]:
+        """Find the account and payment of the URL.
+
+        A query `kind=` tells kinds apart that share a body format.
+        """
         params: Mapping[str, str] = scope["path_params"]
         about = self._tokens.read("callback", params["token"]) if "token" in params else None
         account = self._accounts.get(about.account if about else params["account"])
@@ -382,14 +399,14 @@ def _kind_in(query: bytes, provider: Provider) -> str | None:
     return kind if kind in provider.lifecycles else None
 
 
-_Place = tuple[ReceivingAccount, About | None, str | None]
+_Endpoint = tuple[ReceivingAccount, About | None, str | None]
 
 _CALLBACKS = b"/callbacks/"
 _TOKEN = pattern(rb"[A-Za-z0-9_.\-]+")
 
 
-def _places(accounts: Mapping[str, ReceivingAccount]) -> Iterator[tuple[bytes, _Place]]:
-    """Every URL that an account is registered under, as it is written in a request."""
+def _endpoints(accounts: Mapping[str, ReceivingAccount]) -> Iterator[tuple[bytes, _Endpoint]]:
+    """Yield every URL that an account is registered under, as requests have it."""
     for name, account in accounts.items():
         path = f"/webhooks/{name}"
         yield path.encode(), (account, None, None)
@@ -413,7 +430,7 @@ def verified_arrival(
     now: datetime,
     message_id: str | None = None,
 ) -> Arrival:
-    """The inbox message of an authentic delivery; raises DeliveryRejected and nothing else."""
+    """Verify a delivery and make its arrival; raises DeliveryRejected alone."""
     try:
         verified = account.provider.verify(delivery, account.keys, account.window, now)
     except DeliveryRejected as rejected:
@@ -442,12 +459,12 @@ def _is_encoded(delivery: Delivery) -> bool:
 def verified_message(
     account: ReceivingAccount, about: About | None, kind: str | None, delivery: Delivery, now: datetime
 ) -> InboxMessage:
-    """As verified_arrival, as a record."""
+    """Verify a delivery and make its record, as `verified_arrival` does."""
     return message_of(verified_arrival(account, about, kind, delivery, now))
 
 
 def kept_headers(delivery: Delivery, plain: frozenset[str]) -> Sequence[tuple[str, str]]:
-    """Return the headers as received, with a digest in place of each value whose name is not among `plain`."""
+    """Return the headers as received; values not among `plain` become digests."""
     if plain.issuperset([name for name, _ in delivery.headers]):
         return delivery.headers
     return tuple(

@@ -1,4 +1,4 @@
-"""The payer's return from checkout, and the signed tokens of our callback and return URLs."""
+"""The payer's return from checkout, and the tokens of callback and return URLs."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -33,7 +33,10 @@ class About:
 
 
 class Tokens:
-    """Issues and reads tokens; the last key signs, every key verifies, so that keys can be rotated."""
+    """Issue and read signed tokens.
+
+    The last key signs, every key verifies, so that keys can be rotated.
+    """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._by_purpose = {
@@ -41,11 +44,14 @@ class Tokens:
         }
 
     def issue(self, purpose: Purpose, about: About) -> str:
-        """A token that `read` gives back, for the same purpose only."""
+        """Issue a token that `read` accepts for the same purpose only."""
         return str(self._by_purpose[purpose].dumps([about.account, about.kind, about.payment_id]))
 
     def read(self, purpose: Purpose, token: str) -> About:
-        """What the token stands for; raises UnknownToken for any text that was not issued for this purpose."""
+        """Verify the token and return its payment.
+
+        Raises UnknownToken for any text that was not issued for this purpose.
+        """
         try:
             account, kind, payment_id = self._by_purpose[purpose].loads(token)
         except (BadData, ValueError, TypeError):
@@ -78,7 +84,7 @@ class Returns:
         self._is_development = is_development
 
     async def __call__(self, request: Request) -> Response:
-        """Record the hint and send the payer on; says nothing about whether the payment was made."""
+        """Record the hint and redirect the payer; says nothing about the payment."""
         if not peer_of(request.scope, self._trusted, is_development=self._is_development).is_secure:
             raise NotHttps
         about = self._tokens.read("return", request.path_params["token"])

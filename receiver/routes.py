@@ -1,4 +1,4 @@
-"""The way in as routes, with one error shape for everything that goes wrong on them."""
+"""Routes of the intake, with one error shape for every failure."""
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 def routes(intake: Intake, returns: Returns) -> list[BaseRoute]:
-    """Every route of the way in."""
+    """Return every route of the intake."""
     return [
         Route("/webhooks/{account}", intake, methods=["POST", "GET", "HEAD"]),
         Route("/callbacks/{token}", intake, methods=["POST", "GET", "HEAD"]),
@@ -24,7 +24,7 @@ def routes(intake: Intake, returns: Returns) -> list[BaseRoute]:
 
 
 async def service_error(_request: Request, error: Exception) -> Response:
-    """A named failure in the error shape."""
+    """Answer a named failure in the error shape."""
     if not isinstance(error, ServiceError):
         raise error
     headers = {"retry-after": "5"} if error.status == 503 else None
@@ -32,7 +32,7 @@ async def service_error(_request: Request, error: Exception) -> Response:
 
 
 async def http_error(_request: Request, error: Exception) -> Response:
-    """404, 405 and their like in the error shape."""
+    """Answer 404, 405 and their like in the error shape."""
     if not isinstance(error, HTTPException):
         raise error
     named = ServiceError(error.detail, code=error.detail.lower().replace(" ", "_"))
@@ -41,13 +41,13 @@ async def http_error(_request: Request, error: Exception) -> Response:
 
 
 async def unexpected_error(_request: Request, _error: Exception) -> Response:
-    """A bug, in the error shape, without a word of what it was; the log has it."""
+    """Answer a bug in the error shape, without its words; the log has them."""
     error = ServiceError("an internal error; it is logged")
     return JSONResponse(error.as_json(_noted(error)), 500)
 
 
 def _noted(error: ServiceError) -> str:
-    """A new request id, logged with what was answered, so that a caller who quotes it can be helped."""
+    """Log the error under a new request id, and return it for the caller to quote."""
     request_id = new_id()
     log.info("request.refused", request_id=request_id, code=error.code, status=error.status)
     return request_id

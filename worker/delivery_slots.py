@@ -1,4 +1,4 @@
-"""Delivery slots of each sink: how many deliveries run at once, and how many of them may be retries.
+"""Slots of the deliveries that run at once at each sink, shared with retries.
 
 A delivery that takes much longer than usual leaves its slot to others, within bounds: otherwise a few requests that
 are never answered would hold all slots until they time out. While others wait for their first try, retries have a
@@ -66,7 +66,7 @@ class DeliverySlots:
         return self.number(sink) - self._taken[sink, False] - self._taken[sink, True]
 
     def free_for_retries(self, sink: str, *, is_alone: bool) -> int:
-        """Return how many more retries may run: alone, or beside effects that wait for their first try."""
+        """Return how many more retries may run, alone or beside first tries that wait."""
         number = self.number(sink)
         share = number // 4 or 1
         most = max(number - number // 4, 1) if is_alone else share

@@ -1,4 +1,6 @@
-"""Delivery of outbox messages to sinks: at least once, in order per payment and sink, ending delivered or dead.
+"""Delivery of outbox messages to sinks: at least once, in order per payment.
+
+Each ends delivered or dead.
 
 No transaction is open while a sink is being talked to (rule R3). The loop that calls `start` lives elsewhere.
 """
@@ -28,26 +30,32 @@ from worker.delivery_slots import MAX_STALL_AFTER_S, DeliverySlot, DeliverySlots
 
 
 class DeliveryTracer(Protocol):
-    """Follows effects to their sinks. Any thread may call it, it never waits, and raises nothing."""
+    """Trace of effects to their sinks.
+
+    Any thread may call it; it never waits, and raises nothing.
+    """
 
     def traceparent(self, message: OutboxMessage) -> str | None:
-        """What the next attempt to deliver the effect carries (W3C Trace Context); None where it is not followed."""
+        """Return the traceparent of the next attempt (W3C Trace Context).
+
+        None where the effect is not traced.
+        """
         ...
 
     def delivered(self, settled: Settlement) -> None:
-        """An attempt is over, and that is recorded."""
+        """Trace an attempt that is over and recorded."""
         ...
 
 
 class NoDeliveryTracer:
-    """Follows nothing."""
+    """Trace of nothing."""
 
     def traceparent(self, message: OutboxMessage) -> str | None:
-        """None."""
+        """Return None."""
         return None
 
     def delivered(self, settled: Settlement) -> None:
-        """Nothing is told."""
+        """Do nothing."""
 
 
 MISSING_SINK: Final = "the sink is not configured"
@@ -67,7 +75,7 @@ class EndedDelivery:
 
 
 class Settler:
-    """Says how an effect stands after a try, and keeps that."""
+    """Settle effects after an attempt: delivered, pending again, or dead."""
 
     def __init__(self, backoff: Backoff, rng: random.Random, missing_sink_delay: timedelta) -> None:
         self._backoff = backoff
@@ -75,7 +83,10 @@ class Settler:
         self._missing_sink_delay = missing_sink_delay
 
     def settle(self, unit: Unit, ended: Sequence[EndedDelivery]) -> list[Settlement]:
-        """The attempts are kept and their effects moved on; raises LeaseLost where another has claimed one since."""
+        """Record the attempts and settle their effects.
+
+        Raises LeaseLost where another worker has claimed one since.
+        """
         failed = [
             each.message.id
             for each in ended
@@ -91,7 +102,7 @@ class Settler:
         return settlements
 
     def _settlement(self, ended: EndedDelivery, before: list[DeliveryAttempt]) -> Settlement:
-        """How the message stands after this try, and those before it."""
+        """Decide the message's next status by this attempt and those before it."""
         message, attempt, result, at = ended.message, ended.attempt, ended.result, ended.at
         if ended.is_missing:
             return Settlement(message, attempt, OutboxStatus.PENDING, at + self._missing_sink_delay)
@@ -99,7 +110,7 @@ class Settler:
             return Settlement(message, attempt, OutboxStatus.DELIVERED, at)
         delay = None
         if not result.is_final:
-            delay = self._backoff.next_delay(_tries(before) + 1, self._rng, result.retry_after)
+            delay = self._backoff.next_delay(_count_tries(before) + 1, self._rng, result.retry_after)
         attempt.outcome = "dead" if delay is None else "failed"
         if delay is None:
             return Settlement(message, attempt, OutboxStatus.DEAD, at)
@@ -107,7 +118,7 @@ class Settler:
 
 
 def log_settlement(settled: Settlement, sample: Callable[[str], int]) -> None:
-    """The log says what became of the effect; call it after the commit. `sample`: see Dispatcher."""
+    """Log a settled effect, after the commit. `sample`: see Dispatcher."""
     attempt, count = settled.attempt, 1
     if settled.status is OutboxStatus.DELIVERED:
         count = sample("effect.delivered")
@@ -122,8 +133,8 @@ def log_settlement(settled: Settlement, sample: Callable[[str], int]) -> None:
         _log.warning("effect.failed", **said, error=attempt.error)
 
 
-def _tries(attempts: list[DeliveryAttempt]) -> int:
-    """How many tries count towards the schedule: those since the last redrive, at which it starts anew."""
+def _count_tries(attempts: list[DeliveryAttempt]) -> int:
+    """Count the attempts of the current schedule, which a redrive starts anew."""
     tries = 0
     for attempt in sorted(attempts, key=lambda a: a.number):
         if attempt.outcome == "dead":
@@ -134,7 +145,7 @@ def _tries(attempts: list[DeliveryAttempt]) -> int:
 
 
 def log_fields(message: OutboxMessage) -> dict[str, str | int | None]:
-    """What every log line about an effect says."""
+    """Return the fields of every log line about an effect."""
     return {
         "outbox_id": message.id,
         "account": message.account,
@@ -160,12 +171,12 @@ _UNRECORDED_DELAY: Final = timedelta(minutes=15)
 #: The longest duration that an attempt's column holds; a clock never makes one longer.
 _MAX_DURATION_MS: Final = 2**31 - 1
 #: At most so many times a sink's slots are claimed ahead.
-_AHEAD: Final = 3
+_MAX_AHEAD_PER_SLOT: Final = 3
 #: How often the outbox is looked through for messages that wait for an earlier one, and for sinks that are not known.
-_LOOK_INTERVAL: Final = timedelta(seconds=1)
+_CHECK_INTERVAL: Final = timedelta(seconds=1)
 
 
-class _Waiting:
+class _ClaimedAhead:
     """Messages of one sink that are claimed and not begun."""
 
     def __init__(self) -> None:
@@ -184,7 +195,7 @@ class _Waiting:
         (self.again if _is_retry(message) else self.first).append(message)
 
     def next(self, slots: DeliverySlots, sink: str) -> OutboxMessage | None:
-        """Take the message that may have the next free slot of the sink; None where none may."""
+        """Take the message for the next free slot of the sink; None where none may."""
         if self.again and slots.free_for_retries(sink, is_alone=not self.first) > 0:
             return self.again.popleft()
         return self.first.popleft() if self.first and slots.free(sink) > 0 else None
@@ -196,7 +207,9 @@ def _is_retry(message: OutboxMessage) -> bool:
 
 
 class Dispatcher:
-    """Delivers what is due. An effect may arrive more than once, with the same id; it is never given up silently.
+    """Deliver due effects; none is given up silently.
+
+    An effect may arrive more than once, with the same id.
 
     A crash, or a lease that ran out, after the sink took an effect and before that was recorded leads to another
     delivery. `lease` must be longer than any sink's own timeout; a sink that outlasts it is abandoned. Each sink has
@@ -224,7 +237,9 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
         stall_after: float = MAX_STALL_AFTER_S,
     ) -> None:
-        """`clock` dates what goes out; by `work_clock` effects are due and leases end, for all who share the database.
+        """Prepare to deliver to these sinks.
+
+        `clock` dates what goes out; by `work_clock` effects are due and leases end, for all who share the database.
 
         `on_end` is called after each delivery: `start` has something to record, and room for more.
 
@@ -236,7 +251,7 @@ class Dispatcher:
         self._work_clock = work_clock or clock
         self._lease = lease
         threads = {name: most for name, sink in self._sinks.items() if (most := getattr(sink, "threads", 0))}
-        self._slots = DeliverySlots(concurrency, threads, self._freed, stall_after=stall_after)
+        self._slots = DeliverySlots(concurrency, threads, self._use_freed_slot, stall_after=stall_after)
         self._settling = Settler(backoff or Backoff(), rng, missing_sink_delay)
         self._on_end = on_end
         self._sample = sample
@@ -248,13 +263,13 @@ class Dispatcher:
         self._held: list[
             tuple[float, EndedDelivery]
         ] = []  #: not recorded, since another session holds the row; till when
-        self._waiting: dict[str, _Waiting] = {}  #: claimed ahead, by sink
-        self._looked_at: datetime | None = None  #: when the outbox was looked through for what claims pass over
+        self._waiting: dict[str, _ClaimedAhead] = {}  #: claimed ahead, by sink
+        self._checked_at: datetime | None = None  #: when the outbox was looked through for what claims pass over
         self._faults: list[BaseException] = []  #: bugs that a delivery met; the next call raises them
         self._recording: asyncio.Task[list[OutboxMessage]] | None = None
 
     async def step(self) -> int:
-        """Everything that is due has been tried and settled; how many were tried.
+        """Attempt and settle everything that is due; return how many attempts.
 
         Raises StorageUnavailable after what was under way has ended. Cancelled, it abandons what is under way.
         """
@@ -274,7 +289,7 @@ class Dispatcher:
         return tried
 
     async def start(self) -> int:
-        """What has ended is recorded, and what is due is under way as far as there is room; how many were claimed.
+        """Record what has ended, start what is due, and return how many were claimed.
 
         More can be begun only after `on_end` was called, or more is owed. Does not wait for a sink, so that a slow
         one holds up no other. Raises StorageUnavailable: then a later call records what has ended, unless its lease
@@ -289,13 +304,15 @@ class Dispatcher:
         self._recording = asyncio.create_task(asyncio.to_thread(self._record, list(self._ended), room))
         claimed = await asyncio.shield(self._recording)
         for message in claimed:
-            self._waiting.setdefault(message.sink, _Waiting()).add(message)
+            self._waiting.setdefault(message.sink, _ClaimedAhead()).add(message)
         for sink in list(self._waiting):
             self._begin(sink)
         return len(claimed)
 
     async def aclose(self) -> None:
-        """What is under way is abandoned, and comes again when its lease has run out; what has ended is recorded.
+        """Abandon deliveries that run, and record those that have ended.
+
+        What is abandoned comes again when its lease has run out.
 
         What was claimed ahead is due at once. Where storage is away, all of that comes again when its lease ends.
         """
@@ -318,14 +335,18 @@ class Dispatcher:
             _log.warning("effect.abandoned", effects=len(self._ended), error=fault.code)
 
     def _room(self) -> dict[str, ClaimLimits]:
-        """Limits of the next claim: free slots, and ahead of them as many as have ended since the last commit."""
+        """Return the limits of the next claim by sink.
+
+        They are the free slots, and ahead of them as many as have ended since the last commit.
+        """
         ended = Counter(each.message.sink for each in self._ended)
         return {
-            name: self._limits(name, ahead=min(ended[name], _AHEAD * self._slots.number(name))) for name in self._sinks
+            name: self._limits(name, ahead=min(ended[name], _MAX_AHEAD_PER_SLOT * self._slots.number(name)))
+            for name in self._sinks
         }
 
     def _limits(self, sink: str, *, ahead: int) -> ClaimLimits:
-        slots, waiting = self._slots, self._waiting.get(sink) or _Waiting()
+        slots, waiting = self._slots, self._waiting.get(sink) or _ClaimedAhead()
         return ClaimLimits(
             total=slots.free(sink) + ahead - len(waiting.first) - len(waiting.again),
             retries=slots.free_for_retries(sink, is_alone=False) - len(waiting.again),
@@ -333,7 +354,10 @@ class Dispatcher:
         )
 
     def _begin(self, sink: str) -> None:
-        """Start what was claimed for the sink as far as slots are free; let go what has waited too long."""
+        """Start what was claimed for the sink as far as slots are free.
+
+        What has waited for half of its lease is let go, and comes again.
+        """
         waiting = self._waiting.get(sink)
         if not waiting:
             return
@@ -342,10 +366,10 @@ class Dispatcher:
             if message.next_attempt_at < latest:  # where its lease ends; too little of it is left
                 continue
             task = asyncio.create_task(self._hand_over(message))
-            task.add_done_callback(self._over)
+            task.add_done_callback(self._finish)
             self._under_way[task] = self._slots.take(sink, is_retry=_is_retry(message))
 
-    def _over(self, task: asyncio.Task[EndedDelivery]) -> None:
+    def _finish(self, task: asyncio.Task[EndedDelivery]) -> None:
         slot = self._under_way.pop(task)
         self._slots.give_back(slot)
         fault = None if task.cancelled() else task.exception()
@@ -356,8 +380,8 @@ class Dispatcher:
         self._begin(slot.sink)
         self._on_end()
 
-    def _freed(self) -> None:
-        """A delivery has stepped aside."""
+    def _use_freed_slot(self) -> None:
+        """Use the slot that a stalled delivery has left."""
         for sink in list(self._waiting):
             self._begin(sink)
         self._on_end()
@@ -367,7 +391,9 @@ class Dispatcher:
             outbox.release(unit, claimed, self._work_clock())
 
     def _record(self, ended: Sequence[EndedDelivery], room: Mapping[str, ClaimLimits]) -> list[OutboxMessage]:
-        """What has ended is settled, and so many are claimed, in one commit; where that cannot be, each alone.
+        """Settle what has ended and claim what goes next, in one commit.
+
+        Where that cannot be, each is settled alone.
 
         After it those are tried again, alone, whose rows another session held.
         """
@@ -393,7 +419,7 @@ class Dispatcher:
         else:
             for each, settlement in zip(ended, settlements, strict=True):
                 self._ended.remove(each)
-                self._tell(settlement)
+                self._report(settlement)
             return claimed
         faults = [fault for each in ended if (fault := self._settle_alone(each)) is not None]
         if faults:
@@ -402,7 +428,9 @@ class Dispatcher:
             return self._claim(unit, room)
 
     def _settle_alone(self, ended: EndedDelivery) -> Exception | None:
-        """The bug that keeps this one from being recorded, if there is one; it is put off, and comes again then.
+        """Settle one delivery; return the bug that prevents it, if there is one.
+
+        A message that a bug keeps from being recorded is put off.
 
         One whose row another session holds is recorded later, and keeps no other from being recorded.
         """
@@ -422,12 +450,12 @@ class Dispatcher:
             fault = found
             self._put_off(ended, found)
         else:
-            self._tell(settlement)
+            self._report(settlement)
         self._ended.remove(ended)
         return fault
 
     def _put_off(self, ended: EndedDelivery, fault: Exception) -> None:
-        """Without this it would be delivered anew as often as its lease ends."""
+        """Put off an effect that would be delivered anew as often as its lease ends."""
         _log.warning("effect.unrecorded", **log_fields(ended.message), error=type(fault).__name__)
         try:
             with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
@@ -435,7 +463,7 @@ class Dispatcher:
         except Exception as met:  # noqa: BLE001 - then it comes again when its lease ends; the bug itself is raised
             _log.warning("effect.abandoned", **log_fields(ended.message), error=type(met).__name__)
 
-    def _tell(self, settled: Settlement) -> None:
+    def _report(self, settled: Settlement) -> None:
         sink = settled.message.sink
         outcome = settled.attempt.outcome if sink in self._sinks else "missing"
         self.attempts[sink, outcome] += 1
@@ -446,11 +474,11 @@ class Dispatcher:
         now, claimed = self._work_clock(), list[OutboxMessage]()
         for name, limits in room.items():
             claimed += outbox.claim(unit, now, self._lease, name, limits)
-        is_time = self._looked_at is None or abs(now - self._looked_at) >= _LOOK_INTERVAL
+        is_time = self._checked_at is None or abs(now - self._checked_at) >= _CHECK_INTERVAL
         if is_time:
             deferred = [outbox.defer_followers(unit, now, self._lease, name) for name in room]
             # At once again where there may be more.
-            self._looked_at = now if max(deferred, default=0) < outbox.FOLLOWERS_BATCH_SIZE else None
+            self._checked_at = now if max(deferred, default=0) < outbox.FOLLOWERS_BATCH_SIZE else None
         if is_time or not claimed:
             waiting = sum(len(each.all()) for name, each in self._waiting.items() if name not in self._sinks)
             limit = self._slots.number("") - waiting

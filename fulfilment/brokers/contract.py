@@ -1,4 +1,4 @@
-"""What a broker's publisher is given and what it answers."""
+"""The contract of a broker's publisher."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class BrokerMessage:
 
 @dataclass(frozen=True, slots=True)
 class BrokerFault:
-    """What an exception of a library means."""
+    """Meaning of an exception that a broker's library raises."""
 
     text: str  #: for people; never a payload, a credential or an address
     is_final: bool = False  #: the broker will never take this message
@@ -49,7 +49,10 @@ class NotConfirmed(Exception):
 
 
 class Publisher(Protocol):
-    """One connection. Made by the `connect` of a broker's module, used by many deliveries at once."""
+    """One connection to a broker, shared by deliveries at the same time.
+
+    It is made by the `connect` of a broker's module.
+    """
 
     is_lost: bool  #: nothing more can be published here
 
@@ -58,7 +61,7 @@ class Publisher(Protocol):
         ...
 
     def fault_of(self, error: Exception) -> BrokerFault | None:
-        """What an exception of `publish` means; None where it means nothing in particular."""
+        """Explain an exception of `publish`; None where it is not known."""
         ...
 
     async def aclose(self) -> None:

@@ -1,4 +1,7 @@
-"""Kafka: confirmed by all replicas in sync, from an idempotent producer; one payment keeps to one partition."""
+"""Kafka: an idempotent producer, confirmed by all replicas in sync.
+
+One payment keeps to one partition.
+"""
 
 from typing import Final
 
@@ -25,7 +28,7 @@ _SASL: Final = {"plain": SASLPlaintext, "scram-sha-256": SASLScram256, "scram-sh
 
 
 class KafkaPublisher:
-    """One producer, which connects to the partitions' leaders, and again to whoever leads next."""
+    """One producer, connected to the partitions' leaders, and again to the next."""
 
     is_lost = False  #: the producer finds its way back by itself
 
@@ -46,7 +49,10 @@ class KafkaPublisher:
         )
 
     def fault_of(self, error: Exception) -> BrokerFault | None:
-        """What the producer's errors mean. Another producer would not do better with a broker that is away."""
+        """Explain the producer's errors.
+
+        The connection is kept: another producer would not do better with a broker that is away.
+        """
         if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError | RecordTooLargeError):
             return _TOO_LARGE
         if isinstance(error, UnknownTopicOrPartitionError):
@@ -63,7 +69,7 @@ class KafkaPublisher:
 
 
 async def connect(target: BrokerTarget) -> KafkaPublisher:
-    """A producer that knows the cluster and has found the topic there; raises what the client raises."""
+    """Start a producer once the topic was found; raise what the client raises."""
     servers = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in target.url.servers]
     security = _security(target)
     limit = round(target.timeout * 1000)

@@ -1,4 +1,7 @@
-"""NATS JetStream: confirmed by the stream's PubAck; the effect's id is the message id that the stream removes by."""
+"""NATS JetStream: confirmed by the stream's PubAck.
+
+The effect's id is the message id by which the stream removes duplicates.
+"""
 
 import asyncio
 import ssl
@@ -15,7 +18,7 @@ from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget
 from fulfilment.brokers.url import BrokerUrl
 from fulfilment.network import TlsContext
 
-_SHARE: Final = 0.8  #: of the time for connecting
+_CONNECT_TIMEOUT_SHARE: Final = 0.8  #: of the time for connecting
 _UNCLEAR: Final = BrokerFault("the server does not offer TLS, so that nothing was sent")
 _LOST: Final = BrokerFault("the connection was lost before the confirmation")
 _NO_STREAM: Final = BrokerFault("no stream takes the subject, or JetStream is not there", keeps_connection=True)
@@ -32,7 +35,10 @@ _KNOWN: Final = {
 
 
 class _InTheClear(OSError):
-    """A server would have been told the password without TLS; of a kind after which the client closes its socket."""
+    """A server asks for the password without TLS.
+
+    It is an OSError, after which the client closes its socket.
+    """
 
 
 class NatsPublisher:
@@ -49,7 +55,7 @@ class NatsPublisher:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection has ended."""
+        """True once the connection has ended."""
         return self._lost.done() or self._client.is_closed
 
     async def publish(self, message: BrokerMessage) -> None:
@@ -70,7 +76,7 @@ class NatsPublisher:
             sending.cancel()
 
     def fault_of(self, error: Exception) -> BrokerFault | None:
-        """What the client's and the stream's errors mean."""
+        """Explain the client's and the stream's errors."""
         if isinstance(error, NoStreamResponseError):
             return _NO_STREAM
         if isinstance(error, MaxPayloadError):
@@ -89,7 +95,7 @@ class NatsPublisher:
 
 
 async def connect(target: BrokerTarget) -> NatsPublisher:
-    """A connection that was made, with TLS where the URL says so; raises what the client raises."""
+    """Connect, with TLS where the URL says so; raise what the client raises."""
     tls = target.tls
     lost = asyncio.get_running_loop().create_future()
 
@@ -110,7 +116,7 @@ async def connect(target: BrokerTarget) -> NatsPublisher:
         list(target.url.with_hosts(target.url.hosts())),
         security=_security(target.url, tls),
         # Each server is tried twice, and the client ends by itself: cancelled, it would leave its socket open.
-        connect_timeout=cast("int", _SHARE * target.timeout / (2 * len(target.url.servers))),
+        connect_timeout=cast("int", _CONNECT_TIMEOUT_SHARE * target.timeout / (2 * len(target.url.servers))),
         max_reconnect_attempts=1,
         reconnect_time_wait=0,
         error_cb=failed,
@@ -136,7 +142,7 @@ def _fault_of(error: Exception) -> BrokerFault:
 
 
 def _security(url: BrokerUrl, tls: TlsContext | None) -> NatsSecurity:
-    """How the server is entered. A password is given to the client by a function that the handshake must precede."""
+    """Make the credentials; a function gives the password after the TLS handshake."""
 
     def guarded(value: str) -> str:
         def give() -> str:

@@ -1,4 +1,7 @@
-"""RabbitMQ: confirmed by a publisher confirm of a message that was put into a queue; to an exchange that exists."""
+"""RabbitMQ: a publisher confirm of a message that was put into a queue.
+
+The exchange must exist.
+"""
 
 import asyncio
 import logging
@@ -12,7 +15,7 @@ from pamqp.commands import Basic
 from fulfilment.brokers.contract import BrokerFault, BrokerMessage, BrokerTarget, NotConfirmed
 from fulfilment.brokers.url import BrokerUrl
 
-_SHARE: Final = 0.8  #: of the time for connecting: the client ends its attempt before we end ours
+_CONNECT_TIMEOUT_SHARE: Final = 0.8  #: of the time for connecting: the client ends its attempt before we end ours
 _NO_EXCHANGE: Final = BrokerFault("the exchange does not exist")
 _UNROUTABLE: Final = BrokerFault("no queue is bound for the effect", keeps_connection=True)
 _REFUSED: Final = BrokerFault("the broker did not take the message (nack)", keeps_connection=True)
@@ -32,7 +35,10 @@ class RabbitPublisher:
         self.is_lost = False
 
     async def publish(self, message: BrokerMessage) -> None:
-        """Return once the broker has confirmed; a message that no queue takes comes back and is a failure."""
+        """Return once the broker has confirmed.
+
+        A message that no queue takes comes back and is a failure.
+        """
         headers = {name: value for name, value in message.headers.items() if name != "content-type"}
         confirmed = await self._broker.publish(
             message.body,
@@ -52,7 +58,7 @@ class RabbitPublisher:
             raise NotConfirmed(_REFUSED)
 
     def fault_of(self, error: Exception) -> BrokerFault | None:
-        """What the channel's errors mean."""
+        """Explain the channel's errors."""
         if isinstance(error, PublishError):
             return _UNROUTABLE
         if isinstance(error, DeliveryError):
@@ -70,7 +76,7 @@ class RabbitPublisher:
 
 
 async def connect(target: BrokerTarget) -> RabbitPublisher:
-    """A connection whose exchange was found; raises what the client raises."""
+    """Connect and find the exchange; raise what the client raises."""
     url = target.url
     [place] = url.with_hosts(url.hosts())
     lost: list[RabbitPublisher] = []
@@ -82,7 +88,7 @@ async def connect(target: BrokerTarget) -> RabbitPublisher:
     broker = RabbitBroker(
         place,
         security=_security(url, target),
-        timeout=_SHARE * target.timeout,
+        timeout=_CONNECT_TIMEOUT_SHARE * target.timeout,
         fail_fast=True,
         default_channel=Channel(publisher_confirms=True, on_return_raises=True),
         on_close=[ended],

@@ -1,4 +1,7 @@
-"""Redis Streams: confirmed by the reply to XADD; how durable that is, is the server's appendfsync."""
+"""Redis Streams: confirmed by the reply to XADD.
+
+The server's appendfsync says how durable that is.
+"""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +41,7 @@ class RedisPublisher:
         await self._client.xadd(self._stream, fields)
 
     def fault_of(self, error: Exception) -> BrokerFault | None:
-        """What the server's refusals mean; the connection survives them all."""
+        """Explain the server's refusals; the connection survives them."""
         if isinstance(error, AuthenticationError | NoPermissionError):
             return BrokerFault(f"the broker refused us ({type(error).__name__})")
         if isinstance(error, OutOfMemoryError):
@@ -58,7 +61,7 @@ class RedisPublisher:
 
 
 async def connect(target: BrokerTarget) -> RedisPublisher:
-    """A pool whose server has answered; raises what the client raises."""
+    """Open a pool whose server has answered; raise what the client raises."""
     url = target.url
     [place] = url.with_hosts(url.hosts())
     security = (

@@ -1,4 +1,4 @@
-"""Broker URLs: read once, refused where they could carry effects or a password in the clear to somebody else."""
+"""Broker URLs: parsed once, refused where effects or a password could be exposed."""
 
 import ipaddress
 import re
@@ -25,7 +25,7 @@ _NETWORKS: Final = "without TLS only loopback and fulfilment.allowed_networks ma
 
 @dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """Where a broker is and how it is entered; a repr holds neither password nor user."""
+    """Address and credentials of a broker; a repr holds neither password nor user."""
 
     kind: str
     scheme: str
@@ -37,19 +37,22 @@ class BrokerUrl:
     sasl: str = "plain"  #: of Kafka
 
     def with_hosts(self, hosts: Sequence[str]) -> tuple[str, ...]:
-        """A URL without credentials for each server, at another host."""
+        """Return a URL without credentials for each server, at another host."""
         return tuple(
             f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}{f'/{self.path}' if self.path else ''}"
             for host, (_, port) in zip(hosts, self.servers, strict=True)
         )
 
     def hosts(self) -> tuple[str, ...]:
-        """The servers' hosts, in their order."""
+        """Return the servers' hosts, in their order."""
         return tuple(host for host, _ in self.servers)
 
 
 def read(kind: str, text: str) -> BrokerUrl:
-    """The URL of a broker of this kind; raises InvalidSink, whose message repeats none of it."""
+    """Parse the URL of a broker of this kind.
+
+    Raises InvalidSink, whose message repeats none of it.
+    """
     known = SCHEMES[kind]
     wanted = " or ".join(f"{scheme}://" for scheme in known)
     try:
@@ -80,7 +83,7 @@ def read(kind: str, text: str) -> BrokerUrl:
 
 
 def require_protected(url: BrokerUrl, allowed: Sequence[Network]) -> None:
-    """Raise InsecureSinkUrl where the URL is without TLS and could lead anywhere but to loopback or `allowed`.
+    """Raise InsecureSinkUrl without TLS, except for loopback and `allowed` networks.
 
     A name other than localhost passes where any network is allowed: where it leads is looked up, and checked, each
     time that a connection is made.
@@ -125,7 +128,7 @@ def _mechanism(kind: str, parts: SplitResult) -> str:
 
 
 def secrets_in(text: str) -> set[str]:
-    """What must not be shown of a broker's URL, as written and as meant. Never raises."""
+    """Return the secrets of a broker's URL, encoded and decoded. Never raises."""
     credentials, at, _ = text.partition("://")[2].rpartition("@")
     user, colon, password = credentials.partition(":")
     # A user alone is a token of NATS.

@@ -8,8 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from providers.errors import DeliveryRejected
-from receiver.group_commit import MESSAGES
-from receiver.group_commit import SECONDS as INTAKE_SECONDS
+from receiver.group_commit import BATCH_BOUNDS, WAIT_BOUNDS_S
 from statemachine.phases import Alarm, Outcome, Review
 from worker.inbox_loop import SECONDS as DECISION_SECONDS
 
@@ -75,12 +74,12 @@ INTAKE: Final = Metric(
     "receipted_intake_seconds",
     "histogram",
     "From a verified delivery to the answer that its commit allows.",
-    bounds=INTAKE_SECONDS,
+    bounds=WAIT_BOUNDS_S,
 )
 INTAKE_QUEUE: Final = _gauge("receipted_intake_queue_messages", "Deliveries that wait for a commit to begin.")
 INTAKE_LIMIT: Final = _gauge("receipted_intake_queue_limit_messages", "How many may wait (service.intake_queue).")
 INTAKE_BATCH: Final = Metric(
-    "receipted_intake_batch_messages", "histogram", "Deliveries of one commit.", bounds=MESSAGES
+    "receipted_intake_batch_messages", "histogram", "Deliveries of one commit.", bounds=BATCH_BOUNDS
 )
 
 # the work

@@ -97,7 +97,7 @@ def test_a_crowd_is_committed_beside_what_is_under_way_where_the_store_has_two_l
 
 def test_whoever_waits_too_long_is_told_whatever_the_database_does(monkeypatch):
     """Both those under way and those behind; the writer goes on as soon as the database does."""
-    monkeypatch.setattr(writing, "_PATIENCE", 0.05)
+    monkeypatch.setattr(writing, "_COMMIT_TIMEOUT_S", 0.05)
 
     async def main():
         gate = Gate()
