@@ -19,9 +19,9 @@ class InvalidSigningKey(InvalidSink):
 
 
 class InsecureSinkUrl(InvalidSink):
-    """A sink's URL is not https:// with a host and without credentials.
+    """A sink's URL is not https:// with a host alone, or a broker's is without TLS.
 
-    Or a broker's is not with TLS.
+    A sink's URL holds no credentials.
     """
 
     code = "insecure_sink_url"
