@@ -19,9 +19,9 @@ class InvalidSigningKey(InvalidSink):
 
 
 class InsecureSinkUrl(InvalidSink):
-    """A sink's URL is not https:// with a host alone, or a broker's is without TLS.
+    """A sink's URL is not https:// without credentials, or a broker's not with TLS.
 
-    A sink's URL holds no credentials.
+    It names a host as well.
     """
 
     code = "insecure_sink_url"
