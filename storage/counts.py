@@ -1,4 +1,4 @@
-"""Counts for metrics, the overview and the alarms: each cheap however many rows there are, and bounded."""
+"""Bounded and cheap counts for metrics, overview and alarms."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +38,7 @@ _WEBHOOK_DAYS: Final = 7
 
 @contextmanager
 def bounded_read(database: Database, seconds: float = STATEMENT_TIMEOUT_S) -> Iterator[Unit]:
-    """A unit of work that reads, and whose statements are ended after so many seconds.
+    """Begin a unit of work whose statements end after so many seconds.
 
     Raises StorageUnavailable then, as where the database is away.
     """
@@ -48,14 +48,14 @@ def bounded_read(database: Database, seconds: float = STATEMENT_TIMEOUT_S) -> It
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How many rows stand in each status, up to MOST, and since when the oldest pending one does."""
+    """Rows by status, up to a limit, and the time of the oldest pending one."""
 
     counts: dict[str, int]
     since: datetime | None
 
 
 def inbox(unit: Unit) -> Queue:
-    """The inbox: pending, parked and dead messages; since when the oldest pending one is here."""
+    """Count pending, parked and dead messages, and find the oldest pending one."""
     counts = {
         status: _count_up_to_limit(unit, _inbox, _is_literal(_inbox.c.status, status))
         for status in ("pending", "parked", "dead")
@@ -64,7 +64,7 @@ def inbox(unit: Unit) -> Queue:
 
 
 def pending_since(unit: Unit) -> datetime | None:
-    """When the oldest message was received that is not decided; None where all are."""
+    """Return when the oldest undecided message was received; None without one."""
     query = select(_inbox.c.received_at).where(_is_literal(_inbox.c.status, "pending")).order_by(_inbox.c.id).limit(1)
     found: datetime | None = next((row[0] for row in unit.each(query)), None)
     return found
@@ -96,7 +96,7 @@ def quarantine(unit: Unit, accounts: Iterable[str]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class PollingGauges:
-    """What is known of asking one account."""
+    """Gauges of polling one account."""
 
     is_broken: bool  #: the breaker is open
     paused: timedelta  #: by the provider's wish
@@ -114,7 +114,7 @@ def polling_gauges(unit: Unit, now: datetime) -> dict[str, PollingGauges]:
 
 @dataclass(frozen=True, slots=True)
 class WebhookGauges:
-    """What one account's push is worth, and which of its alarms stand."""
+    """Webhook reliability of one account, and its active alarms."""
 
     heard_at: datetime | None
     alarms: frozenset[str]
@@ -173,7 +173,7 @@ _ASKED: Final = (Source.POLL.value, Source.LIST.value, Source.CREATE.value, Sour
 
 
 class Bounded(NamedTuple):
-    """How many there are, up to MOST."""
+    """A count up to a limit."""
 
     number: int
     is_more: bool  #: there are more than that
@@ -181,7 +181,7 @@ class Bounded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits: how many, and the one that has waited longest."""
+    """The number of waiting rows, and the one that waits longest."""
 
     count: Bounded
     oldest_id: str | None = None
@@ -198,7 +198,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Breaking:
-    """What one account's budget row says."""
+    """The state of one account's circuit breaker."""
 
     failures: int
     broken_at: datetime | None
@@ -209,7 +209,7 @@ class Breaking:
 
 @dataclass(frozen=True, slots=True)
 class SystemCounts:
-    """How everything stands at one instant."""
+    """Counts of the whole system at one instant."""
 
     open: dict[Phase, Bounded]
     reviews: Waiting
@@ -225,7 +225,10 @@ class SystemCounts:
 
 
 def system_counts(unit: Unit, accounts: Sequence[str], now: datetime) -> SystemCounts:
-    """Everything at once, in one snapshot; `accounts` are those whose questions matter."""
+    """Count everything in one snapshot.
+
+    `accounts` are those whose questions matter.
+    """
     return SystemCounts(
         open={phase: _count(unit, _payment, _is_literal(_payment.c.phase, phase)) for phase in MOVING},
         reviews=_reviews(unit),
@@ -243,7 +246,7 @@ def system_counts(unit: Unit, accounts: Sequence[str], now: datetime) -> SystemC
 
 @dataclass(frozen=True, slots=True)
 class PollingCounts:
-    """How one account is asked now."""
+    """Counts of polling one account."""
 
     overdue: Overdue
     budget: Breaking | None  #: None where it was never asked
@@ -251,7 +254,7 @@ class PollingCounts:
 
 
 def polling_counts(unit: Unit, account: str, now: datetime) -> PollingCounts:
-    """How the account is asked now."""
+    """Count how the account is polled now."""
     asked = _asked(unit, now - timedelta(minutes=1)).get(account, 0)
     return PollingCounts(_overdue(unit, account, now), _budgets(unit).get(account), asked)
 
@@ -333,7 +336,7 @@ _PUSHED = (Source.WEBHOOK.value, Source.CALLBACK.value)
 
 @dataclass(slots=True)
 class AccountCounts:
-    """How much of everything one account has."""
+    """Counts of one account."""
 
     sources: Counter[str] = field(default_factory=Counter)  #: inbox messages by source
     statuses: Counter[str] = field(default_factory=Counter)  #: inbox messages by status
@@ -346,7 +349,7 @@ class AccountCounts:
 
 
 def by_account(unit: Unit) -> dict[str, AccountCounts]:
-    """Counts of every account that has anything."""
+    """Count the rows of every account that has any."""
     found: dict[str, AccountCounts] = {}
 
     def of(account: str) -> AccountCounts:
@@ -385,7 +388,7 @@ _DEAD: Final = text("status = 'dead'")
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """How many of an account are dead, up to MOST of each."""
+    """Dead messages and effects of an account, up to a limit of each."""
 
     messages: int
     effects: int  #: about payments; an alarm that was not told begets none

@@ -1,4 +1,7 @@
-"""The database and its units of work. On SQLite one writer at a time, on PostgreSQL row locks."""
+"""The database and its units of work.
+
+On SQLite there is one writer at a time, on PostgreSQL rows are locked.
+"""
 
 import sqlite3
 import threading
@@ -54,7 +57,7 @@ class FairLock:
         turn.acquire()  # released by whoever hands the lock on
 
     def release(self) -> None:
-        """It is the next one's."""
+        """Pass the lock on to the next thread."""
         with self._guard:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -105,7 +108,7 @@ class Unit:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Statements of the block are ended after so many seconds; the unit of work raises StorageUnavailable then."""
+        """End statements of the block after so many seconds, with StorageUnavailable."""
         if self.dialect == "postgresql":
             self._connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
             yield
@@ -126,7 +129,7 @@ class Unit:
 
     @contextmanager
     def locks_within(self, seconds: float) -> Iterator[None]:
-        """Wait no longer than this for a row that another session holds; StorageUnavailable is raised then."""
+        """Wait no longer than this for a locked row; raises StorageUnavailable then."""
         if self.dialect != "postgresql":
             yield
             return
@@ -162,7 +165,10 @@ class Unit:
         return records
 
     def shown(self, model: type[Record], statement: Select[Any]) -> list[Record]:
-        """As `all`, for people: in the place of a row that cannot be read stands what can be read of it, and why."""
+        """Read as `all`, for people, with a stand-in for each unreadable row.
+
+        It has what can be read of the row, and why the rest cannot.
+        """
         aside: list[Unreadable] = []
         records = self.all(model, statement, aside)
         if not aside:
@@ -183,7 +189,7 @@ class Unit:
         return stand_ins
 
     def lines(self, statement: Select[Any]) -> list[Any]:
-        """As `each`, for people: in the place of a row that cannot be read stands what can be read of it."""
+        """Read as `each`, for people, with a stand-in for each unreadable row."""
         aside: list[Unreadable] = []
         try:
             with self.execute(statement) as found:
@@ -206,7 +212,7 @@ class Unit:
         return lines
 
     def each(self, statement: Select[Any]) -> list[Any]:
-        """The rows of any selection of columns; those that cannot be read are left out, or raise, as in `all`."""
+        """Return the rows of any selection; skip unreadable ones, or raise, as `all` does."""
         try:
             with self.execute(statement) as found:
                 return list(found)
@@ -218,7 +224,7 @@ class Unit:
         return [readable.as_row(row) for _, row in rows]
 
     def set_aside(self, unreadable: Sequence[Unreadable], aside: list[Unreadable] | None) -> None:
-        """Note the rows, and give them to `aside`; raises UnreadableRow where nobody takes them."""
+        """Note unreadable rows and add them to `aside`; raises UnreadableRow without it."""
         for each in unreadable:
             self._note(each)
         if unreadable and aside is None and not self._leaves_out:
@@ -229,7 +235,7 @@ class Unit:
     def _scanned(
         self, statement: Select[Any], table: str
     ) -> tuple[list[tuple[Mapping[str, Any], dict[str, Any]]], list[Unreadable]]:
-        """The rows as they are kept with what they are read as, each alone; and those that cannot be read."""
+        """Read each row alone; return stored and converted values, and unreadable rows."""
         is_sqlite = self.dialect == "sqlite"
         raw, columns = readable.raw_select(statement, is_sqlite=is_sqlite)
         with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
@@ -244,7 +250,7 @@ class Unit:
         return found, unreadable
 
     def first(self, model: type[Record], statement: Select[Any]) -> Record | None:
-        """The first row, or None; raises UnreadableRow where it cannot be read."""
+        """Return the first row, or None; raises UnreadableRow where it cannot be read."""
         try:
             row = self.execute(statement).first()
             record = None if row is None else load(model, row)
@@ -259,22 +265,22 @@ class Unit:
         raise UnreadableRow(f"a row of {table_of(model).name} cannot be read: {problem}")
 
     def raw_rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query in the driver's own words; text of SQLite's as its bytes, whatever they are."""
+        """Return the rows of a driver's query; on SQLite text is bytes, whatever they are."""
         driver = self._connection.connection.driver_connection
         with readable.raw_text(driver, is_sqlite=self.dialect == "sqlite"):
             return self.rows(query, parameters)
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query in the driver's own words, as the driver returns them."""
+        """Return the rows of a driver's query as the driver returns them."""
         with self._connection.exec_driver_sql(query, tuple(parameters)) as result:
             return list(result.cursor.fetchall())
 
     def run(self, statement: str, parameters: Sequence[Any] = ()) -> int:
-        """A statement in the driver's own words; returns how many rows it changed."""
+        """Run a driver's statement; return how many rows it changed."""
         return self._connection.exec_driver_sql(statement, tuple(parameters)).rowcount
 
     def run_each(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
-        """A statement in the driver's own words for each row of parameters; how many rows it changed in all."""
+        """Run a driver's statement for each row of parameters; return all changes."""
         return self._connection.exec_driver_sql(statement, list(rows)).rowcount
 
 
@@ -283,12 +289,12 @@ def _table_of(statement: Select[Any]) -> str:
 
 
 def load(model: type[Record], row: Selected[*tuple[Any, ...]]) -> Record:
-    """A detached record of a whole row."""
+    """Build a detached record of a whole row."""
     return made(model, row._mapping)  # noqa: SLF001 - the documented way to a row's names, underscore and all
 
 
 def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record:
-    """Build a detached record of these columns without validation; other columns are None.
+    """Build a detached record without validation; other columns are None.
 
     A constructor would cost 0.1 ms and more for each row of a table class.
     """
@@ -301,14 +307,17 @@ def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record
 
 
 def unwatched(model: type[Plain], columns: dict[str, Any]) -> Plain:
-    """Build a plain record without its constructor; take ownership of `columns`, which must be all of its columns."""
+    """Build a plain record without its constructor; take ownership of `columns`.
+
+    They must be all of its columns.
+    """
     record = object.__new__(model)
     record.__dict__ = columns
     return record
 
 
 def values(record: Model, columns: Iterable[str] | None = None) -> dict[str, Any]:
-    """The record's columns by name, ready for an insert or update."""
+    """Return the record's columns by name, ready for an insert or update."""
     names = columns if columns is not None else columns_of(record.__class__)
     kept = record.__dict__  # no record belongs to a session, so that nothing is left to be loaded
     return {name: kept.get(name) for name in names}
@@ -326,7 +335,7 @@ def _nothing(model: type[Model]) -> Mapping[str, None]:
 
 
 class Database:
-    """One database. `write()` serialises writers on SQLite, so that none of this process waits in back-off.
+    """One database; writers of this process take turns on SQLite, and none backs off.
 
     `postgresql://…` and `sqlite:///…` are all that a URL needs to say. Raises DatabaseUnsupported for any other.
     """
@@ -347,7 +356,7 @@ class Database:
         self._clocks: list[DatabaseClock] = []
 
     def clock(self, wall: Callable[[], datetime]) -> Callable[[], datetime]:
-        """The clock by which all who share the database claim work: its own, or on SQLite this machine's."""
+        """Return the clock by which work is claimed: the server's, on SQLite this one's."""
         if self._is_sqlite:
             return wall
         self._clocks.append(DatabaseClock(wall))
@@ -355,7 +364,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Unit]:
-        """A unit of work that commits at the end of the block, and rolls back on any exception.
+        """Begin a unit of work: committed at the end of the block, rolled back on errors.
 
         On PostgreSQL it is READ COMMITTED: what a decision rests on is locked by whoever reads it. Raises
         StorageUnavailable when the database is away, busy for too long, full or read-only, or has ended the unit of
@@ -375,7 +384,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Unit]:
-        """A unit of work that sees one consistent snapshot and must not write. Raises StorageUnavailable."""
+        """Begin a unit of work on one snapshot, without writes; raises StorageUnavailable."""
         with translated(), self._connected() as connection:
             if not self._is_sqlite:
                 connection = connection.execution_options(**_SNAPSHOT)
@@ -384,7 +393,9 @@ class Database:
                 yield Unit(connection, self.sealer, self._note, leaves_out=True)
 
     def at_once(self, statement: Executable, parameters: Mapping[str, Any]) -> Selected[*tuple[Any, ...]] | None:
-        """The first row of a statement that commits itself, so that what it locks never waits for this process.
+        """Run a statement in a commit of its own and return its first row.
+
+        What it locks never waits for this process.
 
         PostgreSQL alone, whose answer is the commit's. Raises StorageUnavailable.
         """
@@ -400,7 +411,9 @@ class Database:
             self.refusal = fault.refusal
 
     def takes_no_writes(self) -> str | None:
-        """Why the database takes no writes now (storage_read_only, storage_full); None where it does, or nobody knows.
+        """Return why the database takes no writes now; None where it does, or is unknown.
+
+        storage_read_only or storage_full.
 
         Where the last write was refused it is tried again, by a row that is written as it is. Raises
         StorageUnavailable.
@@ -419,7 +432,7 @@ class Database:
         return None
 
     def _note(self, unreadable: Unreadable) -> None:
-        """A row that cannot be read is counted, and logged once."""
+        """Count an unreadable row, and log it once."""
         self.unreadable[unreadable.table, ""] += 1
         row = (unreadable.table, unreadable.row_id)
         if row not in self._noted and len(self._noted) < _MAX_NOTED:
@@ -431,7 +444,7 @@ class Database:
             clock.look(connection)
 
     def in_use(self) -> int:
-        """Connections that somebody works with now."""
+        """Return how many connections are in use."""
         pool = self.engine.pool
         return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
@@ -447,7 +460,7 @@ class Database:
 
 
 def is_moved_partition(fault: BaseException | None) -> bool:
-    """Whether a row was on its way to a partition that gave up its range meanwhile; a repeat finds the right one.
+    """Return whether a row's partition gave up its range meanwhile; repeat then.
 
     PostgreSQL calls it a violated check, and names no constraint. `fault` is of either driver.
     """
@@ -464,7 +477,7 @@ _HELD: Final = ("55P03", "57014")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Whatever the driver says of a database that cannot be used is StorageUnavailable outside the block."""
+    """Translate driver errors of an unusable database to StorageUnavailable."""
     try:
         yield
     except (IntegrityError, DataError, ProgrammingError) as fault:

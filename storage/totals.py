@@ -1,4 +1,4 @@
-"""Sums over a range of time: what was paid, what was delivered, and how payments were first reported paid."""
+"""Sums over a range of time: payments, deliveries, and first reports of payment."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class Money(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """So many payments, and what they come to."""
+    """A number of payments and their sum."""
 
     payments: int = 0
     amount_minor: int = 0
@@ -63,7 +63,9 @@ class Sum:
 
 
 def money(unit: Unit, since: datetime, until: datetime) -> dict[Money, Sum]:
-    """What entered `paid` (or was settled without it), and what entered `refunded`, from `since` until before `until`.
+    """Sum the payments that entered `paid` or `refunded` in a range.
+
+    One settled without `paid` counts as paid. The range is from `since` until before `until`.
 
     By when it was recorded here. A payment counts as paid once, when it first did; its amount is what was captured,
     else what was asked for, as it is known now.
@@ -104,7 +106,7 @@ class Entry:
 def entries(
     unit: Unit, since: datetime, until: datetime, what: Sequence[Money], *, after: str | None, limit: int
 ) -> list[Entry]:
-    """The payments that `money` counts under these, the newest first, before (so after in the list) a given id."""
+    """Return the payments that `money` counts, the newest first, before a given id."""
     found = _entered(since, until).subquery()
     wanted = [
         and_(
@@ -123,7 +125,7 @@ def entries(
 
 
 def _entered(since: datetime, until: datetime) -> Select[Any]:
-    """One row for each payment that entered `paid` for the first time, and for each that entered `refunded`."""
+    """Select payments that entered `paid` for the first time, or entered `refunded`."""
     earlier = _transition.alias("earlier")
     was_paid = (
         select(earlier.c.number)
@@ -161,7 +163,7 @@ def _whole(unit: Unit, whole: Any, rest: Any) -> int:
 
 @dataclass(slots=True)
 class Deliveries:
-    """What the providers sent within a range of time, and what became of it by now."""
+    """Deliveries within a range of time by their outcome now."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by account and outcome
     lags: Counter[float | None] = field(default_factory=Counter)  #: decided ones, by LAG_EDGES; None: longer
@@ -171,7 +173,7 @@ class Deliveries:
 
     @property
     def is_final(self) -> bool:
-        """Whether everything was decided, as far as it ever will be without somebody."""
+        """True where every decision is made, as far as none waits for a person."""
         return not any(count for (_, outcome), count in self.outcomes.items() if outcome == InboxStatus.PENDING)
 
 
@@ -180,7 +182,7 @@ REJECTED: Final = "rejected"
 
 
 def deliveries(unit: Unit, since: datetime, until: datetime) -> Deliveries:
-    """Webhooks and callbacks that were received from `since` until before `until`, by account and outcome.
+    """Count deliveries received in a range, by account and outcome.
 
     What was rejected counts as far as it is still in quarantine. What was sent again is no delivery more.
     """

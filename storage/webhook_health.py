@@ -36,7 +36,7 @@ ENOUGH: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class PushWorth:
-    """How far push can be relied upon, for one account and kind."""
+    """The reliability of webhooks for one account and kind."""
 
     loss: float | None  #: share of changes that no push tells of; near 1 on few samples; None: there is no push
     lag_p99: timedelta | None  #: from the change at the provider to receipt; None where the provider tells no time
@@ -45,7 +45,7 @@ class PushWorth:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How much was lost, recent days weighing more."""
+    """The share of lost events, recent days weighing more."""
 
     lost: float
     changes: float
@@ -58,7 +58,9 @@ class Share:
 
 
 def worth(unit: Unit, account: str, kind: str, now: datetime) -> PushWorth:
-    """What one kind's push is worth by the last days; a few short reads, for once a minute rather than once a payment.
+    """Measure the reliability of one kind's webhooks over the last days.
+
+    A few short reads, for once a minute rather than once a payment.
 
     Events that are never pushed do not count: of them nothing is lost. `loss` begins at 1 and comes down to the true
     share as samples come in; it is None where no push of the kind was seen at all.
@@ -77,7 +79,7 @@ def worth(unit: Unit, account: str, kind: str, now: datetime) -> PushWorth:
 
 
 def share_of(rows: Iterable[PushQuality], today: date) -> Share:
-    """What was lost of these figures, without the events of which no push was ever seen among them."""
+    """Return the lost share of these figures, without events that are never pushed."""
     every = list(rows)
     pushed = pushed_events(every)
     lost = changes = 0.0
@@ -102,7 +104,10 @@ def weight(day: date, today: date) -> float:
 
 
 def between(unit: Unit, account: str | None, since: date, until: date, *, kind: str | None = None) -> list[PushQuality]:
-    """The figures of these days, both included, by account, kind, event and day; of every account where None."""
+    """Return the figures of these days, by account, kind, event and day.
+
+    Both days are included; every account where None.
+    """
     query = select(_quality).where(_quality.c.day >= since, _quality.c.day <= until)
     for column, wanted in ((_quality.c.account, account), (_quality.c.kind, kind)):
         if wanted is not None:
@@ -112,12 +117,15 @@ def between(unit: Unit, account: str | None, since: date, until: date, *, kind: 
 
 
 def watches(unit: Unit) -> dict[str, PushWatch]:
-    """How far each account's push was measured, and which alarms stand, by account."""
+    """Return how far each account was measured, and its active alarms."""
     return {watch.account: watch for watch in unit.all(PushWatch, select(_watch).order_by(_watch.c.account))}
 
 
 def standing(unit: Unit) -> dict[str, Mapping[str, Any]]:
-    """The alarms that stand now, by account and alarm: `since`, `noticed`, `reason` and `details`."""
+    """Return the active alarms, by account and alarm.
+
+    Each has `since`, `noticed`, `reason` and `details`.
+    """
     return {account: watch.alarms for account, watch in watches(unit).items() if watch.alarms}
 
 
@@ -133,7 +141,7 @@ PUSHED: Final = (Source.WEBHOOK.value, Source.CALLBACK.value)
 COUNTED: Final = ("pushed", "late", "lost", "deliveries", "duplicates", "reordered", "rejected")
 
 #: Nobody puts measuring off for longer: what lies beyond was set by a clock that was wrong.
-_LONGEST: Final = timedelta(days=1)
+_MAX_CLAIM_DELAY: Final = timedelta(days=1)
 
 #: How long a message may take from its id to its commit and its decision. What is younger is not measured yet, so
 #: that the watermark passes nothing that is still on its way.
@@ -152,11 +160,11 @@ class Rejection:
 
 
 def claim(unit: Unit, account: str, now: datetime, lease: timedelta) -> PushWatch | None:
-    """The account's watch, nobody else's until the lease ends, with the token that `keep` demands; None if not due."""
+    """Claim the account's watch under a lease; return it and its token, or None."""
     dialect = sqlite if unit.dialect == "sqlite" else postgresql
     fresh = values(PushWatch(account=account, due_at=now))
     unit.execute(dialect.insert(_watch).values(fresh).on_conflict_do_nothing())
-    is_due = or_(_watch.c.due_at <= now, _watch.c.due_at > now + _LONGEST)
+    is_due = or_(_watch.c.due_at <= now, _watch.c.due_at > now + _MAX_CLAIM_DELAY)
     query = select(_watch).where(_watch.c.account == account, is_due)
     found = unit.first(PushWatch, query.with_for_update() if unit.dialect == "postgresql" else query)
     if found is not None:
@@ -167,7 +175,7 @@ def claim(unit: Unit, account: str, now: datetime, lease: timedelta) -> PushWatc
 
 
 def keep(unit: Unit, watch: PushWatch) -> None:
-    """Every column of the watch is as given; raises LeaseLost where somebody else has claimed it since."""
+    """Store every column of the watch; raises LeaseLost after a takeover."""
     done = unit.execute(
         update(_watch)
         .where(_watch.c.account == watch.account, _watch.c.claim_token == watch.claim_token)
@@ -180,7 +188,9 @@ def keep(unit: Unit, watch: PushWatch) -> None:
 def pushes_after(
     unit: Unit, account: str, after: str | None, now: datetime, limit: int
 ) -> tuple[list[InboxMessage], str | None, bool]:
-    """The account's pushes among the next `limit` messages; up to which id they can be measured; whether that is all.
+    """Return the account's webhooks among the next `limit` messages.
+
+    Also up to which id they can be measured, and whether that is all.
 
     Measured can be what is decided, and so old that everything that was recorded before it can be seen. The rest is
     found all the same, to be known of. Every account's messages are passed over, since only so a quiet account's
@@ -203,14 +213,17 @@ def pushes_after(
 
 
 def _is_settled(row: Any, now: datetime, *, must_be_decided: bool) -> bool:
-    """One that was redeemed from quarantine is older than its id, so that its decision's time counts too."""
+    """Return the condition of a message that is old enough to be measured.
+
+    One that was redeemed from quarantine is older than its id, so that its decision's time counts too.
+    """
     if must_be_decided and row.status == InboxStatus.PENDING:
         return bool(row.received_at <= now - _STUCK)
     return bool(max(row.received_at, row.decided_at or row.received_at) <= now - SETTLES)
 
 
 def pushes_about(unit: Unit, payment_ids: Sequence[str]) -> list[InboxMessage]:
-    """Every push that was decided to be about one of these payments, in order of arrival."""
+    """Return every webhook decided about one of these payments, in order of arrival."""
     query = select(_inbox).where(_inbox.c.payment_id.in_(payment_ids), _inbox.c.source.in_(PUSHED))
     return unit.all(InboxMessage, query.order_by(_inbox.c.id))
 
@@ -218,7 +231,9 @@ def pushes_about(unit: Unit, payment_ids: Sequence[str]) -> list[InboxMessage]:
 def transitions_after(
     unit: Unit, account: str, after: str | None, until: datetime, limit: int
 ) -> tuple[list[tuple[Transition, str]], str | None, bool]:
-    """The account's among the next `limit` transitions that were recorded by `until`, with their payment's kind.
+    """Return the account's among the next transitions recorded by `until`.
+
+    With their payment's kind.
 
     Also the id of the last that was passed over, of whatever account, and whether that is all.
     """
@@ -242,7 +257,7 @@ def transitions_after(
 
 
 def last_push_at(unit: Unit, account: str, after: str | None) -> datetime | None:
-    """When the last of the account's pushes with an id above this one came; one of the last few may be older."""
+    """Return when the account's last webhook after an id came, to within a few."""
     query = select(_inbox.c.received_at).where(_inbox.c.account == account, _inbox.c.source.in_(PUSHED))
     latest = query.where(_inbox.c.id > after) if after else query
     return max((row[0] for row in unit.each(latest.order_by(_inbox.c.id.desc()).limit(10))), default=None)
@@ -251,7 +266,9 @@ def last_push_at(unit: Unit, account: str, after: str | None) -> datetime | None
 def redelivered(
     unit: Unit, account: str, after: datetime | None, until: datetime, limit: int
 ) -> tuple[list[InboxMessage], datetime]:
-    """The account's pushes that were last sent again after one instant and up to another, and up to which these are.
+    """Return the account's webhooks last redelivered in a range of time.
+
+    Also up to when these are.
 
     That is `until`, or earlier where there are more than `limit`.
     """
@@ -268,7 +285,7 @@ def redelivered(
 
 
 def last_redelivered_at(unit: Unit, account: str) -> datetime | None:
-    """When one of the account's messages was last sent again."""
+    """Return when one of the account's messages was last redelivered."""
     at = _inbox.c.last_redelivered_at
     query = select(at).where(_inbox.c.account == account, at.is_not(None), _inbox.c.source.in_(PUSHED))
     found: datetime | None = next((row[0] for row in unit.each(query.order_by(at.desc()).limit(10))), None)
@@ -276,26 +293,32 @@ def last_redelivered_at(unit: Unit, account: str) -> datetime | None:
 
 
 def rejected_after(unit: Unit, account: str, after: str | None, limit: int) -> list[Rejection]:
-    """What is still in quarantine of the account's next rejections after a given id, without their bodies."""
+    """Return the account's next rejected deliveries after an id, without bodies.
+
+    Only what is still in quarantine.
+    """
     query = select(_rejected.c.id, _rejected.c.received_at).where(_rejected.c.account == account)
     rows = unit.each((query.where(_rejected.c.id > after) if after else query).order_by(_rejected.c.id).limit(limit))
     return [Rejection(row.id, row.received_at) for row in rows]
 
 
 def rejected_bodies(unit: Unit, rejected_ids: Sequence[str]) -> list[RejectedDelivery]:
-    """These rejected deliveries, as far as they are still in quarantine."""
+    """Return these rejected deliveries, as far as they are still in quarantine."""
     query = select(_rejected).where(_rejected.c.id.in_(rejected_ids)).order_by(_rejected.c.id)
     return unit.all(RejectedDelivery, query)
 
 
 def kinds_of(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
-    """The kinds of those of the payments that exist, by id."""
+    """Return the kinds of the existing payments, by id."""
     rows = unit.each(select(_payment.c.id, _payment.c.kind).where(_payment.c.id.in_(payment_ids)))
     return {row.id: row.kind for row in rows}
 
 
 def known_by(unit: Unit, account: str, kinds: Sequence[str], names: Sequence[str]) -> set[str]:
-    """Ids of the account's payments that one of these names means: the provider's or the merchant's."""
+    """Return ids of the account's payments with one of these names.
+
+    The provider's name or the merchant's.
+    """
     if not names:
         return set()
     query = select(_payment.c.id).where(_payment.c.account == account, _payment.c.kind.in_(kinds))
@@ -306,7 +329,7 @@ def known_by(unit: Unit, account: str, kinds: Sequence[str], names: Sequence[str
 
 
 def add(unit: Unit, account: str, rows: Mapping[tuple[Any, ...], PushQuality]) -> None:
-    """These figures are added to those that are kept of the account, by kind, event and day.
+    """Add figures to the account's, by kind, event and day.
 
     The caller holds the account's claim, and keeps the watermark in the same unit of work.
     """
@@ -342,7 +365,7 @@ class Pushing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventFigures:
-    """What one event's push was worth. `changes` is the sum of pushed, late and lost."""
+    """The webhook figures of one event; `changes` is pushed, late and lost together."""
 
     kind: str
     event: str
@@ -359,13 +382,13 @@ class EventFigures:
 
     @property
     def changes(self) -> int:
-        """How many changes were judged."""
+        """The number of changes that were judged."""
         return self.pushed + self.late + self.lost
 
 
 @dataclass(frozen=True, slots=True)
 class AccountFigures:
-    """What one account's push was worth, and which alarms stand."""
+    """The webhook figures of one account, and its active alarms."""
 
     account: str
     measured_at: datetime | None
@@ -378,7 +401,10 @@ class AccountFigures:
 
 
 def figures(unit: Unit, account: str | None, since: date, until: date) -> list[AccountFigures]:
-    """The figures of whole UTC days, both included, of one account or all that were ever measured."""
+    """Return the figures of whole UTC days, of one account or all ever measured.
+
+    Both days are included.
+    """
     found: list[AccountFigures] = []
     for name, watch in watches(unit).items():
         if account in (None, name):
