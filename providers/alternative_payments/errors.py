@@ -12,7 +12,7 @@ from statemachine.errors import ErrorType, ServiceError, type_for_status
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StatusRow:
     """Meaning of a status, and whether the same call may be sent again."""
 
     type: ErrorType
@@ -21,17 +21,17 @@ class Row:
 
 #: docs.alternativepayments.io, "Troubleshooting": errors are told apart by status only, no codes are listed.
 #: 502 to 504 are a gateway's, undocumented, and no less transient than a 500.
-TABLE: Final[Mapping[int, Row]] = {
-    400: Row("invalid_request_error"),
-    401: Row("authentication_error"),  # after one new token, which the caller has fetched by then
-    403: Row("authorization_error"),
-    404: Row("not_found_error"),  # unknown id, or another environment's
-    422: Row("invalid_request_error"),
-    429: Row("rate_limit_error", may_retry=True),
-    500: Row("api_error", may_retry=True),
-    502: Row("api_error", may_retry=True),
-    503: Row("api_error", may_retry=True),
-    504: Row("api_error", may_retry=True),
+TABLE: Final[Mapping[int, StatusRow]] = {
+    400: StatusRow("invalid_request_error"),
+    401: StatusRow("authentication_error"),  # after one new token, which the caller has fetched by then
+    403: StatusRow("authorization_error"),
+    404: StatusRow("not_found_error"),  # unknown id, or another environment's
+    422: StatusRow("invalid_request_error"),
+    429: StatusRow("rate_limit_error", may_retry=True),
+    500: StatusRow("api_error", may_retry=True),
+    502: StatusRow("api_error", may_retry=True),
+    503: StatusRow("api_error", may_retry=True),
+    504: StatusRow("api_error", may_retry=True),
 }
 
 
@@ -51,7 +51,7 @@ def name_error(answer: HttpAnswer) -> ProviderError:
     and nothing else of the body. Source: docs.alternativepayments.io, "Troubleshooting" and "FAQ".
     """
     told = _error_object(answer.body)
-    row = TABLE.get(answer.status, Row(type_for_status(answer.status)))
+    row = TABLE.get(answer.status, StatusRow(type_for_status(answer.status)))
     words = masked_words(told.get("message"))
     return ProviderError(
         f"Alternative Payments answered {answer.status}" + (f": {words}" if words else ""),

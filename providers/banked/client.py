@@ -65,8 +65,8 @@ class BankedClient(Client):
     async def create(self, request: CreateRequest) -> Answer:
         """Create the resource; a repeat within 30 days returns the same one.
 
-        Raises InvalidCreate before asking where Banked's documented rules are broken. An answer that failed in part
-        and names a created payment is returned, not raised: parse() reads it as "exists; ask".
+        Raises InvalidBankedCreate before asking where Banked's documented rules are broken. An answer that failed in
+        part and names a created payment is returned, not raised: parse() reads it as "exists; ask".
         """
         path = self._path(request.kind)
         if request.kind not in requests.BODIES:

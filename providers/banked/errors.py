@@ -12,7 +12,7 @@ from statemachine.errors import ErrorType, type_for_status
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CodeRow:
     """Meaning of a code.
 
     The provider states no HTTP status per code, so its own status is kept as it came.
@@ -22,11 +22,11 @@ class Row:
     may_retry: bool = False
 
 
-_INVALID: Final = Row("invalid_request_error")
+_INVALID: Final = CodeRow("invalid_request_error")
 
 #: The codes of payment errors, payin errors and refund errors; `processing` is the code of a parallel request.
 #: Source: https://docs.banked.com/merchant/payments/payment-errors, https://docs.banked.com/merchant/refunds/refund-errors
-CODES: Final[Mapping[str, Row]] = {
+CODES: Final[Mapping[str, CodeRow]] = {
     **dict.fromkeys(
         (
             "bad_request",
@@ -55,18 +55,18 @@ CODES: Final[Mapping[str, Row]] = {
         ),
         _INVALID,
     ),
-    "unauthorized": Row("authentication_error"),
-    "forbidden": Row("authorization_error"),
-    "not_found": Row("not_found_error"),
-    "session_not_found": Row("not_found_error"),
-    "invalid_action": Row("conflict_error"),  # of the present state: read it again
-    "invalid_idempotency_key": Row("conflict_error"),
-    "idempotency_conflict": Row("conflict_error"),
-    "processing": Row("conflict_error", may_retry=True),
-    "rate_limit_exceeded": Row("rate_limit_error", may_retry=True),
-    "internal": Row("api_error", may_retry=True),
-    "internal_error": Row("api_error", may_retry=True),
-    "service_unavailable": Row("api_error", may_retry=True),
+    "unauthorized": CodeRow("authentication_error"),
+    "forbidden": CodeRow("authorization_error"),
+    "not_found": CodeRow("not_found_error"),
+    "session_not_found": CodeRow("not_found_error"),
+    "invalid_action": CodeRow("conflict_error"),  # of the present state: read it again
+    "invalid_idempotency_key": CodeRow("conflict_error"),
+    "idempotency_conflict": CodeRow("conflict_error"),
+    "processing": CodeRow("conflict_error", may_retry=True),
+    "rate_limit_exceeded": CodeRow("rate_limit_error", may_retry=True),
+    "internal": CodeRow("api_error", may_retry=True),
+    "internal_error": CodeRow("api_error", may_retry=True),
+    "service_unavailable": CodeRow("api_error", may_retry=True),
 }
 
 RETRYABLE_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
@@ -75,7 +75,7 @@ RETRYABLE_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 _NEVER_RETRIED: Final = frozenset({400, 401, 403, 404})
 
 
-class InvalidCreate(ProviderError):
+class InvalidBankedCreate(ProviderError):
     """The request is not what Banked accepts; it was not sent."""
 
     status = 400

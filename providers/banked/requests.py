@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from providers.banked.errors import InvalidCreate
+from providers.banked.errors import InvalidBankedCreate
 from providers.banked.options import BankedOptions
 from providers.contract import CreateRequest
 from providers.http import require_https
@@ -26,10 +26,10 @@ def events_of(options: BankedOptions) -> tuple[str, ...]:
 
 
 def body_of(request: CreateRequest, *, allow_loopback: bool = False) -> bytes:
-    """Build the body of a create call; raise InvalidCreate or InsecureUrl."""
+    """Build the body of a create call; raise InvalidBankedCreate or InsecureUrl."""
     for name in ("reference", "amount", "currency"):
         if name in request.extra:
-            raise InvalidCreate(f"{name} is not one of the further fields", param=name)
+            raise InvalidBankedCreate(f"{name} is not one of the further fields", param=name)
     if request.return_url is not None:
         require_https(request.return_url, allow_loopback=allow_loopback)
     return msgspec.json.encode(BODIES[request.kind](request))
@@ -42,7 +42,7 @@ def _session(request: CreateRequest) -> dict[str, object]:
         fields |= {"success_url": request.return_url, "error_url": request.return_url}
     for name in ("success_url", "error_url"):
         if not isinstance(fields.get(name), str):
-            raise InvalidCreate(f"Banked requires {name}", param=name)
+            raise InvalidBankedCreate(f"Banked requires {name}", param=name)
     if "line_items" in fields:
         _check_line_items(fields["line_items"], request)
         return fields
@@ -67,7 +67,7 @@ def _refund(request: CreateRequest) -> dict[str, object]:
     _check_reference(request.reference)
     fields = {**request.extra, "reference": request.reference, "amount": request.amount_minor}
     if not any(isinstance(fields.get(name), str) for name in ("payment_session_id", "payment_id")):
-        raise InvalidCreate("Banked requires payment_session_id for a refund", param="payment_session_id")
+        raise InvalidBankedCreate("Banked requires payment_session_id for a refund", param="payment_session_id")
     if request.return_url is not None:
         fields |= {"success_url": request.return_url, "error_url": request.return_url}
     return fields
@@ -83,7 +83,7 @@ BODIES: Final[Mapping[str, Callable[[CreateRequest], dict[str, object]]]] = {
 
 def _check_reference(reference: str) -> None:
     if not _REFERENCE.fullmatch(reference):
-        raise InvalidCreate("a reference at Banked is 1 to 18 letters, digits and spaces", param="reference")
+        raise InvalidBankedCreate("a reference at Banked is 1 to 18 letters, digits and spaces", param="reference")
 
 
 def _check_line_items(items: object, request: CreateRequest) -> None:
@@ -92,16 +92,18 @@ def _check_line_items(items: object, request: CreateRequest) -> None:
     for item in items if isinstance(items, list) and items else [None]:
         amount, quantity = (item.get("amount"), item.get("quantity", 1)) if isinstance(item, dict) else (None, None)
         if type(amount) is not int or type(quantity) is not int or amount < 0 or quantity < 1:
-            raise InvalidCreate("each line item needs a whole amount of minor units and quantity", param="line_items")
+            raise InvalidBankedCreate(
+                "each line item needs a whole amount of minor units and quantity", param="line_items"
+            )
         if isinstance(item, dict) and item.get("currency") != request.currency:
-            raise InvalidCreate("each line item needs the currency of the payment", param="line_items")
+            raise InvalidBankedCreate("each line item needs the currency of the payment", param="line_items")
         total += amount * quantity
     if total != request.amount_minor:
-        raise InvalidCreate("the line items do not come to the amount", param="line_items")
+        raise InvalidBankedCreate("the line items do not come to the amount", param="line_items")
 
 
 def _object(fields: Mapping[str, object], name: str) -> Mapping[str, object]:
     value = fields.get(name, {})
     if not isinstance(value, dict):
-        raise InvalidCreate(f"{name} must be an object", param=name)
+        raise InvalidBankedCreate(f"{name} must be an object", param=name)
     return value

@@ -12,7 +12,7 @@ from providers.calling import Caller
 from providers.contract import Account, Answer, Client, CreateRequest, Transport
 from providers.errors import UnsupportedByProvider
 from providers.http import require_https
-from providers.payfield.errors import InvalidCreate, name_error
+from providers.payfield.errors import InvalidPayfieldCreate, name_error
 from providers.payfield.options import PayfieldOptions
 from providers.payfield.scheme import signature_text
 from providers.signing import hmac_sha256
@@ -58,7 +58,7 @@ class PayfieldClient(Client):
     async def create(self, request: CreateRequest) -> Answer:
         """Create the operation; a repeat with the same reference returns the stored one.
 
-        Raises InvalidCreate before asking where a field that Payfield requires is missing from `extra`.
+        Raises InvalidPayfieldCreate before asking where a field that Payfield requires is missing from `extra`.
         """
         content = self._body(request)
         answer = await self._caller.call(
@@ -96,10 +96,10 @@ class PayfieldClient(Client):
         dialect = self._options.dialect
         for name in _OURS:
             if name in request.extra:
-                raise InvalidCreate(f"{name} is not one of the further fields", param=name)
+                raise InvalidPayfieldCreate(f"{name} is not one of the further fields", param=name)
         for name in _REQUIRED.get((dialect, request.kind), ()):
             if not request.extra.get(name):
-                raise InvalidCreate(f"Payfield requires {name} for a {request.kind}", param=name)
+                raise InvalidPayfieldCreate(f"Payfield requires {name} for a {request.kind}", param=name)
         amount = from_minor(request.amount_minor, request.currency)
         fields: dict[str, object] = {
             **request.extra,

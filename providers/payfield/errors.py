@@ -11,7 +11,7 @@ from statemachine.errors import ErrorType, type_for_status
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MessageRow:
     """One documented message, or the beginning of it, and what follows from it."""
 
     message: str
@@ -23,26 +23,26 @@ class Row:
 
 #: Source: https://bdt-hrs-external-documentation.pages.dev/docs/05-errors and the same page of the older dialect.
 MESSAGES: Final = (
-    Row("API key required", "authentication_error", "X-API-Key"),
-    Row("Invalid API key", "authentication_error", "X-API-Key"),
-    Row("Timestamp required", "authentication_error", "X-Timestamp"),
-    Row("Signature required", "authentication_error", "X-Signature"),
-    Row("Invalid timestamp format", "authentication_error", "X-Timestamp"),
+    MessageRow("API key required", "authentication_error", "X-API-Key"),
+    MessageRow("Invalid API key", "authentication_error", "X-API-Key"),
+    MessageRow("Timestamp required", "authentication_error", "X-Timestamp"),
+    MessageRow("Signature required", "authentication_error", "X-Signature"),
+    MessageRow("Invalid timestamp format", "authentication_error", "X-Timestamp"),
     # each repeat is stamped and signed anew, which heals a request that waited too long for its turn
-    Row("Timestamp window exceeded", "authentication_error", "X-Timestamp", may_retry=True),
-    Row("Invalid signature", "authentication_error", "X-Signature"),
-    Row("external_id is required", "invalid_request_error", "external_id"),
-    Row("amount must be a positive decimal string", "invalid_request_error", "amount"),
-    Row("amount must be a positive number", "invalid_request_error", "amount"),
-    Row("currency is required", "invalid_request_error", "currency"),
-    Row("card_number is required", "invalid_request_error", "card_number"),
-    Row("callback_url must be a valid URL", "invalid_request_error", "callback_url"),
-    Row("Invalid paymentData", "invalid_request_error", "paymentData"),
-    Row("Shop currency mismatch. Expected ", "invalid_request_error", "currency", is_prefix=True),
+    MessageRow("Timestamp window exceeded", "authentication_error", "X-Timestamp", may_retry=True),
+    MessageRow("Invalid signature", "authentication_error", "X-Signature"),
+    MessageRow("external_id is required", "invalid_request_error", "external_id"),
+    MessageRow("amount must be a positive decimal string", "invalid_request_error", "amount"),
+    MessageRow("amount must be a positive number", "invalid_request_error", "amount"),
+    MessageRow("currency is required", "invalid_request_error", "currency"),
+    MessageRow("card_number is required", "invalid_request_error", "card_number"),
+    MessageRow("callback_url must be a valid URL", "invalid_request_error", "callback_url"),
+    MessageRow("Invalid paymentData", "invalid_request_error", "paymentData"),
+    MessageRow("Shop currency mismatch. Expected ", "invalid_request_error", "currency", is_prefix=True),
     # a person must top the shop up first
-    Row("Insufficient balance", "invalid_request_error", "amount", is_prefix=True),
-    Row("Payout not found", "not_found_error", "external_id"),
-    Row("PayIn not found", "not_found_error", "external_id"),
+    MessageRow("Insufficient balance", "invalid_request_error", "amount", is_prefix=True),
+    MessageRow("Payout not found", "not_found_error", "external_id"),
+    MessageRow("PayIn not found", "not_found_error", "external_id"),
 )
 
 #: By the provider's code, where its message is not in the table.
@@ -56,7 +56,7 @@ CODES: Final[dict[str, ErrorType]] = {
 RETRYABLE_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 
 
-class InvalidCreate(ProviderError):
+class InvalidPayfieldCreate(ProviderError):
     """The request lacks what Payfield requires; it was not sent."""
 
     status = 400
@@ -97,7 +97,7 @@ def name_error(answer: HttpAnswer) -> ProviderError:
     )
 
 
-def row_for(message: str) -> Row | None:
+def row_for(message: str) -> MessageRow | None:
     """Return the row of the documented message, if it is one."""
     for row in MESSAGES:
         if message == row.message or (row.is_prefix and message.startswith(row.message)):

@@ -15,7 +15,7 @@ ResetUnit = Literal["auto", "unix", "delta"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class IntentCodeRow:
     """One documented code: the status that it comes with and what it means."""
 
     status: int
@@ -23,23 +23,23 @@ class Row:
 
 
 #: docs.stablegenius.co, "Error Codes". The provider lists codes and types apart; they are joined by status here.
-TABLE: Final[Mapping[str, Row]] = {
-    "amount_out_of_range": Row(400, "invalid_request_error"),
-    "amount_too_small": Row(400, "invalid_request_error"),
-    "invalid_currency": Row(400, "invalid_request_error"),
-    "invalid_merchant": Row(400, "invalid_request_error"),
-    "ttl_out_of_range": Row(400, "invalid_request_error"),
-    "invalid_webhook_url": Row(400, "invalid_request_error"),
-    "missing_api_key": Row(401, "authentication_error"),
-    "invalid_api_key": Row(401, "authentication_error"),
-    "revoked_api_key": Row(401, "authentication_error"),
-    "environment_mismatch": Row(403, "authorization_error"),
-    "merchant_not_found": Row(404, "not_found_error"),
-    "intent_not_cancellable": Row(409, "conflict_error"),
-    "idempotency_key_conflict": Row(409, "conflict_error"),
-    "merchant_not_active": Row(422, "invalid_request_error"),
-    "webhook_unreachable": Row(422, "invalid_request_error"),
-    "rate_limit_exceeded": Row(429, "rate_limit_error"),
+TABLE: Final[Mapping[str, IntentCodeRow]] = {
+    "amount_out_of_range": IntentCodeRow(400, "invalid_request_error"),
+    "amount_too_small": IntentCodeRow(400, "invalid_request_error"),
+    "invalid_currency": IntentCodeRow(400, "invalid_request_error"),
+    "invalid_merchant": IntentCodeRow(400, "invalid_request_error"),
+    "ttl_out_of_range": IntentCodeRow(400, "invalid_request_error"),
+    "invalid_webhook_url": IntentCodeRow(400, "invalid_request_error"),
+    "missing_api_key": IntentCodeRow(401, "authentication_error"),
+    "invalid_api_key": IntentCodeRow(401, "authentication_error"),
+    "revoked_api_key": IntentCodeRow(401, "authentication_error"),
+    "environment_mismatch": IntentCodeRow(403, "authorization_error"),
+    "merchant_not_found": IntentCodeRow(404, "not_found_error"),
+    "intent_not_cancellable": IntentCodeRow(409, "conflict_error"),
+    "idempotency_key_conflict": IntentCodeRow(409, "conflict_error"),
+    "merchant_not_active": IntentCodeRow(422, "invalid_request_error"),
+    "webhook_unreachable": IntentCodeRow(422, "invalid_request_error"),
+    "rate_limit_exceeded": IntentCodeRow(429, "rate_limit_error"),
 }
 
 #: "Retry on 429 and 500"; a gateway's 502, 503 and 504 are no less transient. Everything else is our request's fault.
