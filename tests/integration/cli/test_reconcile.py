@@ -203,7 +203,7 @@ def test_a_provider_that_is_away_leaves_it_unfinished(played, monkeypatch):
     faults(played.url, api_500=1.0)
 
     failed = played.shell("reconcile", "payfield", "--by", "Ada L.", code=Exit.FAILED)
-    assert "go on with: receipted reconcile payfield" in failed.err
+    assert "resume with: receipted reconcile payfield" in failed.err
     assert "(reconciliation_paused)" in failed.err
     assert "running" in played.shell("reconciliations", "list").out
 
@@ -353,7 +353,7 @@ def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
         until(lambda: asked_so_far(played.shell))
         assert process.stop(signal.SIGINT) == Exit.INTERRUPTED
     said = errors.read_text()
-    assert "go on with: receipted reconcile payfield" in said
+    assert "resume with: receipted reconcile payfield" in said
     assert "Traceback" not in said
     (row,) = rows_of(played.shell)
     assert row.status == "running"
