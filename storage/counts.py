@@ -71,7 +71,10 @@ def pending_since(unit: Unit) -> datetime | None:
 
 
 def outbox(unit: Unit) -> Queue:
-    """The outbox: pending and dead effects; since when the oldest of the first MOST pending ones has been owed."""
+    """Count pending and dead effects, and find how long the oldest pending one waits.
+
+    The oldest is that of the first MOST pending ones.
+    """
     counts = {
         status: _count_up_to_limit(unit, _outbox, _is_literal(_outbox.c.status, status))
         for status in ("pending", "dead")
@@ -123,7 +126,10 @@ class WebhookGauges:
 
 
 def webhook_gauges(unit: Unit, now: datetime) -> dict[str, WebhookGauges]:
-    """By account that was ever measured; of the last days, the recent ones weighing more in the loss."""
+    """Return the webhook gauges of every account that was ever measured.
+
+    Of the last days, the recent ones weigh more in the loss.
+    """
     found: dict[str, WebhookGauges] = {}
     today = now.date()
     for account, watch in webhook_health.watches(unit).items():
@@ -140,7 +146,10 @@ def webhook_gauges(unit: Unit, now: datetime) -> dict[str, WebhookGauges]:
 
 
 def _is_literal(column: Any, word: str) -> ColumnElement[bool]:
-    """The word as the index's own condition has it: SQLite takes no parameter for it, nor does a plan that is kept."""
+    """Return the condition with the word written out, as in the index's own.
+
+    SQLite takes no parameter for it, nor does a plan that is kept.
+    """
     condition: ColumnElement[bool] = column == literal_column(f"'{word}'")
     return condition
 
@@ -264,7 +273,10 @@ _KEYS_OF: Final = 5_000
 
 
 def keys_used(unit: Unit, account: str) -> dict[str, tuple[int, datetime]]:
-    """Which keys verified the account's deliveries lately: how many, and the last; among the newest messages of all."""
+    """Return the keys that verified the account's newest deliveries, with counts.
+
+    With each its last delivery; among the newest messages of all accounts.
+    """
     names = (_inbox.c.account, _inbox.c.key_id, _inbox.c.received_at)
     newest = select(*names).order_by(_inbox.c.id.desc()).limit(_KEYS_OF).subquery()
     query = select(newest.c.key_id, func.count(), func.max(newest.c.received_at)).where(
@@ -283,13 +295,16 @@ def _bounded(unit: Unit, query: Select[Any]) -> Bounded:
 
 
 def _waiting(unit: Unit, table: Any, since: Any, status: str, by: Any = None) -> Waiting:
-    """In the order of the index. Where there are more than MOST, the oldest is that of the first of them."""
+    """Count in the order of the index; return the count and the oldest.
+
+    Where there are more than MOST, the oldest is that of the first of them.
+    """
     query = select(table.c.id, since.label("since")).where(_is_literal(table.c.status, status))
     return _oldest(unit, query.order_by(table.c.id if by is None else by).limit(COUNT_LIMIT + 1))
 
 
 def _oldest(unit: Unit, query: Select[Any]) -> Waiting:
-    """The rows of an id and an instant: how many, and the one whose instant is the earliest."""
+    """Return how many rows of id and instant there are, and the earliest."""
     found = query.subquery()
     count = _bounded(unit, query)
     if not count.number:
@@ -396,7 +411,7 @@ class Dead:
 
 
 def dead_of_account(unit: Unit, account: str) -> Dead:
-    """What is dead of the account's messages, and of its payments' effects. Found by the indexes of what is dead."""
+    """Count the dead messages and effects of the account, by the indexes of dead rows."""
     is_dead = (_inbox.c.status == InboxStatus.DEAD, _inbox.c.account == account)
     messages = select(_inbox.c.id).where(_STUCK, *is_dead).limit(DEAD_COUNT_LIMIT).subquery()
     is_dead = (_outbox.c.status == OutboxStatus.DEAD, _outbox.c.account == account)

@@ -98,7 +98,10 @@ class Unit:
     def __init__(
         self, connection: Connection, sealer: Sealer, note: Callable[[Unreadable], None], *, leaves_out: bool
     ) -> None:
-        """`note` is told of rows that cannot be read; `leaves_out` says that sets of rows are read without them."""
+        """Wrap the connection of a transaction.
+
+        `note` is called with rows that cannot be read; `leaves_out` says that sets of rows are read without them.
+        """
         self._connection = connection
         self.sealer = sealer
         self._note = note
@@ -404,7 +407,7 @@ class Database:
             return alone.execute(statement, parameters).first()
 
     def wrote(self, fault: StorageUnavailable | None) -> None:
-        """Note that a write has ended, by whatever driver: it says whether the database takes any."""
+        """Note the end of a write by any driver: whether the database takes writes."""
         if fault is None:
             self.refusal = None
         elif fault.refusal is not None:

@@ -211,7 +211,7 @@ def deliveries(unit: Unit, since: datetime, until: datetime) -> Deliveries:
 
 
 def lag_quantile(lags: Mapping[float | None, int], share: float) -> float | None:
-    """Return the upper end of the bin, in seconds, that so large a share does not exceed; None beyond all."""
+    """Return the upper end in seconds of the bin at a quantile; None beyond all bins."""
     return quantile(((edge, lags.get(edge, 0)) for edge in (*LAG_EDGES, None)), share)
 
 

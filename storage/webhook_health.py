@@ -1,4 +1,4 @@
-"""Measurements of webhook delivery: what is read for them, the figures kept by day, and what follows from them."""
+"""Measurements of webhook delivery: their input, daily figures and conclusions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -356,7 +356,7 @@ _QUICKEST: Final = 0.9
 
 
 class Pushing(StrEnum):
-    """Whether the provider pushes an event at all, by all that is kept of it."""
+    """The answer to the question if the provider pushes an event at all."""
 
     YES = "yes"  #: a push has told of it
     NO = "no"  #: found by asking again and again, and never a push: not lost, but not pushed
