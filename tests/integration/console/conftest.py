@@ -9,7 +9,7 @@ from tests.fakes.console import Served, cheap_passwords, on_sqlite
 from tests.fakes.sandbox import generous
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def passwords_cost_nothing() -> Iterator[None]:
     """Hash passwords cheaply; tests/unit/console/test_passwords.py hashes at the usual cost."""
     with cheap_passwords():
