@@ -12,8 +12,8 @@ import structlog
 
 from receipted import logs
 from storage.database import Database
-from tests.fakes.clock import FakeClock
-from tests.fakes.databases import PostgreSQL, copy_of, template_file
+from tests.support.clock import FakeClock
+from tests.support.databases import PostgreSQL, copy_of, template_file
 
 HERE = Path(__file__).parent
 
@@ -24,7 +24,7 @@ MORE = frozenset(
     {
         "contract/fulfilment/test_broker_sink.py",
         "contract/fulfilment/test_broker_tls.py",
-        "contract/storage/test_api_rates.py",
+        "contract/storage/test_token_buckets.py",
         "contract/storage/test_online_migration.py",
         "contract/storage/test_overview.py",
         "contract/storage/test_postgresql_servers.py",
@@ -63,8 +63,8 @@ MORE = frozenset(
         "property/test_hostile_texts.py",
         "property/test_pipeline.py",
         "property/test_polling_simulated.py",
-        "unit/poller/test_push.py",
-        "unit/poller/test_rhythm.py",
+        "unit/poller/test_webhook_health.py",
+        "unit/poller/test_silence_simulated.py",
         "unit/service/test_commands.py",
     }
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tests.integration.receiver.deliveries import sign
+from tests.support.deliveries import sign
 
 #: What a history ends in: the state, and the effects that it owes.
 _STABLE_GENIUS = {

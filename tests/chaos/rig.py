@@ -24,9 +24,9 @@ from storage.database import Database, Unit
 from tests.chaos.load import Connection, Load, until
 from tests.chaos.shop import Shop
 from tests.chaos.test_kill import CONFIG, ROOT, is_ready
-from tests.fakes import waiting
-from tests.fakes.cluster import free_port
-from tests.integration.receiver.deliveries import KEYS
+from tests.support import waiting
+from tests.support.cluster import free_port
+from tests.support.deliveries import KEYS
 
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))  # noqa: TID251 - a test's own knob
 

@@ -8,9 +8,9 @@ import pytest
 
 from fulfilment.broker_sink import BrokerSink
 from storage.database import Database
-from tests.fakes.broker_servers import NatsServer, RabbitServer, RedisServer, Server
-from tests.fakes.live_brokers import Got, Live, Nats, Rabbit, Redis
-from tests.fakes.owing import EFFECTS, Owing
+from tests.support.broker_servers import NatsServer, RabbitServer, RedisServer, Server
+from tests.support.live_brokers import Got, Live, Nats, Rabbit, Redis
+from tests.support.owing import EFFECTS, Owing
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 

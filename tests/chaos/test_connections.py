@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from tests.chaos.rig import BOUND, SEED, Rig, migrated, prove, rig
-from tests.fakes.cluster import Cluster, running
-from tests.fakes.wire import Wire
+from tests.support.cluster import Cluster, running
+from tests.support.wire import Wire
 
 #: Every session but the one that asks.
 _OTHERS = (

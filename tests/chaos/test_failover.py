@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.load import until
 from tests.chaos.rig import Rig, migrated, prove, rig
-from tests.fakes.cluster import Cluster, running
+from tests.support.cluster import Cluster, running
 
 #: Seconds within which everything works again once a server takes writes.
 RECOVERY = 5.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.rig import Rig, migrated, prove, rig
-from tests.fakes.cluster import Cluster, running
+from tests.support.cluster import Cluster, running
 
 #: A disk of the test's own, in memory.
 _SIZE = "160m"

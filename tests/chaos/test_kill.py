@@ -23,8 +23,8 @@ from storage import inbox, migrate
 from storage.database import Database
 from tests.chaos.load import Connection, Load, until
 from tests.chaos.shop import Shop
-from tests.fakes import waiting
-from tests.integration.receiver.deliveries import KEYS
+from tests.support import waiting
+from tests.support.deliveries import KEYS
 
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))  # noqa: TID251 - a test's own knob
 KILLS = int(os.environ.get("CHAOS_KILLS", "50"))  # noqa: TID251 - a test's own knob

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.rig import Rig, migrated, prove, rig
-from tests.fakes.cluster import running
-from tests.fakes.pgbouncer import pooling
+from tests.support.cluster import running
+from tests.support.pgbouncer import pooling
 
 
 @pytest.mark.chaos

@@ -17,7 +17,7 @@ from storage.errors import StorageUnavailable
 from tests.chaos.load import until
 from tests.chaos.rig import SEED, Rig, migrated, prove, rig
 from tests.chaos.shop import Shop
-from tests.fakes.cluster import Cluster, running
+from tests.support.cluster import Cluster, running
 
 #: How often PostgreSQL looks for deadlocks, which is once a second by default.
 _EAGER = "deadlock_timeout = 20ms"

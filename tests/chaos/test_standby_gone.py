@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.rig import BOUND, Rig, migrated, prove, rig
-from tests.fakes.cluster import Cluster, running
+from tests.support.cluster import Cluster, running
 
 #: What an operator, or a role's statement_timeout, does to a commit that takes too long. PostgreSQL answers a cancelled
 #: one with success and a warning, and ends the session of a terminated one; both are committed all the same.

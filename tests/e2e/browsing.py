@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from storage.tables_support import ConsolePerson
-from tests.fakes.console import PASSWORD
+from tests.support.console import PASSWORD
 
 #: A violation is told as an error of the page, whatever the browser itself writes of it.
 _TELL_VIOLATIONS = """

@@ -21,8 +21,8 @@ from storage.ids import new_id
 from storage.tables import OperatorAction, OutboxMessage, Payment
 from storage.tables_support import ConsolePerson, ConsoleSession
 from tests.e2e.processes import SHOP_KEY, Process, Shop, free_port, from_procfile, receipted
-from tests.fakes.console import Served
-from tests.fakes.waiting import until
+from tests.support.console import Served
+from tests.support.waiting import until
 
 PAYEE = {"name": "The Shop", "account_number": "12345678", "sort_code": "010203"}
 SHOPPER = {"merchant_user_id": "shopper-1", "merchant_user_ip": "192.0.2.7"}

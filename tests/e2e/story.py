@@ -11,7 +11,7 @@ from storage.ids import new_id
 from storage.tables_support import ConsolePerson
 from tests.e2e.deployment import Deployment
 from tests.e2e.processes import receipted
-from tests.fakes.console import Browser
+from tests.support.console import Browser
 
 _TABLES = ("payments", "inbox", "outbox", "quarantine", "reconciliations", "actions", "audit")
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from tests.e2e.browsing import another_site
-from tests.fakes.console import PASSWORD, Served, on_sqlite
+from tests.support.console import PASSWORD, Served, on_sqlite
 
 pytestmark = pytest.mark.e2e
 

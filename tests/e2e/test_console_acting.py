@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.browsing import log_in
-from tests.fakes.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 

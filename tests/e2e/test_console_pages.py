@@ -14,8 +14,8 @@ from tests.e2e import axe
 from tests.e2e.browsing import Watch, overhang, shown_although_hidden, without_effect
 from tests.e2e.deployment import Deployment
 from tests.e2e.story import Story, told
-from tests.fakes.console import PASSWORD
 from tests.repo.tree import ROOT
+from tests.support.console import PASSWORD
 
 pytestmark = pytest.mark.e2e
 

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.browsing import focused, log_in, tab_to
-from tests.fakes.console import PASSWORD
+from tests.support.console import PASSWORD
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.fakes.console import Served, on_sqlite
 from tests.integration.console.stories import Teller
+from tests.support.console import Served, on_sqlite
 
 pytestmark = pytest.mark.e2e
 

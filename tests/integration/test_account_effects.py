@@ -17,10 +17,10 @@ from poller.alarms import alarm_message
 from sandbox.shop import Shop
 from statemachine.phases import Alarm
 from storage import inbox, outbox
-from tests.builders import PROVIDERS
-from tests.contract.fulfilment.receiver import KEY, Receiver
-from tests.fakes import keeping
-from tests.property.pipeline_world import World
+from tests.support import keeping
+from tests.support.builders import PROVIDERS
+from tests.support.effect_receiver import KEY, Receiver
+from tests.support.pipeline_world import World
 from worker.dispatch import Dispatcher
 
 HANDLED: list[tuple[str, str, str]] = []

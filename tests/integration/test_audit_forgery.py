@@ -30,12 +30,12 @@ from storage.tables import (
 )
 from storage.tables_support import AuditRun, RetentionRun
 from storage.types import RetentionRule
-from tests.builders import a_message
-from tests.fakes import keeping
-from tests.fakes.rows import a_rejection
-from tests.integration.audit_case import GENIUS, Shop, is_postgresql
 from tests.integration.test_retention import run
-from tests.property.pipeline_world import World
+from tests.support import keeping
+from tests.support.audit_case import GENIUS, Shop, is_postgresql
+from tests.support.builders import a_message
+from tests.support.pipeline_world import World
+from tests.support.rows import a_rejection
 
 KEYED = hashing.Sealer([("a1", b"the key of the seals, elsewhere")])
 PLAIN = hashing.Sealer()

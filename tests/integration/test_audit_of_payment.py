@@ -8,9 +8,9 @@ from providers.signing import Window
 from storage.errors import NotFound
 from storage.ids import new_id
 from storage.types import RetentionRule
-from tests.integration.audit_case import Shop
 from tests.integration.test_retention import run, told
-from tests.property.pipeline_world import KEY, World
+from tests.support.audit_case import Shop
+from tests.support.pipeline_world import KEY, World
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

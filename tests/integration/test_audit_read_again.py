@@ -13,10 +13,10 @@ from providers.signing import Window
 from statemachine.phases import Source
 from storage import hashing, inbox
 from storage.types import RetentionRule
-from tests.fakes import keeping
-from tests.integration.audit_case import Shop
 from tests.integration.test_retention import deliver, run, told
-from tests.property.pipeline_world import KEY, World
+from tests.support import keeping
+from tests.support.audit_case import Shop
+from tests.support.pipeline_world import KEY, World
 
 OLD = hashing.Sealer([("old", b"the key of before, elsewhere")])
 BOTH = hashing.Sealer([("new", b"the key of now, elsewhere"), ("old", b"the key of before, elsewhere")])

@@ -3,8 +3,8 @@
 import pytest
 
 from storage import hashing
-from tests.integration.audit_case import Shop, Tampering, is_postgresql
-from tests.property.pipeline_world import World
+from tests.support.audit_case import Shop, Tampering, is_postgresql
+from tests.support.pipeline_world import World
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -12,9 +12,9 @@ from fulfilment.broker_sink import BrokerSink
 from receipted.settings.load import parse
 from receipted.wiring import Service
 from storage.database import Database
-from tests.fakes.databases import copy_of
-from tests.fakes.live_brokers import LIVE, Live, Nats, Proxy, require
-from tests.fakes.owing import EFFECTS, Owing
+from tests.support.databases import copy_of
+from tests.support.live_brokers import LIVE, Live, Nats, Proxy, require
+from tests.support.owing import EFFECTS, Owing
 
 
 @pytest.fixture(params=sorted(LIVE))

@@ -15,7 +15,7 @@ from providers.contract import Budget
 from providers.http import HttpTransport
 from sandbox.limits import SlidingWindow
 from storage.database import Database
-from tests.fakes.databases import copy_of
+from tests.support.databases import copy_of
 
 SENDERS, SECONDS = 3, 3.0
 BUDGET = Budget(20, 2.0)

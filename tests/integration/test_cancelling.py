@@ -20,8 +20,8 @@ from service.errors import CancelNotSent, CancelUnanswered
 from statemachine.phases import Phase, Source
 from storage import inbox, outbox, transitions
 from storage.ids import new_id
-from tests.fakes.databases import fill
-from tests.integration.cli.settings import write_settings
+from tests.support.databases import fill
+from tests.support.settings_file import write_settings
 
 #: By account: the sandbox's name of the provider, kind, currency, the state when paid, and when cancelled.
 SHOPS = {

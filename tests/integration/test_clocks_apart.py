@@ -17,11 +17,11 @@ from storage import event_feed, inbox, outbox
 from storage.database import Database
 from storage.ids import first_id, instant_of, new_id
 from storage.reconciliations import Wanted
-from tests.builders import a_message
-from tests.fakes.databases import PostgreSQL
-from tests.integration.cli.settings import write_settings
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.builders import a_message
+from tests.support.databases import PostgreSQL
+from tests.support.pipeline_world import World
+from tests.support.settings_file import write_settings
+from tests.support.worker_desk import Desk
 from worker.dispatch import Dispatcher
 
 APART = timedelta(minutes=5)

@@ -14,10 +14,10 @@ from storage.asyncpg_connection import connect
 from storage.connections import SESSION
 from storage.database import Database
 from storage.errors import DatabaseUnsupported
-from tests.fakes.databases import PostgreSQL
-from tests.integration.receiver.deliveries import event
-from tests.integration.receiver.serving import eventually, serving, settings
 from tests.integration.test_duties import delivered
+from tests.support.databases import PostgreSQL
+from tests.support.deliveries import event
+from tests.support.serving import eventually, serving, settings
 
 #: For each of ours, what is furthest from it.
 HOSTILE = {

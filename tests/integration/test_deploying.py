@@ -22,11 +22,11 @@ from receipted.settings.load import parse
 from receipted.settings.models import ServiceSettings
 from storage import outbox, quarantine
 from storage.ids import new_id
-from tests.fakes import nginx
-from tests.fakes.console import Served
-from tests.integration.cli.processes import ROOT, finished, started
-from tests.integration.deployed import PAGE, SECONDS, SETTINGS, SITE, UNIT, Deployed, adapted
 from tests.repo.commands_in_docs import problem
+from tests.support import nginx
+from tests.support.console import Served
+from tests.support.deployed import PAGE, SECONDS, SETTINGS, SITE, UNIT, Deployed, adapted
+from tests.support.processes import ROOT, finished, started
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.outbox import Settlement
 from storage.tables import DeliveryAttempt, OutboxMessage, Payment
-from tests.contract.fulfilment.receiver import KEY, Received, Receiver
-from tests.fakes import keeping
-from tests.fakes.databases import fill
+from tests.support import keeping
+from tests.support.databases import fill
+from tests.support.effect_receiver import KEY, Received, Receiver
 from worker.dispatch import Dispatcher
 
 LEASE = timedelta(seconds=60)

@@ -12,8 +12,8 @@ from poller.reconciler import ReconciliationSchedule
 from poller.webhook_health import PushMonitor
 from receipted.settings.load import Settings
 from storage.errors import StorageUnavailable
-from tests.integration.receiver.deliveries import event
-from tests.integration.receiver.serving import Served, eventually, serving, settings
+from tests.support.deliveries import event
+from tests.support.serving import Served, eventually, serving, settings
 from worker.housekeeping import Housekeeping
 from worker.inbox_loop import InboxWorker
 

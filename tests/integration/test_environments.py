@@ -8,8 +8,8 @@ from receipted.settings import load
 from receipted.wiring import Service
 from statemachine.phases import Review
 from storage import inbox, outbox, payments
-from tests.builders import a_message
-from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
+from tests.support.builders import a_message
+from tests.support.settings_file import LIVE_ACCOUNT, write_settings
 
 
 @pytest.mark.parametrize(

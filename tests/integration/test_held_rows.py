@@ -14,11 +14,11 @@ from fulfilment.contract import Delivered, OwedEffect, Result
 from storage import connections, inbox, outbox
 from storage.database import Database
 from storage.errors import StorageUnavailable
-from tests.fakes.databases import PostgreSQL
-from tests.fakes.owing import Owing, dispatcher_to
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, eventually, serving, settings
 from tests.integration.test_duties import failing_loops
+from tests.support.databases import PostgreSQL
+from tests.support.deliveries import event, sign
+from tests.support.owing import Owing, dispatcher_to
+from tests.support.serving import Served, eventually, serving, settings
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from service.users import new_person
 from storage import api_keys, console_sessions, console_users
 from storage.ids import new_id
 from storage.tables_support import ConsoleSession
-from tests.integration.receiver.serving import serving, settings
+from tests.support.serving import serving, settings
 
 #: What some parser of the standard library raises an unusual exception for, or takes for something else.
 VALUES = [

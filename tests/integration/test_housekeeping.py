@@ -13,9 +13,9 @@ from storage.ids import instant_of, new_id
 from storage.partitions import Period
 from storage.retention import Retention, Rules, rested
 from storage.types import RetentionRule
-from tests.builders import a_message
-from tests.fakes.clock import FakeClock
-from tests.fakes.databases import migrated
+from tests.support.builders import a_message
+from tests.support.clock import FakeClock
+from tests.support.databases import migrated
 from worker.housekeeping import Housekeeping
 
 

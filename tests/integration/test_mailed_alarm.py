@@ -13,11 +13,11 @@ from fulfilment.email_message import Letterhead
 from fulfilment.email_sink import EmailSink
 from poller.webhook_health import PushMonitor, PushMonitorSettings
 from storage import outbox
-from tests.builders import PROVIDERS, a_message
-from tests.fakes import tls
-from tests.fakes.smtp import SmtpServer
-from tests.property.pipeline_world import SINKS, World
-from tests.unit.worker.desk import Desk
+from tests.support import tls
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.pipeline_world import SINKS, World
+from tests.support.smtp import SmtpServer
+from tests.support.worker_desk import Desk
 from worker.dispatch import Dispatcher
 
 HEAD = Letterhead("receipted@example.com", ("on-call@example.com",), "https://pay.example.com")

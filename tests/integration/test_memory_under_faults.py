@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.answering import Reply, answering
-from tests.integration.cli.settings import write_settings
+from tests.support.answering import Reply, answering
+from tests.support.settings_file import write_settings
 
 MIB = 1 << 20
 
@@ -58,7 +58,7 @@ def test_a_provider_that_answers_with_megabytes_takes_no_memory(
     with answering() as provider:
         provider.answers = lambda _call: answer
         path = write_settings(tmp_path, provider.url)
-        args = [sys.executable, "-m", "tests.fakes.asking_in_vain", str(path), str(ROUNDS)]
+        args = [sys.executable, "-m", "tests.support.asking_in_vain", str(path), str(ROUNDS)]
         done = subprocess.run(args, cwd=Path(__file__).parents[2], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     held = json.loads(done.stdout)

@@ -11,13 +11,13 @@ from storage import inbox, payment_history, payments, search
 from storage.inbox import replay
 from storage.search import PageCursor, RowFilter
 from storage.tables import InboxMessage
-from tests.builders import a_message
-from tests.fakes import console
-from tests.fakes.console import Served
-from tests.integration.api import rig
-from tests.integration.api.rig import Api
 from tests.integration.cli.conftest import Shell
-from tests.integration.cli.settings import write_settings
+from tests.support import api as rig
+from tests.support import console
+from tests.support.api import Api
+from tests.support.builders import a_message
+from tests.support.console import Served
+from tests.support.settings_file import write_settings
 
 REFS = ("pi_1", "pi_2", "pi_3")
 

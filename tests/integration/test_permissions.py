@@ -12,11 +12,11 @@ from console.application import ConsoleRoute
 from receipted.settings import load
 from service.permissions import ROLES, SCOPES, KeyScope, Permission, Role, granted, role_for
 from storage.ids import new_id
-from tests.fakes.console import on_sqlite
-from tests.integration.api.rig import error, serving
-from tests.integration.cli.settings import LIVE_ACCOUNT, NOWHERE, write_settings
 from tests.integration.console.stories import Teller
 from tests.integration.console.table_rows import rejecting
+from tests.support.api import error, serving
+from tests.support.console import on_sqlite
+from tests.support.settings_file import LIVE_ACCOUNT, NOWHERE, write_settings
 
 #: The least role of each route of the console; "" for what needs no person.
 CONSOLE = {

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from audit.verify import Audit
 from storage import inbox, search
 from storage.database import Database
-from tests.fakes import poison
-from tests.fakes.databases import migrated
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import eventually, serving, settings
 from tests.integration.test_duties import delivered, failing_loops
+from tests.support import poison
+from tests.support.databases import migrated
+from tests.support.deliveries import event, sign
+from tests.support.serving import eventually, serving, settings
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

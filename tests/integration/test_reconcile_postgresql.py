@@ -3,8 +3,8 @@
 import pytest
 
 from poller.errors import ReconciliationRunning
-from tests.property.pipeline_world import World
-from tests.unit.poller.walks import Rounds
+from tests.support.pipeline_world import World
+from tests.support.poller_rounds import Rounds
 
 HOUR = 3600
 

@@ -16,9 +16,9 @@ from statemachine.phases import Alarm, Source
 from storage import event_feed, outbox
 from storage.database import Database
 from storage.ids import WEBHOOK_PREFIX, is_id
-from tests.fakes.databases import copy_of
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.databases import copy_of
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
 from worker.dispatch import Dispatcher
 
 SINKS = ("shop", "ledger")

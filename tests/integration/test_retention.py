@@ -26,10 +26,10 @@ from storage.retention import Retention, Rules
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.tables_support import RetentionRun
 from storage.types import OutboxStatus, RetentionRule, RetentionStatus
-from tests.builders import a_message
-from tests.fakes.drift import drift
-from tests.integration.audit_case import Shop, Tampering
-from tests.property.pipeline_world import SimulatedCrash, World
+from tests.support.audit_case import Shop, Tampering
+from tests.support.builders import a_message
+from tests.support.drift import drift
+from tests.support.pipeline_world import SimulatedCrash, World
 
 LATER = timedelta(days=400)
 

@@ -14,8 +14,8 @@ from sqlalchemy import event
 from poller.rate_limiter import DatabaseRateLimiter, low_priority
 from providers.contract import Budget
 from storage.database import Database
-from tests.fakes.clock import START
-from tests.fakes.time import SimulatedLoop
+from tests.support.clock import START
+from tests.support.time import SimulatedLoop
 
 ACCOUNT = "acme"
 

@@ -20,10 +20,10 @@ from storage import inbox, outbox, payments, transitions
 from storage.database import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, Transition
-from tests.builders import a_message
-from tests.fakes.clock import FakeClock
-from tests.integration.cli.settings import write_settings
-from tests.property.pipeline_world import Crashes, SimulatedCrash
+from tests.support.builders import a_message
+from tests.support.clock import FakeClock
+from tests.support.pipeline_world import Crashes, SimulatedCrash
+from tests.support.settings_file import write_settings
 
 ACCOUNT, KIND = "stable", "payment_intent"
 

@@ -11,7 +11,7 @@ from receiver.intake import verified_message
 from statemachine.phases import Source
 from storage.ids import new_id
 from tests.property.pipeline_voices import Telling, Voice
-from tests.property.pipeline_world import Member, World
+from tests.support.pipeline_world import Member, World
 
 #: Each has broken a program once: a C string's end, half a character, what sorts or prints differently, what is long.
 TEXTS = (

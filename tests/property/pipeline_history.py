@@ -16,10 +16,10 @@ from storage.database import Unit
 from storage.errors import LeaseLost
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
-from tests.builders import our_message
-from tests.fakes import keeping
 from tests.property.pipeline_voices import Telling, Voice
-from tests.property.pipeline_world import SINKS, SimulatedCrash, World
+from tests.support import keeping
+from tests.support.builders import our_message
+from tests.support.pipeline_world import SINKS, SimulatedCrash, World
 from tests.unit.statemachine.oracle import EFFECTS, is_walk, next_of
 from worker.process import MessageProcessor
 from worker.session import Session

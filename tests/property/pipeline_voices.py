@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from providers.contract import Delivery, Provider
 from statemachine.lifecycle import Lifecycle
-from tests.builders import PROVIDERS
+from tests.support.builders import PROVIDERS
 
 SECRET = b"the-secret-of-the-account-under-test"
 _PLAIN = (("host", "shop.example"), ("content-type", "application/json"))

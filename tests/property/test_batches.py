@@ -15,10 +15,10 @@ from statemachine import statements
 from statemachine.phases import Source
 from storage import inbox
 from storage.ids import new_id
-from tests.builders import PROVIDERS, a_message, our_message
-from tests.fakes.clock import START
 from tests.property.pipeline_voices import VOICES, Telling
-from tests.property.pipeline_world import World
+from tests.support.builders import PROVIDERS, a_message, our_message
+from tests.support.clock import START
+from tests.support.pipeline_world import World
 
 #: What a claim leaves on a message, and no decision.
 _OF_CLAIMS = {"claim_token", "available_at"}

@@ -16,8 +16,8 @@ from storage import rate_limits as kept_budget
 from storage.database import Database
 from storage.rate_limits import Rate
 from storage.types import UtcDateTime
-from tests.fakes.databases import copy_of
 from tests.property.budget_world import Weather, fleet
+from tests.support.databases import copy_of
 
 FIVE = Budget(5, 1.0)
 HUNDRED = Budget(100, 60.0)

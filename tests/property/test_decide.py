@@ -20,7 +20,7 @@ from statemachine.phases import (
     Review,
     Source,
 )
-from tests.builders import LIFECYCLES
+from tests.support.builders import LIFECYCLES
 from tests.unit.statemachine.oracle import EFFECTS, is_walk
 
 TIMES = st.datetimes(datetime(1, 1, 2), datetime(9998, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds

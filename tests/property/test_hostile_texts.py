@@ -17,10 +17,10 @@ from statemachine.observation import Observation
 from statemachine.phases import Source
 from storage import inbox, payment_history, payments
 from storage.ids import new_id
-from tests.builders import our_message
 from tests.property import hostile
 from tests.property.pipeline_voices import VOICES, Voice
-from tests.property.pipeline_world import World
+from tests.support.builders import our_message
+from tests.support.pipeline_world import World
 
 STATEMENTS = st.lists(
     st.fixed_dictionaries(

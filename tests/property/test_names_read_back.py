@@ -19,7 +19,7 @@ from providers.contract import Account, Answer, CreateRequest, HttpAnswer, Provi
 from statemachine.names import is_name
 from statemachine.observation import Observation
 from statemachine.phases import Source
-from tests.builders import PROVIDERS
+from tests.support.builders import PROVIDERS
 
 AT = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)
 SECRETS = dict.fromkeys(("api_key", "api_secret", "client_id", "client_secret"), "a-secret-of-enough-bytes")

@@ -9,9 +9,9 @@ from statemachine import statements
 from statemachine.phases import Source
 from storage import inbox
 from storage.ids import new_id
-from tests.builders import our_message
 from tests.property.pipeline_voices import VOICES, Telling
-from tests.property.pipeline_world import World
+from tests.support.builders import our_message
+from tests.support.pipeline_world import World
 
 GENIUS = VOICES["stable_genius.payment_intent"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.property.pipeline_history import run_history
 from tests.property.pipeline_voices import VOICES
-from tests.property.pipeline_world import World
+from tests.support.pipeline_world import World
 
 #: How many histories share one database, and so one audit.
 _A_WORLD = 10

@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.property.pipeline_world import SimulatedCrash, World
-from tests.unit.poller.walks import Rounds
+from tests.support.pipeline_world import SimulatedCrash, World
+from tests.support.poller_rounds import Rounds
 
 STATES = ("awaiting_payment", "confirmed", "settled", "expired", "cancelled")
 

@@ -10,9 +10,9 @@ import pytest
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed
 from tests.contract.fulfilment.test_broker_sink import ID, failed, owed
-from tests.fakes.clock import START
-from tests.fakes.kafka import Kafka
-from tests.fakes.live_brokers import URLS, require
+from tests.support.clock import START
+from tests.support.kafka import Kafka
+from tests.support.live_brokers import URLS, require
 
 NOW = START
 #: Kafka's own codes. Source: Kafka protocol guide, "Error codes".

@@ -9,8 +9,8 @@ from redis.asyncio import from_url
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed
 from tests.contract.fulfilment.test_broker_sink import owed
-from tests.fakes.broker_servers import RedisServer
-from tests.fakes.clock import START
+from tests.support.broker_servers import RedisServer
+from tests.support.clock import START
 
 NOW = START
 

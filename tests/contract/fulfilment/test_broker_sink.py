@@ -12,8 +12,8 @@ from standardwebhooks import Webhook
 
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
-from tests.fakes.clock import START
-from tests.fakes.live_brokers import LIVE, URLS, Live, Nats, Proxy, Rabbit, Redis, require
+from tests.support.clock import START
+from tests.support.live_brokers import LIVE, URLS, Live, Nats, Proxy, Rabbit, Redis, require
 
 NOW = START
 KEY = "whsec_" + base64.b64encode(b"the current signing key 0001").decode()

@@ -11,10 +11,10 @@ from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed, Result
 from fulfilment.network import tls_context
 from tests.contract.fulfilment.test_broker_sink import owed
-from tests.fakes import tls as certificates
-from tests.fakes.broker_servers import NatsServer, RedisServer, Server
-from tests.fakes.clock import START
-from tests.fakes.live_brokers import Redis
+from tests.support import tls as certificates
+from tests.support.broker_servers import NatsServer, RedisServer, Server
+from tests.support.clock import START
+from tests.support.live_brokers import Redis
 
 NOW = START
 USERS = 'authorization { user: "shop", password: "a-pass-word-1" }'

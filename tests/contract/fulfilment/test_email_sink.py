@@ -14,8 +14,8 @@ from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.email_message import Letterhead, mail
 from fulfilment.email_sink import EmailSink
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
-from tests.fakes import tls
-from tests.fakes.smtp import SmtpServer
+from tests.support import tls
+from tests.support.smtp import SmtpServer
 
 AT = datetime(2026, 4, 1, 12, 30, tzinfo=UTC)
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]

@@ -19,9 +19,9 @@ from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import InsecureSinkUrl, InvalidSigningKey, InvalidSink
 from fulfilment.http_connection import MAX_ANSWER_BYTES
 from fulfilment.http_sink import HttpSink
-from tests.contract.fulfilment.receiver import KEY, OLD_KEY, Receiver
-from tests.fakes import tls as certificates
-from tests.fakes.clock import START
+from tests.support import tls as certificates
+from tests.support.clock import START
+from tests.support.effect_receiver import KEY, OLD_KEY, Receiver
 
 NOW = START  #: each test has its own: the outside library refuses a timestamp of five minutes ago
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]

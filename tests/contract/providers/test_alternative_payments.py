@@ -17,8 +17,8 @@ from sandbox.config import SandboxConfig
 from sandbox.server import running
 from statemachine.errors import InvalidAmount
 from statemachine.phases import Source
-from tests.contract.providers.at_the_sandbox import control, line, now, order, seen, shop
 from tests.contract.providers.provider_contract import CHECKS, NOW, Answered, Case, vectors
+from tests.support.at_the_sandbox import control, line, now, order, seen, shop
 
 REF = "0b0a3c5e-4d0f-4a2f-9d5e-0f3b8f0a6c11"
 REQUEST = b'{"id":"%s","reference_id":"order-1","status":"%s","url":"https://checkout.example/1"}'
@@ -270,10 +270,8 @@ def test_a_token_that_is_never_good_is_not_fetched_for_ever():
 
 
 def test_the_sixth_call_in_a_second_pauses_the_account():
-    """Over five requests a second the provider answers 429, which pauses everybody of the account.
-
-    The provider's second lasts a minute here, so that a busy machine has asked often enough within it.
-    """
+    """Over five requests a second the provider answers 429, which pauses everybody of the account."""
+    # The provider's second lasts a minute here, so that a busy machine has asked often enough within it.
     with running(SandboxConfig(speed=1 / 60)) as place:
 
         async def conversation(at):

@@ -5,8 +5,8 @@ import pytest
 from providers.contract import Delivery
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
-from tests.builders import PROVIDERS
-from tests.fakes.clock import START
+from tests.support.builders import PROVIDERS
+from tests.support.clock import START
 
 _KEYS = KeyRing((Key("k", b"a-secret-of-enough-bytes"),))
 

@@ -18,7 +18,7 @@ from sandbox.config import Banked as BankedConfig
 from sandbox.config import SandboxConfig
 from sandbox.server import running
 from statemachine.phases import Source
-from tests.contract.providers.at_the_sandbox import Desk, act, now, shop
+from tests.support.at_the_sandbox import Desk, act, now, shop
 
 SECRETS = {"api_key": "bk_test_sandbox_0001", "api_secret": "sk_test_banked_sandbox_0001"}
 RETURN = "https://shop.example/return/token"

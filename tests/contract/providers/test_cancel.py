@@ -9,7 +9,7 @@ from providers.alternative_payments.options import AlternativePaymentsOptions
 from providers.alternative_payments.provider import AlternativePayments
 from providers.contract import Account
 from providers.errors import ProviderError, UnsupportedByProvider
-from tests.builders import PROVIDERS
+from tests.support.builders import PROVIDERS
 
 WITH_A_PATH = AlternativePayments(AlternativePaymentsOptions(cancel_path="/payment/request/{id}/cancel"))
 CASES = [

@@ -23,8 +23,8 @@ from sandbox.config import StableGenius as StableGeniusConfig
 from sandbox.server import running
 from statemachine.phases import Source
 from tests.contract.providers import list_contract
-from tests.contract.providers.at_the_sandbox import control, line
 from tests.contract.providers.list_contract import BEGIN, CHECKS, Listing, ids_on
+from tests.support.at_the_sandbox import control, line
 
 SECRETS = {
     "stable_genius": {"api_key": "sk_test_sandbox_0001"},

@@ -6,8 +6,8 @@ import pytest
 
 from providers.contract import Answer
 from statemachine.phases import Source
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import KIND, Desk
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import KIND, Desk
 
 
 @pytest.fixture

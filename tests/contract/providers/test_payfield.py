@@ -15,10 +15,10 @@ from providers.payfield.provider import Payfield
 from providers.signing import Key, KeyRing, Window
 from statemachine.phases import Source
 from storage import payments
-from tests.builders import a_message
 from tests.contract.providers.provider_contract import CHECKS, NOW, Answered, Case, vectors
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.builders import a_message
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
 
 VECTORS = Path(__file__).parent / "vectors" / "payfield"
 

@@ -15,7 +15,7 @@ from providers.signing import Key, KeyRing, Window
 from sandbox.config import SandboxConfig
 from sandbox.server import running
 from statemachine.phases import Source
-from tests.contract.providers.at_the_sandbox import Desk, act, now, shop
+from tests.support.at_the_sandbox import Desk, act, now, shop
 
 SECRETS = {
     "new": {"api_key": "pf_key_sandbox_new_0001", "api_secret": "pf_api_secret_sandbox_new_0001"},

@@ -19,8 +19,8 @@ from sandbox.config import SandboxConfig
 from sandbox.config import StableGenius as SandboxAccount
 from sandbox.server import running
 from statemachine.phases import Source
-from tests.contract.providers.at_the_sandbox import control, line, now, order, seen, shop
 from tests.contract.providers.provider_contract import CHECKS, Answered, Case, vectors
+from tests.support.at_the_sandbox import control, line, now, order, seen, shop
 
 PROVIDER = StableGenius(StableGeniusOptions())
 INTENT = b'{"id":"pi_1","object":"payment_intent","status":"%s","amount":4.50,"currency":"usd","merchant_id":"mer_1"}'

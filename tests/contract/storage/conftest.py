@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from storage import migrate
-from tests.fakes.databases import migrated
+from tests.support.databases import migrated
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

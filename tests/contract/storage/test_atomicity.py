@@ -7,10 +7,10 @@ import pytest
 
 from storage import batches, inbox, outbox, payments, transitions
 from storage.ids import new_id
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
-from tests.property.pipeline_world import Crashes, SimulatedCrash
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.pipeline_world import Crashes, SimulatedCrash
 
 
 def one_unit(database, message, payment):

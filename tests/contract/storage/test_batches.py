@@ -12,8 +12,8 @@ from storage import advisory_locks, batches, hashing, inbox, outbox, payments, t
 from storage.bulk import array
 from storage.errors import LeaseLost
 from storage.ids import new_id
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 #: Texts that an encoding of its own could spoil.
 ODD = 'quote " backslash \\ brace {a,b} comma, tab\t line\n NULL null é 😀 %s ? \x7f'

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from poller.circuit_breaker import open_duration
 from storage import rate_limits
 from storage.rate_limits import Breaker, Gate
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 LEASE = timedelta(seconds=60)
 

@@ -12,7 +12,7 @@ from storage import quarantine, rate_limits
 from storage.ids import new_id
 from storage.rate_limits import MAX_DELAY, Rate, Wish
 from storage.tables import RejectedDelivery
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 shared = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -12,9 +12,9 @@ import pytest
 from storage import inbox, wal_checkpoints
 from storage.database import Database
 from storage.wal_checkpoints import Checkpoints, checkpointing
-from tests.builders import a_message
-from tests.fakes.databases import copy_of
-from tests.integration.receiver.serving import eventually
+from tests.support.builders import a_message
+from tests.support.databases import copy_of
+from tests.support.serving import eventually
 
 
 @pytest.fixture

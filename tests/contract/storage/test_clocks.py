@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from tests.fakes.databases import migrated
+from tests.support.databases import migrated
 
 NEAR = timedelta(seconds=5)
 

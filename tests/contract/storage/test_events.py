@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from storage import event_feed, outbox
 from storage.ids import new_id
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 
 def owe(unit, payment_id, effect="payment.paid", sink="shop", *, occurrence=0, account="acme", cause=None):

@@ -9,8 +9,8 @@ from receipted.logs import exceptions_as_data
 from storage.columns import table_of
 from storage.database import values
 from storage.tables import InboxMessage, Payment
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
 
 SECRET = "order-of-ada-lovelace"
 

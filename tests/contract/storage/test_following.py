@@ -7,9 +7,9 @@ from storage.changes import Follower
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
-from tests.builders import a_message, a_payment
 from tests.contract.storage.test_events import owe
-from tests.fakes import keeping
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
 
 
 def now():

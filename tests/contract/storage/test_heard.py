@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from storage import batches, inbox, totals
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from storage import api_keys, inbox, outbox, payments, reconciliations
 from storage.errors import NotFound
 from storage.ids import is_id, new_id
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 NONE = (
     "nonsense",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from storage import batches, inbox
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
-from tests.builders import a_message
-from tests.fakes.clock import START
+from tests.support.builders import a_message
+from tests.support.clock import START
 
 LEASE = timedelta(seconds=60)
 

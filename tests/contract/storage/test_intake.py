@@ -21,8 +21,8 @@ from storage.inbox import Recorded
 from storage.intake import Arrival, Outcome, Store, Unstorable, arrived, message_of
 from storage.intake_stores import store_for
 from storage.tables import InboxMessage
-from tests.fakes.clock import START
-from tests.fakes.waiting import until
+from tests.support.clock import START
+from tests.support.waiting import until
 
 _ZONE = timezone(timedelta(hours=5, minutes=45))
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import migrate, online, partitions
 from storage.database import Database
-from tests.fakes.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("second_migration")
 

@@ -9,9 +9,9 @@ from storage import inbox, outbox
 from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.tables import DeliveryAttempt
 from storage.types import OutboxStatus
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 LEASE = timedelta(seconds=60)
 

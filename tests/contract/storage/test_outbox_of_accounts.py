@@ -7,8 +7,8 @@ import pytest
 from storage import inbox, outbox
 from storage.tables import DeliveryAttempt
 from storage.types import OutboxStatus
-from tests.builders import a_message
-from tests.fakes.clock import START
+from tests.support.builders import a_message
+from tests.support.clock import START
 
 LEASE = timedelta(seconds=60)
 

@@ -18,9 +18,9 @@ from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
 from storage.tables_support import AccountBudget
 from storage.totals import LAG_EDGES, Money, Sum, lag_quantile
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
-from tests.fakes.rows import a_rejection, a_transition, add, an_effect, id_at
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.rows import a_rejection, a_transition, add, an_effect, id_at
 
 ACCOUNTS = ("acme", "beta")
 DAY = timedelta(days=1)

@@ -13,9 +13,9 @@ from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.ids import first_id, instant_of, new_id
 from storage.partitions import Period
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.drift import drift
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.drift import drift
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from storage.errors import NotFound
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import OutboxStatus
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 
 @pytest.fixture

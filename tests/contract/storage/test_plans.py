@@ -6,9 +6,9 @@ from storage import batches, inbox, payments, poll_plans, transitions
 from storage.poll_plans import Place
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 MINUTE = timedelta(minutes=1)
 EDGES = (0.0, 10.0, 100.0, 1000.0)

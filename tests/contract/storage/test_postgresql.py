@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from storage import connections, inbox, migrate
 from storage.database import Database, translated
 from storage.errors import StorageUnavailable
-from tests.builders import a_message
+from tests.support.builders import a_message
 
 
 @pytest.fixture

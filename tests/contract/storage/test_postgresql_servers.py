@@ -13,9 +13,9 @@ from storage import connections
 from storage.asyncpg_connection import connect, is_lost
 from storage.database import Database
 from storage.errors import DatabaseUnsupported, StorageUnavailable
-from tests.fakes.cluster import running
-from tests.fakes.pgbouncer import pooling
-from tests.fakes.waiting import until
+from tests.support.cluster import running
+from tests.support.pgbouncer import pooling
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from storage.columns import table_of
 from storage.errors import LeaseLost
 from storage.tables import InboxMessage
 from storage.tables_support import PushQuality
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 LEASE = timedelta(minutes=5)
 LATER = START + timedelta(minutes=10)

@@ -11,9 +11,9 @@ from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.reconciliations import Wanted
 from storage.types import ReconciliationStatus
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 LEASE = timedelta(seconds=60)
 DAY = timedelta(days=1)

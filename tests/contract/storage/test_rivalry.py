@@ -9,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from storage import payments, poll_plans
 from storage.errors import StorageUnavailable
 from storage.tables_support import Hazard, PollPlan
-from tests.builders import START, a_payment
-from tests.fakes import keeping
+from tests.support import keeping
+from tests.support.builders import START, a_payment
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # one writer waits for nobody

@@ -12,10 +12,10 @@ from storage import inbox, migrate, operator_actions, payments, transitions
 from storage.database import Database
 from storage.errors import DatabaseUnsupported, SchemaOutdated
 from storage.schema import metadata
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
-from tests.fakes.drift import drift
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.drift import drift
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -7,9 +7,9 @@ import pytest
 from storage import inbox, outbox, search
 from storage.ids import first_id, new_id
 from storage.search import PageCursor, RowFilter
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 
 def paying(unit, **columns):

@@ -10,9 +10,9 @@ from storage import connections, inbox, intake_sqlite
 from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.intake import arrived
-from tests.builders import a_message
-from tests.fakes.clock import START
-from tests.fakes.databases import copy_of
+from tests.support.builders import a_message
+from tests.support.clock import START
+from tests.support.databases import copy_of
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from storage import counts as storage_counts
 from storage import inbox
-from tests.builders import a_message
+from tests.support.builders import a_message
 
 
 def test_what_we_said_twice_is_no_redelivery(database):

@@ -15,10 +15,10 @@ from storage.database import values
 from storage.search import PageCursor
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
 from storage.totals import Money
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
-from tests.fakes.databases import copy_of
-from tests.fakes.rows import a_transition, an_effect, id_at
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.databases import copy_of
+from tests.support.rows import a_transition, an_effect, id_at
 
 ROWS = 4000
 

@@ -17,9 +17,9 @@ from storage.database import Database
 from storage.ids import new_id
 from storage.tables_support import ApiRate
 from storage.token_buckets import BucketRate, LocalBuckets, SharedBuckets, token_buckets
-from tests.fakes.cluster import running
-from tests.fakes.pgbouncer import pooling
-from tests.fakes.waiting import until
+from tests.support.cluster import running
+from tests.support.pgbouncer import pooling
+from tests.support.waiting import until
 
 #: So slow that what a test takes gives nothing back.
 SLOW = BucketRate(1 / 3600, 3)

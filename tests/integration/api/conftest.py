@@ -8,10 +8,10 @@ import pytest
 
 from receipted.settings import load
 from receipted.settings.load import Settings
-from tests.fakes.databases import PostgreSQL
-from tests.fakes.sandbox import generous
-from tests.integration.api.rig import Api, serving
-from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
+from tests.support.api import Api, serving
+from tests.support.databases import PostgreSQL
+from tests.support.sandbox import generous
+from tests.support.settings_file import LIVE_ACCOUNT, write_settings
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import pytest
 
 from api.application import operations
-from tests.integration.api.rig import error, wish
+from tests.support.api import error, wish
 
 SOME = "01a1fdca-6b5b-712f-b9f0-87ef6d7b7107"
 WITH_BODY = [operation for operation in operations() if operation.body_model is not None]

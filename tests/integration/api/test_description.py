@@ -19,8 +19,8 @@ from api import idempotency
 from api.application import operations
 from api.schemas import CreateBody
 from receipted.settings import load
-from tests.integration.api.rig import Api, create, serving, wish
-from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
+from tests.support.api import Api, create, serving, wish
+from tests.support.settings_file import LIVE_ACCOUNT, write_settings
 
 #: Such answers are right for requests of the right form: 422 says that they make no sense here.
 _RIGHT = ["2xx", "401", "403", "404", "409", "422", "429", "502", "503"]

@@ -11,9 +11,9 @@ from api.validation import MAX_FAULTS
 from receipted import logs
 from receipted.settings import load
 from storage.errors import StorageUnavailable
-from tests.integration.api.rig import create, error, serving, wish
 from tests.integration.cli.conftest import forget_logs
-from tests.integration.cli.settings import LIVE_ACCOUNT, write_settings
+from tests.support.api import create, error, serving, wish
+from tests.support.settings_file import LIVE_ACCOUNT, write_settings
 
 SOME = "01a1fdca-6b5b-712f-b9f0-87ef6d7b7107"
 

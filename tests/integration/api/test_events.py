@@ -14,8 +14,8 @@ from api.credentials import Environment
 from api.feed import Feed
 from storage import api_keys, outbox
 from storage.ids import new_id
-from tests.fakes.waiting import until
-from tests.integration.api.rig import create, error
+from tests.support.api import create, error
+from tests.support.waiting import until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

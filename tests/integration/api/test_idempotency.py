@@ -24,7 +24,7 @@ from statemachine.errors import ServiceError
 from storage import idempotency, inbox
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.idempotency import Answered
-from tests.integration.api.rig import create, error, in_parallel, wish
+from tests.support.api import create, error, in_parallel, wish
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -12,7 +12,7 @@ from api.credentials import Environment
 from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
-from tests.integration.api.rig import error
+from tests.support.api import error
 
 
 def bare(api, headers=None):

@@ -6,7 +6,7 @@ import pytest
 
 from api.credentials import Environment
 from storage.ids import new_id
-from tests.integration.api.rig import error
+from tests.support.api import error
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

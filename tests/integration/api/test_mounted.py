@@ -14,9 +14,9 @@ from fulfilment.backoff import Backoff
 from fulfilment.handler_sink import HandlerSink
 from storage import api_keys, outbox
 from storage.ids import new_id
-from tests.fakes.waiting import until
-from tests.integration.api.rig import EVERYTHING
-from tests.integration.receiver.serving import serving, settings
+from tests.support.api import EVERYTHING
+from tests.support.serving import serving, settings
+from tests.support.waiting import until
 from worker.dispatch import Dispatcher
 
 

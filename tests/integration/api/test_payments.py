@@ -5,7 +5,7 @@ import pytest
 from api.credentials import Environment
 from service.permissions import KeyScope
 from storage.ids import new_id
-from tests.integration.api.rig import create, error, wish
+from tests.support.api import create, error, wish
 
 
 def test_a_payment_is_created_at_the_provider_and_told(api):

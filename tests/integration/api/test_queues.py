@@ -9,7 +9,7 @@ from storage import operator_actions, outbox, quarantine
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
 from storage.types import OutboxStatus
-from tests.integration.api.rig import create, error
+from tests.support.api import create, error
 
 
 def dead(api, count=1, sink="shop", account="payfield", effect="payment.paid"):

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from receipted.settings import load
-from tests.fakes.answering import GRANTED, Answering, Reply, answering
-from tests.integration.api.rig import create, error, serving
-from tests.integration.cli.settings import write_settings
+from tests.support.answering import GRANTED, Answering, Reply, answering
+from tests.support.api import create, error, serving
+from tests.support.settings_file import write_settings
 
 PAYEE = {"name": "The Shop", "account_number": "12345678", "sort_code": "010203"}
 

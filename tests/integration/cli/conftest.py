@@ -15,11 +15,10 @@ from receipted import logs, redaction
 from receipted.cli.main import app
 from receipted.settings import load
 from receipted.wiring import Service
-from tests.fakes.databases import PostgreSQL, copy_to
-from tests.fakes.rows import add
-from tests.fakes.sandbox import generous
-
-from .settings import write_settings
+from tests.support.databases import PostgreSQL, copy_to
+from tests.support.rows import add
+from tests.support.sandbox import generous
+from tests.support.settings_file import write_settings
 
 
 def forget_logs() -> None:

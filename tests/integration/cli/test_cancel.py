@@ -3,7 +3,7 @@
 import pytest
 
 from receipted.cli.exits import Exit
-from tests.contract.providers.at_the_sandbox import act
+from tests.support.at_the_sandbox import act
 
 from .test_payments import PROVIDERS, create
 

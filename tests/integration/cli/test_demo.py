@@ -10,7 +10,7 @@ from receipted.cli.exits import Exit
 from receipted.demo.command import print_checkout_urls
 from receipted.demo.plan import PROVIDERS, sandbox_config
 from receipted.demo.results import sources_table
-from tests.builders import a_payment
+from tests.support.builders import a_payment
 
 from .conftest import Shell
 

@@ -9,12 +9,12 @@ import pytest
 
 from receipted.cli.exits import Exit
 from receipted.doctor import trial_delivery
-from tests.fakes import tls
-from tests.fakes.proxy import Proxy, proxying
+from tests.support import tls
+from tests.support.processes import started
+from tests.support.proxy import Proxy, proxying
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell
-from .processes import started
-from .settings import write_settings
 
 
 @pytest.fixture(scope="module")

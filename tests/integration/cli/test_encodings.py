@@ -15,12 +15,12 @@ from receipted.cli.main import app
 from storage import inbox, operator_actions, outbox, quarantine
 from storage.ids import new_id
 from storage.tables import RejectedDelivery
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.processes import RECEIPTED
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell, forget_logs
-from .processes import RECEIPTED
-from .settings import write_settings
 
 #: Letters that one encoding or another lacks, some that steer, and half of a pair.
 FOREIGN = "Ωmega-日本-Łódź-😀-é"

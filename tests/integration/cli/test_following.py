@@ -10,9 +10,8 @@ import pytest
 
 from providers import trial
 from receipted.doctor.trial_delivery import active_key, sign
-from tests.fakes.waiting import until
-
-from .processes import SECONDS, started
+from tests.support.processes import SECONDS, started
+from tests.support.waiting import until
 
 
 @pytest.fixture

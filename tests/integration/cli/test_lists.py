@@ -10,9 +10,9 @@ from receipted.cli.exits import Exit
 from storage import search
 from storage.columns import table_of
 from storage.tables import Payment
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
-from tests.fakes.rows import a_rejection, an_effect
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.rows import a_rejection, an_effect
 
 from .test_inbox_outbox import WHO, kill_everything_owed, refused_create, webhook
 from .test_rejected import change_key, refuse_one

@@ -6,10 +6,10 @@ import pytest
 
 from receipted.cli.exits import Exit
 from receipted.wiring import PROVIDERS
-from tests.fakes.answering import Reply, answering
+from tests.support.answering import Reply, answering
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell
-from .settings import write_settings
 
 NOTHING = Shell(None)
 

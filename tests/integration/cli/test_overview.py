@@ -7,9 +7,9 @@ import pytest
 from receipted import wiring
 from receipted.cli.exits import Exit
 from storage.tables_support import PushQuality, PushWatch
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
-from tests.fakes.rows import a_rejection, a_transition, an_effect, id_at
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.rows import a_rejection, a_transition, an_effect, id_at
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 

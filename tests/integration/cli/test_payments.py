@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from receipted.cli.exits import Exit
-from tests.contract.providers.at_the_sandbox import act
+from tests.support.at_the_sandbox import act
 
 numbers = itertools.count(1)
 PERSON = ("--extra", "merchant_user_id=17", "--extra", '{"merchant_user_ip": "192.0.2.1"}')
@@ -72,8 +72,9 @@ def test_a_payment_made_elsewhere_is_tracked(at_sandbox, sandbox_url, account, t
     """A payment that another installation created is known here once it is tracked, as it is now."""
     payment = create(at_sandbox, account, "--json").json
     pay(sandbox_url, account, payment)
+    from tests.support.settings_file import write_settings
+
     from .conftest import Shell
-    from .settings import write_settings
 
     other = Shell(write_settings(tmp_path_factory.mktemp("other"), sandbox_url)).migrated()
 

@@ -12,9 +12,9 @@ from receipted.demo.run import Demonstration
 from storage import migrate
 from storage.database import Database
 from storage.private_files import written
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell
-from .settings import write_settings
 
 
 @pytest.fixture(autouse=True)

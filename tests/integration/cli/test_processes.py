@@ -9,10 +9,10 @@ import pytest
 
 from receipted.cli.exits import Exit
 from receipted.settings import load
+from tests.support.processes import SECONDS, finished, started
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell
-from .processes import SECONDS, finished, started
-from .settings import write_settings
 
 
 def logged(path):

@@ -24,11 +24,11 @@ from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
 from sandbox.server import running
 from storage import outbox, reconciliations
 from storage.reconciliations import Wanted
-from tests.contract.providers.at_the_sandbox import act
+from tests.support.at_the_sandbox import act
+from tests.support.processes import started
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell
-from .processes import started
-from .settings import write_settings
 from .test_payments import PROVIDERS, create, pay
 
 numbers = itertools.count(1)

@@ -5,9 +5,9 @@ from datetime import timedelta
 from receipted.cli.exits import Exit
 from storage import batches, inbox, migrate
 from storage.ids import first_id, instant_of, new_id
-from tests.builders import a_message
 from tests.integration.cli.conftest import Shell
-from tests.integration.cli.settings import write_settings
+from tests.support.builders import a_message
+from tests.support.settings_file import write_settings
 
 RULES = """
 [retention]

@@ -11,9 +11,9 @@ from receipted.cli import processes
 from receipted.cli.exits import Exit
 from receipted.cli.options import load_settings
 from receipted.settings import load
+from tests.support.settings_file import write_settings
 
 from .conftest import Shell, forget_logs
-from .settings import write_settings
 
 HANDLERS = {
     "no_such_module:ship": "cannot be found (No module named 'no_such_module')",

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from storage.database import Database
-from tests.fakes.databases import fill
-from tests.fakes.owing import Owing
-from tests.integration.cli.processes import started
-from tests.integration.cli.settings import write_settings
-from tests.integration.receiver.serving import eventually
+from tests.support.databases import fill
+from tests.support.owing import Owing
+from tests.support.processes import started
+from tests.support.serving import eventually
+from tests.support.settings_file import write_settings
 
 STOP_S = 3
 #: What a busy machine may add to it.

@@ -10,10 +10,9 @@ import pytest
 
 from receipted.cli.exits import Exit
 from storage.database import Database
-from tests.integration.receiver.serving import eventually
-
-from .processes import finished, started
-from .settings import write_settings
+from tests.support.processes import finished, started
+from tests.support.serving import eventually
+from tests.support.settings_file import write_settings
 
 
 @pytest.fixture

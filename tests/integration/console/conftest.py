@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.console import Served, cheap_passwords, on_sqlite
-from tests.fakes.sandbox import generous
+from tests.support.console import Served, cheap_passwords, on_sqlite
+from tests.support.sandbox import generous
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,8 +13,8 @@ from storage import batches, inbox, outbox, payments, quarantine
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery
 from storage.types import OutboxStatus
-from tests.builders import a_message, our_message
-from tests.fakes.console import Served
+from tests.support.builders import a_message, our_message
+from tests.support.console import Served
 
 #: The kind of each account that an ordinary payment has.
 KINDS = {

@@ -4,9 +4,9 @@ from storage import inbox, outbox, quarantine
 from storage.ids import new_id
 from storage.operator_actions import note
 from storage.tables import RejectedDelivery
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import START
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 
 def write(console, do):

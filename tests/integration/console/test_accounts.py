@@ -10,10 +10,10 @@ import pytest
 
 from storage.ids import new_id
 from storage.tables_support import AccountBudget, PollPlan, PushQuality, PushWatch, Reconciliation
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
-from tests.fakes.console import on_sqlite
-from tests.fakes.rows import a_rejection, add, id_at
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.console import on_sqlite
+from tests.support.rows import a_rejection, add, id_at
 
 HOUR = timedelta(hours=1)
 HOSTILE = "<script>alert(1)</script>"

@@ -12,8 +12,8 @@ from storage import inbox, operator_actions, outbox, payments, quarantine, trans
 from storage.ids import new_id
 from storage.tables import Payment, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
-from tests.fakes import keeping
 from tests.integration.api.test_queues import dead, overtaken, reject
+from tests.support import keeping
 
 REASON = {"reason": "the customer called"}
 

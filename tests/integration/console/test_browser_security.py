@@ -6,7 +6,7 @@ from console.browser_security import CONTENT_SECURITY_POLICY, local_path
 from service.permissions import Role
 from storage import console_users
 from storage.ids import new_id
-from tests.fakes.console import PASSWORD
+from tests.support.console import PASSWORD
 
 GUARDS = {
     "x-content-type-options": "nosniff",

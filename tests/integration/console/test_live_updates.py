@@ -10,8 +10,8 @@ import pytest
 
 from console import live_updates
 from storage import console_sessions, console_users
-from tests.fakes.console import Browser
 from tests.integration.console.stories import Teller
+from tests.support.console import Browser
 
 
 @pytest.fixture

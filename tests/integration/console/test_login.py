@@ -9,10 +9,10 @@ from console import login
 from service.passwords import UNMATCHABLE_HASH, needs_rehash
 from service.permissions import Role
 from storage import console_sessions, console_users
-from tests.fakes.clock import FakeClock
-from tests.fakes.console import PASSWORD, on_sqlite, serving
-from tests.fakes.databases import PostgreSQL
-from tests.integration.cli.settings import write_settings
+from tests.support.clock import FakeClock
+from tests.support.console import PASSWORD, on_sqlite, serving
+from tests.support.databases import PostgreSQL
+from tests.support.settings_file import write_settings
 
 
 def fields(page):

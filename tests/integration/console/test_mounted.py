@@ -2,7 +2,7 @@
 
 import httpx2
 
-from tests.integration.receiver.serving import serving, settings
+from tests.support.serving import serving, settings
 
 
 def test_the_console_answers_beside_the_way_in(tmp_path):

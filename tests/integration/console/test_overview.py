@@ -15,11 +15,11 @@ from storage.columns import table_of
 from storage.database import values
 from storage.tables import Payment
 from storage.tables_support import AccountBudget, PushQuality, PushWatch
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
-from tests.fakes.console import on_sqlite, serving
-from tests.fakes.rows import a_rejection, a_transition, add, an_effect, id_at
-from tests.integration.cli.settings import write_settings
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
+from tests.support.console import on_sqlite, serving
+from tests.support.rows import a_rejection, a_transition, add, an_effect, id_at
+from tests.support.settings_file import write_settings
 
 HOSTILE = "<script>alert(1)</script>"
 HOUR = timedelta(hours=1)

@@ -13,9 +13,9 @@ from storage import inbox
 from storage.columns import table_of
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
-from tests.builders import our_message
-from tests.fakes.console import Served
 from tests.integration.console.stories import KINDS, Teller
+from tests.support.builders import our_message
+from tests.support.console import Served
 
 EXTRA = {"payfield": {"merchant_user_id": "17", "merchant_user_ip": "192.0.2.1"}}
 CURRENCIES = {"payfield": "BDT", "banked": "GBP"}

@@ -6,8 +6,8 @@ import pytest
 
 from service.passwords import matches_hash
 from storage import console_sessions, console_users, operator_actions
-from tests.fakes.console import PASSWORD
 from tests.integration.console.test_login import log_in
+from tests.support.console import PASSWORD
 
 NEW = "another phrase of many letters"
 
@@ -192,8 +192,8 @@ def test_two_people_do_not_share_a_name(console):
 
 
 def test_sessions_that_ended_long_ago_are_forgotten(tmp_path, template):
-    from tests.fakes.clock import FakeClock
-    from tests.fakes.console import on_sqlite
+    from tests.support.clock import FakeClock
+    from tests.support.console import on_sqlite
 
     clock = FakeClock()
     with on_sqlite(tmp_path, template, clock=clock) as served:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from tests.integration.receiver.serving import Served
+from tests.support.serving import Served
 
 
 def scraped(served: Served, **headers: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:

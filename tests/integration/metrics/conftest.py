@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.database import Database
-from tests.fakes.databases import PostgreSQL
+from tests.support.databases import PostgreSQL
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from receipted.settings.secrets import Secret
-from tests.integration.receiver.serving import Served, serving, settings
+from tests.support.serving import Served, serving, settings
 
 TOKEN = "a-token-for-prometheus-0001"
 LOOPBACK, PROXY = "127.0.0.1", "127.0.0.2"

@@ -14,9 +14,9 @@ from storage.database import Database, Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables_support import AuditRun
-from tests.builders import a_message, a_payment
-from tests.fakes import keeping
-from tests.fakes.clock import FakeClock
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import FakeClock
 
 
 class Steps:

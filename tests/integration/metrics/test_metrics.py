@@ -8,10 +8,10 @@ import pytest
 
 from receipted.metrics.catalogue import METRICS, OTHER
 from receipted.settings.load import Settings
-from tests.fakes.databases import PostgreSQL
 from tests.integration.metrics.asking import parsed, scraped, value
-from tests.integration.receiver.deliveries import PROVIDERS, event, sign
-from tests.integration.receiver.serving import Served, eventually, serving, settings
+from tests.support.databases import PostgreSQL
+from tests.support.deliveries import PROVIDERS, event, sign
+from tests.support.serving import Served, eventually, serving, settings
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -15,10 +15,10 @@ from receipted.settings.load import Settings
 from storage import inbox
 from storage.database import Database
 from storage.errors import StorageUnavailable
-from tests.builders import a_message
-from tests.fakes.clock import FakeClock
-from tests.fakes.databases import PostgreSQL
-from tests.integration.receiver.serving import eventually, serving, settings
+from tests.support.builders import a_message
+from tests.support.clock import FakeClock
+from tests.support.databases import PostgreSQL
+from tests.support.serving import eventually, serving, settings
 
 
 class Steps:

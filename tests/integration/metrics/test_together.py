@@ -10,12 +10,12 @@ import pytest
 
 from receipted.cli.exits import Exit
 from storage.database import Database
-from tests.fakes.databases import copy_to
-from tests.integration.cli.processes import finished, started
-from tests.integration.cli.settings import write_settings
 from tests.integration.cli.test_workers import children
 from tests.integration.metrics.asking import parsed
-from tests.integration.receiver.serving import eventually
+from tests.support.databases import copy_to
+from tests.support.processes import finished, started
+from tests.support.serving import eventually
+from tests.support.settings_file import write_settings
 
 
 @pytest.fixture

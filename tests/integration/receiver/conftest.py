@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.receiver.serving import Served, serving, settings
+from tests.support.serving import Served, serving, settings
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from storage.types import InboxStatus
-from tests.integration.receiver.deliveries import (
+from tests.support.deliveries import (
     KEYS,
     OLD_KEYS,
     PROVIDERS,
@@ -18,7 +18,7 @@ from tests.integration.receiver.deliveries import (
     sign,
     unused,
 )
-from tests.integration.receiver.serving import Served, eventually, serving, settings
+from tests.support.serving import Served, eventually, serving, settings
 
 every_account = pytest.mark.parametrize("account", PROVIDERS)
 every_signed = pytest.mark.parametrize("account", SIGNED)

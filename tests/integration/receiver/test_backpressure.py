@@ -17,10 +17,10 @@ from receipted import protocol
 from receipted.protocol import BoundedProtocol
 from service.permissions import KeyScope
 from storage import api_keys
-from tests.fakes import console
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, eventually, write_locked
 from tests.integration.receiver.test_framing import CHUNKED, Answers, chunked, post, whole
+from tests.support import console
+from tests.support.deliveries import event, sign
+from tests.support.serving import Served, eventually, write_locked
 
 FLOOD = 18 * 1024 * 1024
 SHORTEST = b"GET /x HTTP/1.1\r\n\r\n"

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from tests.fakes.proxies import PROXIES
-from tests.integration.receiver.deliveries import Signed, event
-from tests.integration.receiver.serving import Served, serving, settings
 from tests.integration.receiver.test_framing import CASES
+from tests.support.deliveries import Signed, event
+from tests.support.proxies import PROXIES
+from tests.support.serving import Served, serving, settings
 
 #: Would be answered 200 in place of whatever comes behind it, were it taken for a request.
 SMUGGLED = b"GET /webhooks/sg HTTP/1.1\r\nHost: pay.example\r\nX-Swallowed: "

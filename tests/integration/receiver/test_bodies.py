@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from receipted.app import create_app
-from tests.integration.receiver.deliveries import Signed, event, sign
-from tests.integration.receiver.serving import Served, eventually, listening, read_answer, serving, settings
+from tests.support.deliveries import Signed, event, sign
+from tests.support.serving import Served, eventually, listening, read_answer, serving, settings
 
 LIMIT = 8 * 1024
 

@@ -19,9 +19,9 @@ from receiver.group_commit import GroupWriter
 from storage.database import Database
 from storage.intake import Arrival, arrived
 from storage.intake_stores import store_for
-from tests.fakes.databases import fill
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, listening, serving, settings, write_locked
+from tests.support.databases import fill
+from tests.support.deliveries import event, sign
+from tests.support.serving import Served, listening, serving, settings, write_locked
 
 
 def test_the_commit_precedes_the_answer(tmp_path: Path) -> None:

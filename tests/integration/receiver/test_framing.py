@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.receiver.deliveries import Signed, event
-from tests.integration.receiver.serving import Served, eventually, serving, settings
+from tests.support.deliveries import Signed, event
+from tests.support.serving import Served, eventually, serving, settings
 
 PATH = b"/webhooks/sg"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, serving, settings
+from tests.support.deliveries import event, sign
+from tests.support.serving import Served, serving, settings
 
 PROXY, STRANGER = "127.0.0.2", "127.0.0.1"  # both are loopback on Linux, and different peers
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, serving, settings
+from tests.support.deliveries import event, sign
+from tests.support.serving import Served, serving, settings
 
 FORGED = {"secret": "wrong-key-wrong-key"}
 

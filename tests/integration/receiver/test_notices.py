@@ -9,10 +9,10 @@ from sqlalchemy import text
 
 from storage import inbox, partitions
 from storage.database import Database
-from tests.fakes.databases import PostgreSQL
-from tests.integration.receiver.deliveries import event
-from tests.integration.receiver.serving import Served, eventually, serving, settings
-from tests.integration.receiver.working import worker
+from tests.support.databases import PostgreSQL
+from tests.support.deliveries import event
+from tests.support.serving import Served, eventually, serving, settings
+from tests.support.working import worker
 
 _THEIRS = "query ~ '(LISTEN|NOTIFY) .?receipted'"
 

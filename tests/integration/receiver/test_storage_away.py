@@ -12,8 +12,8 @@ from sqlalchemy import event as on_event
 from structlog.testing import capture_logs
 
 from storage import connections, migrate
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Answered, Served, eventually, serving, settings, write_locked
+from tests.support.deliveries import event, sign
+from tests.support.serving import Answered, Served, eventually, serving, settings, write_locked
 
 
 @pytest.fixture

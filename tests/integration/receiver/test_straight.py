@@ -12,8 +12,8 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from receiver.intake import Intake
-from tests.integration.receiver.deliveries import Signed, event, sign
-from tests.integration.receiver.serving import Served, eventually, serving, settings, write_locked
+from tests.support.deliveries import Signed, event, sign
+from tests.support.serving import Served, eventually, serving, settings, write_locked
 
 
 def request(delivery: Signed, *more: str, path: str | None = None, version: str = "1.1") -> bytes:

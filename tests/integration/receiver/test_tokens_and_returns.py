@@ -8,8 +8,8 @@ import pytest
 
 from receiver.returns import About, Tokens
 from storage.ids import new_id
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import TOKEN_KEY, Served, serving, settings
+from tests.support.deliveries import event, sign
+from tests.support.serving import TOKEN_KEY, Served, serving, settings
 
 
 def callback(served: Served, about: About, tokens: Tokens | None = None) -> str:

@@ -14,10 +14,10 @@ from receipted.settings.secrets import Secret
 from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
-from tests.fakes import console
-from tests.integration.receiver.deliveries import event, sign
-from tests.integration.receiver.serving import Served, eventually, serving, settings
 from tests.integration.receiver.test_framing import CHUNKED, Answers, chunked, post, whole
+from tests.support import console
+from tests.support.deliveries import event, sign
+from tests.support.serving import Served, eventually, serving, settings
 
 TOKEN = "a-token-for-prometheus-0001"
 HTTPS = {"X-Forwarded-Proto": "https"}

@@ -16,10 +16,10 @@ from receipted.wiring import Service
 from service.commands import Commands
 from storage import outbox, payments
 from storage.tables import Payment
-from tests.fakes.databases import fill
-from tests.integration.cli.settings import write_settings
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.databases import fill
+from tests.support.pipeline_world import World
+from tests.support.settings_file import write_settings
+from tests.support.worker_desk import Desk
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from statemachine import statements
 from statemachine.phases import Phase, Review
 from storage import payments
 from storage.types import PollPriority
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
 
 BODY = b'{"id":"pi_1","status":"%s","amount":4.5,"currency":"usd"}'
 MONTH = timedelta(days=31).total_seconds()

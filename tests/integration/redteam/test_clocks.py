@@ -7,7 +7,7 @@ import pytest
 from providers.contract import Answer
 from storage import inbox, outbox, payments, rate_limits
 from storage.rate_limits import Rate
-from tests.builders import a_message
+from tests.support.builders import a_message
 
 YEARS = timedelta(days=4000).total_seconds()
 

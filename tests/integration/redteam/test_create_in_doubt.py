@@ -13,7 +13,7 @@ from providers.stable_genius.errors import name_error as stable_error
 from service.errors import CreateUnanswered
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import Review
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 NO_ANSWER = ProviderError("the provider did not answer", may_retry=True, is_ambiguous=True)
 

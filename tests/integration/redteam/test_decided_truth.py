@@ -10,9 +10,9 @@ from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Review, Source
 from storage import payments
-from tests.builders import PROVIDERS, a_message
-from tests.fakes import keeping
-from tests.unit.worker.desk import KIND, Desk
+from tests.support import keeping
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.worker_desk import KIND, Desk
 
 REFUSED = statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
 TIMEOUT = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)

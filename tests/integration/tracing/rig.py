@@ -9,11 +9,11 @@ from typing import Any
 from receipted.settings.load import Settings
 from receipted.settings.models import SinkSettings, TracingSettings
 from receipted.settings.secrets import Secret
-from tests.contract.fulfilment.receiver import KEY, Receiver
-from tests.fakes.collector import Collector, collecting
-from tests.integration.cli.settings import NOWHERE
-from tests.integration.receiver.serving import Served, serving, settings
-from tests.integration.receiver.working import worker
+from tests.support.collector import Collector, collecting
+from tests.support.effect_receiver import KEY, Receiver
+from tests.support.serving import Served, serving, settings
+from tests.support.settings_file import NOWHERE
+from tests.support.working import worker
 
 HEADER = "api-key=a%20secret-for-the-collector"
 

@@ -21,8 +21,8 @@ from sandbox.config import SandboxConfig
 from sandbox.server import running
 from storage import inbox
 from storage.tables import Payment
-from tests.fakes.databases import fill
-from tests.integration.cli.settings import NOWHERE, write_settings
+from tests.support.databases import fill
+from tests.support.settings_file import NOWHERE, write_settings
 
 
 @dataclass

@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from receipted.settings.models import RetentionSettings
 from storage import partitions
 from storage.ids import new_id
-from tests.fakes.databases import PostgreSQL
-from tests.integration.receiver.deliveries import KEYS, event
-from tests.integration.receiver.serving import eventually
 from tests.integration.tracing.rig import Rig, running
+from tests.support.databases import PostgreSQL
+from tests.support.deliveries import KEYS, event
+from tests.support.serving import eventually
 
 #: W3C Trace Context, "traceparent Header Field Values", for version 00.
 GRAMMAR = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

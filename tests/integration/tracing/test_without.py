@@ -23,8 +23,8 @@ sys.meta_path.insert(0, Absent())
 
 _WORKS = """
 from pathlib import Path
-from tests.integration.receiver.deliveries import event
-from tests.integration.receiver.serving import eventually, serving, settings
+from tests.support.deliveries import event
+from tests.support.serving import eventually, serving, settings
 with serving(settings(Path(sys.argv[1]), tick=0.05), with_work=True) as served:
     assert served.post(event("sg")).status == 200
     eventually(lambda: [row.status for row in served.rows()] == ["decided"])

@@ -6,11 +6,11 @@ import httpx2
 
 from receipted.cli.exits import Exit
 from sandbox.config import SandboxConfig
-from tests.fakes.collector import collecting
-from tests.fakes.databases import PostgreSQL
-from tests.integration.cli.processes import started
-from tests.integration.cli.settings import NOWHERE, write_settings
-from tests.integration.receiver.deliveries import event, sign
+from tests.support.collector import collecting
+from tests.support.databases import PostgreSQL
+from tests.support.deliveries import event, sign
+from tests.support.processes import started
+from tests.support.settings_file import NOWHERE, write_settings
 
 
 def test_each_process_sends_its_spans_before_it_ends(tmp_path: Path, postgresql: PostgreSQL) -> None:

@@ -9,8 +9,8 @@ import pytest
 from console.lifecycle_svg import CHAR_WIDTH_RATIO, DrawnTransition, draw_lifecycle, drawn_moves
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.machine import moves_of
-from tests.builders import LIFECYCLES, PROVIDERS, a_lifecycle
-from tests.fakes.clock import START
+from tests.support.builders import LIFECYCLES, PROVIDERS, a_lifecycle
+from tests.support.clock import START
 
 SESSION = PROVIDERS["banked"].lifecycles["payment_session"]
 

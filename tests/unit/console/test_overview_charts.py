@@ -6,7 +6,7 @@ from datetime import timedelta
 from console.charts import Chart, ChartCache
 from service.overview import OverviewFigures
 from storage.totals import Deliveries
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 HOUR = timedelta(hours=1)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.raw_content import CONTENT_BYTES, message_content
-from tests.builders import a_message
-from tests.fakes.clock import START
+from tests.support.builders import a_message
+from tests.support.clock import START
 
 
 def of(body: bytes, **columns):

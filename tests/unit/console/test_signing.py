@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from console.signing import ConsoleSigner
-from tests.fakes.clock import START as NOW
+from tests.support.clock import START as NOW
 
 OLD, NEW = b"an old key of enough bytes", b"a new key of enough bytes"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.property.pipeline_world import World
-from tests.unit.poller.walks import Rounds
+from tests.support.pipeline_world import World
+from tests.support.poller_rounds import Rounds
 
 
 @pytest.fixture

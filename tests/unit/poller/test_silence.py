@@ -9,10 +9,10 @@ from sqlalchemy import update
 from poller.silence import DeliveryRhythm
 from storage.columns import table_of
 from storage.tables_support import PushWatch
-from tests.fakes.clock import START
-from tests.property.pipeline_world import World
-from tests.unit.poller.test_push import Meter, a_payment, reject
-from tests.unit.worker.desk import Desk
+from tests.support.clock import START
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
+from tests.unit.poller.test_webhook_health import Meter, a_payment, reject
 
 SILENT = [("account.silent", False)]
 OVER = [*SILENT, ("account.silent", True)]

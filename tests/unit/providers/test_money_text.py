@@ -7,7 +7,7 @@ import pytest
 
 from providers.contract import Statement
 from statemachine.phases import Source
-from tests.builders import PROVIDERS
+from tests.support.builders import PROVIDERS
 from tests.unit.statemachine.test_money import NO_AMOUNTS, NO_CURRENCIES
 
 AT = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)

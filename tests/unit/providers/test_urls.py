@@ -9,7 +9,7 @@ from providers.contract import Statement
 from providers.errors import InsecureUrl
 from providers.http import page_url, require_https
 from statemachine.phases import Source
-from tests.builders import PROVIDERS
+from tests.support.builders import PROVIDERS
 
 AT = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import pytest
 
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import format_seconds, parse_instant
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from statemachine.phases import Review
 from storage.outbox import new_message
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt
-from tests.builders import a_message, a_payment
-from tests.fakes.clock import START
+from tests.support.builders import a_message, a_payment
+from tests.support.clock import START
 
 
 def told(payment=None, owed=(), attempts=(), waiting=(), breaker=None, **changes):

@@ -11,7 +11,6 @@ from service.errors import CancelNotSent, CancelUnanswered, NotNamedYet, Unknown
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
 from storage.ids import new_id
-from tests.builders import our_message
 from tests.property.cancel_world import (
     ACCOUNT,
     AWAY,
@@ -30,6 +29,7 @@ from tests.property.cancel_world import (
     lost,
     saying,
 )
+from tests.support.builders import our_message
 
 NOW = timedelta(0)
 SOON = timedelta(seconds=120)

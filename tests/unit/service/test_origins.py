@@ -9,8 +9,8 @@ from service import origins
 from statemachine.phases import Source
 from statemachine.statements import CONTENT_TYPE
 from storage.tables import RejectedDelivery
-from tests.builders import PROVIDERS, a_message
-from tests.fakes.clock import START
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.clock import START
 
 
 @pytest.mark.parametrize("reason", sorted(DeliveryRejected.REASONS))

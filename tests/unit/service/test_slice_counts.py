@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from service import slice_counts
 from service.slice_counts import RECOUNT_AFTER, SETTLE_DELAY, SliceCounter, TimeSlice, slices_between
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 MINUTE = timedelta(minutes=1)
 

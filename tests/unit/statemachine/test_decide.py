@@ -7,8 +7,8 @@ import pytest
 from statemachine.decide import decide, effects_of
 from statemachine.lifecycle import NOT_CREATED, State
 from statemachine.phases import ConflictPolicy, Effect, Outcome, Phase, Review, Source
-from tests.builders import PROVIDERS, a_lifecycle, a_view, an_observation
-from tests.fakes.clock import START
+from tests.support.builders import PROVIDERS, a_lifecycle, a_view, an_observation
+from tests.support.clock import START
 
 INTENT = PROVIDERS["stable_genius"].lifecycles["payment_intent"]
 SESSION = PROVIDERS["banked"].lifecycles["payment_session"]

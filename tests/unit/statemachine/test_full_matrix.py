@@ -7,8 +7,8 @@ import pytest
 from statemachine.decide import decide
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Outcome, Phase, Review, Source
-from tests.builders import LIFECYCLES, a_view, an_observation
-from tests.fakes.clock import START
+from tests.support.builders import LIFECYCLES, a_view, an_observation
+from tests.support.clock import START
 from tests.unit.statemachine.oracle import EFFECTS, can_reach, is_walk, next_of, outcome_of, states_of
 
 UNKNOWN = "a word that nobody has told us about"

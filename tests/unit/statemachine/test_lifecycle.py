@@ -5,7 +5,7 @@ import pytest
 from statemachine.errors import InvalidLifecycle
 from statemachine.lifecycle import NOT_CREATED, State
 from statemachine.phases import Phase
-from tests.builders import a_lifecycle
+from tests.support.builders import a_lifecycle
 
 NEW, PAID = State("new", Phase.OPEN), State("paid", Phase.PAID, terminal=True)
 

@@ -4,7 +4,7 @@ import pytest
 
 from statemachine.errors import IllegalMove
 from statemachine.machine import Moves, moves_of
-from tests.builders import LIFECYCLES, a_lifecycle
+from tests.support.builders import LIFECYCLES, a_lifecycle
 from tests.unit.statemachine.oracle import can_reach, is_walk, next_of, states_of
 
 PAIRS = [

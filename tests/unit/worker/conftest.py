@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
 
 
 @pytest.fixture

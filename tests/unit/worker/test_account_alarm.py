@@ -10,7 +10,7 @@ from poller.alarms import alarm_message
 from statemachine.phases import Alarm
 from storage import inbox, outbox
 from storage.ids import effect_id
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 SILENT = {"since": START, "is_over": False, "reason": "nothing came", "details": {"hours": 3, "p99_seconds": 4.5}}
 

@@ -11,8 +11,8 @@ from storage import batches, inbox
 from storage.database import Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.ids import new_id
-from tests.builders import PROVIDERS, a_message
-from tests.unit.worker.desk import KIND
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.worker_desk import KIND
 from worker.session import Session
 
 

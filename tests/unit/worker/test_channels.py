@@ -9,7 +9,7 @@ from statemachine import statements
 from statemachine.observation import Observation
 from statemachine.phases import Review, Source
 from storage.ids import new_id
-from tests.builders import PROVIDERS, a_message
+from tests.support.builders import PROVIDERS, a_message
 
 MONEY = {"amount": "500.00", "currency": "BDT"}
 

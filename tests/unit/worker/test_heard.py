@@ -6,8 +6,8 @@ from providers.contract import Answer
 from statemachine import statements
 from statemachine.phases import Source
 from storage import totals
-from tests.builders import a_message
-from tests.unit.worker.desk import KIND
+from tests.support.builders import a_message
+from tests.support.worker_desk import KIND
 
 
 def ways(desk):

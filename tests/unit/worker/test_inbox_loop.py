@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 
 from storage import batches, inbox
 from storage.errors import StorageUnavailable
-from tests.builders import PROVIDERS, a_message
-from tests.property.pipeline_world import SimulatedCrash
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.pipeline_world import SimulatedCrash
 from worker.process import MessageProcessor
 
 

@@ -7,7 +7,7 @@ import pytest
 from statemachine import statements
 from statemachine.phases import ConflictPolicy, Review, Source
 from storage import inbox
-from tests.builders import PROVIDERS, a_message
+from tests.support.builders import PROVIDERS, a_message
 
 GOODS = {"payment.paid", "payment.settled"}
 ORDER = {"metadata": {"reference": "order-1"}}

@@ -4,7 +4,7 @@ import threading
 
 from storage.database import Database
 from storage.inbox import depth
-from tests.builders import a_message
+from tests.support.builders import a_message
 from worker.inbox_loop import InboxWorker
 
 

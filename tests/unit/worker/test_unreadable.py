@@ -10,7 +10,7 @@ from statemachine.phases import Review, Source
 from storage import inbox, payments
 from storage.ids import new_id
 from storage.types import PollPriority
-from tests.builders import a_message
+from tests.support.builders import a_message
 
 SAYS = {"id": "evt_1", "type": "payment_intent.confirmed", "data": {"id": "pi_1", "status": "confirmed"}}
 TEXT = json.dumps(SAYS)

@@ -6,7 +6,7 @@ from storage.columns import table_of
 from storage.database import made, values
 from storage.ids import first_id, new_id
 from storage.tables import OutboxMessage, RejectedDelivery, Transition
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 
 def id_at(instant):

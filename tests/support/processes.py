@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 RECEIPTED = [sys.executable, "-c", "from receipted.cli.main import main; main()"]
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 #: Until whoever waits for a process gives up: a second is enough, save on a machine that is busy with other things.
 SECONDS = 90
 

@@ -14,7 +14,7 @@ from storage.database import Database
 from storage.ids import new_id
 from storage.tables import OutboxMessage, Payment
 from storage.types import OutboxStatus
-from tests.fakes import keeping
+from tests.support import keeping
 from worker.dispatch import Dispatcher
 
 #: In the order in which each payment is owed them.

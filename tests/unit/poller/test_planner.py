@@ -14,8 +14,8 @@ from storage import payments, poll_plans
 from storage.poll_plans import Place
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import KIND, Desk
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import KIND, Desk
 
 PLACE = Place("acme", KIND, "awaiting_payment")
 

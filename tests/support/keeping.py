@@ -6,7 +6,7 @@ from storage import batches, hashing, inbox, operator_actions, outbox, transitio
 from storage.columns import table_of
 from storage.database import values
 from storage.tables import Payment
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 
 def keep(unit, payment):

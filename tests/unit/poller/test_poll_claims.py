@@ -12,8 +12,8 @@ from providers.contract import Answer
 from providers.errors import ProviderError
 from storage import payments, rate_limits
 from storage.types import PollPriority
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import Desk
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
 
 BODY = b'{"id":"%s","status":"awaiting_payment","amount":4.5,"currency":"usd"}'
 LEASE = timedelta(seconds=120)

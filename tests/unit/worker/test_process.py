@@ -14,8 +14,8 @@ from statemachine.phases import ConflictPolicy, Review, Source
 from storage import inbox, payments
 from storage.ids import new_id
 from storage.types import PollPriority
-from tests.builders import PROVIDERS, a_message
-from tests.fakes.clock import START
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.clock import START
 
 TIMEOUT = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
 REFUSED = statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 
 from storage import counts, inbox, rate_limits
-from tests.property.pipeline_world import World
-from tests.unit.poller.test_push import Meter, a_payment
-from tests.unit.worker.desk import Desk
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import Desk
+from tests.unit.poller.test_webhook_health import Meter, a_payment
 
 AWAY, BACK = ("account.unreachable", False), ("account.unreachable", True)
 DEAD, MENDED = ("account.dead_letters", False), ("account.dead_letters", True)

@@ -28,8 +28,8 @@ from service.users import new_person
 from storage import console_sessions, console_users
 from storage.ids import new_id
 from storage.tables_support import ConsolePerson, ConsoleSession
-from tests.integration.cli.settings import LIVE_ACCOUNT, NOWHERE, write_settings
-from tests.integration.receiver.serving import listening
+from tests.support.serving import listening
+from tests.support.settings_file import LIVE_ACCOUNT, NOWHERE, write_settings
 
 #: What everybody's password is, kept at a cost that tests can bear.
 PASSWORD = "correct horse battery staple"

@@ -29,9 +29,9 @@ from storage import inbox, quarantine
 from storage.database import Database
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, RejectedDelivery
-from tests.fakes import keeping
-from tests.fakes.databases import fill
-from tests.integration.receiver.deliveries import KEYS, OLD_KEYS, PROVIDERS, Signed
+from tests.support import keeping
+from tests.support.databases import fill
+from tests.support.deliveries import KEYS, OLD_KEYS, PROVIDERS, Signed
 
 TOKEN_KEY = "token-key-for-tests-0000000000001"
 SINK_KEY = "whsec_" + "c2luay1rZXktZm9yLXRlc3RzLTAwMDAwMDAwMDAwMDE="

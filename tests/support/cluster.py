@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.waiting import until
+from tests.support.waiting import until
 
 psutil = pytest.importorskip("psutil", reason="no wheel of PostgreSQL, which brings psutil, for this machine")
 

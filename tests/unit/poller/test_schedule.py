@@ -21,7 +21,7 @@ from poller.schedule import (
     PushEstimate,
 )
 from statemachine.phases import Phase
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 SCHEDULE = PollPolicy()
 ENDED_UNPAID = (Phase.EXPIRED, Phase.CANCELLED, Phase.FAILED)

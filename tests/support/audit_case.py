@@ -19,9 +19,9 @@ from storage.database import Database, made
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import OutboxStatus
-from tests.builders import PROVIDERS, our_message
 from tests.property.pipeline_voices import VOICES, Telling
-from tests.property.pipeline_world import World
+from tests.support.builders import PROVIDERS, our_message
+from tests.support.pipeline_world import World
 
 GENIUS, PAYIN = VOICES["stable_genius.payment_intent"], VOICES["payfield.payin"]
 

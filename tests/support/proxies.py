@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import nginx
-from tests.fakes.waiting import until
+from tests.support import nginx
+from tests.support.waiting import until
 
 _NGINX = """
 upstream service {{ server 127.0.0.1:{to}; keepalive 16; }}

@@ -1,6 +1,6 @@
 """A process of its own that asks a provider many times under the garbage policy of the service, and tells its memory.
 
-`python -m tests.fakes.asking_in_vain SETTINGS ROUNDS` asks about eight payments at once in so many rounds, and prints
+`python -m tests.support.asking_in_vain SETTINGS ROUNDS` asks about eight payments at once in so many rounds, and prints
 how many bytes it held before the first one, at most, and afterwards.
 """
 
@@ -19,7 +19,7 @@ from receipted.wiring import Service
 from storage import payments
 from storage.ids import new_id
 from storage.tables import Payment
-from tests.fakes.keeping import keep
+from tests.support.keeping import keep
 
 AT_ONCE = 8
 WARM_UP_ROUNDS = 3

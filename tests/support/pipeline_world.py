@@ -25,10 +25,10 @@ from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.inbox import Recorded
 from storage.tables import InboxMessage
-from tests.fakes.clock import FakeClock
-from tests.fakes.databases import copy_of
 from tests.property.interleaving import Interleaving
 from tests.property.pipeline_voices import SECRET
+from tests.support.clock import FakeClock
+from tests.support.databases import copy_of
 from worker.accounts import AccountRules, ApplySettings
 from worker.inbox_loop import InboxWorker, Traced
 

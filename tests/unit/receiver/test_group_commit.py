@@ -9,7 +9,7 @@ from receiver.group_commit import GroupWriter
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
 from storage.intake import Arrival, arrived
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 
 def an_arrival(body: bytes = b"{}") -> Arrival:

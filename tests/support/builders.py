@@ -19,7 +19,7 @@ from statemachine.phases import Phase, Source
 from storage import inbox
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
-from tests.fakes.clock import START
+from tests.support.clock import START
 
 PROVIDERS: dict[str, Provider] = {
     "alternative_payments": AlternativePayments(AlternativePaymentsOptions()),

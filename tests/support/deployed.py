@@ -13,8 +13,8 @@ from receipted.doctor import trial_delivery
 from receipted.settings import load
 from receipted.wiring import Service
 from storage.ids import new_id
-from tests.fakes import nginx, tls
-from tests.integration.cli.processes import ROOT
+from tests.support import nginx, tls
+from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "deploying.md"
 #: By the name in the mark above it: where the reader is to put it.

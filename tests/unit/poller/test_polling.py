@@ -11,8 +11,8 @@ from statemachine import statements
 from statemachine.phases import Review
 from storage import inbox, payments
 from storage.types import PollPriority
-from tests.property.pipeline_world import SimulatedCrash, World
-from tests.unit.worker.desk import KIND, Desk
+from tests.support.pipeline_world import SimulatedCrash, World
+from tests.support.worker_desk import KIND, Desk
 
 BODY = b'{"id":"pi_1","status":"%s","amount":4.5,"currency":"usd"}'
 

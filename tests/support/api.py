@@ -19,8 +19,8 @@ from service.permissions import KeyScope
 from storage import api_keys
 from storage.ids import new_id
 from storage.tables import Payment
-from tests.fakes.keeping import keep
-from tests.integration.receiver.serving import listening
+from tests.support.keeping import keep
+from tests.support.serving import listening
 
 EVERYTHING = tuple(KeyScope)
 

@@ -6,8 +6,8 @@ import pytest
 
 from poller.webhook_health import PushReading, QualityTally, certainly_passed, count_pushes, verdict
 from storage.tables import Transition
-from tests.builders import PROVIDERS, a_lifecycle
-from tests.fakes.clock import START
+from tests.support.builders import PROVIDERS, a_lifecycle
+from tests.support.clock import START
 
 GRACE = timedelta(minutes=15)
 LOOP = a_lifecycle(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.cluster import DEADLINE, Server, as_other_user, free_port
-from tests.fakes.waiting import until
+from tests.support.cluster import DEADLINE, Server, as_other_user, free_port
+from tests.support.waiting import until
 
 _SETTINGS = """
 [databases]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.waiting import until
+from tests.support.waiting import until
 
 #: What Debian's own nginx.conf has around a site, with every path in a folder of the test's.
 _AROUND = """

@@ -14,8 +14,8 @@ from providers.errors import UnsupportedByProvider
 from storage import reconciliations
 from storage.reconciliations import Wanted
 from storage.tables_support import Reconciliation
-from tests.property.pipeline_world import ScriptedClient, World
-from tests.unit.worker.desk import KIND, Desk
+from tests.support.pipeline_world import ScriptedClient, World
+from tests.support.worker_desk import KIND, Desk
 
 DAY = timedelta(days=1)
 LEASE = timedelta(seconds=60)

@@ -13,9 +13,9 @@ from storage import inbox, outbox, quarantine, webhook_health
 from storage.ids import new_id
 from storage.tables import RejectedDelivery
 from storage.webhook_health import Pushing, figures
-from tests.builders import PROVIDERS, a_message
-from tests.property.pipeline_world import World
-from tests.unit.worker.desk import KIND, Desk
+from tests.support.builders import PROVIDERS, a_message
+from tests.support.pipeline_world import World
+from tests.support.worker_desk import KIND, Desk
 
 GRACE = timedelta(minutes=15)
 

@@ -11,8 +11,8 @@ from statemachine.phases import Source
 from storage import inbox, outbox, payments, transitions
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
-from tests.builders import PROVIDERS, a_message, our_message
-from tests.property.pipeline_world import World
+from tests.support.builders import PROVIDERS, a_message, our_message
+from tests.support.pipeline_world import World
 from worker.accounts import AccountRules
 
 KIND = "payment_intent"
