@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from receipted.protocol import BoundedProtocol
-from tests.integration.receiver.serving import listening
+from tests.support.serving import listening
 
 SIZE = 32 * 1024 * 1024
 DEADLINE_S = 30.0
