@@ -548,9 +548,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._check_at(min(self._deadline or now + self.check_interval_s, now + self.check_interval_s))
 
     def _count_unsent(self) -> int:
-        """Return the bytes that the client has not read, the kernel's with ours; 0 where all are the kernel's.
+        """Return the bytes that the client has not read, the kernel's included.
 
-        Of ours alone a reader's progress shows in leaps of a megabyte, as the kernel takes more.
+        0 where all of them are the kernel's.
         """
         own: int = self.transport.get_write_buffer_size()
         if not own:
