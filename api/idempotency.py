@@ -18,7 +18,7 @@ from api.responses import json_text
 from statemachine.errors import ServiceError
 from storage import idempotency
 from storage.errors import LeaseLost
-from storage.idempotency import Answered, Standing
+from storage.idempotency import Answered, CallState
 
 #: Time for which an answer is kept.
 RETENTION: Final = timedelta(hours=24)
@@ -99,7 +99,7 @@ class Idempotency:
                 raise KeyInUse
             await asyncio.sleep(_POLL_INTERVAL_S)
 
-    def _decided(self, standing: Standing) -> int | KeptAnswer | None:
+    def _decided(self, standing: CallState) -> int | KeptAnswer | None:
         if standing.is_conflict:
             raise KeyConflict
         if standing.answered is not None:

@@ -23,7 +23,7 @@ from audit.row_checks import (
 )
 from audit.seals import SealVerifier, Trust
 from audit.table_checks import ActionIndex
-from providers import keepable
+from providers import decoding
 from providers.contract import Delivery, Provider, Reading
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
@@ -401,7 +401,7 @@ class Audit:
         self._report.signatures += 1
         if verified.provider_time != message.provider_time:
             yield f"it is signed as of {verified.provider_time}, and {message.provider_time} is kept"
-        identity = keepable.key(account.provider.delivery_key(delivery))
+        identity = decoding.key(account.provider.delivery_key(delivery))
         if message.variant_of is None and identity != message.delivery_key:
             yield "its delivery key is not that of what was delivered"
 

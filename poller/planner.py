@@ -17,7 +17,7 @@ from poller.schedule import POLL_SOURCES, PUSH_SOURCES, PolledAccount, PushEstim
 from statemachine.phases import Phase
 from storage import poll_plans, webhook_health
 from storage.database import Database
-from storage.poll_plans import Left, Place, Standing
+from storage.poll_plans import HazardKey, OpenPayments, StateLeft
 from storage.tables_support import Hazard, PollPlan
 
 log = structlog.get_logger()
@@ -134,14 +134,18 @@ class Planner:
             _log_budget(plan, before.get(plan.account))
         return len(planned)
 
-    def _is_open(self, place: Place) -> bool:
+    def _is_open(self, place: HazardKey) -> bool:
         account = self._accounts.get(place.account)
         return account is not None and not account.is_terminal(place.kind, place.state or None)
 
     def _learn(
-        self, standing: Mapping[Place, Standing], kept: Mapping[Place, Hazard], transitions: list[Left], now: datetime
-    ) -> dict[Place, Hazard]:
-        by_place: dict[Place, list[Left]] = defaultdict(list)
+        self,
+        standing: Mapping[HazardKey, OpenPayments],
+        kept: Mapping[HazardKey, Hazard],
+        transitions: list[StateLeft],
+        now: datetime,
+    ) -> dict[HazardKey, Hazard]:
+        by_place: dict[HazardKey, list[StateLeft]] = defaultdict(list)
         for transition in transitions:
             if self._is_open(transition.place):
                 by_place[transition.place].append(transition)
@@ -153,8 +157,8 @@ class Planner:
     def _plan(
         self,
         account: str,
-        standing: Mapping[Place, Standing],
-        hazards: Mapping[Place, Hazard],
+        standing: Mapping[HazardKey, OpenPayments],
+        hazards: Mapping[HazardKey, Hazard],
         pushes: Mapping[tuple[str, str], PushEstimate],
         now: datetime,
     ) -> PollPlan:
@@ -193,7 +197,7 @@ def _curve(row: Hazard, phase: Phase) -> HazardCurve:
 
 
 def _learned_hazard(
-    place: Place, standing: Standing | None, kept: Hazard | None, transitions: list[Left], now: datetime
+    place: HazardKey, standing: OpenPayments | None, kept: Hazard | None, transitions: list[StateLeft], now: datetime
 ) -> Hazard:
     before = HazardSample() if kept is None else sample_of(kept)
     phase = Phase(standing.phase) if standing is not None else Phase.OPEN
@@ -218,7 +222,7 @@ def _learned_hazard(
     )
 
 
-def _add_transition(update: HazardUpdate, transition: Left, counted_to: float) -> None:
+def _add_transition(update: HazardUpdate, transition: StateLeft, counted_to: float) -> None:
     """Add one transition to the update: when the payment changed, as near as is known."""
 
     def age(at: datetime) -> float:

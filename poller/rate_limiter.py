@@ -15,7 +15,7 @@ import structlog
 from providers.contract import Budget
 from storage import rate_limits
 from storage.database import Database
-from storage.rate_limits import MAX_DELAY, Rate, Slot, Wish
+from storage.rate_limits import MAX_DELAY, Rate, Slot, SlotRequest
 
 log = structlog.get_logger()
 
@@ -218,7 +218,7 @@ class DatabaseRateLimiter:
             self._free_at = before + wait + rate.spacing.total_seconds()
         return _Turn(self, after + wait, before + slot.good_for.total_seconds(), slot), 0.0
 
-    def _reserve(self, rate: Rate, time: Callable[[], float], request: Wish) -> tuple[Slot, float, float]:
+    def _reserve(self, rate: Rate, time: Callable[[], float], request: SlotRequest) -> tuple[Slot, float, float]:
         """Reserve a slot; return it with the instants between which its wait was computed.
 
         Of the two the caller uses the safer one.
@@ -229,9 +229,9 @@ class DatabaseRateLimiter:
             slot = rate_limits.reserve(unit, self._account, self._clock(), rate, request)
             return slot, before, time()
 
-    def _slot_request(self, lateness: _Lateness, *, is_low_priority: bool) -> Wish:
+    def _slot_request(self, lateness: _Lateness, *, is_low_priority: bool) -> SlotRequest:
         lead, extra = timedelta(seconds=self._lead), timedelta(seconds=lateness.extra)
-        return Wish(is_low_priority, is_low_priority and self._waiting > 1, lead, extra, lateness.unused)
+        return SlotRequest(is_low_priority, is_low_priority and self._waiting > 1, lead, extra, lateness.unused)
 
     async def _wait_for_turn(self, begins: float) -> bool:
         """Wait until `begins`; return True if a pause came meanwhile and is over."""

@@ -24,7 +24,7 @@ from statemachine.phases import Alarm
 from storage import inbox, reconciliations
 from storage.database import Database
 from storage.errors import LeaseLost, StorageUnavailable
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from storage.tables_support import Reconciliation
 from storage.types import CLOCK_WAS_WRONG, ReconciliationStatus
 
@@ -75,7 +75,7 @@ class Reconciler:
         self._holder = holder[:128]
         self._grace = grace
 
-    def start(self, wanted: Wanted, *, anew: bool = False) -> StartedRun:
+    def start(self, wanted: ReconciliationRequest, *, anew: bool = False) -> StartedRun:
         """Take the lease of the account's unfinished reconciliation, or of a new one.
 
         With `anew` an unfinished one is ended as failed first. Raises ReconciliationRunning while another process
@@ -279,7 +279,7 @@ class ReconciliationSchedule:
             return 0
         return 1
 
-    def _next_wanted(self, account: str) -> Wanted | None:
+    def _next_wanted(self, account: str) -> ReconciliationRequest | None:
         """Return the reconciliation to begin or resume now; None where none is due."""
         now = self._clock()
         with self._database.read() as unit:
@@ -294,4 +294,4 @@ class ReconciliationSchedule:
         if not is_time and (left is None or left.asked_by != SCHEDULE):
             return None
         since = min(now - self._look_back, covered_to or now)
-        return Wanted(account, max(since, now - _MAX_LOOK_BACKS * self._look_back), now, SCHEDULE)
+        return ReconciliationRequest(account, max(since, now - _MAX_LOOK_BACKS * self._look_back), now, SCHEDULE)

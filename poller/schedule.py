@@ -14,7 +14,7 @@ from statemachine.errors import ServiceError
 from statemachine.phases import Phase, Source
 from storage import poll_plans, webhook_health
 from storage.database import Database
-from storage.poll_plans import Place
+from storage.poll_plans import HazardKey
 from storage.tables import Payment
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
@@ -281,7 +281,7 @@ class PollSchedule:
         self._clock = clock
         self._refresh_lock = threading.Lock()
         self._read_at: datetime | None = None
-        self._learnt: dict[Place, HazardSample] = {}
+        self._learnt: dict[HazardKey, HazardSample] = {}
         self._plans: dict[str, PollPlan] = {}
         self._pushes: dict[tuple[str, str], PushEstimate] = {}
         self._forecasts: dict[tuple[str, str, str, str], ChangeForecast] = {}  #: by account, kind, state and phase
@@ -314,7 +314,7 @@ class PollSchedule:
         key = (payment.account, payment.kind, payment.state or "", payment.phase)
         found = self._forecasts.get(key)
         if found is None:
-            place, phase = Place(*key[:3]), Phase(payment.phase)
+            place, phase = HazardKey(*key[:3]), Phase(payment.phase)
             plan = self._plans.get(place.account)
             if plan is not None and not (_is_quantity(plan.price_seconds) and 1.0 <= plan.stretch <= _MAX_STRETCH):
                 plan = None

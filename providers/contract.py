@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import force_setattr
 from pydantic import BaseModel, ConfigDict
 
-from providers import keepable
+from providers import decoding
 from providers.errors import UnsupportedByProvider
 from providers.signing import KeyRing, Window
 from statemachine.lifecycle import Lifecycle
@@ -85,7 +85,7 @@ class Reading(msgspec.Struct, frozen=True):
     it: one with an id is an observation without a status, so that the provider is asked about it, and one without is an
     observation without a provider_ref, which parks the page after the others are applied.
 
-    Whatever it is made of, every database keeps what it holds (providers/keepable.py): texts are cleaned and cut, and
+    Whatever it is made of, every database keeps what it holds (providers/decoding.py): texts are cleaned and cut, and
     an observation whose id, state or money cannot be kept is one that cannot be read.
     """
 
@@ -99,9 +99,9 @@ class Reading(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if len(self.observations) == 1 and not (self.hints or self.note or self.unreadable):
             (seen,) = self.observations
-            if keepable.observation(seen) is seen:
+            if decoding.observation(seen) is seen:
                 return  # as nearly always
-        kept = tuple(map(keepable.observation, self.observations))
+        kept = tuple(map(decoding.observation, self.observations))
         if len(kept) == 1 and isinstance(kept[0], str):
             self._become(observations=(), unreadable=kept[0])
         elif not all(map(is_, kept, self.observations)):
@@ -109,8 +109,8 @@ class Reading(msgspec.Struct, frozen=True):
         if self.hints or self.note or self.unreadable:
             self._become(
                 hints=tuple(filter(is_name, self.hints)),
-                note=keepable.words(self.note),
-                unreadable=keepable.words(self.unreadable),
+                note=decoding.words(self.note),
+                unreadable=decoding.words(self.unreadable),
             )
 
     def _become(self, **values: object) -> None:
@@ -122,7 +122,7 @@ def _left(seen: Observation, kept: Observation | str) -> Observation:
     """Reduce an unkeepable observation to its id, to be asked about, else park."""
     if isinstance(kept, Observation):
         return kept
-    kind = seen.kind if seen.kind is not None and is_kept(seen.kind, keepable.MAX_WORD) else None
+    kind = seen.kind if seen.kind is not None and is_kept(seen.kind, decoding.MAX_WORD) else None
     ref = seen.provider_ref if seen.provider_ref is not None and is_name(seen.provider_ref) else None
     return Observation(seen.source, kind=kind, provider_ref=ref, as_of=seen.as_of, note=f"unreadable: {kept}")
 

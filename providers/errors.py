@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from providers import keepable
+from providers import decoding
 from statemachine.errors import ErrorType, ServiceError, type_for_status
 
 
@@ -61,8 +61,8 @@ class ProviderError(ServiceError):
         is_unsent: bool = False,
         created_ref: str | None = None,
     ) -> None:
-        provider_code = keepable.words(provider_code, keepable.MAX_WORD) if provider_code else None
-        super().__init__(keepable.words(message), param=param, code=provider_code or "provider_error")
+        provider_code = decoding.words(provider_code, decoding.MAX_WORD) if provider_code else None
+        super().__init__(decoding.words(message), param=param, code=provider_code or "provider_error")
         self.type = type or type_for_status(http_status or 500)
         self.provider_code = provider_code  #: the provider's own code, as it can be kept; None where it has none
         self.http_status = http_status  #: None where there was no answer

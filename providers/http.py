@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from providers import keepable
+from providers import decoding
 from providers.contract import HttpAnswer, Pace
 from providers.errors import AnswerTooLarge, InsecureUrl, ProviderError
 
@@ -48,7 +48,7 @@ def require_https(url: str, *, allow_loopback: bool = False, param: str = "url")
 
 def page_url(value: object, *, allow_loopback: bool = False) -> str | None:
     """Return the text if it is a URL that a payer may be sent to, else None."""
-    if not isinstance(value, str) or len(value) > keepable.MAX_TEXT:
+    if not isinstance(value, str) or len(value) > decoding.MAX_TEXT:
         return None
     try:
         return require_https(value, allow_loopback=allow_loopback)

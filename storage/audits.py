@@ -12,7 +12,7 @@ from storage import hashing
 from storage.bulk import Columns, array
 from storage.columns import Model, columns_of, table_of
 from storage.database import Unit, values
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables_support import AuditRun
 
 Record = TypeVar("Record", bound=Model)
@@ -93,7 +93,7 @@ class Reader(Generic[Record]):
 
     def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record]:
         query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
-        aside: list[Unreadable] = []
+        aside: list[UnreadableRecord] = []
         rows = self._columns.records(unit, self._model, query, given, aside)
         ids = [_as_bytes(_bound(unit, str(row.__dict__["id"]))) for row in rows[-1:]]
         ids += [_as_bytes(each.raw["id"]) for each in aside]

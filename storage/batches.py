@@ -12,7 +12,7 @@ from storage.bulk import Columns, Insert, Update, array, instants, unnest
 from storage.columns import columns_of, table_of
 from storage.database import Unit
 from storage.errors import LeaseLost
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
@@ -81,13 +81,13 @@ def due(
     query = f"SELECT {_MESSAGE.expression(unit)} FROM inbox_message WHERE {' AND '.join(where)} "  # noqa: S608
     query += "ORDER BY inbox_message.id "  # not what stands behind SELECT, which is text
     query += "LIMIT ?" if is_sqlite else "LIMIT %s FOR UPDATE SKIP LOCKED"
-    aside: list[Unreadable] = []
+    aside: list[UnreadableRecord] = []
     found = _MESSAGE.records(unit, InboxMessage, query, [*parameters, limit], aside)
     set_aside(unit, aside, now)
     return found
 
 
-def set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> None:
+def set_aside(unit: Unit, unreadable: Sequence[UnreadableRecord], now: datetime) -> None:
     """Mark unreadable messages dead, by the ids that their rows hold."""
     (at,) = instants(unit.dialect, [now])
     mark, when = ("?", "?") if unit.dialect == "sqlite" else ("%s", "%s::timestamptz")

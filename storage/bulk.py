@@ -15,7 +15,7 @@ from sqlalchemy import Table
 
 from storage.columns import Model, Row, columns_of
 from storage.database import Unit, made, unwatched
-from storage.readable import Unreadable, are_sound, check, converted, dashed, is_about_a_row, kind_of
+from storage.readable import UnreadableRecord, are_sound, check, converted, dashed, is_about_a_row, kind_of
 
 Record = TypeVar("Record", bound=Model)
 
@@ -118,7 +118,7 @@ class Columns:
         model: type[Record],
         query: str,
         parameters: Sequence[Any],
-        aside: list[Unreadable] | None = None,
+        aside: list[UnreadableRecord] | None = None,
     ) -> list[Record]:
         """Run a query that selects `expression`, and return its records.
 
@@ -145,14 +145,14 @@ class Columns:
         model: type[Record],
         query: str,
         parameters: Sequence[Any],
-        aside: list[Unreadable] | None,
+        aside: list[UnreadableRecord] | None,
     ) -> list[Record]:
         """Each row alone, as it is kept."""
         is_sqlite = unit.dialect == "sqlite"
-        found, unreadable = list[Record](), list[Unreadable]()
+        found, unreadable = list[Record](), list[UnreadableRecord]()
         for row in unit.raw_rows(query, parameters):
             values = converted(self._table, self._named, row, is_sqlite=is_sqlite)
-            if isinstance(values, Unreadable):
+            if isinstance(values, UnreadableRecord):
                 unreadable.append(values)
                 continue
             record = made(model, values)
@@ -160,7 +160,7 @@ class Columns:
             if wrong is None:
                 found.append(record)
             else:
-                unreadable.append(Unreadable(self._table, dict(zip(self.names, row, strict=True)), *wrong))
+                unreadable.append(UnreadableRecord(self._table, dict(zip(self.names, row, strict=True)), *wrong))
         unit.set_aside(unreadable, aside)
         return found
 

@@ -28,7 +28,7 @@ _SETTLED: Final = {OutboxStatus.DELIVERED, OutboxStatus.DEAD}
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ChangeEvent:
     """One thing that happened, with the row that tells of it."""
 
     what: str  #: received, rejected, decided, moved, owed, attempted
@@ -47,7 +47,7 @@ class Follower:
         self._undecided: dict[str, None] = {}
         self._unsettled: dict[str, int] = {}  #: attempts that were told, by the effect's id
 
-    def news(self, now: datetime) -> list[Event]:
+    def news(self, now: datetime) -> list[ChangeEvent]:
         """Return the events since the last call, in order of time.
 
         Raises StorageUnavailable.
@@ -75,39 +75,39 @@ class Follower:
         self._seen.update(dict.fromkeys(fresh))
         return [row for ids in _chunks(fresh) for row in unit.all(model, select(table).where(table.c.id.in_(ids)))]
 
-    def _received(self, unit: Unit) -> Iterator[Event]:
+    def _received(self, unit: Unit) -> Iterator[ChangeEvent]:
         for message in self._new(unit, InboxMessage):
             _watch(self._undecided, message.id, None)
-            yield Event("received", message.received_at, message)
+            yield ChangeEvent("received", message.received_at, message)
 
-    def _rejected(self, unit: Unit) -> Iterator[Event]:
+    def _rejected(self, unit: Unit) -> Iterator[ChangeEvent]:
         for rejected in self._new(unit, RejectedDelivery):
-            yield Event("rejected", rejected.received_at, rejected)
+            yield ChangeEvent("rejected", rejected.received_at, rejected)
 
-    def _decided(self, unit: Unit) -> Iterator[Event]:
+    def _decided(self, unit: Unit) -> Iterator[ChangeEvent]:
         table = table_of(InboxMessage)
         for ids in _chunks(list(self._undecided)):
             for message in unit.all(InboxMessage, select(table).where(table.c.id.in_(ids), table.c.status.in_(_ENDED))):
                 del self._undecided[message.id]
-                yield Event("decided", message.decided_at or message.received_at, message)
+                yield ChangeEvent("decided", message.decided_at or message.received_at, message)
 
-    def _moved(self, unit: Unit) -> Iterator[Event]:
+    def _moved(self, unit: Unit) -> Iterator[ChangeEvent]:
         for transition in self._new(unit, Transition):
-            yield Event("moved", transition.recorded_at, transition)
+            yield ChangeEvent("moved", transition.recorded_at, transition)
 
-    def _owed(self, unit: Unit) -> Iterator[Event]:
+    def _owed(self, unit: Unit) -> Iterator[ChangeEvent]:
         for owed in self._new(unit, OutboxMessage):
             _watch(self._unsettled, owed.id, 0)
-            yield Event("owed", owed.created_at, owed)
+            yield ChangeEvent("owed", owed.created_at, owed)
 
-    def _attempted(self, unit: Unit) -> Iterator[Event]:
+    def _attempted(self, unit: Unit) -> Iterator[ChangeEvent]:
         table, attempts = table_of(OutboxMessage), table_of(DeliveryAttempt)
         for ids in _chunks(list(self._unsettled)):
             rows = unit.all(DeliveryAttempt, select(attempts).where(attempts.c.outbox_id.in_(ids)))
             for row in sorted(rows, key=lambda each: each.number):
                 if row.number > self._unsettled[row.outbox_id]:
                     self._unsettled[row.outbox_id] = row.number
-                    yield Event("attempted", row.started_at + timedelta(milliseconds=row.duration_ms), row)
+                    yield ChangeEvent("attempted", row.started_at + timedelta(milliseconds=row.duration_ms), row)
             settled = select(table.c.id).where(table.c.id.in_(ids), table.c.status.in_(_SETTLED))
             for each in unit.execute(settled).scalars():
                 del self._unsettled[each]

@@ -30,7 +30,7 @@ from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
 from storage.hashing import Sealer
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 
 
 class FairLock:
@@ -96,7 +96,7 @@ class Unit:
     """One unit of work: what is done through it is committed together or not at all."""
 
     def __init__(
-        self, connection: Connection, sealer: Sealer, note: Callable[[Unreadable], None], *, leaves_out: bool
+        self, connection: Connection, sealer: Sealer, note: Callable[[UnreadableRecord], None], *, leaves_out: bool
     ) -> None:
         """Wrap the connection of a transaction.
 
@@ -107,7 +107,7 @@ class Unit:
         self._note = note
         self._leaves_out = leaves_out
         self.dialect = connection.dialect.name
-        self.unreadable: list[Unreadable] = []  #: what was left out
+        self.unreadable: list[UnreadableRecord] = []  #: what was left out
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -141,7 +141,9 @@ class Unit:
         yield
         self._connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{before}'")
 
-    def all(self, model: type[Record], statement: Select[Any], aside: list[Unreadable] | None = None) -> list[Record]:
+    def all(
+        self, model: type[Record], statement: Select[Any], aside: list[UnreadableRecord] | None = None
+    ) -> list[Record]:
         """Every row of a statement that selects whole rows of the model.
 
         Rows that cannot be read go to `aside`; without it, a unit of work that reads leaves them out, and one that
@@ -163,7 +165,7 @@ class Unit:
             if wrong is None:
                 records.append(record)
             else:
-                unreadable.append(Unreadable(table_of(model).name, raw, *wrong))
+                unreadable.append(UnreadableRecord(table_of(model).name, raw, *wrong))
         self.set_aside(unreadable, aside)
         return records
 
@@ -172,7 +174,7 @@ class Unit:
 
         It has what can be read of the row, and why the rest cannot.
         """
-        aside: list[Unreadable] = []
+        aside: list[UnreadableRecord] = []
         records = self.all(model, statement, aside)
         if not aside:
             return records
@@ -183,7 +185,7 @@ class Unit:
             rows = self.execute(raw).all()
         for row in rows:
             kept = dict(zip((name for name, _ in columns), row, strict=True))
-            found = wrong.get(Unreadable(table_of(model).name, kept, "", "").row_id)
+            found = wrong.get(UnreadableRecord(table_of(model).name, kept, "", "").row_id)
             if found is None:
                 stand_ins.append(next(readable_ones))
             else:
@@ -193,7 +195,7 @@ class Unit:
 
     def lines(self, statement: Select[Any]) -> list[Any]:
         """Read as `each`, for people, with a stand-in for each unreadable row."""
-        aside: list[Unreadable] = []
+        aside: list[UnreadableRecord] = []
         try:
             with self.execute(statement) as found:
                 return list(found)
@@ -207,7 +209,7 @@ class Unit:
         lines = []
         for row in rows:
             values = readable.converted(_table_of(statement), columns, row, is_sqlite=is_sqlite)
-            if isinstance(values, Unreadable):
+            if isinstance(values, UnreadableRecord):
                 aside.append(values)
                 values = readable.stand_in(values, columns, is_sqlite=is_sqlite)
             lines.append(readable.as_row(values))
@@ -226,7 +228,7 @@ class Unit:
         self.set_aside(unreadable, None)
         return [readable.as_row(row) for _, row in rows]
 
-    def set_aside(self, unreadable: Sequence[Unreadable], aside: list[Unreadable] | None) -> None:
+    def set_aside(self, unreadable: Sequence[UnreadableRecord], aside: list[UnreadableRecord] | None) -> None:
         """Note unreadable rows and add them to `aside`; raises UnreadableRow without it."""
         for each in unreadable:
             self._note(each)
@@ -237,16 +239,16 @@ class Unit:
 
     def _scanned(
         self, statement: Select[Any], table: str
-    ) -> tuple[list[tuple[Mapping[str, Any], dict[str, Any]]], list[Unreadable]]:
+    ) -> tuple[list[tuple[Mapping[str, Any], dict[str, Any]]], list[UnreadableRecord]]:
         """Read each row alone; return stored and converted values, and unreadable rows."""
         is_sqlite = self.dialect == "sqlite"
         raw, columns = readable.raw_select(statement, is_sqlite=is_sqlite)
         with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
             rows = self.execute(raw).all()
-        found, unreadable = list[tuple[Mapping[str, Any], dict[str, Any]]](), list[Unreadable]()
+        found, unreadable = list[tuple[Mapping[str, Any], dict[str, Any]]](), list[UnreadableRecord]()
         for row in rows:
             values = readable.converted(table, columns, row, is_sqlite=is_sqlite)
-            if isinstance(values, Unreadable):
+            if isinstance(values, UnreadableRecord):
                 unreadable.append(values)
             else:
                 found.append((dict(zip(values, row, strict=True)), values))
@@ -434,7 +436,7 @@ class Database:
             return fault.refusal or self.refusal
         return None
 
-    def _note(self, unreadable: Unreadable) -> None:
+    def _note(self, unreadable: UnreadableRecord) -> None:
         """Count an unreadable row, and log it once."""
         self.unreadable[unreadable.table, ""] += 1
         row = (unreadable.table, unreadable.row_id)

@@ -23,7 +23,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CallState:
     """The status of a key: ours to process, answered, or in progress elsewhere."""
 
     token: int | None = None  #: ours: finish() and release() demand it
@@ -33,7 +33,7 @@ class Standing:
 
 def begin(
     unit: Unit, scope: str, key: str, digest: str, now: datetime, *, lease: timedelta, keep: timedelta
-) -> Standing:
+) -> CallState:
     """Claim the key; return a token, the answer, or neither where it is in progress.
 
     A claim ends by itself with its lease, so that a crash leaves a key that can be repeated.
@@ -55,22 +55,22 @@ def begin(
         .returning(_table.c.key)
     )
     if done.first() is not None:
-        return Standing(token=1)
+        return CallState(token=1)
     query = select(_table).where(_table.c.scope == scope, _table.c.key == key)
     kept = unit.first(IdempotencyKey, query.with_for_update() if unit.dialect == "postgresql" else query)
     if kept is None:
-        return Standing()  # released this instant: the next look finds it free
+        return CallState()  # released this instant: the next look finds it free
     is_over = kept.expires_at <= now
     if not is_over and kept.digest != digest:
-        return Standing(is_conflict=True)
+        return CallState(is_conflict=True)
     if not is_over and kept.answered_at is not None:
-        return Standing(answered=Answered(kept.http_status or 500, kept.answer or ""))
+        return CallState(answered=Answered(kept.http_status or 500, kept.answer or ""))
     # Whoever claimed it may have looked at the clock after us; a claim of a clock that was wrong does not last.
     if not is_over and now < kept.lease_ends_at <= now + 2 * lease:
-        return Standing()
+        return CallState()
     again = {**new, "claim_token": kept.claim_token + 1, "http_status": None, "answer": None, "answered_at": None}
     unit.execute(update(_table).where(_table.c.scope == scope, _table.c.key == key).values(again))
-    return Standing(token=kept.claim_token + 1)
+    return CallState(token=kept.claim_token + 1)
 
 
 def finish(unit: Unit, scope: str, key: str, token: int, answered: Answered, now: datetime) -> None:

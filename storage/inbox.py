@@ -13,7 +13,7 @@ from storage.columns import table_of
 from storage.database import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables import InboxMessage, KnownDelivery, MessagePayment, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
@@ -155,7 +155,7 @@ def claim(
     limit: int,
     *,
     only: Sequence[str] | None = None,
-    aside: list[Unreadable] | None = None,
+    aside: list[UnreadableRecord] | None = None,
 ) -> list[InboxMessage]:
     """Claim up to `limit` pending messages in order of arrival, until the lease ends.
 

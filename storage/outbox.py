@@ -15,7 +15,7 @@ from storage.columns import columns_of, table_of
 from storage.database import Unit, made, values
 from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
 
@@ -220,7 +220,7 @@ def _due(unit: Unit, where: str, given: Sequence[str], at: Sequence[datetime], l
     )
     if unit.dialect != "sqlite":
         query += " FOR UPDATE SKIP LOCKED"
-    unreadable: list[Unreadable] = []
+    unreadable: list[UnreadableRecord] = []
     found = _ROW.records(unit, OutboxMessage, query, [*given, *instants(unit.dialect, at), limit], unreadable)
     set_aside(unit, unreadable)
     return found
@@ -257,7 +257,7 @@ def defer_followers(unit: Unit, now: datetime, lease: timedelta, sink: str) -> i
     return done
 
 
-def set_aside(unit: Unit, unreadable: Sequence[Unreadable]) -> None:
+def set_aside(unit: Unit, unreadable: Sequence[UnreadableRecord]) -> None:
     """Mark unreadable messages dead, by the ids that their rows hold."""
     is_sqlite = unit.dialect == "sqlite"
     where = "CAST(id AS BLOB) = CAST(? AS BLOB)" if is_sqlite else "id = %s::uuid"
@@ -434,7 +434,9 @@ def owed_under(unit: Unit, webhook_ids: Sequence[str]) -> set[str]:
     return {str(found) for found in unit.execute(query).scalars()}
 
 
-def attempts_of(unit: Unit, message_ids: Sequence[str], aside: list[Unreadable] | None = None) -> list[DeliveryAttempt]:
+def attempts_of(
+    unit: Unit, message_ids: Sequence[str], aside: list[UnreadableRecord] | None = None
+) -> list[DeliveryAttempt]:
     """Every try of these messages, in order. Rows that cannot be read go to `aside`."""
     query = select(_attempts).where(_attempts.c.outbox_id.in_(message_ids))
     query = query.order_by(_attempts.c.outbox_id, _attempts.c.number)

@@ -14,7 +14,7 @@ from storage.columns import table_of
 from storage.database import Unit
 from storage.errors import NotFound
 from storage.ids import is_id
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables import Payment
 from storage.types import CLOCK_WAS_WRONG, PollPriority
 
@@ -116,7 +116,7 @@ def anything_to_ask(unit: Unit, account: str, now: datetime, before: datetime) -
 
 
 def _due(unit: Unit, account: str, now: datetime, whose: Sequence[PollPriority], limit: int) -> list[Payment]:
-    found, aside = list[Payment](), list[Unreadable]()
+    found, aside = list[Payment](), list[UnreadableRecord]()
     for when in _whens(now):
         query = (
             select(_table)
@@ -132,7 +132,7 @@ def _due(unit: Unit, account: str, now: datetime, whose: Sequence[PollPriority],
     return found
 
 
-def _set_aside(unit: Unit, unreadable: Sequence[Unreadable], now: datetime) -> None:
+def _set_aside(unit: Unit, unreadable: Sequence[UnreadableRecord], now: datetime) -> None:
     """Delay questions about unreadable payments by an hour."""
     is_sqlite = unit.dialect == "sqlite"
     where = "CAST(id AS BLOB) = CAST(? AS BLOB)" if is_sqlite else "id = %s::uuid"

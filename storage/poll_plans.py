@@ -28,7 +28,7 @@ _PLANNER = ""
 SETTLED_AFTER = timedelta(seconds=5)
 
 
-class Place(NamedTuple):
+class HazardKey(NamedTuple):
     """Payments that are planned alike: of one account, kind and state."""
 
     account: str
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OpenPayments:
     """The payments of one place that are asked about."""
 
     phase: str
@@ -45,10 +45,10 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class StateLeft:
     """That one payment left its state, and what is known of when."""
 
-    place: Place
+    place: HazardKey
     source: str
     entered_at: datetime
     seen_at: datetime | None  #: the last question before, if there was one since it entered the state
@@ -78,7 +78,7 @@ def begin(unit: Unit, now: datetime, every: timedelta) -> Turn | None:
     return None if taken is None else Turn(taken[0])
 
 
-def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[Place, Standing]:
+def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[HazardKey, OpenPayments]:
     """Count scheduled payments by bin of age, whose bounds are in seconds."""
     at = _payments.c.changed_at
     bins = case(
@@ -90,13 +90,13 @@ def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[Place, S
         .where(_payments.c.next_poll_at.is_not(None), _payments.c.provider_ref.is_not(None))
         .group_by(*columns)
     )
-    counts: dict[tuple[Place, str], list[int]] = defaultdict(lambda: [0] * len(edges))
+    counts: dict[tuple[HazardKey, str], list[int]] = defaultdict(lambda: [0] * len(edges))
     for account, kind, state, phase, number, count in unit.each(query):
-        counts[Place(account, kind, state or ""), phase][number] += count
-    return {place: Standing(phase, found) for (place, phase), found in counts.items()}
+        counts[HazardKey(account, kind, state or ""), phase][number] += count
+    return {place: OpenPayments(phase, found) for (place, phase), found in counts.items()}
 
 
-def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[list[Left], str | None]:
+def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[list[StateLeft], str | None]:
     """Return up to `limit` changes of state after a transition, and the last one."""
     before = _transitions.alias("before")
     earlier = _messages.alias("earlier")
@@ -135,19 +135,19 @@ def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[l
     )
     if after is not None:
         query = query.where(_transitions.c.id > after)
-    found: list[Left] = []
+    found: list[StateLeft] = []
     for row in unit.each(query):
         after = row[0]
         _, account, kind, state, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at = row
         if state is not None and entered_at is not None:
-            place = Place(account, kind, state)
-            found.append(Left(place, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at))
+            place = HazardKey(account, kind, state)
+            found.append(StateLeft(place, source, entered_at, seen, asked_at, as_of, recorded_at, expires_at))
     return found, after
 
 
-def hazards(unit: Unit) -> dict[Place, Hazard]:
+def hazards(unit: Unit) -> dict[HazardKey, Hazard]:
     """Return the learnt hazards by account, kind and state."""
-    return {Place(row.account, row.kind, row.state): row for row in unit.all(Hazard, select(_hazards))}
+    return {HazardKey(row.account, row.kind, row.state): row for row in unit.all(Hazard, select(_hazards))}
 
 
 def plans(unit: Unit) -> dict[str, PollPlan]:

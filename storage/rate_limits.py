@@ -66,7 +66,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SlotRequest:
     """A request for a slot."""
 
     is_patient: bool = False  #: only one that has begun, and behind all who are not
@@ -77,7 +77,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
+class SlotState:
     """The state of an account's slots."""
 
     next_free_at: datetime  #: no slot that was given away lies at or after it
@@ -87,7 +87,7 @@ class Booked:
     kept: tuple[datetime, ...] = ()  #: slots before `next_free_at` that are left to patient callers, in order
 
 
-def book(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> tuple[Slot, Booked]:
+def book(booked: SlotState, now: datetime, rate: Rate, wish: SlotRequest) -> tuple[Slot, SlotState]:
     """Book a slot; granted slots are never closer than the spacing.
 
     An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun when the
@@ -105,10 +105,10 @@ def book(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> tuple[Slot, B
     return Slot(True, slot - now, good_for, slot, next_free_at), after
 
 
-_Chosen = tuple[datetime, datetime | None, Booked]
+_Chosen = tuple[datetime, datetime | None, SlotState]
 
 
-def _urgent(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen:
+def _urgent(booked: SlotState, now: datetime, rate: Rate, wish: SlotRequest) -> _Chosen:
     are_waited_for = booked.patient_at is not None
     if booked.kept and not are_waited_for and not wish.extra:
         return _from_kept(booked)
@@ -119,7 +119,7 @@ def _urgent(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen:
     return _from_end(replace(booked, urgent_run=booked.urgent_run + 1), slot, rate, wish)
 
 
-def _patient(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen | datetime:
+def _patient(booked: SlotState, now: datetime, rate: Rate, wish: SlotRequest) -> _Chosen | datetime:
     """Book a slot that has begun, or tell when to ask again."""
     slot = _next(booked, now, rate)
     if wish.are_more:
@@ -131,23 +131,23 @@ def _patient(booked: Booked, now: datetime, rate: Rate, wish: Wish) -> _Chosen |
     return min((slot, *booked.kept))
 
 
-def _wait_until(at: datetime, booked: Booked, now: datetime) -> tuple[Slot, Booked]:
+def _wait_until(at: datetime, booked: SlotState, now: datetime) -> tuple[Slot, SlotState]:
     if booked.patient_at is None or booked.patient_at < at + _COMES_WITHIN / 2:
         booked = replace(booked, patient_at=at + _COMES_WITHIN)
     return Slot(is_granted=False, wait=at - now), booked
 
 
-def _from_kept(booked: Booked) -> _Chosen:
+def _from_kept(booked: SlotState) -> _Chosen:
     slot, *kept = booked.kept
     return slot, None, replace(booked, kept=tuple(kept))
 
 
-def _from_end(booked: Booked, slot: datetime, rate: Rate, wish: Wish) -> _Chosen:
+def _from_end(booked: SlotState, slot: datetime, rate: Rate, wish: SlotRequest) -> _Chosen:
     next_free_at = slot + rate.spacing + wish.extra
     return slot, next_free_at, replace(booked, next_free_at=next_free_at)
 
 
-def _next(booked: Booked, now: datetime, rate: Rate) -> datetime:
+def _next(booked: SlotState, now: datetime, rate: Rate) -> datetime:
     """Return the next free slot.
 
     One that has just begun may still be taken, with less time for sending.
@@ -158,7 +158,7 @@ def _next(booked: Booked, now: datetime, rate: Rate) -> datetime:
     return max(now, booked.paused_until or now)
 
 
-def _believed(booked: Booked, now: datetime, rate: Rate) -> Booked:
+def _believed(booked: SlotState, now: datetime, rate: Rate) -> SlotState:
     """Drop what has passed, and what only a wrong clock can have set."""
     latest = now + MAX_DELAY
     if booked.next_free_at > latest:
@@ -177,12 +177,12 @@ def _believed(booked: Booked, now: datetime, rate: Rate) -> Booked:
 
 _table = table_of(AccountBudget)
 
-#: What `storage.rate_limits` reckons with, in the order of Booked.
+#: What `storage.rate_limits` reckons with, in the order of SlotState.
 _SLOTS: Final = tuple(
     _table.c[name] for name in ("next_free_at", "paused_until", "patient_at", "urgent_run", "kept_slots")
 )
 
-_URGENT: Final = Wish()
+_URGENT: Final = SlotRequest()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -192,7 +192,7 @@ def hold(unit: Unit, account: str, now: datetime) -> None:
     _locked(unit, account, now)
 
 
-def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish = _URGENT) -> Slot:
+def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: SlotRequest = _URGENT) -> Slot:
     """Reserve a slot for one request; slots of an account keep the spacing.
 
     An urgent caller always gets one, ahead of now where it must be. A patient one gets one that has begun, or learns
@@ -214,7 +214,7 @@ def reserve(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish = _U
     return slot
 
 
-def worth_trying(unit: Unit, account: str, now: datetime, rate: Rate, wish: Wish) -> timedelta | None:
+def worth_trying(unit: Unit, account: str, now: datetime, rate: Rate, wish: SlotRequest) -> timedelta | None:
     """Return how long a patient caller must wait to reserve; None where it may now.
 
     Reads only, so that many who wake at one instant do not queue for the right to write.
@@ -362,9 +362,9 @@ def _booked(
     patient_at: datetime | None,
     urgent_run: int,
     kept_slots: list[int],
-) -> Booked:
+) -> SlotState:
     kept = tuple(_EPOCH + at * _MICROSECOND for at in kept_slots)
-    return Booked(next_free_at, paused_until, patient_at, urgent_run, kept)
+    return SlotState(next_free_at, paused_until, patient_at, urgent_run, kept)
 
 
 def _update(unit: Unit, account: str, **changes: Any) -> None:

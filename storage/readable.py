@@ -84,7 +84,7 @@ _MAX_SHOWN_CHARS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableRecord:
     """One row that cannot be read, and by which column."""
 
     table: str
@@ -219,7 +219,7 @@ def raw_select(statement: "Select[Any]", *, is_sqlite: bool) -> "tuple[Select[An
 
 def converted(
     table: str, columns: Sequence[tuple[str, str]], row: Sequence[Any], *, is_sqlite: bool
-) -> dict[str, Any] | Unreadable:
+) -> dict[str, Any] | UnreadableRecord:
     """Convert one raw row to values by name."""
     values: dict[str, Any] = {}
     for (name, kind), raw in zip(columns, row, strict=True):
@@ -227,11 +227,11 @@ def converted(
             values[name] = _value(kind, raw, is_sqlite=is_sqlite)
         except (ValueError, TypeError, OverflowError) as fault:
             names = [name for name, _ in columns]
-            return Unreadable(table, dict(zip(names, row, strict=True)), name, _problem(kind, raw, fault))
+            return UnreadableRecord(table, dict(zip(names, row, strict=True)), name, _problem(kind, raw, fault))
     return values
 
 
-def stand_in(unreadable: Unreadable, columns: Sequence[tuple[str, str]], *, is_sqlite: bool) -> dict[str, Any]:
+def stand_in(unreadable: UnreadableRecord, columns: Sequence[tuple[str, str]], *, is_sqlite: bool) -> dict[str, Any]:
     """Return the readable values of the row, with neutral ones for the others.
 
     The problem stands in a column of words.

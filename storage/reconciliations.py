@@ -23,7 +23,7 @@ _RUNNING = text(f"status = '{ReconciliationStatus.RUNNING.value}'")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReconciliationRequest:
     """A requested run: of one account, over what was created or changed in a range.
 
     The range is [since, until).
@@ -35,7 +35,9 @@ class Wanted:
     asked_by: str
 
 
-def begin(unit: Unit, wanted: Wanted, holder: str, now: datetime, lease: timedelta) -> Reconciliation | None:
+def begin(
+    unit: Unit, wanted: ReconciliationRequest, holder: str, now: datetime, lease: timedelta
+) -> Reconciliation | None:
     """Begin a run under a lease; None where one of the account is unfinished."""
     row = Reconciliation(
         id=new_id(),

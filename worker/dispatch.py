@@ -23,7 +23,7 @@ from storage import outbox
 from storage.database import Database, Unit, made
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import ClaimLimits, Settlement
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import OutboxStatus
 from worker.delivery_slots import MAX_STALL_AFTER_S, DeliverySlot, DeliverySlots
@@ -93,7 +93,9 @@ class Settler:
             if each.message.attempts and not each.is_missing and isinstance(each.result, Failed)
         ]
         before: dict[str, list[DeliveryAttempt]] = defaultdict(list)
-        aside: list[Unreadable] = []  # a try that cannot be read counts for none, and keeps no other from being kept
+        aside: list[
+            UnreadableRecord
+        ] = []  # a try that cannot be read counts for none, and keeps no other from being kept
         for attempt in outbox.attempts_of(unit, failed, aside) if failed else ():
             before[attempt.outbox_id].append(attempt)
         settlements = [self._settlement(each, before[each.message.id]) for each in ended]

@@ -14,7 +14,7 @@ from storage.batches import Key
 from storage.database import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.inbox import Recorded
-from storage.readable import Unreadable
+from storage.readable import UnreadableRecord
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 from worker.accounts import Accounts, ApplySettings, Clock
@@ -104,7 +104,7 @@ class InboxWorker:
 
         Raises StorageUnavailable where another session held the rows of several in a row.
         """
-        settings, held, aside = self._settings, 0, list[Unreadable]()
+        settings, held, aside = self._settings, 0, list[UnreadableRecord]()
         with self._database.write() as unit:
             claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only, aside=aside)
             batches.set_aside(unit, aside, self._clock())

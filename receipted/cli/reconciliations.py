@@ -32,7 +32,7 @@ from receipted.reconciling import reconciler
 from receipted.wiring import Service
 from service import csv_text
 from storage import reconciliations, search
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from storage.tables_support import Reconciliation
 from storage.types import ReconciliationStatus
 
@@ -211,14 +211,14 @@ def reconcile(
     print_report(row, Format.JSON if json else form)
 
 
-def _wanted(service: Service, account: str, since: str | None, until: str | None, by: str) -> Wanted:
+def _wanted(service: Service, account: str, since: str | None, until: str | None, by: str) -> ReconciliationRequest:
     now = service.clock()
     end = min(parse_instant(until, now, option="until") if until else now, now)
     back = timedelta(seconds=service.settings.reconciliation.look_back_seconds)
     start = parse_instant(since, now, option="since") if since else _before(end, back)
     if start >= end:
         raise InvalidInput("--since must lie before --until, and both before now", param="since")
-    return Wanted(account, start, end, by.strip()[:128] or "an operator")
+    return ReconciliationRequest(account, start, end, by.strip()[:128] or "an operator")
 
 
 def _before(end: datetime, back: timedelta) -> datetime:
@@ -228,7 +228,7 @@ def _before(end: datetime, back: timedelta) -> datetime:
         raise InvalidInput("--until lies too far back", param="until") from None
 
 
-async def _run(service: Service, wanted: Wanted, *, anew: bool, is_range_given: bool) -> Reconciliation:
+async def _run(service: Service, wanted: ReconciliationRequest, *, anew: bool, is_range_given: bool) -> Reconciliation:
     async with service.clients() as clients:
         runner = reconciler(service, clients)
         started = await asyncio.to_thread(runner.start, wanted, anew=anew)

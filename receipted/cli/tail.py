@@ -13,7 +13,7 @@ from receipted.cli.options import AccountName, AsJson, open_service, require_acc
 from receipted.wiring import Service
 from service.text import short, shown
 from statemachine.phases import Source
-from storage.changes import Event, Follower
+from storage.changes import ChangeEvent, Follower
 from storage.database import values
 from storage.errors import StorageUnavailable
 
@@ -58,7 +58,7 @@ def listen(
     Rejected ones too. Bodies are printed on request only.
     """
 
-    def wanted(event: Event) -> bool:
+    def wanted(event: ChangeEvent) -> bool:
         return event.what == "rejected" or (event.what in ("received", "decided") and event.row.source in _FROM_OUTSIDE)
 
     with open_service(context) as service:
@@ -93,7 +93,7 @@ def _follow(
             return
 
 
-def _events(service: Service, follower: Follower) -> Iterator[Event]:
+def _events(service: Service, follower: Follower) -> Iterator[ChangeEvent]:
     """Yield events until the caller stops; wait for the database while it is away."""
     is_away = False
     while True:
@@ -112,7 +112,7 @@ def _events(service: Service, follower: Follower) -> Iterator[Event]:
         time.sleep(_POLL_INTERVAL_S)  # on SQLite there is no signal of other processes' writes
 
 
-def _line(event: Event) -> str:
+def _line(event: ChangeEvent) -> str:
     row = event.row
     parts: Mapping[str, Any] = {
         "received": lambda: (f"{row.source} {short(row.id)}", f"{len(row.body)} bytes", _key_text(row)),
@@ -147,7 +147,7 @@ def _attempt_result(attempt: Any) -> str:
     return f"{said}{attempt.duration_ms} ms{why}"
 
 
-def _data(event: Event, *, with_bodies: bool) -> dict[str, Any]:
+def _data(event: ChangeEvent, *, with_bodies: bool) -> dict[str, Any]:
     without = {"headers", "payload"} | (set() if with_bodies else {"body"})
     row = {name: value for name, value in values(event.row).items() if name not in without}
     if isinstance(row.get("body"), bytes):

@@ -13,7 +13,7 @@ from service.users import new_person
 from storage import api_keys, console_users, operator_actions, quarantine, reconciliations
 from storage.database import Database
 from storage.ids import new_id
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from storage.tables import RejectedDelivery
 from storage.types import ReconciliationStatus
 from tests.benchmarks import events
@@ -126,7 +126,7 @@ def _add(database: Database) -> None:
                 unit, account=events.ACCOUNT, at=now, actor="ada", action=action, subject=new_id(), reason="a reason"
             )
         for number in range(_RECONCILIATIONS):
-            wanted = Wanted(events.ACCOUNT, now - timedelta(days=1), now, "schedule")
+            wanted = ReconciliationRequest(events.ACCOUNT, now - timedelta(days=1), now, "schedule")
             row = reconciliations.begin(unit, wanted, "benchmark", now, timedelta(minutes=1))
             assert row is not None
             drift = [{"payment": new_id(), "was": "open", "is": "paid"}] * (number % 20)

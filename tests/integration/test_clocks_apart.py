@@ -16,7 +16,7 @@ from receipted.wiring import Service
 from storage import event_feed, inbox, outbox
 from storage.database import Database
 from storage.ids import first_id, instant_of, new_id
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from tests.support.builders import a_message
 from tests.support.databases import PostgreSQL
 from tests.support.pipeline_world import World
@@ -234,5 +234,5 @@ async def work(service, account):
         await poller.start(account)
         await poller.aclose()
         now = service.work_clock()
-        wanted = Wanted(account, now - timedelta(days=1), now, "a test")
+        wanted = ReconciliationRequest(account, now - timedelta(days=1), now, "a test")
         await asyncio.to_thread(reconciler(service, clients).start, wanted)

@@ -12,7 +12,7 @@ from poller.reconciliation import ReconciledAccount, ReconciliationTools
 from providers.contract import Answer, Page
 from providers.errors import UnsupportedByProvider
 from storage import reconciliations
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from storage.tables_support import Reconciliation
 from tests.support.pipeline_world import ScriptedClient, World
 from tests.support.worker_desk import KIND, Desk
@@ -107,8 +107,8 @@ class Rounds:
         accounts = {"acme": ReconciledAccount(self.genius, is_terminal)}
         return Reconciler(tools, accounts, random.Random(0), holder=holder)
 
-    def wanted(self, by: str = "ada", back: timedelta = 3 * DAY) -> Wanted:
-        return Wanted("acme", self.clock() - back, self.clock(), by)
+    def wanted(self, by: str = "ada", back: timedelta = 3 * DAY) -> ReconciliationRequest:
+        return ReconciliationRequest("acme", self.clock() - back, self.clock(), by)
 
     def walk(self, by: str = "ada", **start: Any) -> Reconciliation:
         """One whole run by a process of its own."""

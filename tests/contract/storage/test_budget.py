@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from storage import quarantine, rate_limits
 from storage.ids import new_id
-from storage.rate_limits import MAX_DELAY, Rate, Wish
+from storage.rate_limits import MAX_DELAY, Rate, SlotRequest
 from storage.tables import RejectedDelivery
 from tests.support.clock import START
 
@@ -19,7 +19,7 @@ shared = settings(max_examples=40, deadline=None, suppress_health_check=[HealthC
 
 def reserve(database, account, now, rate, **wish):
     with database.write() as unit:
-        return rate_limits.reserve(unit, account, now, rate, Wish(**wish))
+        return rate_limits.reserve(unit, account, now, rate, SlotRequest(**wish))
 
 
 def pause(database, account, now, wait):
@@ -91,7 +91,7 @@ def test_a_patient_caller_never_reserves_ahead(database):
     assert not told.is_granted
     assert timedelta(seconds=55) < told.wait <= rate.spacing
     with database.read() as unit:
-        again = rate_limits.worth_trying(unit, "acme", START, rate, Wish(is_patient=True))
+        again = rate_limits.worth_trying(unit, "acme", START, rate, SlotRequest(is_patient=True))
     assert again is not None
     assert timedelta(seconds=55) < again <= rate.spacing
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from storage import batches, inbox, payments, poll_plans, transitions
-from storage.poll_plans import Place
+from storage.poll_plans import HazardKey
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.support import keeping
@@ -61,9 +61,9 @@ def test_payments_are_counted_by_the_age_of_their_state(database):
     with database.read() as unit:
         found = poll_plans.standing(unit, START, EDGES)
 
-    assert found[Place("acme", "payment_intent", "pending")] == poll_plans.Standing("open", [2, 1, 0, 1])
-    assert found[Place("other", "payment_intent", "pending")] == poll_plans.Standing("open", [0, 1, 0, 0])
-    assert found[Place("acme", "payment_intent", "")] == poll_plans.Standing("open", [1, 0, 0, 0])
+    assert found[HazardKey("acme", "payment_intent", "pending")] == poll_plans.OpenPayments("open", [2, 1, 0, 1])
+    assert found[HazardKey("other", "payment_intent", "pending")] == poll_plans.OpenPayments("open", [0, 1, 0, 0])
+    assert found[HazardKey("acme", "payment_intent", "")] == poll_plans.OpenPayments("open", [1, 0, 0, 0])
     assert len(found) == 3
 
 
@@ -103,7 +103,7 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
 
 def test_plans_and_lessons_are_kept(database, again):
     """What is kept replaces what was before, for every process."""
-    place = Place("acme", "payment_intent", "pending")
+    place = HazardKey("acme", "payment_intent", "pending")
 
     def hazard(changes):
         return Hazard(**place._asdict(), exposure=[1.5, 2.0], changes=changes, learned_at=START)

@@ -9,7 +9,7 @@ from statemachine.phases import Source
 from storage import batches, inbox, payments, reconciliations
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from storage.types import ReconciliationStatus
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
@@ -21,7 +21,7 @@ DAY = timedelta(days=1)
 
 def begin(database, account="acme", by="ada", now=START):
     with database.write() as unit:
-        return reconciliations.begin(unit, Wanted(account, now - DAY, now, by), "process 1", now, LEASE)
+        return reconciliations.begin(unit, ReconciliationRequest(account, now - DAY, now, by), "process 1", now, LEASE)
 
 
 def claim(database, now):

@@ -23,7 +23,7 @@ from receipted.reconciling import reconciler, scheduled_steps
 from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
 from sandbox.server import running
 from storage import outbox, reconciliations
-from storage.reconciliations import Wanted
+from storage.reconciliations import ReconciliationRequest
 from tests.support.at_the_sandbox import act
 from tests.support.processes import started
 from tests.support.settings_file import write_settings
@@ -232,7 +232,7 @@ def test_a_second_walker_is_told_who_and_since_when(played):
     service = played.shell.service()
     now = service.clock()
     with service.database.write() as unit:
-        wanted = Wanted("stable", now - timedelta(hours=1), now, "Ada L.")
+        wanted = ReconciliationRequest("stable", now - timedelta(hours=1), now, "Ada L.")
         row = reconciliations.begin(unit, wanted, "process 7 on elsewhere", now, timedelta(minutes=1))
     service.close()
 
@@ -321,7 +321,7 @@ def test_a_walk_says_how_far_it_is(played):
     async def walked():
         async with service.clients() as clients:
             walker, now = reconciler(service, clients), service.clock()
-            started = walker.start(Wanted("payfield", now - timedelta(hours=1), now, "a test"))
+            started = walker.start(ReconciliationRequest("payfield", now - timedelta(hours=1), now, "a test"))
             await walker.run(started.row, lambda row: seen.append((row.stage, row.asked, row.to_ask)))
 
     asyncio.run(walked())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from providers import keepable
+from providers import decoding
 from providers.contract import Delivery
 from statemachine import statements
 from storage import batches, inbox, outbox, payments, quarantine
@@ -63,7 +63,7 @@ class Teller:
             ("x-stablegenius-signature", f"sha256={signature}"),
         )
         signed = datetime.fromtimestamp(int(stamp), at.tzinfo)
-        identity = keepable.key(served.provider.delivery_key(Delivery(body, headers)))
+        identity = decoding.key(served.provider.delivery_key(Delivery(body, headers)))
         given = {
             "headers": headers,
             "key_id": key.id,

@@ -11,13 +11,13 @@ from poller.planner import Planner
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from statemachine.phases import Source
 from storage import payments, poll_plans
-from storage.poll_plans import Place
+from storage.poll_plans import HazardKey
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.support.pipeline_world import World
 from tests.support.worker_desk import KIND, Desk
 
-PLACE = Place("acme", KIND, "awaiting_payment")
+PLACE = HazardKey("acme", KIND, "awaiting_payment")
 
 
 @pytest.fixture

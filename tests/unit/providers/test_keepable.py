@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers import keepable
+from providers import decoding
 from providers.contract import Reading
 from providers.errors import ProviderError
 from statemachine.names import is_kept
@@ -24,35 +24,35 @@ def seen(**changes):
 
 @given(ANY | st.builds("".join, st.lists(ANY, max_size=200)), st.integers(1, 300))
 def test_words_are_kept_by_any_database(text, longest):
-    kept = keepable.words(text, longest)
+    kept = decoding.words(text, longest)
 
     assert len(kept) <= longest
     assert "\x00" not in kept
     assert kept.encode().decode() == kept
-    assert keepable.words(kept, longest) == kept
+    assert decoding.words(kept, longest) == kept
     if len(text) <= longest and "\x00" not in text and not any("\ud800" <= c <= "\udfff" for c in text):
         assert kept == text
 
 
 def test_what_is_cut_or_replaced_is_seen():
-    assert keepable.words("a\x00b\ud800") == "a\ufffdb\ufffd"
-    assert keepable.words("abcdef", 4) == "abc…"
+    assert decoding.words("a\x00b\ud800") == "a\ufffdb\ufffd"
+    assert decoding.words("abcdef", 4) == "abc…"
 
 
 @given(ANY)
 def test_a_key_is_kept_whatever_it_is_and_others_stay_others(text):
-    kept = keepable.key(text)
+    kept = decoding.key(text)
 
     assert 1 <= len(kept) <= 200
     assert is_kept(kept, 200)
-    assert keepable.key(text) == kept
-    assert keepable.key(text + "\x00") != kept
+    assert decoding.key(text) == kept
+    assert decoding.key(text + "\x00") != kept
 
 
 def test_what_can_be_kept_is_left_as_it_is():
     told = seen(facts={"url": "https://x.example"}, failure_reason="declined", reference="r")
 
-    assert keepable.observation(told) is told
+    assert decoding.observation(told) is told
     assert Reading(observations=(told,)).observations[0] is told
 
 
@@ -111,8 +111,8 @@ def test_hints_and_notes_are_kept():
 def test_a_provider_s_error_can_be_kept():
     error = ProviderError("no\x00 " + "x" * 3000, provider_code="c\x00" * 300)
 
-    assert is_kept(error.message, keepable.MAX_TEXT)
-    assert is_kept(error.code, keepable.MAX_WORD)
+    assert is_kept(error.message, decoding.MAX_TEXT)
+    assert is_kept(error.code, decoding.MAX_WORD)
     assert error.provider_code == error.code
 
 
@@ -121,7 +121,7 @@ def test_a_provider_s_error_can_be_kept():
 def test_an_instant_at_the_ends_of_time_is_left_out_and_the_rest_is_heard(name, year):
     told = seen(**{name: datetime(year, 12, 31, 23, 59, 59, 999999, UTC)})
 
-    kept = keepable.observation(told)
+    kept = decoding.observation(told)
 
     assert getattr(kept, name) is None
     assert (kept.provider_ref, kept.status) == ("p1", "paid")
@@ -131,4 +131,4 @@ def test_an_instant_at_the_ends_of_time_is_left_out_and_the_rest_is_heard(name, 
 def test_an_instant_that_may_be_meant_is_kept(year):
     told = seen(as_of=datetime(year, 1, 1, tzinfo=UTC), expires_at=datetime(year, 12, 31, tzinfo=UTC))
 
-    assert keepable.observation(told) is told
+    assert decoding.observation(told) is told
