@@ -1,5 +1,6 @@
 """A batch of any messages ends as the same messages applied one by one: same rows, digests, effects and words."""
 
+import copy
 import itertools
 import json
 from dataclasses import replace
@@ -148,7 +149,7 @@ def _apply(world, messages, turns=None):
     with patch("storage.ids.uuid_utils.uuid7", _counted()), capture_logs() as logs:
         with world.database.write() as unit:
             for message in messages:
-                inbox.record(unit, [message.model_copy()])
+                inbox.record(unit, [copy.copy(message)])
         for message in messages:
             said = statements.decode(message.body) if message.source == Source.OPERATOR else None
             if isinstance(said, statements.Resolution):

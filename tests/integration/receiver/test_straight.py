@@ -55,13 +55,13 @@ def watch(served: Served, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     assert served.app is not None
     intake = cast("Intake", cast("Route", served.app.routes[0]).endpoint)
     paths: list[str] = []
-    before = intake._addressed
+    before = intake._find_endpoint
 
     def addressed(scope: Any) -> Any:
         paths.append(scope["path"])
         return before(scope)
 
-    monkeypatch.setattr(intake, "_addressed", addressed)
+    monkeypatch.setattr(intake, "_find_endpoint", addressed)
     return paths
 
 
