@@ -97,6 +97,7 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
         if told.status == state:
             decision, reason = "unchanged", f"already {state}"
             entry = {"at": moment, "outcome": decision, "payment": payment_id, "reason": reason}
+            entry["state_confirmed"] = True
         else:
             decision, reason = "advanced", f"{state or 'new'} -> {told.status}"
             phase = _TABLE[state, told.status]
