@@ -25,8 +25,8 @@ from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
 from worker.effects import alarm_payload
+from worker.payment_session import Session
 from worker.process import MessageProcessor
-from worker.session import Session
 
 #: One sink that takes every effect: the sinks of that time are not recorded.
 _ANY_SINK: Final = ApplySettings(sinks=("*",))

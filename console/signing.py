@@ -25,11 +25,11 @@ class ConsoleSigner:
         given = list(keys)
 
         def serializer(purpose: str) -> URLSafeSerializer:
-            return URLSafeSerializer(given, salt=f"receipted.console.{purpose}", signer_kwargs=_SHA256)
+            return URLSafeSerializer(given, salt=f"receipted.web_wiring.{purpose}", signer_kwargs=_SHA256)
 
         self._session, self._flash, self._before = serializer("session"), serializer("flash"), serializer("login")
         self._known = serializer("browser")
-        self._form = Signer(given, salt="receipted.console.form", key_derivation="hmac", digest_method=sha256)
+        self._form = Signer(given, salt="receipted.web_wiring.form", key_derivation="hmac", digest_method=sha256)
 
     def session(self, secret: str) -> str:
         """Return the session's cookie."""

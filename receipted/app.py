@@ -13,13 +13,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from receipted import logs
-from receipted.console import console_routes
-from receipted.edge import Edge, front_route
+from receipted.http_protocol import DirectHandler
 from receipted.monitoring import ProcessMonitor
-from receipted.protocol import DirectHandler
-from receipted.reconciling import scheduled_steps
-from receipted.rest import rest_routes
+from receipted.reconciler_wiring import scheduled_steps
 from receipted.runtime import MAX_DUTY_WAIT_S, Wake, keep_stepping
+from receipted.web_wiring import WebServices, console_routes, front_route, rest_routes
 from receipted.wiring import Service, housekeeping
 from receiver.group_commit import GroupWriter
 from receiver.http import UnverifiedLimit
@@ -88,12 +86,12 @@ def create_app(service: Service, *, with_work: bool) -> WebApplication:
         is_development=settings.development,
     )
 
-    edge, monitor = Edge(service), ProcessMonitor(service, receives=True)
+    services, monitor = WebServices(service), ProcessMonitor(service, receives=True)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(edge.running())
+            await stack.enter_async_context(services.running())
             await stack.enter_async_context(monitor.running())
             stack.enter_context(checkpointing(service.database))
             if with_work:
@@ -111,13 +109,13 @@ def create_app(service: Service, *, with_work: bool) -> WebApplication:
 
     app = WebApplication(
         intake.take,
-        edge.stop,
+        services.stop,
         routes=[
             *routes(intake, returns),
-            *rest_routes(service, edge),
-            *console_routes(service, edge),
+            *rest_routes(service, services),
+            *console_routes(service, services),
             *monitor.routes(),
-            front_route(service, edge),
+            front_route(service, services),
         ],
         lifespan=lifespan,
         exception_handlers={

@@ -12,12 +12,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from receipted.http_protocol import BoundedProtocol
 from receipted.metrics.catalogue import LabelBounds
 from receipted.metrics.database import DatabaseFigures
 from receipted.metrics.health import HealthChecks
 from receipted.metrics.process import ProcessFigures
 from receipted.metrics.routes import MetricsAccess, MonitoringRoutes
-from receipted.protocol import BoundedProtocol
 from receipted.wiring import Service
 
 #: Seconds between two writes of a process's figures for the others at the same socket.

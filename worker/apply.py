@@ -31,7 +31,7 @@ from worker.effects import (
     with_closing,
 )
 from worker.finder import gives_goods, namesake_kinds
-from worker.session import Session
+from worker.payment_session import Session
 
 #: Effects of a decision that owes none.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})

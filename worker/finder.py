@@ -9,7 +9,7 @@ from statemachine.phases import FULFILMENT_PHASES, Source
 from storage.batches import Key
 from storage.tables import InboxMessage, Payment
 from worker.accounts import AccountRules
-from worker.session import Session
+from worker.payment_session import Session
 
 
 class Finder:

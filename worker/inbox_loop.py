@@ -18,8 +18,8 @@ from storage.readable import UnreadableRecord
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 from worker.accounts import Accounts, ApplySettings, Clock
+from worker.payment_session import Session
 from worker.process import MessageProcessor
-from worker.session import Session
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from storage.types import InboxStatus, PollPriority
 from worker.accounts import AccountRules, Accounts, ApplySettings
 from worker.apply import PaymentWriter
 from worker.finder import Finder
-from worker.session import Session
+from worker.payment_session import Session
 
 #: The decision of a message with several observations is the weightiest of theirs.
 _WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)

@@ -28,7 +28,7 @@ from receipted.cli.options import (
     subcommands,
 )
 from receipted.cli.output import counting
-from receipted.reconciling import reconciler
+from receipted.reconciler_wiring import reconciler
 from receipted.wiring import Service
 from service import csv_text
 from storage import reconciliations, search

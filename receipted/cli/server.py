@@ -19,7 +19,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from receipted.protocol import BoundedProtocol
+from receipted.http_protocol import BoundedProtocol
 from receipted.runtime import bounded_stop, reduce_garbage_collection
 from statemachine.errors import ServiceError
 

@@ -21,7 +21,7 @@ from receipted.demo.plan import CLICK_PREFIX, PROVIDERS, SHOP_SECRET, Order, ord
 from receipted.demo.results import NAMES, DemoFigures, Mismatch, sources_table, table
 from receipted.demo.run import Demonstration
 from receipted.runtime import until_signalled
-from sandbox.outside import outside
+from sandbox.process import outside
 from statemachine.money import from_minor
 from storage.tables import Payment
 

@@ -20,7 +20,7 @@ from receipted.demo.results import DemoFigures, Key, Mismatch, find_mismatches, 
 from receipted.settings.load import parse
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
-from sandbox.outside import Outside
+from sandbox.process import Outside
 from service.commands import Commands
 from service.errors import CreateUnanswered, StillApplying
 from service.passwords import generate_password, hash_password
@@ -83,7 +83,7 @@ class Demonstration:
         """Run the service inside this block as `receipted serve` does; yield its commands."""
         # They take time that no other command should.
         from receipted.app import create_app  # noqa: PLC0415
-        from receipted.protocol import BoundedProtocol  # noqa: PLC0415
+        from receipted.http_protocol import BoundedProtocol  # noqa: PLC0415
 
         app = create_app(self.service, with_work=True)
         server = uvicorn.Server(

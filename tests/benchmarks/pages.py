@@ -25,8 +25,7 @@ from console.application import ConsoleRoute as Routed
 from console.application import routes
 from console.tables.base import ConsoleTable
 from console.tables.routes import tables
-from receipted.console import console_deps
-from receipted.edge import Edge
+from receipted.web_wiring import WebServices, console_deps
 from receipted.wiring import Service
 from tests.benchmarks import events, report
 from tests.benchmarks.config import ROOT, settings
@@ -87,7 +86,7 @@ def pages(filled: Peopled) -> Iterator[Asked]:
     """Everything that is measured."""
     service = Service(settings(filled.url))
     try:
-        deps = console_deps(service, Edge(service))
+        deps = console_deps(service, WebServices(service))
         (routed,) = routes(deps)
         assert isinstance(routed, Routed)
         for path in _paths(routed._router.routes):

@@ -8,8 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 from starlette.routing import BaseRoute, Route
 
-from receipted.console import console_routes
-from receipted.edge import Edge
+from receipted.web_wiring import WebServices, console_routes
 from tests.e2e import axe
 from tests.e2e.browsing import Watch, overhang, shown_although_hidden, without_effect
 from tests.e2e.deployment import Deployment
@@ -162,7 +161,7 @@ def test_every_page_was_looked_at(story):
     """A page that is added is added here too."""
     service = story.deployment.console.service
     paths = [path.partition("?")[0] for path in (*story.pages.values(), "/console/login")]
-    patterns = list(_pages(console_routes(service, Edge(service))))
+    patterns = list(_pages(console_routes(service, WebServices(service))))
 
     assert patterns
     assert [pattern for pattern in patterns if not any(re.fullmatch(pattern, path) for path in paths)] == []

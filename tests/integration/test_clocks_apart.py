@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed
-from receipted.reconciling import reconciler
+from receipted.reconciler_wiring import reconciler
 from receipted.settings import load
 from receipted.wiring import Service
 from storage import event_feed, inbox, outbox

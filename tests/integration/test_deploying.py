@@ -17,9 +17,9 @@ from api.events import EventsQuery
 from console.signing import ConsoleSigner
 from receipted import runtime
 from receipted.cli import processes, server
-from receipted.console import signing_keys
 from receipted.settings.load import parse
 from receipted.settings.models import ServiceSettings
+from receipted.web_wiring import signing_keys
 from storage import outbox, quarantine
 from storage.ids import new_id
 from tests.repo.commands_in_docs import problem

@@ -9,7 +9,7 @@ import pytest
 from api.application import operations
 from api.credentials import Environment, new_key
 from console.signing import ConsoleSigner, digest_of, new_secret
-from receipted.console import signing_keys
+from receipted.web_wiring import signing_keys
 from service.passwords import ScryptCost, hash_password
 from service.permissions import KeyScope, Role
 from service.users import new_person

@@ -15,7 +15,7 @@ from receipted.demo.plan import SHOP_SECRET, orders
 from receipted.demo.run import Demonstration
 from receipted.wiring import utc_now
 from sandbox.config import Faults, Payers, SandboxConfig
-from sandbox.outside import outside
+from sandbox.process import outside
 from storage import outbox, webhook_health
 from storage.webhook_health import AccountFigures, Pushing
 

@@ -21,8 +21,8 @@ from tests.support import keeping
 from tests.support.builders import our_message
 from tests.support.pipeline_world import SINKS, SimulatedCrash, World
 from tests.unit.statemachine.oracle import EFFECTS, is_walk, next_of
+from worker.payment_session import Session
 from worker.process import MessageProcessor
-from worker.session import Session
 
 ASKED_MINOR = 450
 

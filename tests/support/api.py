@@ -11,9 +11,8 @@ import httpx2
 from starlette.applications import Starlette
 
 from api.credentials import Environment, new_key
-from receipted.edge import Edge
-from receipted.rest import rest_routes
 from receipted.settings.load import Settings
+from receipted.web_wiring import WebServices, rest_routes
 from receipted.wiring import Service
 from service.permissions import KeyScope
 from storage import api_keys
@@ -78,7 +77,7 @@ class Api:
 def serving(found: Settings) -> Iterator[Api]:
     """The API of these settings, whose database is migrated."""
     service = Service(found)
-    edge = Edge(service)
+    edge = WebServices(service)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette):

@@ -16,10 +16,9 @@ from starlette.routing import Route
 from console.application import ConsoleRoute as Mounted
 from console.deps import ConsoleLimits
 from console.signing import ConsoleSigner, digest_of, new_secret
-from receipted.console import console_routes, signing_keys
-from receipted.edge import Edge
 from receipted.settings import load
 from receipted.settings.load import Settings
+from receipted.web_wiring import WebServices, console_routes, signing_keys
 from receipted.wiring import Service
 from service import passwords
 from service.passwords import ScryptCost, hash_password
@@ -145,7 +144,7 @@ def serving(found: Settings, *, clock: Any = None) -> Iterator[Served]:
     service = Service(found)
     if clock is not None:
         service.clock = clock
-    edge = Edge(service)
+    edge = WebServices(service)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette):

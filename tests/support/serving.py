@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from receipted.app import create_app
-from receipted.protocol import BoundedProtocol
+from receipted.http_protocol import BoundedProtocol
 from receipted.settings.load import Settings, parse
 from receipted.wiring import Service
 from receiver.intake import Intake

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from storage import migrate, online, partitions
+from storage import migrate, online_migration, partitions
 from storage.database import Database
 from tests.support.waiting import until
 
@@ -58,7 +58,7 @@ class Killed(BaseException):
 @pytest.fixture
 def old(postgresql, monkeypatch):
     """A database of the revision before, with rows."""
-    monkeypatch.setattr(online, "BATCH_SIZE", 7)  # so that there are several
+    monkeypatch.setattr(online_migration, "BATCH_SIZE", 7)  # so that there are several
     database = filled(postgresql, ROWS)
     yield database
     postgresql.drop(database)
@@ -112,7 +112,7 @@ def test_a_migration_that_was_killed_goes_on(old, number):
 @pytest.mark.timeout(900)
 def test_a_migration_may_be_killed_at_any_statement(postgresql, monkeypatch):
     """Before every one of its statements in turn."""
-    monkeypatch.setattr(online, "BATCH_SIZE", 20)
+    monkeypatch.setattr(online_migration, "BATCH_SIZE", 20)
     template = filled(postgresql, ROWS)
     template.close()
     name = make_url(template.url).database
@@ -131,7 +131,7 @@ def test_a_migration_may_be_killed_at_any_statement(postgresql, monkeypatch):
 
 def test_an_index_that_was_left_half_built_is_built_again(old, monkeypatch):
     """A server that dies while it builds an index leaves an invalid one under the name that is wanted."""
-    create_index, broken = online.OnlineSteps.create_index, []
+    create_index, broken = online_migration.OnlineSteps.create_index, []
 
     def after_a_crash(self, name, definition):
         with old.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -145,7 +145,7 @@ def test_an_index_that_was_left_half_built_is_built_again(old, monkeypatch):
         broken.append(name)
         create_index(self, name, definition)
 
-    monkeypatch.setattr(online.OnlineSteps, "create_index", after_a_crash)
+    monkeypatch.setattr(online_migration.OnlineSteps, "create_index", after_a_crash)
     migrate.upgrade(old)
 
     assert broken == ["ix_payment_label", "inbox_message_rest_ref"]
@@ -154,14 +154,14 @@ def test_an_index_that_was_left_half_built_is_built_again(old, monkeypatch):
 
 def test_a_partition_made_amid_the_building_of_an_index_has_it_too(old, monkeypatch):
     """The index of a partitioned table is on every partition at the end, also on those that others made meanwhile."""
-    create_index = online.OnlineSteps.create_index
+    create_index = online_migration.OnlineSteps.create_index
 
     def with_another_partition(self, name, definition):
         if name == "inbox_message_rest_ref":
             partitions.keep_ahead(old, datetime(2031, 1, 1, tzinfo=UTC), partitions.Period.MONTH, ahead=0)
         create_index(self, name, definition)
 
-    monkeypatch.setattr(online.OnlineSteps, "create_index", with_another_partition)
+    monkeypatch.setattr(online_migration.OnlineSteps, "create_index", with_another_partition)
     migrate.upgrade(old)
     partitions.keep_ahead(old, datetime(2032, 1, 1, tzinfo=UTC), partitions.Period.MONTH, ahead=0)
 
@@ -191,10 +191,10 @@ def test_who_waits_for_a_migration_does_not_hold_it_up(old):
 
 def test_a_step_gives_up_where_its_table_is_in_use_for_too_long(old, monkeypatch):
     """It says which step, and the next migration goes on from there."""
-    monkeypatch.setattr(online, "LOCK_DEADLINE_S", 0)
+    monkeypatch.setattr(online_migration, "LOCK_DEADLINE_S", 0)
     with old.engine.connect() as reader, reader.begin():
         reader.exec_driver_sql("SELECT count(*) FROM payment")
-        with pytest.raises(online.StorageUnavailable, match="'label' found its tables in use for 0 s"):
+        with pytest.raises(online_migration.StorageUnavailable, match="'label' found its tables in use for 0 s"):
             migrate.upgrade(old)
     migrate.upgrade(old)
 
@@ -272,7 +272,7 @@ def test_no_wait_grows_with_the_table(postgresql, capsys):
     rows = 300_000
     old = filled(postgresql, rows)
     steps = []
-    retry = online.OnlineSteps._retry
+    retry = online_migration.OnlineSteps._retry
 
     def timed(self, step, work):
         began = time.monotonic()
@@ -281,7 +281,7 @@ def test_no_wait_grows_with_the_table(postgresql, capsys):
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online.OnlineSteps, "_retry", timed)
+        patch.setattr(online_migration.OnlineSteps, "_retry", timed)
         took, waits = upgraded_under_traffic(old, rows)
     postgresql.drop(old)
     with capsys.disabled():

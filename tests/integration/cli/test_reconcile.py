@@ -19,7 +19,7 @@ from poller import circuit_breaker, reconciliation
 from providers import calling
 from receipted.cli.exits import Exit
 from receipted.cli.reconciliations import COLUMNS
-from receipted.reconciling import reconciler, scheduled_steps
+from receipted.reconciler_wiring import reconciler, scheduled_steps
 from sandbox.config import AlternativePayments, SandboxConfig, StableGenius
 from sandbox.server import running
 from storage import outbox, reconciliations

@@ -122,7 +122,7 @@ def test_an_admin_adds_somebody_whose_password_is_shown_once_and_changed_first(c
 
 def _secret(console, browser):
     from console.signing import ConsoleSigner
-    from receipted.console import signing_keys
+    from receipted.web_wiring import signing_keys
 
     return ConsoleSigner(signing_keys(console.service)).secret(browser.http.cookies["receipted"])
 

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.credentials import Environment, new_key
-from receipted import protocol
-from receipted.protocol import BoundedProtocol
+from receipted import http_protocol
+from receipted.http_protocol import BoundedProtocol
 from service.permissions import KeyScope
 from storage import api_keys
 from tests.integration.receiver.test_framing import CHUNKED, Answers, chunked, post, whole
@@ -87,7 +87,7 @@ def test_a_client_that_does_not_read_is_dropped(
     served: Served, monkeypatch: pytest.MonkeyPatch, connections: set[BoundedProtocol]
 ) -> None:
     """Its answers are held only so long."""
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)  # when it is looked at first
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.2)  # when it is looked at first
     monkeypatch.setattr(BoundedProtocol, "write_timeout_s", 0.2)
     monkeypatch.setattr(BoundedProtocol, "check_interval_s", 0.1)
     with closing(socket.socket()) as connection:
@@ -120,7 +120,7 @@ def connections(served: Served, monkeypatch: pytest.MonkeyPatch) -> set[BoundedP
 def hasty(served: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     """Waits for its clients for a fraction of a second."""
     for name in ("HEAD_TIMEOUT_S", "DRAIN_TIMEOUT_S"):
-        monkeypatch.setattr(protocol, name, 0.3)
+        monkeypatch.setattr(http_protocol, name, 0.3)
     return served
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from receipted.protocol import BoundedProtocol
+from receipted.http_protocol import BoundedProtocol
 from tests.support.serving import listening
 
 SIZE = 32 * 1024 * 1024
@@ -46,7 +46,7 @@ async def ping(_request: Request) -> Response:
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of an application with large answers; connections are checked soon after they begin."""
-    monkeypatch.setattr("receipted.protocol.HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("receipted.http_protocol.HEAD_TIMEOUT_S", 0.2)
     app = Starlette(routes=[Route("/whole", whole), Route("/streamed", streamed), Route("/ping", ping)])
     with listening(app, Hasty) as found:
         yield found

@@ -201,7 +201,7 @@ def test_what_is_not_ordinary_is_answered_as_ever(
 @pytest.fixture
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Connections without a request are closed after a second, as others are after five."""
-    from receipted.protocol import BoundedProtocol
+    from receipted.http_protocol import BoundedProtocol
 
     before = BoundedProtocol.__init__
 

@@ -13,7 +13,7 @@ from storage.errors import LeaseLost, StorageUnavailable
 from storage.ids import new_id
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.worker_desk import KIND
-from worker.session import Session
+from worker.payment_session import Session
 
 
 @pytest.fixture(autouse=True)

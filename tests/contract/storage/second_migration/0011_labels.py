@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from storage.online import OnlineSteps, online_steps
+from storage.online_migration import OnlineSteps, online_steps
 
 revision = "0011"
 down_revision = "0010"
