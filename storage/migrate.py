@@ -106,7 +106,7 @@ def _migration_lock(database: Database) -> Iterator[Callable[[], None]]:
             held.rollback()
             if time.monotonic() > deadline:
                 raise StorageUnavailable("another process is migrating the database")
-            time.sleep(_LOCK_RETRY_S)
+            time.sleep(_LOCK_RETRY_S)  # polled, so that the wait ends at the deadline
 
         def check_lock() -> None:
             # Not a SELECT: its snapshot would last until the next statement, and CREATE INDEX waits for snapshots.

@@ -34,6 +34,7 @@ MOVED_AT_ONCE: Final = 5000
 _LOCK_MS: Final = 200
 _LONG_LOCK_MS: Final = 1500
 _TRIES: Final = 8
+_LOCK_RETRY_S: Final = 0.25
 
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \((?:'([^']+)'|MINVALUE)\) TO \((?:'([^']+)'|MAXVALUE)\)")
 
@@ -169,7 +170,7 @@ def _patiently(database: Database, table: str, since: str, until: str) -> tuple[
         except StorageUnavailable:
             if not left:
                 raise
-        time.sleep(0.25)  # since a lock tells nobody when it is free, and whoever waited behind us is served first
+        time.sleep(_LOCK_RETRY_S)  # a free lock sends no signal, and sessions that wait behind this one go first
     return None
 
 

@@ -153,7 +153,7 @@ _STUCK: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """That a delivery was rejected, and when it came."""
+    """A rejected delivery and the time of its receipt."""
 
     id: str
     received_at: datetime

@@ -68,7 +68,7 @@ def _run(service: Service, by: str) -> None:
                     tasks[done.id] = progress.add_task(done.partition or done.rule, total=None)
                 progress.update(tasks[done.id], completed=done.seen)
             rest = rested(time.monotonic() - began, stepped.pause)
-            time.sleep(rest)  # the rate limit of retention: way in and worker have the disk in between
+            time.sleep(rest)  # the rate limit of retention: intake and worker have the disk in between
 
 
 def _planned(planned: Planned) -> dict[str, Any]:
