@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpcore2
+import hypothesis
 import pytest
 import structlog
 
@@ -16,6 +17,12 @@ from tests.support.clock import FakeClock
 from tests.support.databases import PostgreSQL, copy_of, template_file
 
 HERE = Path(__file__).parent
+
+# How long a draw takes says how busy the machine is, and nothing about the code: no test fails of it.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("untimed")
 
 #: Modules of `make test-more`, marked `more`. In `make test` is what proves most in a second of processor time; here is
 #: what starts processes, proxies and collectors, waits by a real clock, or draws histories and requests for long.
