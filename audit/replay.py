@@ -7,7 +7,7 @@ another version of the program may have written them, and so may what nothing re
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final
 
@@ -73,6 +73,24 @@ _PAYLOAD_TEXTS: Final = frozenset({"reason"})
 
 #: Keys of an outcome on which later rows rest.
 _CONSEQUENCES: Final = ("state", "transition", "review", "effects")
+
+#: So long after a unit of work began, what others committed meanwhile may still be seen in it.
+_OVERLAP: Final = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _Belief:
+    """Assumptions about other payments at the time of a statement.
+
+    How they stood then is not kept. A payment may be older than its name at the provider, and payments of one unit of
+    work begin at one instant.
+    """
+
+    knows_others: bool | None  #: all that are looked for are known, or none; None: those that had begun are
+    has_namesakes: bool  #: those of the reference stand in the way
+
+
+_BELIEFS: Final = tuple(_Belief(known, namesakes) for known in (None, False, True) for namesakes in (False, True))
 
 
 class OtherPayments:
@@ -159,15 +177,14 @@ class _ReplaySession(Session):
         self.links: list[Transition] = []
         self.effects: dict[tuple[str, int], OutboxMessage] = {}
         self.followed: set[str] = set()  #: effects that followed from the statement, owed before or not
-        self.has_namesakes = False  #: other payments of the reference are believed to have stood in the way
-        self.could_have_namesakes = False  #: there are such, and they were asked for
-        self.had_namesakes = False  #: and that was needed once, so that which one it was is not known
+        self.belief = _BELIEFS[0]
+        self.is_doubtful = False  #: other payments were asked for, so that another belief may come out otherwise
+        self.had_namesakes = False  #: namesakes were needed once, so that which one it was is not known
 
     def set_time(self, moment: str) -> None:
         """Decide the next statement at this instant."""
         self.now, self.moment = datetime.fromisoformat(moment), moment
         self.followed = set()
-        self.could_have_namesakes = False
 
     # -- finding
 
@@ -177,8 +194,12 @@ class _ReplaySession(Session):
         return self._if_known_then(self._others.by_id(payment_id))
 
     def _if_known_then(self, other: Payment | None) -> Payment | None:
-        """Copy another payment, if it was known by then."""
-        if other is None or other.id == self._kept.id or other.created_at > self.now:
+        """Copy another payment, if it is believed to have had its name by then."""
+        if other is None or other.id == self._kept.id or other.created_at > self.now + _OVERLAP:
+            return None
+        self.is_doubtful = True
+        is_known = self.belief.knows_others
+        if not (other.created_at <= self.now if is_known is None else is_known):
             return None
         return unwatched(Payment, dict(other.__dict__))
 
@@ -211,7 +232,7 @@ class _ReplaySession(Session):
         return self.payment if is_named else None
 
     def namesakes(self, payment: Payment, kinds: Sequence[str], reference: str) -> list[Payment]:
-        """Return other payments of the reference, or none, as `has_namesakes` says.
+        """Return other payments of the reference, or none, as is believed.
 
         How they stood then is not known, so that both answers may be right.
         """
@@ -220,10 +241,9 @@ class _ReplaySession(Session):
             for other in self._others.by_reference(payment.account, kinds, reference)
             if other.id < self._kept.id and (copy := self._if_known_then(other)) is not None
         ]
-        self.could_have_namesakes |= bool(found)
         for copy in found:
             copy.phase, copy.review, copy.accepted = Phase.OPEN.value, None, None
-        return found if self.has_namesakes else []
+        return found if self.belief.has_namesakes else []
 
     def has_unbound(self, account: str, kinds: Sequence[str], since: datetime) -> bool:
         return False  # the message was decided, so none was in the way
@@ -350,12 +370,7 @@ class PaymentReplay:
         at = 0
         while at < len(step.entries):
             before = _snapshot(session)
-            count, problem = self._decide(result, session, step, at)
-            if problem is not None and session.could_have_namesakes:
-                _restore(session, before)
-                session.has_namesakes = session.had_namesakes = True
-                count, problem = self._decide(result, session, step, at)
-                session.has_namesakes = False
+            count, problem = self._decide_as_believed(result, session, step, at)
             if problem is not None:
                 if step.is_last or any(name in step.entries[at] for name in _CONSEQUENCES):
                     result.problems.append(_message_problem(step.message, problem))
@@ -363,6 +378,27 @@ class PaymentReplay:
                 _restore(session, before, statements=1)  # nothing rested on it, and it was read again later
             at += max(count, 1)
         return True
+
+    def _decide_as_believed(
+        self, result: ReplayResult, session: _ReplaySession, step: ReplayStep, at: int
+    ) -> tuple[int, str | None]:
+        """Decide again under the first belief that agrees with what is kept.
+
+        Where none does, return what differs under the most likely one.
+        """
+        before = _snapshot(session)
+        session.belief, session.is_doubtful = _BELIEFS[0], False
+        count, problem = first = self._decide(result, session, step, at)
+        for belief in _BELIEFS[1:]:
+            if problem is None or not session.is_doubtful:
+                break
+            _restore(session, before)
+            session.belief = belief
+            count, problem = self._decide(result, session, step, at)
+        if problem is not None:
+            return first
+        session.had_namesakes |= session.belief.has_namesakes
+        return count, None
 
     def _decide(
         self, result: ReplayResult, session: _ReplaySession, step: ReplayStep, at: int

@@ -8,14 +8,18 @@ from sqlalchemy import event
 
 from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount
-from providers.contract import Reading
+from providers.contract import Answer, Reading
 from providers.signing import Window
+from statemachine import statements
 from statemachine.phases import Source
 from storage import hashing, inbox
+from storage.ids import new_id
 from storage.types import RetentionRule
 from tests.integration.test_retention import deliver, run, told
+from tests.property.pipeline_voices import VOICES, Telling
 from tests.support import keeping
 from tests.support.audit_case import Shop
+from tests.support.builders import our_message
 from tests.support.pipeline_world import KEY, World
 
 OLD = hashing.Sealer([("old", b"the key of before, elsewhere")])
@@ -139,6 +143,36 @@ def test_a_reading_that_was_mended_and_replayed_is_no_fault(shop):
 def replace_status(reading):
     """The reading of a version that knows less: the bytes say nothing to it."""
     return Reading(unreadable="not understood yet") if reading.observations else reading
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["begun-at-once", "named-later"])
+def test_a_name_may_have_been_another_payments_only_later(shop, is_older):
+    """A page names a payment by its reference, which becomes another payment's name at the provider afterwards."""
+    world, voice = shop.world, VOICES["alternative_payments.payment_request"]
+    world.join("alternative", voice.provider)
+
+    def wish(reference):
+        payment_id = new_id()
+        wanted = statements.CreateWanted(voice.kind, reference, 450, voice.currency)
+        world.record(our_message(wanted, about=payment_id, at=world.clock(), account="alternative"))
+        return payment_id
+
+    def answer(source, ref, payment_id=None):
+        body = voice.answer(Telling(ref, "order-7", voice.lifecycle.initial[0], 450, world.clock(), new_id()))
+        body = b'{"data":[' + body + b"]}" if source is Source.LIST else body
+        told = Answer(200, body, world.clock(), voice.kind, ref if source is Source.POLL else None)
+        world.record(world.answered("alternative", source, told, payment_id))
+
+    other = wish("order-6") if is_older else None
+    named = wish("order-7")
+    answer(Source.LIST, "order-7")
+    answer(Source.CREATE, "ref-7", named)
+    answer(Source.CREATE if is_older else Source.POLL, "order-7", other)
+    world.settle()
+    with world.database.read() as unit:
+        page = next(message for message in inbox.find(unit, account="alternative") if message.source == Source.LIST)
+    assert page.payment_id == named
+    assert audited(shop, retired_keys=frozenset({"alternative/-"})).faults == []
 
 
 def test_a_retired_key_is_allowed_by_name(shop):
