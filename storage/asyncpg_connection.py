@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import asyncpg  # type: ignore[import-untyped]
 
-from storage.connections import SESSION, libpq_words
+from storage.connections import configure, libpq_words, session_of
 from storage.errors import DatabaseUnsupported, StorageUnavailable
 from storage.postgresql_url import PostgresqlUrl, read_url
 
@@ -26,9 +26,6 @@ _DISPENSABLE: Final = (
     *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
     *("connect_timeout", "application_name", "target_session_attrs", "load_balance_hosts", "client_encoding"),
 )
-#: Our settings for one transaction.
-_LOCAL: Final = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items())
-
 #: Something written, however little: its commit waits for the standby, and so for all that was committed before it.
 _EMIT_MESSAGE: Final = "SELECT pg_logical_emit_message(true, 'receipted', '')"
 
@@ -53,7 +50,7 @@ class ConfirmingConnection(asyncpg.Connection):  # type: ignore[misc]
             yield
             return
         async with self.transaction(isolation="read_committed"):
-            await self.execute(_LOCAL)
+            await self.execute(configure(is_local=True))
             yield
 
     async def confirm(self) -> None:
@@ -109,9 +106,32 @@ def check_url(url: str) -> None:
 async def _set_up(
     host: str | None, port: int | None, address: PostgresqlUrl, arguments: dict[str, Any]
 ) -> ConfirmingConnection:
-    connection: ConfirmingConnection = await asyncpg.connect(host=host or None, port=port, **arguments)
-    connection.is_pooled = address.is_pooled
+    async def begun(session: dict[str, str]) -> ConfirmingConnection:
+        named = {**arguments["server_settings"], **session}
+        words = {**arguments, "server_settings": named}
+        connection: ConfirmingConnection = await asyncpg.connect(host=host or None, port=port, **words)
+        return connection
+
+    if address.pooler:  # it refuses most settings when a connection begins
+        connection = await begun({})
+        connection.is_pooled = address.is_pooled
+        if not address.is_pooled:
+            await _configure(connection)
+        return connection
+    connection = await begun(session_of(0))
+    newer = session_of(connection.get_server_version().major)
+    if newer != session_of(0):
+        connection.terminate()
+        connection = await begun(newer)
     return connection
+
+
+async def _configure(connection: ConfirmingConnection) -> None:
+    try:
+        await connection.execute(configure(is_local=False))
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def _arguments(address: PostgresqlUrl) -> dict[str, Any]:
@@ -134,6 +154,6 @@ def _arguments(address: PostgresqlUrl) -> dict[str, Any]:
         "target_session_attrs": words.get("target_session_attrs", "any"),
         # Behind a pooler of transactions no statement is there twice, and a setting would be somebody else's too.
         "statement_cache_size": 0 if address.is_pooled else 100,
-        "server_settings": named if address.is_pooled else {**named, **SESSION},
+        "server_settings": named,
         "connection_class": ConfirmingConnection,
     }

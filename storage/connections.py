@@ -61,6 +61,9 @@ SESSION: Final = {
     "enable_seqscan": "off",
 }
 
+#: What PostgreSQL 17 and newer have besides. An older one refuses a connection that begins with it.
+_SINCE_17: Final = {"transaction_timeout": "0"}
+
 #: Seconds after which a connection's plans are made anew. PostgreSQL does so where it has looked at a table again, a
 #: minute later and more: until then, a day's new partition and whatever grows quickly are gone through as if they
 #: were still as good as empty.
@@ -102,14 +105,15 @@ def connected(url: str) -> Engine:
 
 
 def libpq_words(url: PostgresqlUrl) -> dict[str, str]:
-    """Return the connection parameters of psycopg: those of the URL over our defaults."""
+    """Return psycopg's connection parameters: the URL's over our defaults."""
     ours = {**_NETWORK, "connect_timeout": EACH_SECONDS} if len(url.hosts) > 1 else _NETWORK
     return {**ours, **url.keywords()}
 
 
 def _postgresql(url: PostgresqlUrl) -> Engine:
     try:
-        from storage.psycopg_connection import BoundedConnection  # noqa: PLC0415 - the driver is an extra
+        # The driver is an extra.
+        from storage.psycopg_connection import BoundedConnection, Opener  # noqa: PLC0415
 
         engine = create_engine(
             "postgresql+psycopg://",  # the dialect alone: several servers are more than SQLAlchemy's URL can say
@@ -124,25 +128,11 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
         raise DatabaseUnsupported(
             "PostgreSQL needs its driver: install receipted with the extra postgres", param="database"
         ) from None
-    words = libpq_words(url)
+    opener = Opener(url)
 
     @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> BoundedConnection:
-        # From the first answer on: in another encoding psycopg gives bytes, or refuses text, before we can set it.
-        connection = BoundedConnection.connect(*arguments, **{**words, **keywords, "client_encoding": "utf8"})
-        connection.patience = _ANSWER_TIMEOUTS_S["idle"]
-        if url.is_pooled:
-            connection.prepare_threshold = None
-            return connection
-        # At once: SQLAlchemy asks a first connection several things, by whatever the defaults are.
-        try:
-            connection.autocommit = True
-            connection.execute(_CONFIGURE, _settings(is_local=False))
-            connection.autocommit = False
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _connect(_dialect: Any, _record: Any, _given: Any, keywords: dict[str, Any]) -> BoundedConnection:
+        return opener.open(keywords, _ANSWER_TIMEOUTS_S["idle"])
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -152,7 +142,7 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
         if driver is not None:
             driver.patience = options.get("receipted_patience", _ANSWER_TIMEOUTS_S["write" if is_write else "read"])
         if url.is_pooled:
-            connection.exec_driver_sql(_CONFIGURE, _settings(is_local=True))
+            connection.exec_driver_sql(configure(is_local=True))
         else:
             _replan(connection)
 
@@ -171,17 +161,20 @@ def _postgresql(url: PostgresqlUrl) -> Engine:
     return engine
 
 
-#: Our settings in one statement, for the session or for one transaction.
-_CONFIGURE: Final = (
-    f"SELECT {', '.join('set_config(%s, %s, %s)' for _ in SESSION)}, "
-    # of PostgreSQL 17 and newer
-    "CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL "
-    "THEN set_config('transaction_timeout', '0', %s) END"
-)
+def session_of(major: int) -> dict[str, str]:
+    """Return what is set for a session of a server of this major version."""
+    return SESSION if major < 17 else {**SESSION, **_SINCE_17}
 
 
-def _settings(*, is_local: bool) -> tuple[Any, ...]:
-    return (*(each for pair in SESSION.items() for each in (*pair, is_local)), is_local)
+def configure(*, is_local: bool) -> str:
+    """Return the statement that sets all of it, for a session or a transaction."""
+    scope = "true" if is_local else "false"
+    ours = (f"set_config('{name}', '{value}', {scope})" for name, value in SESSION.items())
+    newer = (
+        f"CASE WHEN current_setting('{name}', true) IS NOT NULL THEN set_config('{name}', '{value}', {scope}) END"
+        for name, value in _SINCE_17.items()
+    )
+    return f"SELECT {', '.join((*ours, *newer))}"
 
 
 def _replan(connection: Connection) -> None:

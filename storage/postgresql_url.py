@@ -14,7 +14,8 @@ from storage.errors import DatabaseUnsupported
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 _PORT: Final = 5432
 
-#: A word of ours in the query: connections go through a pooler that gives each transaction another session.
+#: A word of ours in the query: connections go through a pooler that gives each client a session of its own
+#: (`session`), or each transaction another one (`transaction`).
 _POOLER: Final = "pooler"
 
 #: What may stand in a query and must not be shown.
@@ -32,7 +33,12 @@ class PostgresqlUrl:
     password: str | None
     database: str | None
     options: dict[str, str]  #: libpq's further words, `target_session_attrs` among them
-    is_pooled: bool = False  #: whether a session may be another one in the next transaction
+    pooler: str | None = None  #: what a pooler in between hands out: a session, a transaction
+
+    @property
+    def is_pooled(self) -> bool:
+        """Return whether each transaction may have another session."""
+        return self.pooler == "transaction"
 
     def __repr__(self) -> str:
         return f"PostgresqlUrl(hosts={self.hosts})"  # neither credentials nor options
@@ -80,7 +86,7 @@ def read_url(url: str) -> PostgresqlUrl:
         password=words.pop("password", None) or _decoded(password) or None,
         database=words.pop("dbname", None) or _decoded(path) or None,
         options=words,
-        is_pooled=pooler == "transaction",
+        pooler=pooler,
     )
 
 

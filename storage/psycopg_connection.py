@@ -1,12 +1,15 @@
 """A psycopg connection with bounded waits and confirmed commits."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.errors import Diagnostic
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Conninfo, TransactionStatus
+
+from storage.connections import configure, libpq_words, session_of
+from storage.postgresql_url import PostgresqlUrl
 
 Result = TypeVar("Result")
 
@@ -61,6 +64,79 @@ class BoundedConnection(psycopg.Connection[Any]):
     def _noticed(self, notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
             self._warnings += 1
+
+
+class Opener:
+    """Opener of connections that have our settings whatever the defaults are.
+
+    Settings come with the request to connect, before any statement: the defaults could end or garble the very statement
+    that sets them, and SQLAlchemy asks a first connection several things. A pooler refuses them there, so that behind
+    one they are set by a first statement, of the session or of each transaction.
+    """
+
+    def __init__(self, url: PostgresqlUrl) -> None:
+        self._url = url
+        self._words = libpq_words(url)
+        self._major = 0  #: version of the server that was reached last
+
+    def open(self, keywords: Mapping[str, Any], patience: float) -> BoundedConnection:
+        """Open a connection, with further words of libpq, and seconds for each answer."""
+        connection = self._begin(keywords) if self._url.pooler else self._begin_configured(keywords)
+        connection.patience = patience
+        if self._url.is_pooled:
+            connection.prepare_threshold = None
+        elif self._url.pooler or not _is_as_set(connection):
+            _execute_alone(connection, configure(is_local=False))
+        return connection
+
+    def _begin_configured(self, keywords: Mapping[str, Any]) -> BoundedConnection:
+        try:
+            session = session_of(self._major)
+            connection = self._begin(keywords, {"options": _options(self._words.get("options"), session)})
+            self._major = connection.info.server_version // 10_000
+            newer = session_of(self._major)
+            if newer != session:
+                connection.close()
+                connection = self._begin(keywords, {"options": _options(self._words.get("options"), newer)})
+        except psycopg.OperationalError:
+            self._major = 0  # an older server refuses what a newer one has
+            raise
+        return connection
+
+    def _begin(self, *keywords: Mapping[str, Any]) -> BoundedConnection:
+        words = {name: value for each in (self._words, *keywords) for name, value in each.items()}
+        return BoundedConnection.connect(**words, client_encoding="utf8")
+
+
+def _options(operators: str | None, session: Mapping[str, str]) -> str:
+    """Return libpq's `options`: the operator's, and ours after them, which count.
+
+    The operator's are those of the URL, or of PGOPTIONS.
+    """
+    if operators is None:
+        found = next(each for each in Conninfo.get_defaults() if each.keyword == b"options")
+        operators = (found.val or b"").decode()
+    ours = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in session.items())
+    return " ".join((operators, *ours)).strip()
+
+
+def _is_as_set(connection: BoundedConnection) -> bool:
+    """Return whether the server reports what we asked for.
+
+    PGDATESTYLE and PGTZ go over libpq's `options`.
+    """
+    reported = {name: connection.info.parameter_status(name) for name in ("DateStyle", "TimeZone")}
+    return all(value == session_of(0)[name.lower()] for name, value in reported.items())
+
+
+def _execute_alone(connection: BoundedConnection, statement: str) -> None:
+    try:
+        connection.autocommit = True
+        connection.execute(statement)
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
 
 
 class _NoAnswer(Exception):

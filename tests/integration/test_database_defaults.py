@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from sqlalchemy import make_url
 from receipted.cli.exits import exit_code
 from storage import migrate
 from storage.asyncpg_connection import connect
-from storage.connections import SESSION
+from storage.connections import session_of
 from storage.database import Database
 from storage.errors import DatabaseUnsupported
 from tests.integration.test_duties import delivered
@@ -25,6 +26,7 @@ HOSTILE = {
     "client_min_messages": "error",
     "lock_timeout": "1ms",
     "statement_timeout": "1",
+    "transaction_timeout": "1",
     "idle_in_transaction_session_timeout": "1ms",
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
@@ -41,6 +43,8 @@ HOSTILE = {
     "exit_on_error": "on",
     "enable_seqscan": "on",
 }
+#: Of the server of the tests, which is a new one.
+OURS = session_of(18)
 #: What nobody may set for us: a database that takes no writes is told as that, and whoever makes triggers sleep is a
 #: superuser. The others are of the transaction, and no default.
 LEFT = {
@@ -70,6 +74,14 @@ async def shown_to_asyncpg(url: str, names: list[str]) -> dict[str, str]:
         connection.terminate()
 
 
+async def asked_of_asyncpg(url: str, query: str) -> list[tuple[str, str]]:
+    connection = await connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        connection.terminate()
+
+
 def set_for(postgresql: PostgreSQL, database: Database, values: dict[str, str]) -> None:
     name = make_url(database.url).database
     for setting, value in values.items():
@@ -88,17 +100,42 @@ def deliver_all(tmp_path: Path, database: Database) -> None:
 
 
 def test_every_setting_of_ours_has_a_hostile_default_here() -> None:
-    assert HOSTILE.keys() == SESSION.keys()
+    assert HOSTILE.keys() == OURS.keys()
 
 
 def test_both_drivers_set_what_they_read_and_write_by(database: Database, postgresql: PostgreSQL) -> None:
     """By name and value, on each connection."""
-    ours = {name: shown(database, name) for name in SESSION}
+    ours = {name: shown(database, name) for name in OURS}
     set_for(postgresql, database, HOSTILE)
     fresh = Database(database.url)
-    assert {name: shown(fresh, name) for name in SESSION} == ours
+    assert {name: shown(fresh, name) for name in OURS} == ours
     fresh.close()
-    assert asyncio.run(shown_to_asyncpg(database.url, list(SESSION))) == ours
+    assert asyncio.run(shown_to_asyncpg(database.url, list(OURS))) == ours
+
+
+def test_no_statement_runs_by_the_defaults(database: Database, postgresql: PostgreSQL) -> None:
+    """A timeout among them ends the very statement that would set another: each of ours comes with the connection."""
+    set_for(postgresql, database, HOSTILE)
+    query = "SELECT name, source FROM pg_settings WHERE source IN ('client', 'session', 'database')"
+    with database.read() as unit:
+        found = {row.name.lower(): row.source for row in unit.execute(sa.text(query))}
+    assert {name: found[name] for name in OURS} == dict.fromkeys(OURS, "client")
+    found = {name.lower(): source for name, source in asyncio.run(asked_of_asyncpg(database.url, query))}
+    assert {name: found[name] for name in OURS} == dict.fromkeys(OURS, "client")
+
+
+def test_options_of_the_operator_stand_beside_ours(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the URL, and of PGOPTIONS where it has none; what is ours cannot be set by them."""
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=elsewhere,public -c bytea_output=escape")
+    fresh = Database(database.url)
+    assert shown(fresh, "search_path") == "elsewhere,public"
+    assert shown(fresh, "bytea_output") == "hex"
+    fresh.close()
+    own = quote("-c search_path=here,public -c datestyle=German")
+    fresh = Database(f"{database.url}{'&' if '?' in database.url else '?'}options={own}")
+    assert shown(fresh, "search_path") == "here,public"
+    assert shown(fresh, "datestyle") == "ISO, YMD"
+    fresh.close()
 
 
 def test_hostile_defaults_of_the_database_stop_nothing(
@@ -131,7 +168,7 @@ def test_any_other_setting_may_be_as_it_likes(database: Database, postgresql: Po
         found = [tuple(row) for row in unit.execute(sa.text(query))]
     changed = {}
     for name, kind, value, words in found:
-        if name.lower() in SESSION or name in LEFT or name.startswith(("log_", "debug_", "trace_")):
+        if name.lower() in OURS or name in LEFT or name.startswith(("log_", "debug_", "trace_")):
             continue
         others = ["off" if value == "on" else "on"] if kind == "bool" else [word for word in words if word != value]
         if others:

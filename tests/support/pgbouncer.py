@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode before a real server: the next transaction may be in another session."""
+"""A real pgbouncer before a real server; in transaction mode the next transaction may be in another session."""
 
 import contextlib
 import shutil
@@ -20,7 +20,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {sessions}
 """
 
@@ -29,7 +29,7 @@ _FORGETFUL = "max_prepared_statements = 0\n"
 
 
 @contextlib.contextmanager
-def pooling(server: Server, *, sessions: int = 6) -> Iterator[int]:
+def pooling(server: Server, *, sessions: int = 6, mode: str = "transaction") -> Iterator[int]:
     """The port of a pooler that keeps no statement for anybody; skips the test where there is no pgbouncer."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -42,7 +42,7 @@ def pooling(server: Server, *, sessions: int = 6) -> Iterator[int]:
         [program, "--version"], capture_output=True, text=True, check=True, timeout=DEADLINE
     ).stdout
     is_new = tuple(map(int, version.split()[1].split(".")[:2])) >= (1, 21)
-    written = _SETTINGS.format(server=server.port, port=port, sessions=sessions)
+    written = _SETTINGS.format(server=server.port, port=port, sessions=sessions, mode=mode)
     settings.write_text(written + _FORGETFUL if is_new else written)
     with log.open("wb") as output:
         process = subprocess.Popen([program, settings], stdout=output, stderr=output, **as_other_user())

@@ -208,6 +208,28 @@ def test_behind_a_pooler_asyncpg_has_our_settings_for_one_transaction():
             assert asyncio.run(played(url)) == "off"
 
 
+def test_behind_a_pooler_of_sessions_both_drivers_have_our_settings():
+    """It refuses most of them when a connection begins, so that they are the first statement there."""
+    query = "SELECT name, setting, source FROM pg_settings WHERE name = 'synchronous_commit'"
+
+    async def played(url):
+        connection = await connect(url)
+        try:
+            return tuple(await connection.fetchrow(query))
+        finally:
+            connection.terminate()
+
+    with running() as cluster:
+        cluster.primary.execute("ALTER DATABASE receipted SET synchronous_commit = off")
+        with pooling(cluster.primary, mode="session") as port:
+            url = f"postgresql://postgres@127.0.0.1:{port}/receipted?pooler=session"
+            pooled = Database(url)
+            with pooled.read() as unit:
+                assert tuple(unit.execute(sa.text(query)).one()) == ("synchronous_commit", "on", "session")
+            pooled.close()
+            assert asyncio.run(played(url)) == ("synchronous_commit", "on", "session")
+
+
 def test_what_another_committed_is_confirmed_by_a_commit_of_ours(unconfirmed):
     """Whoever only finds it there waits for the standby all the same."""
     url, end_waiting = unconfirmed
