@@ -288,7 +288,7 @@ class PaymentTable(SQLModel, table=True):
     return_url: str | None = None  #: the merchant's page for the returning payer
     created_at: datetime = Field(sa_column=instant(nullable=False))
     changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
-    seal: str = Field(default="", max_length=64)  #: over SEALED and SEALED_IF_ANY, hex
+    seal: str = Field(default="", max_length=64)  #: over SEALED, hex
     heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
     next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
     poll_priority: int = 4  #: storage.types.PollPriority of the next question
@@ -328,6 +328,8 @@ class Payment(Row):
         "review_note",
         "reviews",
         "review_opened_at",
+        "disputed",
+        "accepted",
         "facts",
         "statements",
         "failure_reason",
@@ -336,8 +338,6 @@ class Payment(Row):
         "created_at",
         "changed_at",
     )
-    #: `seal` covers these too; none of them stands in it while it is None, as in rows from before there was the column
-    SEALED_IF_ANY: ClassVar[tuple[str, ...]] = ("disputed", "accepted")
 
     id: str
     account: str

@@ -251,15 +251,15 @@ def _decided(
 
 
 _SEALED: Final = (
-    *("account", "alias", "amount_minor", "captured_minor", "changed_at", "created_at", "currency", "expires_at"),
-    *("facts", "failure_reason", "head_hash", "id", "kind", "phase", "provider_ref", "reference", "refunded_minor"),
-    *("return_url", "review", "review_note", "review_opened_at", "reviews", "state", "state_as_of", "statements"),
-    "version",
+    *("accepted", "account", "alias", "amount_minor", "captured_minor", "changed_at", "created_at", "currency"),
+    *("disputed", "expires_at", "facts", "failure_reason", "head_hash", "id", "kind", "phase", "provider_ref"),
+    *("reference", "refunded_minor", "return_url", "review", "review_note", "review_opened_at", "reviews", "state"),
+    *("state_as_of", "statements", "version"),
 )
 
 
 def _seal(payment: dict[str, Any]) -> str:
-    return _digest({name: payment[name] for name in _SEALED})
+    return _digest({name: payment.get(name) for name in _SEALED})  # it opens no reviews, and keeps nothing of them
 
 
 def _step(database: Sqlite | Asyncpg) -> int:
