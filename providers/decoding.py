@@ -169,9 +169,9 @@ def says_live(*objects: Mapping[str, object]) -> bool | None:
     """
     found: set[bool] = set()
     for each in objects:
-        for name, value in each.items():
-            words = _MODES.get(name)
-            if words is not None and isinstance(value, (bool, str)) and value in words:
+        for name in _MODES.keys() & each.keys():
+            value, words = each[name], _MODES[name]
+            if isinstance(value, (bool, str)) and value in words:
                 found.add(words[value])
     if len(found) > 1:
         raise Unreadable("it says live and test at once")
@@ -245,6 +245,7 @@ _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 2999
 
 _CURRENCY: Final = re.compile("[A-Za-z]{3}")
+_CURRENCY_CHARS: Final = 3
 _MAX_KIND: Final = 32  #: as wide as the column
 _CUT: Final = "…"
 _UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -297,26 +298,25 @@ def observation(seen: Observation) -> Observation | str:
 
 def _is_plain(seen: Observation) -> bool:
     """Return whether all texts are short ASCII, so that all can be stored."""
-    if seen.amount_minor is not None and abs(seen.amount_minor) > MAX_MINOR:
-        return False
     if seen.captured_minor is not None or seen.refunded_minor is not None:
         return False
-    if len(seen.kind or "") > _MAX_KIND:
+    if seen.amount_minor is not None and abs(seen.amount_minor) > MAX_MINOR:
         return False
-    if seen.currency is not None and _CURRENCY.fullmatch(seen.currency) is None:
+    if seen.currency is not None and not (len(seen.currency) == _CURRENCY_CHARS and seen.currency.isalpha()):
         return False
-    if not _is_moment(seen.as_of) or not _is_moment(seen.expires_at):
+    if not _is_moment(seen.as_of) or not _is_moment(seen.expires_at) or len(seen.kind or "") > _MAX_KIND:
         return False
-    words = (
-        f"{seen.kind}{seen.currency}{seen.provider_ref}{seen.status}{seen.reference}{seen.alias}{seen.actor}"
-        f"{seen.failure_reason}{seen.note}"
-    )
-    names, texts = "".join(seen.facts), "".join(filter(None, seen.facts.values()))
-    if len(words) > MAX_WORD or len(names) > MAX_WORD or len(texts) > MAX_TEXT:
+    names = seen.provider_ref, seen.reference, seen.alias
+    for told in names:
+        if told is not None and not is_name(told):
+            return False
+    words = "".join(filter(None, (*names, seen.kind, seen.currency, seen.status)))
+    more = "".join(filter(None, (seen.actor, seen.failure_reason, seen.note, *seen.facts)))
+    texts = "".join(filter(None, seen.facts.values()))
+    if len(more) > MAX_WORD or len(seen.status or "") > MAX_WORD or len(texts) > MAX_TEXT:
         return False
-    said = words + names + texts
-    is_plain = said.isascii() and "\0" not in said
-    return is_plain and all(map(_is_name_or_unsaid, (seen.provider_ref, seen.reference, seen.alias)))
+    said = words + more + texts
+    return said.isascii() and "\0" not in said
 
 
 def _unkeepable(seen: Observation) -> str:

@@ -26,10 +26,16 @@ class Key:
     secret: bytes = field(repr=False)
     not_before: datetime | None = None
     not_after: datetime | None = None
+    _keyed: hmac.HMAC = field(init=False, repr=False, compare=False)  #: has taken the secret: half of the work
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_keyed", hmac.new(self.secret, digestmod=sha256))
 
     def hmac(self, message: bytes) -> bytes:
         """Compute the raw HMAC-SHA256 of the message."""
-        return hmac.digest(self.secret, message, sha256)  # by the function: its name is looked up in 25 us
+        keyed = self._keyed.copy()
+        keyed.update(message)
+        return keyed.digest()
 
     def is_active(self, now: datetime) -> bool:
         """Return whether the key may verify a delivery received at this instant."""

@@ -5,6 +5,7 @@ looks at code points and never at their properties, which differ between version
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 MAX_NAME_CHARS: Final = 200
@@ -38,6 +39,7 @@ _LINE: Final = re.compile(rf"[^{_FORBIDDEN}{_SURROGATES}]*")
 _UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
+@lru_cache(maxsize=10_000)  # each name is asked about several times for each of a payment's messages
 def is_name(text: str) -> bool:
     """Return whether the text may name a payment, in what we send and in what we read."""
     if not 0 < len(text) <= MAX_NAME_CHARS:

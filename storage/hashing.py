@@ -68,7 +68,7 @@ class Sealer:
 
 
 def _sealed(keyed: hmac.HMAC, content: bytes) -> str:
-    """Seal with a copy of a hash that has taken its key: that is done once, and half of the work."""
+    """Seal by a copy of a hash that has taken its key, half of the work."""
     seal = keyed.copy()
     seal.update(content)
     return seal.hexdigest()

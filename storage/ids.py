@@ -41,8 +41,9 @@ def _id_of(*parts: object) -> str:
 
     The parts are hashed as compact JSON in UTF-8.
     """
-    digest = int.from_bytes(sha256(msgspec.json.encode(parts)).digest()[:16])
-    return str(uuid_utils.UUID(int=digest & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62))
+    text = sha256(msgspec.json.encode(parts)).hexdigest()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def first_id(at: datetime) -> str:

@@ -19,22 +19,15 @@ class Finder:
         self._session = session
         self._message = message
         self._account = message.account
-        self._kinds: dict[tuple[str | None, bool], list[str]] = {}  #: what `kinds` has answered
 
-    def kinds(self, rules: AccountRules, observation: Observation) -> list[str]:
+    def kinds(self, rules: AccountRules, observation: Observation) -> tuple[str, ...]:
         """Return the possible kinds, the likeliest first; only the body's, if it says one."""
-        key = kind, is_guessed = observation.kind, observation.is_kind_guessed
-        found = self._kinds.get(key)
-        if found is None:
-            every = rules.provider.lifecycles
-            if kind is None:
-                found = list(every)
-            elif not is_guessed or self._message.kind is not None:
-                found = [kind]
-            else:
-                found = [kind, *(each for each in every if each != kind)]
-            self._kinds[key] = found
-        return found
+        kind = observation.kind
+        if kind is None:
+            return tuple(rules.provider.lifecycles)
+        if not observation.is_kind_guessed or self._message.kind is not None:
+            return (kind,)
+        return (kind, *(each for each in rules.provider.lifecycles if each != kind))
 
     def find(self, rules: AccountRules, observation: Observation) -> Payment | None:
         """Find the payment by the provider's id, the callback URL, or the reference.
@@ -122,14 +115,15 @@ class Finder:
         """Add the references of which `namesakes` will look for other payments."""
         account = self._account
         for observation in reading.observations:
-            kinds = self.kinds(rules, observation)
+            kinds, lifecycles = self.kinds(rules, observation), rules.provider.lifecycles
+            if not any(gives_goods(lifecycles[kind], observation) for kind in kinds):
+                continue
             ref, reference, kind = observation.provider_ref, observation.reference, kinds[0]
             if ref is not None and self._session.knows_ref(account, kinds, ref):
                 payment = self._session.find_by_ref(account, kinds, ref)
                 if payment is not None:
                     reference, kind = payment.reference or reference, payment.kind
-            lifecycle = rules.provider.lifecycles[kind]
-            if reference is not None and gives_goods(lifecycle, observation):
+            if reference is not None and gives_goods(lifecycles[kind], observation):
                 for each in namesake_kinds(rules, kind):
                     keys[account, each, reference] = None
 

@@ -5,8 +5,6 @@ from datetime import datetime
 from re import compile as pattern
 from typing import Final
 
-from msgspec.structs import replace
-
 from providers.contract import Reading, Statement
 from providers.decoding import (
     Unreadable,
@@ -81,13 +79,13 @@ def _page(told: Mapping[str, object], statement: Statement, reference_key: str) 
         return Reading(note="a page of the list without payment intents")
 
     def read(intent: Mapping[str, object]) -> Observation:
-        return _intent(intent, statement, statement.received_at, reference_key)
+        return _intent(intent, statement, statement.received_at, reference_key, is_live=says_live(intent))
 
     return Reading(observations=tuple(read_each(intents, statement, PAYMENT_INTENT, read)))
 
 
 def _answer(told: Mapping[str, object], statement: Statement, reference_key: str) -> Observation:
-    seen = _intent(told, statement, statement.received_at, reference_key)
+    seen = _intent(told, statement, statement.received_at, reference_key, is_live=says_live(told))
     if statement.ref is not None and seen.provider_ref != statement.ref:
         raise Unreadable("the answer is about another payment intent than the one asked about")
     return seen
@@ -100,8 +98,8 @@ def _event(told: Mapping[str, object], statement: Statement, reference_key: str)
     if event.startswith("payment_intent."):
         if not isinstance(data, dict):
             raise Unreadable("the event has no data object")
-        seen = _intent(data, statement, instant(told.get("created_at")), reference_key)
-        return Reading(observations=(replace(seen, is_live=says_live(told, data)),))
+        at, is_live = instant(told.get("created_at")), says_live(told, data)
+        return Reading(observations=(_intent(data, statement, at, reference_key, is_live=is_live),))
     if event in ("settlement.completed", "settlement.failed"):
         # A settlement names no intents in the documentation, and settles many: ask about all that are open.
         return Reading(hints=_related(data), hints_account=True)
@@ -118,7 +116,12 @@ def _related(data: object) -> tuple[str, ...]:
 
 
 def _intent(
-    data: Mapping[str, object], statement: Statement, as_of: datetime | None, reference_key: str
+    data: Mapping[str, object],
+    statement: Statement,
+    as_of: datetime | None,
+    reference_key: str,
+    *,
+    is_live: bool | None,
 ) -> Observation:
     ref = name_asked(data.get("id"), statement.ref)
     if ref is None:
@@ -141,7 +144,7 @@ def _intent(
         status=status,
         amount_minor=None if amount is None else exact_minor(amount, currency or _CURRENCY),
         currency=currency,
-        is_live=says_live(data),
+        is_live=is_live,
         as_of=as_of,
         expires_at=instant(data.get("expires_at")),
         facts=_facts(data),
