@@ -30,6 +30,10 @@ class AccountAnswer(Shape):
     webhook_url: str = Field(description="where the provider is to deliver")
     default_kind: str
     kinds: list[str]
+    capabilities: dict[str, list[str]] = Field(
+        description="by call (create, ask, cancel, list, register and so on), the kinds that the provider has it for; "
+        "a provider without ask is never asked, and refresh and track are refused"
+    )
 
 
 class Accounts(Shape):
@@ -162,6 +166,7 @@ def _account(caller: ApiCaller, name: str) -> AccountAnswer:
         webhook_url=found.webhook_url,
         default_kind=found.default_kind,
         kinds=list(found.lifecycles),
+        capabilities={call: list(kinds) for call, kinds in found.capabilities.items()},
     )
 
 

@@ -31,10 +31,6 @@ class PollingStatus(Protocol):
         """Explain the time of the next poll; None where none is planned."""
         ...
 
-    def can_cancel(self, payment: Payment) -> bool:
-        """Return True if the provider has a call that cancels such a payment."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class ConsoleLimits:

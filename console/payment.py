@@ -17,7 +17,7 @@ from console.lifecycle_svg import DrawnTransition, LifecycleDrawing, draw_lifecy
 from console.live_updates import LiveUpdates
 from console.pages import PageRenderer
 from console.raw_content import MessageContent, message_content
-from providers.contract import Scheme
+from providers.contract import Capability, Scheme
 from service import origins, timeline
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
@@ -230,8 +230,8 @@ class PaymentPage:
             "older": page.older,
             "before": before,
             "choices": choices(lifecycle, payment) if lifecycle is not None else [],
-            "can_ask": account is not None and payment.provider_ref is not None,
-            "can_cancel": account is not None and not is_terminal and self.deps.polling.can_cancel(payment),
+            "can_ask": _can(account, Capability.ASK, payment),
+            "can_cancel": not is_terminal and _can(account, Capability.CANCEL, payment),
             "cancel_words": _cancel_words(account),
         }
 
@@ -348,6 +348,13 @@ def choices(lifecycle: Lifecycle, payment: Payment) -> list[StateChoice]:
         else:
             ranked.append((2, StateChoice(name, f"{name} ({phase}): against the lifecycle, recorded as forced")))
     return [choice for _, choice in sorted(ranked, key=lambda each: each[0])]
+
+
+def _can(account: ConfiguredAccount | None, capability: Capability, payment: Payment) -> bool:
+    """Return whether the provider has the call for this payment."""
+    if account is None or payment.provider_ref is None:
+        return False
+    return payment.kind in account.capabilities.get(capability, ())
 
 
 def _cancel_words(account: ConfiguredAccount | None) -> str:

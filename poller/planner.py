@@ -127,7 +127,8 @@ class Planner:
             }
         standing = {place: found for place, found in standing.items() if self._is_open(place)}
         hazards = self._learn(standing, kept, transitions, now)
-        planned = [self._plan(account, standing, hazards, pushes, now) for account in self._accounts]
+        asked = [name for name, account in self._accounts.items() if account.kinds]
+        planned = [self._plan(account, standing, hazards, pushes, now) for account in asked]
         with self._database.write() as unit:
             poll_plans.keep(unit, planned, hazards.values(), learned_to)
         for plan in planned:
@@ -136,7 +137,9 @@ class Planner:
 
     def _is_open(self, place: HazardKey) -> bool:
         account = self._accounts.get(place.account)
-        return account is not None and not account.is_terminal(place.kind, place.state or None)
+        if account is None or place.kind not in account.kinds:
+            return False
+        return not account.is_terminal(place.kind, place.state or None)
 
     def _learn(
         self,

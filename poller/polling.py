@@ -112,12 +112,17 @@ class PollClaims:
         return chosen.now
 
     def _gives_up(self, unit: Unit, payment: Payment, now: datetime) -> bool:
+        """Give up a payment unchanged for too long; drop one that cannot be asked about."""
         # A payment already under review is polled because a caller requested it.
         is_unseen = payment.phase in UNPAID and payment.review is None
-        if not is_unseen or not self._schedule.policy(payment.account).has_given_up(payment.changed_at, now):
+        if is_unseen and self._schedule.policy(payment.account).has_given_up(payment.changed_at, now):
+            self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as payments are watched", now)
+            payments.set_next_poll(unit, payment.id, None)
+            return True
+        if self._schedule.can_ask(payment):
             return False
-        self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as payments are polled", now)
-        payments.set_next_poll(unit, payment.id, None)
+        planned = self._schedule.next_poll(payment, now)
+        payments.set_next_poll(unit, payment.id, planned.at if planned is not None and planned.at >= now else None)
         return True
 
     def _give_up(self, unit: Unit, payment: Payment, review: Review, reason: str, now: datetime) -> None:
@@ -261,6 +266,9 @@ class Poller:
         """
         if payment.provider_ref is None:
             return PollResult(error=ProviderError("the provider has not named this payment yet"))
+        if not self._schedule.can_ask(payment):
+            unsupported = UnsupportedByProvider(f"the provider cannot be asked about a {payment.kind}")
+            return PollResult(error=ProviderError(unsupported.message, provider_code=unsupported.code))
         began_at = self._clock()
         try:
             client = self._clients[payment.account]
@@ -271,8 +279,6 @@ class Poller:
                 answer = await client.fetch(payment.kind, payment.provider_ref)
         except StorageUnavailable:
             raise  # no turn was granted: nothing was sent
-        except UnsupportedByProvider as unsupported:  # known by webhook, of a kind that cannot be fetched
-            error = ProviderError(unsupported.message, provider_code=unsupported.code)
         except ProviderError as failed:
             error = failed.with_traceback(None)  # a value from here on; its frames would form a reference cycle with it
             log.warning(

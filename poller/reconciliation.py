@@ -235,10 +235,12 @@ async def run_all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReconciledAccount:
-    """Client and terminal states of an account to reconcile."""
+    """Client, terminal states and capabilities of an account to reconcile."""
 
     client: Client
     is_terminal: IsTerminal
+    can_list: bool
+    kinds: frozenset[str]  #: that the provider can be asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +283,13 @@ class ReconciliationRun:
         LeaseLost and StorageUnavailable; what was received until then is kept, and another run continues from there.
         """
         is_restarted = False
+        if self.row.stage == LISTING and not self._account.can_list:
+            unlisted = UnsupportedByProvider("the provider documents no call that lists payments")
+            await self._save(stage=ASKING, position=None, unasked=self._with_unasked([_unlisted_entry(unlisted)]))
         while self.row.stage == LISTING:
             await self._calls.wait_until_reachable()
             try:
                 await self._save_page(await self._calls.call(self._page))
-            except UnsupportedByProvider as error:
-                await self._save(stage=ASKING, position=None, unasked=self._with_unasked([_unlisted_entry(error)]))
             except ProviderError as error:
                 if is_outage(error) and error.http_status != _LIST_FORBIDDEN_STATUS:
                     raise self._calls.pause(error) from error
@@ -327,9 +330,16 @@ class ReconciliationRun:
 
     async def _ask_remaining(self) -> None:
         remaining, unnamed = await asyncio.to_thread(self._remaining)
+        kinds = self._account.kinds
+        unsupported = [found for found in remaining if found.kind not in kinds]
+        remaining = [found for found in remaining if found.kind in kinds]
         position = self.row.position
         if position is None:
             missing = [_with_unasked(found, "unnamed", "the provider has not named it") for found in unnamed]
+            missing += [
+                _with_unasked(found, UnsupportedByProvider.code, f"the provider cannot be asked about a {found.kind}")
+                for found in unsupported
+            ]
             await self._save(to_ask=self.row.asked + len(remaining), unasked=self._with_unasked(missing))
         left = [found for found in remaining if position is None or found.id > position]
         while left:
@@ -384,9 +394,8 @@ class ReconciliationRun:
         ref = found.provider_ref or ""
         try:
             return await self._calls.call(lambda: self._account.client.fetch(found.kind, ref))
-        except (UnsupportedByProvider, ProviderError) as error:
-            http_status = error.http_status if isinstance(error, ProviderError) else None
-            log.warning("reconcile.failed", **self._about(found), code=error.code, http_status=http_status)
+        except ProviderError as error:
+            log.warning("reconcile.failed", **self._about(found), code=error.code, http_status=error.http_status)
             return error
         except ServiceError:
             raise  # storage is away, or the reconciliation is paused: nothing was sent

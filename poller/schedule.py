@@ -60,6 +60,7 @@ LIKELY_CHANGED: Final = "changed"  #: enough payments of this age have changed b
 MAX_INTERVAL: Final = "floor"  #: the longest interval is over
 EXPIRED: Final = "expiry"  #: the provider announced that it expires shortly before
 LATE_CHECK: Final = "late"  #: money may arrive after an end without money
+UNHEARD: Final = "unheard"  #: no question: by then a person looks, since the provider cannot be asked
 
 _PRIORITY_REASONS: Final = {
     PollPriority.PAYER: "a payer has come back",
@@ -161,7 +162,7 @@ class NextPoll:
     """Due time of the next poll, and the reason for it."""
 
     at: datetime
-    reason: str  #: LIKELY_CHANGED, MAX_INTERVAL, EXPIRED or LATE_CHECK
+    reason: str  #: LIKELY_CHANGED, MAX_INTERVAL, EXPIRED, LATE_CHECK or UNHEARD
 
 
 def next_poll(policy: PollPolicy, forecast: ChangeForecast, times: PollTimes, now: datetime) -> NextPoll | None:
@@ -185,6 +186,16 @@ def next_poll(policy: PollPolicy, forecast: ChangeForecast, times: PollTimes, no
         if seen_at < over < found.at:
             found = NextPoll(over, EXPIRED)
     return found
+
+
+def unheard_check(policy: PollPolicy, phase: Phase, changed_at: datetime) -> NextPoll | None:
+    """Return when a payment that cannot be asked about has been silent for too long.
+
+    None for one that is paid or ended: its provider may never say more.
+    """
+    if policy.give_up_after is None or phase not in UNPAID:
+        return None
+    return NextPoll(changed_at + policy.give_up_after, UNHEARD)
 
 
 def late_check(policy: PollPolicy, phase: Phase, changed_at: datetime, now: datetime) -> NextPoll | None:
@@ -251,6 +262,8 @@ def select_most_urgent(
 
 def explain(forecast: ChangeForecast | None, times: PollTimes, found: NextPoll, state: str) -> str:
     """Explain in words why a poll is planned; a payment at its end has no `forecast`."""
+    if found.reason == UNHEARD:
+        return "the provider cannot be asked: a person is to look if it has said nothing by then"
     if forecast is None or found.reason == LATE_CHECK:
         return "it ended without money, and money may be late"
     if found.reason == EXPIRED:
@@ -263,11 +276,11 @@ def explain(forecast: ChangeForecast | None, times: PollTimes, found: NextPoll, 
 
 @dataclass(frozen=True, slots=True)
 class PolledAccount:
-    """The polling policy, terminal states and kinds of one account."""
+    """The polling policy, terminal states and askable kinds of one account."""
 
     policy: PollPolicy
     is_terminal: Callable[[str, str | None], bool]  #: of kind and state
-    kinds: tuple[str, ...] = ()  #: that its provider has
+    kinds: frozenset[str]  #: that its provider can be asked about
 
 
 class PollSchedule:
@@ -290,13 +303,20 @@ class PollSchedule:
         """Return the account's polling policy."""
         return self._accounts[account].policy
 
+    def can_ask(self, payment: Payment) -> bool:
+        """Return whether the provider can be asked about payments of this kind."""
+        return payment.kind in self._accounts[payment.account].kinds
+
     def is_terminal(self, payment: Payment) -> bool:
         """Return whether the payment is in a terminal state of its lifecycle."""
         return self._accounts[payment.account].is_terminal(payment.kind, payment.state)
 
     def next_poll(self, payment: Payment, now: datetime) -> NextPoll | None:
         """Return the next poll of the payment as it is; None if none is needed."""
-        policy, forecast = self.policy(payment.account), self.forecast(payment)
+        policy = self.policy(payment.account)
+        if not self.can_ask(payment):
+            return unheard_check(policy, Phase(payment.phase), payment.changed_at)
+        forecast = self.forecast(payment)
         if forecast is None:
             return late_check(policy, Phase(payment.phase), payment.changed_at, now)
         return next_poll(policy, forecast, poll_times_of(payment), now)
@@ -333,6 +353,8 @@ class PollSchedule:
             return None
         if payment.poll_priority != PollPriority.SCHEDULE:
             return _PRIORITY_REASONS[PollPriority(payment.poll_priority)]
+        if not self.can_ask(payment):
+            return explain(None, poll_times_of(payment), NextPoll(payment.next_poll_at, UNHEARD), "")
         found, forecast = self.next_poll(payment, now), self.forecast(payment)
         if payment.poll_error is not None:
             return "the last question failed"

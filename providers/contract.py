@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from operator import is_
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -211,10 +212,28 @@ class Account:
     secrets: Mapping[str, str] = field(repr=False)
 
 
-class Client(ABC):
+class Capability(StrEnum):
+    """A call that a provider may have; what an account does not have is never tried."""
+
+    CREATE = "create"  #: Client.create()
+    ASK = "ask"  #: Client.fetch(); without it, silence alarms and what push delivers are all there is
+    CANCEL = "cancel"  #: Client.cancel()
+    CAPTURE = "capture"  #: of an authorised payment; no provider here has it yet
+    REFUND = "refund"  #: of a paid payment; no provider here has it yet
+    LIST = "list"  #: Client.list_page()
+    REGISTER = "register"  #: Client.register_webhook()
+    ENDPOINT_STATUS = "endpoint_status"  #: what the provider thinks of our URL; no provider here has it yet
+
+
+#: By call, the kinds that it is for. A call about the whole account names the kinds that it covers.
+Capabilities = Mapping[Capability, frozenset[str]]
+
+
+class Client:
     """Calls to one provider account; every method raises ProviderError.
 
-    It stands for an error answer, or for none.
+    It stands for an error answer, or for none. Provider.capabilities() says which calls the account has; the others
+    are never made, and raise UnsupportedByProvider here.
     """
 
     #: Whether create() may be sent again with the same CreateRequest after an ambiguous outcome.
@@ -224,26 +243,20 @@ class Client(ABC):
     #: that a slow repeat is not too late.
     create_is_remembered_for: ClassVar[timedelta | None] = None
 
-    @abstractmethod
     async def create(self, request: CreateRequest) -> Answer:
         """Create at the provider. Repeats only where the provider makes a repeat harmless."""
+        raise UnsupportedByProvider
 
-    @abstractmethod
     async def fetch(self, kind: str, ref: str) -> Answer:
         """Fetch the provider's current word on one payment.
 
         Sends one request, or two when a token has to be fetched.
         """
+        raise UnsupportedByProvider
 
-    @abstractmethod
     async def cancel(self, kind: str, ref: str) -> Answer:
-        """Cancel before payment; raise UnsupportedByProvider where there is no such call."""
-
-    def check_cancel(self, kind: str) -> None:  # noqa: B027 - most need no check of their own
-        """Raise UnsupportedByProvider if cancel() has no call for this kind; send nothing.
-
-        A client that does not say it here costs one question before cancel() says it.
-        """
+        """Cancel before payment."""
+        raise UnsupportedByProvider
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """Fetch the page at `position` (None: the first) of what was created in a range.
@@ -252,14 +265,25 @@ class Client(ABC):
 
         All of it is on the pages; at the edges, and where the provider cannot filter, they may hold more. Asks for
         smaller pages where one is too large. A page that cannot be read, or does not say where to go on, is returned
-        with its `fault`. Raises ProviderError where the pages lead round in a circle, and UnsupportedByProvider where
-        the provider documents no such call. A repeat is harmless.
+        with its `fault`. Raises ProviderError where the pages lead round in a circle. A repeat is harmless.
         """
-        raise UnsupportedByProvider("the provider documents no call that lists payments")
+        raise UnsupportedByProvider
 
-    @abstractmethod
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Register our HTTPS URL; raise UnsupportedByProvider where there is no such call."""
+        """Register our HTTPS URL."""
+        raise UnsupportedByProvider
+
+
+#: What the calls are for, in words.
+_CALLS: Final[Mapping[Capability, str]] = {
+    Capability.CREATE: "to create",
+    Capability.ASK: "that can be asked",
+    Capability.CANCEL: "to cancel",
+    Capability.CAPTURE: "to capture",
+    Capability.REFUND: "to refund",
+    Capability.LIST: "that lists payments",
+    Capability.ENDPOINT_STATUS: "that shows the state of a webhook",
+}
 
 
 class Provider(ABC):
@@ -274,9 +298,29 @@ class Provider(ABC):
     default_base_url: ClassVar[str] = ""
     default_kind: ClassVar[str]  #: of `payments create`
     authentication: ClassVar[Scheme | None] = None  #: of verify(), in words; it decides nothing
+    how_to_register: ClassVar[str] = ""  #: where a person registers our URL, if no call does
 
     def __init__(self, options: ProviderOptions) -> None:
         self.options = options
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """Return the calls that an account with these options has; pure."""
+
+    def can(self, capability: Capability, kind: str | None = None) -> bool:
+        """Return whether the account has the call, for this kind or for any."""
+        kinds = self.capabilities().get(capability, frozenset())
+        return bool(kinds) if kind is None else kind in kinds
+
+    def require(self, capability: Capability, kind: str | None = None) -> None:
+        """Raise UnsupportedByProvider unless the account has the call; send nothing."""
+        if self.can(capability, kind):
+            return
+        if capability is Capability.REGISTER:
+            hint = f": {self.how_to_register}" if self.how_to_register else ""
+            raise UnsupportedByProvider(f"{self.name} documents no call that registers a webhook{hint}")
+        what = "" if kind is None else f" for a {kind}"
+        raise UnsupportedByProvider(f"{self.name} documents no call {_CALLS[capability]}{what}")
 
     @abstractmethod
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:

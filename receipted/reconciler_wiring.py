@@ -10,7 +10,7 @@ from functools import partial
 
 from poller.reconciler import Reconciler, ReconciliationSchedule
 from poller.reconciliation import ReconciledAccount, ReconciliationTools
-from providers.contract import Client, Provider
+from providers.contract import Capability, Client, Provider
 from receipted.wiring import Service
 
 
@@ -26,7 +26,12 @@ def reconciler(service: Service, clients: Mapping[str, Client]) -> Reconciler:
         await asyncio.to_thread(worker.step, message_ids)
 
     accounts = {
-        name: ReconciledAccount(clients[name], partial(_is_terminal, account.provider))
+        name: ReconciledAccount(
+            clients[name],
+            partial(_is_terminal, account.provider),
+            account.provider.can(Capability.LIST),
+            account.asked_kinds,
+        )
         for name, account in service.accounts.items()
     }
     settle_timeout = timedelta(seconds=service.settings.poller.create_grace_seconds + 60)
@@ -61,7 +66,7 @@ def scheduled_steps(service: Service, clients: Mapping[str, Client]) -> dict[str
         every=timedelta(seconds=settings.every_seconds),
         look_back=timedelta(seconds=settings.look_back_seconds),
     )
-    return {name: partial(schedule.step, name) for name in service.accounts}
+    return {name: partial(schedule.step, name) for name, account in service.accounts.items() if account.can_reconcile}
 
 
 def _is_terminal(provider: Provider, kind: str, state: str | None) -> bool:

@@ -18,7 +18,6 @@ from console.application import routes
 from console.deps import ConsoleDeps, ConsoleLimits
 from console.signing import ConsoleSigner
 from providers.contract import Client
-from providers.errors import UnsupportedByProvider
 from receipted.wiring import PROVIDERS, Service
 from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
@@ -144,7 +143,7 @@ def console_deps(service: Service, services: WebServices) -> ConsoleDeps:
         commands=services.commands,
         accounts=service.configured_accounts(),
         prover=service.prover(),
-        polling=_PollingStatus(service, services),
+        polling=_PollingStatus(service),
         redeemer=service.redeemer(),
         signing=ConsoleSigner(signing_keys(service)),
         origin=_origin(settings.service.public_url),
@@ -179,10 +178,10 @@ def _origin(url: str) -> str:
 
 
 class _PollingStatus:
-    """Planned polls of payments, and the possible cancels."""
+    """Planned polls of payments, and why they are planned."""
 
-    def __init__(self, service: Service, services: WebServices) -> None:
-        self._service, self._edge = service, services
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     def why(self, payment: Payment, now: datetime) -> str | None:
         return (
@@ -190,13 +189,3 @@ class _PollingStatus:
             if payment.account in self._service.accounts
             else None
         )
-
-    def can_cancel(self, payment: Payment) -> bool:
-        client = self._edge.client(payment.account)
-        if client is None or payment.provider_ref is None:
-            return False
-        try:
-            client.check_cancel(payment.kind)
-        except UnsupportedByProvider:
-            return False
-        return True

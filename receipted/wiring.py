@@ -27,7 +27,7 @@ from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from poller.webhook_health import PushMonitor, PushMonitorSettings
 from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.provider import Banked
-from providers.contract import Account, Budget, Client, Provider
+from providers.contract import Account, Budget, Capability, Client, Provider
 from providers.http import HttpTransport
 from providers.payfield.provider import Payfield
 from providers.stable_genius.provider import StableGenius
@@ -90,6 +90,16 @@ class WiredAccount:
     name: str
     settings: AccountSettings
     provider: Provider
+
+    @property
+    def asked_kinds(self) -> frozenset[str]:
+        """Return the kinds of payments that the provider can be asked about."""
+        return self.provider.capabilities().get(Capability.ASK, frozenset())
+
+    @property
+    def can_reconcile(self) -> bool:
+        """Return whether the provider can be asked about anything, or lists it."""
+        return self.provider.can(Capability.ASK) or self.provider.can(Capability.LIST)
 
 
 class Service:
@@ -155,7 +165,7 @@ class Service:
     def _polled_accounts(self) -> dict[str, PolledAccount]:
         policy = self.poll_policy()
         return {
-            name: PolledAccount(policy, partial(_is_terminal, account.provider), tuple(account.provider.lifecycles))
+            name: PolledAccount(policy, partial(_is_terminal, account.provider), account.asked_kinds)
             for name, account in self.accounts.items()
         }
 
@@ -397,6 +407,7 @@ def _configured_account(account: WiredAccount, public_url: str) -> ConfiguredAcc
         budget=None if budget is None else (budget.requests, budget.seconds),
         window=(account.settings.window_past_seconds, account.settings.window_future_seconds),
         authentication=account.provider.authentication,
+        capabilities={call.value: sorted(kinds) for call, kinds in account.provider.capabilities().items() if kinds},
     )
 
 

@@ -125,6 +125,10 @@ def _why(
         told.append((f"The last {budget.failures} questions met an outage; a few more open the breaker.", "warn"))
     if budget is not None and budget.paused_until is not None and now < budget.paused_until <= now + MAX_DELAY:
         told.append(("The provider wants no request for a while; that is kept to.", "warn"))
+    if not account.can_be_asked:
+        words = "This provider cannot be asked about its payments. What it sends is all there is: an alarm is raised "
+        words += "when it falls silent, and a payment that it says nothing about comes up for review."
+        return [*told, (words, "quiet")]
     if plan is None:
         return [*told, ("No schedule was planned yet: that happens while a worker runs.", "quiet")]
     words = f"{plan.watched:,} payments are asked about, {plan.wanted_per_second * 60:,.1f} times a minute in all. "

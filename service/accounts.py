@@ -1,10 +1,10 @@
 """Configured accounts as they are shown, without their secrets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from providers.contract import Scheme
+from providers.contract import Capability, Scheme
 from statemachine.lifecycle import Lifecycle
 
 
@@ -32,3 +32,9 @@ class ConfiguredAccount:
     budget: tuple[int, float] | None = None  #: so many requests in so many seconds; None where no limit is known
     window: tuple[float, float] = (300, 300)  #: seconds that a signed time may be old, and ahead
     authentication: Scheme | None = None  #: how its deliveries are told from forged ones, in words
+    capabilities: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: by call, the kinds that it is for
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Return whether the provider can be asked about any of its payments."""
+        return bool(self.capabilities.get(Capability.ASK))

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from poller.polling import answer_message
-from providers.contract import Client, CreateRequest, Provider
+from providers.contract import Capability, Client, CreateRequest, Provider
 from providers.errors import ProviderError
 from providers.http import require_https
 from receiver.returns import About
@@ -60,14 +60,17 @@ class Cancellation:
         client = self._context.clients.get(payment.account)
         if client is None:
             raise UnknownAccountName(f"account {payment.account!r} is not configured any more", param="account")
-        client.check_cancel(payment.kind)
+        provider = self._context.providers[payment.account]
+        provider.require(Capability.CANCEL, payment.kind)
+        can_ask = provider.can(Capability.ASK, payment.kind)
         ref = payment.provider_ref
         if ref is None:
             raise NotNamedYet
-        payment = await self._asked_first(payment)
-        if has_ended(payment):
-            return payment
-        await self._ask_in(payment, _POLL_AFTER_CANCEL)
+        if can_ask:
+            payment = await self._asked_first(payment)
+            if has_ended(payment):
+                return payment
+            await self._ask_in(payment, _POLL_AFTER_CANCEL)
         began_at = self._context.clock()
         try:
             answer = await client.cancel(payment.kind, ref)
@@ -78,7 +81,8 @@ class Cancellation:
         payment = await self._inbox.payment(payment_id)
         if has_ended(payment):
             return payment
-        payment = await self._asked_again(payment)  # taken, and not told what it is now
+        if can_ask:
+            payment = await self._asked_again(payment)  # taken, and not told what it is now
         if not has_ended(payment):
             self._check_clear(applied, payment)
         return payment
@@ -109,6 +113,11 @@ class Cancellation:
         if not failed.is_ambiguous and error.http_status in (None, 429):
             raise error  # it was not sent, or not looked at
         is_refused = error.type == "conflict_error" and not error.is_ambiguous
+        if not self._context.providers[payment.account].can(Capability.ASK, payment.kind):
+            if failed.is_ambiguous:
+                words = "the cancel call has left no answer, and the provider cannot be asked"
+                raise CancelUnanswered(words) from error
+            raise error
         try:
             payment = await self._asked_again(payment)
         except CancelUnanswered:
@@ -188,6 +197,7 @@ class Commands:
         if return_url is not None:
             _check_text("return_url", return_url, _MAX_TEXT_CHARS)
             require_https(return_url, allow_loopback=self._context.is_development, param="return_url")
+        self._provider(account).require(Capability.CREATE, kind)
         client = self._context.clients[account]
         wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)
@@ -220,6 +230,7 @@ class Commands:
         Raises ProviderError, and AnswerUnclear where its answer says nothing.
         """
         kind = self._kind(account, kind)
+        self._provider(account).require(Capability.ASK, kind)
         _check_name("ref", ref)
         answer = await self._context.clients[account].fetch(kind, ref)
         message = answer_message(account, Source.POLL, answer, None, self._context.clock())
@@ -234,7 +245,9 @@ class Commands:
 
         Raises ProviderError, NotNamedYet, and AnswerUnclear where the answer says nothing.
         """
-        if (await self.get(payment_id)).provider_ref is None:
+        payment = await self.get(payment_id)
+        self._provider(payment.account).require(Capability.ASK, payment.kind)
+        if payment.provider_ref is None:
             raise NotNamedYet
         self._inbox.check_readable(await self._inbox.ask(payment_id))
         return await self.get(payment_id)

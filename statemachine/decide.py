@@ -154,6 +154,7 @@ def _conflict(lifecycle: Lifecycle, payment: PaymentView, observation: Observati
         )
         return _withhold_doubtful(lifecycle, payment, observation, decision)
     told = "the provider, asked, confirms it" if is_answer else "the provider is asked"
+    told = told if is_answer or payment.can_ask else "the provider cannot be asked"
     conflict = Decision(Outcome.CONFLICT, f"{words}; {told}", ask=not is_answer)
     if is_accepted:
         conflict = Decision(Outcome.CONFLICT, words)

@@ -53,6 +53,7 @@ class PaymentView(msgspec.Struct, frozen=True):
     namesake: str | None = None  #: id of the payment that has had the reference before this one
     is_live: bool | None = None  #: whether its account is live; None where that is not to be compared
     policy: ConflictPolicy = ConflictPolicy.REVIEW
+    can_ask: bool = True  #: whether the provider can be asked about it
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
-from providers.contract import Provider
+from providers.contract import Capability, Provider
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy
 from storage.tables import Payment
@@ -13,7 +14,7 @@ from storage.tables import Payment
 NextPoll = Callable[[Payment, datetime], datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AccountRules:
     """Rules for parsing and deciding one account's statements."""
 
@@ -22,6 +23,20 @@ class AccountRules:
     policy: ConflictPolicy = ConflictPolicy.REVIEW
     adopts_unknown: bool = True  #: a payment first heard of by webhook is tracked; else its messages are parked
     is_live: bool | None = None  #: whether the money is real, by the account's environment; None: not compared
+
+    def can_ask(self, kind: str) -> bool:
+        """Return whether the provider can be asked about payments of this kind."""
+        return kind in self._asked_kinds
+
+    def asking(self, payment: Payment) -> str:
+        """Return in words whether the provider is asked when there is a reason to."""
+        if not self.can_ask(payment.kind):
+            return "cannot be asked"
+        return "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
+
+    @cached_property
+    def _asked_kinds(self) -> frozenset[str]:
+        return self.provider.capabilities().get(Capability.ASK, frozenset())
 
     def is_other_environment(self, observation: Observation) -> bool:
         """Return whether a statement says test of a live account, or the reverse."""

@@ -82,6 +82,7 @@ class PaymentWriter:
             namesake=self._namesake(rules, lifecycle, payment, observation),
             is_live=rules.is_live,
             policy=rules.policy,
+            can_ask=rules.can_ask(payment.kind),
         )
         decision = decide(lifecycle, view, observation, self._now)
         if ask:
@@ -124,7 +125,8 @@ class PaymentWriter:
     def see_transfer(self, rules: AccountRules, payment: Payment) -> None:
         """Record a transfer to the payment's address; review a payment that ended unpaid."""
         payment.facts = {**payment.facts, _TRANSFER: self._now.isoformat()}
-        decision = Decision(Outcome.NOTED, "a transfer has reached the payment's address; the provider is asked")
+        words = f"a transfer has reached the payment's address; the provider {rules.asking(payment)}"
+        decision = Decision(Outcome.NOTED, words)
         is_accepted = self._point in (payment.accepted or ())
         if payment.phase in _ENDED_UNPAID and payment.review is None and not is_accepted:
             decision = self._doubting(decision, f"a transfer has come after the payment was {payment.state}")
@@ -297,7 +299,7 @@ class PaymentWriter:
         """Return now if the decision asks, a new time after a move, else the kept time."""
         if payment.provider_ref is None:
             return None
-        if decision.ask:
+        if decision.ask and rules.can_ask(payment.kind):
             payment.poll_priority = min(payment.poll_priority, PollPriority.DOUBT.value)
             return self._now
         is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)

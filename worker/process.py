@@ -109,7 +109,7 @@ class MessageProcessor:
         elif self.is_ours:
             self._apply_ours(rules, statements.decode(message.body))
         elif message.source == Source.RETURN:
-            self._ask_about_return()
+            self._ask_about_return(rules)
         elif not self._apply_reading(rules, self.reading(rules)):
             self._session.put_off(message, self._now + timedelta(seconds=1), "a create call is under way")
             return
@@ -177,7 +177,7 @@ class MessageProcessor:
         payment = None if message.about is None else self._session.known(message.about)
         if payment is None:
             if message.source in _FROM_OUTSIDE:
-                count = self._session.ask_account(message.account, _STILL_MOVING, self._settings.hint_asks)
+                count = self._ask_account(rules)
                 words = f"{words}; the provider is asked about {count} payments"
             self._writer.note(None, Outcome.PARKED, words, is_unreadable=True)
         elif message.source == Source.CREATE and payment.provider_ref is None and payment.state in (None, NOT_CREATED):
@@ -193,9 +193,9 @@ class MessageProcessor:
         elif message.source in (Source.POLL, Source.LIST):
             self._writer.note(payment, Outcome.PARKED, words, is_unreadable=True)
         else:
-            can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
-            self._writer.note(payment, Outcome.PARKED, f"{words}; the provider {can_ask}", is_unreadable=True)
-            self._ask(payment)
+            words = f"{words}; the provider {rules.asking(payment)}"
+            self._writer.note(payment, Outcome.PARKED, words, is_unreadable=True)
+            self._ask(rules, payment)
 
     def _apply_observation(
         self, rules: AccountRules, observation: Observation, payment: Payment | None, *, is_sought: bool
@@ -204,8 +204,9 @@ class MessageProcessor:
         twins = self._finder.twins(rules, observation)
         if len(twins) > 1:
             for twin in twins:
-                self._writer.note(twin, Outcome.NOTED, "another kind has this id too; the provider is asked")
-            self._ask(*twins)
+                words = f"another kind has this id too; the provider {rules.asking(twin)}"
+                self._writer.note(twin, Outcome.NOTED, words)
+            self._ask(rules, *twins)
             return
         if not is_sought:
             payment = self._finder.find(rules, observation)
@@ -222,9 +223,9 @@ class MessageProcessor:
             self._writer.decide(rules, payment, observation, ask=is_new)
         contradicted = self._finder.contradicted(payment)
         if contradicted is not None:
-            words = "came to this payment's own URL, and what is signed is about another one; the provider is asked"
-            self._writer.note(contradicted, Outcome.NOTED, words)
-            self._ask(contradicted)
+            words = "came to this payment's own URL, and what is signed is about another one; the provider "
+            self._writer.note(contradicted, Outcome.NOTED, words + rules.asking(contradicted))
+            self._ask(rules, contradicted)
 
     def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
         """Review a wish that two payments carry, and return the one that has this id."""
@@ -237,25 +238,25 @@ class MessageProcessor:
         reason = f"same delivery key as message {self._message.variant_of}, other content"
         payment = self._finder.find(rules, observation)
         if payment is not None:
-            self._writer.note(payment, Outcome.PARKED, f"{reason}; the provider is asked")
-            self._ask(payment)
+            self._writer.note(payment, Outcome.PARKED, f"{reason}; the provider {rules.asking(payment)}")
+            self._ask(rules, payment)
             return
         named = Observation(observation.source, kind=observation.kind, provider_ref=observation.provider_ref)
         payment = self._adopt_or_park(rules, named)
         if payment is not None:
             self._writer.decide(rules, payment, named, ask=True)
 
-    def _ask_about_return(self) -> None:
+    def _ask_about_return(self, rules: AccountRules) -> None:
         about = self._message.about
         payment = None if about is None else self._session.known(about)
         if payment is not None:
-            self._writer.note(payment, Outcome.NOTED, "the payer came back; the provider is asked")
-            self._session.ask_at(payment, self._now, PollPriority.PAYER)
+            self._writer.note(payment, Outcome.NOTED, f"the payer came back; the provider {rules.asking(payment)}")
+            if rules.can_ask(payment.kind):
+                self._session.ask_at(payment, self._now, PollPriority.PAYER)
         else:
             self._writer.note(None, Outcome.PARKED, "a return without a payment")
 
     def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
-        account = self._message.account
         named: dict[str, Payment] = {}
         for hint in reading.hints:
             named |= {payment.id: payment for payment in self._finder.hinted(rules, hint)}
@@ -263,13 +264,12 @@ class MessageProcessor:
             if reading.hints_money:
                 self._writer.see_transfer(rules, payment)
             else:
-                can_ask = "is asked" if payment.provider_ref else "cannot be asked before it has named the payment"
-                self._writer.note(payment, Outcome.NOTED, f"a hint; the provider {can_ask}")
-            self._ask(payment)
+                self._writer.note(payment, Outcome.NOTED, f"a hint; the provider {rules.asking(payment)}")
+            self._ask(rules, payment)
         if not named:
             count = 0
             if reading.hints_account:
-                count = self._session.ask_account(account, _STILL_MOVING, self._settings.hint_asks)
+                count = self._ask_account(rules)
             self._writer.note(
                 None, Outcome.NOTED, reading.note or f"a hint; the provider is asked about {count} payments"
             )
@@ -338,13 +338,14 @@ class MessageProcessor:
     def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
-            self._writer.note(payment, Outcome.NOTED, f"{words}; the provider is asked")
-            self._ask(payment)
+            self._writer.note(payment, Outcome.NOTED, f"{words}; the provider {rules.asking(payment)}")
+            self._ask(rules, payment)
         elif payment.provider_ref is None and payment.state not in (None, NOT_CREATED):
             self._writer.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
         elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
-            self._writer.note(payment, Outcome.NOTED, f"{words}; the provider has it all the same, and is asked")
-            self._ask(payment)
+            words = f"{words}; the provider has it all the same, and {rules.asking(payment)}"
+            self._writer.note(payment, Outcome.NOTED, words)
+            self._ask(rules, payment)
         elif failed.is_ambiguous:
             self._writer.review(
                 rules, payment, Review.CREATE_UNKNOWN, f"{words}; the provider may hold a payment all the same"
@@ -368,7 +369,13 @@ class MessageProcessor:
         message.decided_at = self._now
         self._session.finish(message)
 
-    def _ask(self, *payments: Payment) -> None:
-        """Have the provider asked about these payments soon."""
-        for payment in payments:
+    def _ask_account(self, rules: AccountRules) -> int:
+        """Have the provider asked about the account's newest payments; count them."""
+        if not any(map(rules.can_ask, rules.provider.lifecycles)):
+            return 0
+        return self._session.ask_account(self._message.account, _STILL_MOVING, self._settings.hint_asks)
+
+    def _ask(self, rules: AccountRules, *payments: Payment) -> None:
+        """Have the provider asked about these payments soon, where that is possible."""
+        for payment in filter(lambda each: rules.can_ask(each.kind), payments):
             self._session.ask_at(payment, self._now, PollPriority.DOUBT)

@@ -78,14 +78,12 @@ class AlternativePaymentsClient(Client):
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
     async def cancel(self, kind: str, ref: str) -> Answer:
-        """Cancel where the options name a path; raise UnsupportedByProvider otherwise."""
-        path = self._cancel_path().replace("{id}", quote(ref, safe=""))
+        """Cancel where the account's options name a path."""
+        if self._options.cancel_path is None:
+            raise UnsupportedByProvider
+        path = self._options.cancel_path.replace("{id}", quote(ref, safe=""))
         answer = await self._caller.call("POST", path, headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
-
-    def check_cancel(self, kind: str) -> None:
-        """Raise UnsupportedByProvider unless the account's options name a path."""
-        self._cancel_path()
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """Fetch the provider's logged webhook events from `since` to before `until`.
@@ -96,7 +94,7 @@ class AlternativePaymentsClient(Client):
         options = self._options
         path = options.events_path
         if path is None:
-            raise UnsupportedByProvider("Alternative Payments documents no call that lists payment requests")
+            raise UnsupportedByProvider
         query = {options.events_created_after: after(since), options.events_created_before: text_of(until)}
         if position is not None:
             query["after"] = position
@@ -120,11 +118,6 @@ class AlternativePaymentsClient(Client):
         content = msgspec.json.encode({"topic": "payment_succeeded", **details, "endpoint_url": url})
         answer = await self._caller.call("POST", "/webhooks", content=content, headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, "webhook")
-
-    def _cancel_path(self) -> str:
-        if self._options.cancel_path is None:
-            raise UnsupportedByProvider("Alternative Payments documents no call that cancels a payment request")
-        return self._options.cancel_path
 
     def _body(self, request: CreateRequest) -> dict[str, object]:
         body: dict[str, object] = {

@@ -11,6 +11,8 @@ from providers.alternative_payments.options import AlternativePaymentsOptions
 from providers.contract import (
     Account,
     Budget,
+    Capabilities,
+    Capability,
     Client,
     Delivery,
     Provider,
@@ -45,6 +47,15 @@ class AlternativePayments(Provider):
 
     def __init__(self, options: AlternativePaymentsOptions) -> None:
         super().__init__(options)
+
+    def capabilities(self) -> Capabilities:
+        """Return what is documented; a cancel and a list where the options name a path."""
+        calls = [Capability.CREATE, Capability.ASK, Capability.REGISTER]
+        if self.options.cancel_path is not None:
+            calls.append(Capability.CANCEL)
+        if self.options.events_path is not None:
+            calls.append(Capability.LIST)
+        return dict.fromkeys(calls, frozenset(self.lifecycles))
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
         """Verify that the sender knows the secret; there is no signed time."""

@@ -70,7 +70,7 @@ class BankedClient(Client):
         """
         path = self._path(request.kind)
         if request.kind not in requests.BODIES:
-            raise UnsupportedByProvider(f"Banked documents no call to create a {request.kind}")
+            raise UnsupportedByProvider
         content = requests.body_of(request, allow_loopback=self._options.allow_loopback_http)
         key = str(uuid5(_KEYS, request.idempotency_key))
         try:
@@ -90,7 +90,8 @@ class BankedClient(Client):
         The provider does not say which state results, so it is asked; where that fails the outcome is ambiguous.
         No other kind has such a call.
         """
-        self.check_cancel(kind)
+        if kind != "payment_session":
+            raise UnsupportedByProvider
         # a new key for each call: the provider would replay an old refusal for 30 days
         path = f"{self._path(kind)}/{quote(ref, safe='')}"
         answer = await self._send("DELETE", path, b"", str(uuid4()))
@@ -101,11 +102,6 @@ class BankedClient(Client):
                 return Answer(answer.status, b"", answer.sent_at, kind, ref)
             fault.is_ambiguous = True
             raise
-
-    def check_cancel(self, kind: str) -> None:
-        """Return for a v2 session; raises UnsupportedByProvider for any other kind."""
-        if kind != "payment_session":
-            raise UnsupportedByProvider(f"Banked has no call to cancel a {kind}")
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """List what was created from `since` to before `until`, newest first.
@@ -119,7 +115,7 @@ class BankedClient(Client):
         options = self._options
         path = options.list_path
         if path is None:
-            raise UnsupportedByProvider("no list_path says where Banked lists this account's payments")
+            raise UnsupportedByProvider
         query = listing.query_of(options, since, until, position)
 
         async def ask(size: int) -> HttpAnswer:
@@ -153,7 +149,6 @@ class BankedClient(Client):
         return self._basic
 
     def _path(self, kind: str) -> str:
-        try:
-            return _PATHS[kind]
-        except KeyError:
-            raise UnsupportedByProvider(f"Banked documents no call for a {kind}") from None
+        if kind not in _PATHS:
+            raise UnsupportedByProvider
+        return _PATHS[kind]

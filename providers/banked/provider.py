@@ -3,10 +3,22 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from providers.banked import lifecycle, parse, scheme
+from providers.banked import lifecycle, parse, requests, scheme
 from providers.banked.client import BankedClient
 from providers.banked.options import BankedOptions
-from providers.contract import Account, Client, Delivery, Provider, Reading, Scheme, Statement, Transport, Verified
+from providers.contract import (
+    Account,
+    Capabilities,
+    Capability,
+    Client,
+    Delivery,
+    Provider,
+    Reading,
+    Scheme,
+    Statement,
+    Transport,
+    Verified,
+)
 from providers.signing import KeyRing, Window
 
 
@@ -28,6 +40,18 @@ class Banked(Provider):
 
     def __init__(self, options: BankedOptions) -> None:
         super().__init__(options)
+
+    def capabilities(self) -> Capabilities:
+        """Return what Banked documents; a list where the options name its path."""
+        every = frozenset(self.lifecycles)
+        listed = {Capability.LIST: frozenset({self.options.list_kind})} if self.options.list_path is not None else {}
+        return {
+            Capability.CREATE: frozenset(requests.BODIES),
+            Capability.ASK: every,
+            Capability.CANCEL: frozenset({"payment_session"}),
+            Capability.REGISTER: every,
+            **listed,
+        }
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
         """Verify a webhook; raise DeliveryRejected and nothing else, for any bytes."""

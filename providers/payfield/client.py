@@ -33,8 +33,6 @@ _OURS: Final = ("external_id", "amount", "currency", "callback_url", "shop_code"
 #: How often a create call may be sent: the merchant's id makes each repeat the same operation.
 _CREATE_ATTEMPTS: Final = 4
 
-_NO_CANCEL: Final = "Payfield has no call to cancel an operation"
-
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -77,21 +75,6 @@ class PayfieldClient(Client):
         answer = await self._caller.call("GET", f"{self._path(kind)}/{quote(ref, safe='')}{query}")
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
-    async def cancel(self, kind: str, ref: str) -> Answer:
-        """Payfield documents no such call; only its payer, or the provider, cancels."""
-        raise UnsupportedByProvider(_NO_CANCEL)
-
-    def check_cancel(self, kind: str) -> None:
-        """Raise UnsupportedByProvider, whatever the kind."""
-        raise UnsupportedByProvider(_NO_CANCEL)
-
-    async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Raise UnsupportedByProvider: Payfield documents no such call.
-
-        Each create carries `callback_url`, and the dashboard keeps a shop's URL.
-        """
-        raise UnsupportedByProvider("Payfield takes the callback URL with each create, or in the shop's dashboard")
-
     def _body(self, request: CreateRequest) -> bytes:
         dialect = self._options.dialect
         for name in _OURS:
@@ -127,7 +110,6 @@ class PayfieldClient(Client):
         }
 
     def _path(self, kind: str) -> str:
-        try:
-            return _PATHS[kind]
-        except KeyError:
-            raise UnsupportedByProvider(f"Payfield has no {kind}") from None
+        if kind not in _PATHS:
+            raise UnsupportedByProvider
+        return _PATHS[kind]

@@ -5,6 +5,8 @@ from datetime import datetime
 
 from providers.contract import (
     Account,
+    Capabilities,
+    Capability,
     Client,
     Delivery,
     Provider,
@@ -30,12 +32,17 @@ class Payfield(Provider):
     #: The pages print no host; this one appears in an example of theirs.
     default_base_url = "https://api.payfield.io"
     default_kind = "payin"
+    how_to_register = "Payfield takes the callback URL with each create, or in the shop's dashboard"
     authentication = Scheme("HMAC-SHA256 over the signed time and the exact body", "x-signature", "x-timestamp")
 
     options: PayfieldOptions
 
     def __init__(self, options: PayfieldOptions) -> None:
         super().__init__(options)
+
+    def capabilities(self) -> Capabilities:
+        """Return what Payfield documents: no cancelling, no list, no registration."""
+        return dict.fromkeys((Capability.CREATE, Capability.ASK), frozenset(self.lifecycles))
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
         """Verify a callback; raise DeliveryRejected and nothing else, for any bytes."""

@@ -90,17 +90,14 @@ class StableGeniusClient(Client):
         return await self._lister.page((since, until), position, PAYMENT_INTENT, ask, page_extent)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
-        """Register our HTTPS URL by the options, else raise UnsupportedByProvider.
+        """Register our HTTPS URL where the account's options name a path.
 
         Stable Genius documents registration errors but no call: docs.stablegenius.co/quickstart has it done by hand.
         """
         require_https(url, allow_loopback=self._options.allow_loopback_http)
         path = self._options.webhook_path
         if path is None:
-            raise UnsupportedByProvider(
-                "Stable Genius documents no call that registers a webhook: add the URL in its dashboard, under "
-                "Settings, Webhooks"
-            )
+            raise UnsupportedByProvider
         content = _encoder.encode({**details, "url": url})
         answer = await self._caller.call("POST", path, content=content, headers=_JSON)
         return Answer(answer.status, answer.body, answer.sent_at, "webhook")

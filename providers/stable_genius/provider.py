@@ -7,6 +7,8 @@ from typing import ClassVar
 from providers.contract import (
     Account,
     Budget,
+    Capabilities,
+    Capability,
     Client,
     Delivery,
     Provider,
@@ -40,10 +42,19 @@ class StableGenius(Provider):
         scheme.TIMESTAMP_HEADER,
     )
 
+    how_to_register: ClassVar[str] = "add the URL in its dashboard, under Settings, Webhooks"
+
     options: StableGeniusOptions
 
     def __init__(self, options: StableGeniusOptions) -> None:
         super().__init__(options)
+
+    def capabilities(self) -> Capabilities:
+        """Return what Stable Genius documents; registration where the options name it."""
+        calls = [Capability.CREATE, Capability.ASK, Capability.CANCEL, Capability.LIST]
+        if self.options.webhook_path is not None:
+            calls.append(Capability.REGISTER)
+        return dict.fromkeys(calls, frozenset(self.lifecycles))
 
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
         """Verify a delivery and its age; see scheme.verify."""

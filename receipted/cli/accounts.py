@@ -11,7 +11,7 @@ from poller.planner import is_budget_short
 from receipted.cli import output, push_quality, reconciliations
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson, open_service, require_account
-from receipted.wiring import Service, budget_of
+from receipted.wiring import Service, WiredAccount, budget_of
 from service.account_status import KeyStatus, account_status
 from service.accounts import ConfiguredAccount
 from storage import poll_plans, rate_limits, webhook_health
@@ -33,7 +33,8 @@ def print_account(service: Service, name: str, asked: dict[str, Any], *, setting
     if as_json:
         output.as_json({**data, **_found(found), **({"settings": dict(account.configuration)} if settings else {})})
         return
-    output.fields({key: value for key, value in data.items() if not isinstance(value, list | dict)})
+    fields = {key: value for key, value in data.items() if not isinstance(value, list | dict)}
+    output.fields({**fields, "calls": ", ".join(account.capabilities) or "none"})
     output.say("")
     for alarm in found["alarms"]:
         output.say(output.shown(f"ALARM {alarm['name']}: {alarm['reason']}"))
@@ -63,6 +64,7 @@ def _about(account: ConfiguredAccount) -> dict[str, Any]:
         "webhook_url": account.webhook_url,
         "default_kind": account.default_kind,
         "kinds": list(account.lifecycles),
+        "capabilities": {call: list(kinds) for call, kinds in account.capabilities.items()},
         "window_past_seconds": past,
         "window_future_seconds": future,
     }
@@ -159,7 +161,7 @@ def _account(service: Service, unit: Unit, name: str) -> dict[str, Any]:
         "broken_at": breaker.broken_at,
         "probe_at": breaker.probe_at if breaker.broken_at is not None else None,
         "paused_for_seconds": rate_limits.pause_left(unit, name, now).total_seconds(),
-        "asks_now": _asks(breaker, rate_limits.pause_left(unit, name, now), now),
+        "asks_now": _asks(wired, breaker, rate_limits.pause_left(unit, name, now), now),
         "alarms": sorted(webhook_health.standing(unit).get(name, {})),
     }
 
@@ -179,7 +181,9 @@ def _plan(plan: PollPlan | None) -> dict[str, Any]:
     }
 
 
-def _asks(breaker: Breaker, pause: timedelta, now: datetime) -> str:
+def _asks(account: WiredAccount, breaker: Breaker, pause: timedelta, now: datetime) -> str:
+    if not account.asked_kinds:
+        return "no: it cannot be asked"
     if breaker.broken_at is not None:
         wait = breaker.probe_at - now if breaker.probe_at is not None and breaker.probe_at > now else timedelta(0)
         return f"no: away, tried again in {wait.total_seconds():.0f} s"

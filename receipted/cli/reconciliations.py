@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 from poller.errors import ReconciliationPaused
 from poller.reconciler import StartedRun
 from poller.reconciliation import LISTING
+from providers.errors import UnsupportedByProvider
 from receipted.cli import lists, output
 from receipted.cli.exits import InvalidInput, example
 from receipted.cli.lists import find_id
@@ -202,6 +203,8 @@ def reconcile(
     """
     with open_service(context) as service:
         require_account(service, account)
+        if not service.accounts[account].can_reconcile:
+            raise UnsupportedByProvider("the provider can neither be asked nor lists anything to compare with")
         wanted = _wanted(service, account, since, until, by)
         try:
             row = asyncio.run(_run(service, wanted, anew=new, is_range_given=since is not None or until is not None))

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from providers.contract import Answer
+from providers.contract import Answer, Capability
 from providers.decoding import Unreadable, json_object
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput, example
@@ -55,6 +55,7 @@ def register(
     with open_service(context) as service:
         require_account(service, account)
         wired = service.accounts[account]
+        wired.provider.require(Capability.REGISTER)
         url = _url(service, wired, kind)
         answer = asyncio.run(_register(service, wired, url, {**_key(service, wired), **details}))
     body = {"answer": answer.body.decode("utf-8", "backslashreplace")} if show_answer else {}

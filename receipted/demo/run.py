@@ -14,7 +14,8 @@ import httpx2
 import uvicorn
 
 from audit.verify import AuditReport
-from providers.errors import ProviderError, UnsupportedByProvider
+from providers.contract import Capability
+from providers.errors import ProviderError
 from receipted.demo.plan import ACCOUNTS, Order, settings_data
 from receipted.demo.results import DemoFigures, Key, Mismatch, find_mismatches, truth_by_key
 from receipted.settings.load import parse
@@ -126,17 +127,18 @@ class Demonstration:
         """Register our URL by the provider's call, or as in its dashboard."""
         url = f"http://127.0.0.1:{self.port}/webhooks/{account}"
         key = self.service.settings.accounts[account].webhook_keys[0].secret.reveal()
-        name = self.service.accounts[account].provider.webhook_key_detail
+        provider = self.service.accounts[account].provider
+        name = provider.webhook_key_detail
         details = {name: key} if name is not None else {}
         for _ in range(_MAX_TRIES):
-            try:
-                await clients[account].register_webhook(url, **details)
-            except UnsupportedByProvider:
+            if not provider.can(Capability.REGISTER):
                 if not sandbox.startswith("payfield"):  # its payments carry callback URLs of their own
                     body = {"provider": sandbox, "url": url, "secret": key}
                     answer = await self.http.put(f"{self.outside.sandbox_url}/_control/webhook", json=body)
                     answer.raise_for_status()
                 return
+            try:
+                await clients[account].register_webhook(url, **details)
             except ProviderError as error:
                 if not error.may_retry:
                     raise

@@ -9,9 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from receipted.doctor import probes
-from receipted.doctor.probes import Finding, ProbeClient, Verdict, check_registration_probe, warning
+from receipted.doctor.probes import Finding, ProbeClient, Verdict, check_registration_probe, ok, warning
 from receipted.doctor.trial_delivery import TrialDelivery
 from receipted.wiring import Service
+from statemachine.phases import Alarm
 from storage.ids import new_id
 
 _HTTPS_PORT: Final = 443
@@ -33,6 +34,7 @@ def examine(service: Service, url: str, accounts: Sequence[str], trusted: ssl.SS
     try:
         for name in accounts:
             yield from _account(service, url, name, ask)
+            yield from _asking(service, name)
         yield from _unencrypted(url, accounts, ask)
     finally:
         ask.close()
@@ -68,6 +70,19 @@ def _account(service: Service, url: str, name: str, ask: ProbeClient) -> Iterato
         if finding.verdict is Verdict.FAULT:
             return
     yield from TrialDelivery(service, service.accounts[name], ask, path, new_id()).findings()
+
+
+def _asking(service: Service, name: str) -> Iterator[Finding]:
+    """Warn if the provider cannot be asked, and its silence would alarm nobody."""
+    if service.accounts[name].asked_kinds:
+        return
+    says = "the provider cannot be asked about a payment: what it sends is all there is"
+    if any(sink.takes()(Alarm.SILENT.effect) for sink in service.settings.sinks):
+        yield ok("asking", f"{says}, and {Alarm.SILENT.effect} is raised when it falls silent", name)
+    else:
+        yield warning(
+            "asking", f"{says}, and no sink takes {Alarm.SILENT.effect}", f"let a sink take {Alarm.SILENT.effect}", name
+        )
 
 
 def _unencrypted(url: str, accounts: Sequence[str], ask: ProbeClient) -> Iterator[Finding]:

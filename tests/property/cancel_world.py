@@ -4,13 +4,14 @@ import asyncio
 import json
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from audit.seals import Trust
 from audit.verify import Audit, AuditReport
-from providers.contract import Answer, Client, CreateRequest
+from providers.contract import Answer, Client, Provider
 from providers.errors import ProviderError
 from receipted.settings import load
 from receipted.wiring import Service
@@ -58,9 +59,6 @@ class Genius(Client):
         self.on_move(ref, state)
         return True
 
-    async def create(self, request: CreateRequest) -> Answer:
-        raise AssertionError("nothing here calls that")
-
     async def fetch(self, kind: str, ref: str) -> Answer:
         return await self._take_turn("fetch", ref, lambda: self._shown(ref))
 
@@ -71,9 +69,6 @@ class Genius(Client):
             return self._shown(ref)
 
         return await self._take_turn("cancel", ref, work)
-
-    async def register_webhook(self, url: str, **details: str) -> Answer:
-        raise AssertionError("nothing here calls that")
 
     async def _take_turn(self, call: str, ref: str, work: Callable[[], Answer]) -> Answer:
         self.calls.append(call)
@@ -153,6 +148,10 @@ class Till:
     def close(self) -> None:
         self.crashes.disarm()
         self.service.close()
+
+    def has_provider(self, provider: Provider) -> None:
+        """The account is at this provider from now on."""
+        self.service.accounts[ACCOUNT] = replace(self.service.accounts[ACCOUNT], provider=provider)
 
     def commands(self) -> Commands:
         """Commands that remember nothing, as after a restart."""

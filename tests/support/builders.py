@@ -7,7 +7,7 @@ from providers.alternative_payments.options import AlternativePaymentsOptions
 from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
-from providers.contract import Provider
+from providers.contract import Capabilities, Capability, Provider
 from providers.payfield.options import PayfieldOptions
 from providers.payfield.provider import Payfield
 from providers.stable_genius.options import StableGeniusOptions
@@ -27,6 +27,14 @@ PROVIDERS: dict[str, Provider] = {
     "payfield": Payfield(PayfieldOptions(default_kind="payin")),
     "banked": Banked(BankedOptions()),
 }
+
+
+class Unaskable(StableGenius):
+    """A made-up provider with Stable Genius's events, that creates and cancels, and has no call that asks."""
+
+    def capabilities(self) -> Capabilities:
+        return dict.fromkeys((Capability.CREATE, Capability.CANCEL), frozenset(self.lifecycles))
+
 
 LIFECYCLES: list[Lifecycle] = [life for p in PROVIDERS.values() for life in p.lifecycles.values()]
 

@@ -14,7 +14,7 @@ from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount, AuditReport
 from poller.polling import Poller, answer_message
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
-from providers.contract import Answer, Client, Provider
+from providers.contract import Answer, Capability, Client, Provider
 from providers.errors import ProviderError
 from providers.signing import Key, KeyRing, Window
 from receiver.intake import ReceivingAccount
@@ -84,15 +84,6 @@ class ScriptedClient(Client):
         found = self.present(kind, ref)
         assert isinstance(found, Answer)
         return found
-
-    async def create(self, request: Any) -> Answer:
-        raise AssertionError("nothing here calls that")
-
-    async def cancel(self, kind: str, ref: str) -> Answer:
-        raise AssertionError("nothing here calls that")
-
-    async def register_webhook(self, url: str, **details: str) -> Answer:
-        raise AssertionError("nothing here calls that")
 
 
 @dataclass(frozen=True)
@@ -191,7 +182,8 @@ class World:
         def is_terminal(kind: str, state: str | None) -> bool:
             return provider.lifecycles[kind].is_terminal(state)
 
-        return PollSchedule(self.database, {name: PolledAccount(self.schedule, is_terminal)}, self.clock)
+        kinds = provider.capabilities().get(Capability.ASK, frozenset())
+        return PollSchedule(self.database, {name: PolledAccount(self.schedule, is_terminal, kinds)}, self.clock)
 
     def run(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)

@@ -9,8 +9,7 @@ from typing import Any
 
 from poller.reconciler import Reconciler
 from poller.reconciliation import ReconciledAccount, ReconciliationTools
-from providers.contract import Answer, Page
-from providers.errors import UnsupportedByProvider
+from providers.contract import Answer, Capability, Page
 from storage import reconciliations
 from storage.reconciliations import ReconciliationRequest
 from storage.tables_support import Reconciliation
@@ -61,8 +60,6 @@ class Genius(ScriptedClient):
         return Answer(200, json.dumps(self.intents[ref]).encode(), self.clock(), kind, ref)
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
-        if not self.has_list:
-            raise UnsupportedByProvider("no list")
         self.listed.append(position)
         self._raise("list")
         refs = sorted(ref for ref, intent in self.intents.items() if not intent.get("is_old"))
@@ -104,7 +101,8 @@ class Rounds:
         tools = ReconciliationTools(
             self.database, self.clock, self._apply, self._sleep, concurrency=self.concurrency, lease=lease
         )
-        accounts = {"acme": ReconciledAccount(self.genius, is_terminal)}
+        kinds = provider.capabilities().get(Capability.ASK, frozenset())
+        accounts = {"acme": ReconciledAccount(self.genius, is_terminal, self.genius.has_list, kinds)}
         return Reconciler(tools, accounts, random.Random(0), holder=holder)
 
     def wanted(self, by: str = "ada", back: timedelta = 3 * DAY) -> ReconciliationRequest:

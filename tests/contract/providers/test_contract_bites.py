@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 from msgspec import structs
 
-from providers.contract import Provider, ProviderOptions, Reading, Verified
+from providers.contract import Capability, Provider, ProviderOptions, Reading, Verified
 from providers.errors import DeliveryRejected
 from statemachine.lifecycle import Lifecycle, State
 from statemachine.observation import Observation
@@ -32,6 +32,9 @@ class Honest(Provider):
     name = "honest"
     lifecycles = {"thing": LIFECYCLE}  # noqa: RUF012 - the contract's own declaration says ClassVar
     default_kind = "thing"
+
+    def capabilities(self):
+        return {Capability.ASK: frozenset({"thing"})}
 
     def verify(self, delivery, keys, window, now):
         digest, stamp = self.header(delivery, "x-sig"), self.header(delivery, "x-time")

@@ -341,7 +341,7 @@ def test_a_webhook_is_registered_only_where_the_account_says_how(sandbox_url):
     async def conversation(at):
         with pytest.raises(InsecureUrl):
             await at.client.register_webhook("http://shop.example/webhooks")
-        with pytest.raises(UnsupportedByProvider, match="dashboard"):
+        with pytest.raises(UnsupportedByProvider):
             await at.client.register_webhook("https://shop.example/webhooks")
         return at.sent.sent
 

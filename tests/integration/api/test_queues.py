@@ -237,6 +237,7 @@ def test_accounts_and_lifecycles_are_told_without_secrets(api):
     assert "secret" not in listed.text
     shown = client.get("/v1/accounts/payfield").json()
     assert shown["webhook_url"].endswith("/webhooks/payfield")
+    assert shown["capabilities"] == {"create": ["payin", "payout"], "ask": ["payin", "payout"]}
     assert (shown["default_kind"], shown["kinds"]) == ("payin", ["payin", "payout"])
     assert error(client.get("/v1/accounts/shop-live"), 403)["code"] == "environment_mismatch"
     assert error(client.get("/v1/accounts/nobody"), 404)["code"] == "unknown_account"

@@ -74,6 +74,7 @@ def test_one_account_tells_its_keys_its_quarantine_and_its_settings(shell):
     data = shell("accounts", "stable", "--settings", "--json")
     plain, whole = shell("accounts", "stable"), shell("accounts", "stable", "--settings")
 
+    assert set(data.json["capabilities"]) == {"create", "ask", "cancel", "list"}
     assert data.json["webhook_url"] == "http://127.0.0.1:8000/webhooks/stable"
     assert [(key["id"], key["standing"], key["verified_lately"]) for key in data.json["keys"]] == [
         ("sandbox", "verifies", 0)

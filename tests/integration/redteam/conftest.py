@@ -56,12 +56,6 @@ class Scripted(Client):
         assert self.present is not None
         return self.present(kind, ref)
 
-    async def cancel(self, kind: str, ref: str) -> Answer:
-        raise AssertionError("nothing here calls that")
-
-    async def register_webhook(self, url: str, **details: str) -> Answer:
-        raise AssertionError("nothing here calls that")
-
 
 class LikeStable(Scripted):
     """Remembers as long as the real one."""

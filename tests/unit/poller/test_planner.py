@@ -29,7 +29,11 @@ def desk(template, tmp_path):
 
 def accounts(desk, **schedule):
     lifecycle = desk.member.provider.lifecycles[KIND]
-    return {"acme": PolledAccount(PollPolicy(**schedule), lambda _kind, state: lifecycle.is_terminal(state), (KIND,))}
+    return {
+        "acme": PolledAccount(
+            PollPolicy(**schedule), lambda _kind, state: lifecycle.is_terminal(state), frozenset({KIND})
+        )
+    }
 
 
 def planner(desk, allowed=None, **schedule):

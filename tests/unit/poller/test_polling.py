@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.contract import Answer
-from providers.errors import ProviderError, UnsupportedByProvider
+from providers.errors import ProviderError
 from statemachine import statements
 from statemachine.phases import Review
 from storage import inbox, payments
@@ -109,14 +109,9 @@ def test_an_error_is_noted_and_waits_as_the_provider_says(desk, open_one):
     assert recorded(desk, "poll") == []
 
 
-@pytest.mark.parametrize(
-    "error",
-    [lambda: ProviderError("no such intent", http_status=404), lambda: UnsupportedByProvider("no call for that kind")],
-    ids=["not found", "unsupported"],
-)
-def test_an_error_that_a_repeat_cannot_mend_is_not_hammered(desk, open_one, error):
-    """A 404, or a kind that cannot be asked about, is tried again once, since somebody wanted it, and then seldom."""
-    failing(desk, error())
+def test_an_error_that_a_repeat_cannot_mend_is_not_hammered(desk, open_one):
+    """A 404 is tried again once, since somebody wanted it, and then seldom."""
+    failing(desk, ProviderError("no such intent", http_status=404))
     assert ask(desk) == 1
     wait = desk.payment().next_poll_at - desk.clock()
     assert wait <= 1.2 * desk.world.schedule.first_retry_wait
@@ -243,5 +238,5 @@ def test_giving_up_is_said_in_our_own_words(desk, open_one):
 
     (message,) = recorded(desk, "poller")
     assert statements.decode(message.body) == statements.GaveUp(
-        "gave_up", "no change for as long as payments are polled"
+        "gave_up", "no change for as long as payments are watched"
     )

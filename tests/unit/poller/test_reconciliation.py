@@ -3,7 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from providers.errors import ProviderError, UnsupportedByProvider
+from providers.errors import ProviderError
 from statemachine import statements
 from statemachine.phases import ConflictPolicy, Review
 from storage import inbox
@@ -234,7 +234,7 @@ def test_what_is_never_applied_is_counted(rounds, monkeypatch):
 def test_an_error_of_one_payment_is_told_and_ends_nothing(rounds):
     for number in range(4):
         rounds.known(f"pi_{number}", is_old=True)
-    rounds.genius.faults = {"pi_1": [GONE], "pi_2": [UnsupportedByProvider("no call for that kind")]}
+    rounds.genius.faults = {"pi_1": [GONE], "pi_2": [ProviderError("refused", http_status=403, provider_code="no")]}
 
     with capture_logs() as logs:
         row = rounds.walk()
@@ -242,7 +242,7 @@ def test_an_error_of_one_payment_is_told_and_ends_nothing(rounds):
     assert (row.status, row.to_ask, row.asked, row.failed) == ("done", 4, 2, 2)
     assert {entry["provider_ref"]: entry["code"] for entry in row.unasked} == {
         "pi_1": "provider_error",
-        "pi_2": "unsupported_by_provider",
+        "pi_2": "no",
     }
     assert sum(entry["event"] == "reconcile.failed" for entry in logs) == 2
 

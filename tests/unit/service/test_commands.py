@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError, UnsupportedByProvider
+from providers.stable_genius.options import StableGeniusOptions
 from service.errors import CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
@@ -29,7 +30,7 @@ from tests.property.cancel_world import (
     lost,
     saying,
 )
-from tests.support.builders import our_message
+from tests.support.builders import PROVIDERS, Unaskable, our_message
 
 NOW = timedelta(0)
 SOON = timedelta(seconds=120)
@@ -244,14 +245,34 @@ def test_a_refusal_is_told_although_the_provider_is_away_then(till):
 def test_a_provider_without_such_a_call_is_not_asked(till):
     """The account's budget is not spent on what cannot be."""
     payment = till.a_payment()
-
-    def no(_kind):
-        raise UnsupportedByProvider("no such call")
-
-    till.genius.check_cancel = no
+    till.has_provider(PROVIDERS["payfield"])
 
     refused(till, payment, UnsupportedByProvider)
     assert till.genius.calls == []
+
+
+def test_a_provider_that_cannot_be_asked_is_told_to_cancel_and_not_asked(till):
+    """What the answer to the cancel call says is all that can be known, and a refresh is refused."""
+    payment = till.a_payment()
+    till.has_provider(Unaskable(StableGeniusOptions()))
+
+    with pytest.raises(UnsupportedByProvider):
+        till.run(till.commands().refresh(payment.id))
+    with pytest.raises(UnsupportedByProvider):
+        till.run(till.commands().track(ACCOUNT, "pi_9"))
+    assert till.cancel(payment).state == "cancelled"
+    assert till.genius.calls == ["cancel"]
+
+
+def test_a_cancel_without_an_answer_is_unanswered_where_nobody_can_ask(till):
+    """It may have been heard: the payment stays as it is, and nothing is asked."""
+    payment = till.a_payment()
+    till.has_provider(Unaskable(StableGeniusOptions()))
+    till.genius.turns = [lost(NO_ANSWER)]
+
+    refused(till, payment, CancelUnanswered)
+    assert till.genius.calls == ["cancel"]
+    assert till.get(payment.id).state == "awaiting_payment"
 
 
 def wish(till):
