@@ -22,6 +22,7 @@ from storage import inbox, outbox, transitions
 from storage.ids import new_id
 from tests.support.databases import fill
 from tests.support.settings_file import write_settings
+from tests.support.waiting import DEADLINE_S
 
 #: By account: the sandbox's name of the provider, kind, currency, the state when paid, and when cancelled.
 SHOPS = {
@@ -116,7 +117,7 @@ def at_counter(tmp_path, sandbox_url):
 
     @asynccontextmanager
     async def opened():
-        async with service.clients() as clients, httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+        async with service.clients() as clients, httpx2.AsyncClient(timeout=DEADLINE_S, trust_env=False) as http:
             yield Counter(service, clients, http, sandbox_url)
 
     def run(story):

@@ -95,7 +95,7 @@ def deliver_all(tmp_path: Path, database: Database) -> None:
     with serving(config, migrated=False, with_work=True) as served:
         for account in ("sg", "pf"):
             assert served.post(event(account)).status == 200
-        eventually(lambda: delivered == ["payment.paid"], 30)
+        eventually(lambda: delivered == ["payment.paid"])
         eventually(lambda: {row.status for row in served.rows()} == {"decided"})
 
 

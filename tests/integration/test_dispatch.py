@@ -25,6 +25,7 @@ from storage.tables import DeliveryAttempt, OutboxMessage, Payment
 from tests.support import keeping
 from tests.support.databases import fill
 from tests.support.effect_receiver import KEY, Received, Receiver
+from tests.support.waiting import DEADLINE_S
 from worker.dispatch import Dispatcher
 
 LEASE = timedelta(seconds=60)
@@ -550,7 +551,7 @@ def test_cancelled(shop: Shop) -> None:
 
     async def scenario(dispatcher: Dispatcher) -> None:
         step = asyncio.create_task(dispatcher.step())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while not shop.receiver.received:  # noqa: ASYNC110 - the receiver lives in another thread
                 await asyncio.sleep(0)
         step.cancel()
@@ -685,7 +686,7 @@ def test_a_hanging_delivery_holds_up_no_other(shop: Shop) -> None:
         assert await dispatcher.start() == 1
         later = shop.owe(shop.payment())
         assert await dispatcher.start() == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await ended.wait()
         assert await dispatcher.start() == 0
         assert (shop.message(later).status, shop.message(hanging).status) == ("delivered", "pending")
@@ -707,7 +708,7 @@ def test_stopped_before_recording(shop: Shop) -> None:
         sink = shop.http_sink()
         dispatcher = shop.dispatcher({"shop": sink}, on_end=ended.set)
         assert await dispatcher.start() == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             await ended.wait()
         assert shop.message(message_id).status == "pending"
         await dispatcher.aclose()
@@ -741,7 +742,7 @@ def test_claimed_ahead(shop: Shop) -> None:
         sink = Counting(shop.http_sink(), hang)
         dispatcher = shop.dispatcher({"shop": sink}, concurrency=4, on_end=ended.set)
         assert await dispatcher.start() == 4
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while len(shop.receiver.received) < 4 or not ended.is_set():  # noqa: ASYNC110 - in another thread
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
@@ -859,7 +860,7 @@ def test_deliveries_that_are_never_answered_do_not_take_the_places_of_others(sho
     async def scenario() -> None:
         ended = asyncio.Event()
         dispatcher = shop.dispatcher({"shop": sink}, concurrency=2, on_end=ended.set, stall_after=0.05)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while len(sink.took) < len(quick):
                 await dispatcher.start()
                 await ended.wait()
@@ -882,7 +883,7 @@ def test_retries_that_are_never_answered_do_not_take_the_slots_of_new_effects(sh
         quick = {shop.owe(shop.payment()) for _ in range(40)}
         ended = asyncio.Event()
         dispatcher = shop.dispatcher({"shop": sink}, concurrency=4, on_end=ended.set)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while len(sink.took) < len(quick):
                 await dispatcher.start()
                 await ended.wait()

@@ -14,6 +14,7 @@ from receipted.settings.load import Settings
 from storage.errors import StorageUnavailable
 from tests.support.deliveries import event
 from tests.support.serving import Served, eventually, serving, settings
+from tests.support.waiting import DEADLINE_S
 from worker.housekeeping import Housekeeping
 from worker.inbox_loop import InboxWorker
 
@@ -112,7 +113,7 @@ def test_every_duty_may_hang_and_messages_do_not_wait(config: Settings, monkeypa
 
     def wait(*_: object) -> int:
         hanging.release()
-        over.wait(60)
+        over.wait(DEADLINE_S)
         return 0
 
     for owner, name in (
@@ -127,7 +128,7 @@ def test_every_duty_may_hang_and_messages_do_not_wait(config: Settings, monkeypa
     with serving(config, with_work=True) as served:
         try:
             for _ in range(3 + 2 * len(served.service.accounts)):
-                assert hanging.acquire(timeout=30), "every duty has begun"
+                assert hanging.acquire(timeout=DEADLINE_S), "every duty has begun"
             assert served.post(event("sg")).status == 200
             eventually(lambda: delivered == ["payment.paid"])
         finally:

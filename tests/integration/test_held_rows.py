@@ -19,6 +19,7 @@ from tests.support.databases import PostgreSQL
 from tests.support.deliveries import event, sign
 from tests.support.owing import Owing, dispatcher_to
 from tests.support.serving import Served, eventually, serving, settings
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -58,20 +59,20 @@ def test_a_payment_that_is_held_holds_up_no_other(database: Database, tmp_path: 
     with serving(config, migrated=False, with_work=True) as served:
         first = event("sg")
         message_id = str(served.post(first).json()["id"])
-        eventually(lambda: status(served, message_id) == "decided", 20)
+        eventually(lambda: status(served, message_id) == "decided")
         with served.database.read() as unit:
             payment = str(inbox.get(unit, message_id).payment_id)
 
         with held(database, "payment", payment):
             waiting = again(served, "sg", first)
             others = [str(served.post(event(account)).json()["id"]) for account in ("sg", "pf", "bk", "sg", "sg")]
-            eventually(lambda: {status(served, each) for each in others} == {"decided"}, 20)
-            eventually(lambda: payment in served.request("GET", "/readyz").json().get("held_payments", ()), 20)
+            eventually(lambda: {status(served, each) for each in others} == {"decided"})
+            eventually(lambda: payment in served.request("GET", "/readyz").json().get("held_payments", ()))
 
             assert status(served, waiting) == "pending"
             assert served.request("GET", "/readyz").status == 200
             assert "inbox" not in failing_loops(served)
-        eventually(lambda: status(served, waiting) == "decided", 20)
+        eventually(lambda: status(served, waiting) == "decided")
         with served.database.read() as unit:
             assert inbox.get(unit, waiting).attempts == 0, "nothing was wrong with it"
 
@@ -139,7 +140,7 @@ def test_an_effect_whose_row_is_held_holds_up_no_other(database: Database, monke
 
     async def scenario() -> None:
         dispatched = dispatcher_to(database, shop)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while list(states().values()).count("delivered") < 5:
                 await dispatched.start()
                 await asyncio.sleep(0.01)

@@ -20,6 +20,7 @@ from storage.ids import new_id
 from storage.tables import Payment
 from tests.support.keeping import keep
 from tests.support.serving import listening
+from tests.support.waiting import DEADLINE_S
 
 EVERYTHING = tuple(KeyScope)
 
@@ -135,12 +136,12 @@ def in_parallel(count: int, do: Any) -> Sequence[Any]:
     start, results = threading.Barrier(count), [None] * count
 
     def run(at: int) -> None:
-        start.wait(10)
+        start.wait(DEADLINE_S)
         results[at] = do(at)
 
     threads = [threading.Thread(target=run, args=(at,)) for at in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(DEADLINE_S)
     return results

@@ -16,6 +16,7 @@ from providers.contract import Account, Answer, Client, CreateRequest, Delivery,
 from providers.http import HttpTransport
 from statemachine.observation import Observation
 from statemachine.phases import Source
+from tests.support.waiting import DEADLINE_S
 
 
 def now() -> datetime:
@@ -151,7 +152,7 @@ def order(reference: str, amount_minor: int = 450, **more) -> CreateRequest:
 
 def control(root: str, method: str, path: str, body: object = None) -> Any:
     """A call to the sandbox's strings behind the stage."""
-    with httpx2.Client(timeout=10, trust_env=False, verify=False) as http:
+    with httpx2.Client(timeout=DEADLINE_S, trust_env=False, verify=False) as http:
         answer = http.request(method, f"{root}/_control/{path}", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -211,4 +212,4 @@ def shop() -> Iterator[Shop]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(DEADLINE_S)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import DEADLINE_S
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -61,7 +63,7 @@ class Server(ABC):
         """SIGKILL: no word of goodbye, nothing flushed."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(DEADLINE_S)
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -29,6 +29,7 @@ from storage.ids import new_id
 from storage.tables_support import ConsolePerson, ConsoleSession
 from tests.support.serving import listening
 from tests.support.settings_file import LIVE_ACCOUNT, NOWHERE, write_settings
+from tests.support.waiting import DEADLINE_S
 
 #: What everybody's password is, kept at a cost that tests can bear.
 PASSWORD = "correct horse battery staple"
@@ -110,7 +111,7 @@ class Browser:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.http = httpx2.Client(base_url=served.base_url, timeout=30, follow_redirects=False)
+        self.http = httpx2.Client(base_url=served.base_url, timeout=DEADLINE_S, follow_redirects=False)
         self.person: ConsolePerson | None = None
         self.secret: str | None = None
 

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tests.support.waiting import DEADLINE_S
+
 KEY = "whsec_" + base64.b64encode(b"the current signing key 0001").decode()
 OLD_KEY = "whsec_" + base64.b64encode(b"the former signing key  0002").decode()
 
@@ -85,7 +87,7 @@ class Receiver:
             self.held.set()
         self._server.should_exit = True
         self._server.force_exit = True
-        self._thread.join(10)
+        self._thread.join(DEADLINE_S)
         self._socket.close()
 
     @property

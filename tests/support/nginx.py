@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 #: What Debian's own nginx.conf has around a site, with every path in a folder of the test's.
 _AROUND = """
@@ -75,11 +75,11 @@ def serving(site: str, folder: Path) -> Iterator[None]:
         return all(map(is_listening, ports_in(site)))
 
     try:
-        until(answers, 20, said_all)
+        until(answers, DEADLINE_S, said_all)
         yield
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(DEADLINE_S)
 
 
 def is_listening(port: int) -> bool:

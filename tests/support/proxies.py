@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import nginx
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 _NGINX = """
 upstream service {{ server 127.0.0.1:{to}; keepalive 16; }}
@@ -74,12 +74,12 @@ def _started(name: str, folder: Path, config: str, arguments: list[str], port: i
         command = [program, *arguments, str(folder / "config")]
         child = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
     try:
-        until(lambda: child.poll() is not None or nginx.is_listening(port), 20, said.read_text)
+        until(lambda: child.poll() is not None or nginx.is_listening(port), DEADLINE_S, said.read_text)
         assert child.poll() is None, said.read_text()
         yield port
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(DEADLINE_S)
 
 
 @contextmanager

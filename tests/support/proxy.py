@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.support.waiting import DEADLINE_S
+
 
 @dataclass
 class Proxy:
@@ -46,7 +48,7 @@ def proxying(proxy: Proxy, certificate: str, key: str) -> Iterator[str]:
         do_GET = do_HEAD = do_POST = _pass  # noqa: N815 - the library's names
 
         def _ask(self, body: bytes) -> None:
-            there = http.client.HTTPConnection(urlsplit(proxy.to).netloc, timeout=30)
+            there = http.client.HTTPConnection(urlsplit(proxy.to).netloc, timeout=DEADLINE_S)
             dropped = {*proxy.without, "host", "content-length", "connection"}
             headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             there.request(self.command, self.path, body, {**headers, "X-Forwarded-Proto": "https"})
@@ -84,4 +86,4 @@ def proxying(proxy: Proxy, certificate: str, key: str) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(DEADLINE_S)

@@ -32,10 +32,10 @@ from storage.tables import InboxMessage, Payment, RejectedDelivery
 from tests.support import keeping
 from tests.support.databases import fill
 from tests.support.deliveries import KEYS, OLD_KEYS, PROVIDERS, Signed
+from tests.support.waiting import DEADLINE_S
 
 TOKEN_KEY = "token-key-for-tests-0000000000001"
 SINK_KEY = "whsec_" + "c2luay1rZXktZm9yLXRlc3RzLTAwMDAwMDAwMDAwMDE="
-_DEADLINE = 10.0
 
 
 def settings(
@@ -140,7 +140,7 @@ class Served:
         source: str = "127.0.0.1",
     ) -> Answered:
         """One request on a connection of its own; redirects are not followed."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, _DEADLINE, source_address=(source, 0))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, DEADLINE_S, source_address=(source, 0))
         with closing(connection):
             names_host = any(name.lower() == "host" for name, _ in headers)
             connection.putrequest(method, path, skip_host=names_host, skip_accept_encoding=True)
@@ -171,7 +171,7 @@ class Served:
 
     def raw(self) -> socket.socket:
         """A connection."""
-        return socket.create_connection(("127.0.0.1", self.port), _DEADLINE)
+        return socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
 
     def rows(self, account: str | None = None) -> list[InboxMessage]:
         """What is in the inbox, read by a connection of its own."""
@@ -265,11 +265,11 @@ def listening(app: ASGIApp, http: type[BoundedProtocol] = BoundedProtocol) -> It
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            assert server.is_up.wait(_DEADLINE)
+            assert server.is_up.wait(DEADLINE_S)
             yield listener.getsockname()[1]
         finally:
             server.stop()
-            thread.join(_DEADLINE)
+            thread.join(DEADLINE_S)
             assert not thread.is_alive()
 
 
@@ -290,7 +290,7 @@ def serving(with_settings: Settings, *, migrated: bool = True, with_work: bool =
         service.close()
 
 
-def eventually(condition: Callable[[], object], seconds: float = _DEADLINE) -> None:
+def eventually(condition: Callable[[], object], seconds: float = DEADLINE_S) -> None:
     """Return as soon as the condition holds; fail when it does not within the time."""
     waiting = threading.Event()
     give_up = time.monotonic() + seconds

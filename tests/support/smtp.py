@@ -10,6 +10,8 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Self
 
+from tests.support.waiting import DEADLINE_S
+
 
 @dataclass
 class Mode:
@@ -76,7 +78,7 @@ class SmtpServer:
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(DEADLINE_S)
         assert not any(thread.is_alive() for thread in self._threads)
 
     def wait_for(self, count: int, seconds: float = 20) -> list[Taken]:

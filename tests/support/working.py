@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from receipted.app import working
 from receipted.settings.load import Settings
 from receipted.wiring import Service
+from tests.support.waiting import DEADLINE_S
 
 
 @contextmanager
@@ -26,10 +27,10 @@ def worker(config: Settings) -> Iterator[Service]:
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(DEADLINE_S)
         yield service
     finally:
         loops[0].call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(DEADLINE_S)
         service.close()
         assert not thread.is_alive()

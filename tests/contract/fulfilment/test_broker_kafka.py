@@ -13,6 +13,7 @@ from tests.contract.fulfilment.test_broker_sink import ID, failed, owed
 from tests.support.clock import START
 from tests.support.kafka import Kafka
 from tests.support.live_brokers import URLS, require
+from tests.support.waiting import DEADLINE_S
 
 NOW = START
 #: Kafka's own codes. Source: Kafka protocol guide, "Error codes".
@@ -174,7 +175,7 @@ def test_at_a_real_broker() -> None:
         try:
             assert await sink.deliver(owed(), NOW) == Delivered()
             await consumer.start()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 found = await consumer.getone()
             assert (found.value, found.key) == (owed().payload.encode(), ID.format(900).encode())
             assert dict(found.headers)["webhook-id"] == f"msg_{owed().id}".encode()

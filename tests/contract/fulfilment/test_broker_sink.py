@@ -14,6 +14,7 @@ from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from tests.support.clock import START
 from tests.support.live_brokers import LIVE, URLS, Live, Nats, Proxy, Rabbit, Redis, require
+from tests.support.waiting import DEADLINE_S
 
 NOW = START
 KEY = "whsec_" + base64.b64encode(b"the current signing key 0001").decode()
@@ -204,7 +205,7 @@ def test_cut_while_waiting(live: Live) -> None:
             assert await sink.deliver(owed(), NOW) == Delivered()
             proxy.is_answer_held = True
             waiting = asyncio.create_task(sink.deliver(owed(2), NOW))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE_S):
                 while len(await live.received()) < 2:  # noqa: ASYNC110 - the broker sets no event here
                     await asyncio.sleep(0)
                 assert not waiting.done()
@@ -249,7 +250,7 @@ def test_one_failure_cuts_nobody_off(live: Live) -> None:
             assert await sink.deliver(owed(), NOW) == Delivered()
             proxy.is_answer_held = True
             lost = asyncio.create_task(sink.deliver(owed(2), NOW))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE_S):
                 while len(await live.received()) < 2:  # noqa: ASYNC110 - the broker sets no event here
                     await asyncio.sleep(0)
             proxy.is_answer_held = False

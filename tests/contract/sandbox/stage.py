@@ -16,6 +16,7 @@ import httpx2
 
 from sandbox.config import SandboxConfig
 from sandbox.server import running
+from tests.support.waiting import DEADLINE_S
 
 DEFAULTS = SandboxConfig()
 AP, SG, BK = DEFAULTS.alternative_payments, DEFAULTS.stable_genius, DEFAULTS.banked
@@ -125,7 +126,7 @@ class Scene:
     def settled(self) -> None:
         """Wait until no delivery and no payer is pending."""
         idle = {"pending_deliveries": 0, "pending_payers": 0}
-        eventually(lambda: self.client.get(self.url + "/_control/idle").json() == idle, 20)
+        eventually(lambda: self.client.get(self.url + "/_control/idle").json() == idle)
 
     # The providers.
 
@@ -254,5 +255,5 @@ def is_signed(provider: str, hook: Hook, secret: str = "") -> bool:
 def scene(config: SandboxConfig | None = None) -> Iterator[Scene]:
     """A sandbox of one's own."""
     config = config or SandboxConfig()
-    with running(config) as (url, _), httpx2.Client(trust_env=False, timeout=10) as client:
+    with running(config) as (url, _), httpx2.Client(trust_env=False, timeout=DEADLINE_S) as client:
         yield Scene(url, client, config)

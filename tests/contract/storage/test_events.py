@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from storage import event_feed, outbox
 from storage.ids import new_id
 from tests.support.clock import START
+from tests.support.waiting import DEADLINE_S
 
 
 def owe(unit, payment_id, effect="payment.paid", sink="shop", *, occurrence=0, account="acme", cause=None):
@@ -182,11 +183,11 @@ def test_readers_of_a_feed_that_is_written_miss_nothing_and_get_nothing_twice(da
     for thread in (*writers, *others):
         thread.start()
     for thread in writers:
-        thread.join(60)
+        thread.join(DEADLINE_S)
     numbered(database)
     reader.done.set()
     for thread in others:
-        thread.join(60)
+        thread.join(DEADLINE_S)
 
     assert Counter(payment for _, payment in reader.seen) == Counter(made)
     assert [number for number, _ in reader.seen] == list(range(1, len(made) + 1))

@@ -22,7 +22,7 @@ from storage.intake import Arrival, Outcome, Store, Unstorable, arrived, message
 from storage.intake_stores import store_for
 from storage.tables import InboxMessage
 from tests.support.clock import START
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 _ZONE = timezone(timedelta(hours=5, minutes=45))
 
@@ -375,12 +375,12 @@ def test_a_batch_that_meets_a_partition_in_the_making_is_kept_all_the_same(postg
             unit.execute(text("CREATE TABLE inbox_message_p19990101 (LIKE inbox_message INCLUDING DEFAULTS)"))
             unit.execute(text("LOCK TABLE inbox_message_rest IN ACCESS EXCLUSIVE MODE"))
             began.set()
-            until(is_waited_for, 10, lambda: "the batch to wait")
+            until(is_waited_for, DEADLINE_S, lambda: "the batch to wait")
             unit.execute(text(f"ALTER TABLE inbox_message {attach}"))
 
     with ThreadPoolExecutor(1) as threads:
         made = threads.submit(making)
-        assert began.wait(10)
+        assert began.wait(DEADLINE_S)
         assert write(database, [arrival]) == [[Recorded(arrival.id)]]
         made.result(10)
 

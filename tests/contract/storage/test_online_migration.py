@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import migrate, online_migration, partitions
 from storage.database import Database
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.usefixtures("second_migration")
 
@@ -181,7 +181,7 @@ def test_who_waits_for_a_migration_does_not_hold_it_up(old):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(DEADLINE_S)
     for opened in pools:
         opened.close()
 
@@ -248,12 +248,16 @@ PAYMENT = (
 def upgraded_under_traffic(old, rows):
     """Seconds of the upgrade, and every wait of two who write and read meanwhile, in order of length."""
     with Traffic(old, "one") as one, Traffic(old, "two") as two:
-        until(lambda: one.recorded > 3 and two.recorded > 3, 10, lambda: "nobody writes")
+        until(lambda: one.recorded > 3 and two.recorded > 3, DEADLINE_S, lambda: "nobody writes")
         began = time.monotonic()
         migrate.upgrade(old)
         took = time.monotonic() - began
         before = one.recorded, two.recorded
-        until(lambda: one.recorded > before[0] and two.recorded > before[1], 10, lambda: "nobody writes afterwards")
+        until(
+            lambda: one.recorded > before[0] and two.recorded > before[1],
+            DEADLINE_S,
+            lambda: "nobody writes afterwards",
+        )
     assert_migrated(old, rows + one.recorded + two.recorded)
     return took, sorted(one.waits + two.waits)
 

@@ -15,7 +15,7 @@ from storage.database import Database
 from storage.errors import DatabaseUnsupported, StorageUnavailable
 from tests.support.cluster import running
 from tests.support.pgbouncer import pooling
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for(database, monkeypatch):
     with pytest.raises(StorageUnavailable, match=r"no answer within 0\.2 s"):
         asked(database, "SELECT pg_sleep(600)")
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
-    until(lambda: asked(database, sleeping, kind="read") == 0, 30, lambda: "the session sleeps on")
+    until(lambda: asked(database, sleeping, kind="read") == 0, DEADLINE_S, lambda: "the session sleeps on")
 
 
 def test_a_reader_is_given_longer(database, monkeypatch):
@@ -76,7 +76,7 @@ def unconfirmed():
         waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
         def end_waiting(how):
-            until(lambda: bool(cluster.primary.execute(f"SELECT 1 {waiting}")), 20, lambda: "nobody waits")
+            until(lambda: bool(cluster.primary.execute(f"SELECT 1 {waiting}")), DEADLINE_S, lambda: "nobody waits")
             cluster.primary.execute(f"SELECT {how}(pid) {waiting}")
 
         cluster.primary.execute("ALTER DATABASE receipted SET synchronous_commit = local")

@@ -14,6 +14,7 @@ from storage.types import ReconciliationStatus
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import START
+from tests.support.waiting import DEADLINE_S
 
 LEASE = timedelta(seconds=60)
 DAY = timedelta(days=1)
@@ -53,14 +54,14 @@ def test_of_many_that_begin_at_once_one_does(database):
     found, barrier = [], threading.Barrier(4)
 
     def come():
-        barrier.wait(10)
+        barrier.wait(DEADLINE_S)
         found.append(begin(database))
 
     threads = [threading.Thread(target=come) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_S)
     assert sum(row is not None for row in found) == 1
 
 

@@ -11,6 +11,7 @@ from storage.errors import StorageUnavailable
 from storage.tables_support import Hazard, PollPlan
 from tests.support import keeping
 from tests.support.builders import START, a_payment
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # one writer waits for nobody
@@ -26,7 +27,7 @@ def test_of_two_units_that_wait_for_each_other_one_is_told_so(database):
         try:
             with database.write() as unit:
                 payments.get(unit, first.id, lock=True)
-                met.wait(20)
+                met.wait(DEADLINE_S)
                 payments.get(unit, second.id, lock=True)
         except StorageUnavailable as fault:
             faults.append(fault)
@@ -65,8 +66,8 @@ def test_two_planners_whose_clocks_are_apart_keep_their_first_plans_at_the_same_
         keep(unit, 1.0, START)
         other.start()
         if unit.dialect == "postgresql":
-            assert has_begun.wait(20)
-    other.join(20)
+            assert has_begun.wait(DEADLINE_S)
+    other.join(DEADLINE_S)
 
     assert not faults
     with database.read() as unit:

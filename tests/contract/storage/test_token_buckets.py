@@ -19,7 +19,7 @@ from storage.tables_support import ApiRate
 from storage.token_buckets import BucketRate, LocalBuckets, SharedBuckets, token_buckets
 from tests.support.cluster import running
 from tests.support.pgbouncer import pooling
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 #: So slow that what a test takes gives nothing back.
 SLOW = BucketRate(1 / 3600, 3)
@@ -160,7 +160,7 @@ def test_a_count_waits_for_no_standby():
         cluster.primary.execute("SELECT pg_reload_conf()")
         kept, key = SharedBuckets(database, SLOW), new_id()
         shown = "SHOW synchronous_standby_names"
-        until(lambda: cluster.primary.execute(shown) == [("nobody",)], 20, lambda: "the setting is not read")
+        until(lambda: cluster.primary.execute(shown) == [("nobody",)], DEADLINE_S, lambda: "the setting is not read")
 
         assert [kept.take(key).is_granted for _ in range(4)] == [True, True, True, False]
         database.close()

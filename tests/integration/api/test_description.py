@@ -21,6 +21,7 @@ from api.schemas import CreateBody
 from receipted.settings import load
 from tests.support.api import Api, create, serving, wish
 from tests.support.settings_file import LIVE_ACCOUNT, write_settings
+from tests.support.waiting import DEADLINE_S
 
 #: Such answers are right for requests of the right form: 422 says that they make no sense here.
 _RIGHT = ["2xx", "401", "403", "404", "409", "422", "429", "502", "503"]
@@ -68,7 +69,7 @@ class Known:
 
 def _fuzz(api: Api, mode: GenerationMode, examples: int) -> Counter[int]:
     """Every operation is called with so many requests; the answers by status. Fails on what is not as described."""
-    document = requests.get(f"{api.base_url}/openapi.json", timeout=10).json()
+    document = requests.get(f"{api.base_url}/openapi.json", timeout=DEADLINE_S).json()
     schema = schemathesis.openapi.from_dict(document)
     schema.config.checks.positive_data_acceptance.expected_statuses = _RIGHT
     schema.config.checks.not_a_server_error.expected_statuses = ["2xx", "4xx", "502", "503"]
@@ -127,7 +128,7 @@ def test_nothing_is_answered_that_is_not_described_at_length(described, mode):
 
 
 def test_every_operation_is_described_and_nothing_else(described):
-    document = requests.get(f"{described.base_url}/openapi.json", timeout=10).json()
+    document = requests.get(f"{described.base_url}/openapi.json", timeout=DEADLINE_S).json()
     told = {(method.upper(), path) for path, found in document["paths"].items() for method in found}
 
     assert document["openapi"] == "3.1.0"
@@ -135,7 +136,7 @@ def test_every_operation_is_described_and_nothing_else(described):
 
 
 def test_every_operation_documents_what_it_refuses(described):
-    document = requests.get(f"{described.base_url}/openapi.json", timeout=10).json()
+    document = requests.get(f"{described.base_url}/openapi.json", timeout=DEADLINE_S).json()
 
     for path, found in document["paths"].items():
         for method, operation in found.items():
@@ -148,7 +149,7 @@ def test_every_operation_documents_what_it_refuses(described):
 
 
 def test_every_reference_of_the_description_leads_somewhere(described):
-    document = requests.get(f"{described.base_url}/openapi.json", timeout=10).json()
+    document = requests.get(f"{described.base_url}/openapi.json", timeout=DEADLINE_S).json()
 
     def references(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
@@ -166,7 +167,7 @@ def test_every_reference_of_the_description_leads_somewhere(described):
 
 
 def test_the_page_names_every_operation_and_loads_nothing_from_elsewhere(described):
-    answer = requests.get(f"{described.base_url}/docs", timeout=10)
+    answer = requests.get(f"{described.base_url}/docs", timeout=DEADLINE_S)
 
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "<script" not in answer.text

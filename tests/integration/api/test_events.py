@@ -15,7 +15,7 @@ from api.feed import Feed
 from storage import api_keys, outbox
 from storage.ids import new_id
 from tests.support.api import create, error
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -58,7 +58,7 @@ def streaming(api, client=None, **options):
     headers = {"accept": "text/event-stream", **options.pop("headers", {})}
 
     def read():
-        with client.stream("GET", "/v1/events", headers=headers, timeout=30, **options) as answer:
+        with client.stream("GET", "/v1/events", headers=headers, timeout=DEADLINE_S, **options) as answer:
             found.append(answer.status_code)
             opened.set()
             entry = {}
@@ -75,14 +75,14 @@ def streaming(api, client=None, **options):
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert opened.wait(10)
+    assert opened.wait(DEADLINE_S)
     assert found.pop(0) == 200
     try:
         yield found
     finally:
         stop.set()
         owe(api)  # wakes the reader
-        thread.join(20)
+        thread.join(DEADLINE_S)
         assert not thread.is_alive()
 
 
@@ -160,7 +160,7 @@ def test_a_reader_who_waits_is_told_at_once(either):
     thread = threading.Thread(target=read)
     thread.start()
     payment = owe(either)
-    thread.join(30)
+    thread.join(DEADLINE_S)
 
     (page,) = answers
     assert [event["payment"] for event in page["data"]] == [payment]
@@ -182,7 +182,7 @@ def test_a_wait_is_not_ended_by_what_the_reader_did_not_ask_for(api):
     thread.start()
     owe(api)
     wanted = owe(api, effect="payment.refunded")
-    thread.join(20)
+    thread.join(DEADLINE_S)
 
     (page,) = answers
     assert [event["payment"] for event in page["data"]] == [wanted]
@@ -228,7 +228,7 @@ def test_a_stream_ends_where_the_database_is_restored_under_it(api, monkeypatch)
     monkeypatch.setattr("api.events._KEEPALIVE_INTERVAL_S", 0.1)
     owe(api)
     client, headers = api.client(), {"accept": "text/event-stream"}
-    with client.stream("GET", "/v1/events", headers=headers, timeout=20) as answer:
+    with client.stream("GET", "/v1/events", headers=headers, timeout=DEADLINE_S) as answer:
         lines = answer.iter_lines()
         last = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
         with api.service.database.write() as unit:
@@ -264,9 +264,9 @@ def test_the_headers_of_a_stream_are_had_without_its_events(api):
 def test_a_stream_tells_what_was_and_what_comes(either):
     before = owe(either)
     with streaming(either) as told:
-        until(lambda: len(told) == 1, 10, lambda: str(told))
+        until(lambda: len(told) == 1, DEADLINE_S, lambda: str(told))
         after = [owe(either) for _ in range(3)]
-        until(lambda: len(told) == 4, 10, lambda: str(told))
+        until(lambda: len(told) == 4, DEADLINE_S, lambda: str(told))
 
         assert [event[2]["payment"] for event in told] == [before, *after]
         assert [(number, number_of(data["id"]), kind) for number, kind, data in told] == [
@@ -278,7 +278,7 @@ def test_a_reader_that_comes_again_goes_on_where_it_was(api):
     payments = [owe(api) for _ in range(4)]
     first, second, *_ = (event["id"] for event in api.client().get("/v1/events").json()["data"])
     with streaming(api, headers={"last-event-id": second}, params={"after": first}) as told:
-        until(lambda: len(told) == 2, 10, lambda: str(told))
+        until(lambda: len(told) == 2, DEADLINE_S, lambda: str(told))
         assert [event[2]["payment"] for event in told] == payments[2:]
 
 
@@ -314,7 +314,7 @@ def busy(api):
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(DEADLINE_S)
 
 
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
@@ -323,7 +323,7 @@ def test_a_stream_ends_when_its_key_does(api, monkeypatch, is_busy):
     client = api.client(api.key())
     with (
         busy(api) if is_busy else nullcontext(),
-        client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=20) as answer,
+        client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=DEADLINE_S) as answer,
     ):
         lines = answer.iter_lines()
         assert next(lines) == "retry: 1000"
@@ -353,7 +353,7 @@ def test_a_reader_who_takes_a_page_slowly_gets_nothing_after_the_key_ended(api, 
     monkeypatch.setattr(Feed, "is_good", is_good)
     monkeypatch.setattr(Feed, "looks", 0, raising=False)
     client = api.client(api.key())
-    with client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=20) as answer:
+    with client.stream("GET", "/v1/events", headers={"accept": "text/event-stream"}, timeout=DEADLINE_S) as answer:
         ids = [line for line in answer.iter_lines() if line.startswith("id: ")]
 
     assert [number_of(line.removeprefix("id: ")) for line in ids] == [1, 2]
@@ -367,7 +367,7 @@ def test_a_long_poll_ends_when_its_key_does(api, is_busy):
     thread = threading.Thread(target=lambda: answers.append(client.get("/v1/events", params=of_nobody, timeout=70)))
     with busy(api) if is_busy else nullcontext():
         thread.start()
-        until(lambda: last_used(api) is not None, 10, lambda: "the key is used")
+        until(lambda: last_used(api) is not None, DEADLINE_S, lambda: "the key is used")
         revoke(api)
         began.append(time.monotonic())
         thread.join(WITHIN_S + 5)
@@ -391,7 +391,9 @@ def test_the_readers_who_wait_are_bounded(narrow):
         refused = client.get("/v1/events", headers={"accept": "text/event-stream"})
         assert error(refused, 429)["code"] == "too_many_waiting"
         assert client.get("/v1/events").status_code == 200
-    until(lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, 10, lambda: "a place is free")
+    until(
+        lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, DEADLINE_S, lambda: "a place is free"
+    )
 
 
 def test_whoever_went_away_is_not_waited_for(narrow):
@@ -401,4 +403,6 @@ def test_whoever_went_away_is_not_waited_for(narrow):
             narrow.client(timeout=httpx2.Timeout(30, read=0.3)).get("/v1/events", params={"wait": 60})
 
     client = narrow.client()
-    until(lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, 20, lambda: "a place is free")
+    until(
+        lambda: client.get("/v1/events", params={"wait": 1}).status_code == 200, DEADLINE_S, lambda: "a place is free"
+    )

@@ -16,7 +16,7 @@ from storage import api_keys, outbox
 from storage.ids import new_id
 from tests.support.api import EVERYTHING
 from tests.support.serving import serving, settings
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 from worker.dispatch import Dispatcher
 
 
@@ -65,7 +65,9 @@ def test_whoever_waits_for_events_is_let_go_when_the_server_ends(served):
     opened = threading.Event()
 
     def stream():
-        with httpx2.stream("GET", url, headers={**headers, "accept": "text/event-stream"}, timeout=60) as answer:
+        with httpx2.stream(
+            "GET", url, headers={**headers, "accept": "text/event-stream"}, timeout=DEADLINE_S
+        ) as answer:
             opened.set()
             ended.append(list(answer.iter_lines()))
 
@@ -75,11 +77,11 @@ def test_whoever_waits_for_events_is_let_go_when_the_server_ends(served):
     threads = [threading.Thread(target=target) for target in (stream, wait)]
     for thread in threads:
         thread.start()
-    assert opened.wait(10)
+    assert opened.wait(DEADLINE_S)
     served.app.stop()
-    until(lambda: len(ended) == 2, 10, lambda: str(ended))
+    until(lambda: len(ended) == 2, DEADLINE_S, lambda: str(ended))
     for thread in threads:
-        thread.join(10)
+        thread.join(DEADLINE_S)
 
 
 def test_a_feed_needs_no_sink_that_does_anything(database, clock):

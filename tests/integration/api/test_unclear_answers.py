@@ -11,6 +11,7 @@ from receipted.settings import load
 from tests.support.answering import GRANTED, Answering, Reply, answering
 from tests.support.api import create, error, serving
 from tests.support.settings_file import write_settings
+from tests.support.waiting import DEADLINE_S
 
 PAYEE = {"name": "The Shop", "account_number": "12345678", "sort_code": "010203"}
 
@@ -176,7 +177,7 @@ def test_whoever_came_while_the_outcome_was_unknown_is_told_it_later_under_the_s
 
     def slowly(_call):
         came.set()
-        assert may_go.wait(20)
+        assert may_go.wait(DEADLINE_S)
         return Reply(200, json.dumps(made).encode())
 
     def call(key):
@@ -186,11 +187,11 @@ def test_whoever_came_while_the_outcome_was_unknown_is_told_it_later_under_the_s
     first = threading.Thread(target=lambda: answers.append(call("first")))
     first.start()
     try:
-        assert came.wait(20)
+        assert came.wait(DEADLINE_S)
         assert error(call("second"), 409)["code"] == "create_outcome_unknown"
     finally:
         may_go.set()
-        first.join(20)
+        first.join(DEADLINE_S)
     assert [answer.status_code for answer in answers] == [200]
     second = call("second")
 

@@ -46,7 +46,7 @@ def test_a_handler_without_an_end_holds_up_no_end(
 
     errors = tmp_path / "errors"
     with started("--config", str(config), process, errors=errors) as running:
-        eventually(begun.exists, 60)
+        eventually(begun.exists)
         began = time.monotonic()
         code = running.stop()
         took = time.monotonic() - began

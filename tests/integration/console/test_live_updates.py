@@ -12,6 +12,7 @@ from console import live_updates
 from storage import console_sessions, console_users
 from tests.integration.console.stories import Teller
 from tests.support.console import Browser
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_many_pages_are_one_query(console, tell, monkeypatch):
     heard = [stream.__enter__() for stream in streams]
     try:
         assert len({each.next("data: ") for each in heard}) == len(ids)
-        assert together.wait(10)
+        assert together.wait(DEADLINE_S)
     finally:
         for stream in streams:
             stream.__exit__(None, None, None)

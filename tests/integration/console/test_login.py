@@ -13,6 +13,7 @@ from tests.support.clock import FakeClock
 from tests.support.console import PASSWORD, on_sqlite, serving
 from tests.support.databases import PostgreSQL
 from tests.support.settings_file import write_settings
+from tests.support.waiting import DEADLINE_S
 
 
 def fields(page):
@@ -385,7 +386,7 @@ def test_of_many_who_come_at_once_no_more_than_the_limit_are_counted(database):
     clock, start, granted = FakeClock(), threading.Barrier(8), []
 
     def take():
-        start.wait(10)
+        start.wait(DEADLINE_S)
         for _ in range(5):
             with database.write() as unit:
                 wait = console_sessions.take(unit, "x", clock(), at_most=10, window=timedelta(minutes=15))
@@ -395,5 +396,5 @@ def test_of_many_who_come_at_once_no_more_than_the_limit_are_counted(database):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_S)
     assert (granted.count(True), granted.count(False)) == (10, 30)

@@ -60,7 +60,7 @@ def test_two_processes_answer_as_one_and_no_counter_goes_back(on_postgresql: Pat
         assert all(processes(told(url)) == 2 for _ in range(5))
         victim = min(children(process.child.pid))
         os.kill(victim, signal.SIGKILL)
-        eventually(lambda: len(children(process.child.pid) - {victim}) == 2, 30)
+        eventually(lambda: len(children(process.child.pid) - {victim}) == 2)
         refused(url, 10)
         eventually(lambda: all(unverified(told(url)) == 30 for _ in range(10)))
         eventually(lambda: processes(told(url)) == 2)

@@ -21,6 +21,7 @@ from tests.integration.receiver.test_framing import CHUNKED, Answers, chunked, p
 from tests.support import console
 from tests.support.deliveries import event, sign
 from tests.support.serving import Served, eventually, write_locked
+from tests.support.waiting import DEADLINE_S
 
 FLOOD = 18 * 1024 * 1024
 SHORTEST = b"GET /x HTTP/1.1\r\n\r\n"
@@ -66,10 +67,10 @@ def test_requests_are_read_as_they_are_answered(served: Served, waiting: list[in
         reader = threading.Thread(target=read)
         reader.start()
         flood(connection, unit, enough)
-        eventually(enough.is_set, 60)
+        eventually(enough.is_set)
         assert served.post(event("sg")).status == 200
         connection.shutdown(socket.SHUT_RDWR)
-        reader.join(10)
+        reader.join(DEADLINE_S)
     assert 0 < waiting[0] <= 4096 // len(SHORTEST) + 1
 
 
@@ -160,7 +161,7 @@ def test_what_does_not_go_on_is_closed(
         found = [answers.next() for _ in statuses]
         last = answers.next()
         done.set()
-        sender.join(10)
+        sender.join(DEADLINE_S)
     assert [one and one[0] for one in found] == statuses
     assert last is None
 
@@ -257,7 +258,7 @@ def test_clients_that_go_away_are_no_error(
             with suppress(TimeoutError):
                 connection.recv(100)
             leave(connection, how)
-    eventually(lambda: not connections, 60)
+    eventually(lambda: not connections)
     assert served.post(event("sg")).status == 200
     assert faults() == []
 

@@ -15,6 +15,7 @@ from tests.integration.receiver.test_framing import CASES
 from tests.support.deliveries import Signed, event
 from tests.support.proxies import PROXIES
 from tests.support.serving import Served, serving, settings
+from tests.support.waiting import DEADLINE_S
 
 #: Would be answered 200 in place of whatever comes behind it, were it taken for a request.
 SMUGGLED = b"GET /webhooks/sg HTTP/1.1\r\nHost: pay.example\r\nX-Swallowed: "
@@ -36,7 +37,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
 
 def deliver(port: int, answered: list[tuple[Signed, Any]], over: threading.Event) -> None:
     """One delivery after the other until it is over, each until it is answered 200, as a provider would."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
     delivery = event("sg")
     while not over.is_set():
         try:
@@ -83,7 +84,7 @@ def test_no_delivery_is_answered_200_and_not_recorded(proxied: tuple[Served, int
         thread.join(100)
     over.set()
     for thread in victims:
-        thread.join(30)
+        thread.join(DEADLINE_S)
     assert reached
     assert len(answered) > _VICTIMS
     recorded = {row.id: row.body for row in served.rows("sg")}

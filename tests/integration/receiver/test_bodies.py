@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from receipted.app import create_app
 from tests.support.deliveries import Signed, event, sign
 from tests.support.serving import Served, eventually, listening, read_answer, serving, settings
+from tests.support.waiting import DEADLINE_S
 
 LIMIT = 8 * 1024
 
@@ -100,7 +101,7 @@ def test_a_chunked_body_is_cut_off_while_it_is_read(small: Served) -> None:
         sender = threading.Thread(target=send_for_ever)
         sender.start()
         answer = read_answer(sock)
-        sender.join(10)
+        sender.join(DEADLINE_S)
         assert not sender.is_alive()
         assert (answer.status, answer.error["code"]) == (413, "body_too_large")
         assert sum(app.chunks) <= LIMIT + max(app.chunks)
@@ -149,7 +150,7 @@ def test_a_body_that_trickles_is_slow_as_a_whole(small: Served) -> None:
         sender.start()
         assert read_answer(sock).status == 408
         done.set()
-        sender.join(10)
+        sender.join(DEADLINE_S)
 
 
 def test_a_client_that_leaves_amid_its_body_is_no_bug(served: Served) -> None:
@@ -323,4 +324,4 @@ def test_many_requests_that_arrive_at_once_are_no_large_head(served: Served) -> 
         sock.sendall(everything[-900:])
         eventually(lambda: len(served.rows()) == 300)
         sock.shutdown(socket.SHUT_RDWR)
-        reader.join(10)
+        reader.join(DEADLINE_S)

@@ -22,6 +22,7 @@ from storage.intake_stores import store_for
 from tests.support.databases import fill
 from tests.support.deliveries import event, sign
 from tests.support.serving import Served, listening, serving, settings, write_locked
+from tests.support.waiting import DEADLINE_S
 
 
 def test_the_commit_precedes_the_answer(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_two_hundred_deliveries_at_once_are_fewer_commits(served: Served) -> Non
     together = threading.Barrier(50)
 
     def deliver(at: int) -> list[int]:
-        together.wait(10)
+        together.wait(DEADLINE_S)
         return [served.post(delivery).status for delivery in deliveries[at::50]]
 
     with ThreadPoolExecutor(50) as pool:

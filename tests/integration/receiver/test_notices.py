@@ -51,4 +51,4 @@ def test_a_worker_is_told_of_what_another_process_recorded(tmp_path: Path, url: 
         assert found == 2
         postgresql.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {_THEIRS}")  # noqa: S608
         assert web.post(event("sg")).status == 200
-        eventually(lambda: decided(url) == 3, 20)
+        eventually(lambda: decided(url) == 3)

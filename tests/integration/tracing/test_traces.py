@@ -92,7 +92,7 @@ def test_a_failed_attempt_and_the_next_are_in_the_trace(tmp_path: Path, url: str
         assert fast[0] == 5  # the second attempt comes after about so long
         rig.shop.answers.append(Response(status_code=500))
         deliver(rig)
-        eventually(lambda: len(rig.shop.received) == 2, 20)
+        eventually(lambda: len(rig.shop.received) == 2)
         eventually(lambda: len(rig.collector.named("deliver")) == 2)
     first, second = rig.collector.named("deliver")
 
@@ -140,7 +140,7 @@ def test_a_collector_that_is_away_fails_nothing_and_is_told_once(tmp_path: Path)
     with capture_logs() as lines, running(tmp_path, database, endpoint="http://127.0.0.1:9/v1/traces") as rig:
         for _ in range(5):
             deliver(rig)
-        eventually(lambda: any(line["event"] == "trace.lost" for line in lines), 20)
+        eventually(lambda: any(line["event"] == "trace.lost" for line in lines))
         deliver(rig)
     assert 1 <= sum(line["event"] == "trace.lost" for line in lines) <= 2  # once by each process
     assert not [line for line in lines if line["event"] == "trace.failed"]
@@ -152,10 +152,10 @@ def test_a_collector_that_refuses_is_told_of_and_so_is_its_return(tmp_path: Path
     with capture_logs() as lines, running(tmp_path, database) as rig:
         rig.collector.status = 400
         deliver(rig)
-        eventually(lambda: [line["event"] for line in lines].count("trace.lost") == 2, 20)
+        eventually(lambda: [line["event"] for line in lines].count("trace.lost") == 2)
         rig.collector.status = 200
         deliver(rig)
-        eventually(lambda: [line["event"] for line in lines].count("trace.resumed") == 2, 20)
+        eventually(lambda: [line["event"] for line in lines].count("trace.resumed") == 2)
     assert all(line["lost"] >= 1 for line in lines if line["event"] == "trace.resumed")
 
 

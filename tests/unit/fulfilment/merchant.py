@@ -3,6 +3,7 @@
 import threading
 
 from fulfilment.errors import RetryLater
+from tests.support.waiting import DEADLINE_S
 
 calls = []
 gate = threading.Event()
@@ -56,7 +57,7 @@ def answers(_fulfilment):
 
 def hangs(_fulfilment):
     calls.append((None, threading.current_thread()))
-    gate.wait(10)
+    gate.wait(DEADLINE_S)
 
 
 def exits(_fulfilment):

@@ -13,6 +13,7 @@ from providers.errors import ProviderError
 from storage import payments, rate_limits
 from storage.types import PollPriority
 from tests.support.pipeline_world import World
+from tests.support.waiting import DEADLINE_S
 from tests.support.worker_desk import Desk
 
 BODY = b'{"id":"%s","status":"awaiting_payment","amount":4.5,"currency":"usd"}'
@@ -184,6 +185,6 @@ def test_a_slow_answer_holds_up_nobody(desk):
 
 
 async def until(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110 - a condition of somebody else's, with a deadline
             await asyncio.sleep(0.005)

@@ -10,6 +10,7 @@ from poller.errors import ReconciliationPaused, ReconciliationRunning
 from providers.errors import ProviderError
 from storage import inbox, rate_limits, reconciliations
 from storage.errors import LeaseLost
+from tests.support.waiting import DEADLINE_S
 
 HOUR = 3600
 AWAY = ProviderError("away", http_status=503, may_retry=True)
@@ -219,7 +220,7 @@ def test_the_lease_is_renewed_while_a_question_waits_for_its_turn(rounds):
 
     async def wait_long(*_):
         rounds.clock.advance(HOUR)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while not reconciliations.is_held(rounds.row(started.row.id), rounds.clock()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return rounds.genius.present("payment_intent", "pi_1")

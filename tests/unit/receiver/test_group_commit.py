@@ -10,6 +10,7 @@ from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
 from storage.intake import Arrival, arrived
 from tests.support.clock import START
+from tests.support.waiting import DEADLINE_S
 
 
 def an_arrival(body: bytes = b"{}") -> Arrival:
@@ -44,7 +45,7 @@ class Gate:
 
 
 async def begun(gate: Gate, number: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         while len(gate.batches) < number:  # noqa: ASYNC110 - every turn of the loop may be the one
             await asyncio.sleep(0)
 
@@ -105,7 +106,7 @@ def test_whoever_waits_too_long_is_told_whatever_the_database_does(monkeypatch):
         tasks = [asyncio.create_task(writer.record(an_arrival(b"under way")))]
         await begun(gate, 1)
         tasks += [asyncio.create_task(writer.record(an_arrival(b"behind %d" % n))) for n in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(each) for each in ended] == [StorageUnavailable] * 4
         gate.opened.set()

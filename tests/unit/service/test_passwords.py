@@ -15,6 +15,7 @@ from service.passwords import (
     matches_hash,
     needs_rehash,
 )
+from tests.support.waiting import DEADLINE_S
 
 CHEAP = ScryptCost(4, 8, 1)
 
@@ -91,7 +92,7 @@ def test_passwords_are_checked_beside_the_event_loop_and_a_few_at_once():
 
     def slow():
         started.release()
-        assert go_on.wait(10)
+        assert go_on.wait(DEADLINE_S)
         return threading.current_thread()
 
     async def run():
