@@ -16,6 +16,7 @@ from tests.support import poison
 from tests.support.databases import migrated
 from tests.support.deliveries import event, sign
 from tests.support.serving import eventually, serving, settings
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -70,7 +71,7 @@ def test_poison_in_every_column_of_every_table_stops_nothing_else(database: Data
                 and f"{table} the row cannot be read: {column} " not in words
             ]
 
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + DEADLINE_S
         while not_set_aside() and time.monotonic() < give_up:
             threading.Event().wait(0.1)
         assert not_set_aside() == []

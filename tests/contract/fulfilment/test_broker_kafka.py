@@ -120,7 +120,7 @@ def test_refused_for_now(error: int) -> None:
         assert await sink.deliver(owed(), NOW) == Delivered()
         assert {record.headers["webhook-id"] for record in kafka.records} == {f"msg_{owed().id}"}
 
-    run(scenario, timeout=1.5, topics={"payments": 1})
+    run(scenario, timeout=4, topics={"payments": 1})
 
 
 def test_no_answer() -> None:
@@ -134,7 +134,7 @@ def test_no_answer() -> None:
         kafka.is_silent = False
         assert await sink.deliver(owed(2), NOW) == Delivered()
 
-    run(scenario, timeout=1.5, topics={"payments": 1})
+    run(scenario, timeout=4, topics={"payments": 1})
 
 
 def test_away_and_back() -> None:
@@ -155,7 +155,7 @@ def test_away_and_back() -> None:
             f"msg_{ID.format(number)}" for number in (1, 2)
         }
 
-    run(scenario, timeout=1.5, topics={"payments": 1})
+    run(scenario, timeout=4, topics={"payments": 1})
 
 
 def test_at_a_real_broker() -> None:

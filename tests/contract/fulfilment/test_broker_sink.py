@@ -201,7 +201,7 @@ def test_cut_while_waiting(live: Live) -> None:
 
     async def scenario(_sink: BrokerSink) -> None:
         async with Proxy(urlsplit(live.url).port or 0) as proxy:
-            sink = sink_of(live, port=proxy.port, timeout=30)
+            sink = sink_of(live, port=proxy.port, timeout=300)
             assert await sink.deliver(owed(), NOW) == Delivered()
             proxy.is_answer_held = True
             waiting = asyncio.create_task(sink.deliver(owed(2), NOW))
@@ -227,13 +227,13 @@ def test_no_confirmation_is_no_delivery(live: Live) -> None:
 
     async def scenario(_sink: BrokerSink) -> None:
         async with Proxy(urlsplit(live.url).port or 0) as proxy:
-            sink = sink_of(live, port=proxy.port, timeout=1)
+            sink = sink_of(live, port=proxy.port, timeout=3)
             assert await sink.deliver(owed(), NOW) == Delivered()
             proxy.is_answer_held = True
             started = asyncio.get_running_loop().time()
             result = await sink.deliver(owed(2), NOW)
-            assert asyncio.get_running_loop().time() - started < 4
-            assert result == Failed("not confirmed within 1 s")
+            assert asyncio.get_running_loop().time() - started < DEADLINE_S
+            assert result == Failed("not confirmed within 3 s")
             proxy.is_answer_held = False
             assert await sink.deliver(owed(2), NOW) == Delivered()
             await sink.aclose()
@@ -246,7 +246,7 @@ def test_one_failure_cuts_nobody_off(live: Live) -> None:
 
     async def scenario(_sink: BrokerSink) -> None:
         async with Proxy(urlsplit(live.url).port or 0) as proxy:
-            sink = sink_of(live, port=proxy.port, timeout=1.2)
+            sink = sink_of(live, port=proxy.port, timeout=4)
             assert await sink.deliver(owed(), NOW) == Delivered()
             proxy.is_answer_held = True
             lost = asyncio.create_task(sink.deliver(owed(2), NOW))
@@ -255,7 +255,7 @@ def test_one_failure_cuts_nobody_off(live: Live) -> None:
                     await asyncio.sleep(0)
             proxy.is_answer_held = False
             proxy.gate = asyncio.Event()
-            await asyncio.sleep(0.6)  # so that its time is up later than the other's
+            await asyncio.sleep(2)  # so that its time is up later than the other's
             waiting = asyncio.create_task(sink.deliver(owed(3), NOW))
             assert not failed(await lost).is_final
             await asyncio.sleep(0.05)  # in which a connection could be closed
@@ -272,10 +272,10 @@ def test_silent_server(live: Live) -> None:
     async def scenario(_sink: BrokerSink) -> None:
         async with Proxy(urlsplit(live.url).port or 0) as proxy:
             proxy.is_answer_held = True
-            sink = sink_of(live, port=proxy.port, timeout=0.5)
+            sink = sink_of(live, port=proxy.port, timeout=2)
             started = asyncio.get_running_loop().time()
             results = await asyncio.gather(*(sink.deliver(owed(number), NOW) for number in range(8)))
-            assert asyncio.get_running_loop().time() - started < 4
+            assert asyncio.get_running_loop().time() - started < 8 * 2 - 1, "each waited its own turn"
             assert all("connect" in failed(result).error for result in results)
             assert proxy.connections <= 2  # the client of NATS tries each server twice
             await sink.aclose()

@@ -22,6 +22,7 @@ from fulfilment.http_sink import HttpSink
 from tests.support import tls as certificates
 from tests.support.clock import START
 from tests.support.effect_receiver import KEY, OLD_KEY, Receiver
+from tests.support.waiting import DEADLINE_S
 
 NOW = START  #: each test has its own: the outside library refuses a timestamp of five minutes ago
 LOCAL = [ipaddress.ip_network("127.0.0.0/8")]
@@ -191,10 +192,10 @@ def test_answer_cut_off(receiver: Receiver) -> None:
 
     async def stalled() -> AsyncIterator[bytes]:
         yield b"x"
-        await asyncio.to_thread(gate.wait, 10)
+        await asyncio.to_thread(gate.wait, DEADLINE_S)
 
     receiver.answers.append(StreamingResponse(stalled()))
-    assert deliver(sink_of(receiver.url, timeout=0.3)) == [Delivered(200)]
+    assert deliver(sink_of(receiver.url, timeout=3)) == [Delivered(200)]
     gate.set()
 
 
