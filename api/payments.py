@@ -29,10 +29,10 @@ from api.schemas import (
 from api.validation import PageQuery
 from service import timeline as service_timeline
 from service.text import shown
-from storage import payment_history, search
+from storage import payment_history, payment_polls, search
 from storage import transitions as storage_transitions
 from storage.database import Unit
-from storage.search import PageCursor, RowFilter
+from storage.search import PageCursor, RowFilter, RowPage
 from storage.tables import Payment
 
 router = api_router("Payments")
@@ -70,7 +70,7 @@ async def create_payment(caller: WriteCaller, call: KeyedCall, body: CreateBody)
             return_url=body.return_url,
             extra=body.extra,
         )
-        return _answer(caller, made)
+        return await _answer(caller, made)
 
     return await call(create, body)
 
@@ -84,7 +84,7 @@ async def track_payment(caller: WriteCaller, call: Repeatable, body: TrackBody) 
 
     async def track() -> PaymentAnswer:
         caller.account(body.account)
-        return _answer(caller, await caller.commands.track(body.account, body.provider_ref, body.kind))
+        return await _answer(caller, await caller.commands.track(body.account, body.provider_ref, body.kind))
 
     return await call(track, body)
 
@@ -99,15 +99,20 @@ async def list_payments(caller: ReadCaller, query: Annotated[PaymentsQuery, Quer
     Pages stay put while payments are added: go on with `next` as `after`.
     """
     wanted = _filters(caller, query)
-    page = await caller.read(lambda unit: search.payments(unit, wanted, page_place(query)))
-    items = [_answer(caller, payment) for payment in page.rows]
+
+    def read(unit: Unit) -> tuple[RowPage[Payment], list[PaymentAnswer]]:
+        page = search.payments(unit, wanted, page_place(query))
+        polls = payment_polls.of(unit, page.rows)
+        return page, [payment_answer(each, polls[each.id], caller.key.environment) for each in page.rows]
+
+    page, items = await caller.read(read)
     return Listing[PaymentAnswer](**listing(items, page, is_backwards=query.is_backwards))
 
 
 @router.get("/payments/{id}", operation_id="get_payment", responses=_NO_PAYMENT)
 async def get_payment(caller: ReadCaller, payment_id: PathId) -> PaymentAnswer:
     """Show a payment."""
-    return _answer(caller, await caller.payment(payment_id))
+    return await _answer(caller, await caller.payment(payment_id))
 
 
 @router.get("/payments/{id}/transitions", operation_id="list_transitions", responses=_NO_PAYMENT)
@@ -129,7 +134,7 @@ async def get_timeline(caller: ReadCaller, payment_id: PathId) -> Timeline:
     def read(unit: Unit) -> Timeline:
         found = payment_history.read(unit, payment.id)
         return Timeline(
-            payment=_answer(caller, found.payment),
+            payment=payment_answer(found.payment, found.poll, caller.key.environment),
             entries=[
                 Moment(
                     at=entry.at,
@@ -163,7 +168,7 @@ async def refresh_payment(caller: WriteCaller, call: Repeatable, payment_id: Pat
 
     async def refresh() -> PaymentAnswer:
         payment = await caller.payment(payment_id)
-        return _answer(caller, await caller.commands.refresh(payment.id))
+        return await _answer(caller, await caller.commands.refresh(payment.id))
 
     return await call(refresh)
 
@@ -181,7 +186,7 @@ async def cancel_payment(caller: WriteCaller, call: Repeatable, payment_id: Path
 
     async def cancel() -> PaymentAnswer:
         payment = await caller.payment(payment_id)
-        return _answer(caller, await caller.commands.cancel(payment.id))
+        return await _answer(caller, await caller.commands.cancel(payment.id))
 
     return await call(cancel)
 
@@ -197,7 +202,7 @@ async def resolve_payment(caller: OperateCaller, call: Repeatable, payment_id: P
         resolved = await caller.commands.resolve(
             payment.id, state=body.state, reason=body.reason, by=caller.actor(body.by)
         )
-        return _answer(caller, resolved)
+        return await _answer(caller, resolved)
 
     return await call(resolve, body)
 
@@ -207,8 +212,9 @@ def page_place(query: PageQuery) -> PageCursor:
     return PageCursor(query.limit, query.after, query.before)
 
 
-def _answer(caller: ApiCaller, payment: Payment) -> PaymentAnswer:
-    return payment_answer(payment, caller.key.environment)
+async def _answer(caller: ApiCaller, payment: Payment) -> PaymentAnswer:
+    polls = await caller.read(lambda unit: payment_polls.of(unit, [payment]))
+    return payment_answer(payment, polls[payment.id], caller.key.environment)
 
 
 def _filters(caller: ApiCaller, query: PaymentsQuery) -> RowFilter:

@@ -14,7 +14,15 @@ from statemachine.money import MAX_MINOR, from_minor
 from statemachine.phases import Phase, Source
 from storage.ids import WEBHOOK_PREFIX
 from storage.search import RowPage
-from storage.tables import DeliveryAttempt, InboxMessage, OperatorAction, OutboxMessage, Payment, RejectedDelivery
+from storage.tables import (
+    DeliveryAttempt,
+    InboxMessage,
+    OperatorAction,
+    OutboxMessage,
+    Payment,
+    PaymentPoll,
+    RejectedDelivery,
+)
 from storage.tables import Transition as KeptTransition
 from storage.types import InboxStatus, OutboxStatus
 
@@ -102,7 +110,7 @@ class PaymentAnswer(Shape):
     poll_error: str | None = Field(description="why the last question failed, if it did")
 
 
-def payment_answer(kept: Payment, environment: str) -> PaymentAnswer:
+def payment_answer(kept: Payment, poll: PaymentPoll, environment: str) -> PaymentAnswer:
     """Answer with a payment."""
     review = None
     if kept.review is not None:
@@ -130,10 +138,10 @@ def payment_answer(kept: Payment, environment: str) -> PaymentAnswer:
         expires_at=kept.expires_at,
         created_at=kept.created_at,
         changed_at=kept.changed_at,
-        heard_at=kept.heard_at,
-        asked_at=kept.asked_at,
-        next_poll_at=kept.next_poll_at,
-        poll_error=kept.poll_error,
+        heard_at=poll.heard_at,
+        asked_at=poll.asked_at,
+        next_poll_at=poll.next_poll_at,
+        poll_error=poll.poll_error,
     )
 
 

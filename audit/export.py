@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from storage import inbox, outbox, payments, transitions
+from storage import inbox, outbox, payment_polls, payments, transitions
 from storage.columns import table_of
 from storage.database import Database, Unit, values
-from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 
 _PAGE_SIZE = 200
 
@@ -19,8 +19,8 @@ def export(database: Database, payment_id: str | None = None) -> Iterator[str]:
 
     They are of one snapshot, with digests and bytes. Raises NotFound.
 
-    Each payment is followed by its messages, transitions and outbox messages. Of everything, outbox messages about
-    accounts come last, each after the message that caused it.
+    Each payment is followed by when it was heard of, its messages, transitions and outbox messages. Of everything,
+    outbox messages about accounts come last, each after the message that caused it.
     """
     with database.read() as unit:
         if payment_id is not None:
@@ -48,6 +48,7 @@ def _account_lines(unit: Unit) -> Iterator[str]:
 
 def _payment_lines(unit: Unit, payment_id: str) -> Iterator[str]:
     yield _line(payments.get(unit, payment_id))
+    yield _line(payment_polls.get(unit, payment_id))
     for message in inbox.of_payment(unit, payment_id):
         yield _line(message)
     for transition in transitions.of_payment(unit, payment_id):
@@ -56,7 +57,7 @@ def _payment_lines(unit: Unit, payment_id: str) -> Iterator[str]:
         yield _line(owed)
 
 
-def _line(record: Payment | InboxMessage | Transition | OutboxMessage) -> str:
+def _line(record: Payment | PaymentPoll | InboxMessage | Transition | OutboxMessage) -> str:
     table = table_of(record.__class__).name
     return json.dumps({"table": table, **values(record)}, default=_json_value, ensure_ascii=False)
 

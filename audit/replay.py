@@ -18,10 +18,10 @@ from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Phase, Source
-from storage import audits, payments
+from storage import audits, payment_polls, payments
 from storage.database import Unit, made, unwatched
 from storage.ids import webhook_id
-from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import PollPriority
 from worker.accounts import AccountRules, ApplySettings
 from worker.effects import alarm_payload
@@ -39,7 +39,6 @@ _PAYMENT_COLUMNS: Final = (
         "disputed",
         "accepted",
         "reviews",
-        "statements",
         "failure_reason",
         "expires_at",
         "return_url",
@@ -174,6 +173,7 @@ class _ReplaySession(Session):
         self._kept = kept
         self._others = others
         self.payment: Payment | None = None  #: as replayed; None until its first statement
+        self.poll = payment_polls.begin(kept.id, kept.account, kept.created_at)
         self.links: list[Transition] = []
         self.effects: dict[tuple[str, int], OutboxMessage] = {}
         self.followed: set[str] = set()  #: effects that followed from the statement, owed before or not
@@ -187,6 +187,11 @@ class _ReplaySession(Session):
         self.followed = set()
 
     # -- finding
+
+    def poll_of(self, payment: Payment) -> PaymentPoll:
+        if payment is self.payment:
+            return self.poll
+        return payment_polls.begin(payment.id, payment.account, self.now)
 
     def known(self, payment_id: str) -> Payment | None:
         if payment_id == self._kept.id:
@@ -330,16 +335,20 @@ class PaymentReplay:
         self._unit = unit
         self._others = others
         self._readings = readings  #: by message, of those that are about several payments
-        self._rules = AccountRules(provider, lambda _payment, _now: None, is_live=is_live)
+        self._rules = AccountRules(provider, lambda _payment, _poll, _now: None, is_live=is_live)
 
     def run(
         self,
         payment: Payment,
+        statements: int | None,
         messages: Sequence[InboxMessage],
         links: Sequence[Transition],
         effects: Sequence[OutboxMessage],
     ) -> ReplayResult:
-        """Replay the payment's messages, and compare the result with what is kept."""
+        """Replay the payment's messages, and compare the result with what is kept.
+
+        `statements` is how many outcomes named it, if that is kept: where some are gone, the result must differ.
+        """
         result = ReplayResult(payment, links, effects)
         session = _ReplaySession(self._unit, payment, self._others)
         steps = sorted(_steps(payment.id, messages), key=lambda step: (step.number, step.entries[0]["at"]))
@@ -358,8 +367,8 @@ class PaymentReplay:
             result.read += len(step.entries)
             if not self._replay(result, session, step):
                 return result
-        if is_whole and expected == payment.statements + 1:
-            _compare(result, session)
+        if is_whole and statements is not None and expected == statements + 1:
+            _compare(result, session, statements)
         return result
 
     def _replay(self, result: ReplayResult, session: _ReplaySession, step: ReplayStep) -> bool:
@@ -464,7 +473,7 @@ class PaymentReplay:
 
 def names_payment_state(unit: Unit, provider: Provider, message: InboxMessage) -> bool:
     """Return whether the message by itself names the state of a payment."""
-    rules = AccountRules(provider, lambda _payment, _now: None)
+    rules = AccountRules(provider, lambda _payment, _poll, _now: None)
     processor = _lone_processor(unit, message, rules, OtherPayments(unit, {}))
     if processor.is_ours or message.source == Source.RETURN:
         return False
@@ -537,28 +546,32 @@ def _may_mean(observation: Observation, payment: Payment) -> bool:
     return observation.reference is not None and observation.reference == payment.reference
 
 
-_Snapshot = tuple[dict[str, Any] | None, int, dict[tuple[str, int], OutboxMessage]]
+_Snapshot = tuple[dict[str, Any] | None, int, int, dict[tuple[str, int], OutboxMessage]]
 
 
 def _snapshot(session: _ReplaySession) -> _Snapshot:
     payment = None if session.payment is None else dict(session.payment.__dict__)
-    return payment, len(session.links), dict(session.effects)
+    return payment, session.poll.statements, len(session.links), dict(session.effects)
 
 
 def _restore(session: _ReplaySession, before: _Snapshot, *, statements: int = 0) -> None:
     """Restore the payment, its links and effects; add `statements` to its count."""
-    payment, links, effects = before
+    payment, said, links, effects = before
+    session.poll.statements = said + statements
     if payment is None:
         session.payment = None
     elif session.payment is not None:
-        session.payment.__dict__.update({**payment, "statements": payment["statements"] + statements})
+        session.payment.__dict__.update(payment)
     del session.links[links:]
     session.effects = dict(effects)
 
 
-def _compare(result: ReplayResult, session: _ReplaySession) -> None:
+def _compare(result: ReplayResult, session: _ReplaySession, statements: int) -> None:
     """Compare the replayed payment, transitions and effects with those kept."""
     kept, again = result.payment, session.payment
+    if again is not None and session.poll.statements != statements:
+        words = f"by its messages {session.poll.statements} outcomes named it, and {statements} are kept"
+        result.problems.append(("payment_poll", kept.id, words))
     if again is not None and _payment_values(kept.__dict__) != _payment_values(again.__dict__):
         for name in _PAYMENT_COLUMNS:
             if session.had_namesakes and name in ("disputed", "accepted"):

@@ -14,7 +14,7 @@ from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Outcome
 from storage import hashing
-from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import InboxStatus, OutboxStatus
 
 #: Statuses of an outbox message by the outcome of its last attempt; a redrive takes it from dead to pending.
@@ -157,6 +157,14 @@ def payment_problems(
     )
     if rebuilt != kept:
         yield f"its history ends at {last.to_state}, number {last.number}; it says {payment.state}, {payment.version}"
+
+
+def poll_problems(payment: Payment, poll: PaymentPoll, seals: SealVerifier) -> Iterator[str]:
+    """Yield what is wrong with what is kept of the payment's messages."""
+    changed = "when the payment was last heard of, or how often, has changed"
+    yield from _seal(seals, hashing.payment_poll(poll), poll.seal, payment.created_at, changed)
+    if poll.account != payment.account:
+        yield f"it is of another account than payment {payment.id}"
 
 
 def outbox_problems(

@@ -18,6 +18,7 @@ from audit.row_checks import (
     outbox_problems,
     outcome_problems,
     payment_problems,
+    poll_problems,
     replay_problems,
     texts,
 )
@@ -33,7 +34,7 @@ from storage import audits, inbox, operator_actions, outbox, payments
 from storage import transitions as storage_transitions
 from storage.audits import UNREADABLE, Found, Reader
 from storage.database import Database, Unit
-from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.tables_support import RetentionRun
 from storage.types import InboxStatus
 
@@ -43,12 +44,13 @@ _SIGNED: Final = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
 _MESSAGES: Final = Reader(InboxMessage)
 _PAYMENTS: Final = Reader(Payment)
+_POLLS: Final = Reader(PaymentPoll, "payment_id")
 _TRANSITIONS: Final = Reader(Transition)
 _OUTBOX: Final = Reader(OutboxMessage)
 _ATTEMPTS: Final = Reader(DeliveryAttempt)
 _RUNS: Final = Reader(RetentionRun)
 
-Row = TypeVar("Row", InboxMessage, Payment, Transition, OutboxMessage, DeliveryAttempt, RetentionRun)
+Row = TypeVar("Row", InboxMessage, Payment, PaymentPoll, Transition, OutboxMessage, DeliveryAttempt, RetentionRun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,7 @@ class Audit:
 
     def _check_payments(self, unit: Unit, found: list[Payment], *, is_alone: bool = False) -> None:
         ids = [payment.id for payment in found]
+        statements_of = self._check_polls(unit, found)
         home: defaultdict[str, list[InboxMessage]] = defaultdict(list)
         messages: dict[str, InboxMessage] = {}
         for message in self._of(unit, _MESSAGES, "payment_id", ids):
@@ -254,11 +257,26 @@ class Audit:
             effects = owed.get(payment.id, [])
             self._report.payments += 1
             self._check_chain(payment, chain, evidence)
-            problems = self._payment_problems(payment, chain, about_it.values(), is_alone=is_alone)
+            said = statements_of.get(payment.id)
+            problems = self._payment_problems(payment, chain, about_it.values(), said, is_alone=is_alone)
             self._add_of_row("payment", payment.id, problems)
             for effect in effects:
                 self._check_effect(effect, attempts.get(effect.id, []), evidence)
-            self._replay(unit, payment, list(about_it.values()), chain, effects, others, readings)
+            self._replay(unit, payment, said, list(about_it.values()), chain, effects, others, readings)
+
+    def _check_polls(self, unit: Unit, found: Sequence[Payment]) -> dict[str, int]:
+        """Check when payments were heard of; return their numbers of statements by id."""
+        kept = _POLLS.of(unit, "payment_id", [payment.id for payment in found])
+        self._add_unreadable(_POLLS, kept)
+        polls = {poll.payment_id: poll for poll in kept.rows}
+        unreadable = {row for row, _problem in kept.unreadable}
+        for payment in found:
+            poll = polls.get(payment.id)
+            if poll is not None:
+                self._add_of_row("payment_poll", payment.id, poll_problems(payment, poll, self._seals))
+            elif payment.id not in unreadable:
+                self._fault("payment_poll", payment.id, "it is gone, and with it how many outcomes named the payment")
+        return {payment_id: poll.statements for payment_id, poll in polls.items()}
 
     def _check_chain(self, payment: Payment, chain: Sequence[Transition], causes: Mapping[str, InboxMessage]) -> None:
         account = self._accounts.get(payment.account)
@@ -273,20 +291,30 @@ class Audit:
             before = link
 
     def _payment_problems(
-        self, payment: Payment, chain: list[Transition], messages: Iterable[InboxMessage], *, is_alone: bool
+        self,
+        payment: Payment,
+        chain: list[Transition],
+        messages: Iterable[InboxMessage],
+        said: int | None,
+        *,
+        is_alone: bool,
     ) -> Iterator[str]:
+        """Yield what is wrong with a payment; `said` is its kept number of statements."""
         yield from payment_problems(payment, chain, self._retention, self._seals)
+        if said is None:
+            return
         kept = sum(entry.get("payment") == payment.id for message in messages for entry in entries(message))
-        missing = payment.statements - kept
+        missing = said - kept
         if missing > 0 and self._retention.takes_messages:
             self._retention.missed["statements"] += missing
         elif missing and not (is_alone and missing > 0):
-            yield f"{payment.statements} outcomes named it, {kept} are kept"
+            yield f"{said} outcomes named it, {kept} are kept"
 
     def _replay(
         self,
         unit: Unit,
         payment: Payment,
+        said: int | None,
         messages: list[InboxMessage],
         chain: list[Transition],
         effects: list[OutboxMessage],
@@ -295,11 +323,11 @@ class Audit:
     ) -> None:
         account = self._accounts.get(payment.account)
         if account is None or payment.kind not in account.provider.lifecycles:
-            self._report.not_readable += payment.statements
+            self._report.not_readable += said or 0
             return
         try:
             replayed = PaymentReplay(unit, account.provider, others, readings, is_live=account.is_live).run(
-                payment, messages, chain, effects
+                payment, said, messages, chain, effects
             )
         except UNREADABLE as broken:
             self._fault("payment", payment.id, f"its messages cannot be read again: {type(broken).__name__}")

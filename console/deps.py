@@ -16,7 +16,7 @@ from service.commands import Commands
 from service.passwords import PasswordThreads
 from service.quarantine import Redeemer
 from storage.database import Database, Unit
-from storage.tables import Payment
+from storage.tables import Payment, PaymentPoll
 
 Result = TypeVar("Result")
 
@@ -27,7 +27,7 @@ _MAX_THREADS: Final = 4
 class PollingStatus(Protocol):
     """Explains when and why the provider is asked next about a payment."""
 
-    def why(self, payment: Payment, now: datetime) -> str | None:
+    def why(self, payment: Payment, poll: PaymentPoll, now: datetime) -> str | None:
         """Explain the time of the next poll; None where none is planned."""
         ...
 

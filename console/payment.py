@@ -187,7 +187,7 @@ class PaymentPage:
         place = before if _ENTRY_ID.fullmatch(before) else None
         now = self.deps.clock()
         read = await self.deps.read(lambda unit: _read(unit, payment_id, place, now))
-        why = await self.deps.in_thread(lambda: self.deps.polling.why(read.page.payment, now))
+        why = await self.deps.in_thread(lambda: self.deps.polling.why(read.page.payment, read.page.poll, now))
         return await self.pages.show(
             request, "payment.html", **self._context(read, why, now, request.state.person, before=place)
         )
@@ -203,6 +203,7 @@ class PaymentPage:
         )
         in_the_way = find_blockers(
             payment,
+            page.poll,
             page.owed,
             page.attempts,
             page.waiting,
@@ -213,6 +214,7 @@ class PaymentPage:
         )
         return {
             "payment": payment,
+            "poll": page.poll,
             "account": account,
             "checkout": checkout_url(payment),
             "mark": read.mark,

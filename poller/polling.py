@@ -18,12 +18,13 @@ from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.measures import Counts, counts
 from statemachine.phases import Review, Source
-from storage import inbox, payments, rate_limits
+from storage import inbox, payment_polls, payments, rate_limits
 from storage.database import Database, Unit, made, values
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
+from storage.payment_polls import PolledPayment
 from storage.rate_limits import Gate
-from storage.tables import InboxMessage, Payment
+from storage.tables import InboxMessage, Payment, PaymentPoll
 from storage.types import PollPriority
 
 log = structlog.get_logger()
@@ -43,7 +44,7 @@ _SCHEDULED_TASK: Final = "scheduled"
 class ClaimedPolls:
     """Payments to poll now, leased to this process."""
 
-    payments: list[Payment] = field(default_factory=list)
+    payments: list[PolledPayment] = field(default_factory=list)
     is_probe: bool = False  #: the provider was away: this one poll shows whether it still is
 
 
@@ -82,8 +83,9 @@ class PollClaims:
             if rate_limits.pause_left(unit, account, now):
                 return ClaimedPolls()
             room = self._concurrency
-            wanted = payments.wanted(unit, account, now, max(room - urgent, 0))
-            due = payments.due_by_schedule(unit, account, now, max(room - scheduled, 0) * _CANDIDATES_PER_SLOT)
+            wanted = payment_polls.wanted(unit, account, now, max(room - urgent, 0))
+            candidates = max(room - scheduled, 0) * _CANDIDATES_PER_SLOT
+            due = payment_polls.due_by_schedule(unit, account, now, candidates)
             if not wanted and not due:
                 return ClaimedPolls()
             gate = rate_limits.gate(unit, account, now, self._lease)
@@ -93,36 +95,37 @@ class PollClaims:
             claimed = [p for p in wanted if not self._gives_up(unit, p, now)] + chosen
             if gate is Gate.PROBE:
                 claimed = claimed[:1]
-            payments.set_next_polls(unit, {payment.id: now + self._lease for payment in claimed})
-        for payment in claimed:
-            payment.next_poll_at = now + self._lease
+            payment_polls.set_next_of(unit, {each.payment.id: now + self._lease for each in claimed})
+        for each in claimed:
+            each.poll.next_poll_at = now + self._lease
         return ClaimedPolls(claimed, is_probe=gate is Gate.PROBE)
 
     def _is_any_due(self, account: str, now: datetime) -> bool:
         with self._database.read() as unit:
-            is_unanswered, is_due = payments.anything_to_ask(unit, account, now, now - self._create_grace)
+            is_unanswered, is_due = payment_polls.anything_to_ask(unit, account, now, now - self._create_grace)
             return is_unanswered or (is_due and not rate_limits.is_barred(unit, account, now))
 
-    def _choose(self, unit: Unit, due: list[Payment], room: int, now: datetime) -> list[Payment]:
+    def _choose(self, unit: Unit, due: list[PolledPayment], room: int, now: datetime) -> list[PolledPayment]:
         if not due:
             return []
-        entries = [(payment, self._schedule.forecast(payment), poll_times_of(payment)) for payment in due]
-        chosen = select_most_urgent(self._schedule.policy(due[0].account), entries, room, now)
-        payments.set_next_polls(unit, {payment.id: at for payment, at in chosen.later})
+        entries = [(each, self._schedule.forecast(each.payment), poll_times_of(*each)) for each in due]
+        chosen = select_most_urgent(self._schedule.policy(due[0].payment.account), entries, room, now)
+        payment_polls.set_next_of(unit, {each.payment.id: at for each, at in chosen.later})
         return chosen.now
 
-    def _gives_up(self, unit: Unit, payment: Payment, now: datetime) -> bool:
+    def _gives_up(self, unit: Unit, polled: PolledPayment, now: datetime) -> bool:
         """Give up a payment unchanged for too long; drop one that cannot be asked about."""
+        payment, poll = polled
         # A payment already under review is polled because a caller requested it.
         is_unseen = payment.phase in UNPAID and payment.review is None
         if is_unseen and self._schedule.policy(payment.account).has_given_up(payment.changed_at, now):
             self._give_up(unit, payment, Review.GAVE_UP, "no change for as long as payments are watched", now)
-            payments.set_next_poll(unit, payment.id, None)
+            payment_polls.set_next(unit, payment.id, None)
             return True
         if self._schedule.can_ask(payment):
             return False
-        planned = self._schedule.next_poll(payment, now)
-        payments.set_next_poll(unit, payment.id, planned.at if planned is not None and planned.at >= now else None)
+        planned = self._schedule.next_poll(payment, poll, now)
+        payment_polls.set_next(unit, payment.id, planned.at if planned is not None and planned.at >= now else None)
         return True
 
     def _give_up(self, unit: Unit, payment: Payment, review: Review, reason: str, now: datetime) -> None:
@@ -244,9 +247,9 @@ class Poller:
         under_way = self._under_way[account]
         urgent = sum(task.get_name() == _URGENT_TASK for task in under_way)
         claimed = await asyncio.to_thread(self._claims.claim, account, urgent, len(under_way) - urgent)
-        for payment in claimed.payments:
-            is_urgent = payment.poll_priority < PollPriority.SCHEDULE
-            question = self.ask(payment, is_low_priority=not is_urgent, is_probe=claimed.is_probe)
+        for polled in claimed.payments:
+            is_urgent = polled.poll.poll_priority < PollPriority.SCHEDULE
+            question = self.ask(polled, is_low_priority=not is_urgent, is_probe=claimed.is_probe)
             task = asyncio.create_task(question, name=_URGENT_TASK if is_urgent else _SCHEDULED_TASK)
             task.add_done_callback(lambda _task: self._on_answer(account))
             under_way.add(task)
@@ -259,11 +262,12 @@ class Poller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def ask(self, payment: Payment, *, is_low_priority: bool = False, is_probe: bool = False) -> PollResult:
+    async def ask(self, polled: PolledPayment, *, is_low_priority: bool = False, is_probe: bool = False) -> PollResult:
         """Poll one payment: record the answer or the error, and set the next poll.
 
         At low priority all others of the account go first. Raises StorageUnavailable.
         """
+        payment = polled.payment
         if payment.provider_ref is None:
             return PollResult(error=ProviderError("the provider has not named this payment yet"))
         if not self._schedule.can_ask(payment):
@@ -293,10 +297,10 @@ class Poller:
             log.exception("poll.failed", account=payment.account, payment_id=payment.id)
         else:
             self.asked[payment.account, "answered"] += 1
-            return PollResult(message_id=await asyncio.to_thread(self._record, payment, answer, is_probe))
+            return PollResult(message_id=await asyncio.to_thread(self._record, polled, answer, is_probe))
         self.asked[payment.account, _outcome(error)] += 1
         self._tracer.unanswered(Source.POLL, payment.account, payment.id, error, began_at)
-        await asyncio.to_thread(self._note_failure, payment, error, is_probe)
+        await asyncio.to_thread(self._note_failure, polled, error, is_probe)
         return PollResult(error=error)
 
     def _collect_finished(self, account: str) -> None:
@@ -306,16 +310,17 @@ class Poller:
             if not task.cancelled():
                 task.result()
 
-    def _record(self, payment: Payment, answer: Answer, is_probe: bool) -> str:
+    def _record(self, polled: PolledPayment, answer: Answer, is_probe: bool) -> str:
         now = self._clock()
+        payment, poll = polled
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
-        seen = made(Payment, {**values(payment), "asked_at": answer.asked_at})
-        next_at = self._schedule.next_at(seen, now)  # as if unchanged; if it changed, the worker sets another
+        seen = made(PaymentPoll, {**values(poll), "asked_at": answer.asked_at})
+        next_at = self._schedule.next_at(payment, seen, now)  # as if unchanged; if it changed, the worker sets another
         jitter = self._rng.random()
         try:
             with self._database.write() as unit:
                 inbox.record(unit, [message])
-                payments.note_asked(unit, payment, next_at, seen_at=answer.asked_at)
+                payment_polls.note_asked(unit, poll, next_at, seen_at=answer.asked_at)
                 change = circuit_breaker.record_outcome(unit, payment.account, None, now, jitter, was_probe=is_probe)
         except StorageUnavailable as fault:
             if not fault.is_held:
@@ -331,25 +336,27 @@ class Poller:
         log.info("poll.answered", account=payment.account, payment_id=payment.id, message_id=message.id)
         return message.id
 
-    def _after_failure(self, payment: Payment, error: ProviderError, now: datetime) -> datetime | None:
+    def _after_failure(self, polled: PolledPayment, error: ProviderError, now: datetime) -> datetime | None:
+        payment, poll = polled
         policy = self._schedule.policy(payment.account)
         is_terminal = self._schedule.is_terminal(payment)
         if is_terminal and error.http_status in (None, 404) and not error.may_retry:
             # Nothing to fetch: that would fail every hour for ever.
-            return self._schedule.next_at(payment, now)
+            return self._schedule.next_at(payment, poll, now)
         is_watched = payment.phase not in UNPAID or (payment.review is not None and not error.may_retry)
         if policy.has_given_up(payment.changed_at, now) and is_watched:
             return None
         # A requested poll is retried once soon, whatever the error says of repeats.
-        may_retry = error.may_retry or payment.poll_priority < PollPriority.SCHEDULE
+        may_retry = error.may_retry or poll.poll_priority < PollPriority.SCHEDULE
         jitter = self._rng.random()
-        return policy.after_failure(payment.poll_failures, error.retry_after, may_retry, now, jitter)
+        return policy.after_failure(poll.poll_failures, error.retry_after, may_retry, now, jitter)
 
-    def _note_failure(self, payment: Payment, error: ProviderError, is_probe: bool) -> None:
+    def _note_failure(self, polled: PolledPayment, error: ProviderError, is_probe: bool) -> None:
         now = self._clock()
-        next_at = self._after_failure(payment, error, now)
+        payment, poll = polled
+        next_at = self._after_failure(polled, error, now)
         with self._database.write() as unit:
-            payments.note_asked(unit, payment, next_at, error=f"{error.code}: {error.message}")
+            payment_polls.note_asked(unit, poll, next_at, error=f"{error.code}: {error.message}")
             change = circuit_breaker.record_outcome(
                 unit, payment.account, error, now, self._rng.random(), was_probe=is_probe
             )

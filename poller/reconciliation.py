@@ -17,7 +17,7 @@ from providers.errors import ProviderError, UnsupportedByProvider
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import Outcome, Phase, Source
-from storage import inbox, rate_limits, reconciliations
+from storage import inbox, payment_polls, rate_limits, reconciliations
 from storage.database import Database, Unit
 from storage.rate_limits import Gate
 from storage.reconciliations import Candidate
@@ -444,7 +444,7 @@ class ReconciliationRun:
                 inbox.record(unit, [message])
                 change = self._calls.note_answer(unit)
             if message is not None and message.about is not None and message.provider_time is not None:
-                reconciliations.note_answered(unit, message.about, message.provider_time)
+                payment_polls.note_answered(unit, message.about, message.provider_time)
         circuit_breaker.log_change(self.row.account, change)
         return kept
 

@@ -15,7 +15,7 @@ from statemachine.phases import Phase, Source
 from storage import poll_plans, webhook_health
 from storage.database import Database
 from storage.poll_plans import HazardKey
-from storage.tables import Payment
+from storage.tables import Payment, PaymentPoll
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
 from storage.webhook_health import PushWorth
@@ -311,7 +311,7 @@ class PollSchedule:
         """Return whether the payment is in a terminal state of its lifecycle."""
         return self._accounts[payment.account].is_terminal(payment.kind, payment.state)
 
-    def next_poll(self, payment: Payment, now: datetime) -> NextPoll | None:
+    def next_poll(self, payment: Payment, poll: PaymentPoll, now: datetime) -> NextPoll | None:
         """Return the next poll of the payment as it is; None if none is needed."""
         policy = self.policy(payment.account)
         if not self.can_ask(payment):
@@ -319,11 +319,11 @@ class PollSchedule:
         forecast = self.forecast(payment)
         if forecast is None:
             return late_check(policy, Phase(payment.phase), payment.changed_at, now)
-        return next_poll(policy, forecast, poll_times_of(payment), now)
+        return next_poll(policy, forecast, poll_times_of(payment, poll), now)
 
-    def next_at(self, payment: Payment, now: datetime) -> datetime | None:
+    def next_at(self, payment: Payment, poll: PaymentPoll, now: datetime) -> datetime | None:
         """Return the instant of `next_poll`, at the earliest now."""
-        found = self.next_poll(payment, now)
+        found = self.next_poll(payment, poll, now)
         return None if found is None else max(found.at, now)
 
     def forecast(self, payment: Payment) -> ChangeForecast | None:
@@ -347,20 +347,20 @@ class PollSchedule:
             )
         return found
 
-    def explain_next_poll(self, payment: Payment, now: datetime) -> str | None:
+    def explain_next_poll(self, payment: Payment, poll: PaymentPoll, now: datetime) -> str | None:
         """Explain the payment's planned poll in words; None where none is planned."""
-        if payment.next_poll_at is None:
+        if poll.next_poll_at is None:
             return None
-        if payment.poll_priority != PollPriority.SCHEDULE:
-            return _PRIORITY_REASONS[PollPriority(payment.poll_priority)]
+        if poll.poll_priority != PollPriority.SCHEDULE:
+            return _PRIORITY_REASONS[PollPriority(poll.poll_priority)]
         if not self.can_ask(payment):
-            return explain(None, poll_times_of(payment), NextPoll(payment.next_poll_at, UNHEARD), "")
-        found, forecast = self.next_poll(payment, now), self.forecast(payment)
-        if payment.poll_error is not None:
+            return explain(None, poll_times_of(payment, poll), NextPoll(poll.next_poll_at, UNHEARD), "")
+        found, forecast = self.next_poll(payment, poll, now), self.forecast(payment)
+        if poll.poll_error is not None:
             return "the last question failed"
-        if found is None or abs(found.at - payment.next_poll_at) > _PLAN_TOLERANCE:
-            found = NextPoll(payment.next_poll_at, LATE_CHECK if forecast is None else LIKELY_CHANGED)
-        return explain(forecast, poll_times_of(payment), found, payment.state or "the first state")
+        if found is None or abs(found.at - poll.next_poll_at) > _PLAN_TOLERANCE:
+            found = NextPoll(poll.next_poll_at, LATE_CHECK if forecast is None else LIKELY_CHANGED)
+        return explain(forecast, poll_times_of(payment, poll), found, payment.state or "the first state")
 
     def _refresh(self) -> None:
         """Read the plans again if they are older than 30 seconds; never raises.
@@ -416,6 +416,6 @@ def push_estimate_of(min_price: PushWorth) -> PushEstimate:
     return PushEstimate(max(min_price.loss, _MIN_LOSS), min_price.lag_p99 or timedelta(0))
 
 
-def poll_times_of(payment: Payment) -> PollTimes:
+def poll_times_of(payment: Payment, poll: PaymentPoll) -> PollTimes:
     """Return the payment's instants that the policy needs."""
-    return PollTimes(payment.changed_at, payment.asked_at, payment.expires_at)
+    return PollTimes(payment.changed_at, poll.asked_at, payment.expires_at)

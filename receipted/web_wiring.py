@@ -23,7 +23,7 @@ from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
 from service.commands import Commands
 from service.errors import NotRunning
-from storage.tables import Payment
+from storage.tables import Payment, PaymentPoll
 
 
 class WebServices:
@@ -183,9 +183,9 @@ class _PollingStatus:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def why(self, payment: Payment, now: datetime) -> str | None:
+    def why(self, payment: Payment, poll: PaymentPoll, now: datetime) -> str | None:
         return (
-            self._service.poll_schedule.explain_next_poll(payment, now)
+            self._service.poll_schedule.explain_next_poll(payment, poll, now)
             if payment.account in self._service.accounts
             else None
         )

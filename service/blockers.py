@@ -8,7 +8,7 @@ from typing import Final, Literal
 from service.text import shown, times
 from statemachine.phases import WITHHOLDING, Phase, Review
 from storage.rate_limits import Breaker
-from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll
 from storage.types import InboxStatus, OutboxStatus
 
 
@@ -82,6 +82,7 @@ class Blocker:
 
 def find_blockers(
     payment: Payment,
+    poll: PaymentPoll,
     owed: Sequence[OutboxMessage],
     attempts: Sequence[DeliveryAttempt],
     waiting: Sequence[InboxMessage],
@@ -99,7 +100,7 @@ def find_blockers(
     found = [
         *_withheld(payment, owed),
         *_undelivered(owed, attempts, now),
-        *_unasked(payment, breaker, now, pause, is_terminal=is_terminal),
+        *_unasked(payment, poll, breaker, now, pause, is_terminal=is_terminal),
         *_undecided(waiting),
     ]
     return sorted(found, key=lambda each: ("bad", "warn", "quiet").index(each.tone))
@@ -151,14 +152,14 @@ def _failing(sink: str, tries: Sequence[DeliveryAttempt], message: OutboxMessage
 
 
 def _unasked(
-    payment: Payment, breaker: Breaker, now: datetime, pause: timedelta, *, is_terminal: bool
+    payment: Payment, poll: PaymentPoll, breaker: Breaker, now: datetime, pause: timedelta, *, is_terminal: bool
 ) -> Iterator[Blocker]:
     if is_terminal:
         return
     if payment.provider_ref is None:
         yield Blocker("not asked: the provider has not named the payment yet", "quiet")
         return
-    if payment.next_poll_at is None:
+    if poll.next_poll_at is None:
         if payment.phase in (Phase.OPEN, Phase.PROCESSING):
             yield Blocker("not asked: asking has ended without a last word; ask now, or resolve", "warn")
         return
@@ -168,9 +169,9 @@ def _unasked(
         yield Blocker(f"not asked: the account's breaker is open{until}, since {away}", "warn")
     elif pause:
         yield Blocker(f"not asked: the provider wants no question until {shown(now + pause)}", "quiet")
-    if payment.poll_error is not None:
-        failures = f" ({times(payment.poll_failures)} in a row)" if payment.poll_failures > 1 else ""
-        yield Blocker(f"no answer to the last question{failures}: {payment.poll_error}", "warn")
+    if poll.poll_error is not None:
+        failures = f" ({times(poll.poll_failures)} in a row)" if poll.poll_failures > 1 else ""
+        yield Blocker(f"no answer to the last question{failures}: {poll.poll_error}", "warn")
 
 
 def _undecided(waiting: Sequence[InboxMessage]) -> Iterator[Blocker]:

@@ -14,9 +14,10 @@ from service.errors import AnswerUnclear, StillApplying
 from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
-from storage import inbox, payments
+from storage import inbox, payment_polls, payments
 from storage.database import Database
 from storage.ids import new_id
+from storage.payment_polls import PolledPayment
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus
 from worker.inbox_loop import InboxWorker
@@ -96,7 +97,7 @@ class CommandInbox:
 
     async def ask(self, payment_id: str) -> InboxMessage:
         """Ask the provider and apply its answer; raises ProviderError without one."""
-        asked = await self._context.poller.ask(await self.payment(payment_id))
+        asked = await self._context.poller.ask(await asyncio.to_thread(self._polled, payment_id))
         if asked.message_id is None:
             raise asked.error or ProviderError("the provider was not asked")
         return await self.applied(asked.message_id)
@@ -146,3 +147,7 @@ class CommandInbox:
     def _payment(self, payment_id: str) -> Payment:
         with self._context.database.read() as unit:
             return payments.get(unit, payment_id)
+
+    def _polled(self, payment_id: str) -> PolledPayment:
+        with self._context.database.read() as unit:
+            return PolledPayment(payments.get(unit, payment_id), payment_polls.get(unit, payment_id))

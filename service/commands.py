@@ -28,7 +28,7 @@ from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
 from statemachine.names import NAME_RULE, is_kept, is_name
 from statemachine.phases import Outcome, Phase, Source
-from storage import inbox, operator_actions, outbox, payments
+from storage import inbox, operator_actions, outbox, payment_polls
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
 from storage.tables import InboxMessage, OutboxMessage, Payment
@@ -149,7 +149,7 @@ class Cancellation:
 
     def _set_question(self, payment_id: str, wait: timedelta) -> None:
         with self._context.database.write() as unit:
-            payments.ask_at(unit, [payment_id], self._context.work_clock() + wait, PollPriority.DOUBT)
+            payment_polls.ask_at(unit, [payment_id], self._context.work_clock() + wait, PollPriority.DOUBT)
 
 
 def has_ended(payment: Payment) -> bool:

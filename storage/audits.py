@@ -56,10 +56,11 @@ class Found(Generic[Record]):
 
 
 class Reader(Generic[Record]):
-    """Reads whole rows of one table that has a column `id`."""
+    """Reads whole rows of one table."""
 
-    def __init__(self, model: type[Record]) -> None:
+    def __init__(self, model: type[Record], key: str = "id") -> None:
         self._model = model
+        self._key = key  #: the column of ids that tells its rows apart
         self.table = table_of(model).name
         self._columns = Columns(table_of(model), columns_of(model))
 
@@ -68,12 +69,12 @@ class Reader(Generic[Record]):
 
         `only` is a condition of SQL.
         """
-        where, given, tail = f"({only})", (), f"ORDER BY {self.table}.id LIMIT {limit}"
+        where, given, tail = f"({only})", (), f"ORDER BY {self.table}.{self._key} LIMIT {limit}"
         if not after:
             return self._read(unit, where, given, tail)
         if unit.dialect == "sqlite":  # where an id may be bytes that are no text
-            return self._read(unit, f"{where} AND id > CAST(? AS text)", (after,), tail)
-        return self._read(unit, f"{where} AND id > %s::uuid", (after.decode(),), tail)
+            return self._read(unit, f"{where} AND {self._key} > CAST(? AS text)", (after,), tail)
+        return self._read(unit, f"{where} AND {self._key} > %s::uuid", (after.decode(),), tail)
 
     def of(self, unit: Unit, column: str, ids: Sequence[str]) -> Found[Record]:
         """Every row whose column holds one of the ids, in the order of ids."""
@@ -81,22 +82,22 @@ class Reader(Generic[Record]):
             return Found()
         where, given = _among(unit, column, ids)
         found = self._read(unit, where, given, "")  # in that order SQLite would go through the whole table
-        found.rows.sort(key=lambda row: str(row.__dict__["id"]))
+        found.rows.sort(key=lambda row: str(row.__dict__[self._key]))
         return found
 
     def nameless(self, unit: Unit) -> list[str]:
         """Rows whose id is no text on SQLite, in hex: no page shows them."""
         if unit.dialect != "sqlite":
             return []
-        query = f"SELECT hex(id) FROM {self.table} WHERE typeof(id) <> 'text' LIMIT {_NAMED}"  # noqa: S608 - our names
+        query = f"SELECT hex({self._key}) FROM {self.table} WHERE typeof({self._key}) <> 'text' LIMIT {_NAMED}"  # noqa: S608
         return [row[0] for row in _texts(unit, query)]
 
     def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record]:
         query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
         aside: list[UnreadableRecord] = []
         rows = self._columns.records(unit, self._model, query, given, aside)
-        ids = [_as_bytes(_bound(unit, str(row.__dict__["id"]))) for row in rows[-1:]]
-        ids += [_as_bytes(each.raw["id"]) for each in aside]
+        ids = [_as_bytes(_bound(unit, str(row.__dict__[self._key]))) for row in rows[-1:]]
+        ids += [_as_bytes(each.raw[self._key]) for each in aside]
         return Found(rows, [(each.row_id, each.words) for each in aside], max(ids, default=b""))
 
 
@@ -121,16 +122,24 @@ def _among(unit: Unit, column: str, ids: Sequence[str]) -> tuple[str, tuple[Any,
 
 # -- what does not belong together, found by the database itself
 
-_OF_TWO: Final = "SELECT CAST({of}.id AS text) FROM {of} LEFT JOIN {to} ON {to}.id = {of}.{by} "
+_OF_TWO: Final = (
+    "SELECT CAST({of}.{key} AS text) FROM {of} LEFT JOIN {to} ON {to}.id = {of}.{by} "  # noqa: S608 - our own names
+    f"WHERE {{of}}.{{by}} IS NOT NULL AND {{to}}.id IS NULL LIMIT {_NAMED}"
+)
 
 #: Rows that name a row that is not there: table, what is gone, and the statement.
 _DANGLING: Final = tuple(
-    (of, to, f"{_OF_TWO.format(of=of, to=to, by=by)} WHERE {of}.{by} IS NOT NULL AND {to}.id IS NULL LIMIT {_NAMED}")
-    for of, to, by in (
-        ("inbox_message", "payment", "payment_id"),
-        ("transition", "payment", "payment_id"),
-        ("outbox_message", "payment", "payment_id"),
-        ("delivery_attempt", "outbox_message", "outbox_id"),
+    (
+        of,
+        to,
+        _OF_TWO.format(of=of, to=to, by=by, key=key),
+    )
+    for of, to, by, key in (
+        ("inbox_message", "payment", "payment_id", "id"),
+        ("payment_poll", "payment", "payment_id", "payment_id"),
+        ("transition", "payment", "payment_id", "id"),
+        ("outbox_message", "payment", "payment_id", "id"),
+        ("delivery_attempt", "outbox_message", "outbox_id", "id"),
     )
 )
 

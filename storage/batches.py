@@ -11,9 +11,10 @@ from storage import hashing
 from storage.bulk import Columns, Insert, Update, array, instants, unnest
 from storage.columns import columns_of, table_of
 from storage.database import Unit
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, UnreadableRow
+from storage.payment_polls import GONE
 from storage.readable import UnreadableRecord
-from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, Transition
+from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
 #: Account, kind, and a name within them.
@@ -144,28 +145,27 @@ _PAYMENT: Final = Columns(table_of(Payment), _PAYMENT_NAMES)
 _ADD: Final = Insert(table_of(Payment), _PAYMENT_NAMES)
 _payment: Final = itemgetter(*_PAYMENT_NAMES)
 
-#: What nearly every message about a payment changes, and what few do. Nobody changes the rest through the worker.
+#: What a message that moves a payment changes, and what few do. Nobody changes the rest through the worker.
 _OFTEN_CHANGED: Final = (
-    *("state", "phase", "state_as_of", "version", "head_hash", "facts", "statements", "failure_reason", "expires_at"),
-    *("changed_at", "seal", "heard_at", "next_poll_at", "poll_priority", "polls"),
+    *("state", "phase", "state_as_of", "version", "head_hash", "facts", "failure_reason", "expires_at", "changed_at"),
 )
 _RARELY_CHANGED: Final = (
     *("provider_ref", "reference", "alias", "amount_minor", "currency", "captured_minor", "refunded_minor"),
     *("review", "review_note", "review_opened_at", "disputed", "accepted", "reviews", "return_url"),
 )
 _AS_READ: Final = ("id", "version")
-_MOVE: Final = Update(table_of(Payment), _OFTEN_CHANGED, _AS_READ)
-_CHANGE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, *_RARELY_CHANGED), _AS_READ)
+_MOVE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, "seal"), _AS_READ)
+_CHANGE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, *_RARELY_CHANGED, "seal"), _AS_READ)
 _often_changed: Final = itemgetter(*_OFTEN_CHANGED)
 _rarely_changed: Final = itemgetter(*_RARELY_CHANGED)
 
-#: A payment as it was read: its version, and what seldom changes.
-AsRead = tuple[int, tuple[Any, ...]]
+#: A payment as it was read: its version, and what may change.
+AsRead = tuple[int, tuple[Any, ...], tuple[Any, ...]]
 
 
 def as_read(payment: Payment) -> AsRead:
     """Return what `change` compares with."""
-    return payment.version, _rarely_changed(payment.__dict__)
+    return payment.version, _often_changed(payment.__dict__), _rarely_changed(payment.__dict__)
 
 
 #: The order in which everybody locks, in words that fit no index: one in that order would be gone through to its end.
@@ -212,7 +212,10 @@ def held(unit: Unit, keys: Iterable[Key], payment_ids: Iterable[str]) -> dict[Ke
     )
     given = [array("uuid", ids), *_arrays(keys or [("", "", "")])]
     rows = unit.rows(query, given)
-    free = "SELECT id::text FROM payment WHERE id = ANY(%s::uuid[]) FOR UPDATE SKIP LOCKED"
+    free = (
+        "SELECT p.id::text FROM payment AS p JOIN payment_poll AS q ON q.payment_id = p.id "
+        "WHERE p.id = ANY(%s::uuid[]) FOR UPDATE SKIP LOCKED"
+    )
     found = {row[0] for row in unit.rows(free, [array("uuid", [row[0] for row in rows])])}
     names: dict[Key | str, str] = {}
     for payment_id, account, kind, ref in rows:
@@ -308,24 +311,89 @@ def is_unbound(payment: Payment, account: str, kinds: Sequence[str], since: date
 def add(unit: Unit, payments: Sequence[Payment]) -> None:
     """Insert sealed payments; IntegrityError where a name is taken.
 
-    The name is account, kind and provider_ref.
+    The name is account, kind and provider_ref. `add_polls` inserts what belongs to each.
     """
     for payment in payments:
         payment.seal = unit.sealer.seal(hashing.payment(payment))
     _ADD(unit, (_payment(payment.__dict__) for payment in payments))
 
 
-def change(unit: Unit, payments: Sequence[tuple[Payment, AsRead]]) -> None:
-    """Store sealed payments; raises LeaseLost where one moved since it was read."""
+def change(unit: Unit, payments: Iterable[tuple[Payment, AsRead]]) -> None:
+    """Store sealed payments that differ from what was read; leave the others alone.
+
+    Raises LeaseLost where one moved since it was read.
+    """
     moved, changed = [], []
-    for payment, (version, was) in payments:
-        payment.seal = unit.sealer.seal(hashing.payment(payment))
+    for payment, (version, often, rarely) in payments:
         now = payment.__dict__
-        if _rarely_changed(now) == was:
-            moved.append((*_often_changed(now), payment.id, version))
+        now_often, now_rarely = _often_changed(now), _rarely_changed(now)
+        if now_rarely != rarely:
+            payment.seal = unit.sealer.seal(hashing.payment(payment))
+            changed.append((*now_often, *now_rarely, payment.seal, payment.id, version))
+        elif now_often != often:
+            payment.seal = unit.sealer.seal(hashing.payment(payment))
+            moved.append((*now_often, payment.seal, payment.id, version))
+    if _MOVE(unit, moved) + _CHANGE(unit, changed) != len(moved) + len(changed):
+        raise LeaseLost
+
+
+# -- when payments were heard of, and when they are asked about
+
+_POLL_NAMES: Final = columns_of(PaymentPoll)
+_POLL: Final = Columns(table_of(PaymentPoll), _POLL_NAMES)
+_ADD_POLL: Final = Insert(table_of(PaymentPoll), _POLL_NAMES)
+_poll: Final = itemgetter(*_POLL_NAMES)
+
+#: What every message changes, and what one that moves the payment changes besides. The poller alone changes the rest.
+_HEARD: Final = ("heard_at", "statements", "seal")
+_NEXT: Final = ("next_poll_at", "poll_priority", "polls")
+_POLL_AS_READ: Final = ("payment_id", "statements")
+_HEAR: Final = Update(table_of(PaymentPoll), _HEARD, _POLL_AS_READ)
+_PLAN: Final = Update(table_of(PaymentPoll), (*_HEARD, *_NEXT), _POLL_AS_READ)
+_heard: Final = itemgetter(*_HEARD)
+_next: Final = itemgetter(*_NEXT)
+
+#: A payment's poll as it was read: its number of statements, and the next question.
+PollAsRead = tuple[int, tuple[Any, ...]]
+
+
+def poll_as_read(poll: PaymentPoll) -> PollAsRead:
+    """Return what `change_polls` compares with."""
+    return poll.statements, _next(poll.__dict__)
+
+
+def polls(unit: Unit, payment_ids: Sequence[str]) -> list[PaymentPoll]:
+    """Lock and return what belongs to payments that are locked already.
+
+    Raises UnreadableRow where one has no row: what it says would be lost.
+    """
+    query = f"SELECT {_POLL.expression(unit)} FROM payment_poll WHERE {_among(unit, 'payment_id')}"  # noqa: S608
+    lock = "" if unit.dialect == "sqlite" else " ORDER BY payment_poll.payment_id::text FOR UPDATE"
+    found = _POLL.records(unit, PaymentPoll, query + lock, (_ids(unit, payment_ids),))
+    if len(found) != len(payment_ids):
+        missing = sorted(set(payment_ids) - {poll.payment_id for poll in found})
+        raise UnreadableRow(f"payment {missing[0]} cannot be read: {GONE}")
+    return found
+
+
+def add_polls(unit: Unit, new: Sequence[PaymentPoll]) -> None:
+    """Insert what belongs to new payments, sealed."""
+    for poll in new:
+        poll.seal = unit.sealer.seal(hashing.payment_poll(poll))
+    _ADD_POLL(unit, (_poll(poll.__dict__) for poll in new))
+
+
+def change_polls(unit: Unit, changed: Iterable[tuple[PaymentPoll, PollAsRead]]) -> None:
+    """Store them sealed; raises LeaseLost where another has heard of one since."""
+    heard, planned = [], []
+    for poll, (statements, was) in changed:
+        poll.seal = unit.sealer.seal(hashing.payment_poll(poll))
+        now = poll.__dict__
+        if _next(now) == was:
+            heard.append((*_heard(now), poll.payment_id, statements))
         else:
-            changed.append((*_often_changed(now), *_rarely_changed(now), payment.id, version))
-    if _MOVE(unit, moved) + _CHANGE(unit, changed) != len(payments):
+            planned.append((*_heard(now), *_next(now), poll.payment_id, statements))
+    if _HEAR(unit, heard) + _PLAN(unit, planned) != len(heard) + len(planned):
         raise LeaseLost
 
 

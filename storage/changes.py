@@ -11,7 +11,15 @@ from sqlalchemy import case, func, select
 from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery, Transition
+from storage.tables import (
+    DeliveryAttempt,
+    InboxMessage,
+    OutboxMessage,
+    Payment,
+    PaymentPoll,
+    RejectedDelivery,
+    Transition,
+)
 from storage.types import InboxStatus, OutboxStatus
 
 #: A row may be committed so much later than its id was made.
@@ -124,10 +132,14 @@ def _chunks(ids: list[str]) -> Iterator[list[str]]:
 
 
 _payment = table_of(Payment)
+_poll = table_of(PaymentPoll)
 _outbox = table_of(OutboxMessage)
 
-#: Of a payment: what changes with every statement, transition, review and question.
-_TOLD: Final = ("version", "statements", "reviews", "review", "heard_at", "asked_at", "next_poll_at", "poll_failures")
+#: Of a payment: what changes with every transition and review, and with every statement and question.
+_TOLD: Final = (
+    *(_payment.c[name] for name in ("version", "reviews", "review")),
+    *(_poll.c[name] for name in ("statements", "heard_at", "asked_at", "next_poll_at", "poll_failures")),
+)
 
 
 def payment_marks(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
@@ -136,8 +148,9 @@ def payment_marks(unit: Unit, payment_ids: Sequence[str]) -> dict[str, str]:
     A change is anything recorded, decided, asked, owed or sent about it.
     """
     told: dict[str, list[Any]] = {}
-    columns = (_payment.c[name] for name in _TOLD)
-    for payment_id, *values in unit.execute(select(_payment.c.id, *columns).where(_payment.c.id.in_(payment_ids))):
+    both = _payment.outerjoin(_poll, _poll.c.payment_id == _payment.c.id)
+    query = select(_payment.c.id, *_TOLD).select_from(both).where(_payment.c.id.in_(payment_ids))
+    for payment_id, *values in unit.execute(query):
         told[payment_id] = values
     statuses = (func.sum(case((_outbox.c.status == status, 1), else_=0)) for status in OutboxStatus)
     owed = select(_outbox.c.payment_id, func.sum(_outbox.c.attempts), *statuses)

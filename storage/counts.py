@@ -15,13 +15,14 @@ from storage import webhook_health
 from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import InboxMessage, OutboxMessage, Payment, RejectedDelivery
+from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, RejectedDelivery
 from storage.tables_support import AccountBudget, PollPlan
 from storage.types import InboxStatus, OutboxStatus, PollPriority
 
 _inbox: Any = table_of(InboxMessage)
 _outbox: Any = table_of(OutboxMessage)
 _payment: Any = table_of(Payment)
+_poll: Any = table_of(PaymentPoll)
 _rejected: Any = table_of(RejectedDelivery)
 _budget: Any = table_of(AccountBudget)
 _plan: Any = table_of(PollPlan)
@@ -320,19 +321,17 @@ def _reviews(unit: Unit) -> Waiting:
 
 def _overdue(unit: Unit, account: str, now: datetime) -> Overdue:
     """By the index of who is asked next: each priority has its own beginning there."""
-    at = _payment.c.next_poll_at
-    asked = (_payment.c.account == account, at.is_not(None), at <= now, _payment.c.provider_ref.is_not(None))
+    at = _poll.c.next_poll_at
+    asked = (_poll.c.account == account, at.is_not(None), at <= now)
     firsts = [
-        select(
-            select(at).where(*asked, _payment.c.poll_priority == int(priority)).order_by(at).limit(1).subquery().c[0]
-        )
+        select(select(at).where(*asked, _poll.c.poll_priority == int(priority)).order_by(at).limit(1).subquery().c[0])
         for priority in PollPriority
     ]
     since = min(unit.execute(union_all(*firsts)).scalars(), default=None)
     if since is None:
         return Overdue(Bounded(0, is_more=False), None)
-    priorities = _payment.c.poll_priority.in_([int(priority) for priority in PollPriority])
-    return Overdue(_bounded(unit, select(_payment.c.id).where(*asked, priorities).limit(COUNT_LIMIT + 1)), since)
+    priorities = _poll.c.poll_priority.in_([int(priority) for priority in PollPriority])
+    return Overdue(_bounded(unit, select(_poll.c.payment_id).where(*asked, priorities).limit(COUNT_LIMIT + 1)), since)
 
 
 def _budgets(unit: Unit) -> dict[str, Breaking]:

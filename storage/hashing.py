@@ -20,6 +20,7 @@ from storage.tables import (
     OperatorAction,
     OutboxMessage,
     Payment,
+    PaymentPoll,
     RejectedDelivery,
     Transition,
 )
@@ -115,6 +116,11 @@ def payment(found: Payment) -> bytes:
     return _of_payment(found.__dict__)
 
 
+def payment_poll(found: PaymentPoll) -> bytes:
+    """Serialize when the payment was last heard of, and how often."""
+    return _of_payment_poll(found.__dict__)
+
+
 def owed(columns: Mapping[str, Any]) -> bytes:
     """Serialize an outbox message and the state of its delivery.
 
@@ -172,6 +178,7 @@ _of_envelope: Final = _Content(InboxMessage, InboxMessage.SEALED)
 _of_decision: Final = _Content(InboxMessage, InboxMessage.DECIDED)
 _of_transition: Final = _Content(Transition, Transition.SEALED)
 _of_payment: Final = _Content(Payment, Payment.SEALED)
+_of_payment_poll: Final = _Content(PaymentPoll, PaymentPoll.SEALED)
 _of_outbox: Final = _Content(OutboxMessage, OutboxMessage.SEALED)
 _of_old_outbox: Final = _Content(OutboxMessage, OutboxMessage.SEALED_AT_FIRST)
 _of_attempt: Final = _Content(DeliveryAttempt, DeliveryAttempt.SEALED)

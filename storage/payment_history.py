@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Select, String, cast, func, literal_column, or_, select, union
 
-from storage import outbox, payments
+from storage import outbox, payment_polls, payments
 from storage import transitions as storage_transitions
 from storage.columns import table_of
 from storage.database import Unit
@@ -21,6 +21,7 @@ from storage.tables import (
     OperatorAction,
     OutboxMessage,
     Payment,
+    PaymentPoll,
     RejectedDelivery,
     Transition,
 )
@@ -43,6 +44,7 @@ class PaymentHistory:
     """A payment, its transitions and effects, and one page of its timeline's rows."""
 
     payment: Payment
+    poll: PaymentPoll  #: when it was heard of and is asked about
     transitions: list[Transition]  #: all, in order
     owed: list[OutboxMessage]  #: all, in order
     attempts: list[DeliveryAttempt]  #: the last of what is owed, in order
@@ -94,6 +96,7 @@ def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int |
             found |= {row.id: row for row in unit.all(record, select(table).where(table.c.id.in_(part)))}
     return PaymentHistory(
         payment=payment,
+        poll=payment_polls.of(unit, [payment])[payment.id],
         transitions=storage_transitions.of_payment(unit, payment_id),
         owed=owed,
         attempts=_last_attempts(unit, owed),

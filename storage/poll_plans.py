@@ -11,11 +11,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import Model, table_of
 from storage.database import Unit, values
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessage, Payment, PaymentPoll, Transition
 from storage.tables_support import Hazard, PollPlan
 from storage.types import CLOCK_WAS_WRONG
 
 _payments = table_of(Payment)
+_polls = table_of(PaymentPoll)
 _transitions = table_of(Transition)
 _messages = table_of(InboxMessage)
 _plans = table_of(PollPlan)
@@ -87,7 +88,8 @@ def standing(unit: Unit, now: datetime, edges: Sequence[float]) -> dict[HazardKe
     columns = (_payments.c.account, _payments.c.kind, _payments.c.state, _payments.c.phase, bins.label("bin"))
     query = (
         select(*columns, func.count())
-        .where(_payments.c.next_poll_at.is_not(None), _payments.c.provider_ref.is_not(None))
+        .join(_polls, _polls.c.payment_id == _payments.c.id)
+        .where(_polls.c.next_poll_at.is_not(None), _payments.c.provider_ref.is_not(None))
         .group_by(*columns)
     )
     counts: dict[tuple[HazardKey, str], list[int]] = defaultdict(lambda: [0] * len(edges))

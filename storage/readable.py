@@ -78,6 +78,10 @@ _WORDS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("outbox_message", "status"): frozenset(OutboxStatus),
 }
 
+#: Columns that tell a row from others, and columns of words in which its fault may stand; the first that it has.
+_KEYS: Final = ("id", "outbox_id", "payment_id", "account", "name")
+_TEXTS: Final = ("reason", "last_error", "poll_error", "error", "failure_reason")
+
 _UUID_CHARS: Final = 36
 _INT_BITS: Final = {"integer": 31, "bigint": 63}
 _MAX_SHOWN_CHARS: Final = 64
@@ -95,7 +99,7 @@ class UnreadableRecord:
     @property
     def row_id(self) -> str:
         """The row's id as text for people; that of its key where it has no id."""
-        value = next((self.raw[name] for name in ("id", "outbox_id", "account", "name") if name in self.raw), "?")
+        value = next((self.raw[name] for name in _KEYS if name in self.raw), "?")
         text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
         if len(text) == _UUID_CHARS - 4 and text.isalnum():
             text = dashed(text)
@@ -245,7 +249,7 @@ def stand_in(unreadable: UnreadableRecord, columns: Sequence[tuple[str, str]], *
     wrong = dict(columns)[unreadable.column]
     if unreadable.column != "id":  # a word that is none of its kind can be read as a text
         values[unreadable.column] = values[unreadable.column] if wrong == "text" else _NEUTRAL.get(wrong)
-    told = next((name for name in ("reason", "last_error", "poll_error", "error") if name in values), None)
+    told = next((name for name in _TEXTS if name in values), None)
     if told is not None:
         values[told] = unreadable.words
     return values

@@ -260,12 +260,6 @@ def last_answered(unit: Unit, payment_id: str, before: str) -> datetime | None:
     return found
 
 
-def note_answered(unit: Unit, payment_id: str, asked_at: datetime) -> None:
-    """Tell the payment's schedule of the answer, so that none is asked for at once."""
-    is_later = or_(_payment.c.asked_at.is_(None), _payment.c.asked_at < asked_at)
-    unit.execute(update(_payment).where(_payment.c.id == payment_id, is_later).values(asked_at=asked_at))
-
-
 def candidates(unit: Unit, row: Reconciliation) -> list[Candidate]:
     """Return the account's payments created or changed in the range, by creation."""
     is_in_range = or_(

@@ -227,14 +227,6 @@ class PaymentTable(SQLModel, table=True):
             postgresql_where=text("provider_ref IS NULL"),
         ),
         Index(
-            "ix_payment_next_poll",
-            "account",
-            "poll_priority",
-            "next_poll_at",
-            sqlite_where=text("next_poll_at IS NOT NULL"),
-            postgresql_where=text("next_poll_at IS NOT NULL"),
-        ),
-        Index(
             "ix_payment_review",
             "review",
             sqlite_where=text("review IS NOT NULL"),
@@ -281,7 +273,6 @@ class PaymentTable(SQLModel, table=True):
     #: review again. A move by the provider's word takes the conflicts away. None for none
     accepted: list[str] | None = Field(default=None, sa_column=json_value(nullable=True))
     reviews: int = 0  #: how many reviews were ever opened
-    statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
     facts: dict[str, str] = Field(default_factory=dict, sa_column=json_value())  #: latest_error, checkout url, ...
     failure_reason: str | None = None
     expires_at: datetime | None = Field(default=None, sa_column=instant())  #: by the provider's word; decides nothing
@@ -289,13 +280,6 @@ class PaymentTable(SQLModel, table=True):
     created_at: datetime = Field(sa_column=instant(nullable=False))
     changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
     seal: str = Field(default="", max_length=64)  #: over SEALED, hex
-    heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
-    next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
-    poll_priority: int = 4  #: storage.types.PollPriority of the next question
-    asked_at: datetime | None = Field(default=None, sa_column=instant())  #: the last answer is of then
-    polls: int = 0  #: questions since the last change
-    poll_error: str | None = None  #: of the last question, if it failed
-    poll_failures: int = 0  #: questions in a row that failed
 
 
 @dataclass(kw_only=True)
@@ -331,7 +315,6 @@ class Payment(Row):
         "disputed",
         "accepted",
         "facts",
-        "statements",
         "failure_reason",
         "expires_at",
         "return_url",
@@ -360,7 +343,6 @@ class Payment(Row):
     disputed: list[str] | None = None
     accepted: list[str] | None = None
     reviews: int = 0
-    statements: int = 0
     facts: dict[str, str] = field(default_factory=dict)
     failure_reason: str | None = None
     expires_at: datetime | None = None
@@ -368,7 +350,57 @@ class Payment(Row):
     created_at: datetime
     changed_at: datetime
     seal: str = ""
+
+
+class PaymentPollTable(SQLModel, table=True):
+    """The table of what messages and questions change of a payment at every turn.
+
+    Narrow, since it is written so often: a message that leaves the payment as it is changes no indexed column.
+    """
+
+    __tablename__ = "payment_poll"
+    __table_args__ = (
+        Index(
+            "ix_payment_poll_next",
+            "account",
+            "poll_priority",
+            "next_poll_at",
+            sqlite_where=text("next_poll_at IS NOT NULL"),
+            postgresql_where=text("next_poll_at IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    payment_id: str = Field(sa_column=identifier(primary=True))
+    account: str = Field(max_length=64)  #: the payment's
+    heard_at: datetime = Field(sa_column=instant(nullable=False))  #: last statement of any source
+    statements: int = 0  #: how many outcomes of inbox messages name it, so that none can be taken away unseen
+    seal: str = Field(default="", max_length=64)  #: over SEALED, hex
+    next_poll_at: datetime | None = Field(default=None, sa_column=instant())  #: None: not asked about any more
+    poll_priority: int = 4  #: storage.types.PollPriority of the next question
+    asked_at: datetime | None = Field(default=None, sa_column=instant())  #: the last answer is of then
+    polls: int = 0  #: questions since the last change
+    poll_error: str | None = None  #: of the last question, if it failed
+    poll_failures: int = 0  #: questions in a row that failed
+
+
+@dataclass(kw_only=True)
+class PaymentPoll(Row):
+    """When a payment was heard of, when it is asked about next, and why.
+
+    There is one for each payment. What is heard is written by the worker; the rest by the poller too.
+    """
+
+    __tablename__ = "payment_poll"
+
+    #: `seal` covers them
+    SEALED: ClassVar[tuple[str, ...]] = ("payment_id", "account", "heard_at", "statements")
+
+    payment_id: str
+    account: str
     heard_at: datetime
+    statements: int = 0
+    seal: str = ""
     next_poll_at: datetime | None = None
     poll_priority: int = 4
     asked_at: datetime | None = None

@@ -8,10 +8,10 @@ from functools import cached_property
 from providers.contract import Capability, Provider
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy
-from storage.tables import Payment
+from storage.tables import Payment, PaymentPoll
 
 #: Time of the next question about a payment after a statement at that instant; None for no question.
-NextPoll = Callable[[Payment, datetime], datetime | None]
+NextPoll = Callable[[Payment, PaymentPoll, datetime], datetime | None]
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ class PaymentWriter:
         if is_named_now and payment.review == Review.CREATE_UNKNOWN and decision.review is None:
             decision = replace(decision, closes_review=True)  # what became of the create call is known now
         self._learn(payment, decision, observation)
-        self._keep(lifecycle, payment, decision, next_poll_at=self._next_poll(rules, payment, decision))
+        self._session.poll_of(payment).next_poll_at = self._next_poll(rules, payment, decision)
+        self._keep(lifecycle, payment, decision)
 
     def review(
         self,
@@ -120,7 +121,7 @@ class PaymentWriter:
             effects = (Effect.REVIEW_REQUIRED,)
             decision = replace(decision, effects=effects, review=review, disputed=(point,))
         lifecycle = rules.provider.lifecycles[payment.kind]
-        self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at, is_unreadable=is_unreadable)
+        self._keep(lifecycle, payment, decision, is_unreadable=is_unreadable)
 
     def see_transfer(self, rules: AccountRules, payment: Payment) -> None:
         """Record a transfer to the payment's address; review a payment that ended unpaid."""
@@ -131,7 +132,7 @@ class PaymentWriter:
         if payment.phase in _ENDED_UNPAID and payment.review is None and not is_accepted:
             decision = self._doubting(decision, f"a transfer has come after the payment was {payment.state}")
         lifecycle = rules.provider.lifecycles[payment.kind]
-        self._keep(lifecycle, payment, decision, next_poll_at=payment.next_poll_at)
+        self._keep(lifecycle, payment, decision)
 
     def alarm(self, alarm: AccountAlarm) -> None:
         """Owe the account's alarm to each sink that takes it; a replay owes nothing more.
@@ -178,14 +179,9 @@ class PaymentWriter:
                 "version": 0,
                 "head_hash": "",
                 "reviews": 0,
-                "statements": 0,
                 "facts": {},
                 "created_at": self._now,
                 "changed_at": self._now,
-                "heard_at": self._now,
-                "poll_priority": PollPriority.SCHEDULE.value,
-                "polls": 0,
-                "poll_failures": 0,
             },
         )
 
@@ -229,8 +225,9 @@ class PaymentWriter:
             entry["untaken"] = list(untaken)
         self.outcomes.append(entry)
         if payment is not None:
-            payment.statements += 1
-            entry["number"] = payment.statements
+            poll = self._session.poll_of(payment)
+            poll.statements += 1
+            entry["number"] = poll.statements
             self._session.save(payment)
 
     def _bind(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
@@ -269,7 +266,7 @@ class PaymentWriter:
             self._now,
         )
         self._session.append(transition)
-        payment.state_as_of, payment.polls = observation.as_of, 0
+        payment.state_as_of, self._session.poll_of(payment).polls = observation.as_of, 0
 
     def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
         """Take over the other facts of a statement, unless the payment has moved on."""
@@ -299,14 +296,15 @@ class PaymentWriter:
         """Return now if the decision asks, a new time after a move, else the kept time."""
         if payment.provider_ref is None:
             return None
+        poll = self._session.poll_of(payment)
         if decision.ask and rules.can_ask(payment.kind):
-            payment.poll_priority = min(payment.poll_priority, PollPriority.DOUBT.value)
+            poll.poll_priority = min(poll.poll_priority, PollPriority.DOUBT.value)
             return self._now
         is_terminal = rules.provider.lifecycles[payment.kind].is_terminal(payment.state)
-        if decision.outcome is not Outcome.ADVANCED and (payment.next_poll_at is not None or is_terminal):
-            return payment.next_poll_at
-        payment.poll_priority = _SCHEDULE
-        at = rules.next_poll(payment, self._now)
+        if decision.outcome is not Outcome.ADVANCED and (poll.next_poll_at is not None or is_terminal):
+            return poll.next_poll_at
+        poll.poll_priority = _SCHEDULE
+        at = rules.next_poll(payment, poll, self._now)
         is_seen = decision.review is not None or (payment.review is not None and not decision.closes_review)
         if at is None and not is_terminal and payment.phase in _UNPAID and not is_seen:
             return self._now  # the poller gives up visibly; an open payment is asked about, or a person looks
@@ -318,7 +316,6 @@ class PaymentWriter:
         payment: Payment,
         decision: Decision,
         *,
-        next_poll_at: datetime | None,
         is_unreadable: bool = False,
     ) -> None:
         closed = closed_by(decision, payment)
@@ -340,7 +337,7 @@ class PaymentWriter:
             payment.review = payment.review_note = payment.review_opened_at = payment.disputed = None
         if decision.accepted is not None:
             payment.accepted = list(decision.accepted) or None
-        payment.heard_at, payment.next_poll_at = self._now, next_poll_at
+        self._session.poll_of(payment).heard_at = self._now
         owed = _NOTHING
         untaken: list[str] = []
         effects = decision.effects

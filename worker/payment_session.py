@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from storage import advisory_locks, batches, outbox, payments
-from storage.batches import AsRead, Key
+from storage import advisory_locks, batches, outbox, payment_polls, payments
+from storage.batches import AsRead, Key, PollAsRead
 from storage.database import Unit
 from storage.errors import NotFound
-from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import PollPriority
 
 #: Unanswered create calls of one account that are remembered one by one.
@@ -31,6 +31,8 @@ class Session:
         self.moment = now.isoformat()
         self._by_id: dict[str, Payment] = {}
         self._read: dict[str, AsRead] = {}  #: of those that the database holds
+        self._polls: dict[str, PaymentPoll] = {}
+        self._polls_read: dict[str, PollAsRead] = {}
         self._absent: set[str] = set()  #: ids that are no payment's
         self._by_ref: dict[Key, Payment | None] = {}  #: None: the database holds none
         self._unbound: dict[Key, Payment | None] = {}  #: the newest that the database held, by reference
@@ -68,14 +70,13 @@ class Session:
         if wanted:
             found = batches.by_ref(self._unit, wanted)
             self._by_ref.update(dict.fromkeys(wanted))
-            for payment in found:
-                self._keep(payment)
+            self._keep(found)
         missing = [each for each in ids if each not in self._by_id and each not in self._absent]
         if missing:
+            found = batches.by_id(self._unit, missing)
             self._absent.update(missing)
-            for payment in batches.by_id(self._unit, missing):
-                self._absent.discard(payment.id)
-                self._keep(payment)
+            self._absent.difference_update([payment.id for payment in found])
+            self._keep(found)
 
     def load_unbound(self, keys: Collection[Key]) -> None:
         """Load the payments of these references that have no provider's id yet."""
@@ -97,14 +98,17 @@ class Session:
             for key in wanted:
                 self._renamed.pop(key, None)
 
-    def _keep(self, payment: Payment) -> Payment:
-        """Return the one object of this payment."""
-        known = self._by_id.setdefault(payment.id, payment)
-        if known is payment:
+    def _keep(self, found: Iterable[Payment]) -> None:
+        """Keep one object of each payment, and read when it is asked about."""
+        new = [payment for payment in found if self._by_id.setdefault(payment.id, payment) is payment]
+        for payment in new:
             self._read[payment.id] = batches.as_read(payment)
-        if known.provider_ref is not None:
-            self._by_ref[known.account, known.kind, known.provider_ref] = known
-        return known
+            if payment.provider_ref is not None:
+                self._by_ref[payment.account, payment.kind, payment.provider_ref] = payment
+        if new:
+            for poll in batches.polls(self._unit, [payment.id for payment in new]):
+                self._polls[poll.payment_id] = poll
+                self._polls_read[poll.payment_id] = batches.poll_as_read(poll)
 
     # -- finding
 
@@ -114,6 +118,10 @@ class Session:
         if found is None:
             raise NotFound(f"no payment {payment_id}", param="payment")
         return found
+
+    def poll_of(self, payment: Payment) -> PaymentPoll:
+        """Return when a known payment was heard of and is asked about; `save` keeps it."""
+        return self._polls[payment.id]
 
     def known(self, payment_id: str) -> Payment | None:
         """Return a payment, or None where there is none."""
@@ -215,6 +223,7 @@ class Session:
     def add(self, payment: Payment) -> None:
         """Add a new payment."""
         self._by_id[payment.id] = self._new[payment.id] = payment
+        self._polls[payment.id] = payment_polls.begin(payment.id, payment.account, self.now)
         self._absent.discard(payment.id)
         self._owed_known.add(payment.id)
         if payment.provider_ref is None:
@@ -222,7 +231,7 @@ class Session:
         self._index(payment)
 
     def save(self, payment: Payment) -> None:
-        """Save the payment with the next flush, as it is then."""
+        """Save the payment and its poll with the next flush, as they are then."""
         if payment.id not in self._new:
             self._changed[payment.id] = payment
         self._index(payment)
@@ -240,24 +249,25 @@ class Session:
 
     def ask_at(self, payment: Payment, when: datetime, priority: PollPriority) -> bool:
         """Set the next question to this instant, unless it is sooner; return if set."""
-        at = payment.next_poll_at
+        poll = self.poll_of(payment)
+        at = poll.next_poll_at
         is_later = at is None or at > when
-        if payment.provider_ref is None or not (is_later or payment.poll_priority > priority):
+        if payment.provider_ref is None or not (is_later or poll.poll_priority > priority):
             return False
         if is_later:
-            payment.next_poll_at = when
-        payment.poll_priority = min(payment.poll_priority, int(priority))
+            poll.next_poll_at = when
+        poll.poll_priority = min(poll.poll_priority, int(priority))
         self.save(payment)
         return True
 
     def ask_account(self, account: str, phases: Sequence[str], limit: int) -> int:
         """Ask about the account's newest payments of these phases now; count them."""
         self.flush()
-        found = payments.newest_asked(self._unit, account, phases, self.now, limit)
+        found = payment_polls.newest_asked(self._unit, account, phases, self.now, limit)
         here = [self._by_id[payment_id] for payment_id in found if payment_id in self._by_id]
         others = [payment_id for payment_id in found if payment_id not in self._by_id]
         moved = sum(self.ask_at(payment, self.now, PollPriority.HINT) for payment in here)
-        return moved + payments.ask_at(self._unit, others, self.now, PollPriority.HINT)
+        return moved + payment_polls.ask_at(self._unit, others, self.now, PollPriority.HINT)
 
     def append(self, transition: Transition) -> None:
         """Append the transition to the payment's chain."""
@@ -328,12 +338,17 @@ class Session:
     def flush(self) -> None:
         """Write all changes. Raises LeaseLost or IntegrityError if another was quicker."""
         unit = self._unit
-        if self._new:
-            batches.add(unit, list(self._new.values()))
-        if self._changed:
-            batches.change(unit, [(payment, self._read[payment.id]) for payment in self._changed.values()])
-        for payment in (*self._new.values(), *self._changed.values()):
+        new, changed = list(self._new.values()), list(self._changed.values())
+        if new:
+            batches.add(unit, new)
+            batches.add_polls(unit, [self._polls[payment.id] for payment in new])
+        if changed:
+            batches.change(unit, [(payment, self._read[payment.id]) for payment in changed])
+            polls = [(self._polls[payment.id], self._polls_read[payment.id]) for payment in changed]
+            batches.change_polls(unit, polls)
+        for payment in (*new, *changed):
             self._read[payment.id] = batches.as_read(payment)
+            self._polls_read[payment.id] = batches.poll_as_read(self._polls[payment.id])
         if self._transitions:
             batches.append(unit, self._transitions)
         if self._outbox:

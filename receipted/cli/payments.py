@@ -32,13 +32,13 @@ from service.timeline import chronicle, details
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
 from statemachine.phases import Phase, Review
-from storage import operator_actions, payments, rate_limits
+from storage import operator_actions, payment_polls, payments, rate_limits
 from storage import search as storage_search
 from storage import transitions as storage_transitions
 from storage.database import Unit
 from storage.payment_history import PaymentHistory, read
 from storage.search import PageCursor, RowFilter
-from storage.tables import InboxMessage, Payment
+from storage.tables import InboxMessage, Payment, PaymentPoll
 from storage.types import InboxStatus
 
 #: Columns of an inbox message that only `inbox show --body` prints: they may hold personal data.
@@ -76,6 +76,7 @@ def blocker_texts(unit: Unit, history: PaymentHistory, now: datetime, *, is_term
     account = history.payment.account
     found = find_blockers(
         history.payment,
+        history.poll,
         history.owed,
         history.tries,
         waiting,
@@ -93,7 +94,11 @@ def as_data(history: PaymentHistory, *, why_next_poll: str | None, in_the_way: S
     for attempt in history.tries:
         by_outbox.setdefault(attempt.outbox_id, []).append(output.columns_of(attempt))
     return {
-        "payment": {**payment_data(history.payment), "why_next_poll": why_next_poll, "in_the_way": list(in_the_way)},
+        "payment": {
+            **payment_data(history.payment, history.poll),
+            "why_next_poll": why_next_poll,
+            "in_the_way": list(in_the_way),
+        },
         "inbox_messages": [message_data(message) for message in history.messages],
         "transitions": [output.columns_of(transition) for transition in history.transitions],
         "outbox_messages": [
@@ -104,12 +109,13 @@ def as_data(history: PaymentHistory, *, why_next_poll: str | None, in_the_way: S
     }
 
 
-def payment_data(payment: Payment) -> dict[str, Any]:
+def payment_data(payment: Payment, poll: PaymentPoll) -> dict[str, Any]:
     """Return the payment's columns, the amount in major units and the checkout URL."""
     has_amount = payment.amount_minor is not None and payment.currency is not None
     amount = output.amount(payment.amount_minor, payment.currency) if has_amount else None
     return {
         **output.columns_of(payment),
+        **output.columns_of(poll, without=("payment_id", "account", "seal")),
         "amount": amount.partition(" ")[0] if amount else None,
         "checkout_url": checkout_url(payment),
     }
@@ -194,10 +200,14 @@ def list_(
                 {"created_at": created[1], "changed_at": changed[1], "amount_minor": _plus_one(amounts[1])}
             ),
         )
-        found = _find_payments(service, what, after, limit, is_newest=not oldest)
+        with service.database.read() as unit:
+            found = _find_payments(unit, what, after, limit, is_newest=not oldest)
+            polls = payment_polls.of(unit, found)
         if not found:
             require_account(service, account)
-    if lists.print_machine_form([payment_data(payment) for payment in found], limit, as_json=json, as_csv=csv):
+    if lists.print_machine_form(
+        [payment_data(payment, polls[payment.id]) for payment in found], limit, as_json=json, as_csv=csv
+    ):
         return
     output.table(
         _COLUMNS,
@@ -252,13 +262,13 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
     with open_service(context) as service, service.database.read() as unit:
         history = read(unit, find_id(unit, Payment, payment_id))
         now = service.clock()
-        why = service.poll_schedule.explain_next_poll(history.payment, now)
+        why = service.poll_schedule.explain_next_poll(history.payment, history.poll, now)
         is_terminal = history.payment.account in service.accounts and service.poll_schedule.is_terminal(history.payment)
         blockers = blocker_texts(unit, history, now, is_terminal=is_terminal)
     if json:
         output.as_json(as_data(history, why_next_poll=why, in_the_way=blockers))
         return
-    summary(history.payment, why, said_by(history.transitions[-1]) if history.transitions else None)
+    summary(history.payment, history.poll, why, said_by(history.transitions[-1]) if history.transitions else None)
     if blockers:
         output.say("")
         output.say("In the way")
@@ -272,9 +282,11 @@ def show(context: typer.Context, payment_id: Id, json: AsJson = False) -> None:
             output.say(f"{'':22}{output.shown(detail)}")
 
 
-def summary(payment: Payment, why_next_poll: str | None = None, state_said_by: str | None = None) -> None:
+def summary(
+    payment: Payment, poll: PaymentPoll, why_next_poll: str | None = None, state_said_by: str | None = None
+) -> None:
     """Print the payment as it is now, one fact a line."""
-    asked_next = output.shown(payment.next_poll_at) if payment.next_poll_at is not None else None
+    asked_next = output.shown(poll.next_poll_at) if poll.next_poll_at is not None else None
     output.fields(
         {
             "payment": payment.id,
@@ -296,24 +308,21 @@ def summary(payment: Payment, why_next_poll: str | None = None, state_said_by: s
             "expires_at": payment.expires_at,
             "created_at": payment.created_at,
             "changed_at": payment.changed_at,
-            "heard_at": payment.heard_at,
-            "asked_at": payment.asked_at,
-            "polls": payment.polls or None,
-            "poll_error": payment.poll_error,
+            "heard_at": poll.heard_at,
+            "asked_at": poll.asked_at,
+            "polls": poll.polls or None,
+            "poll_error": poll.poll_error,
             "asked next": f"{asked_next}: {why_next_poll}" if asked_next and why_next_poll else asked_next,
             **{f"fact {name}": value for name, value in payment.facts.items()},
         }
     )
 
 
-def _find_payments(
-    service: Service, what: RowFilter, after: str | None, limit: int, *, is_newest: bool
-) -> list[Payment]:
-    with service.database.read() as unit:
-        start = find_id(unit, Payment, after) if after else None
-        if is_newest:
-            return storage_search.payments(unit, what, PageCursor(limit, after=start)).rows
-        return storage_search.payments(unit, what, PageCursor(limit, before=start or lists.FIRST)).rows[::-1]
+def _find_payments(unit: Unit, what: RowFilter, after: str | None, limit: int, *, is_newest: bool) -> list[Payment]:
+    start = find_id(unit, Payment, after) if after else None
+    if is_newest:
+        return storage_search.payments(unit, what, PageCursor(limit, after=start)).rows
+    return storage_search.payments(unit, what, PageCursor(limit, before=start or lists.FIRST)).rows[::-1]
 
 
 def _minor(amount: str | None, currency: str | None, option: str) -> int | None:
@@ -478,10 +487,12 @@ def _run(
         if action is not None:
             _record_action(service, action, found)
         payment = run_command(service, lambda commands: do(commands, found))
+        with service.database.read() as unit:
+            poll = payment_polls.of(unit, [payment])[payment.id]
     if as_json:
-        output.as_json(payment_data(payment))
+        output.as_json(payment_data(payment, poll))
     else:
-        summary(payment)
+        summary(payment, poll)
     return payment
 
 

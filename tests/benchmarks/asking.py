@@ -23,7 +23,7 @@ from receipted.wiring import Service
 from sandbox.config import AlternativePayments, SandboxConfig
 from sandbox.server import Running, running
 from statemachine.phases import Phase, Source
-from storage import inbox, migrate, payments, poll_plans
+from storage import inbox, migrate, payment_polls, payments, poll_plans
 from storage.tables_support import Hazard
 from tests.benchmarks.polling.workloads import Mixture
 
@@ -88,12 +88,14 @@ class Scene:
         now, book = self.service.clock(), self.service.poll_schedule
         with self.service.database.write() as unit:
             found = payments.find(unit, account=_ACCOUNT, limit=len(refs))
+            polls = payment_polls.of(unit, found)
             for payment in found:
-                planned = book.next_poll(payment, payment.changed_at)
+                poll = polls[payment.id]
+                planned = book.next_poll(payment, poll, payment.changed_at)
                 wait = (planned.at - payment.changed_at) if planned else timedelta(hours=1)
                 seen_at = max(payment.changed_at, now - self.rng.random() * wait)
-                payment.asked_at = seen_at
-                payments.note_asked(unit, payment, book.next_at(payment, now), seen_at=seen_at)
+                poll.asked_at = seen_at
+                payment_polls.note_asked(unit, poll, book.next_at(payment, poll, now), seen_at=seen_at)
 
     async def payers(self, client: httpx2.AsyncClient) -> None:
         """New requests come, and some are paid."""

@@ -83,7 +83,8 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
     """
     changes = Changes(now)
     moment = (_EPOCH + timedelta(microseconds=now)).isoformat()
-    touched: dict[str, dict[str, Any]] = {}
+    touched: dict[str, dict[str, Any]] = {}  #: known before
+    moved: dict[str, dict[str, Any]] = {}  #: new, or changed in more than when it was heard of
     for message_id, account, event, evidence in claimed:
         told = event.data
         payment = known.get(told.id)
@@ -92,6 +93,7 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
             changes.new.append(payment)
         elif not payment["is_new"]:
             touched[payment["id"]] = payment
+        poll = payment["poll"]
         state, payment_id = payment["state"], payment["id"]
         entry: dict[str, Any]
         if told.status == state:
@@ -107,9 +109,10 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
             )
             payment["version"], payment["state"], payment["phase"] = number, told.status, phase
             payment["head_hash"] = changes.transitions[-1]["hash"]
-            payment["changed_at"], payment["state_as_of"], payment["polls"] = now, as_of, 0
+            payment["changed_at"], payment["state_as_of"], poll["polls"] = now, as_of, 0
+            moved[payment_id] = payment
             if number > 1:
-                payment["poll_priority"], payment["next_poll_at"] = 4, now + _HOUR
+                poll["poll_priority"], poll["next_poll_at"] = 4, now + _HOUR
             owed = []
             if phase == "paid":
                 changes.owed.append(_owed(payment, message_id, reason, moment, now))
@@ -117,13 +120,20 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
             about = {"payment": payment_id, "reason": reason, "state": told.status, "transition": number}
             effects = {"effects": [_FIRST_EFFECT], "outbox": owed} if owed else {}
             entry = {"at": moment, **effects, "outcome": decision, **about}
-        payment["facts"] = _facts(told)
-        payment["expires_at"], payment["heard_at"] = _micro(told.expires_at), now
-        payment["statements"] += 1
+        facts, expires_at = _facts(told), _micro(told.expires_at)
+        if (facts, expires_at) != (payment["facts"], payment["expires_at"]):
+            payment["facts"], payment["expires_at"] = facts, expires_at
+            moved[payment_id] = payment
+        poll["heard_at"] = now
+        poll["statements"] += 1
         changes.decisions.append(_decided(message_id, payment_id, decision, reason, [entry], evidence, now))
+    for payment in moved.values():
+        payment["seal"] = _digest({name: payment.get(name) for name in _SEALED})  # it opens no reviews
     for payment in (*changes.new, *touched.values()):
-        payment["seal"] = _seal(payment)
-    changes.changed = list(touched.values())
+        poll = payment["poll"]
+        poll["seal"] = _digest({name: poll[name] for name in _SEALED_POLL})
+    changes.changed = [payment for payment_id, payment in touched.items() if payment_id in moved]
+    changes.polls = [payment["poll"] for payment in touched.values()]
     return changes
 
 
@@ -137,8 +147,9 @@ def _facts(told: _Intent) -> dict[str, str]:
 
 
 def _new(account: str, told: _Intent, now: int) -> dict[str, Any]:
+    payment_id = str(uuid_utils.uuid7())
     return {
-        "id": str(uuid_utils.uuid7()),
+        "id": payment_id,
         "account": account,
         "kind": "payment_intent",
         "provider_ref": told.id,
@@ -157,7 +168,6 @@ def _new(account: str, told: _Intent, now: int) -> dict[str, Any]:
         "review_note": None,
         "review_opened_at": None,
         "reviews": 0,
-        "statements": 0,
         "facts": {},
         "seal": "",
         "failure_reason": None,
@@ -165,13 +175,18 @@ def _new(account: str, told: _Intent, now: int) -> dict[str, Any]:
         "return_url": None,
         "created_at": now,
         "changed_at": now,
-        "heard_at": now,
-        "next_poll_at": now,
-        "poll_priority": 1,
-        "asked_at": None,
-        "polls": 0,
-        "poll_error": None,
-        "poll_failures": 0,
+        "poll": {
+            "payment_id": payment_id,
+            "account": account,
+            "heard_at": now,
+            "statements": 0,
+            "next_poll_at": now,
+            "poll_priority": 1,
+            "asked_at": None,
+            "polls": 0,
+            "poll_error": None,
+            "poll_failures": 0,
+        },
         "is_new": True,
     }
 
@@ -254,12 +269,9 @@ _SEALED: Final = (
     *("accepted", "account", "alias", "amount_minor", "captured_minor", "changed_at", "created_at", "currency"),
     *("disputed", "expires_at", "facts", "failure_reason", "head_hash", "id", "kind", "phase", "provider_ref"),
     *("reference", "refunded_minor", "return_url", "review", "review_note", "review_opened_at", "reviews", "state"),
-    *("state_as_of", "statements", "version"),
+    *("state_as_of", "version"),
 )
-
-
-def _seal(payment: dict[str, Any]) -> str:
-    return _digest({name: payment.get(name) for name in _SEALED})  # it opens no reviews, and keeps nothing of them
+_SEALED_POLL: Final = ("account", "heard_at", "payment_id", "statements")
 
 
 def _step(database: Sqlite | Asyncpg) -> int:

@@ -27,10 +27,14 @@ def _columns(text: str) -> dict[str, str]:
 _PAYMENT: Final = _columns("""
     id:uuid account kind provider_ref reference alias amount_minor:bigint currency captured_minor:bigint
     refunded_minor:bigint state phase state_as_of:timestamptz version:int head_hash review review_note
-    review_opened_at:timestamptz reviews:int statements:int facts:json failure_reason expires_at:timestamptz return_url
-    created_at:timestamptz changed_at:timestamptz seal heard_at:timestamptz next_poll_at:timestamptz poll_priority:int
+    review_opened_at:timestamptz reviews:int facts:json failure_reason expires_at:timestamptz return_url
+    created_at:timestamptz changed_at:timestamptz seal
+""")
+_POLL: Final = _columns("""
+    payment_id:uuid account heard_at:timestamptz statements:int seal next_poll_at:timestamptz poll_priority:int
     asked_at:timestamptz polls:int poll_error poll_failures:int
 """)
+_BOTH: Final = ", ".join([*(f"payment.{name}" for name in _PAYMENT), *(f"payment_poll.{name}" for name in _POLL)])
 _TRANSITION: Final = _columns("""
     payment_id:uuid number:int id:uuid account from_state to_state phase via:json forced:boolean cause:uuid evidence
     source actor reason as_of:timestamptz recorded_at:timestamptz prev_hash hash
@@ -45,6 +49,9 @@ _INBOX: Final = _columns("""
 """)
 #: What never changes of a payment whose provider has named it.
 _FIXED: Final = {"id", "account", "kind", "provider_ref", "created_at"}
+_HEARD: Final = {
+    name: _POLL[name] for name in _POLL if name not in {"account", "asked_at", "poll_error", "poll_failures"}
+}
 _CHANGING: Final = {"id": "uuid", **{name: kind for name, kind in _PAYMENT.items() if name not in _FIXED}}
 
 
@@ -55,20 +62,26 @@ class Changes:
     now: int
     new: list[dict[str, Any]] = field(default_factory=list)
     changed: list[dict[str, Any]] = field(default_factory=list)
+    polls: list[dict[str, Any]] = field(default_factory=list)  #: of payments that were known
     transitions: list[dict[str, Any]] = field(default_factory=list)
     owed: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _known(columns: dict[str, str], row: Sequence[Any], read: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    """A payment as it was read."""
-    found = {
+def _known(row: Sequence[Any], read: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """A payment as it was read, and what belongs to it."""
+    found = _values(_PAYMENT, row[: len(_PAYMENT)], read)
+    found["facts"] = dict(sorted(found["facts"].items()))
+    found["is_new"] = False
+    found["poll"] = _values(_POLL, row[len(_PAYMENT) :], read)
+    return found
+
+
+def _values(columns: dict[str, str], row: Sequence[Any], read: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    return {
         name: value if value is None else read.get(kind, _as_is)(value)
         for (name, kind), value in zip(columns.items(), row, strict=True)
     }
-    found["facts"] = dict(sorted(found["facts"].items()))
-    found["is_new"] = False
-    return found
 
 
 def _as_is(value: Any) -> Any:
@@ -116,11 +129,12 @@ class Sqlite:
         if claimed:
             read = {"uuid": _dashed, "timestamptz": _from_text, "json": json.loads}
             found = run(
-                f"SELECT {', '.join(_PAYMENT)} FROM payment WHERE account = ? AND kind = 'payment_intent' "  # noqa: S608
+                f"SELECT {_BOTH} FROM payment JOIN payment_poll ON payment_poll.payment_id = payment.id "  # noqa: S608
+                "WHERE payment.account = ? AND kind = 'payment_intent' "
                 "AND provider_ref IN (SELECT value FROM json_each(?))",
                 (claimed[0][1], json.dumps(refs)),
             )
-            known = {payment["provider_ref"]: payment for payment in (_known(_PAYMENT, row, read) for row in found)}
+            known = {payment["provider_ref"]: payment for payment in (_known(row, read) for row in found)}
             self._write(apply(claimed, known))
         run("COMMIT")
         return len(claimed)
@@ -130,7 +144,9 @@ class Sqlite:
             self._texts.clear()
         many = self._connection.executemany
         many(_insert("payment", _PAYMENT), self._rows(_PAYMENT, changes.new))
+        many(_insert("payment_poll", _POLL), self._rows(_POLL, (payment["poll"] for payment in changes.new)))
         many(_update("payment", _CHANGING), self._rows(_CHANGING, changes.changed))
+        many(_update("payment_poll", _HEARD, "payment_id"), self._rows(_HEARD, changes.polls))
         many(_insert("transition", _TRANSITION), self._rows(_TRANSITION, changes.transitions))
         many(_insert("outbox_message", _OUTBOX, _OUTBOX_MORE), self._rows(_OUTBOX, changes.owed))
         many(_update("inbox_message", _INBOX), self._rows(_INBOX, changes.decisions))
@@ -172,9 +188,9 @@ def _insert(table: str, columns: dict[str, str], more: dict[str, str] | None = N
     return f"INSERT INTO {table} ({', '.join([*columns, *fixed])}) VALUES ({values})"  # noqa: S608 - our own names
 
 
-def _update(table: str, columns: dict[str, str]) -> str:
-    changes = ", ".join(f"{name} = :{name}" for name in columns if name != "id")
-    return f"UPDATE {table} SET {changes} WHERE id = :id"  # noqa: S608 - our own names
+def _update(table: str, columns: dict[str, str], key: str = "id") -> str:
+    changes = ", ".join(f"{name} = :{name}" for name in columns if name != key)
+    return f"UPDATE {table} SET {changes} WHERE {key} = :{key}"  # noqa: S608 - our own names
 
 
 class Asyncpg:
@@ -208,18 +224,19 @@ class Asyncpg:
             if claimed:
                 read = {"uuid": str, "timestamptz": _micro, "json": json.loads}
                 found = await self._connection.fetch(
-                    f"SELECT {', '.join(_PAYMENT)} FROM payment WHERE account = $1 AND kind = 'payment_intent' "  # noqa: S608
-                    "AND provider_ref = ANY($2) FOR UPDATE",
+                    f"SELECT {_BOTH} FROM payment JOIN payment_poll ON payment_poll.payment_id = payment.id "  # noqa: S608
+                    "WHERE payment.account = $1 AND kind = 'payment_intent' AND provider_ref = ANY($2) FOR UPDATE",
                     claimed[0][1],
                     refs,
                 )
-                known = {row["provider_ref"]: _known(_PAYMENT, row, read) for row in found}
+                known = {row["provider_ref"]: _known(row, read) for row in found}
                 await self._write(apply(claimed, known))
         return len(claimed)
 
     async def _write(self, changes: Changes) -> None:
         for table, columns, more, rows in (
             ("payment", _PAYMENT, {}, changes.new),
+            ("payment_poll", _POLL, {}, [payment["poll"] for payment in changes.new]),
             ("transition", _TRANSITION, {}, changes.transitions),
             ("outbox_message", _OUTBOX, _OUTBOX_MORE, changes.owed),
         ):
@@ -230,14 +247,15 @@ class Asyncpg:
                     f"FROM {_unnest(columns)}",
                     *_arrays(columns, rows),
                 )
-        for table, columns, rows in (
-            ("payment", _CHANGING, changes.changed),
-            ("inbox_message", _INBOX, changes.decisions),
+        for table, key, columns, rows in (
+            ("payment", "id", _CHANGING, changes.changed),
+            ("payment_poll", "payment_id", _HEARD, changes.polls),
+            ("inbox_message", "id", _INBOX, changes.decisions),
         ):
             if rows:
-                said = ", ".join(f"{name} = d.{name}" for name in columns if name != "id")
+                said = ", ".join(f"{name} = d.{name}" for name in columns if name != key)
                 await self._connection.execute(
-                    f"UPDATE {table} t SET {said} FROM {_unnest(columns)} WHERE t.id = d.id",  # noqa: S608
+                    f"UPDATE {table} t SET {said} FROM {_unnest(columns)} WHERE t.{key} = d.{key}",  # noqa: S608
                     *_arrays(columns, rows),
                 )
 

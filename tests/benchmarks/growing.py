@@ -21,6 +21,7 @@ from tests.benchmarks.filling import fill
 #: What differs between payments, by table; `u(k)` is an id of kind k, `h` a random name.
 _OVERRIDES: Final = {
     "payment": {"id": "u(1)", "provider_ref": "'pi_' || h", "reference": "'order-' || n", "alias": "'0x' || h"},
+    "payment_poll": {"payment_id": "u(1)"},
     "known_delivery": {"delivery_key": "'evt_' || h", "message_id": "u(3)"},
     "inbox_message": {"id": "u(3)", "delivery_key": "'evt_' || h", "payment_id": "u(1)"},
     "transition": {"payment_id": "u(1)", "id": "u(2)", "cause": "u(3)"},
@@ -127,6 +128,7 @@ def _md5(text: str) -> str:
 #: The row of each table that the others are made of: of the event that confirmed the payment.
 _SEED: Final = {
     "payment": "version = 2",
+    "payment_poll": "statements > 1",
     "known_delivery": "account = 'sg'",
     "inbox_message": "decision = 'advanced' AND CAST(outcomes AS text) LIKE '%confirmed%'",
     "transition": "number = 2",

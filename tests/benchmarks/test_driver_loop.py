@@ -15,8 +15,10 @@ ROWS = {
     "inbox_message": "status, attempts, awaits, decision, reason, decided_at IS NULL, last_error",
     "payment": (
         "account, kind, provider_ref, reference, alias, amount_minor, currency, captured_minor, refunded_minor, state, "
-        "phase, version, review, reviews, statements, CAST(facts AS varchar), failure_reason, asked_at, polls, "
-        "poll_error, poll_priority, poll_failures, next_poll_at IS NULL, expires_at IS NULL"
+        "phase, version, review, reviews, CAST(facts AS varchar), failure_reason, expires_at IS NULL"
+    ),
+    "payment_poll": (
+        "account, statements, asked_at, polls, poll_error, poll_priority, poll_failures, next_poll_at IS NULL"
     ),
     "transition": (
         "account, number, from_state, to_state, phase, CAST(via AS varchar), CAST(forced AS integer), source, actor, "

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from sqlalchemy import func, select
 
-from storage import batches
+from storage import batches, payment_polls
 from storage.database import made
 from storage.ids import new_id
 from storage.schema import metadata
 from storage.tables import Payment
-from storage.types import PollPriority
 from tests.benchmarks import events
 from tests.benchmarks.databases import POSTGRESQL, SQLITE, Databases, count, opened, settle
 from tests.benchmarks.figures import Bar, Part, Plan, Spread, Table, number, prose
@@ -82,15 +81,17 @@ class System:
         """The payments are kept, and nothing is known of them but their names."""
         now = datetime.now(UTC)
         common = {"account": events.ACCOUNT, "kind": "payment_intent", "phase": "open", "facts": {}, "head_hash": ""}
-        common |= dict.fromkeys(("created_at", "changed_at", "heard_at"), now)
-        common |= dict.fromkeys(("version", "statements", "reviews", "polls", "poll_failures"), 0)
-        common |= {"next_poll_at": now + timedelta(hours=1), "poll_priority": PollPriority.SCHEDULE.value}
+        common |= dict.fromkeys(("created_at", "changed_at"), now) | dict.fromkeys(("version", "reviews"), 0)
         with opened(self.url) as database:
             for start in range(0, len(names), _AT_ONCE):
                 part = names[start : start + _AT_ONCE]
                 known = [made(Payment, {**common, "id": new_id(), "provider_ref": name}) for name in part]
+                polls = [payment_polls.begin(payment.id, payment.account, now) for payment in known]
+                for poll in polls:
+                    poll.next_poll_at = now + timedelta(hours=1)
                 with database.write() as unit:
                     batches.add(unit, known)
+                    batches.add_polls(unit, polls)
         settle(self.url)
 
     def _undecided(self) -> int:

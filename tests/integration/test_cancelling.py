@@ -18,7 +18,7 @@ from sandbox.server import running
 from service.commands import Commands
 from service.errors import CancelNotSent, CancelUnanswered
 from statemachine.phases import Phase, Source
-from storage import inbox, outbox, transitions
+from storage import inbox, outbox, payment_polls, transitions
 from storage.ids import new_id
 from tests.support.databases import fill
 from tests.support.settings_file import write_settings
@@ -81,6 +81,10 @@ class Counter:
     async def truth(self, payment):
         rows = (await self.http.get(f"{self.root}/_control/truth")).json()
         return next(row["state"] for row in rows if row["ref"] == payment.provider_ref)
+
+    def poll_of(self, payment):
+        with self.service.database.read() as unit:
+            return payment_polls.get(unit, payment.id)
 
     def effects(self, payment):
         with self.service.database.read() as unit:
@@ -178,7 +182,7 @@ def test_a_payer_who_is_at_the_bank_is_waited_for(at_counter):
 
         assert going_on.phase == Phase.PROCESSING
         assert going_on.state == await counter.truth(payment)
-        assert going_on.next_poll_at is not None
+        assert counter.poll_of(payment).next_poll_at is not None
         assert counter.effects(payment) == []
 
     at_counter(story)

@@ -184,7 +184,7 @@ def owe_alarm(database):
 LEASES = (
     ("inbox_message", "decided_at"),
     ("outbox_message", "next_attempt_at"),
-    ("payment", "next_poll_at"),
+    ("payment_poll", "next_poll_at"),
     ("push_watch", "due_at"),
     ("reconciliation", "lease_ends_at"),
 )

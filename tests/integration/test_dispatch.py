@@ -67,7 +67,6 @@ class Shop:
             phase="paid",
             created_at=now,
             changed_at=now,
-            heard_at=now,
         )
         with self.database.write() as unit:
             inbox.record(unit, [message])

@@ -17,10 +17,10 @@ from receipted.settings import load
 from receipted.wiring import Service
 from service.commands import Commands
 from statemachine.phases import Source
-from storage import inbox, outbox, payments, transitions
+from storage import inbox, outbox, payment_polls, payments, transitions
 from storage.database import Database
 from storage.ids import new_id
-from storage.tables import InboxMessage, Payment, Transition
+from storage.tables import InboxMessage, Payment, PaymentPoll, Transition
 from tests.support.builders import a_message
 from tests.support.clock import FakeClock
 from tests.support.pipeline_world import Crashes, SimulatedCrash
@@ -164,7 +164,7 @@ class Till:
         made = asyncio.run(self.commands().track(ACCOUNT, ref))
         self.genius.states[ref] = state
         with self.service.database.write() as unit:
-            payments.set_next_poll(unit, made.id, self.clock() + timedelta(hours=1))
+            payment_polls.set_next(unit, made.id, self.clock() + timedelta(hours=1))
         self.clock.advance(5)
         self.genius.calls.clear()
         return self.get(made.id)
@@ -205,13 +205,17 @@ class Till:
     def forget(self, payment: Payment) -> None:
         """The payment is not asked about any more, so that it does not hold others up."""
         with self.service.database.write() as unit:
-            payments.set_next_poll(unit, payment.id, None)
+            payment_polls.set_next(unit, payment.id, None)
 
     # -- looking
 
     def get(self, payment_id: str) -> Payment:
         with self.service.database.read() as unit:
             return payments.get(unit, payment_id)
+
+    def poll_of(self, payment_id: str) -> PaymentPoll:
+        with self.service.database.read() as unit:
+            return payment_polls.get(unit, payment_id)
 
     def effects(self, payment: Payment) -> list[str]:
         with self.service.database.read() as unit:

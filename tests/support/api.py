@@ -65,7 +65,6 @@ class Api:
                         "currency": "BDT",
                         "created_at": now,
                         "changed_at": now,
-                        "heard_at": now,
                         **columns,
                     }
                 )

@@ -16,8 +16,9 @@ import structlog
 from receipted.runtime import reduce_garbage_collection
 from receipted.settings import load
 from receipted.wiring import Service
-from storage import payments
+from storage import payment_polls, payments
 from storage.ids import new_id
+from storage.payment_polls import PolledPayment
 from storage.tables import Payment
 from tests.support.keeping import keep
 
@@ -36,10 +37,10 @@ async def ask(service: Service, rounds: int) -> dict[str, int]:
         for number in range(AT_ONCE):
             name = f"p-{number}"
             columns = {"account": "payfield", "kind": "payin", "phase": "open", "provider_ref": name, "reference": name}
-            times = {"created_at": now, "changed_at": now, "heard_at": now}
+            times = {"created_at": now, "changed_at": now}
             keep(unit, Payment(id=new_id(), amount_minor=450, currency="BDT", **columns, **times))
     with service.database.read() as unit:
-        found = payments.find(unit)
+        found = [PolledPayment(each, payment_polls.get(unit, each.id)) for each in payments.find(unit)]
     reduce_garbage_collection()
     async with service.clients() as clients:
         poller = service.poller(clients)

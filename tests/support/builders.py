@@ -18,7 +18,7 @@ from statemachine.observation import Observation, PaymentView
 from statemachine.phases import Phase, Source
 from storage import inbox
 from storage.ids import new_id
-from storage.tables import InboxMessage, Payment
+from storage.tables import InboxMessage, Payment, PaymentPoll
 from tests.support.clock import START
 
 PROVIDERS: dict[str, Provider] = {
@@ -117,8 +117,14 @@ def a_payment(**changes: Any) -> Payment:
                 "phase": "open",
                 "created_at": now,
                 "changed_at": now,
-                "heard_at": now,
             }
             | changes
         )
+    )
+
+
+def a_poll(payment: Payment, **changes: Any) -> PaymentPoll:
+    """What belongs to the payment, which was heard of when it was made and is not asked about."""
+    return PaymentPoll(
+        **({"payment_id": payment.id, "account": payment.account, "heard_at": payment.created_at} | changes)
     )

@@ -6,11 +6,14 @@ from storage import batches, hashing, inbox, operator_actions, outbox, transitio
 from storage.columns import table_of
 from storage.database import values
 from storage.tables import Payment
+from tests.support.builders import a_poll
 from tests.support.clock import START
 
 
-def keep(unit, payment):
+def keep(unit, payment, **asked):
+    """`asked` are columns of when it was heard of and is asked about."""
     batches.add(unit, [payment])
+    batches.add_polls(unit, [a_poll(payment, **asked)])
 
 
 def change(unit, payment):

@@ -64,7 +64,6 @@ class Owing:
                     phase="paid",
                     created_at=at,
                     changed_at=at,
-                    heard_at=at,
                 )
                 inbox.record(unit, [cause])
                 keeping.keep(unit, payment)

@@ -126,7 +126,7 @@ class World:
     ) -> Member:
         """An account of its own."""
         self.rules[name] = AccountRules(
-            provider, lambda payment, now: self.book(name).next_at(payment, now), policy, adopts
+            provider, lambda payment, poll, now: self.book(name).next_at(payment, poll, now), policy, adopts
         )
         receiving = ReceivingAccount(name, provider, KeyRing((KEY,)), Window())
         self.members[name] = Member(name, provider, ScriptedClient(), receiving)

@@ -17,6 +17,7 @@ from storage.tables import (
     InboxMessage,
     OutboxMessage,
     Payment,
+    PaymentPoll,
     RejectedDelivery,
     Transition,
 )
@@ -26,6 +27,7 @@ from storage.tables_support import AccountBudget, Hazard, PollPlan, PushQuality,
 MODELS: Final[tuple[type[Model], ...]] = (
     InboxMessage,
     Payment,
+    PaymentPoll,
     OutboxMessage,
     DeliveryAttempt,
     Transition,

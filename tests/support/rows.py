@@ -5,7 +5,8 @@ from sqlalchemy import insert
 from storage.columns import table_of
 from storage.database import made, values
 from storage.ids import first_id, new_id
-from storage.tables import OutboxMessage, RejectedDelivery, Transition
+from storage.tables import OutboxMessage, Payment, RejectedDelivery, Transition
+from tests.support.builders import a_poll
 from tests.support.clock import START
 
 
@@ -14,8 +15,11 @@ def id_at(instant):
     return first_id(instant)[:14] + "7" + new_id()[15:]
 
 
-def add(unit, record):
+def add(unit, record, **asked):
+    """`asked` are columns of when a payment was heard of and is asked about."""
     unit.execute(insert(table_of(type(record))), [values(record)])
+    if isinstance(record, Payment):
+        add(unit, a_poll(record, **asked))
 
 
 def a_transition(payment, number, phase, at):

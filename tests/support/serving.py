@@ -190,9 +190,7 @@ class Served:
     def payment(self, account: str = "sg", kind: str = "payment_intent", **columns: Any) -> About:
         """A payment that exists here."""
         now = self.service.clock()
-        made = Payment(
-            id=new_id(), account=account, kind=kind, phase="open", created_at=now, changed_at=now, heard_at=now
-        )
+        made = Payment(id=new_id(), account=account, kind=kind, phase="open", created_at=now, changed_at=now)
         for name, value in columns.items():
             setattr(made, name, value)
         with self.database.write() as unit:

@@ -8,9 +8,10 @@ from typing import Any
 from providers.contract import Answer, Reading
 from statemachine import statements
 from statemachine.phases import Source
-from storage import inbox, outbox, payments, transitions
+from storage import inbox, outbox, payment_polls, payments, transitions
 from storage.ids import new_id
-from storage.tables import InboxMessage, OutboxMessage, Payment, Transition
+from storage.payment_polls import PolledPayment
+from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from tests.support.builders import PROVIDERS, a_message, our_message
 from tests.support.pipeline_world import World
 from worker.accounts import AccountRules
@@ -78,7 +79,7 @@ class Desk:
         """A payment that awaits payment and is asked about in an hour."""
         self.told("awaiting_payment")
         with self.database.write() as unit:
-            payments.set_next_poll(unit, self.payment().id, self.clock() + timedelta(hours=1))
+            payment_polls.set_next(unit, self.payment().id, self.clock() + timedelta(hours=1))
         self.clock.advance(5)
 
     def told(self, status: str, ref: str = "pi_1", **intent: Any) -> InboxMessage:
@@ -99,6 +100,19 @@ class Desk:
 
     def payment(self, ref: str = "pi_1") -> Payment:
         return next(payment for payment in self.payments() if payment.provider_ref == ref)
+
+    def poll(self, ref: str = "pi_1") -> PaymentPoll:
+        return self.poll_of(self.payment(ref).id)
+
+    def poll_of(self, payment_id: str) -> PaymentPoll:
+        with self.database.read() as unit:
+            return payment_polls.get(unit, payment_id)
+
+    def polled(self, payment_id: str) -> PolledPayment:
+        return PolledPayment(self.get(payment_id), self.poll_of(payment_id))
+
+    def polls(self) -> list[PaymentPoll]:
+        return [self.poll_of(payment.id) for payment in self.payments()]
 
     def get(self, payment_id: str) -> Payment:
         with self.database.read() as unit:

@@ -20,6 +20,9 @@ _JSON: Final = sa.JSON(none_as_null=True)
 _INT: Final = sa.Integer()
 _BIG: Final = sa.BigInteger()
 
+#: Per cent of a page that inserts fill: a row that is changed then stays on its page, and its indexes as they are.
+_ROOM_FOR_UPDATES: Final = 50
+
 
 def upgrade() -> None:
     """Create every table, and the triggers for append-only history and for events."""
@@ -144,7 +147,6 @@ def _create_payments() -> None:
         sa.Column("disputed", _JSON, nullable=True),
         sa.Column("accepted", _JSON, nullable=True),
         sa.Column("reviews", _INT, nullable=False),
-        sa.Column("statements", _INT, nullable=False),
         sa.Column("facts", _JSON, nullable=False),
         sa.Column("failure_reason", sa.String(), nullable=True),
         sa.Column("expires_at", _INSTANT, nullable=True),
@@ -152,22 +154,12 @@ def _create_payments() -> None:
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("changed_at", _INSTANT, nullable=False),
         sa.Column("seal", sa.String(64), nullable=False),
-        sa.Column("heard_at", _INSTANT, nullable=False),
-        sa.Column("next_poll_at", _INSTANT, nullable=True),
-        sa.Column("poll_priority", _INT, nullable=False, server_default="4"),
-        sa.Column("asked_at", _INSTANT, nullable=True),
-        sa.Column("polls", _INT, nullable=False),
-        sa.Column("poll_error", sa.String(), nullable=True),
-        sa.Column("poll_failures", _INT, nullable=False, server_default="0"),
         sa.PrimaryKeyConstraint("id", name="pk_payment"),
         sa.UniqueConstraint("account", "kind", "provider_ref", name="uq_payment_account_kind_provider_ref"),
     )
     _index("ix_payment_account", "payment", "account", "id")
     _index("ix_payment_alias", "payment", "account", "alias", where="alias IS NOT NULL")
     _index("ix_payment_moving", "payment", "phase", "id", where="phase = 'open' OR phase = 'processing'")
-    _index(
-        "ix_payment_next_poll", "payment", "account", "poll_priority", "next_poll_at", where="next_poll_at IS NOT NULL"
-    )
     _index("ix_payment_reference", "payment", "account", "kind", "reference")
     _index("ix_payment_review", "payment", "review", where="review IS NOT NULL")
     _index("ix_payment_unnamed", "payment", "account", "created_at", where="provider_ref IS NULL")
@@ -178,6 +170,25 @@ def _create_payments() -> None:
         "id",
         where="phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'",
     )
+    op.create_table(
+        "payment_poll",
+        sa.Column("payment_id", _ID, nullable=False),
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("heard_at", _INSTANT, nullable=False),
+        sa.Column("statements", _INT, nullable=False),
+        sa.Column("seal", sa.String(64), nullable=False),
+        sa.Column("next_poll_at", _INSTANT, nullable=True),
+        sa.Column("poll_priority", _INT, nullable=False),
+        sa.Column("asked_at", _INSTANT, nullable=True),
+        sa.Column("polls", _INT, nullable=False),
+        sa.Column("poll_error", sa.String(), nullable=True),
+        sa.Column("poll_failures", _INT, nullable=False),
+        sa.PrimaryKeyConstraint("payment_id", name="pk_payment_poll"),
+        sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": _ROOM_FOR_UPDATES},
+    )
+    of_account = ("payment_poll", "account", "poll_priority", "next_poll_at")
+    _index("ix_payment_poll_next", *of_account, where="next_poll_at IS NOT NULL")
     op.create_table(
         "transition",
         sa.Column("payment_id", _ID, nullable=False),

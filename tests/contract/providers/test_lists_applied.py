@@ -36,7 +36,7 @@ def test_a_page_is_believed_as_an_answer_is(desk):
     assert (message.status, message.decision) == ("decided", "advanced")
     assert (desk.payment("pi_1").state, desk.payment("pi_2").state) == ("confirmed", "awaiting_payment")
     assert desk.effects(desk.payment("pi_1").id) == ["payment.paid"]
-    assert all(payment.next_poll_at != desk.clock() for payment in desk.payments())
+    assert all(poll.next_poll_at != desk.clock() for poll in desk.polls())
 
 
 def test_what_is_damaged_is_asked_about_or_parks_the_page_and_its_neighbours_are_applied(desk):
@@ -47,7 +47,7 @@ def test_what_is_damaged_is_asked_about_or_parks_the_page_and_its_neighbours_are
     assert message.status == "parked"
     assert (desk.payment("pi_3").state, desk.payment("pi_4").state) == ("confirmed", "expired")
     assert desk.payment("pi_1").state == "awaiting_payment"
-    assert desk.payment("pi_1").next_poll_at == desk.clock()
+    assert desk.poll("pi_1").next_poll_at == desk.clock()
     assert len(message.outcomes) == 4
 
 

@@ -14,7 +14,7 @@ from providers.payfield.options import PayfieldOptions
 from providers.payfield.provider import Payfield
 from providers.signing import Key, KeyRing, Window
 from statemachine.phases import Source
-from storage import payments
+from storage import payment_polls
 from tests.contract.providers.provider_contract import CHECKS, NOW, Answered, Case, vectors
 from tests.support.builders import a_message
 from tests.support.pipeline_world import World
@@ -171,12 +171,12 @@ def test_a_payouts_callback_does_not_pay_for_a_payin_of_the_same_id(desk):
     desk.keep(a_message(account="shop", body=pending, kind="payin", received_at=desk.clock()))
     desk.work()
     with desk.database.write() as unit:
-        payments.set_next_poll(unit, desk.payment("PAY-BDT-001").id, None)
+        payment_polls.set_next(unit, desk.payment("PAY-BDT-001").id, None)
     desk.keep(a_message(account="shop", body=body, delivery_key="of-the-payout", received_at=desk.clock()))
     desk.work()
 
     (payin,) = desk.payments()
-    assert (payin.kind, payin.state, payin.next_poll_at) == ("payin", "pending", desk.clock())
+    assert (payin.kind, payin.state, desk.poll_of(payin.id).next_poll_at) == ("payin", "pending", desk.clock())
     assert desk.effects(payin.id) == []
 
 
@@ -187,4 +187,4 @@ def test_an_operation_that_nobody_knew_is_tracked_and_asked_about(desk):
     desk.work()
 
     (payin,) = desk.payments()
-    assert (payin.provider_ref, payin.state, payin.next_poll_at) == ("PAY-BDT-001", None, desk.clock())
+    assert (payin.provider_ref, payin.state, desk.poll_of(payin.id).next_poll_at) == ("PAY-BDT-001", None, desk.clock())

@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage import advisory_locks, batches, hashing, inbox, outbox, payments, transitions
+from storage import advisory_locks, batches, hashing, inbox, outbox, payment_polls, payments, transitions
 from storage.bulk import array
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, UnreadableRow
 from storage.ids import new_id
-from tests.support.builders import a_message, a_payment
+from tests.support import keeping
+from tests.support.builders import a_message, a_payment, a_poll
 from tests.support.clock import START
 
 #: Texts that an encoding of its own could spoil.
@@ -78,7 +79,7 @@ def test_a_payment_is_changed_as_it_was_read_or_not_at_all(database):
     payment = a_payment()
     with database.write() as unit:
         batches.add(unit, [payment])
-    for changes in ({"statements": 3, "facts": {"x": ODD}}, {"reference": ODD, "review": "conflict", "reviews": 1}):
+    for changes in ({"facts": {"x": ODD}, "phase": "paid"}, {"reference": ODD, "review": "conflict", "reviews": 1}):
         with database.write() as unit:
             (read,) = batches.by_id(unit, [payment.id])
             before = batches.as_read(read)
@@ -94,6 +95,46 @@ def test_a_payment_is_changed_as_it_was_read_or_not_at_all(database):
 
     with pytest.raises(LeaseLost), database.write() as unit:
         again(unit)
+
+
+def test_when_a_payment_was_heard_of_is_changed_as_it_was_read_or_not_at_all(database):
+    """With and without another time of the next question; a statement that came since keeps everything as it was."""
+    payment = a_payment()
+    with database.write() as unit:
+        keeping.keep(unit, payment, asked_at=START, poll_error=ODD, poll_failures=2)
+    for changes in ({}, {"next_poll_at": START, "poll_priority": 1, "polls": 3}):
+        with database.write() as unit:
+            (read,) = batches.polls(unit, [payment.id])
+            before = batches.poll_as_read(read)
+            read.statements, read.heard_at = read.statements + 1, START + timedelta(seconds=1)
+            for name, value in changes.items():
+                setattr(read, name, value)
+            batches.change_polls(unit, [(read, before)])
+        with database.read() as unit:
+            kept = payment_polls.get(unit, payment.id)
+        assert asdict(kept) == asdict(read)
+        assert unit.sealer.seal(hashing.payment_poll(kept)) == read.seal
+
+    def again(unit):
+        batches.change_polls(unit, [(read, before)])
+
+    with pytest.raises(LeaseLost), database.write() as unit:
+        again(unit)
+
+
+def test_a_payment_of_which_nothing_says_when_it_was_heard_of_is_not_decided_about(database):
+    """Its count of statements would begin anew; people are told what is missing."""
+    payment = a_payment()
+    with database.write() as unit:
+        batches.add(unit, [payment])
+
+    def read(unit):
+        batches.polls(unit, [payment.id])
+
+    with pytest.raises(UnreadableRow, match="its row of payment_poll is gone"), database.write() as unit:
+        read(unit)
+    with database.read() as unit:
+        assert payment_polls.of(unit, [payment])[payment.id].poll_error == "its row of payment_poll is gone"
 
 
 def test_a_number_that_is_taken_is_refused(database):
@@ -208,7 +249,8 @@ def test_rows_that_are_known_are_looked_up_however_little_is_known_of_the_table(
             for message in done:
                 message.status, message.decision, message.decided_at = "decided", "noted", START
             batches.finish(unit, done)
-            batches.add(unit, [a_payment() for _ in range(300)])
+            for payment in [a_payment() for _ in range(300)]:
+                keeping.keep(unit, payment)
     with database.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("VACUUM ANALYZE")
     with database.write() as unit:
@@ -218,18 +260,21 @@ def test_rows_that_are_known_are_looked_up_however_little_is_known_of_the_table(
         messages = batches.due(unit, START, 2)
         batches.finish(unit, messages)
         payment = a_payment()
-        batches.add(unit, [payment])
-        read = batches.as_read(payment)
-        payment.version = 1
+        poll = a_poll(payment)
+        keeping.keep(unit, payment)
+        read, poll_read = batches.as_read(payment), batches.poll_as_read(poll)
+        payment.version, poll.statements = 1, 1
         batches.change(unit, [(payment, read)])
+        batches.change_polls(unit, [(poll, poll_read)])
         updates = [text for text in texts if text.startswith("UPDATE")]
         plans = ["\n".join(row[0] for row in unit.rows(f"EXPLAIN (GENERIC_PLAN) {numbered(text)}")) for text in updates]
     database.close()
 
-    assert len(plans) == 2
+    assert len(plans) == 3
     for plan in plans:
         assert "Seq Scan" not in plan, plan
-        assert plan.count("Index Cond: (id = ANY") == plan.count("Scan using") + plan.count("Bitmap Index Scan"), plan
+        looked_up = len(re.findall(r"Index Cond: \((payment_)?id = ANY", plan))
+        assert looked_up == plan.count("Scan using") + plan.count("Bitmap Index Scan"), plan
 
 
 def numbered(statement):

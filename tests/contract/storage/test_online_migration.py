@@ -19,10 +19,9 @@ ROWS = 30
 
 FILL = (
     """
-    INSERT INTO payment (id, account, kind, provider_ref, reference, phase, version, head_hash, reviews, statements,
-        facts, created_at, changed_at, seal, heard_at, polls)
-    SELECT uuidv7(), 'acme', 'payin', 'pi_' || g, 'order-' || g, 'paid', 1, 'h', 0, 1, '{{}}', now(), now(), '', now(),
-        0
+    INSERT INTO payment (id, account, kind, provider_ref, reference, phase, version, head_hash, reviews, facts,
+        created_at, changed_at, seal)
+    SELECT uuidv7(), 'acme', 'payin', 'pi_' || g, 'order-' || g, 'paid', 1, 'h', 0, '{{}}', now(), now(), ''
     FROM generate_series(1, {rows}) AS g
     """,
     """
@@ -239,9 +238,9 @@ MESSAGE = (
     " '', '[]', '', '', now(), 'decided', 0, now(), 1, '[]', 0) "
 )
 PAYMENT = (
-    "INSERT INTO payment (id, account, kind, provider_ref, reference, phase, version, head_hash, reviews, statements,"
-    " facts, created_at, changed_at, seal, heard_at, polls, poll_priority, poll_failures) VALUES (uuidv7(), 'acme',"
-    " 'payin', :key, :key, 'paid', 1, '', 0, 0, '{}', now(), now(), '', now(), 0, 4, 0)"
+    "INSERT INTO payment (id, account, kind, provider_ref, reference, phase, version, head_hash, reviews, facts,"
+    " created_at, changed_at, seal) VALUES (uuidv7(), 'acme', 'payin', :key, :key, 'paid', 1, '', 0, '{}', now(),"
+    " now(), '')"
 )
 
 

@@ -202,18 +202,17 @@ def test_of_a_new_installation_everything_is_nothing(database):
 
 
 def test_questions_are_late_by_the_one_that_was_due_first(database):
-    """Of one account alone, whoever wants to know; what the provider has not named yet is not asked about."""
+    """Of one account alone, whoever wants to know."""
     due = START - timedelta(minutes=3)
     with database.write() as unit:
         for changes in (
             {"next_poll_at": START - timedelta(minutes=1), "poll_priority": 0},
             {"next_poll_at": due, "poll_priority": 4},
             {"next_poll_at": START + timedelta(minutes=1), "poll_priority": 2},
-            {"next_poll_at": due - DAY, "provider_ref": None},
             {"next_poll_at": None},
         ):
-            add(unit, a_payment(**changes))
-        add(unit, a_payment(account="beta", next_poll_at=due - DAY))
+            add(unit, a_payment(), **changes)
+        add(unit, a_payment(account="beta"), next_poll_at=due - DAY)
 
     with database.read() as unit:
         found = counts.system_counts(unit, ("acme", "calm"), START).overdue

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage import batches, inbox, operator_actions, outbox, payment_history, payments, quarantine, transitions
+from storage import batches, inbox, operator_actions, outbox, payment_history, payment_polls, quarantine, transitions
 from storage.changes import payment_marks
 from storage.errors import NotFound
 from storage.ids import new_id
@@ -129,7 +129,7 @@ def test_a_mark_changes_with_whatever_is_told_and_with_nothing_else(database, to
         outbox.redrive(unit, claimed.id, START)
     redriven = marks()
     with database.write() as unit:
-        payments.set_next_poll(unit, payment.id, START)
+        payment_polls.set_next(unit, payment.id, START)
     asked = marks()
 
     assert len({found[payment.id] for found in (first, sent, redriven, asked)}) == 4

@@ -2,12 +2,12 @@
 
 from datetime import timedelta
 
-from storage import batches, inbox, payments, poll_plans, transitions
+from storage import batches, inbox, payment_polls, poll_plans, transitions
 from storage.poll_plans import HazardKey
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
 from tests.support import keeping
-from tests.support.builders import a_message, a_payment
+from tests.support.builders import a_message, a_payment, a_poll
 from tests.support.clock import START
 
 MINUTE = timedelta(minutes=1)
@@ -20,13 +20,18 @@ def seconds(count):
 
 def kept(database, *found):
     with database.write() as unit:
-        for payment in found:
-            keeping.keep(unit, payment)
-    return found
+        for payment, asked in found:
+            keeping.keep(unit, payment, **asked)
+    return [payment for payment, _ in found]
+
+
+def asked(at=START, priority=PollPriority.SCHEDULE, **changes):
+    """A payment that is asked about at that instant."""
+    return a_payment(**changes), {"next_poll_at": at, "poll_priority": priority}
 
 
 def standing_since(at, **changes):
-    return a_payment(state="pending", changed_at=at, next_poll_at=START, **changes)
+    return asked(state="pending", changed_at=at, **changes)
 
 
 def test_one_of_all_processes_plans_each_minute(database, again):
@@ -54,9 +59,9 @@ def test_payments_are_counted_by_the_age_of_their_state(database):
         standing_since(START - seconds(10)),
         standing_since(START - seconds(5000)),
         standing_since(START - seconds(50), account="other"),
-        a_payment(state="pending", changed_at=START),  # not asked about
-        a_payment(provider_ref=None, next_poll_at=START),  # not named yet
-        a_payment(state=None, changed_at=START, next_poll_at=START),
+        asked(None, state="pending", changed_at=START),  # not asked about
+        asked(provider_ref=None),  # not named yet
+        asked(state=None, changed_at=START),
     )
     with database.read() as unit:
         found = poll_plans.standing(unit, START, EDGES)
@@ -69,8 +74,8 @@ def test_payments_are_counted_by_the_age_of_their_state(database):
 
 def test_who_left_a_state_is_told_once_and_in_order(database):
     """With when it entered, was last seen there, and who told; not first words, nor what was just recorded."""
-    (payment,) = kept(database, a_payment(expires_at=START + timedelta(hours=1)))
-    asked = {"source": "poll", "about": payment.id}
+    (payment,) = kept(database, asked(None, expires_at=START + timedelta(hours=1)))
+    answer = {"source": "poll", "about": payment.id}
 
     def move(unit, message, state, at, as_of=None):
         inbox.record(unit, [message])
@@ -82,12 +87,12 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
 
     with database.write() as unit:
         move(unit, a_message(), "pending", START)
-        early = a_message(provider_time=START + seconds(30), **asked)
+        early = a_message(provider_time=START + seconds(30), **answer)
         inbox.record(unit, [early])
         claimed = inbox.claim(unit, START, MINUTE, 10, only=[early.id])[0]
         claimed.payment_id, claimed.status = payment.id, "decided"
         batches.finish(unit, [claimed])
-        told = a_message(provider_time=START + seconds(90), **asked)
+        told = a_message(provider_time=START + seconds(90), **answer)
         move(unit, told, "sent", START + seconds(91), as_of=START + seconds(90))
         move(unit, a_message(), "paid", START + seconds(200))
     with database.read() as unit:
@@ -130,18 +135,21 @@ def test_what_somebody_wants_is_taken_before_the_schedule(database):
     """By priority, then the longest overdue; the schedule has a list of its own."""
 
     def due(priority, late):
-        return a_payment(next_poll_at=START - seconds(late), poll_priority=priority)
+        return asked(START - seconds(late), priority)
 
-    hint, person, payer, doubt = (
-        due(priority, 1)
-        for priority in (PollPriority.HINT, PollPriority.PERSON, PollPriority.PAYER, PollPriority.DOUBT)
+    hint, person, payer, doubt, later, late, _future = kept(
+        database,
+        *(
+            due(priority, 1)
+            for priority in (PollPriority.HINT, PollPriority.PERSON, PollPriority.PAYER, PollPriority.DOUBT)
+        ),
+        due(PollPriority.SCHEDULE, 400),
+        due(PollPriority.SCHEDULE, 500),
+        asked(START + seconds(1), PollPriority.PAYER),
     )
-    late, later = due(PollPriority.SCHEDULE, 500), due(PollPriority.SCHEDULE, 400)
-    future = a_payment(next_poll_at=START + seconds(1), poll_priority=PollPriority.PAYER)
-    kept(database, hint, person, payer, doubt, later, late, future)
     with database.write() as unit:
-        wanted = [found.id for found in payments.wanted(unit, "acme", START, 10)]
-        scheduled = [found.id for found in payments.due_by_schedule(unit, "acme", START, 10)]
+        wanted = [found.payment.id for found in payment_polls.wanted(unit, "acme", START, 10)]
+        scheduled = [found.payment.id for found in payment_polls.due_by_schedule(unit, "acme", START, 10)]
 
     assert wanted == [payer.id, doubt.id, person.id, hint.id]
     assert scheduled == [late.id, later.id]
@@ -149,13 +157,14 @@ def test_what_somebody_wants_is_taken_before_the_schedule(database):
 
 def test_a_question_that_was_asked_sets_the_priority_back(database):
     """Unless somebody has wanted it anew meanwhile."""
-    (one, other) = kept(database, *(a_payment(next_poll_at=START, poll_priority=PollPriority.PAYER) for _ in range(2)))
+    (one, other) = kept(database, *(asked(priority=PollPriority.PAYER) for _ in range(2)))
     with database.write() as unit:
-        payments.ask_at(unit, [other.id], START - seconds(1), PollPriority.DOUBT)
+        payment_polls.ask_at(unit, [other.id], START - seconds(1), PollPriority.DOUBT)
         for payment in (one, other):
-            payments.note_asked(unit, payment, START + MINUTE, seen_at=START)
+            as_asked = a_poll(payment, next_poll_at=START)
+            payment_polls.note_asked(unit, as_asked, START + MINUTE, seen_at=START)
     with database.read() as unit:
-        one, other = (payments.get(unit, payment.id) for payment in (one, other))
+        one, other = (payment_polls.get(unit, payment.id) for payment in (one, other))
 
     assert (one.poll_priority, one.next_poll_at, one.asked_at) == (PollPriority.SCHEDULE, START + MINUTE, START)
     assert (other.poll_priority, other.next_poll_at) == (PollPriority.PAYER, START - seconds(1))
@@ -163,12 +172,13 @@ def test_a_question_that_was_asked_sets_the_priority_back(database):
 
 def test_failures_in_a_row_are_counted(database):
     """An answer forgets them, and a failure does not say that the payment was seen."""
-    (payment,) = kept(database, a_payment(next_poll_at=START))
+    (payment,) = kept(database, asked())
     counts = []
     with database.write() as unit:
         for error in ("away", "away", None, "away"):
-            payments.note_asked(unit, payment, START, seen_at=None if error else START, error=error)
-            found = payments.get(unit, payment.id)
+            found = payment_polls.get(unit, payment.id)
+            payment_polls.note_asked(unit, found, START, seen_at=None if error else START, error=error)
+            found = payment_polls.get(unit, payment.id)
             counts.append((found.poll_failures, found.poll_error, found.asked_at))
 
     assert counts == [(1, "away", None), (2, "away", None), (0, None, START), (1, "away", START)]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Source
-from storage import batches, inbox, payments, reconciliations
+from storage import batches, inbox, payment_polls, reconciliations
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.reconciliations import ReconciliationRequest
@@ -196,6 +196,6 @@ def test_what_rests_on_its_messages_is_found(database):
         assert reconciliations.transition_before(unit, first) is None
         assert reconciliations.last_answered(unit, payment.id, later.id) == START
         assert reconciliations.last_answered(unit, payment.id, message.id) is None
-        reconciliations.note_answered(unit, payment.id, START)
-        reconciliations.note_answered(unit, payment.id, START - DAY)
-        assert payments.get(unit, payment.id).asked_at == START
+        payment_polls.note_answered(unit, payment.id, START)
+        payment_polls.note_answered(unit, payment.id, START - DAY)
+        assert payment_polls.get(unit, payment.id).asked_at == START

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from storage import inbox, migrate, operator_actions, payments, transitions
+from storage import inbox, migrate, operator_actions, payment_polls, payments, transitions
 from storage.database import Database
 from storage.errors import DatabaseUnsupported, SchemaOutdated
 from storage.schema import metadata
@@ -189,7 +189,7 @@ def test_a_number_is_given_once(database):
 def test_times_without_a_zone_are_refused(database):
     """A naive time is a fault of the program, and is not stored."""
     with pytest.raises(Exception, match="without a zone"), database.write() as unit:
-        payments.set_next_poll(unit, a_payment().id, START.replace(tzinfo=None))
+        payment_polls.set_next(unit, a_payment().id, START.replace(tzinfo=None))
 
 
 def test_an_instant_comes_back_as_it_went_in(database):

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from receipted import logs, redaction
 from receipted.cli.main import app
 from receipted.settings import load
 from receipted.wiring import Service
+from storage import payment_polls
+from storage.types import PollPriority
 from tests.support.databases import PostgreSQL, copy_to
 from tests.support.rows import add
 from tests.support.sandbox import generous
@@ -78,6 +81,13 @@ class Shell:
         with service.database.write() as unit:
             for record in records:
                 add(unit, record)
+        service.close()
+
+    def ask_at(self, payment_id: str, when: datetime) -> None:
+        """The payment is asked about at that instant, since a person wants it."""
+        service = self.service()
+        with service.database.write() as unit:
+            payment_polls.ask_at(unit, [payment_id], when, PollPriority.PERSON)
         service.close()
 
 

@@ -88,13 +88,14 @@ def test_what_needs_somebody_and_what_waits_is_counted_with_its_age(at_ten):
 def test_each_account_shows_its_push_its_lateness_and_what_is_in_the_way(at_ten):
     """Late questions, the worth of push, standing alarms; text of others cannot steer the terminal."""
     alarm = {"since": START.isoformat(), "reason": "nothing\x1b[2J came", "details": {}, "number": 1}
-    asked = a_payment(account="stable", provider_ref="pi_1", next_poll_at=START - HOUR, poll_priority=1)
+    asked = a_payment(account="stable", provider_ref="pi_1")
     of_push = {"kind": "payment_intent", "event": "confirmed", "day": START.date()}
     at_ten.write(
         asked,
         PushQuality(account="stable", **of_push, pushed=70, late=5, lost=25, lags={}, skews={}),
         PushWatch(account="stable", due_at=START, alarms={"silent": alarm}, rhythm={}, heard_at=START - HOUR),
     )
+    at_ten.ask_at(asked.id, START - HOUR)
 
     shown, data = at_ten("overview").out, at_ten("overview", "--json").json
 

@@ -147,7 +147,7 @@ def test_how_it_is_asked_and_why(console):
         )
         plan = {"planned_at": START, "price_seconds": 12.5, "watched": 4000, "wanted_per_second": 4.5, "stretch": 3.0}
         add(unit, PollPlan(account="rotating", floor_per_second=9.0, allowed_per_second=5.0, **plan))
-        add(unit, a_payment(account="rotating", next_poll_at=START - 3 * HOUR))
+        add(unit, a_payment(account="rotating"), next_poll_at=START - 3 * HOUR)
         for _ in range(7):
             add(unit, a_message(account="rotating", source="poll", message_id=id_at(START - timedelta(seconds=5))))
 

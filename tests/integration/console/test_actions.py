@@ -8,7 +8,7 @@ import pytest
 
 from service.permissions import Role
 from statemachine.phases import Source
-from storage import inbox, operator_actions, outbox, payments, quarantine, transitions
+from storage import inbox, operator_actions, outbox, payment_polls, payments, quarantine, transitions
 from storage.ids import new_id
 from storage.tables import Payment, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
@@ -48,7 +48,6 @@ def in_review(served, **columns):
         review_opened_at=now,
         created_at=now,
         changed_at=now,
-        heard_at=now,
         **columns,
     )
     with served.service.database.write() as unit:
@@ -94,7 +93,7 @@ def test_the_provider_is_asked_now_and_it_is_kept_who_wanted_it(at_sandbox):
     assert done_to(at_sandbox, payment.id) == [
         (operator.person.name, "refresh", "asked for in the console"),
     ]
-    asked = read(at_sandbox, lambda unit: payments.get(unit, payment.id)).asked_at
+    asked = read(at_sandbox, lambda unit: payment_polls.get(unit, payment.id)).asked_at
     assert asked is not None
 
 

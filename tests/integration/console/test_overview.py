@@ -186,7 +186,7 @@ def test_every_figure_leads_to_a_page(console):
     with console.service.database.write() as unit:
         paid(unit, 450, "USD", at=START - HOUR, review="conflict", review_opened_at=START)
         paid(unit, 450, "USD", at=START - HOUR, phase="refunded")
-        add(unit, a_payment(account="payfield", next_poll_at=START - HOUR))
+        add(unit, a_payment(account="payfield"), next_poll_at=START - HOUR)
         add(unit, a_rejection(account="payfield", at=START - timedelta(minutes=5)))
     browser = console.client("viewer")
     page = browser.get("/console/").text
@@ -246,7 +246,7 @@ def test_an_account_shows_its_push_its_lateness_and_what_came(console):
                     account="payfield", kind="payin", event=event, day=day, pushed=pushed, late=late, lost=lost
                 ),
             )
-        add(unit, a_payment(account="payfield", kind="payin", next_poll_at=START - timedelta(minutes=7)))
+        add(unit, a_payment(account="payfield", kind="payin"), next_poll_at=START - timedelta(minutes=7))
         for minutes in (1, 2):
             at = START - timedelta(minutes=minutes)
             add(unit, a_message(account="payfield", message_id=id_at(at), received_at=at))

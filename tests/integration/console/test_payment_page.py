@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from audit.export import export
 from statemachine import statements
-from storage import inbox
+from storage import inbox, payment_polls
 from storage.columns import table_of
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
@@ -84,8 +84,10 @@ def test_each_part_is_there_for_each_provider(at_sandbox, account):
     assert "The provider answered our create call: 20" in read
     assert f"new -> {payment.state}" in read
     assert "Asked next" in read
-    assert payment.next_poll_at is not None
-    assert f"{payment.next_poll_at:%Y-%m-%d %H:%M:%S}" in read
+    with at_sandbox.service.database.read() as unit:
+        poll = payment_polls.get(unit, payment_id)
+    assert poll.next_poll_at is not None
+    assert f"{poll.next_poll_at:%Y-%m-%d %H:%M:%S}" in read
     if checkout := payment.facts.get("payment_link") or payment.facts.get("url"):
         assert checkout in read
     assert ("/cancel" in page) is (account in ("stable", "banked"))

@@ -11,7 +11,7 @@ from providers.contract import Answer
 from providers.errors import ProviderError
 from statemachine import statements
 from statemachine.phases import Phase, Review
-from storage import payments
+from storage import payment_polls
 from storage.types import PollPriority
 from tests.support.pipeline_world import World
 from tests.support.worker_desk import Desk
@@ -49,7 +49,7 @@ def given_up(desk):
 
 def hint(desk):
     with desk.database.write() as unit:
-        payments.ask_at(unit, [desk.payment().id], desk.clock(), PollPriority.DOUBT)
+        payment_polls.ask_at(unit, [desk.payment().id], desk.clock(), PollPriority.DOUBT)
 
 
 def test_a_hint_after_giving_up_is_asked_about(desk):
@@ -69,7 +69,7 @@ def test_a_hint_that_was_wrong_ends_asking_again(desk):
     hint(desk)
     assert ask(desk) == 1
     assert ask(desk) == 0
-    assert (desk.payment().review, desk.payment().next_poll_at) == (Review.GAVE_UP, None)
+    assert (desk.payment().review, desk.poll().next_poll_at) == (Review.GAVE_UP, None)
 
 
 def test_a_resolution_that_leaves_the_payment_open_does_not_forget_it(desk):
@@ -77,7 +77,7 @@ def test_a_resolution_that_leaves_the_payment_open_does_not_forget_it(desk):
     given_up(desk)
     desk.say(statements.Resolution("awaiting_payment", "let us wait", "ann"), desk.payment().id)
     desk.work()
-    assert desk.payment().next_poll_at is not None
+    assert desk.poll().next_poll_at is not None
     ask(desk)
     assert desk.payment().review == Review.GAVE_UP
 
@@ -100,7 +100,7 @@ def test_asking_in_vain_ends(desk, error, state):
     for _ in range(3 * 40):
         desk.clock.advance(8 * 3601)
         asked += ask(desk)
-    assert desk.payment().next_poll_at is None
+    assert desk.poll().next_poll_at is None
     assert ask(desk) == 0
     if state == "awaiting_payment":
         assert desk.payment().review == Review.GAVE_UP
@@ -151,7 +151,7 @@ def test_no_open_payment_is_forgotten(template, tmp_path_factory, steps):
             desk.world.settle()
             payment = desk.payment()
             if payment.phase in (Phase.OPEN, Phase.PROCESSING):
-                assert payment.next_poll_at is not None or payment.review is not None, (step, payment)
+                assert desk.poll_of(payment.id).next_poll_at is not None or payment.review is not None, (step, payment)
             effects = [e for e in desk.effects(payment.id) if "review" not in e]
             assert len(effects) == len(set(effects))
         assert world.audit().faults == []

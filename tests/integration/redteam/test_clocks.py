@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from providers.contract import Answer
-from storage import inbox, outbox, payments, rate_limits
+from storage import inbox, outbox, payment_polls, rate_limits
 from storage.rate_limits import Rate
 from tests.support.builders import a_message
 
@@ -46,7 +46,7 @@ def test_leases_and_questions_of_a_wrong_century_are_taken_over(desk):
     body = b'{"id":"pi_1","status":"settled","amount":4.5,"currency":"usd"}'
     desk.member.client.present = lambda kind, ref: Answer(200, body, desk.clock(), kind, ref)
     with desk.database.write() as unit:
-        payments.set_next_poll(unit, desk.payment().id, desk.clock() + timedelta(days=4000))
+        payment_polls.set_next(unit, desk.payment().id, desk.clock() + timedelta(days=4000))
     assert desk.world.run(desk.world.poller("acme").step()) == 1
 
 

@@ -9,7 +9,7 @@ from providers.contract import Answer
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Review, Source
-from storage import payments
+from storage import payment_polls
 from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.worker_desk import KIND, Desk
@@ -35,7 +35,7 @@ def rest(desk):
     desk.clock.advance(5)
     with desk.database.write() as unit:
         for payment in desk.payments():
-            payments.set_next_poll(unit, payment.id, desk.clock() + timedelta(hours=1))
+            payment_polls.set_next(unit, payment.id, desk.clock() + timedelta(hours=1))
 
 
 # what is handed over
@@ -121,7 +121,7 @@ def test_a_callback_that_may_be_about_a_payin_or_a_payout_moves_neither(desk):
     rest(desk)
     callback(desk, operation())
 
-    assert [(p.state, p.next_poll_at) for p in desk.payments()] == [("pending", desk.clock())] * 2
+    assert [(p.state, desk.poll_of(p.id).next_poll_at) for p in desk.payments()] == [("pending", desk.clock())] * 2
 
 
 def test_a_hint_asks_about_every_kind_that_has_the_id(desk):
@@ -133,7 +133,7 @@ def test_a_hint_asks_about_every_kind_that_has_the_id(desk):
     rest(desk)
     callback(desk, operation())
 
-    assert [p.next_poll_at for p in desk.payments()] == [desk.clock()] * 2
+    assert [p.next_poll_at for p in desk.polls()] == [desk.clock()] * 2
 
 
 def test_the_review_of_an_unanswered_create_ends_when_the_payment_is_found(desk):
@@ -173,7 +173,7 @@ def test_the_truth_may_be_the_variant(desk):
     desk.work()
 
     found = desk.payment("pi_true")
-    assert (found.state, found.amount_minor, found.next_poll_at) == (None, None, desk.clock())
+    assert (found.state, found.amount_minor, desk.poll_of(found.id).next_poll_at) == (None, None, desk.clock())
     assert desk.effects(found.id) == []
     assert desk.world.audit().faults == []
 
@@ -187,7 +187,7 @@ def test_a_variant_of_a_hint_asks_all_the_same(desk):
         desk.keep(a_message(body=json.dumps(event).encode(), delivery_key="evt_9", received_at=desk.clock()))
         desk.work()
 
-    assert desk.payment().next_poll_at == desk.clock()
+    assert desk.poll().next_poll_at == desk.clock()
 
 
 # answers that were overtaken
@@ -206,7 +206,7 @@ def test_an_answer_from_before_the_payment_moved_cannot_contradict_the_move(desk
     desk.keep(old)
     desk.work()
     assert (desk.payment().state, desk.payment().review) == ("confirmed", None)
-    assert desk.payment().next_poll_at == desk.clock()
+    assert desk.poll().next_poll_at == desk.clock()
 
     desk.clock.advance(1)
     desk.answer(Source.POLL, "expired")

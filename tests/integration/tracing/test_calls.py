@@ -19,7 +19,8 @@ from receipted.tracing.traces import Traces
 from receipted.wiring import Service
 from sandbox.config import SandboxConfig
 from sandbox.server import running
-from storage import inbox
+from storage import inbox, payment_polls
+from storage.payment_polls import PolledPayment
 from storage.tables import Payment
 from tests.support.databases import fill
 from tests.support.settings_file import NOWHERE, write_settings
@@ -76,7 +77,9 @@ def test_an_answer_begins_the_trace_of_its_decision(at_sandbox: Desk) -> None:
     async def story() -> Payment:
         payment = await created(at_sandbox.service)
         async with at_sandbox.service.clients() as clients:
-            await at_sandbox.service.poller(clients).ask(payment)
+            with at_sandbox.service.database.read() as unit:
+                polled = PolledPayment(payment, payment_polls.get(unit, payment.id))
+            await at_sandbox.service.poller(clients).ask(polled)
             at_sandbox.service.inbox_worker().step()
             return await at_sandbox.service.commands(clients).cancel(payment.id)
 

@@ -10,7 +10,7 @@ from poller.hazard import BINS
 from poller.planner import Planner
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from statemachine.phases import Source
-from storage import payments, poll_plans
+from storage import payment_polls, poll_plans
 from storage.poll_plans import HazardKey
 from storage.tables_support import Hazard, PollPlan
 from storage.types import PollPriority
@@ -140,11 +140,11 @@ def test_a_dearer_plan_means_later_questions(desk):
     for number in range(50):
         desk.told("awaiting_payment", ref=f"pi_{number}")
     known = book(desk)
-    cheap = known.next_at(desk.payment("pi_1"), desk.clock())
+    cheap = known.next_at(desk.payment("pi_1"), desk.poll("pi_1"), desk.clock())
     planner(desk, allowed=0.05).step()
-    assert known.next_at(desk.payment("pi_1"), desk.clock()) == cheap
+    assert known.next_at(desk.payment("pi_1"), desk.poll("pi_1"), desk.clock()) == cheap
     desk.clock.advance(31)
-    assert known.next_at(desk.payment("pi_1"), desk.clock()) > cheap
+    assert known.next_at(desk.payment("pi_1"), desk.poll("pi_1"), desk.clock()) > cheap
 
 
 def test_a_budget_that_is_too_small_is_said_once(desk):
@@ -191,28 +191,31 @@ def test_why_is_said_in_words(desk):
     known, clock = book(desk), desk.clock
     desk.a_quiet_payment()
     with desk.database.write() as unit:
-        payments.note_asked(unit, desk.payment(), desk.payment().next_poll_at, seen_at=clock())
+        payment_polls.note_asked(unit, desk.poll(), desk.poll().next_poll_at, seen_at=clock())
     payment = desk.payment()
-    assert "of payments have left awaiting_payment at that age" in known.explain_next_poll(payment, clock())
+    assert "of payments have left awaiting_payment at that age" in known.explain_next_poll(
+        payment, desk.poll(), clock()
+    )
 
     with desk.database.write() as unit:
-        payments.ask_at(unit, [payment.id], clock(), PollPriority.PAYER)
-    assert known.explain_next_poll(desk.payment(), clock()) == "a payer has come back"
+        payment_polls.ask_at(unit, [payment.id], clock(), PollPriority.PAYER)
+    assert known.explain_next_poll(desk.payment(), desk.poll(), clock()) == "a payer has come back"
 
     desk.told("expired")
-    assert known.explain_next_poll(desk.payment(), clock()) == "it ended without money, and money may be late"
+    assert (
+        known.explain_next_poll(desk.payment(), desk.poll(), clock()) == "it ended without money, and money may be late"
+    )
     desk.told("confirmed", ref="pi_2")
-    payment = desk.payment("pi_2")
     with desk.database.write() as unit:
-        payments.note_asked(unit, payment, clock(), error="away")
-    assert known.explain_next_poll(desk.payment("pi_2"), clock()) == "the last question failed"
+        payment_polls.note_asked(unit, desk.poll("pi_2"), clock(), error="away")
+    assert known.explain_next_poll(desk.payment("pi_2"), desk.poll("pi_2"), clock()) == "the last question failed"
 
 
 def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
     """When to ask next is then as without a plan, or as it was known before; the next try is half a minute later."""
     known = book(desk)
     desk.told("awaiting_payment", ref="pi_1")
-    (payment,) = desk.payments()
+    (payment,), (poll,) = desk.payments(), desk.polls()
     tries = []
 
     def unreadable(_unit):
@@ -221,14 +224,14 @@ def test_what_cannot_be_read_of_the_plans_fails_no_decision(desk, monkeypatch):
 
     monkeypatch.setattr("poller.schedule.poll_plans.hazards", unreadable)
     with capture_logs() as logged:
-        assert known.next_at(payment, desk.clock()) is not None
-        known.next_at(payment, desk.clock())
+        assert known.next_at(payment, poll, desk.clock()) is not None
+        known.next_at(payment, poll, desk.clock())
 
     assert len(tries) == 1
     assert [line["event"] for line in logged] == ["budget.unreadable"]
     monkeypatch.undo()
     desk.clock.advance(31)
-    known.next_at(payment, desk.clock())
+    known.next_at(payment, poll, desk.clock())
     assert known._read_at == desk.clock()
 
 
@@ -249,4 +252,4 @@ def test_what_no_planner_can_have_written_plans_nothing(desk, number):
     desk.told("awaiting_payment", ref="pi_1")
     (payment,) = desk.payments()
 
-    assert book(desk).next_at(payment, desk.clock()) is not None
+    assert book(desk).next_at(payment, desk.poll(), desk.clock()) is not None

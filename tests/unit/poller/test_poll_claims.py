@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from poller.polling import PollClaims, Poller
 from providers.contract import Answer
 from providers.errors import ProviderError
-from storage import payments, rate_limits
+from storage import payment_polls, rate_limits
 from storage.types import PollPriority
 from tests.support.pipeline_world import World
 from tests.support.waiting import DEADLINE_S
@@ -35,14 +35,14 @@ def crowd(desk, count, priority=PollPriority.SCHEDULE):
         desk.told("awaiting_payment", ref=f"pi_{number}")
     desk.clock.advance(3_600)
     with desk.database.write() as unit:
-        for payment in desk.payments():
-            payments.note_asked(unit, payment, desk.clock())
+        for poll in desk.polls():
+            payment_polls.note_asked(unit, poll, desk.clock())
     return {payment.provider_ref: payment for payment in desk.payments()}
 
 
 def want(desk, ref, priority):
     with desk.database.write() as unit:
-        payments.ask_at(unit, [desk.payment(ref).id], desk.clock(), priority)
+        payment_polls.ask_at(unit, [desk.payment(ref).id], desk.clock(), priority)
 
 
 def claims(desk, concurrency=2):
@@ -53,7 +53,7 @@ def claims(desk, concurrency=2):
 
 
 def refs(claimed):
-    return [payment.provider_ref for payment in claimed.payments]
+    return [polled.payment.provider_ref for polled in claimed.payments]
 
 
 def test_a_payer_who_came_back_goes_first(desk):
@@ -181,7 +181,7 @@ def test_a_slow_answer_holds_up_nobody(desk):
 
     with capture_logs():
         stuck, quick = desk.world.run(scene())
-    assert (desk.payment(quick).polls, desk.payment(stuck).polls) == (2, 1)
+    assert (desk.poll(quick).polls, desk.poll(stuck).polls) == (2, 1)
 
 
 async def until(condition):

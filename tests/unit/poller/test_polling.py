@@ -9,7 +9,7 @@ from providers.contract import Answer
 from providers.errors import ProviderError
 from statemachine import statements
 from statemachine.phases import Review
-from storage import inbox, payments
+from storage import inbox, payment_polls
 from storage.types import PollPriority
 from tests.support.pipeline_world import SimulatedCrash, World
 from tests.support.worker_desk import KIND, Desk
@@ -65,7 +65,7 @@ def test_an_answer_is_recorded_verbatim_and_moves_nothing_itself(desk, open_one)
         message.http_status,
         message.provider_time,
     )
-    assert (desk.payment().state, desk.payment().polls) == ("awaiting_payment", 1)
+    assert (desk.payment().state, desk.poll().polls) == ("awaiting_payment", 1)
     desk.work()
     assert desk.payment().state == "confirmed"
 
@@ -77,7 +77,7 @@ def test_nobody_is_asked_before_their_time(desk, open_one):
     desk.work()
     assert ask(desk) == 0
 
-    desk.clock.advance((desk.payment().next_poll_at - desk.clock()).total_seconds())
+    desk.clock.advance((desk.poll().next_poll_at - desk.clock()).total_seconds())
     assert ask(desk) == 1
 
 
@@ -102,10 +102,10 @@ def test_an_error_is_noted_and_waits_as_the_provider_says(desk, open_one):
     failing(desk, ProviderError("slow down", http_status=429, may_retry=True, retry_after=900))
     ask(desk)
 
-    payment = desk.payment()
-    assert timedelta(seconds=900) <= payment.next_poll_at - desk.clock() <= timedelta(seconds=1080)
-    assert (payment.state, payment.polls) == ("awaiting_payment", 1)
-    assert "slow down" in payment.poll_error
+    payment, poll = desk.payment(), desk.poll()
+    assert timedelta(seconds=900) <= poll.next_poll_at - desk.clock() <= timedelta(seconds=1080)
+    assert (payment.state, poll.polls) == ("awaiting_payment", 1)
+    assert "slow down" in poll.poll_error
     assert recorded(desk, "poll") == []
 
 
@@ -113,12 +113,12 @@ def test_an_error_that_a_repeat_cannot_mend_is_not_hammered(desk, open_one):
     """A 404 is tried again once, since somebody wanted it, and then seldom."""
     failing(desk, ProviderError("no such intent", http_status=404))
     assert ask(desk) == 1
-    wait = desk.payment().next_poll_at - desk.clock()
+    wait = desk.poll().next_poll_at - desk.clock()
     assert wait <= 1.2 * desk.world.schedule.first_retry_wait
     desk.clock.advance(wait.total_seconds())
     assert ask(desk) == 1
 
-    assert desk.payment().next_poll_at == desk.clock() + desk.world.schedule.max_retry_wait
+    assert desk.poll().next_poll_at == desk.clock() + desk.world.schedule.max_retry_wait
     assert desk.payment().state == "awaiting_payment"
 
 
@@ -130,7 +130,7 @@ def test_an_answer_clears_the_error_before(desk, open_one):
     present(desk, "awaiting_payment")
     ask(desk)
 
-    assert desk.payment().poll_error is None
+    assert desk.poll().poll_error is None
 
 
 def test_giving_up_opens_a_review_and_never_fails_the_payment(desk, open_one):
@@ -145,7 +145,7 @@ def test_giving_up_opens_a_review_and_never_fails_the_payment(desk, open_one):
         payment.state,
         payment.phase,
         payment.review,
-        payment.next_poll_at,
+        desk.poll().next_poll_at,
     ) == ("awaiting_payment", "open", Review.GAVE_UP, None)
     assert desk.effects(payment.id) == ["payment.review_required"]
     assert ask(desk) == 0
@@ -182,14 +182,14 @@ def test_a_wish_to_ask_at_once_outlives_the_question_under_way(desk, open_one, i
 
     def keep_hint():
         with desk.database.write() as unit:
-            payments.ask_at(unit, [open_one.id], desk.clock(), PollPriority.DOUBT)
+            payment_polls.ask_at(unit, [open_one.id], desk.clock(), PollPriority.DOUBT)
 
     desk.keep_hint = keep_hint
     desk.member.client.present = overtaken
     ask(desk)
     desk.work()
 
-    assert desk.payment().next_poll_at == desk.clock()
+    assert desk.poll().next_poll_at == desk.clock()
 
 
 def test_an_end_that_was_told_meanwhile_is_not_put_back_on_the_open_payment_s_schedule(desk, open_one):
@@ -204,14 +204,14 @@ def test_an_end_that_was_told_meanwhile_is_not_put_back_on_the_open_payment_s_sc
     desk.work()
 
     assert desk.payment().state == "confirmed"
-    payment = desk.payment()
-    assert payment.next_poll_at == desk.world.book("acme").next_at(payment, payment.changed_at)
+    payment, poll = desk.payment(), desk.poll()
+    assert poll.next_poll_at == desk.world.book("acme").next_at(payment, poll, payment.changed_at)
 
 
 def test_a_refresh_of_a_payment_without_a_name_is_refused(desk):
     """There is nothing to ask about until the provider has named it."""
     payment_id = desk.wish()
-    asked = desk.world.run(desk.world.poller("acme").ask(desk.get(payment_id)))
+    asked = desk.world.run(desk.world.poller("acme").ask(desk.polled(payment_id)))
 
     assert asked.error is not None
     assert asked.message_id is None

@@ -151,7 +151,7 @@ def test_where_no_time_is_told_the_last_answer_bounds_it(rounds, table, answered
     rounds.known("pi_1")
     to_the_next_slot(rounds)
     rounds.clock.advance(-answered_before)
-    rounds.world.run(rounds.world.poller("acme").ask(rounds.desk.payment()))
+    rounds.world.run(rounds.world.poller("acme").ask(rounds.desk.polled(rounds.desk.payment().id)))
     rounds.desk.work()
     rounds.clock.advance(answered_before)
     rounds.genius.has("pi_1", "confirmed", confirmed_at=None)

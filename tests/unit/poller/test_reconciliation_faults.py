@@ -168,7 +168,7 @@ def test_the_schedule_knows_of_the_answers(rounds):
     rounds.clock.advance(HOUR)
     rounds.walk()
 
-    assert rounds.desk.payment("pi_1").asked_at == rounds.clock()
+    assert rounds.desk.poll("pi_1").asked_at == rounds.clock()
     assert rounds.world.audit().faults == []
 
 

@@ -11,7 +11,7 @@ from poller.schedule import PolledAccount, PollPolicy
 from providers.stable_genius.options import StableGeniusOptions
 from statemachine import statements
 from statemachine.phases import Review
-from storage import payments, poll_plans
+from storage import payment_polls, poll_plans
 from storage.types import PollPriority
 from tests.support.builders import Unaskable
 from tests.support.pipeline_world import World
@@ -46,7 +46,7 @@ def test_its_pushes_are_applied_and_it_is_never_asked(desk):
         assert step(desk) == 0
     desk.told("confirmed")
     payment = desk.payment()
-    assert (payment.state, payment.next_poll_at) == ("confirmed", None)
+    assert (payment.state, desk.poll().next_poll_at) == ("confirmed", None)
     assert desk.effects(payment.id) == ["payment.paid"]
     for _ in range(40):
         desk.clock.advance(DAY.total_seconds())
@@ -60,14 +60,14 @@ def test_a_payment_that_it_says_nothing_about_comes_up_for_review(desk):
     """Asking cannot end in vain where nothing is asked: after the same time without a word a person looks."""
     desk.told("awaiting_payment")
     payment = desk.payment()
-    assert payment.next_poll_at == payment.changed_at + desk.world.schedule.give_up_after
-    why = desk.world.book("acme").explain_next_poll(payment, desk.clock())
+    assert desk.poll().next_poll_at == payment.changed_at + desk.world.schedule.give_up_after
+    why = desk.world.book("acme").explain_next_poll(payment, desk.poll(), desk.clock())
     assert why == "the provider cannot be asked: a person is to look if it has said nothing by then"
 
     desk.clock.advance(30 * DAY.total_seconds() + 1)
     assert step(desk) == 0
     assert desk.payment().review == Review.GAVE_UP
-    assert desk.payment().next_poll_at is None
+    assert desk.poll().next_poll_at is None
 
 
 def test_nobody_is_asked_because_of_a_doubt_a_payer_or_a_person(desk):
@@ -81,12 +81,13 @@ def test_nobody_is_asked_because_of_a_doubt_a_payer_or_a_person(desk):
     desk.work()
     assert desk.message(asked.id).reason.endswith("the provider cannot be asked")
 
-    assert desk.payment().next_poll_at is None
+    assert desk.poll().next_poll_at is None
     with desk.database.write() as unit:  # as an older program would
-        payments.ask_at(unit, [desk.payment().id], desk.clock(), PollPriority.PERSON)
+        payment_polls.ask_at(unit, [desk.payment().id], desk.clock(), PollPriority.PERSON)
     assert step(desk) == 0
-    assert desk.payment().next_poll_at is None
-    assert desk.world.run(desk.world.poller("acme").ask(desk.payment())).error.code == "unsupported_by_provider"
+    assert desk.poll().next_poll_at is None
+    asked = desk.world.run(desk.world.poller("acme").ask(desk.polled(desk.payment().id)))
+    assert asked.error.code == "unsupported_by_provider"
     assert desk.member.client.asked == []
 
 

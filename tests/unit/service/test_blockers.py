@@ -9,14 +9,17 @@ from statemachine.phases import Review
 from storage.outbox import new_message
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt
-from tests.support.builders import a_message, a_payment
+from tests.support.builders import a_message, a_payment, a_poll
 from tests.support.clock import START
 
 
-def told(payment=None, owed=(), attempts=(), waiting=(), breaker=None, **changes):
-    payment = payment or a_payment(next_poll_at=START)
+def told(payment=None, owed=(), attempts=(), waiting=(), breaker=None, asked=None, **changes):
+    """`asked` is when the payment is asked about; at once unless it says otherwise."""
+    payment = payment or a_payment()
+    poll = a_poll(payment, **({"next_poll_at": START} if asked is None else asked))
     given = {"is_terminal": False, **changes}
-    return [each.text for each in find_blockers(payment, owed, attempts, waiting, breaker or Breaker(), START, **given)]
+    found = find_blockers(payment, poll, owed, attempts, waiting, breaker or Breaker(), START, **given)
+    return [each.text for each in found]
 
 
 def owing(effect="payment.paid", sink="shop", **changes):
@@ -63,11 +66,11 @@ def test_where_all_is_well_nothing_is_told():
 
 @pytest.mark.parametrize("review", ["amount_mismatch", "currency_mismatch"])
 def test_fulfilment_that_is_withheld_is_told_with_its_reason(review):
-    payment = a_payment(review=review, review_note="the amount is 1, 2 was asked for", next_poll_at=START)
+    payment = a_payment(review=review, review_note="the amount is 1, 2 was asked for")
 
     assert told(payment) == ["no fulfilment: the amount is 1, 2 was asked for"]
     assert told(payment, [owing(status="delivered")]) == []  # it was handed over before the doubt
-    assert told(a_payment(review="conflict", review_note="so", next_poll_at=START)) == []
+    assert told(a_payment(review="conflict", review_note="so")) == []
 
 
 def test_a_breaker_says_until_when():
@@ -84,14 +87,12 @@ def test_a_breaker_says_until_when():
 
 def test_other_reasons_not_to_ask():
     assert told(a_payment(provider_ref=None)) == ["not asked: the provider has not named the payment yet"]
-    assert told(a_payment(next_poll_at=None)) == [
-        "not asked: asking has ended without a last word; ask now, or resolve"
-    ]
-    assert told(a_payment(next_poll_at=None, phase="paid")) == []
+    assert told(asked={}) == ["not asked: asking has ended without a last word; ask now, or resolve"]
+    assert told(a_payment(phase="paid"), asked={}) == []
     (paused,) = told(pause=timedelta(seconds=30))
     assert paused.startswith("not asked: the provider wants no question until ")
-    failed = a_payment(next_poll_at=START, poll_error="no such id", poll_failures=3)
-    assert told(failed) == ["no answer to the last question (three times in a row): no such id"]
+    failed = {"next_poll_at": START, "poll_error": "no such id", "poll_failures": 3}
+    assert told(asked=failed) == ["no answer to the last question (three times in a row): no such id"]
 
 
 def test_a_sink_that_fails_is_told_with_how_often_it_said_the_same():

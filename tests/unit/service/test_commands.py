@@ -52,7 +52,7 @@ def refused(till, payment, error):
 
 def waits(till, payment):
     """How long until the payment is asked about."""
-    return till.get(payment.id).next_poll_at - till.clock()
+    return till.poll_of(payment.id).next_poll_at - till.clock()
 
 
 # asked first
@@ -382,7 +382,7 @@ def test_wherever_the_process_ends_the_poller_finds_out(till, turns):
         assert now.state == truth, f"after a crash at write {at}"
         expected = {"cancelled": ["payment.cancelled"], "confirmed": ["payment.paid"], "awaiting_payment": []}
         assert till.effects(payment) == expected[truth]
-        assert now.next_poll_at is not None or truth != "awaiting_payment"
+        assert till.poll_of(payment.id).next_poll_at is not None or truth != "awaiting_payment"
         till.forget(payment)
         if not is_crashed:
             break

@@ -58,4 +58,4 @@ def test_every_table_is_declared_once():
     names = [each.__tablename__ for each in classes if each.__module__.startswith("storage.")]
 
     assert sorted(names) == sorted(metadata.tables)
-    assert len({each.__tablename__ for each in RECORDS}) == len(RECORDS) == 5
+    assert len({each.__tablename__ for each in RECORDS}) == len(RECORDS) == 6

@@ -1,5 +1,7 @@
 """What one batch makes of messages that have to do with each other."""
 
+from dataclasses import replace
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -30,7 +32,7 @@ def test_many_messages_of_one_payment_are_decided_in_order(desk):
     payment = desk.payment()
     assert [t.to_state for t in desk.chain(payment.id)] == ["awaiting_payment", "confirmed", "settled"]
     assert [desk.message(i).decision for i in ids] == ["advanced", "unchanged", "advanced", "advanced"]
-    assert (payment.version, payment.statements) == (3, 4)
+    assert (payment.version, desk.poll().statements) == (3, 4)
     assert desk.effects(payment.id) == ["payment.paid", "payment.settled"]
     assert desk.world.audit().first is None
 
@@ -124,7 +126,7 @@ def test_kinds_that_share_an_id_are_asked_about(desk):
     assert {entry["reason"] for entry in desk.message(ids[2]).outcomes} == {
         "another kind has this id too; the provider is asked"
     }
-    assert [p.next_poll_at for p in desk.payments()] == [desk.clock(), desk.clock()]
+    assert [p.next_poll_at for p in desk.polls()] == [desk.clock(), desk.clock()]
 
 
 def test_a_hint_asks_about_what_the_batch_has_just_adopted(desk):
@@ -136,7 +138,7 @@ def test_a_hint_asks_about_what_the_batch_has_just_adopted(desk):
     desk.work()
 
     payment = desk.payment()
-    assert (payment.review, payment.next_poll_at) == ("conflict", desk.clock())
+    assert (payment.review, desk.poll().next_poll_at) == ("conflict", desk.clock())
     assert desk.message(hint).payment_id == payment.id
 
 
@@ -180,7 +182,8 @@ def test_a_batch_takes_a_handful_of_statements(desk, monkeypatch):
     for number in range(30):
         desk.webhook("awaiting_payment", f"pi_{number}")
     desk.work()
-    desk.rule(next_poll=lambda _payment, now: now)  # what the poller knows is read for each payment in this world
+    # what the poller knows is read for each payment in this world
+    desk.rule(next_poll=lambda _payment, _poll, now: now)
     for number in range(60):
         desk.webhook("confirmed", f"pi_{number}")
     said = []
@@ -193,27 +196,51 @@ def test_a_batch_takes_a_handful_of_statements(desk, monkeypatch):
     assert sorted(" ".join(words) for words in writes) == [
         "INSERT INTO outbox_message",
         "INSERT INTO payment",
+        "INSERT INTO payment_poll",
         "INSERT INTO transition",
         "UPDATE inbox_message SET",
         "UPDATE payment SET",
+        "UPDATE payment_poll SET",
     ]
-    assert len(said) <= 12
+    assert len(said) <= 13
 
 
-def test_a_payment_that_another_has_moved_since_it_was_read_is_not_written(desk):
-    """Whatever a lock should have seen to: the version that was read is the one that is changed."""
+@pytest.mark.parametrize("moved", ["payment SET version = 7", "payment_poll SET statements = 7"])
+def test_a_payment_that_another_has_moved_since_it_was_read_is_not_written(desk, moved):
+    """Whatever a lock should have seen to: the version and the statement that were read are those that are changed."""
     desk.told("awaiting_payment")
 
     def late(unit):
         batch = Session(unit, desk.clock())
         payment = batch.get(desk.payment().id)
-        unit.run("UPDATE payment SET version = 7")
+        unit.run(f"UPDATE {moved}")
+        payment.state = "confirmed"
         batch.save(payment)
         batch.flush()
 
     with pytest.raises(LeaseLost), desk.database.write() as unit:
         late(unit)
-    assert desk.payment().version == 1
+    assert (desk.payment().version, desk.payment().state, desk.poll().statements) == (1, "awaiting_payment", 1)
+
+
+def test_a_message_that_leaves_the_payment_as_it_is_does_not_write_it(desk, monkeypatch):
+    """Only when it was heard of changes, and no column of an index."""
+    desk.told("awaiting_payment")
+    before, poll = desk.payment(), desk.poll()
+    desk.clock.advance(60)
+    desk.webhook("awaiting_payment")
+    said = []
+    for name in ("execute", "run", "run_each"):
+        real = getattr(Unit, name)
+        monkeypatch.setattr(Unit, name, lambda *a, real=real, **kw: (said.append(str(a[1])), real(*a, **kw))[1])
+    assert desk.work() == 1
+
+    assert [" ".join(words.split()[:2]) for words in said if words.startswith("UPDATE")] == [
+        "UPDATE payment_poll",
+        "UPDATE inbox_message",
+    ]
+    assert desk.payment() == before
+    assert desk.poll() == replace(poll, heard_at=desk.clock(), statements=2, seal=desk.poll().seal)
 
 
 def test_what_a_message_was_decided_to_mean_is_not_written_over_another_decision(desk):

@@ -59,7 +59,7 @@ def test_a_payout_s_success_at_a_payin_s_callback_url_pays_nothing(desk, order):
 
     assert payin(desk, order) == ("pending", "R", None)
     assert desk.effects(order) == []
-    assert desk.get(order).next_poll_at == desk.clock(), "it is a hint all the same"
+    assert desk.poll_of(order).next_poll_at == desk.clock(), "it is a hint all the same"
     (payout,) = [payment for payment in desk.payments() if payment.kind == "payout"]
     assert (payout.state, payout.provider_ref, desk.effects(payout.id)) == ("success", "R", ["payout.paid"])
     assert {entry["payment"] for entry in message.outcomes} == {order, payout.id}
@@ -81,7 +81,7 @@ def test_a_body_without_a_kind_decides_none_of_two(desk, order):
     tell(desk, "R", "success", kind="payin", about=order)
 
     assert [payment.state for payment in desk.payments()] == ["pending", "pending"]
-    assert {payment.next_poll_at for payment in desk.payments()} == {desk.clock()}
+    assert {poll.next_poll_at for poll in desk.polls()} == {desk.clock()}
 
 
 def test_another_payment_s_success_at_an_order_s_callback_url_pays_that_other(desk, order):

@@ -11,7 +11,7 @@ from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Review, Source
-from storage import inbox, payments
+from storage import inbox, payment_polls
 from storage.ids import new_id
 from storage.types import PollPriority
 from tests.support.builders import PROVIDERS, a_message
@@ -36,7 +36,7 @@ def test_adopt_tracks_a_payment_first_heard_of_and_asks_at_once(desk):
         payment.amount_minor,
         payment.currency,
     ) == ("confirmed", "paid", "order-9", 450, "USD")
-    assert payment.next_poll_at == desk.clock()
+    assert desk.poll_of(payment.id).next_poll_at == desk.clock()
     assert (message.status, message.payment_id) == ("decided", payment.id)
     assert desk.effects(payment.id) == ["payment.paid"]
 
@@ -45,7 +45,7 @@ def test_adopt_asks_at_once_about_a_payment_that_has_ended_too(desk):
     """The provider's own answer is kept even where the first word was the last."""
     desk.told("settled")
 
-    assert desk.payment().next_poll_at == desk.clock()
+    assert desk.poll().next_poll_at == desk.clock()
 
 
 def test_park_waits_until_the_payment_is_known(desk):
@@ -210,7 +210,7 @@ def test_a_failed_repeat_says_nothing_about_a_payment_that_exists(desk, policy, 
     desk.work()
 
     payment = desk.get(payment_id)
-    assert ("confirmed", None, desk.clock()) == (payment.state, payment.review, payment.next_poll_at)
+    assert ("confirmed", None, desk.clock()) == (payment.state, payment.review, desk.poll_of(payment.id).next_poll_at)
     assert desk.effects(payment_id) == ["payment.paid"]
 
 
@@ -255,7 +255,7 @@ def test_giving_up_on_a_create_that_was_answered_meanwhile_opens_nothing(desk):
 
     payment = desk.get(payment_id)
     assert (payment.review, payment.state) == (None, "awaiting_payment")
-    assert payment.next_poll_at is not None
+    assert desk.poll_of(payment.id).next_poll_at is not None
     assert desk.message(given_up).decision == "noted"
 
 
@@ -268,7 +268,7 @@ def test_giving_up_on_a_payment_that_moved_meanwhile_opens_nothing(desk):
     desk.work()
 
     assert (desk.payment().review, desk.payment().state) == (None, "confirmed")
-    assert desk.payment().next_poll_at is not None
+    assert desk.poll().next_poll_at is not None
     assert desk.message(given_up).decision == "noted"
 
 
@@ -281,7 +281,11 @@ def test_late_money_needs_review_and_is_asked_about_at_once(desk):
     desk.told("confirmed")
 
     payment = desk.payment()
-    assert ("cancelled", Review.CONFLICT, desk.clock()) == (payment.state, payment.review, payment.next_poll_at)
+    assert ("cancelled", Review.CONFLICT, desk.clock()) == (
+        payment.state,
+        payment.review,
+        desk.poll_of(payment.id).next_poll_at,
+    )
     assert desk.effects(payment.id) == ["payment.cancelled", "payment.review_required"]
 
 
@@ -403,7 +407,7 @@ def test_a_variant_is_parked_and_the_provider_is_asked(desk):
 
     assert desk.message(variant).status == "parked"
     assert desk.message(variant).variant_of is not None
-    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.payment().next_poll_at)
+    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.poll().next_poll_at)
 
 
 def test_an_account_that_is_not_configured_parks(desk):
@@ -439,7 +443,7 @@ def test_a_hint_asks_at_once(desk):
     desk.read_as(lambda statement, _parse: Reading(hints=("pi_1",)))
     desk.told("whatever")
 
-    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.payment().next_poll_at)
+    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.poll().next_poll_at)
 
 
 def test_a_payer_s_return_asks_at_once(desk):
@@ -448,7 +452,7 @@ def test_a_payer_s_return_asks_at_once(desk):
     desk.keep(a_message(source="return", body=b"", about=desk.payment().id, received_at=desk.clock()))
     desk.work()
 
-    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.payment().next_poll_at)
+    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.poll().next_poll_at)
 
 
 def test_a_failed_cancel_asks_at_once(desk):
@@ -458,7 +462,7 @@ def test_a_failed_cancel_asks_at_once(desk):
     desk.say(failed, desk.payment().id)
     desk.work()
 
-    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.payment().next_poll_at)
+    assert ("awaiting_payment", desk.clock()) == (desk.payment().state, desk.poll().next_poll_at)
 
 
 def test_a_slow_answer_is_as_old_as_its_question(desk):
@@ -534,9 +538,9 @@ def test_ask_at_keeps_an_earlier_question(desk):
     desk.a_quiet_payment()
     soon = desk.clock() + timedelta(seconds=1)
     with desk.database.write() as unit:
-        assert payments.ask_at(unit, [desk.payment().id], soon, PollPriority.HINT) == 1
-        assert payments.ask_at(unit, [desk.payment().id], soon + timedelta(hours=1), PollPriority.SCHEDULE) == 0
-        assert payments.ask_at(unit, [desk.payment().id], soon + timedelta(hours=1), PollPriority.PAYER) == 1
+        assert payment_polls.ask_at(unit, [desk.payment().id], soon, PollPriority.HINT) == 1
+        assert payment_polls.ask_at(unit, [desk.payment().id], soon + timedelta(hours=1), PollPriority.SCHEDULE) == 0
+        assert payment_polls.ask_at(unit, [desk.payment().id], soon + timedelta(hours=1), PollPriority.PAYER) == 1
 
-    assert desk.payment().poll_priority == PollPriority.PAYER
-    assert desk.payment().next_poll_at == soon
+    assert desk.poll().poll_priority == PollPriority.PAYER
+    assert desk.poll().next_poll_at == soon

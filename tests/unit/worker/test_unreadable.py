@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Review, Source
-from storage import inbox, payments
+from storage import inbox, payment_polls
 from storage.ids import new_id
 from storage.types import PollPriority
 from tests.support.builders import a_message
@@ -38,11 +38,10 @@ def test_at_a_payment_s_own_url_it_is_asked_about_now_and_shown_there(desk, body
     payment = desk.payment()
     message = delivered(desk, body, source=Source.CALLBACK, about=payment.id)
 
-    asked = desk.payment()
     assert (message.status, message.payment_id) == ("parked", payment.id)
     assert message.reason.startswith("unreadable: ")
-    assert (asked.next_poll_at, asked.poll_priority) == (desk.clock(), PollPriority.DOUBT)
-    assert asked.state == payment.state
+    assert (desk.poll().next_poll_at, desk.poll().poll_priority) == (desk.clock(), PollPriority.DOUBT)
+    assert desk.payment().state == payment.state
     with desk.database.read() as unit:
         assert message.id in [each.id for each in inbox.concerning(unit, payment.id)]
     assert desk.world.audit().first is None
@@ -54,12 +53,12 @@ def test_at_the_account_s_url_the_newest_open_ones_are_asked_about(desk, body):
     for ref in ("pi_1", "pi_2", "pi_3"):
         desk.told("awaiting_payment", ref)
         with desk.database.write() as unit:
-            payments.set_next_poll(unit, desk.payment(ref).id, desk.clock() + timedelta(hours=1))
+            payment_polls.set_next(unit, desk.payment(ref).id, desk.clock() + timedelta(hours=1))
     message = delivered(desk, body)
 
-    asked = [ref for ref in ("pi_1", "pi_2", "pi_3") if desk.payment(ref).next_poll_at == desk.clock()]
+    asked = [ref for ref in ("pi_1", "pi_2", "pi_3") if desk.poll(ref).next_poll_at == desk.clock()]
     assert asked == ["pi_2", "pi_3"], "as many as a hint asks about, the newest"
-    assert all(desk.payment(ref).poll_priority <= PollPriority.HINT for ref in asked)
+    assert all(desk.poll(ref).poll_priority <= PollPriority.HINT for ref in asked)
     assert (message.status, message.payment_id) == ("parked", None)
     assert "the provider is asked about 2 payments" in message.reason
 
@@ -69,28 +68,28 @@ def test_a_url_of_a_payment_that_is_not_here_is_the_account_s(desk):
     message = delivered(desk, b"<html>", source=Source.CALLBACK, about=new_id())
 
     assert message.status == "parked"
-    assert desk.payment().next_poll_at == desk.clock()
+    assert desk.poll().next_poll_at == desk.clock()
 
 
 @pytest.mark.parametrize("source", [Source.POLL, Source.LIST])
 def test_an_answer_to_a_question_asks_no_other(desk, source):
     """The next question has its time; else a provider that answers nonsense would be asked without a pause."""
     desk.a_quiet_payment()
-    payment = desk.payment()
+    payment, before = desk.payment(), desk.poll()
     about = payment.id if source is Source.POLL else None
     message = delivered(desk, b"<html>", source=source, about=about, kind=payment.kind, http_status=200)
 
     assert (message.status, message.payment_id) == ("parked", about)
-    assert desk.payment().next_poll_at == payment.next_poll_at
+    assert desk.poll().next_poll_at == before.next_poll_at
 
 
 def test_an_answer_that_tells_no_state_asks_no_other(desk):
     desk.a_quiet_payment()
-    payment = desk.payment()
+    payment, before = desk.payment(), desk.poll()
     body = json.dumps({"id": "pi_1"}).encode()
     delivered(desk, body, source=Source.POLL, about=payment.id, kind=payment.kind, ref="pi_1", http_status=200)
 
-    assert desk.payment().next_poll_at == payment.next_poll_at
+    assert desk.poll().next_poll_at == before.next_poll_at
 
 
 def test_a_byte_order_mark_is_read_over(desk):
