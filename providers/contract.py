@@ -237,11 +237,11 @@ class Client:
     """
 
     #: Whether create() may be sent again with the same CreateRequest after an ambiguous outcome.
-    is_create_idempotent: ClassVar[bool] = True
+    is_create_idempotent: bool = True
 
     #: How long after the first call a repeat still counts as the same one; None for ever. Shorter than documented, so
     #: that a slow repeat is not too late.
-    create_is_remembered_for: ClassVar[timedelta | None] = None
+    create_is_remembered_for: timedelta | None = None
 
     async def create(self, request: CreateRequest) -> Answer:
         """Create at the provider. Repeats only where the provider makes a repeat harmless."""

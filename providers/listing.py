@@ -66,9 +66,13 @@ def things_in(value: object, field: str = "data") -> list[object]:
 
     For any other shape, or far too many items.
     """
-    things = value.get(field) if isinstance(value, dict) else None
+    return things_at(value.get(field) if isinstance(value, dict) else None, f"list named {field}")
+
+
+def things_at(things: object, words: str = "list") -> list[object]:
+    """Return a page's items; raise Unreadable for no list, or far too many."""
     if not isinstance(things, list):
-        raise Unreadable(f"the page has no list named {field}")
+        raise Unreadable(f"the page has no {words}")
     if len(things) > MAX_THINGS:
         raise Unreadable(f"the page holds more than {MAX_THINGS} things")
     return things
@@ -79,6 +83,7 @@ def read_each(
     statement: Statement,
     kind: str | None,
     read: Callable[[Mapping[str, object]], Observation],
+    id_at: Callable[[object], object] | None = None,
 ) -> Iterator[Observation]:
     """One observation for each thing, as `read` reads it; total.
 
@@ -93,7 +98,7 @@ def read_each(
             yield Observation(
                 source=statement.source,
                 kind=kind,
-                provider_ref=id_of(thing),
+                provider_ref=id_of(thing) if id_at is None else name(id_at(thing)),
                 as_of=statement.received_at,
                 note=f"unreadable in the list: {fault}",
             )

@@ -17,8 +17,9 @@ from api.deps import ApiDeps, ApiLimits
 from console.application import routes
 from console.deps import ConsoleDeps, ConsoleLimits
 from console.signing import ConsoleSigner
+from providers.catalogue import PROVIDERS
 from providers.contract import Client
-from receipted.wiring import PROVIDERS, Service
+from receipted.wiring import Service
 from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
 from service.commands import Commands

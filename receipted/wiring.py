@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
-from typing import Any, Final
+from typing import Any
 
 import httpx2
 
@@ -25,12 +25,9 @@ from poller.polling import Poller
 from poller.rate_limiter import DatabaseRateLimiter
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
 from poller.webhook_health import PushMonitor, PushMonitorSettings
-from providers.alternative_payments.provider import AlternativePayments
-from providers.banked.provider import Banked
+from providers.catalogue import PROVIDERS
 from providers.contract import Account, Budget, Capability, Client, Provider
 from providers.http import HttpTransport
-from providers.payfield.provider import Payfield
-from providers.stable_genius.provider import StableGenius
 from receipted import logs
 from receipted.metrics.process import MetricSources, SharedSnapshots
 from receipted.settings.models import AccountSettings, Settings, SinkSettings
@@ -50,11 +47,6 @@ from worker.accounts import AccountRules, ApplySettings
 from worker.dispatch import Dispatcher
 from worker.housekeeping import Housekeeping
 from worker.inbox_loop import InboxWorker
-
-#: By the name that `accounts.<name>.provider` uses.
-PROVIDERS: Final[Mapping[str, type[Provider]]] = {
-    provider.name: provider for provider in (AlternativePayments, StableGenius, Payfield, Banked)
-}
 
 
 def provider_of(account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Provider:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
@@ -39,7 +39,7 @@ class BankedClient(Client):
     Source: https://docs.banked.com/merchant/api-reference/authentication-merchant and the idempotency page beside it.
     """
 
-    create_is_remembered_for: ClassVar[timedelta | None] = timedelta(days=29)  #: documented: 30 days
+    create_is_remembered_for: timedelta | None = timedelta(days=29)  #: documented: 30 days
 
     def __init__(
         self, options: BankedOptions, account: Account, transport: Transport, clock: Callable[[], datetime]

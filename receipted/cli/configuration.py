@@ -2,13 +2,14 @@
 
 import typer
 
+from providers.catalogue import PROVIDERS
 from receipted.cli import output
 from receipted.cli.exits import example
 from receipted.cli.options import AsJson, load_settings, subcommands
 from receipted.settings import load, validate
 from receipted.settings.models import AccountSettings, Settings, masked_url
 from receipted.startup import rehearse
-from receipted.wiring import PROVIDERS, utc_now
+from receipted.wiring import utc_now
 
 app = subcommands("Check the settings.")
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from providers.catalogue import PROVIDERS
 from providers.contract import Provider
 from receipted.cli import output
 from receipted.cli.exits import InvalidInput
 from receipted.cli.options import AsJson
-from receipted.wiring import PROVIDERS
 from statemachine.lifecycle import Lifecycle
 
 _NO_IDENTIFIER: Final = re.compile(r"\W", re.ASCII)

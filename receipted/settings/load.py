@@ -17,13 +17,13 @@ from pydantic_settings import (
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
+from providers.catalogue import PROVIDERS
 from providers.contract import Provider
 from receipted.errors import ConfigurationError, SettingFault
 from receipted.settings.faults import did_you_mean, shape_faults, without_refused
 from receipted.settings.models import Settings, SinkSettings
 from receipted.settings.secrets import SecretReader
 from receipted.settings.validate import FEED_SINK, all_effects, validate, warnings
-from receipted.wiring import PROVIDERS
 
 _FEED_HANDLER: Final = "api.feed_only:keep"
 __all__ = ["DEFAULT_PATH", "PREFIX", "Settings", "describe", "load", "parse", "settings_path", "warn"]

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from providers.catalogue import StableGenius
 from providers.contract import Provider, Reading
-from providers.stable_genius.provider import StableGenius
 from receipted.cli import payments as cli_payments
 from service import timeline
 from statemachine import statements

@@ -8,10 +8,10 @@ import random
 import string
 import time
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 
 import pytest
 
+from providers.catalogue import PROVIDERS
 from providers.contract import Delivery, Statement
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
@@ -27,13 +27,6 @@ RING = KeyRing(
     )
 )
 
-#: Every provider that exists; each verifier meets every other one's headers as well.
-PROVIDERS = {
-    "alternative_payments": "AlternativePayments",
-    "stable_genius": "StableGenius",
-    "payfield": "Payfield",
-    "banked": "Banked",
-}
 HEADERS = (
     *("authorization", "x-stablegenius-signature", "x-stablegenius-timestamp", "x-signature", "x-timestamp"),
     *("banked-signature", "x-api-key", "content-type", "host", "x-forwarded-proto", ""),
@@ -54,7 +47,7 @@ BODIES = (
 
 
 def provider(name):
-    found = getattr(import_module(f"providers.{name}.provider"), PROVIDERS[name])
+    found = PROVIDERS[name]
     return found(found.options_type())
 
 

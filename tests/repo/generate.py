@@ -10,13 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from providers.alternative_payments import errors as alternative_payments
 from providers.banked import errors as banked
-from providers.payfield import errors as payfield
-from providers.stable_genius import errors as stable_genius
+from providers.catalogue import PROVIDERS, AlternativePayments, Payfield, StableGenius
 from receipted.cli.lifecycles import diagram
 from receipted.metrics.catalogue import METRICS
-from receipted.wiring import PROVIDERS
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from tests.repo.alerts import alerts_file
@@ -148,29 +145,32 @@ def _codes() -> str:
 
 
 def _alternative_payments() -> str:
-    rows = ((status, f"`{row.type}`", _yes(row.may_retry)) for status, row in alternative_payments.TABLE.items())
+    errors = AlternativePayments.with_options().page.errors
+    rows = ((status, f"`{kind}`", _yes(int(status) in errors.retry)) for status, kind in errors.statuses.items())
     return table(("HTTP status", "Type", "Retry"), rows)
 
 
 def _stable_genius() -> str:
+    errors = StableGenius.with_options().page.errors
     rows = (
-        (f"`{code}`", row.status, f"`{row.type}`", _yes(row.status in stable_genius.RETRYABLE))
-        for code, row in stable_genius.TABLE.items()
+        (f"`{code}`", row.status, f"`{row.type}`", _yes(row.status in errors.retry))
+        for code, row in errors.codes.items()
     )
     return table(("Code", "HTTP status", "Type", "Retry"), rows)
 
 
 def _payfield() -> str:
+    errors = Payfield.with_options().page.errors
     by_message = (
         (
             row.message + ("..." if row.is_prefix else ""),
             f"`{row.type}`",
             f"`{row.param}`" if row.param else "",
-            _yes(row.may_retry),
+            _yes(bool(row.retry_on)),
         )
-        for row in payfield.MESSAGES
+        for row in errors.messages
     )
-    by_code = ((f"code `{code}`, any other message", f"`{kind}`", "", "") for code, kind in payfield.CODES.items())
+    by_code = ((f"code `{code}`, any other message", f"`{row.type}`", "", "") for code, row in errors.codes.items())
     return table(("Message", "Type", "Param", "Retry"), (*by_message, *by_code))
 
 

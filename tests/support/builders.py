@@ -3,15 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
+from providers.catalogue import AlternativePayments, Payfield, StableGenius
 from providers.contract import Capabilities, Capability, Provider
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
-from providers.stable_genius.options import StableGeniusOptions
-from providers.stable_genius.provider import StableGenius
 from statemachine import statements
 from statemachine.lifecycle import Lifecycle, State
 from statemachine.observation import Observation, PaymentView
@@ -22,9 +17,9 @@ from storage.tables import InboxMessage, Payment, PaymentPoll
 from tests.support.clock import START
 
 PROVIDERS: dict[str, Provider] = {
-    "alternative_payments": AlternativePayments(AlternativePaymentsOptions()),
-    "stable_genius": StableGenius(StableGeniusOptions()),
-    "payfield": Payfield(PayfieldOptions(default_kind="payin")),
+    "alternative_payments": AlternativePayments.with_options(),
+    "stable_genius": StableGenius.with_options(),
+    "payfield": Payfield.with_options(default_kind="payin"),
     "banked": Banked(BankedOptions()),
 }
 

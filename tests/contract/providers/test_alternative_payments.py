@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from providers.alternative_payments.errors import WebhookNeedsSecret
-from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.alternative_payments.provider import AlternativePayments
+from providers.catalogue import AlternativePayments
 from providers.contract import Statement
+from providers.engine.errors import WebhookNeedsSecret
 from providers.errors import DeliveryRejected, InsecureUrl, ProviderError, UnsupportedByProvider
 from providers.signing import Key, KeyRing, Window
 from sandbox.config import AlternativePayments as SandboxAccount
@@ -34,7 +33,7 @@ def answered(status: str, source: Source = Source.POLL) -> Answered:
 
 
 CASE = Case(
-    provider=AlternativePayments(AlternativePaymentsOptions()),
+    provider=AlternativePayments.with_options(),
     sign=sign,
     body=b'{"topic":"payment_succeeded","data":{"id":"pay_1","reference_id":"order-1"}}',
     other_body=b'{"topic":"payment_succeeded","data":{"id":"pay_2","reference_id":"order-2"}}',
@@ -79,7 +78,7 @@ def sandbox_url():
 
 def talk(url, conversation, *, secrets=SECRETS, clock=now, seconds=10, **options):
     """Run one conversation of a client with the sandbox; the result is the conversation's."""
-    provider = AlternativePayments(AlternativePaymentsOptions(**options))
+    provider = AlternativePayments.with_options(**options)
 
     async def talking():
         async with line(provider, url + "/alternative-payments", secrets, clock=clock, seconds=seconds) as found:

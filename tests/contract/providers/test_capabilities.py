@@ -5,25 +5,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
+from providers.catalogue import AlternativePayments, StableGenius
 from providers.contract import Account, Capability, Client, CreateRequest
 from providers.errors import ProviderError, UnsupportedByProvider
-from providers.stable_genius.options import StableGeniusOptions
-from providers.stable_genius.provider import StableGenius
 from tests.support.builders import PROVIDERS, Unaskable
 
 NOW = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
 EVERY = {
     **PROVIDERS,
-    "alternative_payments_with_a_path": AlternativePayments(
-        AlternativePaymentsOptions(cancel_path="/payment/request/{id}/cancel", events_path=None)
+    "alternative_payments_with_a_path": AlternativePayments.with_options(
+        cancel_path="/payment/request/{id}/cancel", events_path=None
     ),
     "banked_with_a_list": Banked(BankedOptions(list_path="/v3/payins", list_kind="payin")),
-    "stable_genius_with_registration": StableGenius(StableGeniusOptions(webhook_path="/webhooks")),
-    "unaskable": Unaskable(StableGeniusOptions()),
+    "stable_genius_with_registration": StableGenius.with_options(webhook_path="/webhooks"),
+    "unaskable": Unaskable.with_options(),
 }
 EXTRA = {
     "payfield": {"merchant_user_id": "u", "merchant_user_ip": "192.0.2.1", "card_number": "4111111111111111"},

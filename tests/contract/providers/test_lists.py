@@ -7,16 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
+from providers.catalogue import AlternativePayments, Payfield, StableGenius
 from providers.contract import Statement
 from providers.errors import ProviderError, UnsupportedByProvider
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
-from providers.stable_genius.options import StableGeniusOptions
-from providers.stable_genius.provider import StableGenius
 from sandbox.config import AlternativePayments as AlternativePaymentsConfig
 from sandbox.config import SandboxConfig
 from sandbox.config import StableGenius as StableGeniusConfig
@@ -84,7 +79,7 @@ def intents():
         for n, actions in enumerate([["pay"], ["pay", "settle"], ["cancel"], ["expire"]] * 20):
             for action in actions:
                 act(place.base_url, "stable_genius", "payment_intent", refs[n], action)
-        yield place.base_url, StableGenius(StableGeniusOptions(merchant_id="mer_sandbox")), refs, timedelta(0)
+        yield place.base_url, StableGenius.with_options(merchant_id="mer_sandbox"), refs, timedelta(0)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +215,7 @@ def test_every_check_has_bitten():
 def test_the_log_of_events_names_every_payment_that_something_happened_to(shape):
     """Alternative Payments' events of any window are on the pages, in either envelope, and hint at their requests."""
     own = AlternativePaymentsConfig(requests_per_second=100_000, page_shape=shape)
-    provider = AlternativePayments(AlternativePaymentsOptions())
+    provider = AlternativePayments.with_options()
     with running(SandboxConfig(alternative_payments=own)) as place:
         refs = behind(place.base_url, "alternative_payments", "payment_request", [REQUEST] * 140)
         for ref in refs[:130]:
@@ -251,9 +246,9 @@ def test_the_log_of_events_names_every_payment_that_something_happened_to(shape)
 
 
 UNSUPPORTED = [
-    Payfield(PayfieldOptions()),
+    Payfield.with_options(),
     Banked(BankedOptions()),
-    AlternativePayments(AlternativePaymentsOptions(events_path=None)),
+    AlternativePayments.with_options(events_path=None),
 ]
 
 
@@ -273,7 +268,7 @@ def test_pages_that_are_too_large_are_asked_for_in_parts(quiet_url):
     """Intents whose page would be larger than an answer may be are listed all the same, on smaller pages."""
     large = {"metadata": {f"note {n}": "\U0001f4b6" * 500 for n in range(9)}, "merchant_id": "mer_second"}
     refs = behind(quiet_url, "stable_genius", "payment_intent", [INTENT | large] * 130)
-    provider = StableGenius(StableGeniusOptions(merchant_id="mer_second"))
+    provider = StableGenius.with_options(merchant_id="mer_second")
 
     async def conversation(found):
         listing = Listing(provider, found.client, created_at(quiet_url, refs))
@@ -311,7 +306,7 @@ def test_a_list_of_sessions_without_named_filters_ends_with_a_fault(quiet_url):
 def test_a_list_counts_against_the_limit_and_a_refusal_pauses_the_account():
     """Pages are requests like any others: over the limit they are refused, and the account is paused."""
     limited = replace(QUIET, stable_genius=StableGeniusConfig(test_requests_per_minute=2))
-    provider = StableGenius(StableGeniusOptions(merchant_id="mer_sandbox"))
+    provider = StableGenius.with_options(merchant_id="mer_sandbox")
     with running(limited) as place:
 
         async def conversation(found):
@@ -331,8 +326,8 @@ def test_a_list_counts_against_the_limit_and_a_refusal_pauses_the_account():
 def test_a_page_that_fails_is_asked_for_again_by_the_caller(quiet_url, name, fault):
     """An error of the provider is raised, may be retried, and the walk goes on from where it was."""
     providers = {
-        "stable_genius": StableGenius(StableGeniusOptions(merchant_id="mer_sandbox")),
-        "alternative_payments": AlternativePayments(AlternativePaymentsOptions()),
+        "stable_genius": StableGenius.with_options(merchant_id="mer_sandbox"),
+        "alternative_payments": AlternativePayments.with_options(),
         "banked": Banked(PAYINS),
     }
 
@@ -360,7 +355,7 @@ def test_a_refused_list_is_named(quiet_url):
             await found.client.list_page(BEGIN, BEGIN + timedelta(days=1), None)
         return caught.value.provider_code
 
-    nobody = StableGenius(StableGeniusOptions())
-    unknown = StableGenius(StableGeniusOptions(merchant_id="mer_unknown"))
+    nobody = StableGenius.with_options()
+    unknown = StableGenius.with_options(merchant_id="mer_unknown")
     assert at(quiet_url, nobody, refused) == "invalid_request"
     assert at(quiet_url, unknown, refused) == "merchant_not_found"

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from providers.catalogue import Payfield
 from providers.contract import Delivery, Statement
 from providers.errors import DeliveryRejected
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
 from providers.signing import Key, KeyRing, Window
 from statemachine.phases import Source
 from storage import payment_polls
@@ -59,7 +58,7 @@ ANSWERS = (
 
 CASES = {
     "iso timestamps, hex": Case(
-        provider=Payfield(PayfieldOptions(default_kind="payin")),
+        provider=Payfield.with_options(default_kind="payin"),
         sign=sign_hex,
         body=vector("callback_payin_success"),
         other_body=vector("callback_payout_failed"),
@@ -67,7 +66,7 @@ CASES = {
         bodies=vectors("payfield"),
     ),
     "unix timestamps, base64": Case(
-        provider=Payfield(PayfieldOptions(digest_encoding="base64", default_kind="ask")),
+        provider=Payfield.with_options(digest_encoding="base64", default_kind="ask"),
         sign=sign_base64,
         body=vector("callback_payin_success"),
         other_body=vector("callback_payin_success").replace(b'"success"', b'"refunded"'),
@@ -94,7 +93,7 @@ def test_verify_accepts_the_computed_callback_vector():
     at = datetime(2025, 12, 5, 10, 15, tzinfo=UTC)
     keys = KeyRing((Key("k1", b"test_webhook_secret"),))
 
-    verified = Payfield(PayfieldOptions()).verify(Delivery(body, headers), keys, Window(), at + timedelta(minutes=2))
+    verified = Payfield.with_options().verify(Delivery(body, headers), keys, Window(), at + timedelta(minutes=2))
 
     assert verified.key_id == "k1"
     assert verified.provider_time == at
@@ -107,7 +106,7 @@ def test_verify_signs_the_timestamp_as_it_was_sent():
         signature = hmac.new(secret, stamp.encode() + body, hashlib.sha256).hexdigest()
         right = Delivery(body, (("x-timestamp", stamp), ("x-signature", signature)))
         other = Delivery(body, (("x-timestamp", "2026-04-01T10:00:00+00:00"), ("x-signature", signature)))
-        provider, keys = Payfield(PayfieldOptions()), KeyRing((Key("k1", secret),))
+        provider, keys = Payfield.with_options(), KeyRing((Key("k1", secret),))
 
         assert provider.verify(right, keys, Window(), NOW).provider_time == NOW
         with pytest.raises(DeliveryRejected, match="signature wrong"):
@@ -116,7 +115,7 @@ def test_verify_signs_the_timestamp_as_it_was_sent():
 
 def test_delivery_key_tells_same_identity_with_other_content():
     """The same operation, status and time with another amount has the same key, so that storage can flag it."""
-    provider = Payfield(PayfieldOptions())
+    provider = Payfield.with_options()
     body = vector("callback_payin_success")
     keys = {
         provider.delivery_key(Delivery(changed, ()))
@@ -128,7 +127,7 @@ def test_delivery_key_tells_same_identity_with_other_content():
 
 def test_delivery_key_keeps_operations_and_events_apart():
     """Another operation with the same merchant's id, another status or another time is another delivery."""
-    provider = Payfield(PayfieldOptions())
+    provider = Payfield.with_options()
     body = vector("callback_payin_success")
     variants = (
         body,
@@ -148,7 +147,7 @@ def test_a_callback_takes_its_kind_from_the_body_then_the_url_then_the_account()
 
     def kind(content, used, default):
         statement = Statement(source=Source.CALLBACK, body=content, received_at=NOW, kind=used)
-        return Payfield(PayfieldOptions(default_kind=default)).parse(statement).observations[0].kind
+        return Payfield.with_options(default_kind=default).parse(statement).observations[0].kind
 
     assert kind(body, None, "payin") == "payin"
     assert kind(body, None, "payout") == "payout"
@@ -165,7 +164,7 @@ def desk(template, tmp_path):
 
 def test_a_payouts_callback_does_not_pay_for_a_payin_of_the_same_id(desk):
     """At the shop's own URL nothing tells the two apart, so a payin that alone is known here is asked about first."""
-    desk.world.join("shop", Payfield(PayfieldOptions(default_kind="ask")))
+    desk.world.join("shop", Payfield.with_options(default_kind="ask"))
     body = vector("callback_payin_success")
     pending = body.replace(b'"success"', b'"pending"')
     desk.keep(a_message(account="shop", body=pending, kind="payin", received_at=desk.clock()))
@@ -182,7 +181,7 @@ def test_a_payouts_callback_does_not_pay_for_a_payin_of_the_same_id(desk):
 
 def test_an_operation_that_nobody_knew_is_tracked_and_asked_about(desk):
     """A callback at the shop's own URL about a payment made elsewhere is no less heard, and states nothing yet."""
-    desk.world.join("shop", Payfield(PayfieldOptions(default_kind="ask")))
+    desk.world.join("shop", Payfield.with_options(default_kind="ask"))
     desk.keep(a_message(account="shop", body=vector("callback_payin_success"), received_at=desk.clock()))
     desk.work()
 

@@ -7,10 +7,9 @@ from itertools import count
 
 import pytest
 
+from providers.catalogue import Payfield
 from providers.contract import CreateRequest, Statement
 from providers.errors import ProviderError, UnsupportedByProvider
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
 from providers.signing import Key, KeyRing, Window
 from sandbox.config import SandboxConfig
 from sandbox.server import running
@@ -41,7 +40,7 @@ def dialect(request):
 
 
 def desk_for(root, dialect, *, secrets=None, clock=now, change=None, **options):
-    provider = Payfield(PayfieldOptions(dialect=dialect, allow_loopback_http=True, **options))
+    provider = Payfield.with_options(dialect=dialect, allow_loopback_http=True, **options)
     return Desk(provider, root + PATHS[dialect], SECRETS[dialect] | (secrets or {}), clock=clock, change=change)
 
 

@@ -10,11 +10,10 @@ from hashlib import sha256
 import pytest
 import stamina
 
+from providers.catalogue import StableGenius
 from providers.contract import Delivery, Statement
 from providers.errors import DeliveryRejected, InsecureUrl, ProviderError, UnsupportedByProvider
 from providers.signing import Key, KeyRing, Window
-from providers.stable_genius.options import StableGeniusOptions
-from providers.stable_genius.provider import StableGenius
 from sandbox.config import SandboxConfig
 from sandbox.config import StableGenius as SandboxAccount
 from sandbox.server import running
@@ -22,7 +21,7 @@ from statemachine.phases import Source
 from tests.contract.providers.provider_contract import CHECKS, Answered, Case, vectors
 from tests.support.at_the_sandbox import control, line, now, order, seen, shop
 
-PROVIDER = StableGenius(StableGeniusOptions())
+PROVIDER = StableGenius.with_options()
 INTENT = b'{"id":"pi_1","object":"payment_intent","status":"%s","amount":4.50,"currency":"usd","merchant_id":"mer_1"}'
 
 
@@ -91,7 +90,7 @@ def sandbox_url():
 
 def talk(url, conversation, *, secrets=SECRETS, seconds=10, **options):
     """Run one conversation of a client with the sandbox; the result is the conversation's."""
-    provider = StableGenius(StableGeniusOptions(**{"merchant_id": "mer_sandbox", **options}))
+    provider = StableGenius.with_options(**{"merchant_id": "mer_sandbox", **options})
 
     async def talking():
         async with line(provider, url + "/stable-genius/v1", secrets, seconds=seconds) as found:

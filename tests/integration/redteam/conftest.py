@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 
 from providers.banked.client import BankedClient
 from providers.contract import Answer, Client, CreateRequest
-from providers.stable_genius.client import StableGeniusClient
 from receipted.settings import load
 from receipted.wiring import Service
 from service.commands import Commands
@@ -60,7 +59,7 @@ class Scripted(Client):
 class LikeStable(Scripted):
     """Remembers as long as the real one."""
 
-    create_is_remembered_for = StableGeniusClient.create_is_remembered_for
+    create_is_remembered_for = timedelta(hours=23)
 
 
 class LikeBanked(Scripted):

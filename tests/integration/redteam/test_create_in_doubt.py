@@ -7,9 +7,10 @@ import pytest
 import stamina
 
 from providers.calling import Caller
+from providers.catalogue import StableGenius
 from providers.contract import Answer, HttpAnswer
+from providers.engine.errors import namer
 from providers.errors import ProviderError
-from providers.stable_genius.errors import name_error as stable_error
 from service.errors import CreateUnanswered
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import Review
@@ -62,7 +63,8 @@ def test_an_attempt_without_an_answer_keeps_the_call_in_doubt(last):
     async def authorize(_method, _path, _body):
         return {}
 
-    caller = Caller("https://x.example", Line(NO_ANSWER, last, last, last), authorize, stable_error)
+    name_error = namer(StableGenius.with_options().page)
+    caller = Caller("https://x.example", Line(NO_ANSWER, last, last, last), authorize, name_error)
     with stamina.set_testing(True, attempts=4, cap=True), pytest.raises(ProviderError) as raised:
         asyncio.run(caller.call("POST", "/payment-intents", attempts=4))
 

@@ -8,7 +8,6 @@ from structlog.testing import capture_logs
 
 from poller.planner import Planner
 from poller.schedule import PolledAccount, PollPolicy
-from providers.stable_genius.options import StableGeniusOptions
 from statemachine import statements
 from statemachine.phases import Review
 from storage import payment_polls, poll_plans
@@ -25,7 +24,7 @@ DAY = timedelta(days=1)
 def desk(template, tmp_path):
     world = World(template, tmp_path / "desk.db")
     found = Desk(world)
-    found.member = world.join("acme", Unaskable(StableGeniusOptions()))
+    found.member = world.join("acme", Unaskable.with_options())
     yield found
     world.close()
 
@@ -106,7 +105,7 @@ def test_a_reconciliation_of_it_says_what_was_not_asked(template, tmp_path):
     world = World(template, tmp_path / "desk.db")
     rounds = Rounds(world)
     rounds.genius.has_list = False
-    rounds.desk.member = replace(rounds.desk.member, provider=Unaskable(StableGeniusOptions()))
+    rounds.desk.member = replace(rounds.desk.member, provider=Unaskable.with_options())
     rounds.known("pi_1")
 
     row = rounds.walk()

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from providers.alternative_payments.errors import TABLE, name_error, name_token_error
-from providers.alternative_payments.lifecycle import LIFECYCLE
-from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.alternative_payments.provider import AlternativePayments
+from providers.catalogue import AlternativePayments
 from providers.contract import HttpAnswer, Statement
+from providers.engine.errors import namer, token_namer
 from statemachine.machine import moves_of
 from statemachine.phases import Phase, Source
 
 AT = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
-PROVIDER = AlternativePayments(AlternativePaymentsOptions())
+PROVIDER = AlternativePayments.with_options()
+LIFECYCLE = AlternativePayments.lifecycles["payment_request"]
+name_error, name_token_error = namer(PROVIDER.page), token_namer(PROVIDER.page)
 VECTORS = Path(__file__).parents[2] / "contract" / "providers" / "vectors" / "alternative_payments"
 REF = "0b0a3c5e-4d0f-4a2f-9d5e-0f3b8f0a6c11"
 
@@ -62,7 +62,7 @@ def test_an_answer_is_read(name, status, source):
 
 @pytest.mark.parametrize(("unit", "minor"), [("minor", 100), ("major", 10_000)])
 def test_an_amount_counts_what_the_account_says(unit, minor):
-    provider = AlternativePayments(AlternativePaymentsOptions(amount_unit=unit))
+    provider = AlternativePayments.with_options(amount_unit=unit)
     (seen,) = read("request_with_money", provider=provider).observations
     assert (seen.amount_minor, seen.currency, seen.reference, seen.status) == (minor, "USD", None, "expired")
 
@@ -170,7 +170,9 @@ def test_each_row_of_the_error_table_in_both_shapes(status, kind, may_retry, sha
 
 
 def test_the_table_holds_the_documented_statuses_and_no_others():
-    assert {(status, row.type, row.may_retry) for status, row in TABLE.items()} == set(ROWS)
+    assert {
+        (int(status), kind) for status, kind in AlternativePayments.with_options().page.errors.statuses.items()
+    } == {row[:2] for row in ROWS}
 
 
 @pytest.mark.parametrize(("status", "kind"), [(405, "invalid_request_error"), (418, "invalid_request_error")])
@@ -210,4 +212,4 @@ def test_an_unreadable_error_is_named_by_its_status(body):
 )
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):
-        AlternativePaymentsOptions(**wrong)
+        AlternativePayments.with_options(**wrong)

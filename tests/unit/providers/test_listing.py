@@ -9,15 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.alternative_payments.options import AlternativePaymentsOptions
-from providers.alternative_payments.provider import AlternativePayments
 from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
+from providers.catalogue import AlternativePayments, StableGenius
 from providers.contract import Account, HttpAnswer, Statement
 from providers.errors import AnswerTooLarge, ProviderError
 from providers.listing import MAX_THINGS
-from providers.stable_genius.options import StableGeniusOptions
-from providers.stable_genius.provider import StableGenius
 from statemachine.phases import Source
 
 AT = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
@@ -25,8 +22,8 @@ SINCE, UNTIL = AT - timedelta(days=1), AT
 FILTERS = {"list_after": "from", "list_before": "to"}
 SESSIONS = BankedOptions(list_path="/v2/payment_sessions", **FILTERS)
 PROVIDERS = {
-    "stable_genius": StableGenius(StableGeniusOptions(merchant_id="mer_1")),
-    "alternative_payments": AlternativePayments(AlternativePaymentsOptions()),
+    "stable_genius": StableGenius.with_options(merchant_id="mer_1"),
+    "alternative_payments": AlternativePayments.with_options(),
     "banked": Banked(SESSIONS),
 }
 SECRETS = {"api_key": "k", "api_secret": "s", "client_id": "c", "client_secret": "s"}
@@ -180,10 +177,8 @@ def test_what_is_asked_for_is_the_half_open_window():
 
 
 def test_the_queries_names_are_the_accounts():
-    options = AlternativePaymentsOptions(
-        events_path="/log", events_created_after="created[gt]", events_created_before="x-b"
-    )
-    asked, transport = client("", lambda _query: b'{"data":[]}', AlternativePayments(options))
+    options = {"events_path": "/log", "events_created_after": "created[gt]", "events_created_before": "x-b"}
+    asked, transport = client("", lambda _query: b'{"data":[]}', AlternativePayments.with_options(**options))
     asyncio.run(asked.list_page(SINCE, UNTIL, "a+/="))
     assert transport.asked == [
         {

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.banked import errors as banked
+from providers.catalogue import Payfield
 from providers.contract import HttpAnswer
+from providers.engine.errors import namer
 from providers.errors import ProviderError
 from providers.masking import masked_words
-from providers.payfield import errors as payfield
 
 AT = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)
 TYPES = {
@@ -42,7 +43,7 @@ waits = st.none() | st.text(max_size=40) | st.sampled_from(["0", "5", "-1", "1e9
 @given(statuses, bodies, waits)
 def test_every_answer_has_an_error(status, body, wait):
     headers = {} if wait is None else {"retry-after": wait}
-    for name_error in (payfield.name_error, banked.name_error):
+    for name_error in (namer(Payfield.with_options().page), banked.name_error):
         error = name_error(HttpAnswer(status, headers, body, AT))
 
         assert isinstance(error, ProviderError)

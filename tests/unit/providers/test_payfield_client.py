@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from providers.catalogue import Payfield
 from providers.contract import Account, CreateRequest, HttpAnswer
 from providers.errors import InsecureUrl, ProviderError, UnsupportedByProvider
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
 
 AT = datetime(2025, 12, 5, 10, 0, tzinfo=UTC)
 PERSON = {"merchant_user_id": "u", "merchant_user_ip": "203.0.113.7"}
@@ -35,7 +34,7 @@ class Kept:
 def sent(work, *, at=AT, **options):
     kept = Kept()
     account = Account("a", "https://api.example", {"api_key": "key", "api_secret": "test_secret"})
-    asyncio.run(work(Payfield(PayfieldOptions(**options)).client(account, kept, lambda: at)))
+    asyncio.run(work(Payfield.with_options(**options).client(account, kept, lambda: at)))
     return kept.sent[0]
 
 

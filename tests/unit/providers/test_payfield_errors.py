@@ -3,15 +3,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from providers.catalogue import Payfield
 from providers.contract import HttpAnswer
-from providers.payfield.errors import name_error
+from providers.engine.errors import namer
 
+NAME_ERROR = namer(Payfield.with_options().page)
 AT = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)
 
 
 def error(status, body=b"", **headers):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return name_error(HttpAnswer(status, {name.replace("_", "-"): text for name, text in headers.items()}, raw, AT))
+    return NAME_ERROR(HttpAnswer(status, {name.replace("_", "-"): text for name, text in headers.items()}, raw, AT))
 
 
 AUTH, INVALID, MISSING = "authentication_error", "invalid_request_error", "not_found_error"
@@ -50,7 +52,7 @@ def test_each_message_in_each_shape(row, shape):
 
     assert (it.type, it.http_status, it.param, it.may_retry) == (kind, status, param, may_retry)
     assert it.provider_code == (None if shape == "old" else "a_code")
-    assert it.message == f"Payfield: {message}"
+    assert it.message == f"Payfield answered {it.http_status}: {message}"
 
 
 def test_the_documented_examples():
@@ -131,5 +133,5 @@ def test_a_message_is_fit_to_be_shown():
     assert "4000" not in it.message
     assert "sk_live" not in it.message
     assert "\n" not in it.message
-    assert it.message.startswith("Payfield: card [number] of [secret] refused")
+    assert it.message.startswith(f"Payfield answered {it.http_status}: card [number] of [secret] refused")
     assert len(it.message) <= 220

@@ -1,6 +1,6 @@
 import pytest
 
-from providers.payfield.provider import Payfield
+from providers.catalogue import Payfield
 from statemachine.machine import moves_of
 from statemachine.phases import Phase
 

@@ -3,9 +3,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from providers.catalogue import Payfield
 from providers.contract import Statement
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
 from statemachine.phases import Source
 
 AT = datetime(2026, 4, 1, 10, 0, tzinfo=UTC)
@@ -23,7 +22,7 @@ CALLBACK = {
 def reading(body, *, source=Source.WEBHOOK, kind=None, ref=None, **options):
     options = {"default_kind": "payin"} | options
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Payfield(PayfieldOptions(**options)).parse(Statement(source, raw, AT, kind, ref))
+    return Payfield.with_options(**options).parse(Statement(source, raw, AT, kind, ref))
 
 
 def seen(body, **how):

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from providers.catalogue import StableGenius
 from providers.contract import Delivery, HttpAnswer, Statement
-from providers.stable_genius.errors import TABLE, name_error
-from providers.stable_genius.lifecycle import LIFECYCLE
-from providers.stable_genius.options import StableGeniusOptions
-from providers.stable_genius.provider import StableGenius
+from providers.engine.errors import namer
 from statemachine.machine import moves_of
 from statemachine.phases import Phase, Source
 
 AT = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
-PROVIDER = StableGenius(StableGeniusOptions())
+PROVIDER = StableGenius.with_options()
+LIFECYCLE = StableGenius.lifecycles["payment_intent"]
+name_error = namer(PROVIDER.page)
 VECTORS = Path(__file__).parents[2] / "contract" / "providers" / "vectors" / "stable_genius"
 
 # The lifecycle, as docs.stablegenius.co describes it.
@@ -180,7 +180,7 @@ def test_an_error_answer_says_nothing_about_a_state():
 
 
 def test_the_reference_comes_from_the_configured_entry():
-    provider = StableGenius(StableGeniusOptions(reference_key="order"))
+    provider = StableGenius.with_options(reference_key="order")
     body = b'{"id":"pi_1","metadata":{"order":"o-1","reference":"no"}}'
     assert provider.parse(Statement(Source.POLL, body, AT)).observations[0].reference == "o-1"
 
@@ -243,7 +243,8 @@ def test_each_row_of_the_error_table(code, status, kind, may_retry):
 
 
 def test_the_table_holds_the_documented_codes_and_no_others():
-    assert {(code, row.status, row.type) for code, row in TABLE.items()} == {row[:3] for row in ROWS if row[0]}
+    documented = PROVIDER.page.errors.codes
+    assert {(code, row.status, row.type) for code, row in documented.items()} == {row[:3] for row in ROWS if row[0]}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422])
@@ -272,7 +273,7 @@ def test_our_own_faults_are_never_retried(status):
     ],
 )
 def test_the_reset_header_says_how_long_to_wait(unit, reset, seconds):
-    error = name_error(answer(429, x_ratelimit_reset=reset), unit)
+    error = namer(StableGenius.with_options(reset_unit=unit).page)(answer(429, x_ratelimit_reset=reset))
     assert error.may_retry
     assert error.retry_after == seconds
 
@@ -323,4 +324,4 @@ def test_a_key_that_the_provider_repeats_is_not_repeated_by_us():
 )
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):
-        StableGeniusOptions(**wrong)
+        StableGenius.with_options(**wrong)

@@ -7,7 +7,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError, UnsupportedByProvider
-from providers.stable_genius.options import StableGeniusOptions
 from service.errors import CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
 from statemachine import statements
 from statemachine.phases import Phase, Review, Source
@@ -254,7 +253,7 @@ def test_a_provider_without_such_a_call_is_not_asked(till):
 def test_a_provider_that_cannot_be_asked_is_told_to_cancel_and_not_asked(till):
     """What the answer to the cancel call says is all that can be known, and a refresh is refused."""
     payment = till.a_payment()
-    till.has_provider(Unaskable(StableGeniusOptions()))
+    till.has_provider(Unaskable.with_options())
 
     with pytest.raises(UnsupportedByProvider):
         till.run(till.commands().refresh(payment.id))
@@ -267,7 +266,7 @@ def test_a_provider_that_cannot_be_asked_is_told_to_cancel_and_not_asked(till):
 def test_a_cancel_without_an_answer_is_unanswered_where_nobody_can_ask(till):
     """It may have been heard: the payment stays as it is, and nothing is asked."""
     payment = till.a_payment()
-    till.has_provider(Unaskable(StableGeniusOptions()))
+    till.has_provider(Unaskable.with_options())
     till.genius.turns = [lost(NO_ANSWER)]
 
     refused(till, payment, CancelUnanswered)

@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from providers.stable_genius.lifecycle import LIFECYCLE
+from providers.catalogue import StableGenius
 from statemachine.decide import decide
 from statemachine.observation import Observation, PaymentView
 from statemachine.phases import Outcome, Review, Source
+
+LIFECYCLE = StableGenius.lifecycles["payment_intent"]
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 

@@ -4,9 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from providers.catalogue import Payfield
 from providers.contract import Reading
-from providers.payfield.options import PayfieldOptions
-from providers.payfield.provider import Payfield
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
@@ -80,7 +79,7 @@ def test_park_lets_an_operator_s_question_track(desk):
 
 def test_what_waits_under_a_guessed_kind_is_freed_too(desk):
     """A callback that does not say its kind is parked by the account's default, and freed by the payment's own."""
-    desk.world.join("shop", Payfield(PayfieldOptions(default_kind="payin")), adopts=False)
+    desk.world.join("shop", Payfield.with_options(default_kind="payin"), adopts=False)
     body = b'{"id":1,"external_id":"OUT-1","status":"success","amount":"4.50","currency":"INR","updated_at":"%s"}'
     stamped = body % desk.clock().isoformat().encode()
     early = desk.keep(a_message(account="shop", body=stamped, received_at=desk.clock()))

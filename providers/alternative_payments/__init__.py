@@ -1,1 +1,0 @@
-"""Alternative Payments: hosted payment requests, polled; webhooks are hints."""

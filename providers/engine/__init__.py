@@ -1,0 +1,1 @@
+"""Engine of declared providers: a page of TOML becomes a Provider."""

@@ -1,0 +1,532 @@
+"""Meaning of deliveries and answers, read as a page describes them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import sha256
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from providers.contract import Delivery, Reading, Statement
+from providers.decoding import (
+    UNDIVIDED,
+    Unreadable,
+    exact_minor,
+    fact,
+    instant,
+    json_object,
+    json_value,
+    name,
+    name_asked,
+    says_live,
+    word,
+    words_under,
+)
+from providers.engine.page import DeliverySection, KeySection, KindSection, MoneySection, ProviderPage, RuleSection
+from providers.engine.pointers import Get, InvalidPage, Test, condition, first, pattern, pointer
+from providers.http import page_url
+from providers.listing import read_each, things_at
+from statemachine.errors import InvalidAmount
+from statemachine.lifecycle import Lifecycle, State
+from statemachine.money import MAX_MINOR, currency_code, exponent
+from statemachine.observation import Observation
+from statemachine.phases import ANSWERS, Phase, Source
+
+Read = Callable[..., Observation]  #: of a thing, its statement, when it was so, and the event that it is in
+
+#: More names than one event has; of a page of events as many are taken as it can name.
+_MAX_HINTS: Final = 20
+_MAX_LIST_HINTS: Final = 2000
+
+#: More events than one body has.
+_MAX_ITEMS: Final = 2000
+
+_MAX_FORM_FIELDS: Final = 1000
+_MAX_KEY_BYTES: Final = 200
+
+
+def lifecycles(page: ProviderPage) -> dict[str, Lifecycle]:
+    """Build the lifecycle of each kind; raises InvalidPage."""
+    return {kind: _lifecycle(page, kind, section) for kind, section in page.kind.items()}
+
+
+def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle:
+    states = []
+    for word_, meaning in section.states.items():
+        phase = meaning.removesuffix("!")
+        if phase not in set(Phase):
+            raise InvalidPage(f"{phase!r} is no phase", ("kind", kind, "states", word_))
+        states.append(State(word_, Phase(phase), terminal=meaning.endswith("!")))
+    try:
+        return Lifecycle(
+            name=f"{page.provider.name}.{kind}",
+            source=section.source or page.provider.source,
+            initial=tuple(section.initial),
+            states=tuple(states),
+            moves={state: tuple(targets) for state, targets in section.moves.items()},
+            subject=section.subject,
+        )
+    except ValueError as fault:
+        raise InvalidPage(str(fault), ("kind", kind)) from None
+
+
+class _Rule(NamedTuple):
+    source: str
+    is_without_kind: bool
+    fits: Test
+    means: Callable[[object, object, Statement], Reading]
+
+    def is_for(self, statement: Statement) -> bool:
+        """Return whether the rule is about deliveries by this channel."""
+        is_source = not self.source or statement.source == self.source
+        return is_source and not (self.is_without_kind and statement.kind is not None)
+
+
+class PageReader:
+    """Reads deliveries and answers of one account; total on any bytes."""
+
+    def __init__(self, page: ProviderPage, *, allow_loopback: bool = False) -> None:
+        self._page = page
+        self._reads = {kind: _reader(page, kind, allow_loopback) for kind in page.kind}
+        self._answers = {kind: first(section.answer) for kind, section in page.kind.items()}
+        self._ids = {kind: first(section.id) for kind, section in page.kind.items()}
+        self._types = {kind: pointer(section.type) for kind, section in page.kind.items() if section.type}
+        events = page.events
+        self._type = pointer(events.type) if events.type else None
+        self._items = pointer(events.items) if events.items else None
+        self._item = pointer(events.item)
+        self._is_form = events.format == "form"
+        self._rules = [self._rule(rule, at) for at, rule in enumerate(events.rule)]
+        listed = page.calls.list
+        self._list = None if listed is None else pointer(listed.items)
+        self._list_is_events = listed is not None and listed.of == "events"
+        self._list_kind = (listed and listed.kind) or page.provider.default_kind
+
+    def read(self, statement: Statement) -> Reading:
+        """Read a statement; never raises."""
+        status = statement.http_status
+        if status is not None and not 200 <= status < 300:
+            return Reading(note=f"an answer with status {status} says nothing about a state")
+        try:
+            if statement.source is Source.LIST:
+                return self._page_of(json_value(statement.body), statement)
+            if statement.source in ANSWERS:
+                return self._answer(json_object(statement.body), statement)
+            value = _form(statement.body) if self._is_form else json_value(statement.body)
+            return self._delivery(value, statement)
+        except (Unreadable, InvalidAmount) as fault:
+            return Reading(unreadable=str(fault))
+
+    def _answer(self, body: object, statement: Statement) -> Reading:
+        kind = statement.kind or self._page.provider.default_kind
+        read = self._reads.get(kind)
+        if read is None:
+            raise Unreadable(f"an answer about a {kind}, which is no kind of this provider")
+        if kind in self._types and (told := self._types[kind](body)) is not None and told != kind:
+            raise Unreadable("the answer is about another kind than was asked about")
+        seen = read(self._answers[kind](body), statement, statement.received_at)
+        if statement.ref is not None and statement.source is not Source.CREATE and seen.provider_ref != statement.ref:
+            raise Unreadable(f"the answer is about another {self._words(kind)} than the one asked about")
+        return Reading(observations=(seen,))
+
+    def _words(self, kind: str) -> str:
+        return self._page.kind[kind].words or kind.replace("_", " ")
+
+    def _page_of(self, body: object, statement: Statement) -> Reading:
+        if self._list is None:
+            return Reading(note="a list, which this provider does not have")
+        things = things_at(self._list(body))
+        kind = self._list_kind
+        if self._list_is_events:
+            return self._listed_events(things, statement)
+        if not things:
+            return Reading(note=f"a page of the list without a {self._words(kind)}")
+        read = self._reads[kind]
+
+        def one(thing: Mapping[str, object]) -> Observation:
+            return read(thing, statement, statement.received_at)
+
+        return Reading(observations=tuple(read_each(things, statement, kind, one, self._ids[kind])))
+
+    def _listed_events(self, events: list[object], statement: Statement) -> Reading:
+        if not events:
+            return Reading(note="a page of the log without events")
+        readings = [self._event(event, event, statement) for event in events]
+        names = dict.fromkeys(hint for reading in readings for hint in reading.hints)
+        if len(names) > _MAX_LIST_HINTS:
+            raise Unreadable(f"the page names more than {_MAX_LIST_HINTS} things")
+        return Reading(hints=tuple(names), hints_account=True)
+
+    def _delivery(self, body: object, statement: Statement) -> Reading:
+        if self._items is None:
+            return self._event(body, body, statement)
+        items = self._items(body)
+        if not isinstance(items, list) or len(items) > _MAX_ITEMS:
+            raise Unreadable("the body has no list of events, or too long a one")
+        readings = []
+        for item in items:
+            try:
+                readings.append(self._event(self._item(item), body, statement))
+            except (Unreadable, InvalidAmount) as fault:
+                unread = Observation(statement.source, note=f"unreadable in the list: {fault}")
+                readings.append(Reading(observations=(unread,)))
+        return _together(readings)
+
+    def _event(self, event: object, body: object, statement: Statement) -> Reading:
+        if self._type is not None and (type(event) is not dict or word(self._type(event)) is None):
+            raise Unreadable("the event has no type")
+        for rule in self._rules:
+            if rule.is_for(statement) and rule.fits(event):
+                return rule.means(event, body, statement)
+        if self._type is None:
+            return Reading(note="events of this form are not used")
+        return Reading(note=f"events of type {word(self._type(event))} are not used")
+
+    def _rule(self, rule: RuleSection, at: int) -> _Rule:
+        try:
+            fits = condition(rule.when) if rule.when else _always
+            means = {
+                "state": self._means_state,
+                "ask": self._means_ask,
+                "hint": self._means_hint,
+                "note": self._means_note,
+            }[rule.means](rule)
+        except InvalidPage as fault:
+            raise InvalidPage(fault.message, ("events", "rule", at, *fault.path)) from None
+        return _Rule(rule.source, rule.channel == "none", fits, means)
+
+    def _means_state(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
+        thing_of, at_of = pointer(rule.object), _optional(rule.at)
+        id_of = first(rule.id) if rule.id else None
+        if rule.kind and rule.kind not in self._reads:
+            raise InvalidPage(f"{rule.kind!r} is no kind of this page", ("kind",))
+
+        def means(event: object, body: object, statement: Statement) -> Reading:
+            thing = thing_of(event)
+            if type(thing) is not dict:
+                raise Unreadable(f"the event has no {rule.object.rpartition('/')[2] or 'body'} object")
+            at = None if at_of is None else _moment(at_of(event))
+            kind = rule.kind or statement.kind or self._page.provider.default_kind
+            read = self._reads.get(kind)
+            if read is None:
+                raise Unreadable(f"a delivery about a {kind}, which is no kind of this provider")
+            seen = read(thing, statement, at, event)
+            if id_of is not None:
+                seen = msgspec.structs.replace(seen, provider_ref=name(id_of(event)))
+            if rule.guessed or not rule.kind:
+                seen = msgspec.structs.replace(seen, is_kind_guessed=True)
+            return Reading(observations=(seen,))
+
+        return means
+
+    def _means_ask(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
+        id_of, thing_of = first(rule.id or "/id"), pointer(rule.object)
+        reference_of = first(rule.reference) if rule.reference else None
+
+        def means(event: object, body: object, statement: Statement) -> Reading:
+            thing = thing_of(event)
+            ref = name(id_of(thing))
+            if ref is None:
+                raise Unreadable("the event names nothing to ask about")
+            seen = Observation(
+                source=statement.source,
+                kind=rule.kind or statement.kind or self._page.provider.default_kind,
+                is_kind_guessed=rule.guessed or not rule.kind,
+                provider_ref=ref,
+                reference=None if reference_of is None else name(reference_of(thing)),
+                is_live=says_live(event) if isinstance(event, dict) else None,
+            )
+            return Reading(observations=(seen,))
+
+        return means
+
+    def _means_hint(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
+        thing_of, gets = pointer(rule.object), [pointer(text) for text in rule.refs]
+        deep = pattern(rule.deep).fullmatch if rule.deep else None
+        keys = pattern(rule.deep_keys).fullmatch if rule.deep_keys else None
+        limit = _MAX_LIST_HINTS if self._list_of_events() else _MAX_HINTS
+
+        def is_wanted(key: str, text: str) -> bool:
+            return (deep is None or deep(text) is not None) and (keys is None or keys(key) is not None)
+
+        def means(event: object, body: object, statement: Statement) -> Reading:
+            thing = thing_of(event)
+            found = [text for get in gets if (text := name(get(thing))) is not None]
+            if deep is not None or keys is not None:
+                found += words_under(thing, is_wanted, limit if statement.source is Source.LIST else _MAX_HINTS)
+            names = tuple(dict.fromkeys(found))
+            if not names and not rule.account:
+                return Reading(note=rule.note or "an event that names no payment")
+            return Reading(hints=names, hints_money=rule.money, hints_account=rule.account)
+
+        return means
+
+    def _list_of_events(self) -> bool:
+        listed = self._page.calls.list
+        return listed is not None and listed.of == "events"
+
+    def _means_note(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
+        reading = Reading(note=rule.note or "an event that we do not use")
+        return lambda event, body, statement: reading
+
+
+def _together(readings: Sequence[Reading]) -> Reading:
+    """Return one reading of several events: what they state, else what they hint."""
+    seen = tuple(each for reading in readings for each in reading.observations)
+    if seen:
+        hinted = dict.fromkeys(hint for reading in readings for hint in reading.hints)
+        asked = (Observation(seen[0].source, provider_ref=hint, is_kind_guessed=True) for hint in hinted)
+        return Reading(observations=(*seen, *asked))
+    names = tuple(dict.fromkeys(hint for reading in readings for hint in reading.hints))
+    is_account = any(reading.hints_account for reading in readings)
+    if names or is_account:
+        has_money = any(reading.hints_money for reading in readings)
+        return Reading(hints=names, hints_money=has_money, hints_account=is_account)
+    return Reading(note=next((reading.note for reading in readings if reading.note), "a body without events"))
+
+
+def _always(_event: object) -> bool:
+    return True
+
+
+def _form(body: bytes) -> dict[str, object]:
+    """Parse a form (application/x-www-form-urlencoded); raises Unreadable."""
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FORM_FIELDS
+        )
+    except (ValueError, UnicodeDecodeError):
+        raise Unreadable("the body is no form") from None
+    return dict(pairs)
+
+
+def _moment(value: object) -> datetime | None:
+    """Read an instant from ISO 8601 text or from Unix seconds, else None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC) if 0 <= value < 253_402_300_800 else None
+    return instant(value)
+
+
+# -- a thing of one kind
+
+
+def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
+    """Compile `[kind.x]`: the function that reads one thing of this kind."""
+    section = page.kind[kind]
+    words = section.words or kind.replace("_", " ")
+    ref_of, status_of, facts_of = _ref(section, words), _status(section, words, kind), _facts(section, allow_loopback)
+    money = _money(section, page.money, words)
+    reference_of, alias_of, reason_of = (_optional(at) for at in (section.reference, section.alias, section.reason))
+    expires_of, at_of = _optional(section.expires), _optional(section.at)
+    is_reference_id = section.reference == section.id
+
+    def read(thing: object, statement: Statement, as_of: datetime | None, event: object = None) -> Observation:
+        if type(thing) is not dict:
+            raise Unreadable(f"the {words} is no JSON object")
+        ref = ref_of(thing, statement)
+        status = status_of(thing, statement)
+        amount, currency, captured, refunded = money(thing)
+        at = None if at_of is None else _moment(at_of(thing))
+        return Observation(
+            source=statement.source,
+            kind=kind,
+            provider_ref=ref,
+            reference=ref if is_reference_id else None if reference_of is None else name(reference_of(thing)),
+            alias=None if alias_of is None else name(alias_of(thing)),
+            status=status,
+            amount_minor=amount,
+            currency=currency,
+            captured_minor=captured,
+            refunded_minor=refunded,
+            is_live=says_live(event, thing) if type(event) is dict and event is not thing else says_live(thing),
+            as_of=at or as_of,
+            failure_reason=None if reason_of is None else fact(reason_of(thing)),
+            expires_at=None if expires_of is None else _moment(expires_of(thing)),
+            facts=facts_of(thing),
+        )
+
+    return read
+
+
+def _ref(section: KindSection, words: str) -> Callable[[object, Statement], str]:
+    id_of, is_optional = first(section.id), section.is_id_optional
+
+    def read(thing: object, statement: Statement) -> str:
+        named = id_of(thing)
+        ref = name_asked(named, statement.ref)
+        if ref is None and named is not None:
+            raise Unreadable(f"the {words}'s id is no name of a payment")
+        if ref is None and is_optional and statement.source is not Source.CREATE:
+            ref = statement.ref
+        if ref is None:
+            raise Unreadable(f"the {words} has no id")
+        return ref
+
+    return read
+
+
+def _status(section: KindSection, words: str, kind: str) -> Callable[[object, Statement], str | None]:
+    status_of = first(section.status)
+    rules = [(condition(rule.when), rule.state) for rule in section.rules]
+    unknown = sorted({rule.state for rule in section.rules} - section.states.keys())
+    if unknown:
+        raise InvalidPage(f"{unknown[0]!r} is no state of this kind", ("kind", kind, "rules"))
+    is_required, refusals = section.is_status_required, [pointer(text) for text in section.refusals]
+
+    def read(thing: object, statement: Statement) -> str | None:
+        told = status_of(thing)
+        status = word(told)
+        if status is None and told is not None:
+            raise Unreadable(f"the {words}'s status is no word")
+        for fits, state in rules:
+            if fits(thing):
+                return state
+        if status is None and is_required and statement.source not in ANSWERS:
+            raise Unreadable(f"the {words} has no status")
+        if status is None and any(get(thing) is not None for get in refusals):
+            raise Unreadable("an error, whatever the HTTP status says")
+        return status
+
+    return read
+
+
+_Money = tuple[int | None, str | None, int | None, int | None]
+
+
+def _money(section: KindSection, money: MoneySection, words: str) -> Callable[[object], _Money]:
+    amount_of, currency_of = _optional(section.amount), _optional(section.currency)
+    captured_of, refunded_of = _optional(section.captured), _optional(section.refunded)
+    minor, default_currency = amounts(money), money.default_currency
+
+    def read(thing: object) -> _Money:
+        written = None if currency_of is None else currency_of(thing)
+        if written is not None and not isinstance(written, str):
+            raise Unreadable(f"the {words}'s currency is no text")
+        code = None if written is None else currency_code(written)
+        unit = code or default_currency
+        found = [
+            None if get is None or (told := get(thing)) is None else minor(told, unit)
+            for get in (amount_of, captured_of, refunded_of)
+        ]
+        return found[0], code, found[1], found[2]
+
+    return read
+
+
+def _facts(section: KindSection, allow_loopback: bool) -> Callable[[object], dict[str, str | None]]:
+    facts = [(title, first(where)) for title, where in section.facts.items()]
+    urls = [(title, first(where), allow_loopback) for title, where in section.pages.items()]
+    urls += [(title, first(where), True) for title, where in section.images.items()]  # nobody pays at an image
+
+    def read(thing: object) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for title, get in facts:
+            told = get(thing)
+            if told is not None and (text := fact(told)) is not None:
+                found[title] = text
+        for title, get, is_loopback in urls:
+            told = get(thing)
+            if told is not None and (url := page_url(told, allow_loopback=is_loopback)) is not None:
+                found[title] = url
+        return found
+
+    return read
+
+
+def _optional(where: str | list[str]) -> Get | None:
+    return first(where) if where else None
+
+
+def amounts(money: MoneySection) -> Callable[[object, str | None], int]:
+    """Return the reader of amounts: to whole minor units of a currency, exactly.
+
+    It raises InvalidAmount, and Unreadable where no currency is known.
+    """
+    is_minor, accepts = money.unit == "minor", money.accepts
+    places = {currency_code(code): number for code, number in money.places.items()}
+
+    def read(value: object, currency: str | None) -> int:
+        if accepts != "any" and isinstance(value, str) != (accepts == "text"):
+            raise InvalidAmount(f"amount is no {accepts}", param="amount")
+        if currency is None:
+            raise Unreadable("an amount without a currency")
+        if is_minor and currency not in places:
+            return exact_minor(value, UNDIVIDED)
+        if currency not in places:
+            return exact_minor(value, currency)
+        return _by_places(value, currency, places[currency], is_minor=is_minor)
+
+    return read
+
+
+def _by_places(value: object, currency: str, places: int, *, is_minor: bool) -> int:
+    """Convert an amount where the provider's places differ from those of ISO 4217."""
+    shift = exponent(currency) - places
+    if not is_minor:
+        return exact_minor(value, currency)
+    units = exact_minor(value, UNDIVIDED)
+    scaled = Decimal(units).scaleb(shift)
+    if scaled != int(scaled) or abs(scaled) > MAX_MINOR:
+        raise InvalidAmount("amount has more decimal places than the currency allows", param="amount")
+    return int(scaled)
+
+
+# -- the identity of a delivery
+
+
+def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str]:
+    """Compile `[delivery]`; the key is total and has at most 200 characters."""
+    ways = [_key(way) for way in section.key]
+    header = section.header.lower()
+
+    def key(delivery: Delivery) -> str:
+        if header and (told := word(delivery.header(header))) is not None:
+            return told
+        if ways:
+            try:
+                value = json_value(delivery.body)
+            except Unreadable:
+                return _digest(delivery)
+            for way in ways:
+                found = way(value)
+                if found is not None:
+                    return found
+        return _digest(delivery)
+
+    return key
+
+
+def _digest(delivery: Delivery) -> str:
+    return "sha256:" + sha256(delivery.body).hexdigest()
+
+
+def _key(section: KeySection) -> Callable[[object], str | None]:
+    gets = [_key_part(part) for part in section.parts]
+    fits = condition(section.needs) if section.needs else _always
+    some = [pointer(text) for text in section.any_of]
+    matches = pattern(section.pattern).fullmatch if section.pattern else None
+    is_single = len(gets) == 1
+
+    def key(value: object) -> str | None:
+        if not fits(value) or (some and all(get(value) is None for get in some)):
+            return None
+        parts = [get(value) for get in gets]
+        if is_single:
+            text = word(parts[0])
+            return text if text is not None and (matches is None or matches(text)) else None
+        # JSON keeps the parts apart whatever they contain
+        encoded = msgspec.json.encode(parts)
+        told = encoded.decode()
+        if len(encoded) <= _MAX_KEY_BYTES and told.isprintable():
+            return told
+        return f"key-sha256:{sha256(encoded).hexdigest()}"
+
+    return key
+
+
+def _key_part(text: str) -> Get:
+    if text.startswith("/"):
+        return pointer(text)
+    return lambda value: text

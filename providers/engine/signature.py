@@ -1,0 +1,259 @@
+"""Signatures of deliveries, verified as a page describes them."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final, Literal
+
+from providers.contract import Delivery, Scheme, Verified
+from providers.engine.page import SignatureSection
+from providers.engine.pointers import InvalidPage
+from providers.errors import DeliveryRejected
+from providers.signing import Key, KeyRing, Window, iso_instant, unix_seconds
+
+Verify = Callable[[Delivery, KeyRing, Window, datetime], Verified]
+Part = Callable[[Delivery, bytes], bytes]
+
+_DIGEST_BYTES: Final = {"sha1": 20, "sha256": 32, "sha512": 64}
+
+#: More signatures than one header has while keys are rotated.
+_MAX_SIGNATURES: Final = 20
+
+
+def compiled(section: SignatureSection) -> Verify:
+    """Compile `[signature]` to a verifier; raises InvalidPage."""
+    if section.mode == "none":
+        return _unsigned
+    if not section.header:
+        raise InvalidPage("a signature needs the header that it is in", ("signature", "header"))
+    if section.mode == "token":
+        return _token(section)
+    return _hmac(section)
+
+
+def described(section: SignatureSection) -> Scheme | None:
+    """Return the scheme for people."""
+    if section.mode == "none":
+        return None
+    shows_secret = section.mode == "token"
+    words = section.words or (
+        "a shared secret, shown with each delivery" if shows_secret else f"HMAC by {section.algorithm.upper()}"
+    )
+    has_time = section.time or section.form == "time.signature"
+    time_header = section.time_header or (section.header if has_time else None)
+    return Scheme(words, section.header.lower(), time_header and time_header.lower(), shows_secret=shows_secret)
+
+
+def _unsigned(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+    return Verified("unsigned")
+
+
+def _token(section: SignatureSection) -> Verify:
+    header, prefix = section.header.lower(), section.prefix
+
+    def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        given = delivery.header(header)
+        if given is None:
+            raise DeliveryRejected("signature_missing")
+        if not given.startswith(prefix) or len(given) == len(prefix):
+            raise DeliveryRejected("signature_malformed")
+        try:
+            token = given.removeprefix(prefix).encode("latin-1")
+        except UnicodeEncodeError:
+            raise DeliveryRejected("signature_malformed") from None
+        # Digests have one length, so the time of a comparison tells nothing of the secret's.
+        digest, active = sha256(token).digest(), list(keys.active(now))
+        if not active:
+            raise DeliveryRejected("no_active_key")
+        matching = [key for key in active if hmac.compare_digest(sha256(key.secret).digest(), digest)]
+        if not matching:
+            raise DeliveryRejected("signature_wrong")
+        return Verified(matching[0].id)
+
+    return verify
+
+
+def _hmac(section: SignatureSection) -> Verify:
+    header, time_header = section.header.lower(), section.time_header.lower()
+    read_time = _TIMES[section.time_format]
+    message = _message(section.signed)
+    secret_of, algorithm = key_reader(section.key), section.algorithm
+    size, encoding, prefix = _DIGEST_BYTES[algorithm], section.encoding, section.prefix
+    split = _splitter(section)
+    is_timed = bool(section.time or time_header or section.form == "time.signature")
+    if not is_timed and "{time}" in section.signed:
+        raise InvalidPage("{time} is signed, and nothing says where the time is", ("signature", "signed"))
+    if is_timed and "{time}" not in section.signed:
+        raise InvalidPage("the time is not signed, so it proves nothing", ("signature", "signed"))
+
+    def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        given = delivery.header(header)
+        if given is None:
+            raise DeliveryRejected("signature_missing")
+        stamp: str | None = None
+        if time_header:
+            stamp = delivery.header(time_header)
+            if stamp is None:
+                raise DeliveryRejected("timestamp_missing")
+        elif is_timed:
+            stamp, given = split(given)
+        stamped = None if stamp is None else read_time(stamp)  # only ASCII comes through
+        signatures = list(_decoded(_candidates(section, given), prefix, encoding, size))
+        if not signatures:
+            raise DeliveryRejected("signature_malformed")
+        signed = message(delivery, b"" if stamp is None else stamp.encode("ascii"))
+        key = _matching(keys, now, signatures, signed, secret_of, algorithm)
+        if stamped is None:
+            return Verified(key.id)
+        window.check(stamped, now)
+        return Verified(key.id, stamped)
+
+    return verify
+
+
+def _matching(
+    keys: KeyRing,
+    now: datetime,
+    signatures: list[bytes],
+    message: bytes,
+    secret_of: Callable[[bytes], bytes | None],
+    algorithm: str,
+) -> Key:
+    """Return the active key with which one of the signatures was made.
+
+    Each is compared in constant time.
+    """
+    found: Key | None = None
+    is_tried = False
+    for key in keys.keys:
+        secret = secret_of(key.secret) if key.is_active(now) else None
+        if secret is None:
+            continue
+        is_tried = True
+        expected = hmac.digest(secret, message, algorithm)
+        for signature in signatures:
+            if hmac.compare_digest(expected, signature) and found is None:
+                found = key
+    if found is None:
+        raise DeliveryRejected("signature_wrong" if is_tried else "no_active_key")
+    return found
+
+
+def key_reader(form: str) -> Callable[[bytes], bytes | None]:
+    """Return the function from a configured key to its bytes, None for no such key.
+
+    The form is `text`, `hex` or `base64`, with a prefix to leave out after a colon. Raises InvalidPage.
+    """
+    kind, _, prefix = form.partition(":")
+    if kind not in ("text", "hex", "base64"):
+        raise InvalidPage(f"{form!r} is no form of a key: text, hex or base64", ("signature", "key"))
+    if form == "text":
+        return lambda secret: secret
+
+    @lru_cache(maxsize=100)
+    def read(secret: bytes) -> bytes | None:
+        text = secret.removeprefix(prefix.encode())
+        try:
+            if kind == "hex":
+                return bytes.fromhex(text.decode("ascii"))
+            return text if kind == "text" else base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        except (ValueError, binascii.Error):
+            return None
+
+    return read
+
+
+def _splitter(section: SignatureSection) -> Callable[[str], tuple[str, str]]:
+    if section.form == "time.signature":
+        return _dotted
+    name = section.time
+
+    def paired(given: str) -> tuple[str, str]:
+        for label, value in _pairs(given):
+            if label == name:
+                return value, given
+        raise DeliveryRejected("timestamp_missing")
+
+    return paired
+
+
+def _dotted(given: str) -> tuple[str, str]:
+    stamp, stop, signature = given.partition(".")
+    if not stop:
+        raise DeliveryRejected("signature_malformed")
+    return stamp, signature
+
+
+def _pairs(given: str) -> Iterator[tuple[str, str]]:
+    """Read `a=1,b=2`, also with semicolons; what is no pair is passed over."""
+    for part in given.replace(";", ",").split(","):
+        label, equals, value = part.strip().partition("=")
+        if equals:
+            yield label, value
+
+
+def _candidates(section: SignatureSection, given: str) -> list[str]:
+    if section.form == "pairs":
+        found = [value for label, value in _pairs(given) if label == section.value]
+    elif section.form == "list":
+        pairs = (part.partition(",") for part in given.split())
+        found = [value for version, _, value in pairs if version == section.value]
+    else:
+        found = [given]
+    return found[:_MAX_SIGNATURES]
+
+
+def _decoded(texts: list[str], prefix: str, encoding: Literal["hex", "base64"], size: int) -> Iterator[bytes]:
+    """Decode signatures; one that is malformed condemns no other."""
+    for text in texts:
+        if not text.startswith(prefix):
+            continue
+        told = text.removeprefix(prefix)
+        try:
+            raw = bytes.fromhex(told) if encoding == "hex" else base64.b64decode(told.encode("ascii"), validate=True)
+        except (ValueError, binascii.Error):
+            continue
+        # bytes.fromhex skips white space, which is not part of a signature
+        if len(raw) == size and (encoding != "hex" or len(told) == 2 * size):
+            yield raw
+
+
+def _message(parts: list[str]) -> Part:
+    """Compile what is signed."""
+    if "{body}" not in parts:
+        raise InvalidPage("the body is not signed, so that anything could be in it", ("signature", "signed"))
+    steps: list[Part] = [_part(part) for part in parts]
+    if parts == ["{body}"]:
+        return lambda delivery, stamp: delivery.body
+    return lambda delivery, stamp: b"".join([step(delivery, stamp) for step in steps])
+
+
+def _part(part: str) -> Part:
+    if part == "{body}":
+        return lambda delivery, stamp: delivery.body
+    if part == "{time}":
+        return lambda delivery, stamp: stamp
+    if part.startswith("{header:"):
+        name = part[len("{header:") : -1].lower()
+        return lambda delivery, stamp: (delivery.header(name) or "").encode("latin-1", "replace")
+    if part.startswith("{"):
+        raise InvalidPage(f"{part} cannot be signed: body, time or header:name", ("signature", "signed"))
+    literal = part.encode()
+    return lambda delivery, stamp: literal
+
+
+def _any_time(stamp: str) -> datetime:
+    return unix_seconds(stamp) if stamp.isdigit() else iso_instant(stamp)
+
+
+def _unix_ms(stamp: str) -> datetime:
+    if not (stamp.isascii() and stamp.isdigit()) or len(stamp) > 15:
+        raise DeliveryRejected("timestamp_malformed")
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(stamp))
+
+
+_TIMES: Final = {"unix": unix_seconds, "unix_ms": _unix_ms, "iso": iso_instant, "any": _any_time}

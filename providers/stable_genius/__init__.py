@@ -1,1 +1,0 @@
-"""Stable Genius: USDC payment intents, signed webhooks, idempotent creation."""
