@@ -94,7 +94,7 @@ def deliver_all(tmp_path: Path, database: Database) -> None:
     config = settings(tmp_path, tick=0.01, handler="tests.integration.test_duties:take", database=database.url)
     with serving(config, migrated=False, with_work=True) as served:
         for account in ("sg", "pf"):
-            assert served.post(event(account)).status == 200
+            assert served.deliver(event(account)).status == 200
         eventually(lambda: delivered == ["payment.paid"])
         eventually(lambda: {row.status for row in served.rows()} == {"decided"})
 

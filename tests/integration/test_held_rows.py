@@ -50,7 +50,7 @@ def status(served: Served, message_id: str) -> str:
 def again(served: Served, account: str, first: Any) -> str:
     """Another event about the payment of the first."""
     body = first.body.replace(b'"evt_', b'"evt_again_')
-    return str(served.post(sign(account, body)).json()["id"])
+    return str(served.deliver(sign(account, body)).json()["id"])
 
 
 def test_a_payment_that_is_held_holds_up_no_other(database: Database, tmp_path: Path) -> None:
@@ -58,14 +58,14 @@ def test_a_payment_that_is_held_holds_up_no_other(database: Database, tmp_path: 
     config = settings(tmp_path, tick=0.05, handler="tests.integration.test_duties:take", database=database.url)
     with serving(config, migrated=False, with_work=True) as served:
         first = event("sg")
-        message_id = str(served.post(first).json()["id"])
+        message_id = str(served.deliver(first).json()["id"])
         eventually(lambda: status(served, message_id) == "decided")
         with served.database.read() as unit:
             payment = str(inbox.get(unit, message_id).payment_id)
 
         with held(database, "payment", payment):
             waiting = again(served, "sg", first)
-            others = [str(served.post(event(account)).json()["id"]) for account in ("sg", "pf", "bk", "sg", "sg")]
+            others = [str(served.deliver(event(account)).json()["id"]) for account in ("sg", "pf", "bk", "sg", "sg")]
             eventually(lambda: {status(served, each) for each in others} == {"decided"})
             eventually(lambda: payment in served.request("GET", "/readyz").json().get("held_payments", ()))
 
@@ -83,7 +83,7 @@ def test_what_a_command_says_is_recorded_although_its_payment_is_held(database: 
     with serving(config, migrated=False) as served:
         service = served.service
         first = event("sg")
-        message_id = str(served.post(first).json()["id"])
+        message_id = str(served.deliver(first).json()["id"])
         worker = service.inbox_worker()
         worker.step()
         with served.database.read() as unit:
@@ -168,7 +168,7 @@ def test_a_table_that_is_held_is_a_database_that_is_away(database: Database, tmp
     config = settings(tmp_path, database=database.url)
     with serving(config, migrated=False) as served:
         worker = served.service.inbox_worker()
-        ids = [str(served.post(event("sg")).json()["id"]) for _ in range(8)]
+        ids = [str(served.deliver(event("sg")).json()["id"]) for _ in range(8)]
         other = Database(database.url)
         with other.engine.connect() as connection, connection.begin():
             connection.exec_driver_sql("LOCK TABLE payment IN EXCLUSIVE MODE")

@@ -41,7 +41,7 @@ def test_poison_in_every_column_of_every_table_stops_nothing_else(database: Data
     delivered.clear()
     with serving(config, migrated=False, with_work=True) as served:
         deliveries = [event(account) for account in ("sg", "sg", "bk", "ap")]
-        answers = [served.post(each) for each in deliveries]
+        answers = [served.deliver(each) for each in deliveries]
         wanted = [answer.json()["id"] for answer in answers]
 
         def are_decided() -> bool:
@@ -128,15 +128,15 @@ def test_a_message_about_a_payment_that_cannot_be_read_fails_alone(database: Dat
     config = settings(tmp_path, database=database.url)
     with serving(config, migrated=False) as served:
         worker, first = served.service.inbox_worker(), event("sg")
-        message_id = served.post(first).json()["id"]
+        message_id = served.deliver(first).json()["id"]
         worker.step()
         with served.database.read() as unit:
             payment = str(inbox.get(unit, message_id).payment_id)
         with served.database.write() as unit:
             raw, poisoned = (payment.replace("-", ""), "'[1'") if unit.dialect == "sqlite" else (payment, "'5'")
             unit.execute(sa.text(f"UPDATE payment SET facts = {poisoned} WHERE id = :id"), {"id": raw})  # noqa: S608
-        again = served.post(sign("sg", first.body.replace(b'"evt_', b'"evt_again_'))).json()["id"]
-        others = [served.post(event(account)).json()["id"] for account in ("sg", "bk")]
+        again = served.deliver(sign("sg", first.body.replace(b'"evt_', b'"evt_again_'))).json()["id"]
+        others = [served.deliver(event(account)).json()["id"] for account in ("sg", "bk")]
         worker.step()
 
         with served.database.read() as unit:

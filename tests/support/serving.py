@@ -157,6 +157,14 @@ class Served:
         extra = tuple(more.pop("headers", ()))
         return self.request("POST", path or signed.path, signed.body, (*signed.headers, *extra), **more)
 
+    def deliver(self, signed: Signed) -> Answered:
+        """The delivery, delivered as a provider does: again while the database is not to be had."""
+        give_up, pause = time.monotonic() + DEADLINE_S, threading.Event()
+        while (answer := self.post(signed)).status == 503:
+            assert time.monotonic() < give_up, "the database is away"
+            pause.wait(0.1)  # nothing sets it: PostgreSQL's being busy sets no event here
+        return answer
+
     @property
     def commits(self) -> int:
         """How many transactions were committed, as the write-ahead log tells; nothing may have been checkpointed."""
