@@ -1,4 +1,4 @@
-"""The web application, alone or with the worker in the same process."""
+"""The web application and the worker's loops, in processes of their own or in one."""
 
 import asyncio
 import signal
@@ -54,17 +54,21 @@ class WebApplication(Starlette):
         self.stop = stop  #: ends requests that would wait as long as their clients
 
 
-def create_app(service: Service, *, with_work: bool) -> WebApplication:
-    """Create the application of `receipted serve` (with_work) or `receipted web`."""
-    settings = service.settings.service
-    wakes: list[Callable[[], None]] = []
+def create_app(service: Service, *, with_work: bool, on_recorded: Callable[[], None] | None = None) -> WebApplication:
+    """Create the application that receives and answers.
 
-    def on_recorded() -> None:
+    `with_work`: the worker's loops run in it. `on_recorded` is called when messages were recorded; without it, workers
+    in other processes are notified as the database can.
+    """
+    settings = service.settings.service
+    wakes: list[Callable[[], None]] = [] if on_recorded is None else [on_recorded]
+
+    def recorded() -> None:
         for wake in wakes:
             wake()
 
     store = store_for(service.database)
-    writer = GroupWriter(store, queue=settings.intake_queue, on_recorded=on_recorded, traced=service.traces.received)
+    writer = GroupWriter(store, queue=settings.intake_queue, on_recorded=recorded, traced=service.traces.received)
     intake = Intake(
         service.receiving_accounts(),
         service.tokens,
@@ -96,7 +100,7 @@ def create_app(service: Service, *, with_work: bool) -> WebApplication:
             stack.enter_context(checkpointing(service.database))
             if with_work:
                 wakes.append(await stack.enter_async_context(working(service)))
-            elif service.database.engine.dialect.name == "postgresql":
+            elif not wakes and service.database.engine.dialect.name == "postgresql":
                 from storage.notifications import Notices  # noqa: PLC0415 - its driver is an extra
 
                 notices = Notices(service.database)
@@ -216,7 +220,7 @@ def _inbox_loops(service: Service, on_inbox: Wake, applied: Callable[[], None]) 
 
 
 def _woken_by_notifications(service: Service, on_inbox: Wake) -> AbstractAsyncContextManager[None]:
-    """Wake the inbox loop for messages of other processes; on SQLite the tick does."""
+    """Wake the inbox loop for what others recorded; on SQLite the tick does."""
     if service.database.engine.dialect.name != "postgresql":
         return nullcontext()
     from storage.notifications import listening  # noqa: PLC0415 - its driver is an extra

@@ -24,7 +24,7 @@ GLOSSARY: Final = frozenset(
         *("account", "answer", "audit", "breaker", "budget", "callback", "chain", "claim", "clock", "conflict"),
         *("connection", "create", "database", "decision", "delivery", "effect", "file", "handler", "hint"),
         *("history", "inbox", "key", "lease", "line", "log", "message", "migration", "observation"),
-        *("operator", "outbox", "payment", "poll", "poller", "provider", "quarantine", "queue"),
+        *("operator", "outbox", "payment", "poll", "poller", "process", "provider", "quarantine", "queue"),
         *("reconciliation", "request", "return", "review", "sandbox", "schema", "service", "settings"),
         *("alarm", "push", "silence", "sink", "storage", "transition", "warning", "webhook", "worker"),
         *("drift", "partition", "reconcile", "retention", "trace", "login", "session"),

@@ -20,7 +20,7 @@ from receipted.metrics.process import ProcessFigures
 from receipted.metrics.routes import MetricsAccess, MonitoringRoutes
 from receipted.wiring import Service
 
-#: Seconds between two writes of a process's figures for the others at the same socket.
+#: Seconds between two writes of a process's figures for the others of its group.
 _PUBLISH_INTERVAL_S: Final = 1.0
 
 
@@ -37,6 +37,16 @@ class ProcessMonitor:
         )
         if service.metrics_slot is not None:
             self._process.join(*service.metrics_slot)
+        self._works = not receives
+        self._checks = HealthChecks(
+            service.database,
+            service.pulse,
+            service.clock,
+            held=service.parts.held_payments,
+            stalled_after=metrics.stalled_after_seconds,
+            lag_after=None if receives else timedelta(seconds=metrics.lag_after_seconds),
+            others=self._process.others_health,
+        )
         self._monitoring = MonitoringRoutes(
             MetricsAccess(
                 settings.trusted_proxies,
@@ -53,14 +63,7 @@ class ProcessMonitor:
                 service.parts.scrape_errors,
                 fresh_seconds=metrics.fresh_seconds,
             ),
-            HealthChecks(
-                service.database,
-                service.pulse,
-                service.clock,
-                held=service.parts.held_payments,
-                stalled_after=metrics.stalled_after_seconds,
-                lag_after=None if receives else timedelta(seconds=metrics.lag_after_seconds),
-            ),
+            self._checks,
         )
 
     def routes(self) -> list[BaseRoute]:
@@ -69,23 +72,26 @@ class ProcessMonitor:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Share this process's figures with others at the same socket inside this block."""
+        """Share this process's figures with the others of its group inside this block."""
         if not self._process.is_shared:
             yield
             return
-        self._process.publish()
+        self._publish()
         task = asyncio.create_task(self._keep_publishing(), name="metrics")
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            self._process.publish()
+            self._publish()
 
     async def _keep_publishing(self) -> None:
         while True:
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
-            self._process.publish()
+            self._publish()
+
+    def _publish(self) -> None:
+        self._process.publish(self._checks.own() if self._works else None)
 
 
 class _SilentServer(uvicorn.Server):

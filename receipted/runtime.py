@@ -63,6 +63,36 @@ class Wake:
         self._woken_at = self._loop.time()
 
 
+class ProcessWake:
+    """Wake-up of a loop in another process, which is forked after this was made."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def __call__(self) -> None:
+        """Wake the other process's loop: there may be work."""
+        with suppress(BlockingIOError):  # the pipe is full of wake-ups
+            os.write(self._writer, b".")
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Call `wake` at each wake-up inside this block; some that come at once are one."""
+
+        def read() -> None:
+            with suppress(BlockingIOError):
+                os.read(self._reader, 4096)
+            wake()
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._reader, read)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._reader)
+
+
 async def keep_stepping(
     name: str,
     step: Callable[[], Awaitable[int]],

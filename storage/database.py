@@ -4,15 +4,14 @@ On SQLite there is one writer at a time, on PostgreSQL rows are locked.
 """
 
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import cache
-from types import TracebackType
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
 import structlog
 from sqlalchemy import Connection, CursorResult, Executable, RowMapping, Select, event, inspect
@@ -31,47 +30,7 @@ from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
 from storage.hashing import Sealer
 from storage.readable import UnreadableRecord
-
-
-class FairLock:
-    """Held by one thread at a time, in the order in which they asked.
-
-    Python's own lock goes to whoever is quickest, which is the thread that has just released it: one that writes
-    without a pause would keep all others from writing.
-    """
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._is_held = False
-
-    def acquire(self) -> None:
-        """Return when it is ours."""
-        with self._guard:
-            if not self._is_held:
-                self._is_held = True
-                return
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        turn.acquire()  # released by whoever hands the lock on
-
-    def release(self) -> None:
-        """Pass the lock on to the next thread."""
-        with self._guard:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._is_held = False
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _fault: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.release()
-
+from storage.write_turn import WriteTurn
 
 log = structlog.get_logger()
 
@@ -340,7 +299,7 @@ def _nothing(model: type[Model]) -> Mapping[str, None]:
 
 
 class Database:
-    """One database; writers of this process take turns on SQLite, and none backs off.
+    """One database; writers take turns on SQLite, and none backs off.
 
     `postgresql://…` and `sqlite:///…` are all that a URL needs to say. Raises DatabaseUnsupported for any other.
     """
@@ -351,8 +310,9 @@ class Database:
         self.sealer = sealer or Sealer()
         self.engine = connected(url)
         self._is_sqlite = self.engine.dialect.name == "sqlite"
-        #: The turn to write, within this process: on SQLite one at a time, in the order in which they asked.
-        self.turn: AbstractContextManager[None] = FairLock() if self._is_sqlite else nullcontext()
+        self._turn = WriteTurn(_file_of(self.engine.url.database)) if self._is_sqlite else None
+        #: The turn to write: on SQLite one thread of one process at a time, in the order in which they asked.
+        self.turn: AbstractContextManager[None] = self._turn or nullcontext()
         self.pool_limit = POOL_SIZE + POOL_OVERFLOW  #: connections of this process at most
         self.pool_waits = 0  #: units of work that found all of them in use, and waited
         self.unreadable: Counts = counts()  #: how often rows were met that cannot be read, by table
@@ -461,7 +421,20 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection, and those that are in use when they come back."""
         event.listen(self.engine, "checkin", lambda _connection, record: record.invalidate())
+        self.prepare_to_fork()
+
+    def prepare_to_fork(self) -> None:
+        """Close what a child process may not share: idle connections and locks."""
         self.engine.dispose()
+        if self._turn is not None:
+            self._turn.close()
+
+
+def _file_of(database: str | None) -> Path | None:
+    """Return the path of a SQLite database; None of one in memory."""
+    if not database or database == ":memory:":
+        return None
+    return Path(unquote(database.removeprefix("file:").partition("?")[0]) if database.startswith("file:") else database)
 
 
 def is_moved_partition(fault: BaseException | None) -> bool:

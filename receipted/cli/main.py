@@ -47,7 +47,9 @@ def _no_callback() -> None:
 
 #: Every command, in the order of the help.
 COMMANDS: Final = {
-    "serve": CommandSpec(f"{_CLI}.processes:serve", "Run everything in one process.", ("receipted serve --migrate",)),
+    "serve": CommandSpec(
+        f"{_CLI}.processes:serve", "Run everything: web and worker, a process each.", ("receipted serve --migrate",)
+    ),
     "web": CommandSpec(
         f"{_CLI}.processes:web",
         "Run the receiver, the API and the console without the worker.",

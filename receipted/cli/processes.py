@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -11,15 +13,16 @@ import typer
 from receipted.cli import output, server
 from receipted.cli.exits import Exit
 from receipted.cli.options import AsJson, open_service
-from receipted.cli.server import ProcessGroup
+from receipted.cli.server import ProcessGroup, Run
 from receipted.metrics.process import SharedSnapshots
-from receipted.monitoring import serving_metrics
-from receipted.runtime import bounded_stop, reduce_garbage_collection, until_signalled
+from receipted.monitoring import ProcessMonitor, serving_metrics
+from receipted.runtime import ProcessWake, bounded_stop, reduce_garbage_collection, until_signalled
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema
 from storage import partitions
 from storage.errors import SchemaOutdated
+from storage.wal_checkpoints import checkpointing
 
 #: Seconds that a process has beyond its own time to stop, before the one that began it ends it.
 _CHILD_GRACE_S: Final = 3.0
@@ -46,16 +49,18 @@ def serve(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Run everything in one process.
+    """Run everything: web and worker, a process each.
 
-    Receives, applies, asks and delivers until SIGTERM or Ctrl-C; logs go to stderr.
+    Receives, applies, asks and delivers until SIGTERM or Ctrl-C; logs go to stderr. A process that is lost is begun
+    again.
 
     Refuses to start with settings that cannot work (exit 2) and with an outdated schema (exit 3).
     """
     with open_service(context, is_process=True, checks_schema=not migrate) as service:
         if migrate:
             schema.upgrade(service.database)
-        _answer("serve", service, with_work=True, as_json=json)
+        listener = _listener(service)
+        serve_in_two(service, listener, partial(_announce, "serve", listener, service, as_json=json))
 
 
 def web(
@@ -71,10 +76,14 @@ def web(
     the rest.
     """
     with open_service(context, is_process=True, delivers=False) as service:
+        if workers > 1 and service.database.engine.dialect.name == "sqlite":
+            raise OneWriter("on SQLite one process receives: --workers needs PostgreSQL", param="workers")
+        listener = _listener(service)
+        ready, run = partial(_announce, "web", listener, service, as_json=json), partial(_serve, service, listener)
         if workers == 1:
-            _answer("web", service, with_work=False, as_json=json)
-        else:
-            _answer_together(service, workers, as_json=json)
+            run(ready)
+        else:  # the kernel balances between them
+            _run_group(service, listener, [(f"web.{number}", run) for number in range(1, workers + 1)], ready)
 
 
 def worker(context: typer.Context, json: AsJson = False) -> None:
@@ -87,9 +96,17 @@ def worker(context: typer.Context, json: AsJson = False) -> None:
         listener = None
         if metrics.enabled and metrics.worker_port is not None:
             listener = server.listen(metrics.worker_host, metrics.worker_port)
-        with bounded_stop(service.settings.service.stop_timeout_seconds) as begin_stop:
-            asyncio.run(_work(service, listener, begin_stop, as_json=json))
-        _raise_if_failed(service)
+        url = server.address(listener) if listener is not None else None
+
+        def ready() -> None:
+            if json:
+                output.as_json({"process": "worker", "accounts": list(service.accounts), "metrics": url})
+                return
+            output.say("receipted worker works; Ctrl-C stops it")
+            if url is not None:
+                output.say(f"  metrics and probes at {url}")
+
+        _work(service, listener, ready)
 
 
 def migrate(
@@ -137,47 +154,58 @@ def _check(service: Service, *, as_json: bool) -> None:
         raise typer.Exit(Exit.SCHEMA)
 
 
-def _answer(process: str, service: Service, *, with_work: bool, as_json: bool) -> None:
+def _listener(service: Service) -> socket.socket:
+    return server.listen(service.settings.service.listen_host, service.settings.service.listen_port)
+
+
+def _serve(
+    service: Service,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    on_recorded: Callable[[], None] | None = None,
+) -> None:
     from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
 
-    settings = service.settings.service
-    listener = server.listen(settings.listen_host, settings.listen_port)
-
-    def ready() -> None:
-        _announce(process, listener, service, as_json=as_json)
-
-    app = create_app(service, with_work=with_work)
-    server.serve(app, listener, on_ready=ready, on_stop=app.stop, stop_within=settings.stop_timeout_seconds)
+    app = create_app(service, with_work=False, on_recorded=on_recorded)
+    within = service.settings.service.stop_timeout_seconds
+    server.serve(app, listener, on_ready=on_ready, on_stop=app.stop, stop_within=within)
     _raise_if_failed(service)
 
 
-def _answer_together(service: Service, number: int, *, as_json: bool) -> None:
-    """Serve in several processes from one listening socket; the kernel balances."""
-    from receipted.app import create_app  # noqa: PLC0415 - it takes time that no other command should
+def serve_in_two(service: Service, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Answer at the socket in one process and work in another, until a signal.
 
-    if service.database.engine.dialect.name == "sqlite":
-        raise OneWriter("SQLite has one writer, which one process is: --workers needs PostgreSQL", param="workers")
-    settings = service.settings.service
-    listener = server.listen(settings.listen_host, settings.listen_port)
+    Each has an interpreter to itself.
+    """
+    wake = ProcessWake()
 
-    board = SharedSnapshots(number)
+    def work(on_ready: Callable[[], None]) -> None:
+        listener.close()
+        _work(service, None, on_ready, wake)
 
-    def run(slot: int, on_ready: Callable[[], None]) -> None:
+    _run_group(
+        service, listener, [("web", partial(_serve, service, listener, on_recorded=wake)), ("worker", work)], on_ready
+    )
+
+
+def _run_group(
+    service: Service, listener: socket.socket, runs: Sequence[tuple[str, Run]], on_ready: Callable[[], None]
+) -> None:
+    """Run processes that share a socket and their figures, until a signal."""
+    board = SharedSnapshots(len(runs))
+
+    def begin(slot: int, run: Run, on_ready: Callable[[], None]) -> None:
         service.metrics_slot = (board, slot)
-        service.database.engine.dispose(close=False)  # its connections are the first process's
-        app = create_app(service, with_work=False)
         try:
-            within = settings.stop_timeout_seconds
-            server.serve(app, listener, on_ready=on_ready, on_stop=app.stop, stop_within=within)
+            run(on_ready)
         finally:
             service.close()  # this process's own connections and spans
-        _raise_if_failed(service)
 
-    def ready() -> None:
-        _announce("web", listener, service, as_json=as_json)
-
+    service.database.prepare_to_fork()
+    processes = [(name, partial(begin, slot, run)) for slot, (name, run) in enumerate(runs)]
+    grace = service.settings.service.stop_timeout_seconds + _CHILD_GRACE_S
     with listener:
-        ProcessGroup(number, run, grace=settings.stop_timeout_seconds + _CHILD_GRACE_S).serve(ready)
+        ProcessGroup(processes, grace=grace).serve(on_ready)
 
 
 def _announce(process: str, listener: socket.socket, service: Service, *, as_json: bool) -> None:
@@ -195,22 +223,33 @@ def webhook_url(service: Service, account: str) -> str:
     return f"{service.settings.service.public_url}/webhooks/{account}"
 
 
-async def _work(
-    service: Service, listener: socket.socket | None, begin_stop: Callable[[], None], *, as_json: bool
+def _work(
+    service: Service, listener: socket.socket | None, on_ready: Callable[[], None], wake: ProcessWake | None = None
+) -> None:
+    with bounded_stop(service.settings.service.stop_timeout_seconds) as begin_stop:
+        asyncio.run(_work_until_signalled(service, listener, begin_stop, on_ready, wake))
+    _raise_if_failed(service)
+
+
+async def _work_until_signalled(
+    service: Service,
+    listener: socket.socket | None,
+    begin_stop: Callable[[], None],
+    on_ready: Callable[[], None],
+    wake: ProcessWake | None,
 ) -> None:
     from receipted.app import working  # noqa: PLC0415 - it takes time that no other command should
 
-    with until_signalled(begin_stop) as stop:
-        async with working(service), serving_metrics(service, listener):
-            reduce_garbage_collection()
-            url = server.address(listener) if listener is not None else None
-            if as_json:
-                output.as_json({"process": "worker", "accounts": list(service.accounts), "metrics": url})
-            else:
-                output.say("receipted worker works; Ctrl-C stops it")
-                if url is not None:
-                    output.say(f"  metrics and probes at {url}")
-            await stop.wait()
+    with until_signalled(begin_stop) as stop, checkpointing(service.database):
+        async with (
+            working(service) as on_inbox,
+            serving_metrics(service, listener),
+            ProcessMonitor(service, receives=False).running(),
+        ):
+            with wake.waking(on_inbox) if wake is not None else nullcontext():
+                reduce_garbage_collection()
+                on_ready()
+                await stop.wait()
 
 
 def _raise_if_failed(service: Service) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -143,23 +143,25 @@ def _run(server: _Server, listener: socket.socket) -> None:
         raise DidNotStart
 
 
-class ProcessGroup:
-    """Keep a number of identical processes running until SIGTERM or SIGINT.
+#: What a process of a group does: called with what it is to call when it answers, or works.
+Run = Callable[[Callable[[], None]], None]
 
-    `run` is called in each of them, with its place and what it is to call when it answers; the process ends when it
-    returns, with 0, or raises, with 1. Places are numbered from 0, and one that is begun again has that of the lost.
+
+class ProcessGroup:
+    """Keep processes running until SIGTERM or SIGINT; restart one that is lost.
+
+    Each process calls its function, and ends when that returns, with 0, or raises, with 1.
     """
 
-    def __init__(self, number: int, run: Callable[[int, Callable[[], None]], None], *, grace: float = 28.0) -> None:
-        """Set up the group; `grace` is the seconds that processes have to end.
+    def __init__(self, runs: Sequence[tuple[str, Run]], *, grace: float = 28.0) -> None:
+        """Set up the group by name and function.
 
-        Longer than their own time to stop.
+        `grace` is the seconds that processes have to end: longer than their own time to stop.
         """
-        self._number = number
+        self._runs = runs
         self._grace = grace
-        self._run = run
         self._children: dict[int, float] = {}  # by process: when it began
-        self._places: dict[int, int] = {}  # by process
+        self._places: dict[int, int] = {}  # by process: the number of its function
         self._is_ending = False
         self._is_asked = False  #: to end, by a signal and not by a fault
         self._waits = 0.0
@@ -172,8 +174,8 @@ class ProcessGroup:
         Raises DidNotStart where one ends before that.
         """
         with self._signals() as called:
-            for _ in range(self._number):
-                self._start_process()
+            for place in range(len(self._runs)):
+                self._start_process(place)
             ready = 0
             while self._children:
                 found, _, _ = select.select([called.fileno(), self._ready_reader], [], [])
@@ -182,15 +184,14 @@ class ProcessGroup:
                 if self._ready_reader in found:
                     os.read(self._ready_reader, 1)
                     ready += 1
-                    if ready == self._number:
+                    if ready == len(self._runs):
                         on_ready()
-                self._restart_ended(has_started=ready >= self._number)
-        if ready < self._number and not self._is_asked:
+                self._restart_ended(has_started=ready >= len(self._runs))
+        if ready < len(self._runs) and not self._is_asked:
             raise DidNotStart
 
-    def _start_process(self) -> None:
+    def _start_process(self, place: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until it is known, or knows what to do
-        place = next(each for each in range(self._number) if each not in self._places.values())
         child = os.fork()
         if child:
             self._places[child] = place
@@ -212,16 +213,19 @@ class ProcessGroup:
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         os.close(self._parent_alive)
-        threading.Thread(target=self._stop_with_parent, name="parent", daemon=True).start()
-        self._run(place, self._report_ready)
+        threading.Thread(target=self._end_with_parent, name="parent", daemon=True).start()
+        self._runs[place][1](self._report_ready)
 
     def _report_ready(self) -> None:
         os.write(self._ready_writer, b".")
 
-    def _stop_with_parent(self) -> None:
-        """Stop when the parent process is gone, for example by kill -9."""
+    def _end_with_parent(self) -> None:
+        """End when the parent process is gone, for example by kill -9.
+
+        At once, since the next start needs the port.
+        """
         os.read(self._parent_gone, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _restart_ended(self, *, has_started: bool) -> None:
         """Start ended processes again, unless all are to end."""
@@ -230,10 +234,11 @@ class ProcessGroup:
             if not ended:
                 continue
             lasted = time.monotonic() - self._children.pop(child)
-            del self._places[child]
+            place = self._places.pop(child)
             if self._is_ending:
                 continue
-            log.error("worker.lost", process=child, exit=os.waitstatus_to_exitcode(status))
+            code = os.waitstatus_to_exitcode(status)
+            log.error("process.lost", process=self._runs[place][0], pid=child, exit=code)
             if not has_started:
                 self._end()
                 continue
@@ -244,7 +249,7 @@ class ProcessGroup:
             )
             self._pause(self._waits)
             if not self._is_ending:
-                self._start_process()
+                self._start_process(place)
 
     def _pause(self, seconds: float) -> None:
         """Wait; the others go on answering, and a signal ends the wait."""

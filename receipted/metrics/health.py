@@ -1,4 +1,4 @@
-"""Liveness and readiness of this process, from its loops and the database."""
+"""Liveness and readiness of this process and its group, by loops and database."""
 
 import asyncio
 import time
@@ -24,6 +24,10 @@ MAIN_LOOPS: Final = frozenset({"inbox", "outbox"})
 #: Seconds for which one check of the database is reused, and after which it counts as away.
 _MAX_AGE_S: Final = 1.0
 _READ_TIMEOUT_S: Final = 3.0
+
+#: Seconds without a word of a process that works, after which it counts as gone. It speaks each second, and is begun
+#: again within half a minute of its end.
+_SILENCE_LIMIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +131,12 @@ class HealthChecks:
         stalled_after: float,
         lag_after: timedelta | None,
         held: Callable[[], list[str]] = list,
+        others: Callable[[], list[tuple[float, Health]]] = list,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up the checks; `held` returns payments that another session holds.
+
+        `others` returns the health of the processes beside this one that work, with its age in seconds.
 
         `lag_after` is None where the process receives: it goes on recording, however late the worker is.
         """
@@ -139,15 +146,28 @@ class HealthChecks:
         self._stalled_after = stalled_after
         self._lag_after = lag_after
         self._held = held
+        self._others = others
         self._monotonic = monotonic
         self._check: asyncio.Task[Health] | None = None
         self._checked_at = 0.0
 
     def alive(self) -> Health:
-        """Check that the loops go on. Never reads the database.
+        """Check that the loops go on, of this process and of those beside it.
 
-        The event loop goes on, since it answers.
+        Never reads the database. The event loop goes on, since it answers.
         """
+        found = self.own()
+        for age, other in self._others():
+            silent = [{"cause": "process_silent", "seconds": round(age)}] if age > _SILENCE_LIMIT_S else []
+            found = Health(
+                [*found.causes, *silent, *other.causes],
+                failing=[*found.failing, *other.failing],
+                held_payments=[*found.held_payments, *other.held_payments],
+            )
+        return found
+
+    def own(self) -> Health:
+        """Check that the loops of this process go on."""
         causes: list[dict[str, Any]] = [{"cause": "loop_failed", "loop": name} for name in self._pulse.failed]
         causes += [{"cause": "loop_stalled", "loop": name} for name in self._pulse.stalled(self._stalled_after)]
         causes += [

@@ -1,4 +1,4 @@
-"""Metrics of this process, shared in memory with those that serve the same socket."""
+"""Metrics and health of this process, shared in memory with its group."""
 
 import mmap
 import struct
@@ -11,7 +11,7 @@ from typing import Final
 from poller.polling import Poller
 from receipted.metrics import catalogue
 from receipted.metrics.catalogue import METRICS, LabelBounds, Metric, Rows, add, decode_rows, encode_rows, sum_rows
-from receipted.metrics.health import LoopMonitor, loop_family
+from receipted.metrics.health import Health, LoopMonitor, loop_family
 from receiver.group_commit import GroupWriter
 from receiver.intake import IntakeNotes
 from statemachine.measures import Counts, Histogram, counts
@@ -90,7 +90,7 @@ class MetricSources:
 
 
 class ProcessFigures:
-    """Metrics of this process since its start, or of all processes at the same socket."""
+    """Metrics of this process since its start, or of all processes of its group."""
 
     def __init__(
         self,
@@ -120,15 +120,21 @@ class ProcessFigures:
             rows, _ = decode_rows(before)
             self._inherited = {name: series for name, series in rows.items() if name in _SUMMED}
 
-    def publish(self) -> None:
-        """Write this process's current figures for the others."""
+    def publish(self, health: Health | None) -> None:
+        """Write this process's figures for the others, and its health if it works."""
         if self._board is not None:
-            self._board.write(self._slot, encode_rows(self._own(), at=self._monotonic()))
+            self._board.write(self._slot, encode_rows(self._own(), at=self._monotonic(), health=health))
 
     @property
     def is_shared(self) -> bool:
         """True if other processes may share figures."""
         return self._board is not None
+
+    def others_health(self) -> list[tuple[float, Health]]:
+        """Return the health of the others that work, each with its age in seconds."""
+        shared = [decode_rows(content)[1] for content in self._shared()]
+        now = self._monotonic()
+        return [(now - more["at"], Health(**more["health"])) for more in shared if more["health"] is not None]
 
     def rows(self) -> Rows:
         """Return the sums over all processes."""
@@ -137,10 +143,13 @@ class ProcessFigures:
         return rows
 
     def _others(self) -> Iterable[Rows]:
-        for content in self._board.others(self._slot) if self._board is not None else ():
+        for content in self._shared():
             rows, more = decode_rows(content)
             is_gone = self._monotonic() - more["at"] > _PROCESS_TIMEOUT_S
             yield {name: series for name, series in rows.items() if name in _SUMMED} if is_gone else rows
+
+    def _shared(self) -> Iterable[bytes]:
+        return self._board.others(self._slot) if self._board is not None else ()
 
     def _own(self) -> Rows:
         parts = self._parts

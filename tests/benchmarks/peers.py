@@ -26,6 +26,9 @@ ABOUT: Final = prose("""
 *dj-stripe* has its default set-up: two synchronous workers of gunicorn, PostgreSQL with the same settings, signatures
 verified, and each event kept and processed within the request; it is never made to call Stripe.
 *webhook* checks an HMAC over the body and starts `/bin/true` after its answer; it stores nothing.
+Each run ends when its server rests: what it does after its answers is not done in the next one's time, and counts for
+its own, in what is done a second.
+The ratios are of what is done a second.
 Both get unique signed deliveries of the same sizes from the same load generator.
 A peer that is not installed is not measured: `BENCH_PEERS` names a virtual environment with dj-stripe, gunicorn and
 psycopg, and `webhook` is looked for on the path.
@@ -33,6 +36,9 @@ psycopg, and `webhook` is looked for on the path.
 
 _CONNECTIONS: Final = 64
 _READY_SECONDS: Final = 30.0
+#: Seconds without use of the processor after which a server rests, and seconds that it has for coming to that.
+_REST_S: Final = 0.3
+_LEFTOVER_TIMEOUT_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,14 @@ DJSTRIPE: Final = Peer("dj-stripe", "stripe", peer_djstripe.PATH, 80, 600, "djst
 WEBHOOK: Final = Peer("webhook", "body", "/hooks/bench", 2, 15_000, "")
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run with what its server did after the last answer."""
+
+    run: Run
+    done_per_second: float  #: deliveries, until the server rests
+
+
 def measure(databases: Databases, plan: Plan, seconds: float, environment: str | None) -> Part:
     """What is installed, beside the application on PostgreSQL."""
     part = Part("peers", "Beside others", ABOUT)
@@ -59,7 +73,7 @@ def measure(databases: Databases, plan: Plan, seconds: float, environment: str |
         (DJSTRIPE, (lambda url, log: _djstripe(python, url, log)) if _has_djstripe(python) else None),
         (WEBHOOK, _webhook if shutil.which("webhook") else None),
     ]
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[Finished]] = {}
     with ExitStack() as stack:
         url = databases.fresh(POSTGRESQL)
         ours = Target(OURS[POSTGRESQL], stack.enter_context(served("web", url, log=databases.folder / "ours.log")))
@@ -72,10 +86,13 @@ def measure(databases: Databases, plan: Plan, seconds: float, environment: str |
             server = stack.enter_context(start(its_url, databases.folder / "peer.log"))  # type: ignore[arg-type]
             target = Target(peer.name, server, peer.path, peer.dialect)
             target.run(_CONNECTIONS, 0.5, most=peer.likely, warm_up=64)
+            _rest(target.served)
             targets.append((target, peer.table, its_url))
         if len(targets) > 1:
             for _, (target, _, _) in rounds(targets, plan.rounds, plan.seconds):
-                runs.setdefault(target.name, []).append(target.run(_CONNECTIONS, seconds))
+                run = target.run(_CONNECTIONS, seconds)
+                took = run.acknowledged / max(run.per_second, 1e-9) + _rest(target.served)
+                runs.setdefault(target.name, []).append(Finished(run, run.acknowledged / max(took, 1e-9)))
         for target, table, at in targets:
             part.faults += target.faults
             if table and (kept := count(at, table)) != target.acknowledged:
@@ -95,19 +112,35 @@ def measure(databases: Databases, plan: Plan, seconds: float, environment: str |
     return part
 
 
-_HEAD: Final = ("server", "deliveries/s", "p50 ms", "p99 ms")
+_HEAD: Final = ("server", "answered/s", "done/s", "p50 ms", "p99 ms")
 
 
-def _ratio(runs: dict[str, list[Run]], name: str) -> Spread:
-    return ratios([run.per_second for run in runs[OURS[POSTGRESQL]]], [run.per_second for run in runs[name]])
+def _rest(server: Served) -> float:
+    """Return once the server rests: how many seconds it has worked on since its last answer."""
+    began = worked_at = time.monotonic()
+    used, pause = server.cpu(), threading.Event()
+    while (now := time.monotonic()) - worked_at < _REST_S:
+        if now - began > _LEFTOVER_TIMEOUT_S:
+            raise RuntimeError(f"processes {server.processes} do not come to rest")
+        pause.wait(_REST_S / 10)  # of other processes, which set no event here
+        if (uses := server.cpu()) > used:
+            used, worked_at = uses, time.monotonic()
+    return worked_at - began
 
 
-def _row(name: str, found: list[Run] | None) -> tuple[str, ...]:
+def _ratio(runs: dict[str, list[Finished]], name: str) -> Spread:
+    return ratios(
+        [each.done_per_second for each in runs[OURS[POSTGRESQL]]], [each.done_per_second for each in runs[name]]
+    )
+
+
+def _row(name: str, found: list[Finished] | None) -> tuple[str, ...]:
     if found is None:
-        return (name, "not measured" if name == OURS[POSTGRESQL] else "not installed", "-", "-")
-    speed = Spread.of(run.per_second for run in found)
-    medians = (Spread.of(getattr(run, figure) for run in found).median for figure in ("p50_ms", "p99_ms"))
-    return (name, str(speed), *map(number, medians))
+        return (name, "not measured" if name == OURS[POSTGRESQL] else "not installed", "-", "-", "-")
+    answered = Spread.of(each.run.per_second for each in found)
+    done = Spread.of(each.done_per_second for each in found)
+    medians = (Spread.of(getattr(each.run, figure) for each in found).median for figure in ("p50_ms", "p99_ms"))
+    return (name, str(answered), str(done), *map(number, medians))
 
 
 def _has_djstripe(python: Path) -> bool:

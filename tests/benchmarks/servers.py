@@ -9,6 +9,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from receipted import logs
 from receipted.app import create_app, working
+from receipted.cli.processes import serve_in_two
 from receipted.cli.server import address, listen, serve
 from receipted.runtime import reduce_garbage_collection, until_signalled
 from receipted.wiring import Service
@@ -63,7 +65,7 @@ def _app(mode: str, url: str, shop: str) -> ASGIApp:
         return _asgi
     if mode == "naive":
         return naive_app(url)
-    return create_app(_service(url, shop), with_work=mode == "serve")
+    return create_app(_service(url, shop), with_work=False)
 
 
 def _service(url: str, shop: str) -> Service:
@@ -102,6 +104,12 @@ def _serve_together(mode: str, url: str, processes: int) -> None:
     sys.exit(any(codes))
 
 
+def _tell(listener: socket.socket) -> None:
+    """Print the address, and the processes that this one has begun."""
+    own = os.getpid()
+    print(address(listener), Path(f"/proc/{own}/task/{own}/children").read_text().strip(), flush=True)
+
+
 def main() -> None:
     """Serve until SIGTERM. Logs go to stderr, as those of a process do."""
     parser = argparse.ArgumentParser(description="serve one of the applications that are compared")
@@ -115,6 +123,9 @@ def main() -> None:
     logs.configure("info", "json")
     if options.mode == "worker":
         asyncio.run(_work(options.url, options.shop, lambda: print("works", flush=True)))
+    elif options.mode == "serve":
+        listener = listen("127.0.0.1", 0)
+        serve_in_two(_service(options.url, options.shop), listener, lambda: _tell(listener))
     elif options.processes > 1:
         _serve_together(options.mode, options.url, options.processes)
     else:

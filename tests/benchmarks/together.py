@@ -22,7 +22,7 @@ from tests.benchmarks.measuring import Run, Target, rounds
 from tests.benchmarks.servers import served
 
 ABOUT: Final = prose("""
-Deliveries come in and are applied at the same time: on SQLite in one process as `receipted serve` has it, on PostgreSQL
+Deliveries come in and are applied at the same time: on SQLite by the two processes of `receipted serve`, on PostgreSQL
 by `receipted web` and `receipted worker`.
 Everything of the two parts above is included, and effects are handed to a function in the process.
 Each payment is known before its provider says the first word of it, as one that is created through the API, so that

@@ -40,7 +40,7 @@ def test_a_database_its_log_of_writes_and_its_folders(tmp_path):
     finally:
         database.close()
 
-    assert beside == {"receipted.db": 0o600, "receipted.db-wal": 0o600, "receipted.db-shm": 0o600}
+    assert beside == {f"receipted.db{suffix}": 0o600 for suffix in ("", "-wal", "-shm", "-turn", "-next")}
     assert (mode(file.parent), mode(file.parent.parent)) == (0o700, 0o700)
 
 

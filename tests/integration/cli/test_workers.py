@@ -33,11 +33,11 @@ def children(process: int) -> set[int]:
 
 
 def lost(errors: Path) -> int:
-    return sum(json.loads(line)["event"] == "worker.lost" for line in errors.read_text().splitlines())
+    return sum(json.loads(line)["event"] == "process.lost" for line in errors.read_text().splitlines())
 
 
 def probe(url: str) -> int:
-    return httpx2.get(f"{url}/webhooks/stable").status_code
+    return httpx2.get(f"{url}/webhooks/stable", timeout=60).status_code  # another process may be starting
 
 
 def test_a_process_that_is_lost_is_begun_again_and_all_end_in_order(config, tmp_path):
@@ -74,10 +74,46 @@ def _lives(process: int) -> bool:
         return False
 
 
+def named(errors: Path) -> list[str]:
+    """The processes that were lost, by name."""
+    lines = [json.loads(line) for line in errors.read_text().splitlines()]
+    return [line["process"] for line in lines if line["event"] == "process.lost"]
+
+
+def test_serve_begins_web_and_worker_again_and_both_end_in_order(shell, tmp_path):
+    """Each is killed in its turn: deliveries are answered again, and a payment is decided again."""
+    errors = tmp_path / "err"
+    with started("--config", str(shell.config), "serve", "--json", errors=errors) as process:
+        url = process.json()["url"]
+        first = children(process.child.pid)
+        assert len(first) == 2
+        for number, victim in enumerate(sorted(first), start=1):
+            os.kill(victim, signal.SIGKILL)
+            eventually(lambda: len(named(errors)) == number, 30)  # noqa: B023 - called before it is another
+            eventually(lambda: len(children(process.child.pid) - first) == number, 30)  # noqa: B023
+            eventually(lambda: probe(url) == 200, 30)
+        eventually(lambda: httpx2.get(f"{url}/healthz").json()["alive"], 30)
+        figures = httpx2.get(f"{url}/metrics").text
+        assert process.stop() == Exit.DONE
+    assert sorted(named(errors)) == ["web", "worker"]
+    assert "receipted_processes 2.0" in figures
+    assert not any(_lives(child) for child in first)
+
+
+def test_both_processes_of_serve_end_with_the_one_that_began_them(shell, tmp_path):
+    """The next start finds the port free, whatever became of the last one."""
+    with started("--config", str(shell.config), "serve", "--json", errors=tmp_path / "err") as process:
+        process.json()
+        begun = children(process.child.pid)
+        process.stop(signal.SIGKILL)
+        eventually(lambda: not any(_lives(child) for child in begun))
+    assert len(begun) == 2
+
+
 def test_sqlite_has_one_writer(shell):
     """More than one process is refused, with the reason, and nothing listens."""
     result = finished("--config", str(shell.config), "web", "--workers", "2")
 
     assert result.returncode == Exit.USAGE
-    assert "SQLite has one writer" in result.stderr
+    assert "on SQLite one process receives" in result.stderr
     assert "(one_writer)" in result.stderr

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
 
+from receipted.metrics.catalogue import LabelBounds
 from receipted.metrics.health import HealthChecks, LoopMonitor
+from receipted.metrics.process import MetricSources, ProcessFigures, SharedSnapshots
 from receipted.settings.load import Settings
 from storage import inbox
 from storage.database import Database
@@ -90,6 +92,36 @@ def test_a_loop_that_stands_still_is_told_and_goes_on(clock: FakeClock, database
     pulse.failed.append("outbox")
     assert found.alive().causes == [{"cause": "loop_failed", "loop": "outbox"}]
     assert "loop_failed" in causes(found)
+
+
+def test_the_health_of_a_process_that_works_is_told_by_the_one_that_answers(clock: FakeClock) -> None:
+    steps, board, nowhere = Steps(), SharedSnapshots(2), Database("postgresql://nobody@127.0.0.1:9/nothing")
+
+    def figures(slot: int) -> ProcessFigures:
+        bounds = LabelBounds((), (), "1")
+        made = ProcessFigures(MetricSources(), nowhere, bounds, version="1", queue=1, monotonic=steps)
+        made.join(board, slot)
+        return made
+
+    web, worker = figures(0), figures(1)
+    pulse = LoopMonitor(steps)
+    own = HealthChecks(nowhere, pulse, clock, stalled_after=600, lag_after=None, held=lambda: ["p1"])
+    found = HealthChecks(
+        nowhere, LoopMonitor(steps), clock, stalled_after=600, lag_after=None, others=web.others_health
+    )
+    web.publish(None)
+    assert found.alive().is_well, "the worker has not begun"
+    worker.publish(own.own())
+    assert found.alive().is_well
+    assert found.alive().held_payments == ["p1"]
+    pulse.failed.append("inbox")
+    worker.publish(own.own())
+    assert found.alive().causes == [{"cause": "loop_failed", "loop": "inbox"}]
+    pulse.failed.clear()
+    worker.publish(own.own())
+    steps.now += 61
+    assert found.alive().causes == [{"cause": "process_silent", "seconds": 61}]
+    nowhere.close()
 
 
 @pytest.fixture

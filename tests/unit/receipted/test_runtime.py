@@ -1,12 +1,13 @@
 """The loop around a step; receipted/runtime.py."""
 
 import asyncio
+import os
 
 import pytest
 from structlog.testing import capture_logs
 
 from receipted import runtime
-from receipted.runtime import Wake, keep_stepping
+from receipted.runtime import ProcessWake, Wake, keep_stepping
 from storage.errors import StorageUnavailable
 
 
@@ -97,3 +98,27 @@ def test_wake_ups_that_come_soon_are_one():
     first, second = asyncio.run(main())
     assert first < 0.15
     assert second >= 0.19
+
+
+def test_a_wake_up_comes_from_another_process():
+    """However many there are, none blocks the process that sends them, and the last one is not lost."""
+    wake = ProcessWake()
+    for _ in range(100_000):
+        wake()
+
+    async def main():
+        woken = asyncio.Event()
+        with wake.waking(woken.set):
+            await woken.wait()
+            for _ in range(100):  # until the pipe is empty
+                woken.clear()
+                await asyncio.sleep(0)
+            child = os.fork()
+            if not child:
+                wake()
+                os._exit(0)
+            async with asyncio.timeout(30):
+                await woken.wait()
+            return child
+
+    assert os.waitpid(asyncio.run(main()), 0)[1] == 0
