@@ -157,7 +157,7 @@ def test_the_history_and_its_proof_are_told(api):
     assert (proof["holds"], proof["messages"], proof["transitions"], proof["faults"]) == (True, 2, 1, [])
     exported = client.get(f"/v1/payments/{made['id']}/export")
     assert exported.headers["content-type"] == "application/x-ndjson"
-    assert exported.text.count("\n") == 4
+    assert exported.text.count("\n") == 5
 
 
 def test_a_payment_that_was_tampered_with_is_proved_wrong(api):

@@ -59,7 +59,8 @@ def test_the_history_is_exported_as_lines(shell, tmp_path):
     one = shell("audit", "export", "--payment", payment["id"][-12:], "--json").json
     written = shell("audit", "export", "--output", str(target), "--json").json
 
-    assert {line["table"] for line in lines} == {"payment", "inbox_message", "transition", "outbox_message"}
+    tables = {"payment", "payment_poll", "inbox_message", "transition", "outbox_message"}
+    assert {line["table"] for line in lines} == tables
     assert [row["id"] for row in one if row["table"] == "payment"] == [payment["id"]]
     assert written == {"output": str(target), "lines": len(lines)}
     assert [json.loads(line) for line in target.read_text().splitlines()] == lines
