@@ -30,6 +30,11 @@ _MAX_DOUBLINGS: Final = 16
 #: no cycles: collecting took a tenth of its time.
 _GC_THRESHOLD: Final = 50_000
 
+#: Seconds that a thread waits for Python's lock before it asks for it. By default 0.005, which is longer than a commit:
+#: the thread that commits hands the lock over with each of its statements, and a busy event loop leaves it no gap; nor
+#: does a batch that is decided leave the event loop one, which delivers effects.
+_SWITCH_INTERVAL_S: Final = 0.0002
+
 #: Seconds that threads have to end after everything else; none of our work runs in them by then.
 THREADS_GRACE_S: Final = 3.0
 
@@ -172,6 +177,17 @@ def reduce_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+
+
+@contextmanager
+def short_switch_interval() -> Iterator[None]:
+    """Let threads wait for Python's lock for a short time only inside this block."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager

@@ -16,7 +16,13 @@ from receipted.cli.options import AsJson, open_service
 from receipted.cli.server import ProcessGroup, Run
 from receipted.metrics.process import SharedSnapshots
 from receipted.monitoring import ProcessMonitor, serving_metrics
-from receipted.runtime import ProcessWake, bounded_stop, reduce_garbage_collection, until_signalled
+from receipted.runtime import (
+    ProcessWake,
+    bounded_stop,
+    reduce_garbage_collection,
+    short_switch_interval,
+    until_signalled,
+)
 from receipted.wiring import Service
 from statemachine.errors import ServiceError
 from storage import migrate as schema
@@ -226,7 +232,7 @@ def webhook_url(service: Service, account: str) -> str:
 def _work(
     service: Service, listener: socket.socket | None, on_ready: Callable[[], None], wake: ProcessWake | None = None
 ) -> None:
-    with bounded_stop(service.settings.service.stop_timeout_seconds) as begin_stop:
+    with short_switch_interval(), bounded_stop(service.settings.service.stop_timeout_seconds) as begin_stop:
         asyncio.run(_work_until_signalled(service, listener, begin_stop, on_ready, wake))
     _raise_if_failed(service)
 

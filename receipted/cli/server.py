@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +19,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from receipted.http_protocol import BoundedProtocol
-from receipted.runtime import bounded_stop, reduce_garbage_collection
+from receipted.runtime import bounded_stop, reduce_garbage_collection, short_switch_interval
 from statemachine.errors import ServiceError
 
 #: Seconds that requests under way have to end.
 _REQUEST_GRACE_S: Final = 10
 
-#: Seconds that a thread waits for Python's lock before it asks for it. By default 0.005, which is longer than a commit:
-#: the thread that commits hands the lock over with each of its statements, and a busy event loop leaves it no gap.
-_SWITCH_INTERVAL_S: Final = 0.0002
 log = structlog.get_logger()
 
 #: Seconds before a process is begun again that ended within so many seconds; doubles up to the longest.
@@ -128,15 +124,12 @@ def _run(server: _Server, listener: socket.socket) -> None:
 
     # The server raises the signals that ended it once more, to these handlers: an orderly stop is no failure.
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    turn = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
-        with listener:
+        with listener, short_switch_interval():
             server.run([listener])
     except SystemExit as fault:
         raise DidNotStart from fault
     finally:
-        sys.setswitchinterval(turn)
         for number, handler in before.items():
             signal.signal(number, handler)
     if not server.started:
