@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from storage import inbox, outbox, payment_polls, payments, transitions
-from storage.columns import table_of
+from storage.columns import reported_name, table_of
 from storage.database import Database, Unit, values
 from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 
@@ -58,7 +58,7 @@ def _payment_lines(unit: Unit, payment_id: str) -> Iterator[str]:
 
 
 def _line(record: Payment | PaymentPoll | InboxMessage | Transition | OutboxMessage) -> str:
-    table = table_of(record.__class__).name
+    table = reported_name(table_of(record.__class__))
     return json.dumps({"table": table, **values(record)}, default=_json_value, ensure_ascii=False)
 
 

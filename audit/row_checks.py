@@ -179,8 +179,9 @@ def outbox_problems(
 
     `redrives` is how often people made it due again.
     """
-    content = hashing.owed(message.__dict__)
-    yield from _seal(seals, content, message.seal, message.created_at, "what is owed, or its status, has changed")
+    content, status = hashing.owed(message.__dict__), hashing.owed_status(message.__dict__)
+    yield from _seal(seals, content, message.seal, message.created_at, "what is owed has changed")
+    yield from _seal(seals, status, message.status_seal, message.created_at, "its status has changed")
     if cause is None and retention.has_message(message.cause):
         retention.missed["messages"] += 1
     elif cause is None or not any(

@@ -98,6 +98,10 @@ def disagreements(unit: Unit, retention: RetentionRecords) -> Iterator[Problem]:
         yield "event", subject, f"{effect} number {number} stands in the feed, and is not what is owed"
     for row in audits.effects_without_event(unit):
         yield "outbox_message", row, "it is owed, and does not stand in the feed"
+    for row in audits.queued_otherwise(unit):
+        yield "outbox_queue", row, "it is not as the outbox message says"
+    for row in audits.queued_and_delivered(unit):
+        yield "outbox_queue", row, "it waits, and is delivered"
     count, least, most, last_number = audits.feed_numbers(unit)
     if count and (least, most) != (1, count):
         yield "event", "-", f"{count} events are numbered from {least} to {most}: one was taken away, added or changed"

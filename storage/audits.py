@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 
 from storage import hashing
 from storage.bulk import Columns, array
-from storage.columns import Model, columns_of, table_of
+from storage.columns import Model, columns_of, reported_name, table_of
 from storage.database import Unit, values
 from storage.readable import UnreadableRecord
 from storage.tables_support import AuditRun
@@ -61,7 +61,8 @@ class Reader(Generic[Record]):
     def __init__(self, model: type[Record], key: str = "id") -> None:
         self._model = model
         self._key = key  #: the column of ids that tells its rows apart
-        self.table = table_of(model).name
+        self.table = reported_name(table_of(model))
+        self._source = table_of(model).name
         self._columns = Columns(table_of(model), columns_of(model))
 
     def page(self, unit: Unit, after: bytes, limit: int, *, only: str = "true") -> Found[Record]:
@@ -69,7 +70,7 @@ class Reader(Generic[Record]):
 
         `only` is a condition of SQL.
         """
-        where, given, tail = f"({only})", (), f"ORDER BY {self.table}.{self._key} LIMIT {limit}"
+        where, given, tail = f"({only})", (), f"ORDER BY {self._source}.{self._key} LIMIT {limit}"
         if not after:
             return self._read(unit, where, given, tail)
         if unit.dialect == "sqlite":  # where an id may be bytes that are no text
@@ -89,11 +90,11 @@ class Reader(Generic[Record]):
         """Rows whose id is no text on SQLite, in hex: no page shows them."""
         if unit.dialect != "sqlite":
             return []
-        query = f"SELECT hex({self._key}) FROM {self.table} WHERE typeof({self._key}) <> 'text' LIMIT {_NAMED}"  # noqa: S608
+        query = f"SELECT hex({self._key}) FROM {self._source} WHERE typeof({self._key}) <> 'text' LIMIT {_NAMED}"  # noqa: S608
         return [row[0] for row in _texts(unit, query)]
 
     def _read(self, unit: Unit, where: str, given: Sequence[Any], tail: str) -> Found[Record]:
-        query = f"SELECT {self._columns.expression(unit)} FROM {self.table} WHERE {where} {tail}"  # noqa: S608
+        query = f"SELECT {self._columns.expression(unit)} FROM {self._source} WHERE {where} {tail}"  # noqa: S608
         aside: list[UnreadableRecord] = []
         rows = self._columns.records(unit, self._model, query, given, aside)
         ids = [_as_bytes(_bound(unit, str(row.__dict__[self._key]))) for row in rows[-1:]]
@@ -139,6 +140,8 @@ _DANGLING: Final = tuple(
         ("payment_poll", "payment", "payment_id", "payment_id"),
         ("transition", "payment", "payment_id", "id"),
         ("outbox_message", "payment", "payment_id", "id"),
+        ("outbox_queue", "outbox_message", "outbox_id", "outbox_id"),
+        ("outbox_delivered", "outbox_message", "outbox_id", "outbox_id"),
         ("delivery_attempt", "outbox_message", "outbox_id", "id"),
     )
 )
@@ -154,6 +157,19 @@ _NOT_KNOWN: Final = f"""
 SELECT CAST(m.id AS text)
 FROM inbox_message AS m LEFT JOIN known_delivery AS k ON k.account = m.account AND k.delivery_key = m.delivery_key
 WHERE k.message_id IS NULL OR k.message_id <> m.id
+LIMIT {_NAMED}
+"""  # noqa: S608 - a number
+
+#: What the queue has of a message too, and is not as the message says.
+_NOT_AS_OWED: Final = f"""
+SELECT CAST(q.outbox_id AS text) FROM outbox_queue AS q JOIN outbox_message AS m ON m.id = q.outbox_id
+WHERE q.account <> m.account OR q.effect <> m.effect OR q.sink <> m.sink OR q.number <> m.number
+OR coalesce(CAST(q.payment_id AS text), '') <> coalesce(CAST(m.payment_id AS text), '')
+LIMIT {_NAMED}
+"""  # noqa: S608 - a number
+
+_WAITING_AND_DELIVERED: Final = f"""
+SELECT CAST(q.outbox_id AS text) FROM outbox_queue AS q JOIN outbox_delivered AS d ON d.outbox_id = q.outbox_id
 LIMIT {_NAMED}
 """  # noqa: S608 - a number
 
@@ -200,6 +216,16 @@ def events_without_effect(unit: Unit) -> list[tuple[str, str, int]]:
     Subject, effect and occurrence of each.
     """
     return [(with_dashes(subject), effect, number) for subject, effect, number in _texts(unit, _NO_EFFECT)]
+
+
+def queued_otherwise(unit: Unit) -> list[str]:
+    """Ids of messages of which the queue does not say what the outbox says."""
+    return [with_dashes(row[0]) for row in _texts(unit, _NOT_AS_OWED)]
+
+
+def queued_and_delivered(unit: Unit) -> list[str]:
+    """Ids of messages that wait although they are delivered."""
+    return [with_dashes(row[0]) for row in _texts(unit, _WAITING_AND_DELIVERED)]
 
 
 def effects_without_event(unit: Unit) -> list[str]:

@@ -14,7 +14,7 @@ from storage.database import Unit
 from storage.errors import LeaseLost, UnreadableRow
 from storage.payment_polls import GONE
 from storage.readable import UnreadableRecord
-from storage.tables import InboxMessage, MessagePayment, OutboxMessage, Payment, PaymentPoll, Transition
+from storage.tables import InboxMessage, MessagePayment, Payment, PaymentPoll, Transition
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
 #: Account, kind, and a name within them.
@@ -425,28 +425,10 @@ _TRANSITION_NAMES: Final = columns_of(Transition)
 _APPEND: Final = Insert(table_of(Transition), _TRANSITION_NAMES)
 _transition: Final = itemgetter(*_TRANSITION_NAMES)
 
-_OWED_NAMES: Final = (*OutboxMessage.SEALED, "seal")
-_OWE: Final = Insert(
-    table_of(OutboxMessage),
-    _OWED_NAMES,
-    {
-        "claim_token": "0",
-        "next_attempt_at": "created_at",
-    },
-)
-_owed: Final = itemgetter(*_OWED_NAMES)
-
 
 def append(unit: Unit, transitions: Sequence[Transition]) -> None:
     """Append transitions; IntegrityError where another worker took a number."""
     _APPEND(unit, (_transition(transition.__dict__) for transition in transitions))
-
-
-def owe(unit: Unit, messages: Sequence[OutboxMessage]) -> None:
-    """Insert sealed outbox messages; IntegrityError where one was owed already."""
-    for message in messages:
-        message.seal = unit.sealer.seal(hashing.owed(message.__dict__))
-    _OWE(unit, (_owed(message.__dict__) for message in messages))
 
 
 def owed(unit: Unit, payment_ids: Iterable[str]) -> dict[tuple[str, str, str, int], int]:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from sqlalchemy import Table
 
-from storage.columns import Model, Row, columns_of
+from storage.columns import Model, Row, columns_of, reported_name
 from storage.database import Unit, made, unwatched
 from storage.readable import UnreadableRecord, are_sound, check, converted, dashed, is_about_a_row, kind_of
 
@@ -89,13 +89,39 @@ class Update:
         return _run(unit, self._sqlite, self._postgresql, self._kinds, columns, self._sought)
 
 
+class Delete:
+    """Delete rows where they are as expected; the count tells whether all were."""
+
+    def __init__(self, table: Table, keys: Sequence[str], *, only: str) -> None:
+        """Delete the rows that `keys` select.
+
+        The first of them is an id; `only` is a further condition.
+        """
+        self._kinds = [kind_of(table, key) for key in keys]
+        where = " AND ".join(f"{key} = ?" for key in keys)
+        self._sqlite = f"DELETE FROM {table.name} WHERE {where} AND {only}"  # noqa: S608 - our own names
+        given = [f"old_{key}" for key in keys]
+        where = " AND ".join(f"{table.name}.{key} = r.old_{key}" for key in keys)
+        self._postgresql = (
+            f"DELETE FROM {table.name} USING {unnest(self._kinds, given)} "  # noqa: S608 - our own names
+            f"WHERE {where} AND {only} AND {table.name}.{keys[0]} = ANY(%s::{self._kinds[0]}[])"
+        )
+
+    def __call__(self, unit: Unit, rows: Iterable[Sequence[Any]]) -> int:
+        """Delete the rows with these values of the keys; return how many there were."""
+        columns = list(zip(*rows, strict=True))
+        if not columns:
+            return 0
+        return _run(unit, self._sqlite, self._postgresql, self._kinds, columns, (0,))
+
+
 class Columns:
     """Columns of a table as a query selects them, and their conversion to records."""
 
     def __init__(self, table: Table, names: Sequence[str], *, given: Mapping[str, str] | None = None) -> None:
         """`given` are expressions in place of columns, by name."""
         self.names = tuple(names)
-        self._table = table.name
+        self._table = reported_name(table)
         self._given = frozenset(given or ())
         self._named = [(name, kind_of(table, name)) for name in names]
         self._layouts: dict[type[Model], tuple[str, ...]] = {}

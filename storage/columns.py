@@ -18,6 +18,10 @@ metadata.naming_convention = {
 }
 
 
+#: Views, which Alembic does not compare with tables; their columns are declared as those of tables.
+views = MetaData()
+
+
 def identifier(*, primary: bool = False, nullable: bool = False) -> Any:
     """Declare a column of ids."""
     return Column(Uuid(as_uuid=False), primary_key=primary, nullable=nullable and not primary)
@@ -46,8 +50,14 @@ class Model(Protocol):
 
 
 def table_of(model: type[Model]) -> Table:
-    """Return the table of a table class or of a plain record's class."""
-    return metadata.tables[str(model.__tablename__)]
+    """Return the table of a table class, or the table or view of a plain record's."""
+    name = str(model.__tablename__)
+    return views.tables[name] if name in views.tables else metadata.tables[name]
+
+
+def reported_name(table: Any) -> str:
+    """Return the name under which rows are reported: of a view's, a table's."""
+    return str(getattr(table, "info", {}).get("rows_of", table.name))
 
 
 @cache

@@ -15,12 +15,13 @@ from storage import webhook_health
 from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, RejectedDelivery
+from storage.tables import InboxMessage, OutboxMessageTable, OutboxQueueTable, Payment, PaymentPoll, RejectedDelivery
 from storage.tables_support import AccountBudget, PollPlan
 from storage.types import InboxStatus, OutboxStatus, PollPriority
 
 _inbox: Any = table_of(InboxMessage)
-_outbox: Any = table_of(OutboxMessage)
+_outbox: Any = table_of(OutboxMessageTable)
+_queue: Any = table_of(OutboxQueueTable)
 _payment: Any = table_of(Payment)
 _poll: Any = table_of(PaymentPoll)
 _rejected: Any = table_of(RejectedDelivery)
@@ -77,14 +78,9 @@ def outbox(unit: Unit) -> Queue:
     The oldest is that of the first MOST pending ones.
     """
     counts = {
-        status: _count_up_to_limit(unit, _outbox, _is_literal(_outbox.c.status, status))
-        for status in ("pending", "dead")
+        status: _count_up_to_limit(unit, _queue, _is_literal(_queue.c.status, status)) for status in ("pending", "dead")
     }
-    due = select(_outbox.c.id).where(_is_literal(_outbox.c.status, "pending"))
-    found = due.order_by(_outbox.c.next_attempt_at, _outbox.c.id).limit(COUNT_LIMIT).subquery()
-    oldest = select(found.c.id).order_by(found.c.id).limit(1).scalar_subquery()  # an id is time
-    since: datetime | None = unit.execute(select(_outbox.c.created_at).where(_outbox.c.id == oldest)).scalar()
-    return Queue(counts, since)
+    return Queue(counts, _waiting_effects(unit, OutboxStatus.PENDING).since)
 
 
 def reviews(unit: Unit) -> dict[str, int]:
@@ -156,7 +152,7 @@ def _is_literal(column: Any, word: str) -> ColumnElement[bool]:
 
 
 def _count_up_to_limit(unit: Unit, table: Any, condition: ColumnElement[bool]) -> int:
-    rows = select(table.c.id).where(condition).limit(COUNT_LIMIT).subquery()
+    rows = select(literal_column("1")).select_from(table).where(condition).limit(COUNT_LIMIT).subquery()
     found: int = unit.execute(select(func.count()).select_from(rows)).scalar_one()
     return found
 
@@ -242,11 +238,11 @@ def system_counts(unit: Unit, accounts: Sequence[str], now: datetime) -> SystemC
     return SystemCounts(
         open={phase: _count(unit, _payment, _is_literal(_payment.c.phase, phase)) for phase in MOVING},
         reviews=_reviews(unit),
-        dead_effects=_waiting(unit, _outbox, _outbox.c.created_at, OutboxStatus.DEAD),
+        dead_effects=_waiting_effects(unit, OutboxStatus.DEAD),
         dead_messages=_waiting(unit, _inbox, _inbox.c.received_at, InboxStatus.DEAD),
         parked_messages=_count(unit, _inbox, _is_literal(_inbox.c.status, InboxStatus.PARKED)),
         pending_messages=_waiting(unit, _inbox, _inbox.c.received_at, InboxStatus.PENDING),
-        pending_effects=_waiting(unit, _outbox, _outbox.c.created_at, OutboxStatus.PENDING, _outbox.c.next_attempt_at),
+        pending_effects=_waiting_effects(unit, OutboxStatus.PENDING),
         overdue={account: _overdue(unit, account, now) for account in accounts},
         budgets=_budgets(unit),
         asked=_asked(unit, now - timedelta(minutes=1)),
@@ -295,13 +291,26 @@ def _bounded(unit: Unit, query: Select[Any]) -> Bounded:
     return Bounded(min(found, COUNT_LIMIT), found > COUNT_LIMIT)
 
 
-def _waiting(unit: Unit, table: Any, since: Any, status: str, by: Any = None) -> Waiting:
+def _waiting(unit: Unit, table: Any, since: Any, status: str) -> Waiting:
     """Count in the order of the index; return the count and the oldest.
 
     Where there are more than MOST, the oldest is that of the first of them.
     """
     query = select(table.c.id, since.label("since")).where(_is_literal(table.c.status, status))
-    return _oldest(unit, query.order_by(table.c.id if by is None else by).limit(COUNT_LIMIT + 1))
+    return _oldest(unit, query.order_by(table.c.id).limit(COUNT_LIMIT + 1))
+
+
+def _waiting_effects(unit: Unit, status: OutboxStatus) -> Waiting:
+    """Count as `_waiting`, by the indexes of the queue; an id is time.
+
+    Of pending ones the index goes by payment, and of so many the oldest payment's is taken for the oldest.
+    """
+    by = _queue.c.payment_id if status is OutboxStatus.PENDING else _queue.c.outbox_id
+    query = select(_queue.c.outbox_id).where(_is_literal(_queue.c.status, status)).order_by(by).limit(COUNT_LIMIT + 1)
+    found = query.subquery()
+    oldest = select(found.c.outbox_id).order_by(found.c.outbox_id).limit(1).scalar_subquery()
+    first = unit.execute(select(_outbox.c.id, _outbox.c.created_at).where(_outbox.c.id == oldest)).first()
+    return Waiting(_bounded(unit, query)) if first is None else Waiting(_bounded(unit, query), *first)
 
 
 def _oldest(unit: Unit, query: Select[Any]) -> Waiting:
@@ -383,9 +392,13 @@ def by_account(unit: Unit) -> dict[str, AccountCounts]:
     for account, phase, count, reviews in unit.execute(phases):
         of(account).phases[phase] += count
         of(account).reviews += reviews
-    owed = select(_outbox.c.account, _outbox.c.status, func.count()).group_by(_outbox.c.account, _outbox.c.status)
-    for account, status, count in unit.execute(owed):
+    owed = select(_outbox.c.account, func.count()).group_by(_outbox.c.account)
+    for account, count in unit.execute(owed):
+        of(account).owed[OutboxStatus.DELIVERED.value] += count
+    waiting = select(_queue.c.account, _queue.c.status, func.count()).group_by(_queue.c.account, _queue.c.status)
+    for account, status, count in unit.execute(waiting):
         of(account).owed[status] += count
+        of(account).owed[OutboxStatus.DELIVERED.value] -= count
     rejected = select(_rejected.c.account, func.count()).group_by(_rejected.c.account)
     for account, count in unit.execute(rejected):
         of(account).rejected = count
@@ -413,10 +426,10 @@ def dead_of_account(unit: Unit, account: str) -> Dead:
     """Count the dead messages and effects of the account, by the indexes of dead rows."""
     is_dead = (_inbox.c.status == InboxStatus.DEAD, _inbox.c.account == account)
     messages = select(_inbox.c.id).where(_STUCK, *is_dead).limit(DEAD_COUNT_LIMIT).subquery()
-    is_dead = (_outbox.c.status == OutboxStatus.DEAD, _outbox.c.account == account)
+    is_dead = (_queue.c.status == OutboxStatus.DEAD, _queue.c.account == account)
     effects = (
-        select(_outbox.c.sink)
-        .where(_DEAD, *is_dead, _outbox.c.payment_id.is_not(None))
+        select(_queue.c.sink)
+        .where(_DEAD, *is_dead, _queue.c.payment_id.is_not(None))
         .limit(DEAD_COUNT_LIMIT)
         .subquery()
     )

@@ -24,7 +24,7 @@ from sqlalchemy.pool import QueuePool
 from statemachine.measures import Counts, counts
 from storage import readable
 from storage.clocks import DatabaseClock
-from storage.columns import Model, Row, columns_of, table_of
+from storage.columns import Model, Row, columns_of, reported_name, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
@@ -116,7 +116,7 @@ class Unit:
         except Exception as fault:
             if not readable.is_about_a_row(fault):
                 raise
-        rows, unreadable = self._scanned(statement, table_of(model).name)
+        rows, unreadable = self._scanned(statement, reported_name(table_of(model)))
         records = []
         for raw, row in rows:
             record = made(model, row)
@@ -124,7 +124,7 @@ class Unit:
             if wrong is None:
                 records.append(record)
             else:
-                unreadable.append(UnreadableRecord(table_of(model).name, raw, *wrong))
+                unreadable.append(UnreadableRecord(reported_name(table_of(model)), raw, *wrong))
         self.set_aside(unreadable, aside)
         return records
 
@@ -144,7 +144,7 @@ class Unit:
             rows = self.execute(raw).all()
         for row in rows:
             kept = dict(zip((name for name, _ in columns), row, strict=True))
-            found = wrong.get(UnreadableRecord(table_of(model).name, kept, "", "").row_id)
+            found = wrong.get(UnreadableRecord(reported_name(table_of(model)), kept, "", "").row_id)
             if found is None:
                 stand_ins.append(next(readable_ones))
             else:
@@ -226,7 +226,7 @@ class Unit:
             if not readable.is_about_a_row(fault):
                 raise
             problem = type(fault).__name__
-        raise UnreadableRow(f"a row of {table_of(model).name} cannot be read: {problem}")
+        raise UnreadableRow(f"a row of {reported_name(table_of(model))} cannot be read: {problem}")
 
     def raw_rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a driver's query; on SQLite text is bytes, whatever they are."""
@@ -249,7 +249,7 @@ class Unit:
 
 
 def _table_of(statement: Select[Any]) -> str:
-    return next((str(each.table.name) for each in statement.selected_columns if hasattr(each, "table")), "")
+    return next((reported_name(each.table) for each in statement.selected_columns if hasattr(each, "table")), "")
 
 
 def load(model: type[Record], row: Selected[*tuple[Any, ...]]) -> Record:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.columns import table_of
 from storage.database import Database, Unit
-from storage.tables import OutboxMessage
+from storage.tables import OutboxMessageTable
 from storage.tables_support import Event, EventFeed
 
 _table = table_of(Event)
@@ -110,7 +110,7 @@ def _in_order(unit: Unit, limit: int) -> list[tuple[str, str, int]]:
     An id tells the time by the clock of the process that made it, and so orders effects of different payments alone.
     """
     oldest = select(_table.c.subject).where(_table.c.number.is_(None)).order_by(_table.c.outbox_id).limit(limit)
-    owed = table_of(OutboxMessage)
+    owed = table_of(OutboxMessageTable)
     found = unit.execute(
         select(_table.c.subject, _table.c.effect, _table.c.occurrence, _table.c.outbox_id, owed.c.number)
         .select_from(_table.outerjoin(owed, owed.c.id == _table.c.outbox_id))
@@ -182,7 +182,7 @@ def find(
     payment_id: str | None = None,
 ) -> list[Told]:
     """Return the effects of these accounts after a number, in order."""
-    owed = table_of(OutboxMessage)
+    owed = table_of(OutboxMessageTable)
     query = (
         select(
             _table.c.number,

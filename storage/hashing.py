@@ -122,11 +122,13 @@ def payment_poll(found: PaymentPoll) -> bytes:
 
 
 def owed(columns: Mapping[str, Any]) -> bytes:
-    """Serialize an outbox message and the state of its delivery.
+    """Serialize an outbox message, without its status."""
+    return _of_outbox(columns)
 
-    It is given as columns, since a claim knows both.
-    """
-    return _of_outbox(columns) if columns["webhook_id"] is not None else _of_old_outbox(columns)
+
+def owed_status(columns: Mapping[str, Any]) -> bytes:
+    """Serialize the status of an outbox message, whether it waits or was delivered."""
+    return _of_outbox_status(columns)
 
 
 def attempt(tried: DeliveryAttempt) -> bytes:
@@ -180,7 +182,7 @@ _of_transition: Final = _Content(Transition, Transition.SEALED)
 _of_payment: Final = _Content(Payment, Payment.SEALED)
 _of_payment_poll: Final = _Content(PaymentPoll, PaymentPoll.SEALED)
 _of_outbox: Final = _Content(OutboxMessage, OutboxMessage.SEALED)
-_of_old_outbox: Final = _Content(OutboxMessage, OutboxMessage.SEALED_AT_FIRST)
+_of_outbox_status: Final = _Content(OutboxMessage, OutboxMessage.SEALED_STATUS)
 _of_attempt: Final = _Content(DeliveryAttempt, DeliveryAttempt.SEALED)
 _of_retention: Final = _Content(RetentionRun, RetentionRun.SEALED)
 _of_audit: Final = _Content(AuditRun, AuditRun.SEALED)

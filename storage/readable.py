@@ -75,7 +75,7 @@ _WORDS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("inbox_message", "source"): frozenset(Source),
     ("payment", "phase"): frozenset(Phase),
     ("transition", "phase"): frozenset(Phase),
-    ("outbox_message", "status"): frozenset(OutboxStatus),
+    ("outbox", "status"): frozenset(OutboxStatus),
 }
 
 #: Columns that tell a row from others, and columns of words in which its fault may stand; the first that it has.

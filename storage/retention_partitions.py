@@ -50,16 +50,16 @@ _IN_THE_WAY: Final = {
     RetentionRule.HISTORY: "SELECT p.id FROM payment AS p "  # noqa: S608 - our own words
     "WHERE p.id >= :since AND p.id > :after AND p.id <= :upto "
     f"AND {_NOT_OVER} LIMIT :named",
-    RetentionRule.ATTEMPTS: "SELECT o.id FROM outbox_message AS o WHERE o.id >= :since AND o.id > :after "
-    "AND o.id <= :upto AND o.status = 'pending' LIMIT :named",
+    RetentionRule.ATTEMPTS: "SELECT outbox_id FROM outbox_queue WHERE outbox_id >= :since "
+    "AND outbox_id > :after AND outbox_id <= :upto AND status = 'pending' LIMIT :named",
 }
 
 #: What became pending again since it was looked at; an index serves each.
 _AGAIN: Final = {
     RetentionRule.INBOX: "SELECT 1 FROM {name} WHERE status = 'pending' LIMIT 1",
     RetentionRule.HISTORY: "SELECT 1 FROM payment WHERE review IS NOT NULL AND id >= :since AND id < :end LIMIT 1",
-    RetentionRule.ATTEMPTS: "SELECT 1 FROM outbox_message WHERE status = 'pending' "
-    "AND id >= :since AND id < :end LIMIT 1",
+    RetentionRule.ATTEMPTS: "SELECT 1 FROM outbox_queue WHERE status = 'pending' "
+    "AND outbox_id >= :since AND outbox_id < :end LIMIT 1",
 }
 
 #: What says about which further payments the messages were that are counted.

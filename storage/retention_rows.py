@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, and_, delete, not_, select, text, tuple_, 
 from statemachine.phases import Phase
 from storage.columns import table_of
 from storage.database import Unit
-from storage.tables import DeliveryAttempt, InboxMessage, KnownDelivery, OutboxMessage, Payment, RejectedDelivery
+from storage.tables import DeliveryAttempt, InboxMessage, KnownDelivery, OutboxQueueTable, Payment, RejectedDelivery
 from storage.tables_support import Reconciliation, RetentionRun
 from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
 
 _inbox = table_of(InboxMessage)
 _payment = table_of(Payment)
-_outbox = table_of(OutboxMessage)
+_queue = table_of(OutboxQueueTable)
 _attempt = table_of(DeliveryAttempt)
 _known = table_of(KnownDelivery)
 _rejected = table_of(RejectedDelivery)
@@ -91,7 +91,8 @@ def drop_attempts(unit: Unit, run: RetentionRun, limit: int) -> bool:
     It ends at the first effect that is still owed.
     """
     if run.position is None:
-        owed = select(_outbox.c.id).where(_outbox.c.status == OutboxStatus.PENDING).order_by(_outbox.c.id).limit(1)
+        is_pending = _queue.c.status == OutboxStatus.PENDING
+        owed = select(_queue.c.outbox_id).where(is_pending).order_by(_queue.c.outbox_id).limit(1)
         first_owed = unit.execute(owed).scalar()
         run.until_id = min(run.until_id, first_owed) if first_owed is not None else run.until_id
         run.position = run.since_id or _NIL

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from statemachine.names import is_line
 from statemachine.phases import Phase
-from storage.columns import Model, columns_of, table_of
+from storage.columns import Model, columns_of, table_of, views
 from storage.database import Unit
 from storage.ids import WEBHOOK_PREFIX, first_id, is_id
 from storage.inbox import decided_about
@@ -38,6 +38,7 @@ from storage.tables import (
     MessagePayment,
     OperatorAction,
     OutboxMessage,
+    OutboxMessageTable,
     Payment,
     RejectedDelivery,
 )
@@ -46,7 +47,8 @@ from storage.types import InboxStatus, OutboxStatus
 
 _payment = table_of(Payment)
 _inbox = table_of(InboxMessage)
-_outbox = table_of(OutboxMessage)
+_outbox = table_of(OutboxMessageTable)
+_outbox_waiting = views.tables["outbox_waiting"]
 _action = table_of(OperatorAction)
 _also = table_of(MessagePayment)
 _known = table_of(KnownDelivery)
@@ -141,7 +143,7 @@ MESSAGES: Final = TableSpec(
 )
 OWED: Final = TableSpec(
     OutboxMessage,
-    frozenset({"payload", "seal"}),
+    frozenset({"payload", "seal", "status_seal"}),
     None,
     frozenset({"payment_id"}),
     {"status": frozenset({OutboxStatus.PENDING, OutboxStatus.DEAD})},
@@ -159,7 +161,7 @@ ACTIONS: Final = TableSpec(OperatorAction)
 
 def page(unit: Unit, spec: TableSpec, wanted: RowFilter, cursor: PageCursor) -> RowPage[Line]:
     """Read one page; `SCAN_LIMIT` rows, or what an index points at, are read for it."""
-    table = table_of(spec.model)
+    table = _table(spec.model, wanted)
     served, scanned = _split(spec, wanted)
     conditions = _served_conditions(unit, spec, table, served, wanted)
     by = _in_order(unit, table.c.id, is_sorted=_are_few(unit, spec, served, table, conditions))
@@ -168,7 +170,7 @@ def page(unit: Unit, spec: TableSpec, wanted: RowFilter, cursor: PageCursor) -> 
         conditions.append(table.c.id > cursor.after if cursor.is_ascending else table.c.id < cursor.after)
     if cursor.before is not None:
         conditions.append(table.c.id < cursor.before if cursor.is_ascending else table.c.id > cursor.before)
-    query = select(*_columns(spec)).order_by(order)
+    query = select(*_columns(spec, table)).order_by(order)
     if scanned:
         scan = _scan(table, conditions, scanned, order)
         ids = select(scan.c.id).where(*_conditions(scan.c, scanned))
@@ -185,7 +187,7 @@ def page(unit: Unit, spec: TableSpec, wanted: RowFilter, cursor: PageCursor) -> 
 
 def count(unit: Unit, spec: TableSpec, wanted: RowFilter) -> RowCount:
     """Count up to `COUNT_LIMIT` rows, among the newest `SCAN_LIMIT` without an index."""
-    table = table_of(spec.model)
+    table = _table(spec.model, wanted)
     served, scanned = _split(spec, wanted)
     conditions = _served_conditions(unit, spec, table, served, wanted)
     if not scanned:
@@ -238,7 +240,7 @@ def rejected(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[Rejec
 
 def _records(unit: Unit, model: type[Record], wanted: RowFilter, cursor: PageCursor) -> RowPage[Record]:
     """Read one row more than wanted, which says whether there are more."""
-    table = table_of(model)
+    table = _table(model, wanted)
     is_backwards = cursor.before is not None and cursor.after is None
     rules = _rules(wanted)
     names = {name for name, _ in rules}
@@ -278,6 +280,18 @@ def _is_few_pending(unit: Unit, model: type[Model], rules: Sequence["Rule"]) -> 
 
 
 # -- conditions
+
+_WAITING: Final = frozenset({OutboxStatus.PENDING, OutboxStatus.DEAD})
+
+
+def _table(model: type[Model], wanted: RowFilter) -> Table:
+    """Return the model's table, or the view of what waits.
+
+    The queue's indexes serve that view.
+    """
+    statuses = [value for name, value in _rules(wanted) if name == "status"]
+    is_waiting = any(isinstance(value, str) and value in _WAITING for value in statuses)
+    return _outbox_waiting if model is OutboxMessage and is_waiting else table_of(model)
 
 
 class _Range(NamedTuple):
@@ -401,8 +415,7 @@ def _is_gathered(spec: TableSpec, served: Sequence[Rule]) -> bool:
     return any(spec.gathered.get(name, "") in (None, value) and value is not False for name, value in served)
 
 
-def _columns(spec: TableSpec) -> list[ColumnElement[Any]]:
-    table = table_of(spec.model)
+def _columns(spec: TableSpec, table: Table) -> list[ColumnElement[Any]]:
     columns: list[ColumnElement[Any]] = [column for column in table.c if column.name not in spec.without]
     if spec.sized is not None:
         columns.append(func.length(table.c[spec.sized]).label("size_bytes"))

@@ -16,12 +16,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     String,
+    Table,
     UniqueConstraint,
     text,
 )
 from sqlmodel import Field, SQLModel
 
-from storage.columns import Row, identifier, instant, json_value
+from storage.columns import Row, identifier, instant, json_value, metadata, views
 from storage.tables_support import Counted
 
 
@@ -487,42 +488,11 @@ class Transition(Row):
 
 
 class OutboxMessageTable(SQLModel, table=True):
-    """The table of outbox messages."""
+    """The table of outbox messages: what is owed, inserted once and never changed."""
 
     __tablename__ = "outbox_message"
     __table_args__ = (
         UniqueConstraint("payment_id", "effect", "sink", "occurrence"),
-        Index(
-            "ix_outbox_message_pending",
-            "next_attempt_at",
-            "id",
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
-        ),
-        # What was never tried and what is tried again are claimed apart, so that neither is searched for in the other.
-        Index(
-            "ix_outbox_message_first",
-            "sink",
-            "next_attempt_at",
-            "id",
-            sqlite_where=text("status = 'pending' AND claim_token = 0"),
-            postgresql_where=text("status = 'pending' AND claim_token = 0"),
-        ),
-        Index(
-            "ix_outbox_message_again",
-            "sink",
-            "next_attempt_at",
-            "id",
-            sqlite_where=text("status = 'pending' AND claim_token > 0"),
-            postgresql_where=text("status = 'pending' AND claim_token > 0"),
-        ),
-        Index(
-            "ix_outbox_message_dead",
-            "status",
-            "id",
-            sqlite_where=text("status = 'dead'"),
-            postgresql_where=text("status = 'dead'"),
-        ),
         Index("ix_outbox_message_webhook_id", "webhook_id"),
         Index(
             "uq_outbox_message_account",
@@ -545,23 +515,88 @@ class OutboxMessageTable(SQLModel, table=True):
     payload: str  #: JSON, as it will be sent
     created_at: datetime = Field(sa_column=instant(nullable=False))
     seal: str = Field(default="", max_length=64)
-    status: str = Field(default="pending", max_length=16)  #: storage.types.OutboxStatus
-    attempts: int = 0
-    next_attempt_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
-    claim_token: int = 0  #: fencing: grows with every claim; 0 where it was neither claimed nor put off
-    delivered_at: datetime | None = Field(default=None, sa_column=instant())
-    last_error: str | None = None
-    #: the idempotency key that travels, by storage.ids.webhook_id; None in old rows, of which the id travels
+    #: the idempotency key that travels, by storage.ids.webhook_id; None where the id travels
     webhook_id: str | None = Field(default=None, sa_column=identifier(nullable=True))
-    #: its place among what the payment owes, or among an account's alarms of its name; 0 in old rows, which come first
-    number: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default=text("0")))
+    number: int  #: its place among what the payment owes, or among an account's alarms of its name
+
+
+class OutboxQueueTable(SQLModel, table=True):
+    """The table of outbox messages that are not delivered: pending or dead.
+
+    A row goes in the commit that records its delivery. A claim changes no column that an index has, so that PostgreSQL
+    writes it beside the old one (HOT); half of each page is left free for that.
+    """
+
+    __tablename__ = "outbox_queue"
+    __table_args__ = (
+        # What was never put off and what is tried again are claimed apart: neither is searched for in the other.
+        Index(
+            "ix_outbox_queue_first",
+            "sink",
+            "next_attempt_at",
+            "outbox_id",
+            sqlite_where=text("status = 'pending' AND is_first"),
+            postgresql_where=text("status = 'pending' AND is_first"),
+        ),
+        Index(
+            "ix_outbox_queue_again",
+            "sink",
+            "next_attempt_at",
+            "outbox_id",
+            sqlite_where=text("status = 'pending' AND NOT is_first"),
+            postgresql_where=text("status = 'pending' AND NOT is_first"),
+        ),
+        Index(
+            "ix_outbox_queue_pending",
+            "payment_id",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "ix_outbox_queue_dead",
+            "outbox_id",
+            sqlite_where=text("status = 'dead'"),
+            postgresql_where=text("status = 'dead'"),
+        ),
+        {"sqlite_with_rowid": False, "postgresql_with": {"fillfactor": 50}},
+    )
+
+    outbox_id: str = Field(sa_column=identifier(primary=True))
+    payment_id: str | None = Field(sa_column=identifier(nullable=True))  #: the outbox message's, as the next four
+    account: str = Field(max_length=64)
+    effect: str = Field(max_length=32)
+    sink: str = Field(max_length=64)
+    number: int
+    status: str = Field(max_length=16)  #: storage.types.OutboxStatus: pending or dead
+    attempts: int
+    last_error: str | None = None
+    seal: str = Field(max_length=64)  #: over OutboxMessage.SEALED_STATUS
+    claim_token: int = 0  #: fencing: grows with every claim
+    lease_ends_at: datetime | None = Field(default=None, sa_column=instant())  #: nobody else may claim it before then
+    next_attempt_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
+    is_first: bool = True  #: it was neither tried nor put off, and may be claimed whatever the clock says
+
+
+class OutboxDeliveredTable(SQLModel, table=True):
+    """The table of delivered outbox messages, inserted once and never changed.
+
+    Attempts may be deleted by retention; this is not.
+    """
+
+    __tablename__ = "outbox_delivered"
+    __table_args__: ClassVar[dict[str, Any]] = {"sqlite_with_rowid": False}
+
+    outbox_id: str = Field(sa_column=identifier(primary=True))
+    attempts: int
+    delivered_at: datetime = Field(sa_column=instant(nullable=False))
+    seal: str = Field(max_length=64)  #: over OutboxMessage.SEALED_STATUS
 
 
 @dataclass(kw_only=True)
 class OutboxMessage(Row):
-    """An effect owed to a sink; ends delivered or dead."""
+    """An effect owed to a sink; ends delivered or dead. A row of the view `outbox`."""
 
-    __tablename__ = "outbox_message"
+    __tablename__ = "outbox"
 
     #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
@@ -574,15 +609,11 @@ class OutboxMessage(Row):
         "cause",
         "payload",
         "created_at",
-        "status",
-        "attempts",
-        "delivered_at",
-        "last_error",
         "webhook_id",
         "number",
     )
-    #: those of rows from before there were the others; such a row has no `webhook_id`
-    SEALED_AT_FIRST: ClassVar[tuple[str, ...]] = SEALED[:-6]
+    #: `status_seal` covers them
+    SEALED_STATUS: ClassVar[tuple[str, ...]] = ("id", "status", "attempts", "delivered_at", "last_error")
 
     id: str
     payment_id: str | None
@@ -594,19 +625,36 @@ class OutboxMessage(Row):
     payload: str
     created_at: datetime
     seal: str = ""
-    status: str = "pending"
+    webhook_id: str | None = None
+    number: int = 0
+    status: str = "pending"  #: storage.types.OutboxStatus
     attempts: int = 0
-    next_attempt_at: datetime
+    next_attempt_at: datetime  #: may be claimed from then on
     claim_token: int = 0
     delivered_at: datetime | None = None
     last_error: str | None = None
-    webhook_id: str | None = None
-    number: int = 0
+    status_seal: str = ""
 
     @property
     def travels_as(self) -> str:
         """The id that sinks get: the same at every attempt and after a restored backup."""
         return self.webhook_id or self.id
+
+
+def _view(name: str) -> None:
+    """Declare a view of outbox messages with their statuses."""
+    message, queue = metadata.tables["outbox_message"], metadata.tables["outbox_queue"]
+    delivered = metadata.tables["outbox_delivered"].c.delivered_at
+    columns = [Column(each.name, each.type, nullable=each.nullable) for each in message.c]
+    columns += [Column(each, queue.c[each].type, nullable=False) for each in ("status", "attempts")]
+    columns += [Column(each, queue.c[each].type, nullable=False) for each in ("next_attempt_at", "claim_token")]
+    columns += [Column("delivered_at", delivered.type), Column("last_error", queue.c.last_error.type)]
+    columns.append(Column("status_seal", queue.c.seal.type, nullable=False))
+    Table(name, views, *columns, info={"rows_of": message.name})
+
+
+_view("outbox")  # every message
+_view("outbox_waiting")  # those that are pending or dead, by the indexes of the queue
 
 
 class DeliveryAttemptTable(SQLModel, table=True):

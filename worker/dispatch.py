@@ -390,7 +390,7 @@ class Dispatcher:
 
     def _release(self, claimed: Sequence[OutboxMessage]) -> None:
         with self._database.write() as unit:
-            outbox.release(unit, claimed, self._work_clock())
+            outbox.release(unit, claimed)
 
     def _record(self, ended: Sequence[EndedDelivery], room: Mapping[str, ClaimLimits]) -> list[OutboxMessage]:
         """Settle what has ended and claim what goes next, in one commit.

@@ -352,7 +352,7 @@ class Session:
         if self._transitions:
             batches.append(unit, self._transitions)
         if self._outbox:
-            batches.owe(unit, self._outbox)
+            outbox.owe_all(unit, self._outbox)
         parked = [(m.account, m.awaits) for m in self._finished if m.awaits is not None]
         advisory_locks.hold(unit, (*parked, *self._reopened), self._held)
         if self._finished:

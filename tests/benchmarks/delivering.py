@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from storage import batches, outbox, partitions
+from storage import outbox, partitions
 from storage.ids import effect_id, new_id, webhook_id
 from storage.tables import OutboxMessage
 from tests.benchmarks import events
@@ -94,7 +94,7 @@ def owe(url: str, count: int) -> None:
         partitions.keep_ahead(database, now, settings(url).retention.period())
         for _ in range(0, count, _AT_ONCE):
             with database.write() as unit:
-                batches.owe(unit, [_effect(now) for _ in range(_AT_ONCE)])
+                outbox.owe_all(unit, [_effect(now) for _ in range(_AT_ONCE)])
     settle(url)
 
 
@@ -158,5 +158,5 @@ def _shop(databases: Databases, case: Case) -> Iterator[str]:
 
 
 def _delivered(url: str) -> int:
-    found = rows(url, "SELECT count(*) FROM outbox_message WHERE status = 'delivered'")
+    found = rows(url, "SELECT count(*) FROM outbox_delivered")
     return int(found[0][0])

@@ -116,6 +116,7 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
             owed = []
             if phase == "paid":
                 changes.owed.append(_owed(payment, message_id, reason, moment, now))
+                changes.queued.append(_queued(changes.owed[-1]))
                 owed.append(changes.owed[-1]["id"])
             about = {"payment": payment_id, "reason": reason, "state": told.status, "transition": number}
             effects = {"effects": [_FIRST_EFFECT], "outbox": owed} if owed else {}
@@ -238,13 +239,22 @@ def _owed(payment: dict[str, Any], cause: str, reason: str, moment: str, now: in
         "created_at": now,
         "effect": _FIRST_EFFECT,
         "id": str(uuid_utils.uuid7()),
+        "number": 1,
         "occurrence": 0,
         "payload": _encode({"type": _FIRST_EFFECT, "timestamp": moment, "data": data}).decode(),
         "payment_id": payment["id"],
         "sink": "shop",
+        "webhook_id": None,
     }
     made["seal"] = _digest(made)
     return made
+
+
+def _queued(owed: dict[str, Any]) -> dict[str, Any]:
+    """An effect that waits for its first try."""
+    status = {"attempts": 0, "delivered_at": None, "id": owed["id"], "last_error": None, "status": "pending"}
+    copied = {name: owed[name] for name in ("payment_id", "account", "effect", "sink", "number")}
+    return {**copied, "outbox_id": owed["id"], "next_attempt_at": owed["created_at"], "seal": _digest(status)}
 
 
 def _decided(

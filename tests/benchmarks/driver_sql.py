@@ -40,10 +40,13 @@ _TRANSITION: Final = _columns("""
     source actor reason as_of:timestamptz recorded_at:timestamptz prev_hash hash
 """)
 _OUTBOX: Final = _columns("""
-    id:uuid payment_id:uuid account effect sink occurrence:int cause:uuid payload created_at:timestamptz seal
+    id:uuid payment_id:uuid account effect sink occurrence:int cause:uuid payload created_at:timestamptz seal number:int
 """)
-#: What else a new row of the outbox has.
-_OUTBOX_MORE: Final = {"status": "'pending'", "attempts": "0", "claim_token": "0", "next_attempt_at": "created_at"}
+_QUEUE: Final = _columns("""
+    outbox_id:uuid payment_id:uuid account effect sink number:int seal next_attempt_at:timestamptz
+""")
+#: What else a new row of the queue has.
+_QUEUE_MORE: Final = {"status": "'pending'", "attempts": "0", "claim_token": "0", "is_first": "true"}
 _INBOX: Final = _columns("""
     id:uuid status payment_id:uuid decision reason outcomes:json decided_at:timestamptz decision_digest
 """)
@@ -65,6 +68,7 @@ class Changes:
     polls: list[dict[str, Any]] = field(default_factory=list)  #: of payments that were known
     transitions: list[dict[str, Any]] = field(default_factory=list)
     owed: list[dict[str, Any]] = field(default_factory=list)
+    queued: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -148,7 +152,8 @@ class Sqlite:
         many(_update("payment", _CHANGING), self._rows(_CHANGING, changes.changed))
         many(_update("payment_poll", _HEARD, "payment_id"), self._rows(_HEARD, changes.polls))
         many(_insert("transition", _TRANSITION), self._rows(_TRANSITION, changes.transitions))
-        many(_insert("outbox_message", _OUTBOX, _OUTBOX_MORE), self._rows(_OUTBOX, changes.owed))
+        many(_insert("outbox_message", _OUTBOX), self._rows(_OUTBOX, changes.owed))
+        many(_insert("outbox_queue", _QUEUE, _QUEUE_MORE), self._rows(_QUEUE, changes.queued))
         many(_update("inbox_message", _INBOX), self._rows(_INBOX, changes.decisions))
 
     def _rows(self, columns: dict[str, str], found: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -238,7 +243,8 @@ class Asyncpg:
             ("payment", _PAYMENT, {}, changes.new),
             ("payment_poll", _POLL, {}, [payment["poll"] for payment in changes.new]),
             ("transition", _TRANSITION, {}, changes.transitions),
-            ("outbox_message", _OUTBOX, _OUTBOX_MORE, changes.owed),
+            ("outbox_message", _OUTBOX, {}, changes.owed),
+            ("outbox_queue", _QUEUE, _QUEUE_MORE, changes.queued),
         ):
             if rows:
                 names = ", ".join([*columns, *more])

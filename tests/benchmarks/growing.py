@@ -29,10 +29,8 @@ _OVERRIDES: Final = {
         "id": "u(4)",
         "payment_id": "u(1)",
         "cause": "u(3)",
-        "status": "'delivered'",
-        "delivered_at": "s.created_at",
-        "attempts": "1",
     },
+    "outbox_delivered": {"outbox_id": "u(4)"},
 }
 
 #: Columns that say when something came or happened.
@@ -84,6 +82,7 @@ class Growing:
         stamp = f"printf('%012x', {ms})" if is_sqlite else f"lpad(to_hex({ms}), 12, '0')"
         name = "md5(CAST(n AS text))"
         columns = {}
+        source = _SOURCES.get(table, table)
         for column in metadata.tables[table].columns.keys():  # noqa: SIM118 - not a dict
             text = _OVERRIDES[table].get(column, f"s.{column}")
             if self._over_ms is not None and column in _INSTANTS:
@@ -94,7 +93,7 @@ class Growing:
             columns[column] = text.replace("|| h", f"|| substr({name}, 1, 24)")
         return (
             f"WITH RECURSIVE numbers(n) AS (SELECT CAST({start} AS bigint) UNION ALL "  # noqa: S608 - our own names
-            f"SELECT n + 1 FROM numbers WHERE n + 1 < {end}), s AS (SELECT * FROM {table}"
+            f"SELECT n + 1 FROM numbers WHERE n + 1 < {end}), s AS (SELECT * FROM {source}"
             f" WHERE {_SEED[table]} LIMIT 1) "
             f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns.values())} FROM numbers, s"
         )
@@ -133,4 +132,11 @@ _SEED: Final = {
     "inbox_message": "decision = 'advanced' AND CAST(outcomes AS text) LIKE '%confirmed%'",
     "transition": "number = 2",
     "outbox_message": "effect = 'payment.paid'",
+    "outbox_delivered": "true",
+}
+
+#: What the row is taken from where the one payment has none in the table itself.
+_SOURCES: Final = {
+    "outbox_delivered": "(SELECT id AS outbox_id, 1 AS attempts, created_at AS delivered_at, seal FROM outbox_message "
+    "WHERE effect = 'payment.paid') AS of_message",
 }

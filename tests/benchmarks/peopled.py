@@ -34,8 +34,16 @@ _CHANGES: Final = (
     "UPDATE inbox_message SET status = 'parked', decision = 'parked' WHERE delivery_key LIKE 'evt_0ab%'",
     "UPDATE inbox_message SET status = 'dead', decision = NULL WHERE delivery_key LIKE 'evt_1abc%'",
     "UPDATE inbox_message SET source = 'poll' WHERE delivery_key LIKE 'evt_2%'",
-    "UPDATE outbox_message SET status = 'dead', delivered_at = NULL, last_error = 'HTTP 503' WHERE {of} LIKE '0ab%'",
-    "UPDATE outbox_message SET status = 'pending', delivered_at = NULL WHERE {of} LIKE '1abc%'",
+)
+#: Effects that are not delivered, by the last digits of their ids: dead, and pending.
+_QUEUED: Final = (
+    """
+    INSERT INTO outbox_queue (outbox_id, payment_id, account, effect, sink, number, status, attempts, last_error, seal,
+        claim_token, next_attempt_at, is_first)
+    SELECT id, payment_id, account, effect, sink, number, '{status}', 1, 'HTTP 503', seal, 1, created_at, false
+    FROM outbox_message WHERE {of} LIKE '{digits}%'
+    """,
+    "DELETE FROM outbox_delivered WHERE outbox_id IN (SELECT outbox_id FROM outbox_queue)",
 )
 #: The feed goes on with what is new; what was there before has its numbers.
 _NUMBERED: Final = (
@@ -103,7 +111,11 @@ def _vary(database: Database) -> None:
         connection = opened_.execution_options(receipted_write=True, receipted_patience=None)  # it takes what it takes
         with connection.begin():
             for change in (*_CHANGES, *_NUMBERED):
-                connection.execute(text(change.format(of=f"substr({of}, 18)")))  # the random digits of an id
+                connection.execute(text(change))
+            for status, digits in (("dead", "0ab"), ("pending", "1abc")):
+                for change in _QUEUED:
+                    queued = change.format(of=f"substr({of}, 18)", status=status, digits=digits)  # digits at random
+                    connection.execute(text(queued))
 
 
 def _add(database: Database) -> None:

@@ -24,7 +24,7 @@ ROWS = {
         "account, number, from_state, to_state, phase, CAST(via AS varchar), CAST(forced AS integer), source, actor, "
         "reason, as_of IS NULL, prev_hash = ''"
     ),
-    "outbox_message": "account, effect, sink, occurrence, status, attempts, claim_token, delivered_at, last_error",
+    "outbox": "account, effect, sink, occurrence, status, attempts, claim_token, delivered_at, last_error",
 }
 
 

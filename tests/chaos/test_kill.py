@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[2]
 
 STORED = "SELECT body, id FROM inbox_message WHERE source = 'webhook'"
 DOUBLED = "SELECT body FROM inbox_message WHERE source = 'webhook' GROUP BY body HAVING count(*) > 1"
-OWED = "SELECT p.provider_ref, o.effect, o.status FROM outbox_message o JOIN payment p ON p.id = o.payment_id"
-STILL_OWED = "SELECT count(*) FROM outbox_message WHERE status = 'pending'"
+OWED = "SELECT p.provider_ref, o.effect, o.status FROM outbox o JOIN payment p ON p.id = o.payment_id"
+STILL_OWED = "SELECT count(*) FROM outbox WHERE status = 'pending'"
 
 CONFIG = """
 [service]

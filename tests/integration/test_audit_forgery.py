@@ -23,7 +23,10 @@ from storage.tables import (
     InboxMessage,
     MessagePayment,
     OperatorAction,
+    OutboxDeliveredTable,
     OutboxMessage,
+    OutboxMessageTable,
+    OutboxQueueTable,
     Payment,
     PaymentPoll,
     RejectedDelivery,
@@ -59,8 +62,10 @@ NOT_COVERED = {
         "polls": "a statistic of asking",
         "poll_error": "a note for operators about a question without an answer",
     },
-    "outbox_message": {
-        "next_attempt_at": "a lease: at worst it is delivered later, or twice with the same id",
+    "outbox_queue": {
+        "next_attempt_at": "when it is due: at worst it is delivered later, or sooner",
+        "is_first": "whether it was tried: at worst it is claimed with those that were not",
+        "lease_ends_at": "a lease: at worst it is delivered later, or twice with the same id",
         "claim_token": "a fencing number: at worst one delivery is repeated with the same id",
     },
     "event": {"mark": "drawn at random with the number: at worst a reader of the feed begins anew"},
@@ -98,13 +103,25 @@ REMOVABLE = {
 EVIDENCE = sorted(set(metadata.tables) - NOT_EVIDENCE.keys())
 COLUMNS = [(name, column) for name in EVIDENCE for column in metadata.tables[name].c.keys()]  # noqa: SIM118
 
+
 #: By table: the column of its seal, and the content that is sealed.
+def status_content(row: Any, **others: Any) -> bytes:
+    """What the seal of a row of the queue, or of one that was delivered, is over."""
+    return hashing.owed_status({**row.__dict__, "id": row.outbox_id, **others})
+
+
 SEALED: dict[str, tuple[type[Any], str, Callable[[Any], bytes]]] = {
     "inbox_message": (InboxMessage, "envelope_digest", hashing.envelope),
     "payment": (Payment, "seal", hashing.payment),
     "payment_poll": (PaymentPoll, "seal", hashing.payment_poll),
     "transition": (Transition, "hash", hashing.transition),
-    "outbox_message": (OutboxMessage, "seal", lambda message: hashing.owed(message.__dict__)),
+    "outbox_message": (OutboxMessageTable, "seal", lambda message: hashing.owed(message.__dict__)),
+    "outbox_queue": (OutboxQueueTable, "seal", lambda waiting: status_content(waiting, delivered_at=None)),
+    "outbox_delivered": (
+        OutboxDeliveredTable,
+        "seal",
+        lambda end: status_content(end, status="delivered", last_error=None),
+    ),
     "delivery_attempt": (DeliveryAttempt, "seal", hashing.attempt),
     "rejected_delivery": (RejectedDelivery, "seal", hashing.rejected),
     "operator_action": (OperatorAction, "seal", lambda done: hashing.action(done, "")),
@@ -112,13 +129,18 @@ SEALED: dict[str, tuple[type[Any], str, Callable[[Any], bytes]]] = {
     "audit_run": (AuditRun, "seal", hashing.audit_run),
 }
 
+#: Tables of which a fault is named by another's row.
+NAMED_BY = {"outbox_queue": "outbox_message", "outbox_delivered": "outbox_message"}
+
 #: Of each of these, a column that a forger would care about, and another value.
 WANTED = {
     "inbox_message": ("received_at", datetime(2026, 1, 1, tzinfo=UTC)),
     "payment": ("amount_minor", 1),
     "payment_poll": ("statements", 7),
     "transition": ("to_state", "settled"),
-    "outbox_message": ("status", "dead"),
+    "outbox_message": ("payload", "{}"),
+    "outbox_queue": ("status", "dead"),
+    "outbox_delivered": ("attempts", 7),
     "delivery_attempt": ("http_status", 418),
     "rejected_delivery": ("reason", "stale"),
     "operator_action": ("actor", "somebody else"),
@@ -340,7 +362,8 @@ def test_a_row_that_is_changed_and_sealed_anew_without_the_key_is_found(shop, ha
     (row, *_) = [row for row in hand.rows(table) if row[column] != value]
     hand.seal(table, hand.change(table, row, **{column: value}))
 
-    assert any("sealed without a key" in fault.problem for fault in faults(shop) if fault.table == table)
+    named = NAMED_BY.get(table, table)
+    assert any("sealed without a key" in fault.problem for fault in faults(shop) if fault.table == named)
 
 
 def test_a_statement_that_is_taken_away_with_the_count_put_back_needs_the_key(shop, hand):
@@ -357,7 +380,7 @@ def test_a_statement_that_is_taken_away_with_the_count_put_back_needs_the_key(sh
     assert ("payment_poll", forged["payment_id"]) in {(fault.table, fault.row) for fault in faults(shop)}
 
 
-@pytest.mark.parametrize("table", sorted(SEALED.keys() - {"payment_poll"}))
+@pytest.mark.parametrize("table", sorted(SEALED.keys() - NAMED_BY.keys() - {"payment_poll"}))
 def test_a_row_that_is_added_and_sealed_without_the_key_is_found(shop, hand, table):
     """A copy under another id, as right as it can be made."""
     row = hand.rows(table)[-1]
@@ -371,6 +394,14 @@ def test_a_row_that_is_added_and_sealed_without_the_key_is_found(shop, hand, tab
     if table == "payment":
         forged["provider_ref"] = "forged"
     hand.add(table, forged)
+    if table == "outbox_message":
+        waiting = hand.rows("outbox_queue")[-1]
+        hand.add(
+            "outbox_queue",
+            waiting
+            | {name: forged[name] for name in waiting if name in forged and name != "seal"}
+            | {"outbox_id": forged["id"]},
+        )
     if table == "operator_action":
         content = hashing.action(made(OperatorAction, forged), row["seal"])
         hand.change(table, forged, seal=PLAIN.seal(content))
@@ -378,6 +409,30 @@ def test_a_row_that_is_added_and_sealed_without_the_key_is_found(shop, hand, tab
         hand.seal(table, forged)
 
     assert any("sealed without a key" in fault.problem for fault in faults(shop) if fault.table == table)
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_an_effect_that_is_said_to_be_delivered_is_found(shop, hand, with_key):
+    """Its row of the queue is gone, and an end is there; even with the key, no try says so."""
+    waiting = next(row for row in hand.rows("outbox_queue") if row["status"] == "pending")
+    end = hand.rows("outbox_delivered")[0] | {"outbox_id": waiting["outbox_id"], "attempts": waiting["attempts"]}
+    hand.add("outbox_delivered", end)
+    hand.seal("outbox_delivered", end, KEYED if with_key else PLAIN)
+    assert ("outbox_queue", waiting["outbox_id"], "it waits, and is delivered") in {
+        (fault.table, fault.row, fault.problem) for fault in faults(shop)
+    }
+
+    hand.take_away("outbox_queue", waiting)
+    found = [fault.problem for fault in faults(shop) if fault.row == waiting["outbox_id"]]
+    assert "its status delivered is not what its tries say" in found
+    assert with_key or any("sealed without a key" in problem for problem in found)
+
+
+def test_an_effect_that_neither_waits_nor_was_delivered_is_found(shop, hand):
+    for name in ("outbox_queue", "outbox_delivered"):
+        row = hand.rows(name)[0]
+        hand.take_away(name, row)
+        assert ("outbox_message", row["outbox_id"]) in {(fault.table, fault.row) for fault in faults(shop)}
 
 
 @pytest.mark.parametrize("table", ["inbox_message", "transition", "outbox_message"])
@@ -471,9 +526,10 @@ def test_a_removed_tail_is_missed_by_what_still_names_it(shop, hand):
     owed = [row for row in hand.rows("outbox_message") if row["cause"] == message["id"]]
     for effect in owed:
         hand.take_away("outbox_message", effect)
-        for attempt in hand.rows("delivery_attempt"):
-            if attempt["outbox_id"] == effect["id"]:
-                hand.take_away("delivery_attempt", attempt)
+        for name in ("delivery_attempt", "outbox_queue", "outbox_delivered"):
+            for row in hand.rows(name):
+                if row["outbox_id"] == effect["id"]:
+                    hand.take_away(name, row)
     put_back = {"version": link["number"] - 1, "state": link["from_state"], "head_hash": link["prev_hash"]}
     hand.seal("payment", hand.change("payment", payment, **put_back), KEYED)
 
@@ -501,9 +557,10 @@ def test_a_payment_that_is_taken_away_with_all_that_names_it_was_counted_before(
     for row in hand.rows("known_delivery"):
         if row["message_id"] not in messages:
             hand.take_away("known_delivery", row)
-    for row in hand.rows("delivery_attempt"):
-        if row["outbox_id"] not in owed:
-            hand.take_away("delivery_attempt", row)
+    for name in ("delivery_attempt", "outbox_queue", "outbox_delivered"):
+        for row in hand.rows(name):
+            if row["outbox_id"] not in owed:
+                hand.take_away(name, row)
     kept = sorted(hand.rows("event"), key=lambda row: row["number"])
     for number, row in enumerate(kept, start=1):
         hand.change("event", row, number=number)
@@ -514,15 +571,20 @@ def test_a_payment_that_is_taken_away_with_all_that_names_it_was_counted_before(
 
 def test_an_effect_that_is_made_due_again_is_found(shop, hand):
     """Even sealed with the key: a person's action would stand beside it."""
-    tried = next(row for row in hand.rows("outbox_message") if row["status"] == "delivered")
-    attempts = [row for row in hand.rows("delivery_attempt") if row["outbox_id"] == tried["id"]]
+    tried = hand.rows("outbox_delivered")[0]
+    message = next(row for row in hand.rows("outbox_message") if row["id"] == tried["outbox_id"])
+    attempts = [row for row in hand.rows("delivery_attempt") if row["outbox_id"] == tried["outbox_id"]]
     last = max(attempts, key=lambda row: row["number"])
     hand.seal("delivery_attempt", hand.change("delivery_attempt", last, outcome="dead"), KEYED)
-    values = {"status": "pending", "delivered_at": None}
-    hand.seal("outbox_message", hand.change("outbox_message", tried, **values), KEYED)
+    hand.take_away("outbox_delivered", tried)
+    waiting = hand.rows("outbox_queue")[0] | {name: message[name] for name in ("account", "effect", "sink", "number")}
+    waiting |= {"outbox_id": message["id"], "payment_id": message["payment_id"], "attempts": tried["attempts"]}
+    waiting |= {"status": "pending", "last_error": last["error"]}
+    hand.add("outbox_queue", waiting)
+    hand.seal("outbox_queue", waiting, KEYED)
 
     assert "it was given up and made due again 1 times, and people did that 0 times" in [
-        fault.problem for fault in faults(shop) if fault.row == tried["id"]
+        fault.problem for fault in faults(shop) if fault.row == message["id"]
     ]
 
 

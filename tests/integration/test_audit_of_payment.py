@@ -38,8 +38,9 @@ def spoil(shop, statement, **values):
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         else:
-            connection.exec_driver_sql("DROP TRIGGER IF EXISTS transition_no_update")
-            connection.exec_driver_sql("DROP TRIGGER IF EXISTS transition_no_delete")
+            for table in ("transition", "outbox_message", "outbox_delivered"):
+                connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_no_update")
+                connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_no_delete")
         assert connection.execute(text(statement), values).rowcount
 
 
@@ -64,6 +65,8 @@ def test_each_payment_holds_by_itself(shop):
         ("UPDATE inbox_message SET decision = 'noted' WHERE source = 'webhook'", "inbox_message"),
         ("UPDATE outbox_message SET payload = '{}'", "outbox_message"),
         ("DELETE FROM outbox_message", "inbox_message"),
+        ("UPDATE outbox_delivered SET attempts = attempts + 1", "outbox_message"),
+        ("DELETE FROM outbox_delivered", "outbox_message"),
         ("DELETE FROM delivery_attempt WHERE number = 1", "outbox_message"),
     ],
 )

@@ -2,7 +2,9 @@
 
 import pytest
 
-from storage import hashing
+from storage import hashing, outbox
+from storage.columns import table_of
+from storage.tables import OutboxQueueTable
 from tests.support.audit_case import Shop, Tampering, is_postgresql
 from tests.support.pipeline_world import World
 
@@ -50,7 +52,8 @@ def test_the_history_is_clean(shop, tampering):
     sources = [row["source"] for row in tampering.rows("inbox_message")]
     assert report.signatures == sources.count("webhook") + sources.count("callback")
     assert {"webhook", "callback", "poll", "create", "operator", "merchant", "poller"} == set(sources)
-    assert {"delivered", "dead", "pending"} == {row["status"] for row in tampering.rows("outbox_message")}
+    with shop.world.database.read() as unit:
+        assert outbox.depth(unit).keys() == {"delivered", "dead", "pending"}
 
 
 def last_transition(tampering):
@@ -128,6 +131,17 @@ def test_unreadable_rows_do_not_end_the_audit(shop, tampering):
     assert shop.world.audit().first is not None
 
 
+def enqueue(tampering, message):
+    """It waits for its first try, as the program would have it."""
+    status = {"id": message["id"], "status": "pending", "attempts": 0, "delivered_at": None, "last_error": None}
+    copied = {name: message[name] for name in ("payment_id", "account", "effect", "sink", "number")}
+    times = {"next_attempt_at": message["created_at"], "is_first": True, "claim_token": 0}
+    seal = hashing.Sealer().seal(hashing.owed_status(status))
+    waiting = {**copied, **times, "outbox_id": message["id"], "status": "pending", "attempts": 0, "seal": seal}
+    with tampering.editing() as raw:
+        raw.execute(table_of(OutboxQueueTable).insert(), waiting)
+
+
 def test_an_effect_about_an_account_that_no_message_caused_is_found(shop, tampering):
     """A row about no payment, sealed as ours are, is no decision's: of no message, another's, or another account's."""
     owed = next(row for row in tampering.rows("outbox_message") if row["payment_id"] is None)
@@ -136,10 +150,14 @@ def test_an_effect_about_an_account_that_no_message_caused_is_found(shop, tamper
         row_id = dashed(f"{number:x}" * 32)
         tampering.add("outbox_message", owed | {"id": row_id} | forged)
         tampering.reseal("outbox_message", row_id)
+        enqueue(tampering, tampering.row("outbox_message", row_id))
         found = {(fault.table, fault.row, fault.problem) for fault in shop.world.audit().faults}
         assert ("outbox_message", row_id, "no decision made it owed") in found
         assert {(table, row) for table, row, _ in found} == {("outbox_message", row_id)}
         tampering.take_away("outbox_message", row_id)
+        queue = table_of(OutboxQueueTable)
+        with tampering.editing() as raw:
+            raw.execute(queue.delete().where(queue.c.outbox_id == row_id))
 
     tampering.change("outbox_message", owed["id"], account="payfield")
     tampering.reseal("outbox_message", owed["id"])

@@ -28,7 +28,8 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
 def dead(database: Database, table: str, column: str) -> dict[str, str]:
     """Why each dead row is, by what its id is on the disk."""
     with database.read() as unit:
-        raw = "hex(CAST(id AS BLOB))" if unit.dialect == "sqlite" else "id::text"
+        table, key = ("outbox_queue", "outbox_id") if table == "outbox_message" else (table, "id")
+        raw = f"hex(CAST({key} AS BLOB))" if unit.dialect == "sqlite" else f"{key}::text"
         query = f"SELECT {raw}, {column} FROM {table} WHERE status = 'dead'"  # noqa: S608 - our own names
         return {row[0]: row[1] for row in unit.execute(sa.text(query))}
 
@@ -75,6 +76,9 @@ def test_poison_in_every_column_of_every_table_stops_nothing_else(database: Data
         while not_set_aside() and time.monotonic() < give_up:
             threading.Event().wait(0.1)
         assert not_set_aside() == []
+        lost = dead(served.database, "outbox_message", "last_error").values()
+        ids = [column for table, column in aside if (table, column) == ("outbox_message", "id")]
+        assert any("outbox_id names no message" in words for words in lost) == bool(ids)
         assert not failing_loops(served) & {"inbox", "outbox"}
         told = served.request("GET", "/metrics").body.decode()
         assert 'receipted_unreadable_rows_total{table="inbox_message"}' in told
@@ -89,7 +93,7 @@ UNREAD = {
         *("delivery_key", "digest", "key_id", "last_error", "decision", "reason", "decided_at", "decision_digest"),
         *("redeliveries", "last_redelivered_at", "scrubbed_at", "headers"),
     },
-    "outbox_message": {"claim_token"},
+    "outbox_message": {"id"},  # the queue names a message that is not there, and says so
 }
 
 

@@ -17,7 +17,7 @@ from storage import hashing, inbox, outbox
 from storage.columns import table_of
 from storage.database import Database, made
 from storage.ids import new_id
-from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, Transition
+from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessageTable, Payment, Transition
 from storage.types import OutboxStatus
 from tests.property.pipeline_voices import VOICES, Telling
 from tests.support.builders import PROVIDERS, our_message
@@ -25,7 +25,7 @@ from tests.support.pipeline_world import World
 
 GENIUS, PAYIN = VOICES["stable_genius.payment_intent"], VOICES["payfield.payin"]
 
-TABLES = {table_of(model).name: model for model in (InboxMessage, Payment, Transition, OutboxMessage)}
+TABLES = {table_of(model).name: model for model in (InboxMessage, Payment, Transition, OutboxMessageTable)}
 
 #: By table: the column of a row's own seal, and what computes it.
 SEALS = {

@@ -15,20 +15,22 @@ from storage.readable import kind_of
 from storage.tables import (
     DeliveryAttempt,
     InboxMessage,
-    OutboxMessage,
+    OutboxMessageTable,
+    OutboxQueueTable,
     Payment,
     PaymentPoll,
     RejectedDelivery,
     Transition,
 )
 from storage.tables_support import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation, RetentionRun
+from tests.support.databases import unguarded
 
 #: Every table that a loop reads rows of.
 MODELS: Final[tuple[type[Model], ...]] = (
     InboxMessage,
     Payment,
     PaymentPoll,
-    OutboxMessage,
+    OutboxMessageTable,
     DeliveryAttempt,
     Transition,
     RejectedDelivery,
@@ -61,8 +63,6 @@ _WORDS: Final = {("inbox_message", "source"), ("payment", "phase"), ("transition
 SELECTED_BY: Final = {
     ("inbox_message", "status"),
     ("inbox_message", "available_at"),
-    ("outbox_message", "status"),
-    ("outbox_message", "sink"),
     ("payment", "account"),
     ("payment", "poll_priority"),
     ("payment", "provider_ref"),
@@ -86,24 +86,22 @@ def plant(database: Database, account: str, ref: str) -> list[tuple[str, str, st
     planted = []
     with database.write() as unit:
         dialect = unit.dialect
-        _unguarded(unit)
+        unguarded(unit)
         for model in MODELS:
             for number, (column, poison) in enumerate(columns_of(model, dialect)):
                 row = _healthy(model, account, f"{ref}-{number}", number)
                 unit.execute(insert(table_of(model)), [row])
+                if model is OutboxMessageTable:
+                    unit.execute(insert(table_of(OutboxQueueTable)), [_queued(row)])
                 _poison(unit, table_of(model), row, column, poison)
                 planted.append((table_of(model).name, column, str(row.get("id", ""))))
     return planted
 
 
-def _unguarded(unit: Unit) -> None:
-    """History refuses changes and the loss of what it names, and so would never be poisoned by a statement."""
-    if unit.dialect == "postgresql":
-        unit.execute(text("SET LOCAL session_replication_role = replica"))
-        return
-    found = unit.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars()
-    for name in list(found):
-        unit.execute(text(f"DROP TRIGGER {name}"))
+def _queued(message: dict[str, Any]) -> dict[str, Any]:
+    copied = {name: message[name] for name in ("payment_id", "account", "effect", "sink", "number")}
+    status = {"status": "pending", "attempts": 0, "seal": "", "claim_token": 0, "is_first": True}
+    return {**copied, **status, "outbox_id": message["id"], "next_attempt_at": message["created_at"]}
 
 
 def _poison(unit: Unit, table: Table, row: dict[str, Any], column: str, poison: str) -> None:
@@ -143,7 +141,7 @@ def _healthy(model: type[Model], account: str, ref: str, number: int) -> dict[st
     row |= {"account": account} if "account" in row else {}
     row |= {
         Payment: {"kind": "payment_intent", "provider_ref": ref, "phase": "open", "state": "awaiting_payment"},
-        OutboxMessage: {"status": "pending", "effect": "payment.paid", "sink": "shop", "payload": "{}", "number": 1},
+        OutboxMessageTable: {"effect": "payment.paid", "sink": "shop", "payload": "{}", "number": 1},
         Transition: {"phase": "open", "number": 1},
         AccountBudget: {"account": f"{account}-{ref}"},
         PollPlan: {"account": f"{account}-{ref}", "stretch": 1.0},

@@ -5,7 +5,15 @@ from sqlalchemy import insert
 from storage.columns import table_of
 from storage.database import made, values
 from storage.ids import first_id, new_id
-from storage.tables import OutboxMessage, Payment, RejectedDelivery, Transition
+from storage.tables import (
+    OutboxDeliveredTable,
+    OutboxMessage,
+    OutboxMessageTable,
+    OutboxQueueTable,
+    Payment,
+    RejectedDelivery,
+    Transition,
+)
 from tests.support.builders import a_poll
 from tests.support.clock import START
 
@@ -17,9 +25,30 @@ def id_at(instant):
 
 def add(unit, record, **asked):
     """`asked` are columns of when a payment was heard of and is asked about."""
+    if isinstance(record, OutboxMessage):
+        add_owed(unit, [record])
+        return
     unit.execute(insert(table_of(type(record))), [values(record)])
     if isinstance(record, Payment):
         add(unit, a_poll(record, **asked))
+
+
+def add_owed(unit, messages):
+    """Outbox messages as they are, waiting or delivered, whatever their seals are."""
+    message, queue, delivered = map(table_of, (OutboxMessageTable, OutboxQueueTable, OutboxDeliveredTable))
+    unit.execute(insert(message), [values(each, message.c.keys()) for each in messages])
+    for each in messages:
+        ends = {**values(each), "outbox_id": each.id, "seal": each.status_seal or ""}
+        if each.status == "delivered":
+            at = each.delivered_at or each.next_attempt_at
+            unit.execute(insert(delivered), [{**_only(delivered, ends), "delivered_at": at}])
+        else:
+            is_first = each.next_attempt_at == each.created_at
+            unit.execute(insert(queue), [{**_only(queue, ends), "is_first": is_first}])
+
+
+def _only(table, row):
+    return {name: value for name, value in row.items() if name in table.c}
 
 
 def a_transition(payment, number, phase, at):

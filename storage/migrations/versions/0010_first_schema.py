@@ -216,6 +216,28 @@ def _create_payments() -> None:
     _index("ix_transition_id", "transition", "id")
 
 
+#: Every outbox message with its status; NULL, which no message has, where it is neither waiting nor delivered.
+_OUTBOX_VIEW: Final = """
+CREATE VIEW outbox AS SELECT m.id, m.payment_id, m.account, m.effect, m.sink, m.occurrence, m.cause, m.payload,
+m.created_at, m.seal, m.webhook_id, m.number,
+coalesce(q.status, CASE WHEN d.outbox_id IS NOT NULL THEN 'delivered' END) AS status,
+coalesce(q.attempts, d.attempts) AS attempts,
+coalesce(q.lease_ends_at, q.next_attempt_at, d.delivered_at) AS next_attempt_at,
+coalesce(q.claim_token, 0) AS claim_token, d.delivered_at, q.last_error, coalesce(q.seal, d.seal) AS status_seal
+FROM outbox_message AS m LEFT JOIN outbox_queue AS q ON q.outbox_id = m.id
+LEFT JOIN outbox_delivered AS d ON d.outbox_id = m.id
+"""
+
+#: The pending and the dead ones. What the queue has too is the queue's: its indexes serve these columns.
+_OUTBOX_WAITING_VIEW: Final = """
+CREATE VIEW outbox_waiting AS SELECT q.outbox_id AS id, q.payment_id, q.account, q.effect, q.sink, m.occurrence,
+m.cause, m.payload, m.created_at, m.seal, m.webhook_id, q.number, q.status, q.attempts,
+coalesce(q.lease_ends_at, q.next_attempt_at) AS next_attempt_at, q.claim_token,
+CAST(NULL AS timestamptz) AS delivered_at, q.last_error, q.seal AS status_seal
+FROM outbox_queue AS q JOIN outbox_message AS m ON m.id = q.outbox_id
+"""
+
+
 def _create_outbox() -> None:
     """Create the outbox, delivery attempts and the feed of events."""
     op.create_table(
@@ -230,24 +252,13 @@ def _create_outbox() -> None:
         sa.Column("payload", sa.String(), nullable=False),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("seal", sa.String(64), nullable=False),
-        sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("attempts", _INT, nullable=False),
-        sa.Column("next_attempt_at", _INSTANT, nullable=False),
-        sa.Column("claim_token", _INT, nullable=False),
-        sa.Column("delivered_at", _INSTANT, nullable=True),
-        sa.Column("last_error", sa.String(), nullable=True),
         sa.Column("webhook_id", _ID, nullable=True),
-        sa.Column("number", _INT, nullable=False, server_default=sa.text("0")),
+        sa.Column("number", _INT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_outbox_message"),
         sa.UniqueConstraint(
             "payment_id", "effect", "sink", "occurrence", name="uq_outbox_message_payment_id_effect_sink_occurrence"
         ),
     )
-    _index("ix_outbox_message_dead", "outbox_message", "status", "id", where="status = 'dead'")
-    _index("ix_outbox_message_pending", "outbox_message", "next_attempt_at", "id", where="status = 'pending'")
-    of_sink = ("outbox_message", "sink", "next_attempt_at", "id")
-    _index("ix_outbox_message_first", *of_sink, where="status = 'pending' AND claim_token = 0")
-    _index("ix_outbox_message_again", *of_sink, where="status = 'pending' AND claim_token > 0")
     _index("ix_outbox_message_webhook_id", "outbox_message", "webhook_id")
     _index(
         "uq_outbox_message_account",
@@ -258,6 +269,43 @@ def _create_outbox() -> None:
         where="payment_id IS NULL",
         unique=True,
     )
+    op.create_table(
+        "outbox_queue",
+        sa.Column("outbox_id", _ID, nullable=False),
+        sa.Column("payment_id", _ID, nullable=True),
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("effect", sa.String(32), nullable=False),
+        sa.Column("sink", sa.String(64), nullable=False),
+        sa.Column("number", _INT, nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("attempts", _INT, nullable=False),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("seal", sa.String(64), nullable=False),
+        sa.Column("claim_token", _INT, nullable=False),
+        sa.Column("lease_ends_at", _INSTANT, nullable=True),
+        sa.Column("next_attempt_at", _INSTANT, nullable=False),
+        sa.Column("is_first", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("outbox_id", name="pk_outbox_queue"),
+        sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": 50},
+    )
+    pending = "status = 'pending'"
+    of_sink = ("outbox_queue", "sink", "next_attempt_at", "outbox_id")
+    _index("ix_outbox_queue_first", *of_sink, where=f"{pending} AND is_first")
+    _index("ix_outbox_queue_again", *of_sink, where=f"{pending} AND NOT is_first")
+    _index("ix_outbox_queue_pending", "outbox_queue", "payment_id", where=pending)
+    _index("ix_outbox_queue_dead", "outbox_queue", "outbox_id", where="status = 'dead'")
+    op.create_table(
+        "outbox_delivered",
+        sa.Column("outbox_id", _ID, nullable=False),
+        sa.Column("attempts", _INT, nullable=False),
+        sa.Column("delivered_at", _INSTANT, nullable=False),
+        sa.Column("seal", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("outbox_id", name="pk_outbox_delivered"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(_OUTBOX_VIEW)
+    op.execute(_OUTBOX_WAITING_VIEW)
     op.create_table(
         "delivery_attempt",
         sa.Column("outbox_id", _ID, nullable=False),
@@ -535,6 +583,14 @@ def _create_operating() -> None:
 
 _TRANSITION_REFUSAL: Final = "a transition is never changed: history is append-only"
 _ACTION_REFUSAL: Final = "an operator action is never changed: what people did is append-only"
+_OWED_REFUSAL: Final = "an outbox message is never changed: what is owed, and was delivered, is append-only"
+
+#: Tables whose rows are never changed nor deleted, except partitioned ones.
+_APPEND_ONLY: Final = (
+    ("operator_action", _ACTION_REFUSAL),
+    ("outbox_message", _OWED_REFUSAL),
+    ("outbox_delivered", _OWED_REFUSAL),
+)
 
 _EVENT_COLUMNS: Final = "subject, effect, occurrence, outbox_id, account, payment_id, created_at"
 _EVENT_VALUES: Final = (
@@ -553,7 +609,7 @@ def _create_default_partitions() -> None:
 
 
 def _create_sqlite_triggers() -> None:
-    for table, refusal in (("transition", _TRANSITION_REFUSAL), ("operator_action", _ACTION_REFUSAL)):
+    for table, refusal in (("transition", _TRANSITION_REFUSAL), *_APPEND_ONLY):
         for verb in ("UPDATE", "DELETE"):
             op.execute(
                 f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
@@ -571,15 +627,16 @@ def _create_sqlite_triggers() -> None:
 
 
 def _create_postgresql_triggers() -> None:
-    for table, refusal in (("transition", _TRANSITION_REFUSAL), ("operator_action", _ACTION_REFUSAL)):
+    for table, refusal in (("transition", _TRANSITION_REFUSAL), *_APPEND_ONLY):
         op.execute(
             f"CREATE FUNCTION {table}_append_only() RETURNS trigger LANGUAGE plpgsql AS "
             f"$$ BEGIN RAISE EXCEPTION '{refusal}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
         )
-    op.execute(
-        "CREATE TRIGGER operator_action_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_action "
-        "FOR EACH STATEMENT EXECUTE FUNCTION operator_action_append_only()"
-    )
+    for table, _ in _APPEND_ONLY:
+        op.execute(
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()"
+        )
     # For each row, so that the partitions have it too; TRUNCATE knows no rows, and every partition has its own trigger.
     op.execute(
         "CREATE TRIGGER transition_append_only BEFORE UPDATE OR DELETE ON transition "

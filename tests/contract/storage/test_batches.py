@@ -54,7 +54,7 @@ def test_what_is_written_in_a_set_is_what_is_read(database):
     with database.write() as unit:
         batches.add(unit, [one, two])
         batches.append(unit, [link])
-        batches.owe(unit, [owed])
+        outbox.owe_all(unit, [owed])
 
     with database.read() as unit:
         for payment in (one, two):

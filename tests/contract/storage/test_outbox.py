@@ -4,10 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from storage import inbox, outbox
+from storage.columns import table_of
 from storage.errors import EffectOvertaken, LeaseLost, NotFound
-from storage.tables import DeliveryAttempt
+from storage.tables import DeliveryAttempt, OutboxQueueTable
 from storage.types import OutboxStatus
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
@@ -91,7 +93,9 @@ def test_first_tries_and_retries_have_shares_of_a_claim(database, cause):
     """However many are tried again, they leave room for what was never tried; and have some beside it."""
     again = [owe(database, a_kept_payment(database), cause) for _ in range(6)]
     with database.write() as unit:
-        outbox.release(unit, outbox.claim(unit, START, LEASE, "shop", outbox.ClaimLimits(9, 9, 9)), START)
+        tried = outbox.claim(unit, START, LEASE, "shop", outbox.ClaimLimits(9, 9, 9))
+    for message in tried:
+        settle(database, message, OutboxStatus.PENDING, START)
     first = [owe(database, a_kept_payment(database), cause) for _ in range(6)]
 
     assert claim(database, limits=(4, 1, 3)) == [again[0], *first[:3]]
@@ -110,7 +114,9 @@ def test_what_waits_for_an_earlier_one_is_put_off_until_that_is_due(database, pa
     other = owe(database, a_kept_payment(database), cause)
     if is_tried:  # as after an earlier delay of the first
         with database.write() as unit:
-            unit.run("UPDATE outbox_message SET claim_token = 1 WHERE number > 1")
+            queue = table_of(OutboxQueueTable)
+            put_off_until = {"claim_token": 1, "next_attempt_at": START, "is_first": False}
+            unit.execute(update(queue).where(queue.c.number > 1).values(put_off_until))
 
     def put_off():
         with database.write() as unit:
@@ -155,10 +161,10 @@ def test_what_was_not_tried_is_due_at_once_when_it_is_released(database, payment
     owe(database, payment, cause)
     late, new = claimed(database), claimed(database, START + LEASE)
     with database.write() as unit:
-        outbox.release(unit, [late], START + LEASE)
+        outbox.release(unit, [late])
     assert claim(database, START + LEASE) == []
     with database.write() as unit:
-        outbox.release(unit, [new], START + LEASE)
+        outbox.release(unit, [new])
     assert claim(database, START + LEASE) == [new.id]
 
 

@@ -15,12 +15,12 @@ from storage.columns import table_of
 from storage.counts import COUNT_LIMIT, Bounded
 from storage.database import values
 from storage.ids import new_id
-from storage.tables import InboxMessage, OutboxMessage, Payment
+from storage.tables import InboxMessage, Payment
 from storage.tables_support import AccountBudget
 from storage.totals import LAG_EDGES, Money, Sum, lag_quantile
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import START
-from tests.support.rows import a_rejection, a_transition, add, an_effect, id_at
+from tests.support.rows import a_rejection, a_transition, add, add_owed, an_effect, id_at
 
 ACCOUNTS = ("acme", "beta")
 DAY = timedelta(days=1)
@@ -252,10 +252,7 @@ def test_no_look_goes_through_a_whole_table(database):
     with database.write() as unit:
         for table, made_row in ((Payment, lambda: a_payment(phase="paid")), (InboxMessage, decided_message)):
             unit.execute(insert(table_of(table)), [values(made_row()) for _ in range(3000)])
-        unit.execute(
-            insert(table_of(OutboxMessage)),
-            [values(an_effect(status="delivered", id=new_id())) for _ in range(3000)],
-        )
+        add_owed(unit, [an_effect(status="delivered", id=new_id()) for _ in range(3000)])
         unit.run("ANALYZE")
     asked: list[tuple[str, object]] = []
 

@@ -8,14 +8,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from storage import inbox, migrate, operator_actions, payment_polls, payments, transitions
+from storage import inbox, migrate, operator_actions, outbox, payment_polls, payments, transitions
+from storage.columns import views
 from storage.database import Database
 from storage.errors import DatabaseUnsupported, SchemaOutdated
+from storage.ids import new_id
 from storage.schema import metadata
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import START
 from tests.support.drift import drift
+from tests.support.rows import add_owed, an_effect
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -166,6 +169,28 @@ def test_what_people_did_is_append_only(database, change):
 
     with database.read() as unit:
         assert [done.reason for done in operator_actions.of_subjects(unit, ["m1"])] == ["was mended"]
+
+
+@pytest.mark.parametrize("verb", ["UPDATE {} SET seal = 'x'", "DELETE FROM {}"])
+@pytest.mark.parametrize("table", ["outbox_message", "outbox_delivered"])
+def test_what_is_owed_and_was_delivered_is_append_only(database, verb, table):
+    """The database itself refuses to change or delete it."""
+    effects = [an_effect(id=new_id(), status="delivered"), an_effect(id=new_id())]
+    with database.write() as unit:
+        add_owed(unit, effects)
+    with pytest.raises(IntegrityError, match="append-only"), database.write() as unit:
+        unit._connection.exec_driver_sql(verb.format(table))
+
+    with database.read() as unit:
+        assert {each.id: each.status for each in outbox.find(unit)} == {each.id: each.status for each in effects}
+
+
+def test_views_have_the_columns_that_are_declared(database):
+    """What is read of a view is there, on both databases."""
+    found = sa.inspect(database.engine)
+    assert set(found.get_view_names()) == set(views.tables)
+    for name, view in views.tables.items():
+        assert {column["name"] for column in found.get_columns(name)} == set(view.c.keys())
 
 
 def test_a_number_is_given_once(database):

@@ -32,7 +32,7 @@ def test_an_untouched_history_holds(shell):
     [
         ("UPDATE payment SET amount_minor = 1", "payment", "what is kept of the payment has changed"),
         ("UPDATE inbox_message SET body = x'00'", "inbox_message", "the body is not the one that was received"),
-        ("UPDATE outbox_message SET payload = '{}'", "outbox_message", "what is owed, or its status, has changed"),
+        ("UPDATE outbox_queue SET attempts = 7", "outbox_message", "its status has changed"),
     ],
 )
 def test_the_first_row_that_is_wrong_is_named(shell, statement, table, problem):

@@ -57,5 +57,5 @@ def test_a_handler_without_an_end_holds_up_no_end(
     assert told
     assert all(f"shop ({name})" in line["handlers"] for line in told)
     with database.read() as unit:
-        assert unit.rows("SELECT status FROM outbox_message") == [("pending",)]
+        assert unit.rows("SELECT status FROM outbox") == [("pending",)]
     database.close()

@@ -52,7 +52,7 @@ def owing(console, status="dead", effect="payment.paid", sink="shop", payload="{
     row_id = write(console, do)
     with console.service.database.engine.begin() as connection:
         connection.exec_driver_sql(
-            "UPDATE outbox_message SET status = ? WHERE id = ?", (status, row_id.replace("-", ""))
+            "UPDATE outbox_queue SET status = ? WHERE outbox_id = ?", (status, row_id.replace("-", ""))
         )
     return row_id
 

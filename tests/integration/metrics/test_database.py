@@ -145,14 +145,14 @@ def test_a_database_that_is_away_costs_its_figures_and_no_answer(clock: FakeCloc
         ("inbox_message", "status = 'pending'"),
         ("inbox_message", "status = 'dead'"),
         ("inbox_message", "status = 'parked'"),
-        ("outbox_message", "status = 'pending'"),
-        ("outbox_message", "status = 'dead'"),
+        ("outbox_queue", "status = 'pending'"),
+        ("outbox_queue", "status = 'dead'"),
         ("payment", "review IS NOT NULL"),
     ],
 )
 def test_what_is_counted_has_an_index_that_holds_nothing_else(database: Database, table: str, condition: str) -> None:
     with database.read() as unit:
-        plan = unit.rows(f"EXPLAIN QUERY PLAN SELECT id FROM {table} WHERE {condition} LIMIT 10")  # noqa: S608
+        plan = unit.rows(f"EXPLAIN QUERY PLAN SELECT 1 FROM {table} WHERE {condition} LIMIT 10")  # noqa: S608
 
     assert "USING" in plan[0][3]
     assert "INDEX ix_" in plan[0][3]

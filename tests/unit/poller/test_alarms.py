@@ -104,7 +104,7 @@ def mend(desk, table, status):
         unit.execute(text(f"UPDATE {table} SET status = '{status}' WHERE status = 'dead'"))  # noqa: S608
 
 
-@pytest.mark.parametrize(("table", "status"), [("outbox_message", "pending"), ("inbox_message", "decided")])
+@pytest.mark.parametrize(("table", "status"), [("outbox_queue", "pending"), ("inbox_message", "decided")])
 def test_what_is_dead_is_told_until_nothing_is(desk, meter, table, status):
     a_payment(desk)
     desk.told("confirmed")
@@ -126,7 +126,7 @@ def test_an_alarm_that_is_dead_begets_no_alarm(desk, meter):
     """Else each would be told by the next, for ever."""
     outage(desk, 600)
     meter.measure(600)
-    kill(desk, "outbox_message")
+    kill(desk, "outbox_queue")
     with desk.database.read() as unit:
         assert counts.dead_of_account(unit, "acme") == counts.Dead(0, 0)
     meter.measure()
@@ -148,7 +148,7 @@ def test_the_alarm_names_the_sinks_that_take_nothing(desk, meter):
     a_payment(desk)
     desk.told("confirmed")
     with desk.database.write() as unit:
-        unit.execute(text("UPDATE outbox_message SET status = 'dead' WHERE sink = 'ledger'"))
+        unit.execute(text("UPDATE outbox_queue SET status = 'dead' WHERE sink = 'ledger'"))
     meter.measure()
 
     (told,) = meter.watch().alarms.values()
@@ -159,17 +159,17 @@ def test_a_second_dead_sink_begins_an_alarm_of_its_own(desk, meter):
     """It may be the one by which people were told of the first; both alarms end when nothing is dead any more."""
     a_payment(desk)
     desk.told("confirmed")
-    kill(desk, "outbox_message", "sink = 'ledger'")
+    kill(desk, "outbox_queue", "sink = 'ledger'")
     meter.measure()
     meter.measure()
     assert meter.effects() == [DEAD]
-    kill(desk, "outbox_message", "sink = 'shop' AND payment_id IS NOT NULL")
+    kill(desk, "outbox_queue", "sink = 'shop' AND payment_id IS NOT NULL")
     meter.measure()
     meter.measure()
     (told,) = meter.watch().alarms.values()
     assert (told["details"]["sinks"], len(told["earlier"])) == ("ledger, shop", 1)
     assert begun_and_over(desk) == {"ledger": [], "ledger, shop": []}
-    mend(desk, "outbox_message", "pending")
+    mend(desk, "outbox_queue", "pending")
     meter.measure()
     assert meter.watch().alarms == {}
     assert begun_and_over(desk) == {"ledger": ["over"], "ledger, shop": ["over"]}
@@ -179,14 +179,14 @@ def test_a_sink_that_is_mended_and_dies_again_begins_another_alarm(desk, meter):
     """Though a second one was dead meanwhile."""
     a_payment(desk)
     desk.told("confirmed")
-    kill(desk, "outbox_message", "payment_id IS NOT NULL")
+    kill(desk, "outbox_queue", "payment_id IS NOT NULL")
     meter.measure()
     with desk.database.write() as unit:
-        unit.execute(text("UPDATE outbox_message SET status = 'pending' WHERE sink = 'ledger'"))
+        unit.execute(text("UPDATE outbox_queue SET status = 'pending' WHERE sink = 'ledger'"))
     meter.measure()
     (told,) = meter.watch().alarms.values()
     assert told["details"]["sinks"] == "shop"
-    kill(desk, "outbox_message", "sink = 'ledger' AND payment_id IS NOT NULL")
+    kill(desk, "outbox_queue", "sink = 'ledger' AND payment_id IS NOT NULL")
     meter.measure()
     (told,) = meter.watch().alarms.values()
     assert len(told["earlier"]) == 1
