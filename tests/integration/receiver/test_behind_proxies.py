@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.integration.receiver.test_framing import CASES
+from tests.integration.receiver.test_framing import CASES, CHUNKED, Answers, chunked, post, whole
 from tests.support.deliveries import Signed, event
 from tests.support.proxies import PROXIES
 from tests.support.serving import Served, serving, settings
@@ -91,3 +91,40 @@ def test_no_delivery_is_answered_200_and_not_recorded(proxied: tuple[Served, int
     for delivery, answer in answered:
         assert answer.get("received") is True, answer
         assert recorded[answer["id"]] == delivery.body
+
+
+def through(port: int, sent: bytes, answers: int) -> list[tuple[int, bytes] | None]:
+    """The answers of one connection to the proxy."""
+    with closing(socket.create_connection(("127.0.0.1", port), DEADLINE_S)) as connection:
+        connection.sendall(sent)
+        reader = Answers(connection)
+        return [reader.next() for _ in range(answers)]
+
+
+def test_a_trailer_that_is_passed_on_is_no_header(proxied: tuple[Served, int]) -> None:
+    """One proxy drops it, another does not: a signature there opens nothing, and another one there breaks nothing."""
+    served, port = proxied
+    delivery = event("sg")
+    signed = [f"{name}: {value}".encode() for name, value in delivery.headers]
+    names = b"Trailer: " + b", ".join(name.encode() for name, _ in delivery.headers)
+    trailers = b"".join(line + b"\r\n" for line in signed)
+    (refused,) = through(port, post(CHUNKED, names) + b"\r\n" + chunked(delivery.body, trailers=trailers), 1)
+    assert refused is not None
+    assert refused[0] == 401
+    others = b"".join(name.encode() + b": of another\r\n" for name, _ in delivery.headers)
+    (taken,) = through(port, post(CHUNKED, names, *signed) + b"\r\n" + chunked(delivery.body, trailers=others), 1)
+    assert taken is not None
+    assert taken[0] == 200
+    assert [row.body for row in served.rows("sg")] == [delivery.body]
+
+
+def test_pipelined_deliveries_are_each_answered_for_itself(proxied: tuple[Served, int]) -> None:
+    """All are sent at once, and the n-th answer is that of the n-th."""
+    served, port = proxied
+    deliveries = [event("sg") for _ in range(20)]
+    found = through(port, b"".join(map(whole, deliveries)), len(deliveries))
+    recorded = {row.id: row.body for row in served.rows("sg")}
+    for delivery, answer in zip(deliveries, found, strict=True):
+        assert answer is not None
+        assert answer[0] == 200
+        assert recorded[json.loads(answer[1])["id"]] == delivery.body
