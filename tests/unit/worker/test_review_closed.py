@@ -94,3 +94,13 @@ def test_an_alarm_is_not_owed_to_a_sink_that_does_not_take_it(desk):
     alarm(desk, is_over=True)
     assert len(owed(desk)) == 1
     assert desk.world.audit().faults == []
+
+
+def test_what_a_person_accepted_withholds_nothing_later(desk):
+    """The same amount in the next answers is in doubt no more, and its goods are owed."""
+    payment_id = doubtful(desk)
+    resolve(desk, payment_id)
+    desk.told("settled", amount=4.49, metadata={"reference": "order-1"})
+
+    assert desk.get(payment_id).review is None
+    assert "payment.settled" in desk.effects(payment_id)

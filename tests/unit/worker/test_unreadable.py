@@ -122,3 +122,15 @@ def test_an_answer_to_a_create_call_that_names_nothing_is_reviewed_with_its_caus
     desk.answer(Source.CREATE, "awaiting_payment", about=payment_id)
     desk.work()
     assert desk.get(payment_id).review is None
+
+
+@pytest.mark.parametrize(("http_status", "body"), [(302, b""), (200, b'{"data":{}}')])
+def test_an_answer_to_a_create_call_that_names_no_payment_needs_a_review(desk, http_status, body):
+    """Whatever else it says: the provider may hold a payment that nobody here will hear of."""
+    payment_id = desk.wish()
+    message = delivered(
+        desk, body, source=Source.CREATE, about=payment_id, kind="payment_intent", http_status=http_status
+    )
+
+    assert (message.status, message.payment_id) == ("parked", payment_id)
+    assert desk.get(payment_id).review == Review.CREATE_UNKNOWN
