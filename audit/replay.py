@@ -432,13 +432,15 @@ class PaymentReplay:
         return len(replayed), next((words for words in differences if words is not None), None)
 
     def _rules_of(self, result: ReplayResult, step: ReplayStep) -> AccountRules:
-        """Return the account's rules, with the conflict policy that the step shows.
+        """Return the account's rules, with the policies that the step shows.
 
-        Today's policy says nothing of then: a kept transition that was forced is one that the policy could force.
+        Today's say nothing of then: a kept transition that was forced is one that the policy could force.
         """
         forced = {link.number for link in result.links if link.forced and link.source != Source.OPERATOR}
         is_trusting = any(entry.get("transition") in forced for entry in step.entries)
-        return replace(self._rules, policy=ConflictPolicy.TRUST_PROVIDER) if is_trusting else self._rules
+        is_hint = any(entry.get("hint") for entry in step.entries)
+        policy = ConflictPolicy.TRUST_PROVIDER if is_trusting else self._rules.policy
+        return replace(self._rules, policy=policy, believes_push=not is_hint)
 
     def _reading(self, payment: Payment, message: InboxMessage) -> Reading | None:
         """Return what a page of a list says of this payment alone; else None."""
@@ -475,9 +477,10 @@ def names_payment_state(unit: Unit, provider: Provider, message: InboxMessage) -
     """Return whether the message by itself names the state of a payment."""
     rules = AccountRules(provider, lambda _payment, _poll, _now: None)
     processor = _lone_processor(unit, message, rules, OtherPayments(unit, {}))
-    if processor.is_ours or message.source == Source.RETURN:
+    is_hint = message.variant_of is not None or any(entry.get("hint") for entry in message.outcomes)
+    if processor.is_ours or message.source == Source.RETURN or is_hint:
         return False
-    return bool(processor.reading(rules).observations)
+    return any(seen.status is not None for seen in processor.reading(rules).observations)
 
 
 def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:

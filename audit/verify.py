@@ -24,7 +24,6 @@ from audit.row_checks import (
 )
 from audit.seals import SealVerifier, Trust
 from audit.table_checks import ActionIndex
-from providers import decoding
 from providers.contract import Delivery, Provider, Reading
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
@@ -429,7 +428,7 @@ class Audit:
         self._report.signatures += 1
         if verified.provider_time != message.provider_time:
             yield f"it is signed as of {verified.provider_time}, and {message.provider_time} is kept"
-        identity = decoding.key(account.provider.delivery_key(delivery))
+        identity = account.provider.identity(delivery, message.received_at, message.about)
         if message.variant_of is None and identity != message.delivery_key:
             yield "its delivery key is not that of what was delivered"
 

@@ -18,9 +18,10 @@ from statemachine import statements
 from statemachine.errors import ServiceError
 from statemachine.measures import Counts, counts
 from statemachine.phases import Review, Source
-from storage import inbox, payment_polls, payments, rate_limits
+from storage import hints, inbox, payment_polls, payments, rate_limits
 from storage.database import Database, Unit, made, values
 from storage.errors import StorageUnavailable
+from storage.hints import HintToAsk
 from storage.ids import new_id
 from storage.payment_polls import PolledPayment
 from storage.rate_limits import Gate
@@ -99,6 +100,15 @@ class PollClaims:
         for each in claimed:
             each.poll.next_poll_at = now + self._lease
         return ClaimedPolls(claimed, is_probe=gate is Gate.PROBE)
+
+    def claim_hint(self, account: str) -> HintToAsk | None:
+        """Claim an id that a delivery named and nobody knows here; None while barred."""
+        now = self._clock()
+        with self._database.read() as unit:
+            if not hints.is_any_due(unit, account, now) or rate_limits.is_barred(unit, account, now):
+                return None
+        with self._database.write() as unit:
+            return hints.claim(unit, account, now, self._lease)
 
     def _is_any_due(self, account: str, now: datetime) -> bool:
         with self._database.read() as unit:
@@ -253,7 +263,12 @@ class Poller:
             task = asyncio.create_task(question, name=_URGENT_TASK if is_urgent else _SCHEDULED_TASK)
             task.add_done_callback(lambda _task: self._on_answer(account))
             under_way.add(task)
-        return len(claimed.payments)
+        hint = None if claimed.is_probe else await asyncio.to_thread(self._claims.claim_hint, account)
+        if hint is not None:
+            task = asyncio.create_task(self.ask_about_id(hint), name=_SCHEDULED_TASK)
+            task.add_done_callback(lambda _task: self._on_answer(account))
+            under_way.add(task)
+        return len(claimed.payments) + (hint is not None)
 
     async def aclose(self) -> None:
         """Cancel the polls under way; their payments are due again when their leases end."""
@@ -274,34 +289,74 @@ class Poller:
             unsupported = UnsupportedByProvider(f"the provider cannot be asked about a {payment.kind}")
             return PollResult(error=ProviderError(unsupported.message, provider_code=unsupported.code))
         began_at = self._clock()
+        ref, about = payment.provider_ref, {"payment_id": payment.id}
+        answer = await self._fetch(payment.account, payment.kind, ref, about, is_low_priority=is_low_priority)
+        if isinstance(answer, Answer):
+            return PollResult(message_id=await asyncio.to_thread(self._record, polled, answer, is_probe))
+        error = answer
+        self._tracer.unanswered(Source.POLL, payment.account, payment.id, error, began_at)
+        await asyncio.to_thread(self._note_failure, polled, error, is_probe)
+        return PollResult(error=error)
+
+    async def ask_about_id(self, hint: HintToAsk) -> PollResult:
+        """Ask about an id that a delivery named; record the answer, which makes it known.
+
+        What the provider does not know is forgotten; what it does not answer is asked again. Raises StorageUnavailable.
+        """
+        answer = await self._fetch(hint.account, hint.kind, hint.ref, {"ref": hint.ref}, is_low_priority=True)
+        if isinstance(answer, Answer):
+            return PollResult(message_id=await asyncio.to_thread(self._record_hint, hint, answer))
+        await asyncio.to_thread(self._note_hint_failure, hint, answer)
+        return PollResult(error=answer)
+
+    async def _fetch(
+        self, account: str, kind: str, ref: str, about: Mapping[str, str], *, is_low_priority: bool
+    ) -> Answer | ProviderError:
+        """Fetch and count; raise StorageUnavailable where nothing was sent."""
+        client = self._clients[account]
         try:
-            client = self._clients[payment.account]
             if is_low_priority:
                 with low_priority():
-                    answer = await client.fetch(payment.kind, payment.provider_ref)
+                    answer = await client.fetch(kind, ref)
             else:
-                answer = await client.fetch(payment.kind, payment.provider_ref)
+                answer = await client.fetch(kind, ref)
         except StorageUnavailable:
             raise  # no turn was granted: nothing was sent
         except ProviderError as failed:
             error = failed.with_traceback(None)  # a value from here on; its frames would form a reference cycle with it
-            log.warning(
-                "poll.failed",
-                account=payment.account,
-                payment_id=payment.id,
-                code=error.code,
-                http_status=error.http_status,
-            )
+            log.warning("poll.failed", account=account, code=error.code, http_status=error.http_status, **about)
         except Exception as fault:  # a bug met by one payment must not stop the polls of all others
             error = ProviderError(f"asking failed here: {type(fault).__name__}", provider_code="internal")
-            log.exception("poll.failed", account=payment.account, payment_id=payment.id)
+            log.exception("poll.failed", account=account, **about)
         else:
-            self.asked[payment.account, "answered"] += 1
-            return PollResult(message_id=await asyncio.to_thread(self._record, polled, answer, is_probe))
-        self.asked[payment.account, _outcome(error)] += 1
-        self._tracer.unanswered(Source.POLL, payment.account, payment.id, error, began_at)
-        await asyncio.to_thread(self._note_failure, polled, error, is_probe)
-        return PollResult(error=error)
+            self.asked[account, "answered"] += 1
+            return answer
+        self.asked[account, _outcome(error)] += 1
+        return error
+
+    def _record_hint(self, hint: HintToAsk, answer: Answer) -> str:
+        now = self._clock()
+        message = answer_message(hint.account, Source.POLL, answer, None, now)
+        with self._database.write() as unit:
+            inbox.record(unit, [message])
+            hints.finish(unit, hint, answer.asked_at)
+            change = circuit_breaker.record_outcome(unit, hint.account, None, now, self._rng.random(), was_probe=False)
+        circuit_breaker.log_change(hint.account, change)
+        self._tracer.answered(message)
+        log.info("poll.answered", account=hint.account, ref=hint.ref, message_id=message.id)
+        return message.id
+
+    def _note_hint_failure(self, hint: HintToAsk, error: ProviderError) -> None:
+        now, jitter = self._clock(), self._rng.random()
+        policy = self._schedule.policy(hint.account)
+        again_at = policy.after_failure(hint.attempts, error.retry_after, error.may_retry, now, jitter)
+        with self._database.write() as unit:
+            if error.may_retry or circuit_breaker.classify(error) is circuit_breaker.ProviderSign.OUTAGE:
+                hints.ask_again(unit, hint, again_at)
+            else:
+                hints.finish(unit, hint, now)
+            change = circuit_breaker.record_outcome(unit, hint.account, error, now, jitter, was_probe=False)
+        circuit_breaker.log_change(hint.account, change)
 
     def _collect_finished(self, account: str) -> None:
         under_way = self._under_way[account]

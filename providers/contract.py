@@ -3,11 +3,13 @@
 See docs/adding-a-provider.md.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from operator import is_
 from typing import ClassVar, Final, Protocol
 
@@ -286,6 +288,10 @@ _CALLS: Final[Mapping[Capability, str]] = {
 }
 
 
+#: Seconds for which the same bytes without an id of their own are one delivery; afterwards they are news.
+SAME_BYTES_WINDOW_S: Final = 5
+
+
 class Provider(ABC):
     """One provider with its account's options; everything but the client is pure."""
 
@@ -298,6 +304,7 @@ class Provider(ABC):
     default_base_url: ClassVar[str] = ""
     default_kind: ClassVar[str]  #: of `payments create`
     authentication: ClassVar[Scheme | None] = None  #: of verify(), in words; it decides nothing
+    id_pattern: ClassVar[re.Pattern[str] | None] = None  #: of hints that are ids: an unknown one is asked about
     how_to_register: ClassVar[str] = ""  #: where a person registers our URL, if no call does
 
     def __init__(self, options: ProviderOptions) -> None:
@@ -327,11 +334,23 @@ class Provider(ABC):
         """Verify a delivery; raise DeliveryRejected and nothing else, for any bytes."""
 
     @abstractmethod
-    def delivery_key(self, delivery: Delivery) -> str:
+    def delivery_key(self, delivery: Delivery) -> str | None:
         """Return the provider's id of the thing delivered, at most 200 characters; total.
 
-        It is equal for a redelivery.
+        It is equal for a redelivery. None where the delivery has no id of its own: the same bytes may be news then.
         """
+
+    def identity(self, delivery: Delivery, received_at: datetime, about: str | None = None) -> str:
+        """Return the key that a delivery is recorded under: equal ones are one delivery.
+
+        Without an id of its own it is a redelivery only where the same bytes came to the same URL within the same few
+        seconds. `about` is our payment of that URL, if any. At most 200 characters; total.
+        """
+        key = self.delivery_key(delivery)
+        if key is not None:
+            return decoding.key(key)
+        window = int(received_at.timestamp()) // SAME_BYTES_WINDOW_S
+        return f"sha256:{sha256(delivery.body).hexdigest()}:{about or 'webhook'}:{window}"
 
     @abstractmethod
     def parse(self, statement: Statement) -> Reading:

@@ -174,6 +174,7 @@ class Service:
                 next_poll=self.poll_schedule.next_at,
                 policy=account.settings.conflict_policy(),
                 adopts_unknown=account.settings.unknown_payments == "adopt",
+                believes_push=account.settings.believes == "push",
                 is_live=account.settings.environment == "live",
             )
             for name, account in self.accounts.items()

@@ -15,7 +15,6 @@ import msgspec
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from providers import decoding
 from providers.contract import Delivery, Provider
 from providers.errors import DeliveryRejected
 from providers.signing import KeyRing, Window
@@ -441,7 +440,7 @@ def verified_arrival(
         message_id=message_id,
         account=account.name,
         source=_WEBHOOK if about is None else _CALLBACK,
-        delivery_key=decoding.key(account.provider.delivery_key(delivery)),
+        delivery_key=account.provider.identity(delivery, now, None if about is None else about.payment_id),
         body=delivery.body,
         headers=kept_headers(delivery, account.plain_headers),
         key_id=verified.key_id,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from service.accounts import ConfiguredAccount, VerifyingKey
 from service.overview import alarms_of
 from storage import counts as storage_counts
-from storage import poll_plans, quarantine, reconciliations, webhook_health
+from storage import hints, poll_plans, quarantine, reconciliations, webhook_health
 from storage.counts import PollingCounts
 from storage.database import Unit
 from storage.rate_limits import MAX_DELAY
@@ -64,7 +64,7 @@ def account_status(unit: Unit, account: ConfiguredAccount, now: datetime) -> dic
         "push": measured,
         "days": _days(unit, name, today),
         "asking": asking,
-        "why": _why(asking, plan, account, now),
+        "why": [*_why(asking, plan, account, now), *_unknown(hints.waiting(unit, name))],
         "plan": plan,
         "per_minute": account.budget[0] * 60 / account.budget[1] if account.budget is not None else None,
         "keys": _keys(account, used, now),
@@ -140,6 +140,14 @@ def _why(
     if account.budget is None:
         told.append(("No limit of the provider's is known: questions are not held back.", "quiet"))
     return told
+
+
+def _unknown(count: int) -> list[tuple[str, str]]:
+    """Say how many ids wait that deliveries named and no payment here has."""
+    if not count:
+        return []
+    words = f"{count} ids that deliveries named are unknown here: each is asked about, and adopted by the answer."
+    return [(words, "quiet")]
 
 
 def _drift(run: Reconciliation) -> list[tuple[str, int]]:

@@ -118,6 +118,20 @@ class AccountBudget(SQLModel, table=True):
     probe_at: datetime | None = Field(default=None, sa_column=instant())  #: when one question may try again
 
 
+class HintedId(SQLModel, table=True):
+    """An id that a delivery named and no payment has; the provider is to be asked."""
+
+    __tablename__ = "hinted_id"
+    __table_args__ = (Index("ix_hinted_id_next_at", "account", "next_at"),)
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    kind: str = Field(sa_column=Column(String(64), primary_key=True))
+    ref: str = Field(sa_column=Column(String(200), primary_key=True))  #: the provider's id
+    hinted_at: datetime = Field(sa_column=instant(nullable=False))  #: by the newest delivery
+    next_at: datetime = Field(sa_column=instant(nullable=False))  #: when to ask, or when a lease ends
+    attempts: int = 0  #: questions that failed
+
+
 class PollPlan(SQLModel, table=True):
     """The current poll plan of an account; made anew every minute by one process.
 

@@ -22,6 +22,7 @@ class AccountRules:
     next_poll: NextPoll
     policy: ConflictPolicy = ConflictPolicy.REVIEW
     adopts_unknown: bool = True  #: a payment first heard of by webhook is tracked; else its messages are parked
+    believes_push: bool = True  #: what a delivery says is decided; else it is only a reason to ask
     is_live: bool | None = None  #: whether the money is real, by the account's environment; None: not compared
 
     def can_ask(self, kind: str) -> bool:

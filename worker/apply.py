@@ -52,9 +52,13 @@ _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Pha
 class PaymentWriter:
     """Writes the changes of one message to its payments, in one unit of work (R3)."""
 
-    def __init__(self, session: Session, message: InboxMessage, settings: ApplySettings) -> None:
+    def __init__(
+        self, session: Session, message: InboxMessage, settings: ApplySettings, *, is_hint: bool = False
+    ) -> None:
+        """Take `is_hint`, whether what the message says is only a reason to ask."""
         self._session = session
         self._message = message
+        self._marks: dict[str, Any] = {"hint": True} if is_hint else {}  #: of every outcome
         self._sinks, self._takes = settings.sinks, settings.takes
         self._now = session.now
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
@@ -201,7 +205,8 @@ class PaymentWriter:
         `owed` are ids of outbox messages by effect; `untaken` are the effects that no sink takes; `is_unreadable` says
         that the body could not be parsed.
         """
-        entry: dict[str, Any] = {"outcome": _WORDS[outcome], "reason": reason, "at": self._session.moment}
+        entry: dict[str, Any] = {**self._marks, "outcome": _WORDS[outcome], "reason": reason}
+        entry["at"] = self._session.moment
         if payment is not None:
             entry["payment"] = payment.id
             self.payment_ids[payment.id] = None

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from storage import advisory_locks, batches, outbox, payment_polls, payments
+from storage import advisory_locks, batches, hints, outbox, payment_polls, payments
 from storage.batches import AsRead, Key, PollAsRead
 from storage.database import Unit
 from storage.errors import NotFound
@@ -268,6 +268,10 @@ class Session:
         others = [payment_id for payment_id in found if payment_id not in self._by_id]
         moved = sum(self.ask_at(payment, self.now, PollPriority.HINT) for payment in here)
         return moved + payment_polls.ask_at(self._unit, others, self.now, PollPriority.HINT)
+
+    def ask_about_id(self, account: str, kind: str, ref: str) -> bool:
+        """Have the provider asked about an unknown id; return False if too many wait."""
+        return hints.add(self._unit, account, kind, ref, self.now)
 
     def append(self, transition: Transition) -> None:
         """Append the transition to the payment's chain."""

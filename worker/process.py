@@ -37,6 +37,17 @@ _PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
 _STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
 
 
+def without_claims(observation: Observation) -> Observation:
+    """Reduce an observation to the payment that it names: a reason to ask."""
+    return Observation(
+        observation.source,
+        kind=observation.kind,
+        is_kind_guessed=observation.is_kind_guessed,
+        provider_ref=observation.provider_ref,
+        reference=observation.reference,
+    )
+
+
 class MessageProcessor:
     """Applies one message in one unit of work; raises where it must be tried again."""
 
@@ -55,7 +66,9 @@ class MessageProcessor:
         self._settings = settings
         self._now = session.now
         self._finder = Finder(session, message)
-        self._writer = PaymentWriter(session, message, settings)
+        is_believed = self._rules is None or self._rules.believes_push or message.source not in _FROM_OUTSIDE
+        self._is_hint = not is_believed
+        self._writer = PaymentWriter(session, message, settings, is_hint=self._is_hint)
         self._awaits: str | None = None
         self._reading = reading
         # a sender may write any header it likes
@@ -201,6 +214,8 @@ class MessageProcessor:
         self, rules: AccountRules, observation: Observation, payment: Payment | None, *, is_sought: bool
     ) -> None:
         """Decide the observation for its payment; `is_sought`: it was looked for already."""
+        if self._is_hint:
+            observation = without_claims(observation)
         twins = self._finder.twins(rules, observation)
         if len(twins) > 1:
             for twin in twins:
@@ -258,15 +273,23 @@ class MessageProcessor:
 
     def _ask_about_hints(self, rules: AccountRules, reading: Reading) -> None:
         named: dict[str, Payment] = {}
+        unknown: list[str] = []
+        pattern = rules.provider.id_pattern if rules.adopts_unknown else None
         for hint in reading.hints:
-            named |= {payment.id: payment for payment in self._finder.hinted(rules, hint)}
+            found = self._finder.hinted(rules, hint)
+            named |= {payment.id: payment for payment in found}
+            if not found and pattern is not None and pattern.fullmatch(hint):
+                unknown.append(hint)
         for payment in named.values():
             if reading.hints_money:
                 self._writer.see_transfer(rules, payment)
             else:
                 self._writer.note(payment, Outcome.NOTED, f"a hint; the provider {rules.asking(payment)}")
             self._ask(rules, payment)
-        if not named:
+        for ref in unknown:
+            for kind in filter(rules.can_ask, rules.provider.lifecycles):
+                self._ask_first(kind, ref)
+        if not named and not unknown:
             count = 0
             if reading.hints_account:
                 count = self._ask_account(rules)
@@ -289,6 +312,11 @@ class MessageProcessor:
         if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.CREATE):
             self._awaits = f"{kind}:{ref}"
             self._writer.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known")
+            return None
+        askable = [each for each in self._finder.kinds(rules, observation) if rules.can_ask(each)]
+        if observation.status is None and self._message.source in _FROM_OUTSIDE and askable:
+            for each in askable:
+                self._ask_first(each, ref)
             return None
         payment = self._writer.begin(new_id(), kind, observation.reference)
         payment.provider_ref = ref
@@ -368,6 +396,14 @@ class MessageProcessor:
         message.awaits = self._awaits
         message.decided_at = self._now
         self._session.finish(message)
+
+    def _ask_first(self, kind: str, ref: str) -> None:
+        """Have the provider asked about an unknown id: its answer adopts, no delivery."""
+        if self._session.ask_about_id(self._message.account, kind, ref):
+            words = f"no {kind} {ref} is known here; the provider is asked, and its answer makes it known"
+        else:
+            words = f"no {kind} {ref} is known here, and too many such ids wait to be asked about"
+        self._writer.note(None, Outcome.NOTED, words)
 
     def _ask_account(self, rules: AccountRules) -> int:
         """Have the provider asked about the account's newest payments; count them."""

@@ -57,7 +57,7 @@ class Banked(Provider):
         """Verify a webhook; raise DeliveryRejected and nothing else, for any bytes."""
         return scheme.verify(delivery, keys, window, now)
 
-    def delivery_key(self, delivery: Delivery) -> str:
+    def delivery_key(self, delivery: Delivery) -> str | None:
         """Return the id of one event, equal for a redelivery; 200 characters, total."""
         return scheme.delivery_key(delivery.body)
 

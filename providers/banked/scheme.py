@@ -46,24 +46,24 @@ class _Identity(msgspec.Struct):
 _identity: Final = msgspec.json.Decoder(_Identity)
 
 
-def delivery_key(body: bytes) -> str:
+def delivery_key(body: bytes) -> str | None:
     """Equal for a redelivery, at most 200 characters, total.
 
     A v3 envelope has an event id. A v2 body has none: the resource's id and type with the event, else the state, name
-    it. The body's digest is no part of that, so that the same event with other content is seen as what it is. Where a
-    body has no such parts, its digest is the identity.
+    it. The body's digest is no part of that, so that the same event with other content is seen as what it is. None
+    where a body has no such parts.
     """
     try:
         found = _identity.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return f"sha256:{sha256(body).hexdigest()}"
+        return None
     if found.version == "v3" or (bytes(found.data).startswith(b"{") and found.type is not None):
         parts: list[str | None] = ["v3", found.id]
     elif found.webhook_event is not None or found.state is not None:
         # the redacted twin of an event differs in nothing but the spelling of its type's name
         parts = ["v2", found.id, found.webhook_event or found.state, found.webhook_type, found.webook_type]
     else:
-        return f"sha256:{sha256(body).hexdigest()}"
+        return None
     key = msgspec.json.encode(parts)  # JSON keeps the parts apart whatever they contain
     text = key.decode()
     return text if len(key) <= _MAX_KEY and text.isprintable() else f"key-sha256:{sha256(key).hexdigest()}"

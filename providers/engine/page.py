@@ -92,7 +92,7 @@ class KeySection(PageSection, frozen=True):
 
 
 class DeliverySection(PageSection, frozen=True):
-    """`[delivery]`: what makes two deliveries the same; else the digest of the body."""
+    """`[delivery]`: what tells a redelivery; else the same bytes within seconds do."""
 
     key: list[KeySection] = []
     header: str = ""
@@ -144,6 +144,7 @@ class KindSection(PageSection, frozen=True):
     states: dict[str, str]  #: the provider's word = our phase; an exclamation mark: nothing is expected afterwards
     initial: list[str]
     moves: dict[str, list[str]] = {}
+    id_pattern: str = ""  #: of ids among hints, so that an unknown one is asked about
     source: str = ""
     subject: str = "payment"
     answer: str = ""  #: where the thing is in an answer

@@ -1,5 +1,6 @@
 """Providers made from pages."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
@@ -74,8 +75,8 @@ class DeclaredProvider(Provider):
         """Verify a delivery; raise DeliveryRejected and nothing else, for any bytes."""
         return self._verify(delivery, keys, window, now)
 
-    def delivery_key(self, delivery: Delivery) -> str:
-        """Return the provider's id of the thing delivered, at most 200 characters; total."""
+    def delivery_key(self, delivery: Delivery) -> str | None:
+        """Return the provider's id of the thing delivered, or None; total."""
         return self._delivery_key(delivery)
 
     def parse(self, statement: Statement) -> Reading:
@@ -103,6 +104,7 @@ def _made(source: page.PageFile, options_type: type[ProviderOptions]) -> type[De
         raise InvalidPage(f"{identity.default_kind!r} is no kind of this page", ("provider", "default_kind"))
     lifecycles: Mapping[str, Lifecycle] = reading.lifecycles(told)
     budget = identity.budget and Budget(identity.budget.requests, identity.budget.seconds)
+    ids = [kind.id_pattern for kind in told.kind.values() if kind.id_pattern]
     register = told.calls.register
     detail = next(iter(register.needs.get("webhook", ())), None) if register is not None else None
     made = type(
@@ -120,6 +122,7 @@ def _made(source: page.PageFile, options_type: type[ProviderOptions]) -> type[De
             "budget": budget,
             "default_base_url": identity.base_url,
             "default_kind": identity.default_kind,
+            "id_pattern": re.compile("|".join(ids)) if ids else None,
             "how_to_register": identity.how_to_register,
             "authentication": signature.described(told.signature),
         },

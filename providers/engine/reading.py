@@ -476,30 +476,26 @@ def _by_places(value: object, currency: str, places: int, *, is_minor: bool) -> 
 # -- the identity of a delivery
 
 
-def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str]:
-    """Compile `[delivery]`; the key is total and has at most 200 characters."""
+def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str | None]:
+    """Compile `[delivery]`; the key is total and has at most 200 characters, or None."""
     ways = [_key(way) for way in section.key]
     header = section.header.lower()
 
-    def key(delivery: Delivery) -> str:
+    def key(delivery: Delivery) -> str | None:
         if header and (told := word(delivery.header(header))) is not None:
             return told
         if ways:
             try:
                 value = json_value(delivery.body)
             except Unreadable:
-                return _digest(delivery)
+                return None
             for way in ways:
                 found = way(value)
                 if found is not None:
                     return found
-        return _digest(delivery)
+        return None
 
     return key
-
-
-def _digest(delivery: Delivery) -> str:
-    return "sha256:" + sha256(delivery.body).hexdigest()
 
 
 def _key(section: KeySection) -> Callable[[object], str | None]:

@@ -73,8 +73,11 @@ def _account(service: Service, url: str, name: str, ask: ProbeClient) -> Iterato
 
 
 def _asking(service: Service, name: str) -> Iterator[Finding]:
-    """Warn if the provider cannot be asked, and its silence would alarm nobody."""
-    if service.accounts[name].asked_kinds:
+    """Say whose word counts; warn where silence would alarm nobody and none can ask."""
+    account = service.accounts[name]
+    if account.asked_kinds:
+        if account.settings.believes == "answers":
+            yield ok("asking", "believes = answers: a delivery is only a reason to ask the provider", name)
         return
     says = "the provider cannot be asked about a payment: what it sends is all there is"
     if any(sink.takes()(Alarm.SILENT.effect) for sink in service.settings.sinks):

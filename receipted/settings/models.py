@@ -116,6 +116,11 @@ class AccountSettings(Section):
     unknown_payments: Literal["adopt", "park"] = Field(
         "adopt", description="what happens to an event of a payment that was not created here: adopt or park"
     )
+    believes: Literal["push", "answers"] = Field(
+        "push",
+        description="whose word moves payments: push, what deliveries say; or answers, so that a delivery is only a "
+        "reason to ask",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the provider's own options, by name")
 
     @field_validator("base_url")

@@ -18,7 +18,7 @@ from fulfilment.email_sink import is_address, is_printable
 from fulfilment.email_sink import read_url as read_mail_url
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
 from fulfilment.network import tls_context
-from providers.contract import Provider
+from providers.contract import Capability, Provider
 from providers.errors import InsecureUrl
 from providers.http import require_https
 from receipted.errors import SettingFault
@@ -376,9 +376,13 @@ def _account(
             f"{setting}.options.allow_loopback_http", problem, "remove it, or set service.development to true"
         )
     try:
-        provider.options_type.model_validate(account.options)
+        options = provider.options_type.model_validate(account.options)
     except ValidationError as fault:
         yield from shape_faults(fault, provider.options_type, f"{setting}.options")
+        return
+    if account.believes == "answers" and not provider(options).can(Capability.ASK):
+        problem = f"is answers, and {account.provider} has no call that asks"
+        yield SettingFault(f"{setting}.believes", problem, "set it to push")
 
 
 def _mail_server(setting: str, sink: SinkSettings) -> Iterator[SettingFault]:

@@ -79,6 +79,7 @@ NOT_COVERED = {
 
 #: Tables that prove nothing, and why.
 NOT_EVIDENCE = {
+    "hinted_id": "ids to be asked about: at worst the provider is asked in vain, or a hint is lost",
     "account_budget": "when requests may leave: at worst the provider is asked too often, or later",
     "poll_plan": "when to ask: at worst the provider is asked later",
     "hazard": "learnt figures of when to ask: at worst the provider is asked later",

@@ -101,7 +101,7 @@ def run(name, seed, count):
         wrong = reject(subject, delivery, now)
         assert wrong is None, f"seed {seed}, number {number}: {wrong}: {delivery!r:.2000}"
         if number % 10 == 0:
-            key = subject.delivery_key(delivery)
+            key = subject.identity(delivery, now)
             assert 1 <= len(key) <= 200, f"seed {seed}, number {number}: a key of {len(key)} characters"
             subject.parse(Statement(rng.choice(list(Source)), delivery.body, now))
 

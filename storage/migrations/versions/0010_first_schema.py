@@ -402,6 +402,17 @@ def _create_polling() -> None:
         sa.PrimaryKeyConstraint("account", name="pk_account_budget"),
     )
     op.create_table(
+        "hinted_id",
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(64), nullable=False),
+        sa.Column("ref", sa.String(200), nullable=False),
+        sa.Column("hinted_at", _INSTANT, nullable=False),
+        sa.Column("next_at", _INSTANT, nullable=False),
+        sa.Column("attempts", _INT, nullable=False, server_default="0"),
+        sa.PrimaryKeyConstraint("account", "kind", "ref", name="pk_hinted_id"),
+    )
+    op.create_index("ix_hinted_id_next_at", "hinted_id", ["account", "next_at"])
+    op.create_table(
         "poll_plan",
         sa.Column("account", sa.String(64), nullable=False),
         sa.Column("planned_at", _INSTANT, nullable=False),

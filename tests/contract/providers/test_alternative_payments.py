@@ -45,6 +45,7 @@ CASE = Case(
     bodies=vectors("alternative_payments"),
     page=lambda things: b'{"data":[' + b",".join(things) + b'],"end_cursor":"gaFpxBAC+/","has_next_page":false}',
     lists_events=True,
+    has_delivery_id=False,
     signs_body=False,
     signs_time=False,
 )

@@ -86,7 +86,7 @@ class Honest(Provider):
         found = self.decoded(delivery.body).get("id")
         if isinstance(found, str) and 0 < len(found) < 100 and found.isprintable():
             return found
-        return sha256(delivery.body).hexdigest()
+        return None
 
     def decoded(self, body):
         try:

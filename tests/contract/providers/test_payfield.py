@@ -179,11 +179,14 @@ def test_a_payouts_callback_does_not_pay_for_a_payin_of_the_same_id(desk):
     assert desk.effects(payin.id) == []
 
 
-def test_an_operation_that_nobody_knew_is_tracked_and_asked_about(desk):
-    """A callback at the shop's own URL about a payment made elsewhere is no less heard, and states nothing yet."""
-    desk.world.join("shop", Payfield.with_options(default_kind="ask"))
+def test_an_operation_that_nobody_knew_is_asked_about(desk):
+    """A callback that does not say which kind it is about has each of them asked about; the answer adopts."""
+    member = desk.world.join("shop", Payfield.with_options(default_kind="ask"))
     desk.keep(a_message(account="shop", body=vector("callback_payin_success"), received_at=desk.clock()))
     desk.work()
 
-    (payin,) = desk.payments()
-    assert (payin.provider_ref, payin.state, desk.poll_of(payin.id).next_poll_at) == ("PAY-BDT-001", None, desk.clock())
+    assert desk.payments() == []
+    for _ in range(2):
+        desk.world.run(desk.world.poller("shop").step())
+        desk.clock.advance(1)
+    assert member.client.asked == [("payin", "PAY-BDT-001"), ("payout", "PAY-BDT-001")]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from providers import decoding
 from providers.contract import Delivery
 from statemachine import statements
 from storage import batches, inbox, outbox, payments, quarantine
@@ -63,7 +62,7 @@ class Teller:
             ("x-stablegenius-signature", f"sha256={signature}"),
         )
         signed = datetime.fromtimestamp(int(stamp), at.tzinfo)
-        identity = decoding.key(served.provider.delivery_key(Delivery(body, headers)))
+        identity = served.provider.identity(Delivery(body, headers), at)
         given = {
             "headers": headers,
             "key_id": key.id,
