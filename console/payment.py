@@ -65,7 +65,9 @@ class PageEntry:
     replay: str | None = None  #: where a form may ask for it to be applied once more
 
 
-_ICONS_OF_SOURCES: Final = {Source.POLL: "ask", Source.LIST: "ask", Source.CREATE: "call", Source.CANCEL: "call"} | {
+_ICONS_OF_SOURCES: Final = {
+    **dict.fromkeys((Source.POLL, Source.LIST, Source.JOURNAL), "ask"),
+    **dict.fromkeys((Source.CREATE, Source.CANCEL), "call"),
     Source.WEBHOOK: "in",
     Source.CALLBACK: "in",
     Source.RETURN: "payer",

@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from poller.hazard import EDGES, HazardCurve, HazardSample, HazardUpdate
-from poller.schedule import POLL_SOURCES, PUSH_SOURCES, PolledAccount, PushEstimate, push_estimate_of, sample_of, weight
+from poller.schedule import POLL_SOURCES, PUSH_SOURCES, PolledAccount, PushEstimate, sample_of, weight
 from statemachine.phases import Phase
-from storage import poll_plans, webhook_health
+from storage import journals, poll_plans, webhook_health
 from storage.database import Database
 from storage.poll_plans import HazardKey, OpenPayments, StateLeft
 from storage.tables_support import Hazard, PollPlan
@@ -121,11 +121,14 @@ class Planner:
             kept = poll_plans.hazards(unit)
             transitions, learned_to = poll_plans.lessons(unit, now, turn.learned_to, _TRANSITIONS_BATCH_SIZE)
             before = poll_plans.plans(unit)
+            standing = {place: found for place, found in standing.items() if self._is_open(place)}
+            logs = journals.states(unit)
             pushes = {
-                (account, kind): push_estimate_of(webhook_health.worth(unit, account, kind, now))
-                for account, kind in {(place.account, place.kind) for place in standing}
+                (name, kind): self._accounts[name].push_estimate(
+                    webhook_health.worth(unit, name, kind, now), logs.get(name), now
+                )
+                for name, kind in {(place.account, place.kind) for place in standing}
             }
-        standing = {place: found for place, found in standing.items() if self._is_open(place)}
         hazards = self._learn(standing, kept, transitions, now)
         asked = [name for name, account in self._accounts.items() if account.kinds]
         planned = [self._plan(account, standing, hazards, pushes, now) for account in asked]

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from poller import circuit_breaker
+from poller.journal import JournalReader, JournalStep
 from poller.rate_limiter import low_priority
 from poller.schedule import UNPAID, PollSchedule, poll_times_of, select_most_urgent
 from providers.contract import Answer, Client
@@ -221,6 +222,7 @@ class Poller:
         create_grace: timedelta = timedelta(seconds=120),
         on_answer: Callable[[str], None] = lambda _account: None,
         tracer: PollTracer | None = None,
+        journal: JournalReader | None = None,
     ) -> None:
         self._database = database
         self._clients = clients
@@ -228,10 +230,12 @@ class Poller:
         self._clock = clock
         self._rng = rng
         self._tracer = tracer or _NoTracer()
+        self.journal = journal  #: reads the journals of the accounts that have one
         self._on_answer = on_answer  #: called with the account after each poll
         self._claims = PollClaims(
             database, schedule, clock, concurrency=concurrency, create_grace=create_grace, lease=POLL_LEASE
         )
+        self._concurrency = concurrency
         self._under_way: dict[str, set[asyncio.Task[PollResult]]] = {name: set() for name in clients}
         self.asked: Counts = counts()  #: by account and outcome: answered, refused, limited, away or failed
 
@@ -255,8 +259,13 @@ class Poller:
         """
         self._collect_finished(account)
         under_way = self._under_way[account]
+        logged = JournalStep() if self.journal is None else await self.journal.step(account)
         urgent = sum(task.get_name() == _URGENT_TASK for task in under_way)
-        claimed = await asyncio.to_thread(self._claims.claim, account, urgent, len(under_way) - urgent)
+        scheduled = len(under_way) - urgent
+        if logged.events or logged.has_more:
+            self._on_answer(account)  # its events may answer what is due: the schedule waits for the next round
+            scheduled = self._concurrency
+        claimed = await asyncio.to_thread(self._claims.claim, account, urgent, scheduled)
         for polled in claimed.payments:
             is_urgent = polled.poll.poll_priority < PollPriority.SCHEDULE
             question = self.ask(polled, is_low_priority=not is_urgent, is_probe=claimed.is_probe)

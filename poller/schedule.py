@@ -12,8 +12,9 @@ import structlog
 from poller.hazard import BINS, HazardCurve, HazardSample
 from statemachine.errors import ServiceError
 from statemachine.phases import Phase, Source
-from storage import poll_plans, webhook_health
+from storage import journals, poll_plans, webhook_health
 from storage.database import Database
+from storage.journals import JournalState
 from storage.poll_plans import HazardKey
 from storage.tables import Payment, PaymentPoll
 from storage.tables_support import Hazard, PollPlan
@@ -24,9 +25,9 @@ log = structlog.get_logger()
 
 Key = TypeVar("Key")
 
-#: Sources of statements that the provider sent by itself, and of its answers to our polls.
+#: Sources of statements that the provider sent by itself, and of what we found by asking.
 PUSH_SOURCES: Final = frozenset({Source.WEBHOOK.value, Source.CALLBACK.value})
-POLL_SOURCES: Final = frozenset({Source.POLL.value, Source.LIST.value})
+POLL_SOURCES: Final = frozenset({Source.POLL.value, Source.LIST.value, Source.JOURNAL.value})
 
 UNPAID: Final = frozenset({Phase.OPEN, Phase.PROCESSING})
 
@@ -48,6 +49,9 @@ _MAX_STRETCH: Final = 1e4
 
 #: Plans are read again when they are older.
 _PLANS_MAX_AGE: Final = timedelta(seconds=30)
+
+#: A journal that was read within so many intervals finds changes; later nothing is known of it.
+JOURNAL_FRESH_INTERVALS: Final = 10
 
 #: A planned poll that differs by more from what would be planned now was planned for another reason.
 _PLAN_TOLERANCE: Final = timedelta(seconds=1)
@@ -281,6 +285,14 @@ class PolledAccount:
     policy: PollPolicy
     is_terminal: Callable[[str, str | None], bool]  #: of kind and state
     kinds: frozenset[str]  #: that its provider can be asked about
+    journal_interval: timedelta | None = None  #: between two looks at its journal; None where it has none
+
+    def push_estimate(self, measured: PushWorth, journal: JournalState | None, now: datetime) -> PushEstimate:
+        """Return what finds changes without a question: push, and a journal read lately."""
+        interval, read_at = self.journal_interval, None if journal is None else journal.read_at
+        if interval is None or read_at is None or now - read_at > JOURNAL_FRESH_INTERVALS * interval:
+            return push_estimate_of(measured)
+        return PushEstimate(_MIN_LOSS, interval)
 
 
 class PollSchedule:
@@ -385,9 +397,9 @@ class PollSchedule:
     def _read(self) -> None:
         now = self._clock()
         with self._database.read() as unit:
-            hazards, planned = poll_plans.hazards(unit), poll_plans.plans(unit)
+            hazards, planned, logs = poll_plans.hazards(unit), poll_plans.plans(unit), journals.states(unit)
             pushes = {
-                (name, kind): push_estimate_of(webhook_health.worth(unit, name, kind, now))
+                (name, kind): account.push_estimate(webhook_health.worth(unit, name, kind, now), logs.get(name), now)
                 for name, account in self._accounts.items()
                 for kind in account.kinds
             }

@@ -96,10 +96,17 @@ def read_push(provider: Provider, message: InboxMessage, kind: str | None) -> Pu
         state=status if is_known and status is not None else "",
         is_hint=bool(reading.hints) or (reported is not None and status is None),
         is_variant=message.variant_of is not None,
-        received_at=message.received_at,
+        received_at=_pushed_at(message),
         changed_at=reported.as_of if reported is not None else None,
         signed_at=message.provider_time,
     )
+
+
+def _pushed_at(message: InboxMessage) -> datetime:
+    """Return when the push came: that of an event of a journal, after it was read."""
+    if message.source == Source.JOURNAL and message.last_redelivered_at is not None:
+        return message.last_redelivered_at
+    return message.received_at
 
 
 def count_pushes(

@@ -179,6 +179,16 @@ class Page:
     fault: str = ""  #: why the walk ends here although there may be more; the page is to be recorded all the same
 
 
+@dataclass(frozen=True, slots=True)
+class JournalPage:
+    """One page of the events that a provider has logged, the oldest first."""
+
+    events: tuple[bytes, ...]  #: each as its webhook delivers it: parse() and delivery_key() read it alike
+    position: str | None  #: after them, for the next call; None where the page is empty
+    has_more: bool
+    asked_at: datetime  #: when the request was sent
+
+
 class Transport(Protocol):
     """Sends HTTP requests within the account's budget: wait, sign, send.
 
@@ -223,6 +233,7 @@ class Capability(StrEnum):
     CAPTURE = "capture"  #: of an authorised payment; no provider here has it yet
     REFUND = "refund"  #: of a paid payment; no provider here has it yet
     LIST = "list"  #: Client.list_page()
+    JOURNAL = "journal"  #: Client.journal_page(): the provider lists its own events
     REGISTER = "register"  #: Client.register_webhook()
     ENDPOINT_STATUS = "endpoint_status"  #: what the provider thinks of our URL; no provider here has it yet
 
@@ -271,6 +282,14 @@ class Client:
         """
         raise UnsupportedByProvider
 
+    async def journal_page(self, since: datetime, position: str | None) -> JournalPage:
+        """Fetch the events after `position`, or from `since` on where that is None.
+
+        In an order in which none appears later before a position that was given out. A repeat is harmless. Raises
+        ProviderError where the page cannot be read or does not say where to go on.
+        """
+        raise UnsupportedByProvider
+
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Register our HTTPS URL."""
         raise UnsupportedByProvider
@@ -284,6 +303,7 @@ _CALLS: Final[Mapping[Capability, str]] = {
     Capability.CAPTURE: "to capture",
     Capability.REFUND: "to refund",
     Capability.LIST: "that lists payments",
+    Capability.JOURNAL: "that lists events",
     Capability.ENDPOINT_STATUS: "that shows the state of a webhook",
 }
 

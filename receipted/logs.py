@@ -23,7 +23,7 @@ GLOSSARY: Final = frozenset(
         # things
         *("account", "answer", "audit", "breaker", "budget", "callback", "chain", "claim", "clock", "conflict"),
         *("connection", "create", "database", "decision", "delivery", "effect", "file", "handler", "hint"),
-        *("history", "inbox", "key", "lease", "line", "log", "message", "migration", "observation"),
+        *("history", "inbox", "journal", "key", "lease", "line", "log", "message", "migration", "observation"),
         *("operator", "outbox", "payment", "poll", "poller", "process", "provider", "quarantine", "queue"),
         *("reconciliation", "request", "return", "review", "sandbox", "schema", "service", "settings"),
         *("alarm", "push", "silence", "sink", "storage", "transition", "warning", "webhook", "worker"),

@@ -20,6 +20,7 @@ from fulfilment.email_sink import EmailSink
 from fulfilment.handler_sink import HandlerSink
 from fulfilment.http_sink import HttpSink
 from poller.alarms import LossThreshold
+from poller.journal import JournaledAccount, JournalReader
 from poller.planner import Planner
 from poller.polling import Poller
 from poller.rate_limiter import DatabaseRateLimiter
@@ -155,9 +156,14 @@ class Service:
         return Planner(self.database, self._polled_accounts(), allowed, self.work_clock)
 
     def _polled_accounts(self) -> dict[str, PolledAccount]:
-        policy = self.poll_policy()
+        policy, journal = self.poll_policy(), timedelta(seconds=self.settings.poller.journal_seconds)
         return {
-            name: PolledAccount(policy, partial(_is_terminal, account.provider), account.asked_kinds)
+            name: PolledAccount(
+                policy,
+                partial(_is_terminal, account.provider),
+                account.asked_kinds,
+                journal if account.provider.can(Capability.JOURNAL) else None,
+            )
             for name, account in self.accounts.items()
         }
 
@@ -289,9 +295,25 @@ class Service:
             create_grace=timedelta(seconds=self.settings.poller.create_grace_seconds),
             on_answer=on_answer,
             tracer=self.traces,
+            journal=self.journal_reader(clients),
         )
         self.parts.pollers.append(made)
         return made
+
+    def journal_reader(self, clients: Mapping[str, Client]) -> JournalReader:
+        """Build the reader of the journals of the accounts that have one."""
+        return JournalReader(
+            self.database,
+            {
+                name: JournaledAccount(clients[name], account.provider)
+                for name, account in self.accounts.items()
+                if account.provider.can(Capability.JOURNAL)
+            },
+            self.work_clock,
+            random.Random(),  # noqa: S311 - jitter, not a secret
+            interval=timedelta(seconds=self.settings.poller.journal_seconds),
+            policy=self.poll_policy(),
+        )
 
     def push_monitor(self) -> PushMonitor:
         """Build the monitor of webhook delivery, which raises the accounts' alarms."""

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+from poller.alarms import format_duration
 from service.accounts import ConfiguredAccount, VerifyingKey
 from service.overview import alarms_of
 from storage import counts as storage_counts
-from storage import hints, poll_plans, quarantine, reconciliations, webhook_health
+from storage import hints, journals, poll_plans, quarantine, reconciliations, webhook_health
 from storage.counts import PollingCounts
 from storage.database import Unit
+from storage.journals import JournalState
 from storage.rate_limits import MAX_DELAY
 from storage.tables_support import PollPlan, Reconciliation
 from storage.webhook_health import AccountFigures
@@ -58,13 +60,19 @@ def account_status(unit: Unit, account: ConfiguredAccount, now: datetime) -> dic
     heard = [measured.heard_at, *(at for _, at in used.values())]
     asking = storage_counts.polling_counts(unit, name, now)
     plan = poll_plans.plans(unit).get(name)
+    journal = journals.states(unit).get(name)
     rejected = {reason: count for (of, reason), count in sorted(quarantine.count_by_reason(unit).items()) if of == name}
     return {
         "alarms": alarms_of({name: found[0].alarms}) if found else [],
         "push": measured,
         "days": _days(unit, name, today),
         "asking": asking,
-        "why": [*_why(asking, plan, account, now), *_unknown(hints.waiting(unit, name))],
+        "why": [
+            *_why(asking, plan, account, now),
+            *_unknown(hints.waiting(unit, name)),
+            *_logged(journal, journals.late(unit, name), now),
+        ],
+        "journal": journal,
         "plan": plan,
         "per_minute": account.budget[0] * 60 / account.budget[1] if account.budget is not None else None,
         "keys": _keys(account, used, now),
@@ -147,6 +155,22 @@ def _unknown(count: int) -> list[tuple[str, str]]:
     if not count:
         return []
     words = f"{count} ids that deliveries named are unknown here: each is asked about, and adopted by the answer."
+    return [(words, "quiet")]
+
+
+def _logged(journal: JournalState | None, late: int, now: datetime) -> list[tuple[str, str]]:
+    """Say how far the provider's log of events was read, and what it showed of push."""
+    if journal is None:
+        return []
+    if journal.read_at is None:
+        return [("The provider's log of events was not read yet.", "quiet")]
+    lost, ago = max(journal.unpushed - late, 0), format_duration(now - journal.read_at)
+    words = (
+        f"The provider's log of events was read {ago} ago: of {journal.events:,} events {lost:,} came by no webhook, "
+    )
+    words += f"and {late:,} only after they were read."
+    if journal.failures:
+        return [(words, "quiet"), (f"It could not be read since: {journal.last_error}.", "warn")]
     return [(words, "quiet")]
 
 

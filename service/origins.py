@@ -44,6 +44,8 @@ def of_message(message: InboxMessage, scheme: Scheme | None) -> list[Fact]:
         return [("origin", "a statement of our own, recorded before anything was done")]
     if source is Source.RETURN:
         return [("origin", "the payer's browser, by a link that we signed; it says nothing but that they came back")]
+    if source is Source.JOURNAL:
+        return [("origin", "an event of the provider's own log, which we read by our own authenticated call")]
     if source in ANSWERS:
         return list(_answered(message))
     return [("origin", f"recorded by {shown(message.source)}")]

@@ -12,6 +12,7 @@ _BY_PROVIDER: Final = {
     Source.CALLBACK: "the provider, by this payment's callback",
     Source.POLL: "the provider, in answer to our question",
     Source.LIST: "the provider, in its list",
+    Source.JOURNAL: "the provider, in its log of events",
     Source.CREATE: "the provider, in answer to our create call",
     Source.CANCEL: "the provider, in answer to our cancel call",
 }

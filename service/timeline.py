@@ -72,6 +72,7 @@ _TITLES: Final = {
     Source.RETURN: "The payer came back from checkout",
     Source.POLL: "We asked, and the provider answered",
     Source.LIST: "The provider's list named it",
+    Source.JOURNAL: "The provider's log of events told of it",
     Source.CREATE: "The provider answered our create call",
     Source.CANCEL: "The provider answered our cancel call",
     Source.MERCHANT: "The merchant wants this payment",

@@ -79,6 +79,7 @@ class Source(StrEnum):
     RETURN = "return"  #: a payer came back from checkout; says nothing but "ask now"
     POLL = "poll"  #: the provider's answer to our GET
     LIST = "list"  #: one page of the provider's list, when we walked through it
+    JOURNAL = "journal"  #: one event of the provider's own log of events, when we read it; what its webhook says
     CREATE = "create"  #: the provider's answer to our create call, or that there was none
     CANCEL = "cancel"  #: the provider's answer to our cancel call, or that there was none
     MERCHANT = "merchant"  #: the merchant asks for a payment to exist

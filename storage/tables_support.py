@@ -118,6 +118,22 @@ class AccountBudget(SQLModel, table=True):
     probe_at: datetime | None = Field(default=None, sa_column=instant())  #: when one question may try again
 
 
+class Journal(SQLModel, table=True):
+    """Position in an account's journal, the provider's own list of events."""
+
+    __tablename__ = "journal"
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    since: datetime = Field(sa_column=instant(nullable=False))  #: read from the events of then on
+    position: str | None = None  #: the provider's; None before the first event
+    next_at: datetime = Field(sa_column=instant(nullable=False))  #: when to read on, or when a lease ends
+    read_at: datetime | None = Field(default=None, sa_column=instant())  #: the last answer
+    events: int = Field(default=0, sa_column=Column(Counted(), nullable=False))  #: that were read
+    unpushed: int = Field(default=0, sa_column=Column(Counted(), nullable=False))  #: of those, not yet brought by push
+    failures: int = 0  #: in a row
+    last_error: str | None = None  #: of the last of them
+
+
 class HintedId(SQLModel, table=True):
     """An id that a delivery named and no payment has; the provider is to be asked."""
 

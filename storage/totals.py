@@ -238,6 +238,7 @@ _WAYS: Final = {
     Source.CALLBACK.value: "pushed",
     Source.POLL.value: "asked",
     Source.LIST.value: "listed",
+    Source.JOURNAL.value: "logged",
     Source.OPERATOR.value: "resolved",
 }
 
@@ -250,7 +251,8 @@ def first_paid(unit: Unit) -> dict[str, Counter[str]]:
 
     The ways: `pushed` (webhook or callback), `hinted` and `returned` (asked because one of these, or the returning
     payer, gave a hint), `asked` (by the schedule, or because somebody wanted to know), `listed` (reconciliation),
-    `resolved` (a person's word) and `told` (the answer to another call of ours).
+    `logged` (the provider's log of events), `resolved` (a person's word) and `told` (the answer to another call of
+    ours).
     """
     first = (
         select(_move.c.payment_id, func.min(_move.c.number).label("number"))

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from statemachine import measures
@@ -223,8 +223,13 @@ def _is_settled(row: Any, now: datetime, *, must_be_decided: bool) -> bool:
 
 
 def pushes_about(unit: Unit, payment_ids: Sequence[str]) -> list[InboxMessage]:
-    """Return every webhook decided about one of these payments, in order of arrival."""
-    query = select(_inbox).where(_inbox.c.payment_id.in_(payment_ids), _inbox.c.source.in_(PUSHED))
+    """Return every webhook decided about one of these payments, in order of arrival.
+
+    An event of a journal is one where its webhook came after it, as a redelivery.
+    """
+    is_late = and_(_inbox.c.source == Source.JOURNAL.value, _inbox.c.last_redelivered_at.is_not(None))
+    is_push = or_(_inbox.c.source.in_(PUSHED), is_late)
+    query = select(_inbox).where(_inbox.c.payment_id.in_(payment_ids), is_push)
     return unit.all(InboxMessage, query.order_by(_inbox.c.id))
 
 
@@ -287,7 +292,8 @@ def redelivered(
 def last_redelivered_at(unit: Unit, account: str) -> datetime | None:
     """Return when one of the account's messages was last redelivered."""
     at = _inbox.c.last_redelivered_at
-    query = select(at).where(_inbox.c.account == account, at.is_not(None), _inbox.c.source.in_(PUSHED))
+    pushed = _inbox.c.source.in_((*PUSHED, Source.JOURNAL.value))
+    query = select(at).where(_inbox.c.account == account, at.is_not(None), pushed)
     found: datetime | None = next((row[0] for row in unit.each(query.order_by(at.desc()).limit(10))), None)
     return found
 

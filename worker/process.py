@@ -30,6 +30,9 @@ _OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Sourc
 #: Sources of what a provider sends by itself.
 _FROM_OUTSIDE = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
+#: Sources of what says all that there is to say of a payment: one that it makes known is not asked about at once.
+_WHOLE_WORDS = frozenset({Source.POLL, Source.LIST, Source.JOURNAL})
+
 _OUR_HEADER = ["content-type", statements.CONTENT_TYPE]
 _SOURCES = {source.value: source for source in Source}
 _PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
@@ -230,7 +233,7 @@ class MessageProcessor:
             payment = self._other_of_same_wish(rules, payment, ref)
         if payment is None:
             payment = self._adopt_or_park(rules, observation)
-            is_new = payment is not None and self._message.source not in (Source.POLL, Source.LIST)
+            is_new = payment is not None and self._message.source not in _WHOLE_WORDS
         if payment is not None:
             asked_at = self._message.provider_time if self._message.source in ANSWERS else None
             if observation.asked_at != asked_at:

@@ -10,10 +10,10 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from providers.calling import Authorize, Caller, ClientCredentials, basic_auth
-from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Page, Transport
-from providers.decoding import json_object, word
+from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, JournalPage, Page, Transport
+from providers.decoding import Unreadable, json_object, json_value, word
 from providers.engine.errors import InvalidCreate, WebhookNeedsSecret, namer, token_namer
-from providers.engine.page import CallSection, ListSection, MoneySection, ProviderPage, SignedCalls
+from providers.engine.page import CallSection, JournalSection, ListSection, MoneySection, ProviderPage, SignedCalls
 from providers.engine.pointers import fill, first, merged, pointer
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https
@@ -24,6 +24,9 @@ from statemachine.money import exponent, from_minor
 
 #: Writes Decimal("4.50") as the number 4.50: a float would not be exact.
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_things: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_flag: Final = msgspec.json.Decoder(bool)
 _TYPES: Final = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 
@@ -118,6 +121,23 @@ class DeclaredClient(Client):
         return await self._lister.page(
             (since, until), position, kind, ask, lambda body, size: page_extent(listed, body, size)
         )
+
+    async def journal_page(self, since: datetime, position: str | None) -> JournalPage:
+        """Fetch the events after `position`, or from `since` on where that is None."""
+        log = self._page.calls.journal
+        if log is None or not log.path:
+            raise UnsupportedByProvider
+        begin = _range(log, since, since) if position is None else {log.cursor: position}
+        asked = urlencode({**log.query, **begin, log.limit: log.size})
+        answer = await self._caller.call("GET", f"{log.path}?{asked}", headers=self._extra_headers(None))
+        try:
+            events, has_more = logged_events(log, answer.body)
+            last = word(first(log.position)(json_value(events[-1]))) if events else None
+        except Unreadable as fault:
+            raise ProviderError(f"the page of events cannot be read: {fault}") from None
+        if events and last is None:
+            raise ProviderError("the page of events does not say where to go on")
+        return JournalPage(events, last, has_more, answer.sent_at)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Register our HTTPS URL."""
@@ -260,7 +280,20 @@ def page_extent(listed: ListSection, body: bytes, size: int) -> Extent:
     return extent(len(things), size, has_more=more, cursor=cursor)
 
 
-def _range(listed: ListSection, since: datetime, until: datetime) -> dict[str, str]:
+def logged_events(log: JournalSection, body: bytes) -> tuple[tuple[bytes, ...], bool]:
+    """Return each event of a page as it stands there, and whether more follow.
+
+    Raises Unreadable.
+    """
+    try:
+        told = _fields.decode(body)
+        events, has_more = _things.decode(told[log.items]), _flag.decode(told[log.more])
+    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError) as fault:
+        raise Unreadable(f"no list of events: {type(fault).__name__}") from None
+    return tuple(bytes(event) for event in events), has_more
+
+
+def _range(listed: ListSection | JournalSection, since: datetime, until: datetime) -> dict[str, str]:
     def written(at: datetime, *, is_start: bool) -> str:
         if listed.time == "unix":
             return str(int(at.timestamp()) - (1 if is_start and listed.is_after else 0))

@@ -226,6 +226,23 @@ class ListSection(PageSection, frozen=True):
     of: Literal["things", "events"] = "things"
 
 
+class JournalSection(PageSection, frozen=True):
+    """`[calls.journal]`: the provider's list of its own events, the oldest first."""
+
+    path: str = ""
+    items: str = "data"  #: the name of the list of events
+    more: str = "has_more"  #: the name of the flag that says whether more follow
+    position: Pointers = "/id"  #: of an event: after the last one the next page begins
+    query: dict[str, str] = {}
+    since: str = ""  #: the query's name for the instant from which events are wanted
+    until: str = ""
+    is_after: bool = False  #: `since` itself is left out by the provider
+    time: Literal["iso", "unix"] = "iso"
+    cursor: str = ""  #: the query's name for the position
+    limit: str = "limit"
+    size: int = 100
+
+
 class CallsSection(PageSection, frozen=True):
     """`[calls]`: how the provider's API is called."""
 
@@ -238,6 +255,7 @@ class CallsSection(PageSection, frozen=True):
     fetch: CallSection | None = None
     cancel: CallSection | None = None
     list: ListSection | None = None
+    journal: JournalSection | None = None
     register: CallSection | None = None
 
 

@@ -64,6 +64,8 @@ class DeclaredProvider(Provider):
                 found[capability] = frozenset(call.kinds) or every
         if calls.list is not None and calls.list.path:
             found[Capability.LIST] = frozenset({calls.list.kind}) if calls.list.kind else every
+        if calls.journal is not None and calls.journal.path:
+            found[Capability.JOURNAL] = every
         return found
 
     @classmethod

@@ -73,6 +73,7 @@ def _about(account: ConfiguredAccount) -> dict[str, Any]:
 def _found(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "why": [words for words, _tone in found["why"]],
+        "journal": None if found["journal"] is None else asdict(found["journal"]),
         "keys": [_key_data(line) for line in found["keys"]],
         "rejected": found["rejected"],
         "push": push_quality.as_data(found["push"]),

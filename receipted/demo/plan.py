@@ -182,6 +182,8 @@ def _account(account: DemoAccount, config: SandboxConfig, sandbox_url: str) -> d
         options["dialect"] = "old"
     if account.provider == "banked":
         options |= {"webhook_version": "v3" if account.name == "banked-v3" else "v2", "deleted_state": "failed"}
+    if account.provider == "stable_genius":
+        options["events_path"] = "/events"  # an extension of the sandbox
     data: dict[str, Any] = {
         "provider": account.provider,
         "environment": "test",

@@ -102,6 +102,12 @@ POLLS: Final = _counter(
     account=None,
     outcome=("answered", "refused", "limited", "away", "failed"),
 )
+JOURNAL_EVENTS: Final = _counter(
+    "receipted_journal_events_total",
+    "Events that a provider had logged: pushed ones had come by webhook when they were read, unpushed ones had not.",
+    account=None,
+    outcome=("pushed", "unpushed"),
+)
 ATTEMPTS: Final = _counter(
     "receipted_fulfilment_attempts_total",
     "Attempts to hand an effect to its sink, by how they ended.",
@@ -176,6 +182,9 @@ BUDGET_LEFT: Final = _database_gauge(
     "receipted_budget_left_ratio",
     "The share of the account's budget that the schedule of questions leaves; absent without a limit.",
     account=None,
+)
+JOURNAL_AGE: Final = _gauge(
+    "receipted_journal_age_seconds", "How long ago the events that a provider has logged were read.", account=None
 )
 STRETCH: Final = _database_gauge(
     "receipted_poll_stretch_ratio",

@@ -13,7 +13,7 @@ from receipted.metrics.catalogue import LabelBounds, Metric, Rows, add
 from statemachine.errors import ServiceError
 from statemachine.measures import Counts
 from statemachine.phases import Alarm, Review
-from storage import audits, counts
+from storage import audits, counts, journals
 from storage.database import Database, Unit
 
 log = structlog.get_logger()
@@ -133,6 +133,9 @@ class DatabaseFigures:
 
     def _asking(self, unit: Unit) -> _Found:
         found = counts.polling_gauges(unit, self._clock())
+        for account, log_state in journals.states(unit).items():
+            if log_state.read_at is not None:
+                yield catalogue.JOURNAL_AGE, (account,), _seconds(self._clock() - log_state.read_at)
         for account in self._accounts:
             known = found.get(account)
             if known is None:

@@ -166,6 +166,8 @@ class ProcessFigures:
             self._histogram(rows, catalogue.DECIDED, (worker.seconds for worker in parts.workers))
         if parts.pollers:
             self._counts(rows, catalogue.POLLS, (poller.asked for poller in parts.pollers))
+            logs = (poller.journal.read for poller in parts.pollers if poller.journal is not None)
+            self._counts(rows, catalogue.JOURNAL_EVENTS, logs)
         if parts.dispatchers:
             self._counts(rows, catalogue.ATTEMPTS, (dispatcher.attempts for dispatcher in parts.dispatchers))
         self._counts(rows, catalogue.LOOP_FAILURES, [parts.pulse.failures])

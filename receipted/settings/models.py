@@ -560,6 +560,9 @@ class PollerSettings(Section):
         (3600, 86_400),
         description="ages in seconds at which a payment that ended without money is asked about again",
     )
+    journal_seconds: float = Field(
+        15, gt=0, description="seconds between two looks at the events that a provider has logged, where it lists them"
+    )
     hint_asks: int = Field(50, ge=1, description="how many payments one hint about a whole account asks about")
     create_grace_seconds: float = Field(
         120, gt=0, description="seconds that a create call may be without an answer before its payment needs review"

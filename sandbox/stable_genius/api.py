@@ -38,12 +38,13 @@ class StableGenius(Account):
         self.events = Events(stage, self)
 
     def routes(self) -> list[tuple[str, str, Handler]]:
-        """Intents, and the registration call that S2 implies."""
+        """Intents, the registration that S2 implies, and a log of events of our own."""
         return [
             ("POST", "/v1/payment-intents", self.create),
             ("GET", "/v1/payment-intents", self.list_all),
             ("GET", "/v1/payment-intents/{id}", self.fetch),
             ("POST", "/v1/payment-intents/{id}/cancel", self.cancel),
+            ("GET", "/v1/events", self.events.listed),
             ("POST", "/v1/webhooks", self.events.subscribe),
             ("GET", "/qr/{id}", self.events.qr_image),
         ]

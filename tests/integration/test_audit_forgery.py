@@ -79,6 +79,7 @@ NOT_COVERED = {
 
 #: Tables that prove nothing, and why.
 NOT_EVIDENCE = {
+    "journal": "how far a log of events was read: at worst it is read again, or a webhook is all there is",
     "hinted_id": "ids to be asked about: at worst the provider is asked in vain, or a hint is lost",
     "account_budget": "when requests may leave: at worst the provider is asked too often, or later",
     "poll_plan": "when to ask: at worst the provider is asked later",

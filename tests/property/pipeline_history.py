@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
-from providers.contract import Answer
+from providers.contract import Answer, Delivery
 from providers.errors import ProviderError
 from receiver.intake import verified_message
 from receiver.returns import About
@@ -100,6 +100,8 @@ class History:
             return
         self.step, self.moved_at = self.step + 1, self.world.clock()
         body = self.voice.webhook(self._told(serial=new_id(), says_money=self.rng.random() < 0.7))
+        if body is not None and self.voice.provider.delivery_key(Delivery(body, ())) is not None:
+            self.member.client.logged.append(body)
         if body is not None and self.rng.random() < 0.75:
             self.air.append(body)
         if self.step == 0 and self.is_ours:
@@ -241,6 +243,11 @@ class History:
         except LeaseLost:
             self.trail.append("(lease lost)")
 
+    def read_journal(self) -> None:
+        """The provider's own log of events is read on, as far as one page goes."""
+        with self.world.crashing(self._crash_at()):
+            self.world.run(self.world.journal(self.account).step(self.account))
+
     def poll(self) -> None:
         with self.world.crashing(self._crash_at()):
             self.world.run(self.world.poller(self.account).step())
@@ -272,7 +279,7 @@ class History:
             *((self.answer_arrives,) * 2),
             *(self.redeliver, self.redeliver, self.deliver_variant, self.slow_question, self.return_hint),
             self.misdeliver,
-            *(self.stall, self.wake, self.poll, self.replay),
+            *(self.stall, self.wake, self.poll, self.replay, self.read_journal, self.read_journal),
         )
         for _ in range(self.rng.randint(4, 28)):
             act = self.rng.choice(acts)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from sqlalchemy import event
 
 from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount, AuditReport
+from poller.journal import JournaledAccount, JournalReader
 from poller.polling import Poller, answer_message
 from poller.schedule import PolledAccount, PollPolicy, PollSchedule
-from providers.contract import Answer, Capability, Client, Provider
+from providers.contract import Answer, Capability, Client, JournalPage, Provider
 from providers.errors import ProviderError
 from providers.signing import Key, KeyRing, Window
 from receiver.intake import ReceivingAccount
@@ -70,12 +72,24 @@ class Crashes:
                 raise SimulatedCrash
 
 
+#: Events on a page of the log, few enough that there are several pages.
+_LOGGED_PAGE_SIZE = 2
+
+
 class ScriptedClient(Client):
     """Answers a GET with what the test says that the provider has now."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.clock = clock
         self.present: Any = None  #: (kind, ref) -> Answer; may raise ProviderError
         self.asked: list[tuple[str, str]] = []
+        self.logged: list[bytes] = []  #: the provider's events, as their webhooks have them
+
+    async def journal_page(self, since: datetime, position: str | None) -> JournalPage:
+        start = int(position or 0)
+        end = start + _LOGGED_PAGE_SIZE
+        events = tuple(self.logged[start:end])
+        return JournalPage(events, str(start + len(events)), end < len(self.logged), self.clock())
 
     async def fetch(self, kind: str, ref: str) -> Answer:
         self.asked.append((kind, ref))
@@ -129,7 +143,7 @@ class World:
             provider, lambda payment, poll, now: self.book(name).next_at(payment, poll, now), policy, adopts
         )
         receiving = ReceivingAccount(name, provider, KeyRing((KEY,)), Window())
-        self.members[name] = Member(name, provider, ScriptedClient(), receiving)
+        self.members[name] = Member(name, provider, ScriptedClient(self.clock), receiving)
         return self.members[name]
 
     def worker(self, traced: Traced = lambda _messages: None) -> InboxWorker:
@@ -174,6 +188,15 @@ class World:
         """A poller of one account that remembers nothing."""
         client = self.members[name].client
         return Poller(self.database, {name: client}, self.book(name), self.clock, random.Random(0))
+
+    def journal(self, name: str) -> JournalReader:
+        """A reader of one account's journal that remembers nothing."""
+        member = self.members[name]
+        accounts = {name: JournaledAccount(member.client, member.provider)}
+        interval = timedelta(seconds=15)
+        return JournalReader(
+            self.database, accounts, self.clock, random.Random(0), interval=interval, policy=self.schedule
+        )
 
     def book(self, name: str) -> PollSchedule:
         """What a process that has just started knows of when to ask."""

@@ -24,8 +24,7 @@ class Genius(ScriptedClient):
     """Has intents, by ref; lists them by pages, unless it has no list; each call may be told to fail."""
 
     def __init__(self, clock: Any) -> None:
-        super().__init__()
-        self.clock = clock
+        super().__init__(clock)
         self.intents: dict[str, dict[str, Any]] = {}
         self.size = 2
         self.has_list = True
