@@ -17,7 +17,6 @@ from api.deps import ApiDeps, ApiLimits
 from console.application import routes
 from console.deps import ConsoleDeps, ConsoleLimits
 from console.signing import ConsoleSigner
-from providers.catalogue import PROVIDERS
 from providers.contract import Client
 from receipted.wiring import Service
 from receiver.errors import NotHttps
@@ -119,7 +118,7 @@ def _api_deps(service: Service, services: WebServices) -> ApiDeps:
         accounts=service.configured_accounts(),
         lifecycles={
             (provider.name, kind): lifecycle
-            for provider in PROVIDERS.values()
+            for provider in settings.provider_types().values()
             for kind, lifecycle in provider.lifecycles.items()
         },
         prover=service.prover(),

@@ -56,15 +56,15 @@ def provider_of(account: AccountSettings, providers: Mapping[str, type[Provider]
     return provider(provider.options_type.model_validate(account.options))
 
 
-def account_of(name: str, account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Account:
+def account_of(name: str, account: AccountSettings, provider: Provider) -> Account:
     """Build the account for the provider's client, with its secrets revealed."""
-    base_url = account.base_url or providers[account.provider].default_base_url
+    base_url = account.base_url or provider.default_base_url
     return Account(name, base_url.rstrip("/"), account.revealed_secrets())
 
 
-def budget_of(account: AccountSettings, providers: Mapping[str, type[Provider]] = PROVIDERS) -> Budget | None:
+def budget_of(account: AccountSettings, provider: Provider) -> Budget | None:
     """Return the account's budget, configured or documented; None if unlimited."""
-    return account.configured_budget() or providers[account.provider].budget
+    return account.configured_budget() or provider.budget
 
 
 #: Seconds for connecting to a provider, and for its whole answer.
@@ -104,8 +104,10 @@ class Service:
         self.database = Database(settings.service.database, Sealer(settings.service.audit_secrets()))
         #: for leases and due times: shared with the database by all processes, whatever their own clocks say
         self.work_clock = self.database.clock(self._wall_clock)
+        known = settings.provider_types()
         self.accounts = {
-            name: WiredAccount(name, account, provider_of(account)) for name, account in settings.accounts.items()
+            name: WiredAccount(name, account, provider_of(account, known))
+            for name, account in settings.accounts.items()
         }
         self.parts = MetricSources()  #: the counting parts, for metrics
         self.pulse = self.parts.pulse
@@ -151,7 +153,7 @@ class Service:
 
     def planner(self) -> Planner:
         """Build the planner of polls, which sets the accounts' prices."""
-        budgets = {name: budget_of(account.settings) for name, account in self.accounts.items()}
+        budgets = {name: budget_of(account.settings, account.provider) for name, account in self.accounts.items()}
         allowed = {name: budget.requests / budget.seconds if budget else None for name, budget in budgets.items()}
         return Planner(self.database, self._polled_accounts(), allowed, self.work_clock)
 
@@ -279,9 +281,11 @@ class Service:
 
     def client(self, account: WiredAccount, http: httpx2.AsyncClient) -> Client:
         """Build a client of one account, within its request budget."""
-        pace = DatabaseRateLimiter(self.database, account.name, budget_of(account.settings), self.clock)
+        budget = budget_of(account.settings, account.provider)
+        pace = DatabaseRateLimiter(self.database, account.name, budget, self.clock)
         transport = HttpTransport(http, pace, self.clock, allow_loopback_http=self.settings.service.development)
-        return account.provider.client(account_of(account.name, account.settings), transport, self.clock)
+        called = account_of(account.name, account.settings, account.provider)
+        return account.provider.client(called, transport, self.clock)
 
     def poller(self, clients: Mapping[str, Client], on_answer: Callable[[str], None] = lambda _account: None) -> Poller:
         """Build the poller; `on_answer` is called with the account after each poll."""
@@ -409,7 +413,7 @@ class Service:
 
 
 def _configured_account(account: WiredAccount, public_url: str) -> ConfiguredAccount:
-    budget = budget_of(account.settings)
+    budget = budget_of(account.settings, account.provider)
     return ConfiguredAccount(
         name=account.name,
         provider=account.provider.name,

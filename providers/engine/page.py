@@ -395,7 +395,7 @@ def option_sections(source: PageFile) -> dict[str, OptionSection]:
     for name in sorted(placeholders(source.tree)):
         head, _, option = name.partition(".")
         if head == "options" and option not in found:
-            path = _path_to(source.tree, "{" + name + "}") or ()
+            path = path_to(source.tree, "{" + name + "}") or ()
             raise InvalidPage(source.located(f"no option is named {option!r}{_near(option, found)}", path), path)
     return found
 
@@ -476,7 +476,8 @@ def _inner(info: Any, step: str | int) -> Any:
     return info.item_type if isinstance(info, inspect.ListType) else info
 
 
-def _path_to(tree: Any, text: str) -> tuple[str | int, ...] | None:
+def path_to(tree: Any, text: str) -> tuple[str | int, ...] | None:
+    """Return the path of keys to the first value, or key, that holds the text."""
     pairs: Iterator[tuple[str | int, Any]] = iter(())
     if isinstance(tree, dict):
         pairs = iter(tree.items())
@@ -485,7 +486,7 @@ def _path_to(tree: Any, text: str) -> tuple[str | int, ...] | None:
     for name, part in pairs:
         if (isinstance(part, str) and text in part) or text in str(name):
             return (name,)
-        found = _path_to(part, text)
+        found = path_to(part, text)
         if found is not None:
             return (name, *found)
     return None

@@ -12,12 +12,13 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+(?:[.:][\w-]+)?)\}")
 
 
 class InvalidPage(ValueError):
-    """A provider's page is wrong; `path` says where, such as `events.rule.2.when`."""
+    """A provider's page is wrong; `path` says where."""
 
-    def __init__(self, message: str, path: Sequence[str | int] = ()) -> None:
+    def __init__(self, message: str, path: Sequence[str | int] = (), *, about: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.path = tuple(path)
+        self.about = about  #: the wrong value, where its place is not known
 
 
 def pointer(text: str) -> Get:
@@ -28,7 +29,7 @@ def pointer(text: str) -> Get:
     if not text:
         return _whole
     if not text.startswith("/"):
-        raise InvalidPage(f"{text!r} is no JSON pointer: it begins with a slash")
+        raise InvalidPage(f"{text!r} is no JSON pointer: it begins with a slash", about=text)
     steps = [step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/")]
     if len(steps) == 1 and not steps[0].isdigit():
         (only,) = steps
@@ -111,7 +112,7 @@ def pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as fault:
-        raise InvalidPage(f"{text!r} is no regular expression: {fault}") from None
+        raise InvalidPage(f"{text!r} is no regular expression: {fault}", about=text) from None
 
 
 def placeholders(tree: object) -> set[str]:

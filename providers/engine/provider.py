@@ -85,6 +85,10 @@ class DeclaredProvider(Provider):
         """Parse an authentic statement; total on any bytes."""
         return self._reader.read(statement)
 
+    def rule_of(self, statement: Statement) -> int | None:
+        """Return which event rule of the page reads a delivery, None where none does."""
+        return self._reader.rule_of(statement)
+
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
         """Build a client for one account; it opens nothing until it is used."""
         return DeclaredClient(self.page, account, transport, clock, allow_loopback=self._allow_loopback)
@@ -144,8 +148,9 @@ def _compiled(source: page.PageFile, make: Callable[[], Made]) -> Made:
     try:
         return make()
     except InvalidPage as fault:
-        if fault.path and not fault.message.startswith(source.name):
-            raise InvalidPage(source.located(fault.message, fault.path), fault.path) from None
+        path = fault.path or (page.path_to(source.tree, fault.about) if fault.about else None)
+        if path and not fault.message.startswith(source.name):
+            raise InvalidPage(source.located(fault.message, path), path) from None
         raise
 
 

@@ -28,7 +28,7 @@ from providers.engine.page import DeliverySection, KeySection, KindSection, Mone
 from providers.engine.pointers import Get, InvalidPage, Test, condition, first, pattern, pointer
 from providers.http import page_url
 from providers.listing import read_each, things_at
-from statemachine.errors import InvalidAmount
+from statemachine.errors import InvalidAmount, InvalidLifecycle
 from statemachine.lifecycle import Lifecycle, State
 from statemachine.money import MAX_MINOR, currency_code, exponent
 from statemachine.observation import Observation
@@ -68,8 +68,8 @@ def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle
             moves={state: tuple(targets) for state, targets in section.moves.items()},
             subject=section.subject,
         )
-    except ValueError as fault:
-        raise InvalidPage(str(fault), ("kind", kind)) from None
+    except InvalidLifecycle as fault:
+        raise InvalidPage(fault.message, ("kind", kind)) from None
 
 
 class _Rule(NamedTuple):
@@ -118,6 +118,20 @@ class PageReader:
             return self._delivery(value, statement)
         except (Unreadable, InvalidAmount) as fault:
             return Reading(unreadable=str(fault))
+
+    def rule_of(self, statement: Statement) -> int | None:
+        """Return which event rule reads a delivery, None where none does."""
+        if statement.source in ANSWERS:
+            return None
+        try:
+            event = _form(statement.body) if self._is_form else json_value(statement.body)
+        except Unreadable:
+            return None
+        if self._items is not None:
+            items = self._items(event)
+            event = self._item(items[0]) if isinstance(items, list) and items else None
+        rules = enumerate(self._rules)
+        return next((place for place, rule in rules if rule.is_for(statement) and rule.fits(event)), None)
 
     def _answer(self, body: object, statement: Statement) -> Reading:
         kind = statement.kind or self._page.provider.default_kind
@@ -194,7 +208,8 @@ class PageReader:
                 "note": self._means_note,
             }[rule.means](rule)
         except InvalidPage as fault:
-            raise InvalidPage(fault.message, ("events", "rule", at, *fault.path)) from None
+            path = () if fault.about else ("events", "rule", at, *fault.path)
+            raise InvalidPage(fault.message, path, about=fault.about) from None
         return _Rule(rule.source, rule.channel == "none", fits, means)
 
     def _means_state(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:

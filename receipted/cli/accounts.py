@@ -149,7 +149,7 @@ def accounts(
 def _account(service: Service, unit: Unit, name: str) -> dict[str, Any]:
     wired, now = service.accounts[name], service.clock()
     allowed, plan, breaker = (
-        budget_of(wired.settings),
+        budget_of(wired.settings, wired.provider),
         poll_plans.plans(unit).get(name),
         rate_limits.breaker(unit, name),
     )

@@ -2,7 +2,6 @@
 
 import typer
 
-from providers.catalogue import PROVIDERS
 from receipted.cli import output
 from receipted.cli.exits import example
 from receipted.cli.options import AsJson, load_settings, subcommands
@@ -57,7 +56,7 @@ def _summary(found: Settings) -> None:
             (
                 name,
                 account.provider,
-                _called_at(account),
+                _called_at(found, account),
                 ", ".join(key.id for key in account.webhook_keys),
                 account.conflicts,
                 f"{service.public_url}/webhooks/{name}",
@@ -73,5 +72,5 @@ def _summary(found: Settings) -> None:
     output.say("")
 
 
-def _called_at(account: AccountSettings) -> str:
-    return account.base_url or PROVIDERS[account.provider].default_base_url
+def _called_at(found: Settings, account: AccountSettings) -> str:
+    return account.base_url or found.provider_types()[account.provider].default_base_url

@@ -168,6 +168,11 @@ COMMANDS: Final = {
         "Show the states that payments may go through.",
         ("receipted lifecycles banked --mermaid",),
     ),
+    "providers": CommandSpec(
+        f"{_CLI}.providers:app",
+        "List the providers, and prove their pages from outside.",
+        ("receipted providers list", "receipted providers check pages/acme.toml"),
+    ),
     "keys": CommandSpec(f"{_CLI}.keys:app", "Manage the API keys of your programs.", ("receipted keys list",)),
     "users": CommandSpec(f"{_CLI}.users:app", "Manage the users of the console.", ("receipted users list",)),
     "config": CommandSpec(f"{_CLI}.configuration:app", "Check the settings.", ("receipted config check",)),

@@ -17,8 +17,9 @@ from pydantic_settings import (
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
-from providers.catalogue import PROVIDERS
+from providers.catalogue import PROVIDERS, with_pages
 from providers.contract import Provider
+from providers.engine.pointers import InvalidPage
 from receipted.errors import ConfigurationError, SettingFault
 from receipted.settings.faults import did_you_mean, shape_faults, without_refused
 from receipted.settings.models import Settings, SinkSettings
@@ -60,7 +61,7 @@ def parse(
     *,
     environ: Mapping[str, str] | None = None,
     base: Path | None = None,
-    providers: Mapping[str, type[Provider]] = PROVIDERS,
+    providers: Mapping[str, type[Provider]] | None = None,
     earlier_faults: list[SettingFault] | None = None,
 ) -> Settings:
     """Validate settings from the parsed content of a file. Raises ConfigurationError.
@@ -68,6 +69,9 @@ def parse(
     Whatever is refused is left out and the rest is checked all the same, so that one run reports every fault.
     """
     faults = list(earlier_faults or ())
+    if providers is None:
+        providers, page_faults = _providers(data.get("providers", ()), base or Path())
+        faults += page_faults
     reader = SecretReader(environ or {}, base or Path())
     rest, settings = dict(data), None
     refused: list[SettingFault] = []
@@ -86,7 +90,17 @@ def parse(
         faults += (found for found in validate(settings, providers) if not _is_within(found.setting, places))
     if faults or settings is None:
         raise ConfigurationError(faults)
-    return add_feed_sink(settings, providers)
+    return add_feed_sink(settings, providers).with_providers(providers)
+
+
+def _providers(entries: object, base: Path) -> tuple[Mapping[str, type[Provider]], list[SettingFault]]:
+    """Return the known providers, and what is wrong with the settings' pages."""
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        return PROVIDERS, []  # said where the shape of all settings is checked
+    try:
+        return with_pages(entries, base), []
+    except InvalidPage as fault:
+        return PROVIDERS, [SettingFault("providers", f"cannot be used: {fault.message}", "mend the page")]
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     JsonValue,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     ValidationInfo,
     field_serializer,
     field_validator,
@@ -22,7 +23,8 @@ from pydantic import (
 
 from fulfilment.brokers.url import secrets_in as secrets_in_url
 from fulfilment.contract import EMAIL_DEFAULT_PATTERNS, EffectFilter
-from providers.contract import Budget
+from providers.catalogue import PROVIDERS
+from providers.contract import Budget, Provider
 from providers.errors import InsecureUrl
 from providers.http import require_https
 from providers.signing import Key, KeyRing, Window
@@ -122,6 +124,9 @@ class AccountSettings(Section):
         "reason to ask",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="the provider's own options, by name")
+    accept_unproved: bool = Field(
+        False, description="whether it may be live although nothing from outside proves its provider's page"
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -645,6 +650,19 @@ class Settings(Section):
     accounts: dict[str, AccountSettings] = Field(
         default_factory=dict, description="the provider accounts, by name", json_schema_extra=REQUIRED
     )
+    providers: tuple[str, ...] = Field(
+        (), description="pages of further providers, such as file:pages/acme.toml; paths start at the file's folder"
+    )
+    _provider_types: Mapping[str, type[Provider]] = PrivateAttr(default_factory=lambda: PROVIDERS)
+
+    def provider_types(self) -> Mapping[str, type[Provider]]:
+        """Return the providers that accounts may name."""
+        return self._provider_types
+
+    def with_providers(self, providers: Mapping[str, type[Provider]]) -> Self:
+        """Return the settings with these providers; they are immutable otherwise."""
+        self._provider_types = providers
+        return self
 
     def secrets(self) -> Iterator[tuple[str, Secret]]:
         """Yield every secret with the full name of its setting."""

@@ -18,7 +18,10 @@ from fulfilment.email_sink import is_address, is_printable
 from fulfilment.email_sink import read_url as read_mail_url
 from fulfilment.errors import InsecureSinkUrl, InvalidSink
 from fulfilment.network import tls_context
+from providers.catalogue import is_built_in
 from providers.contract import Capability, Provider
+from providers.engine.proof import prove
+from providers.engine.provider import DeclaredProvider
 from providers.errors import InsecureUrl
 from providers.http import require_https
 from receipted.errors import SettingFault
@@ -383,6 +386,21 @@ def _account(
     if account.believes == "answers" and not provider(options).can(Capability.ASK):
         problem = f"is answers, and {account.provider} has no call that asks"
         yield SettingFault(f"{setting}.believes", problem, "set it to push")
+    if account.environment == "live" and not account.accept_unproved and not is_built_in(provider):
+        yield from _unproved_page(setting, account, provider)
+
+
+def _unproved_page(setting: str, account: AccountSettings, provider: type[Provider]) -> Iterator[SettingFault]:
+    """Refuse live money by a page that nothing from outside speaks for."""
+    made = provider(provider.options_type.model_validate(account.options))
+    if not isinstance(made, DeclaredProvider):
+        return
+    proof = prove(made)
+    if not proof.is_proved:
+        first = (*proof.faults, *proof.money_unproved)[0]
+        problem = f"is live, and the page of {provider.name} is not proved: {first}"
+        remedy = f"see `receipted providers check`, or set {setting}.accept_unproved to true"
+        yield SettingFault(f"{setting}.provider", problem, remedy)
 
 
 def _mail_server(setting: str, sink: SinkSettings) -> Iterator[SettingFault]:

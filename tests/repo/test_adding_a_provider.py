@@ -1,53 +1,70 @@
-"""docs/adding-a-provider.md is executed: the provider that it builds keeps the contract."""
+"""docs/adding-a-provider.md is executed: its page is proved, keeps the contract, creates, and can be used."""
 
 import asyncio
-import importlib
+import hmac
 import json
 import re
-import runpy
-import subprocess
-import sys
+import tomllib
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-import providers
-from providers.contract import Account, CreateRequest, HttpAnswer, ProviderOptions, Statement
+from providers.contract import Account, CreateRequest, HttpAnswer, Statement
+from providers.engine import page
+from providers.engine.provider import declared
 from providers.errors import ProviderError
+from receipted.cli.main import app
+from receipted.errors import ConfigurationError
 from receipted.settings.load import parse
-from receipted.wiring import PROVIDERS
 from statemachine.phases import Source
-from tests.contract.providers.provider_contract import CHECKS
+from tests.contract.providers.provider_contract import CHECKS, Answered, Case
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-provider.md"
-BLOCK = re.compile(r"^```python\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TEST = "tests/contract/providers/test_example_pay.py"
+BLOCK = re.compile(r"^```(?:toml|json)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CHARGE = b'{"id":"ch_1","order":"order-17","status":"%s","amount":"10.00","currency":"EUR"}'
 NOW = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
 
 
-def blocks():
-    return dict(BLOCK.findall(PAGE.read_text()))
-
-
 @pytest.fixture
-def built(tmp_path, monkeypatch):
-    """The folder with the page's files, where `providers.example_pay` can be imported."""
-    for path, code in blocks().items():
+def built(tmp_path):
+    """The folder with the page's files."""
+    for path, text in BLOCK.findall(PAGE.read_text()):
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(code)
-    monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path / "providers")])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("providers.example_pay")]:
-        del sys.modules[name]
-    vars(providers).pop("example_pay", None)
+        file.write_text(text.rstrip("\n") if file.suffix == ".json" else text)
+    return tmp_path
 
 
-def example_pay():
-    return importlib.import_module("providers.example_pay.provider").ExamplePay
+def example_pay(built):
+    return declared(page.read(built / "pages" / "example_pay.toml")).with_options()
+
+
+def settings(built, *, environment="live", **account):
+    return parse(
+        {
+            "service": {
+                "public_url": "https://payments.example.com",
+                "development": True,
+                "token_keys": [{"id": "1", "secret": "plain:0123456789abcdef"}],
+            },
+            **tomllib.loads((built / "receipted.toml").read_text()),
+            "sinks": [{"name": "shop", "kind": "python", "handler": "shop:received"}],
+            "accounts": {
+                "example": {
+                    "provider": "example_pay",
+                    "environment": environment,
+                    "secrets": {"api_key": "plain:a-key"},
+                    "webhook_keys": [{"id": "1", "secret": "plain:fedcba9876543210"}],
+                    **account,
+                }
+            },
+        },
+        base=built,
+    )
 
 
 class Recorder:
@@ -72,20 +89,40 @@ def client(provider, transport):
     return provider.client(account, transport, lambda: NOW)
 
 
-def test_every_python_block_names_its_file():
-    text = PAGE.read_text()
-    assert text.count("```python") == len(blocks())
-    assert all(path.startswith("providers/example_pay/") for path in blocks() if path != TEST)
+def sign(secret, body, at):
+    stamp = str(int(at.timestamp()))
+    digest = hmac.new(secret, stamp.encode() + b"." + body, sha256).hexdigest()
+    return {"Example-Time": stamp, "Example-Signature": digest}
+
+
+def test_the_check_is_green(built):
+    done = CliRunner().invoke(app, ["providers", "check", str(built / "pages" / "example_pay.toml")])
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        0,
+        "example_pay: proved by 1 vectors, 3 samples; 2 points unproved",
+    )
 
 
 def test_the_provider_keeps_the_contract(built):
-    case = runpy.run_path(str(built / TEST))["CASE"]
+    def answered(status, source=Source.POLL):
+        return Answered(kind="charge", ref="ch_1", status=status, body=CHARGE % status.encode(), source=source)
+
+    paid = (built / "pages" / "samples" / "event_paid.json").read_bytes()
+    case = Case(
+        provider=example_pay(built),
+        sign=sign,
+        body=paid,
+        other_body=paid.replace(b"ev_1", b"ev_2"),
+        redelivered=paid + b" ",
+        answers=(answered("waiting", Source.CREATE), *map(answered, ("waiting", "paid", "failed", "refunded"))),
+        bodies=(paid,),
+    )
     for check in CHECKS:
         check(case)
 
 
 def test_what_is_created_is_read_back(built):
-    provider = example_pay()(ProviderOptions())
+    provider = example_pay(built)
     body = b'{"id":"ch_1","order":"order-17","status":"waiting","amount":"10.00","currency":"EUR","page":"https://x.example"}'
     transport = Recorder(201, body)
     request = CreateRequest("charge", 1000, "EUR", "order-17", "key-1", return_url="https://shop.example.com/thanks")
@@ -95,52 +132,45 @@ def test_what_is_created_is_read_back(built):
 
     assert (method, url) == ("POST", "https://api.example.com/charges")
     assert headers["idempotency-key"] == "key-1"
+    assert headers["authorization"] == "Bearer a-key"
     assert json.loads(content)["amount"] == "10.00"
     assert (seen.provider_ref, seen.reference, seen.amount_minor, seen.currency) == ("ch_1", "order-17", 1000, "EUR")
     assert seen.facts == {"url": "https://x.example"}
 
 
 def test_an_error_is_named(built):
-    provider = example_pay()(ProviderOptions())
     with pytest.raises(ProviderError) as caught:
-        asyncio.run(client(provider, Recorder(404, b"")).fetch("charge", "ch_2"))
+        asyncio.run(client(example_pay(built), Recorder(404, b"")).fetch("charge", "ch_2"))
 
     assert caught.value.type == "not_found_error"
     assert not caught.value.may_retry
 
 
-def test_the_settings_take_it_once_the_catalogue_knows_it(built):
-    found = parse(
-        {
-            "service": {
-                "public_url": "https://payments.example.com",
-                "development": True,
-                "token_keys": [{"id": "1", "secret": "plain:0123456789abcdef"}],
-            },
-            "sinks": [{"name": "shop", "kind": "python", "handler": "shop:received"}],
-            "accounts": {
-                "example": {
-                    "provider": "example_pay",
-                    "secrets": {"api_key": "plain:a-key"},
-                    "webhook_keys": [{"id": "1", "secret": "plain:fedcba9876543210"}],
-                }
-            },
-        },
-        providers={**PROVIDERS, "example_pay": example_pay()},
-    )
-
-    assert found.accounts["example"].provider == "example_pay"
+def test_the_settings_take_the_page(built):
+    assert settings(built).provider_types()["example_pay"].source.digest == example_pay(built).source.digest
 
 
-def test_the_code_is_as_tidy_as_the_rest(built):
-    ours = 'lint.isort.known-first-party=["providers", "statemachine", "tests"]'
-    configured = ["--config", str(ROOT / "pyproject.toml"), "--config", ours, "--no-cache"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", *configured, str(built)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=built,
-    )
+def test_a_live_account_at_an_unproved_page_is_refused_unless_that_is_accepted(built):
+    file = built / "pages" / "example_pay.toml"
+    file.write_text(file.read_text().replace("[[vector]]", "[[sample]]\n[[vector]]").partition("[[sample]]")[0])
+    with pytest.raises(ConfigurationError) as refused:
+        settings(built)
+    assert "the page of example_pay is not proved: no vector shows a signature" in str(refused.value)
+    assert settings(built, environment="test").accounts
+    assert settings(built, accept_unproved=True).accounts
 
-    assert done.returncode == 0, done.stdout
+
+def test_a_wrong_page_is_told_with_file_and_line(built):
+    file = built / "pages" / "example_pay.toml"
+    file.write_text(file.read_text().replace("base_url", "base_uri"))
+    with pytest.raises(ConfigurationError) as refused:
+        settings(built)
+    assert "example_pay.toml:5: unknown key 'base_uri'; did you mean 'base_url'?" in str(refused.value)
+
+
+def test_two_providers_of_one_name_are_refused(built):
+    file = built / "receipted.toml"
+    file.write_text(file.read_text().replace('"]', '", "file:pages/example_pay.toml"]'))
+    with pytest.raises(ConfigurationError) as refused:
+        settings(built)
+    assert "there is a provider 'example_pay' already" in str(refused.value)

@@ -52,6 +52,9 @@ MODELS = {
     "accounts.shop.webhook_keys": WebhookKey,
 }
 
+#: Settings above all sections.
+ABOVE = {"providers"}
+
 ENVIRONMENT = {
     "RECEIPTED_TOKEN_KEY": "t" * 32,
     "RECEIPTED_AUDIT_KEY": "a" * 32,
@@ -75,7 +78,8 @@ def lines():
 
 
 def settings():
-    return [(section, name, model, field) for section, model in MODELS.items() for name, field in fields_of(model)]
+    within = [(section, name, model, field) for section, model in MODELS.items() for name, field in fields_of(model)]
+    return [("", name, Settings, Settings.model_fields[name]) for name in ABOVE] + within
 
 
 def fields_of(model: type[BaseModel]):
@@ -83,8 +87,8 @@ def fields_of(model: type[BaseModel]):
 
 
 def test_the_sections_are_those_of_the_model():
-    assert {name.partition(".")[0] for name in MODELS} == set(Settings.model_fields)
-    assert {section for section, *_ in lines()} == set(MODELS)
+    assert {name.partition(".")[0] for name in MODELS} == set(Settings.model_fields) - ABOVE
+    assert {section for section, *_ in lines()} == {*MODELS, ""}
 
 
 def test_nothing_is_named_twice_and_nothing_is_invented():

@@ -37,6 +37,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+import providers
 from providers.contract import Delivery, Provider, Reading, Statement, Verified
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
@@ -104,8 +105,9 @@ class Case:
 
 
 def vectors(provider: str) -> tuple[bytes, ...]:
-    """The exact bytes of every file in vectors/<provider>/, by name."""
-    folder = Path(__file__).parent / "vectors" / provider
+    """The exact bytes of every documented body, by name: of the page's samples, or of vectors/<provider>/."""
+    folder = Path(providers.__file__).parent / provider / "samples"
+    folder = folder if folder.is_dir() else Path(__file__).parent / "vectors" / provider
     found = tuple(path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file())
     assert found, f"no vectors in {folder.name}"
     return found

@@ -19,7 +19,7 @@ from tests.support.builders import a_message
 from tests.support.pipeline_world import World
 from tests.support.worker_desk import Desk
 
-VECTORS = Path(__file__).parent / "vectors" / "payfield"
+VECTORS = Path(__file__).parents[3] / "providers" / "payfield" / "samples"
 
 
 def vector(name: str) -> bytes:

@@ -17,7 +17,7 @@ AT = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
 PROVIDER = AlternativePayments.with_options()
 LIFECYCLE = AlternativePayments.lifecycles["payment_request"]
 name_error, name_token_error = namer(PROVIDER.page), token_namer(PROVIDER.page)
-VECTORS = Path(__file__).parents[2] / "contract" / "providers" / "vectors" / "alternative_payments"
+VECTORS = Path(__file__).parents[3] / "providers" / "alternative_payments" / "samples"
 REF = "0b0a3c5e-4d0f-4a2f-9d5e-0f3b8f0a6c11"
 
 # The lifecycle, as docs.alternativepayments.io describes it.

@@ -17,7 +17,7 @@ AT = datetime(2026, 4, 1, 10, 0, 0, tzinfo=UTC)
 PROVIDER = StableGenius.with_options()
 LIFECYCLE = StableGenius.lifecycles["payment_intent"]
 name_error = namer(PROVIDER.page)
-VECTORS = Path(__file__).parents[2] / "contract" / "providers" / "vectors" / "stable_genius"
+VECTORS = Path(__file__).parents[3] / "providers" / "stable_genius" / "samples"
 
 # The lifecycle, as docs.stablegenius.co describes it.
 PHASES = {

@@ -107,10 +107,11 @@ def test_the_catalogue_puts_an_account_together():
         changed(("accounts.shop.options", {"dialect": "old"}), ("accounts.shop.budget", {"requests": 3, "seconds": 2})),
         environ=ENVIRONMENT,
     ).accounts["shop"]
-    assert provider_of(account).options.dialect == "old"
-    assert account_of("shop", account).secrets["api_key"] == "api-key-value"
-    assert account_of("shop", account).base_url == PROVIDERS["payfield"].default_base_url
-    assert budget_of(account) == Budget(3, 2)
+    provider = provider_of(account)
+    assert provider.options.dialect == "old"
+    assert account_of("shop", account, provider).secrets["api_key"] == "api-key-value"
+    assert account_of("shop", account, provider).base_url == PROVIDERS["payfield"].default_base_url
+    assert budget_of(account, provider) == Budget(3, 2)
     assert {name: provider.name for name, provider in PROVIDERS.items()} == {name: name for name in PROVIDERS}
 
 

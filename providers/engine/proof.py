@@ -1,0 +1,169 @@
+"""Proof of a page from outside: vectors signed by others, and official bodies."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from providers.contract import Delivery, Reading, Statement
+from providers.engine.page import Sample, Vector
+from providers.engine.provider import DeclaredProvider
+from providers.errors import DeliveryRejected
+from providers.signing import Key, KeyRing, Window
+from statemachine.phases import Phase, Source
+
+#: When samples are read as received; their own times are what they state.
+_RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+#: Phases in which a wrong state costs money, so that each needs a sample before an account may be live.
+_MONEY: Final = frozenset({Phase.PAID, Phase.SETTLED, Phase.REFUNDED})
+
+
+@dataclass(frozen=True, slots=True)
+class PageProof:
+    """Result of checking a page against what others signed and wrote."""
+
+    faults: tuple[str, ...]  #: the page contradicts a vector or a sample
+    unproved: tuple[str, ...]  #: nothing from outside speaks for it
+    money_unproved: tuple[str, ...]  #: of these, what costs money where it is wrong
+    vectors: int
+    samples: int
+
+    @property
+    def is_proved(self) -> bool:
+        """Return whether nothing is wrong and no money rests on the page alone."""
+        return not self.faults and not self.money_unproved
+
+
+def prove(provider: DeclaredProvider) -> PageProof:
+    """Check a provider's page against its vectors and samples; changes nothing.
+
+    A fault of a vector or a sample names it; a file that cannot be read is one too.
+    """
+    page, faults = provider.page, []
+    for place, vector in enumerate(page.vector):
+        faults += [f"vector {place + 1} ({vector.source}): {fault}" for fault in _vector_faults(provider, vector)]
+    seen_states: set[tuple[str, str]] = set()
+    seen_rules: set[int] = set()
+    for sample in page.sample:
+        try:
+            body = (provider.source.folder / sample.file).read_bytes()
+        except OSError as fault:
+            faults.append(f"sample {sample.file}: {type(fault).__name__}")
+            continue
+        statement = _statement(sample, body)
+        reading = provider.parse(statement)
+        faults += [f"sample {sample.file}: {fault}" for fault in _sample_faults(provider, sample, reading)]
+        seen_states |= {(o.kind, o.status) for o in reading.observations if o.kind and o.status}
+        rule = provider.rule_of(statement)
+        if rule is not None:
+            seen_rules.add(rule)
+    money, rest = _unproved(provider, seen_states, seen_rules)
+    return PageProof(tuple(faults), (*money, *rest), tuple(money), len(page.vector), len(page.sample))
+
+
+def _vector_faults(provider: DeclaredProvider, vector: Vector) -> Iterator[str]:
+    body = vector.body.encode()
+    if vector.file:
+        try:
+            body = (provider.source.folder / vector.file).read_bytes()
+        except OSError as fault:
+            yield f"{vector.file}: {type(fault).__name__}"
+            return
+    headers = tuple((name.lower(), value) for name, value in vector.headers.items())
+    now = _RECEIVED_AT if vector.at is None else datetime.fromtimestamp(vector.at, UTC)
+    right = KeyRing((Key("vector", vector.key.encode()),))
+
+    def verdict(delivered: bytes, given: tuple[tuple[str, str], ...]) -> str | None:
+        try:
+            provider.verify(Delivery(delivered, given), right, Window(), now)
+        except DeliveryRejected as rejection:
+            return rejection.reason
+        return None
+
+    reason = verdict(body, headers)
+    if reason is not None:
+        yield f"it is rejected: {reason}"
+        return
+    is_signed = provider.page.signature.mode == "hmac"
+    if is_signed and verdict(body + b" ", headers) is None:
+        yield "a changed body is accepted"
+    for name, value in headers:
+        changed = value[:-1] + ("0" if value[-1:] != "0" else "1")
+        spoilt = tuple((each, changed if each == name else told) for each, told in headers)
+        if is_signed and name in _signed_headers(provider) and verdict(body, spoilt) is None:
+            yield f"a changed {name} is accepted"
+
+
+def _signed_headers(provider: DeclaredProvider) -> set[str]:
+    section = provider.page.signature
+    return {section.header.lower(), *((section.time_header.lower(),) if section.time_header else ())}
+
+
+def _statement(sample: Sample, body: bytes) -> Statement:
+    source = Source(sample.by)
+    is_answer = source not in (Source.WEBHOOK, Source.CALLBACK)
+    return Statement(source, body, _RECEIVED_AT, kind=sample.kind or None, http_status=200 if is_answer else None)
+
+
+def _sample_faults(provider: DeclaredProvider, sample: Sample, reading: Reading) -> Iterator[str]:
+    wanted = dict(sample.reads)
+    if reading.unreadable:
+        yield f"it cannot be read: {reading.unreadable}"
+        return
+    if "hints" in wanted or "note" in wanted:
+        if reading.observations:
+            yield f"it states something about {reading.observations[0].provider_ref!r}"
+        found: Mapping[str, object] = {"hints": list(reading.hints), "note": bool(reading.note)}
+        yield from _differences(wanted, {name: found.get(name) for name in wanted})
+        return
+    if not reading.observations:
+        yield f"it states nothing: {reading.note or 'hints only'}"
+        return
+    seen = reading.observations[0]
+    lifecycle = provider.lifecycles.get(seen.kind or "")
+    is_known = lifecycle is not None and seen.status is not None and lifecycle.knows(seen.status)
+    told = {
+        "kind": seen.kind,
+        "id": seen.provider_ref,
+        "state": seen.status,
+        "phase": lifecycle.phase(seen.status).value if lifecycle is not None and is_known else None,
+        "amount_minor": seen.amount_minor,
+        "currency": seen.currency,
+        "reference": seen.reference,
+        "captured_minor": seen.captured_minor,
+        "refunded_minor": seen.refunded_minor,
+    }
+    unknown = sorted(wanted.keys() - told.keys())
+    if unknown:
+        yield f"nothing is called {unknown[0]!r}; there are {', '.join(told)}, hints and note"
+        return
+    yield from _differences(wanted, told)
+    if not {"id", "state"} <= wanted.keys():
+        yield "what it reads must name id and state"
+
+
+def _differences(wanted: Mapping[str, object], told: Mapping[str, object]) -> Iterator[str]:
+    for name, value in wanted.items():
+        if told.get(name) != value or type(told.get(name)) is not type(value):
+            yield f"{name} is {value!r}, and the page reads {told.get(name)!r}"
+
+
+def _unproved(provider: DeclaredProvider, states: set[tuple[str, str]], rules: set[int]) -> tuple[list[str], list[str]]:
+    page = provider.page
+    money: list[str] = []
+    rest: list[str] = []
+    if page.signature.mode == "hmac" and not page.vector:
+        money.append("no vector shows a signature made by somebody else")
+    has_amount = any("amount_minor" in sample.reads for sample in page.sample)
+    if not has_amount:
+        money.append("no sample states an amount")
+    for kind, lifecycle in provider.lifecycles.items():
+        for state in lifecycle.states:
+            if (kind, state.name) not in states:
+                words = f"no sample shows a {kind} that is {state.name}"
+                (money if state.phase in _MONEY else rest).append(words)
+    for place, rule in enumerate(page.events.rule):
+        if place not in rules and rule.means != "note":
+            rest.append(f"no sample is read by event rule {place + 1} ({rule.means})")
+    return money, rest
