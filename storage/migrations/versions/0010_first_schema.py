@@ -405,13 +405,13 @@ def _create_polling() -> None:
         "journal",
         sa.Column("account", sa.String(64), nullable=False),
         sa.Column("since", _INSTANT, nullable=False),
-        sa.Column("position", sa.Text(), nullable=True),
+        sa.Column("position", sa.String(), nullable=True),
         sa.Column("next_at", _INSTANT, nullable=False),
         sa.Column("read_at", _INSTANT, nullable=True),
         sa.Column("events", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("unpushed", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("failures", _INT, nullable=False, server_default="0"),
-        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("last_error", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("account", name="pk_journal"),
     )
     op.create_table(
