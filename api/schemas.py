@@ -76,6 +76,18 @@ class PaymentReview(Shape):
     opened_at: datetime | None
 
 
+class PartAnswer(Shape):
+    """One capture, refund or dispute of a payment."""
+
+    model_config = ConfigDict(title="Part")
+
+    kind: Literal["capture", "refund", "dispute"]
+    name: str = Field(description="the provider's id")
+    status: Literal["pending", "done", "undone"]
+    amount_minor: int | None
+    as_of: datetime | None = Field(description="of when that is true")
+
+
 class PaymentAnswer(Shape):
     """Payment, as it is known now."""
 
@@ -89,12 +101,18 @@ class PaymentAnswer(Shape):
     amount_minor: int | None = Field(description="in whole minor units")
     amount: str | None = Field(description="the same in major units, for people")
     currency: str | None
+    authorised_minor: int | None = Field(description="guaranteed; this and the other sums are null where nobody said")
     captured_minor: int | None
-    refunded_minor: int | None
+    refunded_minor: int | None = Field(description="given back")
+    charged_back_minor: int | None = Field(description="taken back by the payer's bank")
+    disputed_minor: int | None = Field(description="reclaimed, and not decided yet")
+    parts: list[PartAnswer] = Field(description="captures, refunds and disputes that are known one by one")
     state: str | None = Field(
         description="as the provider names it, whoever said it (see the timeline); `not_created` is ours; null at first"
     )
-    phase: str = Field(description="open, processing, paid, settled, failed, cancelled, expired or refunded")
+    phase: str = Field(
+        description="open, processing, authorised, paid, settled, failed, cancelled, expired or refunded"
+    )
     version: int = Field(description="the number of its last transition")
     review: PaymentReview | None = Field(description="while a person must look at it")
     failure_reason: str | None
@@ -102,6 +120,7 @@ class PaymentAnswer(Shape):
     return_url: str | None
     facts: dict[str, str] = Field(description="what else the provider says of it")
     expires_at: datetime | None
+    capture_by: datetime | None = Field(description="when the authorisation ends, by the provider's word")
     created_at: datetime
     changed_at: datetime = Field(description="its last transition, else its creation")
     heard_at: datetime = Field(description="the last statement about it, of any source")
@@ -125,8 +144,12 @@ def payment_answer(kept: Payment, poll: PaymentPoll, environment: str) -> Paymen
         amount_minor=kept.amount_minor,
         amount=decimal_amount(kept.amount_minor, kept.currency),
         currency=kept.currency,
+        authorised_minor=kept.authorised_minor,
         captured_minor=kept.captured_minor,
         refunded_minor=kept.refunded_minor,
+        charged_back_minor=kept.charged_back_minor,
+        disputed_minor=kept.disputed_minor,
+        parts=[PartAnswer(**part) for part in kept.parts or ()],
         state=kept.state,
         phase=kept.phase,
         version=kept.version,
@@ -136,6 +159,7 @@ def payment_answer(kept: Payment, poll: PaymentPoll, environment: str) -> Paymen
         return_url=kept.return_url,
         facts={name: str(value) for name, value in kept.facts.items()},
         expires_at=kept.expires_at,
+        capture_by=kept.capture_by,
         created_at=kept.created_at,
         changed_at=kept.changed_at,
         heard_at=poll.heard_at,

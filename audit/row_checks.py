@@ -13,6 +13,7 @@ from statemachine.errors import IllegalMove
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
 from statemachine.phases import Outcome
+from statemachine.sums import MOVED_SUMS, Sums, phase_with_sums
 from storage import hashing
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import InboxStatus, OutboxStatus
@@ -105,7 +106,7 @@ def link_problems(
     elif not any(e.get("payment") == payment.id and e.get("transition") == link.number for e in entries(cause)):
         yield f"message {cause.id} was not decided to be transition {link.number}"
     if lifecycle is not None:
-        yield from _move_problems(link, lifecycle)
+        yield from _move_problems(payment, before, link, lifecycle)
 
 
 def _chain_problems(before: Transition | None, link: Transition) -> Iterator[str]:
@@ -117,18 +118,32 @@ def _chain_problems(before: Transition | None, link: Transition) -> Iterator[str
         yield f"transition {link.number} starts at {link.from_state}, where the payment was not"
 
 
-def _move_problems(link: Transition, lifecycle: Lifecycle) -> Iterator[str]:
-    if not lifecycle.knows(link.to_state) or lifecycle.phase(link.to_state).value != link.phase:
+def _move_problems(
+    payment: Payment, before: Transition | None, link: Transition, lifecycle: Lifecycle
+) -> Iterator[str]:
+    if not lifecycle.knows(link.to_state) or not _is_phase_of(payment, link, lifecycle):
         yield f"transition {link.number} leads to no known state and phase"
         return
     if link.forced:
         return
     state = link.from_state
+    if state == link.to_state and (before is None or (_sums(before), before.phase) != (_sums(link), link.phase)):
+        return  # its sums have changed, and not its state
     try:
         for target in (*map(str, link.via), link.to_state):
             state = moves_of(lifecycle).fire(state, target)
     except IllegalMove as illegal:
         yield f"transition {link.number} is no legal walk: {illegal.message}"
+
+
+def _is_phase_of(payment: Payment, link: Transition, lifecycle: Lifecycle) -> bool:
+    """Return whether a transition's phase follows from its state and sums.
+
+    The amount may have become known after it.
+    """
+    sums = Sums(**{name: getattr(link, name) for name in MOVED_SUMS})
+    phase = lifecycle.phase(link.to_state)
+    return link.phase in {phase_with_sums(phase, sums, amount).value for amount in (payment.amount_minor, None)}
 
 
 def payment_problems(
@@ -146,14 +161,14 @@ def payment_problems(
             yield "its history is gone"
         return
     last = chain[-1]
-    rebuilt = (last.number, last.hash, last.to_state, last.phase, last.recorded_at, last.as_of)
+    rebuilt = (last.number, last.hash, last.to_state, last.phase, last.recorded_at, _sums(last))
     kept = (
         payment.version,
         payment.head_hash,
         payment.state,
         payment.phase,
         payment.changed_at,
-        payment.state_as_of,
+        _sums(payment),
     )
     if rebuilt != kept:
         yield f"its history ends at {last.to_state}, number {last.number}; it says {payment.state}, {payment.version}"
@@ -165,6 +180,11 @@ def poll_problems(payment: Payment, poll: PaymentPoll, seals: SealVerifier) -> I
     yield from _seal(seals, hashing.payment_poll(poll), poll.seal, payment.created_at, changed)
     if poll.account != payment.account:
         yield f"it is of another account than payment {payment.id}"
+
+
+def _sums(row: Payment | Transition) -> tuple[int, ...]:
+    """Return the sums that a transition keeps, 0 where nothing was said."""
+    return tuple(getattr(row, name) or 0 for name in MOVED_SUMS)
 
 
 def outbox_problems(

@@ -92,12 +92,32 @@ ENDINGS: Final = {
         do="Read the payment's page, ask the provider where that is needed, and resolve it with a reason.",
     ),
     "review_closed": EffectWording("needs review", "needs no review any more"),
+    "authorised": EffectWording(
+        "is authorised", means="The money is guaranteed, and not captured.", do="Capture it before that ends."
+    ),
     "paid": EffectWording("is paid", means="The money is yours.", do="Fulfil, once for each payment."),
     "settled": EffectWording("is settled", means="The money has reached your bank.", do="Nothing, unless you book it."),
-    "failed": EffectWording("has failed", means="It ended without money.", do="Nothing, unless the payer asks."),
+    "failed": EffectWording("has failed", means="It ended, and was never paid.", do="Nothing, unless the payer asks."),
     "cancelled": EffectWording("is cancelled", means="It was withdrawn before it was paid.", do="Nothing."),
     "expired": EffectWording("has expired", means="It was not paid in time.", do="Nothing, unless the payer asks."),
     "refunded": EffectWording("is refunded", means="It was paid, and given back.", do="Take back what was fulfilled."),
+    "reversed": EffectWording(
+        "is reversed", means="The money was there, and is gone again.", do="Stop or take back what was fulfilled."
+    ),
+    "restored": EffectWording(
+        "is restored", means="The money that was gone is there again.", do="Go on with what was stopped."
+    ),
+    "captured": EffectWording("has a capture", means="Another sum of it was captured.", do="Nothing."),
+    "refund_changed": EffectWording(
+        "has a refund that changed", means="A refund was begun, done, or failed.", do="Nothing, unless you book it."
+    ),
+    "disputed": EffectWording(
+        "is disputed", means="The payer's bank reclaims money.", do="Answer at the provider before its deadline."
+    ),
+    "dispute_won": EffectWording("has a dispute that is won", means="The money stays yours.", do="Nothing."),
+    "dispute_lost": EffectWording(
+        "has a dispute that is lost", means="The payer's bank took money back.", do="Take back what was fulfilled."
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Final
 
-from statemachine.phases import Phase
+from statemachine.phases import MOVING_PHASES, Phase
 
 #: Where each bin begins; the last one has no end.
 EDGES: Final[tuple[float, ...]] = (0.0, *(2 ** (step / 2) for step in range(47)))
@@ -29,7 +29,7 @@ _PRIOR_CHANGES: Final = 0.5
 
 #: Share and offset of the prior. Of the payments that reach an age, about a third leave the state before twice that
 #: age, except in the first minute, in which few do. Payments that are paid already change later.
-_PRIORS: Final = {Phase.OPEN: (0.5, 60.0), Phase.PROCESSING: (0.5, 60.0)}
+_PRIORS: Final = dict.fromkeys(MOVING_PHASES, (0.5, 60.0))
 _PAID_PRIOR: Final = (0.2, 86_400.0)
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from poller.hazard import BINS, HazardCurve, HazardSample
 from statemachine.errors import ServiceError
-from statemachine.phases import Phase, Source
+from statemachine.phases import MOVING_PHASES, Phase, Source
 from storage import journals, poll_plans, webhook_health
 from storage.database import Database
 from storage.journals import JournalState
@@ -29,7 +29,7 @@ Key = TypeVar("Key")
 PUSH_SOURCES: Final = frozenset({Source.WEBHOOK.value, Source.CALLBACK.value})
 POLL_SOURCES: Final = frozenset({Source.POLL.value, Source.LIST.value, Source.JOURNAL.value})
 
-UNPAID: Final = frozenset({Phase.OPEN, Phase.PROCESSING})
+UNPAID: Final = MOVING_PHASES
 
 #: Ends without money after which money may still arrive.
 _UNPAID_ENDS: Final = frozenset({Phase.EXPIRED, Phase.CANCELLED, Phase.FAILED})

@@ -11,12 +11,13 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from statemachine.errors import InvalidAmount
 from statemachine.money import MAX_MINOR, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_kept, is_name
 from statemachine.observation import Observation
+from statemachine.sums import UNSAID
 
 #: A provider that asks for a longer silence than a day is misread.
 _MAX_WAIT: Final = 86_400.0
@@ -286,7 +287,10 @@ def observation(seen: Observation) -> Observation | str:
     }
     if not _is_kept_or_unsaid(seen.actor):
         changes["actor"] = None
-    changes |= {name: None for name in ("as_of", "expires_at") if not _is_moment(getattr(seen, name))}
+    moments = ("as_of", "expires_at", "capture_by")
+    changes |= {name: None for name in moments if not _is_moment(getattr(seen, name))}
+    if not all(_is_moment(part.as_of) for part in seen.parts):
+        changes["parts"] = tuple(part if _is_moment(part.as_of) else replace(part, as_of=None) for part in seen.parts)
     for name in ("failure_reason", "note"):
         told = getattr(seen, name)
         if told is not None and (kept := words(told)) != told:
@@ -298,7 +302,7 @@ def observation(seen: Observation) -> Observation | str:
 
 def _is_plain(seen: Observation) -> bool:
     """Return whether all texts are short ASCII, so that all can be stored."""
-    if seen.captured_minor is not None or seen.refunded_minor is not None:
+    if seen.sums is not UNSAID or seen.parts or seen.capture_by is not None:
         return False
     if seen.amount_minor is not None and abs(seen.amount_minor) > MAX_MINOR:
         return False
@@ -328,9 +332,13 @@ def _unkeepable(seen: Observation) -> str:
         return "the status is no word that can be kept"
     if seen.currency is not None and _CURRENCY.fullmatch(seen.currency) is None:
         return "the currency is no code of three letters"
-    for amount in (seen.amount_minor, seen.captured_minor, seen.refunded_minor):
+    for amount in (seen.amount_minor, *astuple(seen.sums), *(part.amount_minor for part in seen.parts)):
         if amount is not None and abs(amount) > MAX_MINOR:
             return "an amount is out of range"
+    if any(part.amount_minor is not None and part.amount_minor < 0 for part in seen.parts):
+        return "a capture, refund or dispute is of less than nothing"
+    if not all(is_name(part.name) for part in seen.parts):
+        return "a capture, refund or dispute has an id that is no name"
     return ""
 
 

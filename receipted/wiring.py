@@ -41,6 +41,7 @@ from service.audit import Prover
 from service.command_inbox import CommandContext
 from service.commands import Commands
 from service.quarantine import Redeemer
+from statemachine.phases import PartialCapture
 from storage.database import Database
 from storage.hashing import Sealer
 from storage.retention import Retention
@@ -181,6 +182,8 @@ class Service:
                 provider=account.provider,
                 next_poll=self.poll_schedule.next_at,
                 policy=account.settings.conflict_policy(),
+                partial_capture=PartialCapture(account.settings.partial_capture),
+                tolerance_minor=account.settings.tolerance_minor,
                 adopts_unknown=account.settings.unknown_payments == "adopt",
                 believes_push=account.settings.believes == "push",
                 is_live=account.settings.environment == "live",

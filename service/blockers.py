@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from service.text import shown, times
-from statemachine.phases import WITHHOLDING, Phase, Review
+from statemachine.phases import MOVING_PHASES, WITHHOLDING, Phase, Review
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll
 from storage.types import InboxStatus, OutboxStatus
@@ -52,6 +52,12 @@ REMEDIES: Final[dict[Review, Remedy]] = {
     Review.CONFLICT: Remedy(
         "what was said of it has no legal order, or money came to a payment that had ended",
         "Find out whether the money is there, and resolve with the true state.",
+    ),
+    Review.LATE_MOVE: Remedy(
+        "the payment had ended and went on, such as paid after it expired, or failed after it was settled; what was "
+        "not handed over before is withheld",
+        "See whether the order still stands. Where the goods may go out, resolve with the payment's true state: what "
+        "was withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
     ),
     Review.UNKNOWN_STATUS: Remedy(
         "the provider uses a word that its lifecycle here does not have",
@@ -160,7 +166,7 @@ def _unasked(
         yield Blocker("not asked: the provider has not named the payment yet", "quiet")
         return
     if poll.next_poll_at is None:
-        if payment.phase in (Phase.OPEN, Phase.PROCESSING):
+        if payment.phase in MOVING_PHASES:
             yield Blocker("not asked: asking has ended without a last word; ask now, or resolve", "warn")
         return
     if breaker.broken_at is not None:

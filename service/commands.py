@@ -27,7 +27,7 @@ from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
 from statemachine.names import NAME_RULE, is_kept, is_name
-from statemachine.phases import Outcome, Phase, Source
+from statemachine.phases import MOVING_PHASES, Outcome, Source
 from storage import inbox, operator_actions, outbox, payment_polls
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
@@ -35,7 +35,7 @@ from storage.tables import InboxMessage, OutboxMessage, Payment
 from storage.types import PollPriority
 
 #: Only from here can a payment still be cancelled, or still be paid.
-_CANCELLABLE_PHASES: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
+_CANCELLABLE_PHASES: Final = frozenset(phase.value for phase in MOVING_PHASES)
 
 #: Answers that were not understood, or that fit nothing known: a person looks before anything is cancelled.
 _UNCLEAR_OUTCOMES: Final = frozenset({Outcome.PARKED.value, Outcome.CONFLICT.value})

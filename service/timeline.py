@@ -197,6 +197,8 @@ def _decided(message: InboxMessage, payment_id: str) -> Iterator[TimelineLine]:
 
 def _moved(transition: Transition) -> str:
     words = [f"transition {transition.number}: {shown(transition.from_state) or 'new'} -> {shown(transition.to_state)}"]
+    if transition.from_state == transition.to_state:
+        words = [f"transition {transition.number}: the sums of {shown(transition.to_state)} have changed"]
     if transition.via:
         words.append(f"via {', '.join(map(shown, transition.via))}")
     if transition.forced:

@@ -7,12 +7,13 @@ in a table (ADR 0003).
 """
 
 from collections import deque
+from collections.abc import Set as AbstractSet
 from functools import cache
 
 from transitions import Machine, MachineError
 
 from statemachine.errors import IllegalMove
-from statemachine.lifecycle import NOT_CREATED, Lifecycle
+from statemachine.lifecycle import NOT_CREATED, LateMove, Lifecycle
 
 _START = "(start)"
 
@@ -35,6 +36,9 @@ class Moves:
         for source, targets in lifecycle.moves.items():
             for target in targets:
                 self._machine.add_transition(target, source, target)
+        for source, late in lifecycle.late_moves.items():
+            for each in late:
+                self._machine.add_transition(each.target, source, each.target)
         for first in lifecycle.initial:
             self._machine.add_transition(first, [_START, NOT_CREATED], first)
         self._machine.add_transition(NOT_CREATED, _START, NOT_CREATED)
@@ -44,9 +48,18 @@ class Moves:
         self._arrows = {
             (start, target) for start in self._names for target in self._names if self._machine_moves(start, target)
         }
-        self._walks = {
-            (start, end): walk for start in self._names for end, walk in self._walks_from(start, order).items()
-        }
+        self._walks = self._all_walks(order)
+        self._only_late: AbstractSet[tuple[str, str]] = frozenset()
+        if lifecycle.late_moves:
+            for source, late in lifecycle.late_moves.items():
+                order[source] = (*order.get(source, ()), *(each.target for each in late))
+            late_walks = self._all_walks(order)
+            self._only_late = late_walks.keys() - self._walks.keys()
+            self._walks = late_walks | self._walks
+        self._late = {(source, each.target): each for source, late in lifecycle.late_moves.items() for each in late}
+
+    def _all_walks(self, order: dict[str, tuple[str, ...]]) -> dict[tuple[str, str], tuple[str, ...]]:
+        return {(start, end): walk for start in self._names for end, walk in self._walks_from(start, order).items()}
 
     def fire(self, state: str | None, target: str) -> str:
         """Return the target if the Machine permits the move; raises IllegalMove if not."""
@@ -64,8 +77,22 @@ class Moves:
             return False
 
     def walk(self, state: str | None, target: str) -> tuple[str, ...] | None:
-        """Return the shortest legal walk to another state, its end included, or None."""
+        """Return the shortest legal walk to another state, its end included, or None.
+
+        Late moves are part of it only where there is no walk without them.
+        """
         return self._walks.get((state or _START, target))
+
+    def is_late(self, state: str | None, target: str) -> bool:
+        """Return whether only late moves lead there."""
+        return (state or _START, target) in self._only_late
+
+    def late_moves(self, state: str | None, walk: tuple[str, ...]) -> tuple[LateMove, ...]:
+        """Return the late moves on a walk from the state."""
+        if not self._late:
+            return ()
+        steps = zip((state or _START, *walk), walk, strict=False)
+        return tuple(self._late[step] for step in steps if step in self._late)
 
     def _walks_from(self, start: str, order: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}

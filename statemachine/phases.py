@@ -8,9 +8,10 @@ class Phase(StrEnum):
 
     OPEN = "open"  #: the payer has not done their part; left by any word of the provider
     PROCESSING = "processing"  #: the payer did, the outcome is not known; left by any word of the provider
+    AUTHORISED = "authorised"  #: guaranteed, and not captured; left by any word of the provider
     PAID = "paid"  #: the money is the merchant's; fulfilment starts here
     SETTLED = "settled"  #: the money has reached the merchant's bank
-    FAILED = "failed"  #: ended without money
+    FAILED = "failed"  #: without money: never paid, or gone again
     CANCELLED = "cancelled"  #: withdrawn before payment
     EXPIRED = "expired"  #: not paid in time
     REFUNDED = "refunded"  #: paid and given back
@@ -19,17 +20,26 @@ class Phase(StrEnum):
 class Effect(StrEnum):
     """A consequence owed to the world.
 
-    There is one row per payment and sink, except for reviews (one per review).
+    There is one row per payment, sink and occurrence: 0 for the first of its name. Those of the money's position come
+    in its order, so that the last of them is true.
 
     What is owed about an account as a whole is named by its Alarm.
     """
 
-    PAID = "payment.paid"  #: fulfil; owed once
-    SETTLED = "payment.settled"  #: owed once
-    FAILED = "payment.failed"  #: owed once
-    CANCELLED = "payment.cancelled"  #: owed once
-    EXPIRED = "payment.expired"  #: owed once
-    REFUNDED = "payment.refunded"  #: owed once
+    AUTHORISED = "payment.authorised"  #: guaranteed, to be captured; owed each time
+    PAID = "payment.paid"  #: fulfil; owed once, however often the money comes back
+    SETTLED = "payment.settled"  #: owed each time
+    FAILED = "payment.failed"  #: ended, and was never paid; owed each time
+    CANCELLED = "payment.cancelled"  #: ended, and was never paid; owed each time
+    EXPIRED = "payment.expired"  #: ended, and was never paid; owed each time
+    REFUNDED = "payment.refunded"  #: all of it was given back; owed each time
+    REVERSED = "payment.reversed"  #: money that was there is gone: failed after paid, or charged back; each time
+    RESTORED = "payment.restored"  #: money that was gone is there again; owed each time
+    CAPTURED = "payment.captured"  #: one capture, or that one failed; owed for each
+    REFUND_CHANGED = "payment.refund_changed"  #: one refund, and each change of it; may be of a part of the money
+    DISPUTED = "payment.disputed"  #: the payer's bank reclaims money; owed for each dispute
+    DISPUTE_WON = "payment.dispute_won"  #: it is the merchant's after all; owed for each
+    DISPUTE_LOST = "payment.dispute_lost"  #: it is taken back; owed for each
     REVIEW_REQUIRED = "payment.review_required"  #: a person must decide; owed once for each review opened
     REVIEW_CLOSED = "payment.review_closed"  #: nobody must decide that any more; owed once for each review closed
 
@@ -53,6 +63,7 @@ class Alarm(StrEnum):
 
 #: The effect of entering a phase. Open and processing owe nothing to the world.
 EFFECT_OF_PHASE: dict[Phase, Effect] = {
+    Phase.AUTHORISED: Effect.AUTHORISED,
     Phase.PAID: Effect.PAID,
     Phase.SETTLED: Effect.SETTLED,
     Phase.FAILED: Effect.FAILED,
@@ -62,13 +73,19 @@ EFFECT_OF_PHASE: dict[Phase, Effect] = {
 }
 
 #: Effects that hand over goods; withheld while amount, currency or reference are in doubt.
-FULFILMENT_EFFECTS = frozenset({Effect.PAID, Effect.SETTLED})
+FULFILMENT_EFFECTS = frozenset({Effect.AUTHORISED, Effect.PAID, Effect.SETTLED, Effect.RESTORED})
 
-#: Effects of a state; all of them are withheld where the state is of the wrong environment.
-STATE_EFFECTS = frozenset(EFFECT_OF_PHASE.values())
+#: Effects of a state and of money; all of them are withheld where the state is of the wrong environment.
+STATE_EFFECTS = frozenset(Effect) - {Effect.REVIEW_REQUIRED, Effect.REVIEW_CLOSED}
 
-#: Phases in which goods are handed over.
-FULFILMENT_PHASES = frozenset({Phase.PAID, Phase.SETTLED})
+#: Phases in which the money may still come, or not.
+MOVING_PHASES = frozenset({Phase.OPEN, Phase.PROCESSING, Phase.AUTHORISED})
+
+#: Phases in which the money is there.
+MONEY_PHASES = frozenset({Phase.PAID, Phase.SETTLED})
+
+#: Phases in which goods may be handed over.
+FULFILMENT_PHASES = MONEY_PHASES | {Phase.AUTHORISED}
 
 
 class Source(StrEnum):
@@ -111,6 +128,7 @@ class Review(StrEnum):
     REFERENCE_TAKEN = "reference_taken"  #: goods are owed under a reference that another payment has
     WRONG_ENVIRONMENT = "wrong_environment"  #: test money in a live account, or live money in a test account
     CONFLICT = "conflict"  #: the provider's statements have no legal order, such as paid after cancelled
+    LATE_MOVE = "late_move"  #: the payment had ended, and went on, as its lifecycle knows and a person must see
     UNKNOWN_STATUS = "unknown_status"  #: the provider uses a status that the lifecycle does not know
     GAVE_UP = "gave_up"  #: asking went on for as long as configured, without an end
     CREATE_UNKNOWN = "create_unknown"  #: the create call had no answer, or one that says nothing
@@ -125,6 +143,7 @@ WITHHOLDING = frozenset(
         Review.AMOUNT_UNKNOWN,
         Review.REFERENCE_TAKEN,
         Review.WRONG_ENVIRONMENT,
+        Review.LATE_MOVE,
     }
 )
 
@@ -137,3 +156,10 @@ class ConflictPolicy(StrEnum):
 
     REVIEW = "review"  #: a person resolves it with a reason (the default)
     TRUST_PROVIDER = "trust_provider"  #: recorded at once as a transition marked forced
+
+
+class PartialCapture(StrEnum):
+    """An account's way with a payment of which less was captured than was asked for."""
+
+    REVIEW = "review"  #: a person accepts the sum, once for each (the default)
+    ACCEPT = "accept"  #: it is paid with the captured sum

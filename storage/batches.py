@@ -148,9 +148,11 @@ _payment: Final = itemgetter(*_PAYMENT_NAMES)
 #: What a message that moves a payment changes, and what few do. Nobody changes the rest through the worker.
 _OFTEN_CHANGED: Final = (
     *("state", "phase", "state_as_of", "version", "head_hash", "facts", "failure_reason", "expires_at", "changed_at"),
+    "counts",
 )
 _RARELY_CHANGED: Final = (
-    *("provider_ref", "reference", "alias", "amount_minor", "currency", "captured_minor", "refunded_minor"),
+    *("provider_ref", "reference", "alias", "amount_minor", "currency", "authorised_minor", "captured_minor"),
+    *("refunded_minor", "charged_back_minor", "disputed_minor", "stated", "parts", "capture_by"),
     *("review", "review_note", "review_opened_at", "disputed", "accepted", "reviews", "return_url"),
 )
 _AS_READ: Final = ("id", "version")

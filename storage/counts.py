@@ -172,7 +172,7 @@ def _polling_gauges(budget: AccountBudget | None, plan: PollPlan | None, now: da
 
 
 #: The phases in which money may still come, or not.
-MOVING: Final = (Phase.OPEN, Phase.PROCESSING)
+MOVING: Final = (Phase.OPEN, Phase.PROCESSING, Phase.AUTHORISED)
 
 #: Who asks the provider, by the source of its recorded answer.
 _ASKED: Final = (Source.POLL.value, Source.LIST.value, Source.CREATE.value, Source.CANCEL.value)

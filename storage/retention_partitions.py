@@ -32,7 +32,7 @@ _NAMED: Final = 5
 
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
 
-_NOT_OVER: Final = "(p.phase IN ('open', 'processing') OR p.review IS NOT NULL OR p.changed_at >= :until)"
+_NOT_OVER: Final = "(p.phase IN ('open', 'processing', 'authorised') OR p.review IS NOT NULL OR p.changed_at >= :until)"
 
 #: By rule: the next ids to be looked at, and what among them stands in the way of letting them go.
 _WINDOWS: Final = {

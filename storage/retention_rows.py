@@ -29,7 +29,7 @@ _PAGES: Final = 64
 
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
 
-_OPEN: Final = (Phase.OPEN.value, Phase.PROCESSING.value)
+_OPEN: Final = (Phase.OPEN.value, Phase.PROCESSING.value, Phase.AUTHORISED.value)
 
 
 def is_over(until: datetime) -> ColumnElement[bool]:

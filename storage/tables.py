@@ -199,7 +199,7 @@ class MessagePayment(SQLModel, table=True):
 
 
 #: Phases in which money may still come: payments pass through them.
-_MOVING = "phase = 'open' OR phase = 'processing'"
+_MOVING = "phase = 'open' OR phase = 'processing' OR phase = 'authorised'"
 
 #: Phases that end without money, or that give it back: few payments are there, and people look for them.
 _UNPAID = "phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'"
@@ -257,8 +257,18 @@ class PaymentTable(SQLModel, table=True):
     alias: str | None = Field(default=None, max_length=255)  #: another name that the provider's hints may use
     amount_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
     currency: str | None = Field(default=None, max_length=3)
-    captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
-    refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))  #: cumulative
+    #: cumulative sums: None is unsaid, and 0 is said (statemachine.sums.Sums)
+    authorised_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    charged_back_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    disputed_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    #: sums that the provider states itself, each with the time of its last word; None for none
+    stated: dict[str, str | None] | None = Field(default=None, sa_column=json_value(nullable=True))
+    #: captures, refunds and disputes, each once by kind and name; None for none (worker/sums.py)
+    parts: list[dict[str, Any]] | None = Field(default=None, sa_column=json_value(nullable=True))
+    #: how often each effect was due, by its name; None for none
+    counts: dict[str, int] | None = Field(default=None, sa_column=json_value(nullable=True))
     state: str | None = Field(default=None, max_length=64)  #: as the provider names it; None before its first
     phase: str = Field(max_length=16)  #: statemachine.phases.Phase
     state_as_of: datetime | None = Field(default=None, sa_column=instant())
@@ -277,6 +287,7 @@ class PaymentTable(SQLModel, table=True):
     facts: dict[str, str] = Field(default_factory=dict, sa_column=json_value())  #: latest_error, checkout url, ...
     failure_reason: str | None = None
     expires_at: datetime | None = Field(default=None, sa_column=instant())  #: by the provider's word; decides nothing
+    capture_by: datetime | None = Field(default=None, sa_column=instant())  #: an authorisation's end; decides nothing
     return_url: str | None = None  #: the merchant's page for the returning payer
     created_at: datetime = Field(sa_column=instant(nullable=False))
     changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
@@ -302,8 +313,14 @@ class Payment(Row):
         "alias",
         "amount_minor",
         "currency",
+        "authorised_minor",
         "captured_minor",
         "refunded_minor",
+        "charged_back_minor",
+        "disputed_minor",
+        "stated",
+        "parts",
+        "counts",
         "state",
         "phase",
         "state_as_of",
@@ -318,6 +335,7 @@ class Payment(Row):
         "facts",
         "failure_reason",
         "expires_at",
+        "capture_by",
         "return_url",
         "created_at",
         "changed_at",
@@ -331,8 +349,14 @@ class Payment(Row):
     alias: str | None = None
     amount_minor: int | None = None
     currency: str | None = None
+    authorised_minor: int | None = None
     captured_minor: int | None = None
     refunded_minor: int | None = None
+    charged_back_minor: int | None = None
+    disputed_minor: int | None = None
+    stated: dict[str, str | None] | None = None
+    parts: list[dict[str, Any]] | None = None
+    counts: dict[str, int] | None = None
     state: str | None = None
     phase: str
     state_as_of: datetime | None = None
@@ -347,6 +371,7 @@ class Payment(Row):
     facts: dict[str, str] = field(default_factory=dict)
     failure_reason: str | None = None
     expires_at: datetime | None = None
+    capture_by: datetime | None = None
     return_url: str | None = None
     created_at: datetime
     changed_at: datetime
@@ -425,7 +450,11 @@ class TransitionTable(SQLModel, table=True):
     account: str = Field(max_length=64)  #: the payment's
     from_state: str | None = Field(default=None, max_length=64)
     to_state: str = Field(max_length=64)
-    phase: str = Field(max_length=16)  #: of to_state
+    phase: str = Field(max_length=16)  #: of to_state and the sums
+    #: the payment's sums with it; a day's money is what they changed
+    captured_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    refunded_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
+    charged_back_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
     via: list[str] = Field(
         default_factory=list, sa_column=json_value()
     )  #: states passed without a message of their own
@@ -443,7 +472,10 @@ class TransitionTable(SQLModel, table=True):
 
 @dataclass(kw_only=True)
 class Transition(Row):
-    """A recorded move of a payment. Append-only: triggers refuse UPDATE and DELETE."""
+    """A recorded move of a payment, or of its money.
+
+    Append-only: triggers refuse UPDATE and DELETE.
+    """
 
     __tablename__ = "transition"
 
@@ -455,6 +487,9 @@ class Transition(Row):
         "from_state",
         "to_state",
         "phase",
+        "captured_minor",
+        "refunded_minor",
+        "charged_back_minor",
         "via",
         "forced",
         "cause",
@@ -474,6 +509,9 @@ class Transition(Row):
     from_state: str | None = None
     to_state: str
     phase: str
+    captured_minor: int | None = None
+    refunded_minor: int | None = None
+    charged_back_minor: int | None = None
     via: list[str] = field(default_factory=list)
     forced: bool = False
     cause: str

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from providers.contract import Capability, Provider
 from statemachine.observation import Observation
-from statemachine.phases import ConflictPolicy
+from statemachine.phases import ConflictPolicy, PartialCapture
 from storage.tables import Payment, PaymentPoll
 
 #: Time of the next question about a payment after a statement at that instant; None for no question.
@@ -23,6 +23,8 @@ class AccountRules:
     policy: ConflictPolicy = ConflictPolicy.REVIEW
     adopts_unknown: bool = True  #: a payment first heard of by webhook is tracked; else its messages are parked
     believes_push: bool = True  #: what a delivery says is decided; else it is only a reason to ask
+    partial_capture: PartialCapture = PartialCapture.REVIEW
+    tolerance_minor: int = 0  #: by how much money may differ from what was asked for
     is_live: bool | None = None  #: whether the money is real, by the account's environment; None: not compared
 
     def can_ask(self, kind: str) -> bool:

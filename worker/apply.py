@@ -10,10 +10,12 @@ import structlog
 from msgspec.structs import replace
 
 from statemachine.decide import as_refund, decide
+from statemachine.effects import DueEffect
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Decision, Observation, PaymentView
-from statemachine.phases import FULFILMENT_PHASES, WITHHOLDING, Alarm, Effect, Outcome, Phase, Review
+from statemachine.phases import FULFILMENT_PHASES, MOVING_PHASES, WITHHOLDING, Alarm, Effect, Outcome, Phase, Review
 from statemachine.statements import AccountAlarm
+from statemachine.sums import UNSAID
 from storage import outbox, transitions
 from storage.database import made
 from storage.ids import webhook_id
@@ -32,6 +34,7 @@ from worker.effects import (
 )
 from worker.finder import gives_goods, namesake_kinds
 from worker.payment_session import Session
+from worker.sums import keep_sums, parts_of, stated_of, sums_of
 
 #: Effects of a decision that owes none.
 _NOTHING: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
@@ -45,7 +48,7 @@ _WORDS: Final = {outcome: outcome.value for outcome in Outcome}
 _PHASES: Final = {phase: phase.value for phase in Phase}
 _SCHEDULE: Final = PollPriority.SCHEDULE.value
 
-_UNPAID: Final = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
+_UNPAID: Final = frozenset(phase.value for phase in MOVING_PHASES)
 _ENDED_UNPAID: Final = frozenset({Phase.FAILED.value, Phase.CANCELLED.value, Phase.EXPIRED.value})
 
 
@@ -78,6 +81,10 @@ class PaymentWriter:
             state=payment.state,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
+            sums=(sums := sums_of(payment)),
+            stated={} if sums is UNSAID else stated_of(payment),
+            parts=() if payment.parts is None else parts_of(payment),
+            counts=payment.counts or {},
             state_as_of=payment.state_as_of,
             changed_at=payment.changed_at,
             review=Review(payment.review) if payment.review else None,
@@ -86,19 +93,27 @@ class PaymentWriter:
             namesake=self._namesake(rules, lifecycle, payment, observation),
             is_live=rules.is_live,
             policy=rules.policy,
+            partial_capture=rules.partial_capture,
+            tolerance_minor=rules.tolerance_minor,
             can_ask=rules.can_ask(payment.kind),
         )
         decision = decide(lifecycle, view, observation, self._now)
         if ask:
             decision = replace(decision, ask=True)
+        keep_sums(payment, decision)
+        before = payment.state
         if decision.to_state is not None:
-            self._move(payment, decision, observation, decision.to_state, lifecycle.phase(decision.to_state))
+            phase = decision.phase or lifecycle.phase(decision.to_state)
+            self._move(payment, decision, observation, decision.to_state, phase)
             if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
                 decision = self._doubting(decision, f"{decision.reason}; yet a transfer was seen")
         is_named_now = is_unnamed and payment.provider_ref is not None
         if is_named_now and payment.review == Review.CREATE_UNKNOWN and decision.review is None:
             decision = replace(decision, closes_review=True)  # what became of the create call is known now
-        self._learn(payment, decision, observation)
+        if decision.confirmed_as_of is not None:
+            payment.state_as_of = decision.confirmed_as_of
+        is_passed = before == decision.to_state and not decision.state_confirmed and observation.status is not None
+        self._learn(payment, decision, observation, is_passed=is_passed)
         self._session.poll_of(payment).next_poll_at = self._next_poll(rules, payment, decision)
         self._keep(lifecycle, payment, decision)
 
@@ -122,7 +137,7 @@ class PaymentWriter:
         if point in (payment.accepted or ()):
             decision = replace(decision, reason=f"{reason}; accepted by a person before")
         elif payment.review is None:
-            effects = (Effect.REVIEW_REQUIRED,)
+            effects = (DueEffect(Effect.REVIEW_REQUIRED),)
             decision = replace(decision, effects=effects, review=review, disputed=(point,))
         lifecycle = rules.provider.lifecycles[payment.kind]
         self._keep(lifecycle, payment, decision, is_unreadable=is_unreadable)
@@ -271,10 +286,12 @@ class PaymentWriter:
             self._now,
         )
         self._session.append(transition)
-        payment.state_as_of, self._session.poll_of(payment).polls = observation.as_of, 0
+        if transition.from_state != to_state:
+            payment.state_as_of = observation.as_of
+        self._session.poll_of(payment).polls = 0
 
-    def _learn(self, payment: Payment, decision: Decision, observation: Observation) -> None:
-        """Take over the other facts of a statement, unless the payment has moved on."""
+    def _learn(self, payment: Payment, decision: Decision, observation: Observation, *, is_passed: bool) -> None:
+        """Take over the other facts of a statement, unless the payment has passed it."""
         if payment.amount_minor is None and (observation.amount_minor or 0) > 0:  # nobody pays zero or less
             payment.amount_minor = observation.amount_minor
         if payment.currency is None:
@@ -282,7 +299,7 @@ class PaymentWriter:
         if payment.reference is None:
             payment.reference = observation.reference
         payment.alias = payment.alias or observation.alias
-        if decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
+        if is_passed or decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
             return
         facts = {**payment.facts, **observation.facts}
         if None in facts.values():
@@ -291,11 +308,7 @@ class PaymentWriter:
         known = payment.failure_reason if payment.phase in _ENDED_UNPAID else None
         payment.failure_reason = observation.failure_reason or known
         payment.expires_at = observation.expires_at or payment.expires_at
-        # totals: a late smaller one is an old one
-        if observation.captured_minor is not None:
-            payment.captured_minor = max(observation.captured_minor, payment.captured_minor or 0)
-        if observation.refunded_minor is not None and observation.refunded_minor >= 0:
-            payment.refunded_minor = max(observation.refunded_minor, payment.refunded_minor or 0)
+        payment.capture_by = observation.capture_by or payment.capture_by
 
     def _next_poll(self, rules: AccountRules, payment: Payment, decision: Decision) -> datetime | None:
         """Return now if the decision asks, a new time after a move, else the kept time."""
@@ -343,7 +356,7 @@ class PaymentWriter:
         if decision.accepted is not None:
             payment.accepted = list(decision.accepted) or None
         self._session.poll_of(payment).heard_at = self._now
-        owed = _NOTHING
+        owed: dict[str, list[str]] = {}
         untaken: list[str] = []
         effects = decision.effects
         if closed is not None:
@@ -351,12 +364,12 @@ class PaymentWriter:
             if not self._session.is_rerun:
                 log.info("payment.review_closed", payment_id=payment.id, account=payment.account, review=closed.review)
         if effects:
-            owed = {
-                name: ids
-                for effect in effects
-                if (ids := self._owe(payment, effect, name := lifecycle.effect_name(effect), decision.reason, closed))
-            }
-            names = [lifecycle.effect_name(effect) for effect in effects]
+            owed = {}
+            for due in effects:
+                name = lifecycle.effect_name(due.effect)
+                if ids := self._owe(payment, due, name, decision.reason, closed):
+                    owed[name] = [*owed.get(name, ()), *ids]
+            names = [lifecycle.effect_name(due.effect) for due in effects]
             untaken = [name for name in names if name not in owed and not self._takers(name)]
         self.note(
             payment,
@@ -368,13 +381,14 @@ class PaymentWriter:
             untaken=untaken,
         )
 
-    def _owe(self, payment: Payment, effect: Effect, name: str, reason: str, closed: Closed | None) -> list[str]:
+    def _owe(self, payment: Payment, due: DueEffect, name: str, reason: str, closed: Closed | None) -> list[str]:
         """Owe the effect to each sink that takes it, once; return the new outbox ids."""
-        about = closed if effect is Effect.REVIEW_CLOSED else None
-        occurrence = occurrence_of(effect, payment, about)
+        about = closed if due.effect is Effect.REVIEW_CLOSED else None
+        due = due._replace(occurrence=occurrence_of(due, payment, about))
+        occurrence = due.occurrence
         sinks = [sink for sink in self._takers(name) if not self._session.is_owed(payment.id, name, sink, occurrence)]
         effect_id = id_of(name, payment, occurrence, about)
-        text = payload(name, payment, reason, self._now, about, effect_id=effect_id) if sinks else ""
+        text = payload(name, payment, due, reason, self._now, about, effect_id=effect_id) if sinks else ""
         owed: list[str] = []
         for sink in sinks:
             message = outbox.new_message(
@@ -404,7 +418,7 @@ class PaymentWriter:
 
     def _doubting(self, decision: Decision, reason: str) -> Decision:
         """Return the decision with a review of money that has no legal place."""
-        effects = (*decision.effects, Effect.REVIEW_REQUIRED)
+        effects = (*decision.effects, DueEffect(Effect.REVIEW_REQUIRED))
         return replace(decision, reason=reason, review=Review.CONFLICT, disputed=(self._point,), effects=effects)
 
     def _namesake(

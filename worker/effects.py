@@ -6,13 +6,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from statemachine.lifecycle import NOT_CREATED
+from statemachine.effects import DueEffect
 from statemachine.money import from_minor
 from statemachine.observation import Decision
 from statemachine.phases import Alarm, Effect
 from statemachine.statements import AccountAlarm
 from storage.ids import effect_id
 from storage.tables import Payment
+from worker.sums import as_kept
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -36,17 +37,17 @@ def closed_by(decision: Decision, payment: Payment) -> Closed | None:
     return Closed(payment.review, payment.reviews)
 
 
-def with_closing(effects: Sequence[Effect]) -> tuple[Effect, ...]:
+def with_closing(effects: Sequence[DueEffect]) -> tuple[DueEffect, ...]:
     """Insert `review_closed` after effects of fulfilment and before a new review."""
-    rest = tuple(effect for effect in effects if effect is not Effect.REVIEW_REQUIRED)
-    return (*rest, Effect.REVIEW_CLOSED, *effects[len(rest) :])
+    rest = tuple(due for due in effects if due.effect is not Effect.REVIEW_REQUIRED)
+    return (*rest, DueEffect(Effect.REVIEW_CLOSED), *effects[len(rest) :])
 
 
-def occurrence_of(effect: Effect, payment: Payment, closed: Closed | None) -> int:
-    """Return a review's number, 1 for a failure after a refused create, else 0."""
-    if effect is Effect.REVIEW_REQUIRED:
+def occurrence_of(due: DueEffect, payment: Payment, closed: Closed | None) -> int:
+    """Return a review's number, else what was decided."""
+    if due.effect is Effect.REVIEW_REQUIRED:
         return payment.reviews
-    return closed.number if closed is not None else int(payment.state == NOT_CREATED)
+    return due.occurrence if closed is None else closed.number
 
 
 def id_of(effect: str, payment: Payment, occurrence: int, closed: Closed | None = None) -> str:
@@ -69,7 +70,14 @@ def alarm_id(account: str, alarm: AccountAlarm) -> str:
 
 
 def payload(
-    effect: str, payment: Payment, reason: str, now: datetime, closed: Closed | None = None, *, effect_id: str
+    effect: str,
+    payment: Payment,
+    due: DueEffect,
+    reason: str,
+    now: datetime,
+    closed: Closed | None = None,
+    *,
+    effect_id: str,
 ) -> str:
     """Return the JSON text of an effect, the same for every attempt and sink.
 
@@ -89,9 +97,15 @@ def payload(
             "amount_minor": payment.amount_minor,
             "amount": _major(payment.amount_minor, payment.currency),
             "currency": payment.currency,
+            "authorised_minor": payment.authorised_minor,
             "captured_minor": payment.captured_minor,
             "refunded_minor": payment.refunded_minor,
             "refunded": _major(payment.refunded_minor, payment.currency),
+            "charged_back_minor": payment.charged_back_minor,
+            "disputed_minor": payment.disputed_minor,
+            "occurrence": due.occurrence,
+            "part": None if due.part is None else as_kept(due.part),
+            "change_minor": due.change_minor,
             "state": payment.state,
             "phase": payment.phase,
             "version": payment.version,

@@ -11,7 +11,7 @@ from providers.contract import Reading, Statement
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS, Outcome, Phase, Review, Source
+from statemachine.phases import ANSWERS, MOVING_PHASES, Outcome, Phase, Review, Source
 from storage.batches import Key
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
@@ -37,7 +37,7 @@ _OUR_HEADER = ["content-type", statements.CONTENT_TYPE]
 _SOURCES = {source.value: source for source in Source}
 _PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
 
-_STILL_MOVING = (Phase.OPEN, Phase.PROCESSING, Phase.PAID)
+_STILL_MOVING = (*sorted(MOVING_PHASES), Phase.PAID)
 
 
 def without_claims(observation: Observation) -> Observation:

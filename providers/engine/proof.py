@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from msgspec.structs import asdict
+
 from providers.contract import Delivery, Reading, Statement
 from providers.engine.page import Sample, Vector
 from providers.engine.provider import DeclaredProvider
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
+from statemachine.lifecycle import Lifecycle
+from statemachine.observation import Observation
 from statemachine.phases import Phase, Source
+from statemachine.sums import phase_with_sums
 
 #: When samples are read as received; their own times are what they state.
 _RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,12 +132,11 @@ def _sample_faults(provider: DeclaredProvider, sample: Sample, reading: Reading)
         "kind": seen.kind,
         "id": seen.provider_ref,
         "state": seen.status,
-        "phase": lifecycle.phase(seen.status).value if lifecycle is not None and is_known else None,
+        "phase": _phase(lifecycle, seen).value if lifecycle is not None and is_known else None,
         "amount_minor": seen.amount_minor,
         "currency": seen.currency,
         "reference": seen.reference,
-        "captured_minor": seen.captured_minor,
-        "refunded_minor": seen.refunded_minor,
+        **asdict(seen.sums),
     }
     unknown = sorted(wanted.keys() - told.keys())
     if unknown:
@@ -141,6 +145,10 @@ def _sample_faults(provider: DeclaredProvider, sample: Sample, reading: Reading)
     yield from _differences(wanted, told)
     if not {"id", "state"} <= wanted.keys():
         yield "what it reads must name id and state"
+
+
+def _phase(lifecycle: Lifecycle, seen: Observation) -> Phase:
+    return phase_with_sums(lifecycle.phase(seen.status), seen.sums, seen.amount_minor)
 
 
 def _differences(wanted: Mapping[str, object], told: Mapping[str, object]) -> Iterator[str]:

@@ -33,6 +33,7 @@ from statemachine.lifecycle import Lifecycle, State
 from statemachine.money import MAX_MINOR, currency_code, exponent
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, Phase, Source
+from statemachine.sums import SUM_NAMES, UNSAID, Sums
 
 Read = Callable[..., Observation]  #: of a thing, its statement, when it was so, and the event that it is in
 
@@ -334,7 +335,7 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
     ref_of, status_of, facts_of = _ref(section, words), _status(section, words, kind), _facts(section, allow_loopback)
     money = _money(section, page.money, words)
     reference_of, alias_of, reason_of = (_optional(at) for at in (section.reference, section.alias, section.reason))
-    expires_of, at_of = _optional(section.expires), _optional(section.at)
+    expires_of, at_of, capture_by_of = (_optional(at) for at in (section.expires, section.at, section.capture_by))
     is_reference_id = section.reference == section.id
 
     def read(thing: object, statement: Statement, as_of: datetime | None, event: object = None) -> Observation:
@@ -342,7 +343,7 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
             raise Unreadable(f"the {words} is no JSON object")
         ref = ref_of(thing, statement)
         status = status_of(thing, statement)
-        amount, currency, captured, refunded = money(thing)
+        amount, currency, sums = money(thing)
         at = None if at_of is None else _moment(at_of(thing))
         return Observation(
             source=statement.source,
@@ -353,12 +354,12 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
             status=status,
             amount_minor=amount,
             currency=currency,
-            captured_minor=captured,
-            refunded_minor=refunded,
+            sums=sums,
             is_live=says_live(event, thing) if type(event) is dict and event is not thing else says_live(thing),
             as_of=at or as_of,
             failure_reason=None if reason_of is None else fact(reason_of(thing)),
             expires_at=None if expires_of is None else _moment(expires_of(thing)),
+            capture_by=None if capture_by_of is None else _moment(capture_by_of(thing)),
             facts=facts_of(thing),
         )
 
@@ -407,12 +408,14 @@ def _status(section: KindSection, words: str, kind: str) -> Callable[[object, St
     return read
 
 
-_Money = tuple[int | None, str | None, int | None, int | None]
+_Money = tuple[int | None, str | None, Sums]
 
 
 def _money(section: KindSection, money: MoneySection, words: str) -> Callable[[object], _Money]:
     amount_of, currency_of = _optional(section.amount), _optional(section.currency)
-    captured_of, refunded_of = _optional(section.captured), _optional(section.refunded)
+    totals = [(f"{total}_minor", first(where)) for total, where in section.totals.items()]
+    if unknown := {total for total, _ in totals} - {*SUM_NAMES}:
+        raise InvalidPage(f"no total is called {min(unknown).removesuffix('_minor')}", ("totals",))
     minor, default_currency = amounts(money), money.default_currency
 
     def read(thing: object) -> _Money:
@@ -421,11 +424,12 @@ def _money(section: KindSection, money: MoneySection, words: str) -> Callable[[o
             raise Unreadable(f"the {words}'s currency is no text")
         code = None if written is None else currency_code(written)
         unit = code or default_currency
-        found = [
-            None if get is None or (told := get(thing)) is None else minor(told, unit)
-            for get in (amount_of, captured_of, refunded_of)
-        ]
-        return found[0], code, found[1], found[2]
+        told = None if amount_of is None else amount_of(thing)
+        amount = None if told is None else minor(told, unit)
+        if not totals:
+            return amount, code, UNSAID
+        said = {total: minor(told, unit) for total, get in totals if (told := get(thing)) is not None}
+        return amount, code, Sums(**said) if said else UNSAID
 
     return read
 

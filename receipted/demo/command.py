@@ -23,9 +23,10 @@ from receipted.demo.run import Demonstration
 from receipted.runtime import until_signalled
 from sandbox.process import outside
 from statemachine.money import from_minor
+from statemachine.phases import MOVING_PHASES
 from storage.tables import Payment
 
-_STYLES = {"paid": "green", "settled": "green", "open": "", "processing": "yellow"}
+_STYLES = {"paid": "green", "settled": "green", "open": "", "processing": "yellow", "authorised": "yellow"}
 
 #: The shop's own share of failures.
 _SHOP_FAILURES = 0.1
@@ -90,7 +91,7 @@ def print_checkout_urls(console: Console, payments: Iterable[Payment], announced
     """
     for payment in payments:
         page = payment.facts.get("payment_link") or payment.facts.get("url")
-        if page and payment.id not in announced and payment.phase in ("open", "processing"):
+        if page and payment.id not in announced and payment.phase in MOVING_PHASES:
             announced.add(payment.id)
             console.print(Text(f"{payment.reference}, pay here:", style="bold"))
             console.print(Text(str(page)), soft_wrap=True)

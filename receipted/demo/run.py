@@ -27,7 +27,7 @@ from service.errors import CreateUnanswered, StillApplying
 from service.passwords import generate_password, hash_password
 from service.permissions import Role
 from service.users import new_person
-from statemachine.phases import Phase, Review
+from statemachine.phases import MOVING_PHASES, Review
 from storage import console_users, migrate, payments, totals
 from storage import counts as storage_counts
 from storage.private_files import make_folder, written
@@ -37,7 +37,7 @@ from storage.tables import Payment
 _CONCURRENT_CUSTOMERS = 16
 _MAX_TRIES = 6
 _OPERATOR = "operator of the demonstration"
-_OPEN_PHASES = frozenset({Phase.OPEN.value, Phase.PROCESSING.value})
+_OPEN_PHASES = frozenset(phase.value for phase in MOVING_PHASES)
 
 
 class Demonstration:

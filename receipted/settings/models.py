@@ -115,6 +115,12 @@ class AccountSettings(Section):
     conflicts: Literal["review", "trust_provider"] = Field(
         "review", description="what happens when the provider, asked, confirms a conflict: review or trust_provider"
     )
+    partial_capture: Literal["review", "accept"] = Field(
+        "review", description="what happens when less was captured than asked for: review, or accept it as paid"
+    )
+    tolerance_minor: int = Field(
+        0, ge=0, le=1_000_000, description="by how many minor units money may differ from what was asked for"
+    )
     unknown_payments: Literal["adopt", "park"] = Field(
         "adopt", description="what happens to an event of a payment that was not created here: adopt or park"
     )

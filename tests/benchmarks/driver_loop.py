@@ -115,6 +115,7 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
                 poll["poll_priority"], poll["next_poll_at"] = 4, now + _HOUR
             owed = []
             if phase == "paid":
+                payment["counts"] = {_FIRST_EFFECT: 1}
                 changes.owed.append(_owed(payment, message_id, reason, moment, now))
                 changes.queued.append(_queued(changes.owed[-1]))
                 owed.append(changes.owed[-1]["id"])
@@ -136,6 +137,10 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
     changes.changed = [payment for payment_id, payment in touched.items() if payment_id in moved]
     changes.polls = [payment["poll"] for payment in touched.values()]
     return changes
+
+
+_SUMS: Final = ("authorised_minor", "captured_minor", "refunded_minor", "charged_back_minor", "disputed_minor")
+_UNSAID: Final = (*_SUMS, "stated", "parts", "counts", "capture_by")
 
 
 def _facts(told: _Intent) -> dict[str, str]:
@@ -161,8 +166,7 @@ def _new(account: str, told: _Intent, now: int) -> dict[str, Any]:
         "amount_minor": int(told.amount.scaleb(2)),
         "currency": told.currency.upper(),
         "version": 0,
-        "captured_minor": None,
-        "refunded_minor": None,
+        **dict.fromkeys(_UNSAID),
         "state_as_of": None,
         "head_hash": "",
         "review": None,
@@ -205,7 +209,9 @@ def _transition(
     made = {
         "actor": None,
         "as_of": as_of,
+        "captured_minor": None,
         "cause": cause,
+        "charged_back_minor": None,
         "evidence": evidence,
         "forced": False,
         "from_state": payment["state"],
@@ -216,6 +222,7 @@ def _transition(
         "prev_hash": payment["head_hash"],
         "reason": reason,
         "recorded_at": now,
+        "refunded_minor": None,
         "source": "webhook",
         "to_state": to_state,
         "via": [],
@@ -230,9 +237,9 @@ def _owed(payment: dict[str, Any], cause: str, reason: str, moment: str, now: in
     data = {"payment": payment["id"], **{name: payment[name] for name in names}}
     minor = payment["amount_minor"]
     data |= {"amount": f"{minor // 100}.{minor % 100:02}", "currency": payment["currency"]}
-    rest = ("captured_minor", "refunded_minor", "state", "phase", "version", "failure_reason", "review")
+    rest = (*_SUMS, "state", "phase", "version", "failure_reason", "review")
     data |= {name: payment[name] for name in rest}
-    data["reason"] = reason
+    data |= {"occurrence": 0, "part": None, "change_minor": None, "reason": reason}
     made = {
         "account": payment["account"],
         "cause": cause,
@@ -276,10 +283,20 @@ def _decided(
 
 
 _SEALED: Final = (
-    *("accepted", "account", "alias", "amount_minor", "captured_minor", "changed_at", "created_at", "currency"),
-    *("disputed", "expires_at", "facts", "failure_reason", "head_hash", "id", "kind", "phase", "provider_ref"),
-    *("reference", "refunded_minor", "return_url", "review", "review_note", "review_opened_at", "reviews", "state"),
-    *("state_as_of", "version"),
+    *("accepted", "account", "alias", "amount_minor", "authorised_minor", "capture_by", "captured_minor", "changed_at"),
+    *("charged_back_minor", "counts", "created_at", "currency", "disputed", "disputed_minor", "expires_at", "facts"),
+    *("failure_reason", "head_hash", "id", "kind", "parts", "phase", "provider_ref", "reference", "refunded_minor"),
+    *(
+        "return_url",
+        "review",
+        "review_note",
+        "review_opened_at",
+        "reviews",
+        "state",
+        "state_as_of",
+        "stated",
+        "version",
+    ),
 )
 _SEALED_POLL: Final = ("account", "heard_at", "payment_id", "statements")
 

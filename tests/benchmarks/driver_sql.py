@@ -25,8 +25,9 @@ def _columns(text: str) -> dict[str, str]:
 
 
 _PAYMENT: Final = _columns("""
-    id:uuid account kind provider_ref reference alias amount_minor:bigint currency captured_minor:bigint
-    refunded_minor:bigint state phase state_as_of:timestamptz version:int head_hash review review_note
+    id:uuid account kind provider_ref reference alias amount_minor:bigint currency authorised_minor:bigint
+    captured_minor:bigint refunded_minor:bigint charged_back_minor:bigint disputed_minor:bigint stated:json parts:json
+    counts:json capture_by:timestamptz state phase state_as_of:timestamptz version:int head_hash review review_note
     review_opened_at:timestamptz reviews:int facts:json failure_reason expires_at:timestamptz return_url
     created_at:timestamptz changed_at:timestamptz seal
 """)
@@ -36,7 +37,8 @@ _POLL: Final = _columns("""
 """)
 _BOTH: Final = ", ".join([*(f"payment.{name}" for name in _PAYMENT), *(f"payment_poll.{name}" for name in _POLL)])
 _TRANSITION: Final = _columns("""
-    payment_id:uuid number:int id:uuid account from_state to_state phase via:json forced:boolean cause:uuid evidence
+    payment_id:uuid number:int id:uuid account from_state to_state phase captured_minor:bigint refunded_minor:bigint
+    charged_back_minor:bigint via:json forced:boolean cause:uuid evidence
     source actor reason as_of:timestamptz recorded_at:timestamptz prev_hash hash
 """)
 _OUTBOX: Final = _columns("""

@@ -275,7 +275,7 @@ def test_the_glossary_has_the_values_of_a_word(word, values):
 
 
 def test_columns_are_named_by_what_they_hold():
-    instants = {"as_of", "state_as_of", "provider_time", "at", "paused_until", "since", "until"}
+    instants = {"capture_by", "as_of", "state_as_of", "provider_time", "at", "paused_until", "since", "until"}
     for table in metadata.tables.values():
         for column in table.columns:
             is_instant = type(column.type).__name__ == "UtcDateTime"

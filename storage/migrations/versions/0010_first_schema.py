@@ -134,8 +134,14 @@ def _create_payments() -> None:
         sa.Column("alias", sa.String(255), nullable=True),
         sa.Column("amount_minor", _BIG, nullable=True),
         sa.Column("currency", sa.String(3), nullable=True),
+        sa.Column("authorised_minor", _BIG, nullable=True),
         sa.Column("captured_minor", _BIG, nullable=True),
         sa.Column("refunded_minor", _BIG, nullable=True),
+        sa.Column("charged_back_minor", _BIG, nullable=True),
+        sa.Column("disputed_minor", _BIG, nullable=True),
+        sa.Column("stated", _JSON, nullable=True),
+        sa.Column("parts", _JSON, nullable=True),
+        sa.Column("counts", _JSON, nullable=True),
         sa.Column("state", sa.String(64), nullable=True),
         sa.Column("phase", sa.String(16), nullable=False),
         sa.Column("state_as_of", _INSTANT, nullable=True),
@@ -150,6 +156,7 @@ def _create_payments() -> None:
         sa.Column("facts", _JSON, nullable=False),
         sa.Column("failure_reason", sa.String(), nullable=True),
         sa.Column("expires_at", _INSTANT, nullable=True),
+        sa.Column("capture_by", _INSTANT, nullable=True),
         sa.Column("return_url", sa.String(), nullable=True),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("changed_at", _INSTANT, nullable=False),
@@ -159,7 +166,13 @@ def _create_payments() -> None:
     )
     _index("ix_payment_account", "payment", "account", "id")
     _index("ix_payment_alias", "payment", "account", "alias", where="alias IS NOT NULL")
-    _index("ix_payment_moving", "payment", "phase", "id", where="phase = 'open' OR phase = 'processing'")
+    _index(
+        "ix_payment_moving",
+        "payment",
+        "phase",
+        "id",
+        where="phase = 'open' OR phase = 'processing' OR phase = 'authorised'",
+    )
     _index("ix_payment_reference", "payment", "account", "kind", "reference")
     _index("ix_payment_review", "payment", "review", where="review IS NOT NULL")
     _index("ix_payment_unnamed", "payment", "account", "created_at", where="provider_ref IS NULL")
@@ -198,6 +211,9 @@ def _create_payments() -> None:
         sa.Column("from_state", sa.String(64), nullable=True),
         sa.Column("to_state", sa.String(64), nullable=False),
         sa.Column("phase", sa.String(16), nullable=False),
+        sa.Column("captured_minor", _BIG, nullable=True),
+        sa.Column("refunded_minor", _BIG, nullable=True),
+        sa.Column("charged_back_minor", _BIG, nullable=True),
         sa.Column("via", _JSON, nullable=False),
         sa.Column("forced", sa.Boolean(), nullable=False),
         sa.Column("cause", _ID, nullable=False),

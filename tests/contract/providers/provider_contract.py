@@ -515,14 +515,14 @@ def _is_one_thing(reading: Reading) -> None:
     said = bool(reading.observations), bool(reading.unreadable), bool(reading.hints or reading.hints_account)
     assert sum(said) == 1 or (not any(said) and reading.note), f"not one thing: {reading}"
     for seen in reading.observations:
-        for amount in (seen.amount_minor, seen.captured_minor, seen.refunded_minor):
+        for amount in (seen.amount_minor, *structs.astuple(seen.sums), *(part.amount_minor for part in seen.parts)):
             assert amount is None or type(amount) is int, f"an amount of type {type(amount).__name__}"
         for text in (seen.provider_ref, seen.reference, seen.status, seen.kind, seen.currency):
             assert text is None or (isinstance(text, str) and len(text) <= 200 and "\0" not in text), "unfit to store"
         for name, value in seen.facts.items():
             assert isinstance(name, str), "a fact without a name"
             assert value is None or (isinstance(value, str) and "\0" not in value), f"fact {name} is unfit to store"
-        for instant in (seen.as_of, seen.expires_at):
+        for instant in (seen.as_of, seen.expires_at, seen.capture_by):
             assert instant is None or instant.tzinfo is not None, "an instant without a zone"
     assert all(isinstance(hint, str) and len(hint) <= 200 and "\0" not in hint for hint in reading.hints), "a bad hint"
 

@@ -12,6 +12,7 @@ from providers.errors import ProviderError
 from statemachine.names import is_kept
 from statemachine.observation import Observation
 from statemachine.phases import Source
+from statemachine.sums import Sums
 
 ANY = st.text(st.characters(), max_size=30)
 
@@ -66,8 +67,8 @@ def test_what_can_be_kept_is_left_as_it_is():
         {"kind": "k" * 33},
         {"currency": "EURO"},
         {"amount_minor": 2**63},
-        {"captured_minor": -(2**63)},
-        {"refunded_minor": 10**15 + 1},
+        {"sums": Sums(captured_minor=-(2**63))},
+        {"sums": Sums(refunded_minor=10**15 + 1)},
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Outcome, Phase, Review, Source
 from tests.support.builders import LIFECYCLES, a_view, an_observation
 from tests.support.clock import START
-from tests.unit.statemachine.oracle import EFFECTS, can_reach, is_walk, next_of, outcome_of, states_of
+from tests.unit.statemachine.oracle import can_reach, effects_of_move, is_walk, next_of, outcome_of, states_of, told
 
 UNKNOWN = "a word that nobody has told us about"
 
@@ -38,9 +38,8 @@ def test_decides_as_the_graph_says(life, state, status, is_newer):
     assert not decision.forced
     if expected is Outcome.ADVANCED:
         assert is_walk(life, state, (*decision.via, status))
-        changes_phase = life.phase(status) is not life.phase(state)
-        assert (EFFECTS[life.phase(status)] if changes_phase else set()) == set(decision.effects)
-        assert len(decision.effects) == len(set(decision.effects))
+        assert effects_of_move(life.phase(state), life.phase(status)) == set(told(decision))
+        assert len(told(decision)) == len(set(told(decision)))
     wanted_review = {Outcome.CONFLICT: Review.CONFLICT, Outcome.PARKED: Review.UNKNOWN_STATUS}.get(expected)
     assert wanted_review is decision.review
     is_loop = expected is Outcome.STALE and can_reach(life, state, status)

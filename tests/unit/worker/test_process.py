@@ -10,6 +10,7 @@ from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Review, Source
+from statemachine.sums import Sums
 from storage import inbox, payment_polls
 from storage.ids import new_id
 from storage.types import PollPriority
@@ -508,7 +509,7 @@ def test_facts_come_and_go_with_the_provider_s_word(desk):
     told["facts"] = {"latest_error": None}
     desk.told("x")
     assert desk.payment().facts == {}
-    told |= {"status": "awaiting_payment", "facts": {"late": "yes"}, "captured_minor": 3}
+    told |= {"status": "awaiting_payment", "facts": {"late": "yes"}, "sums": Sums(captured_minor=3)}
     desk.told("x")
     assert (desk.payment().facts, desk.payment().captured_minor) == ({}, None)
 
