@@ -122,7 +122,11 @@ def every_delivery_and_repeat_is_counted(measured):
         taken, repeats, _ = sandbox_did(measured, provider)
         found = [measured.figures[name] for name in names]
         assert sum(figures.deliveries for figures in found) == taken.total()
-        assert sum(total(figures, "duplicates") for figures in found) == repeats.total()
+        duplicates = sum(total(figures, "duplicates") for figures in found)
+        if provider == "alternative_payments":  # no ids: the same bytes are a repeat for some seconds, and then news
+            assert duplicates <= repeats.total()
+        else:
+            assert duplicates == repeats.total()
 
 
 def what_was_lost_is_what_was_never_sent(measured):

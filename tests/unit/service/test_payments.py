@@ -11,7 +11,7 @@ from statemachine.phases import ANSWERS, Source
 from storage.tables import Transition
 from tests.repo.tree import ROOT
 
-PROVIDERS = ANSWERS | {Source.WEBHOOK, Source.CALLBACK}
+PROVIDERS = ANSWERS | {Source.WEBHOOK, Source.CALLBACK, Source.JOURNAL}
 
 #: What people read: pages, the API's description and answers, the command line.
 _READ = [
