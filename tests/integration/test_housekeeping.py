@@ -25,11 +25,17 @@ def database(request):
         yield opened
 
 
+def _now():
+    """An instant of this month after which hours pass before the next month, whose partitions are made then."""
+    now = instant_of(new_id())
+    return now if (now + timedelta(hours=3)).month == now.month else now - timedelta(hours=4)
+
+
 class House:
     """The duty with a clock that is moved, and rests that are remembered."""
 
     def __init__(self, database, **days):
-        self.clock, self.rests = FakeClock(instant_of(new_id())), []
+        self.clock, self.rests = FakeClock(_now()), []
         rules = Rules({RetentionRule(rule): after for rule, after in days.items()}, batch=2)
         retention = Retention(database, rules, self.clock)
         self.duty = Housekeeping(database, Period.MONTH, retention, self.clock, self._rest)
