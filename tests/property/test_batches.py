@@ -23,7 +23,14 @@ from tests.support.pipeline_world import World
 
 #: What a claim leaves on a message, and no decision.
 _OF_CLAIMS = {"claim_token", "available_at"}
-_TABLES = ("inbox_message", "payment", "transition", "outbox_message")
+#: Each with its column of ids.
+_TABLES = {
+    "inbox_message": "id",
+    "payment": "id",
+    "payment_poll": "payment_id",
+    "transition": "id",
+    "outbox_message": "id",
+}
 
 _REFS = st.sampled_from(["pi_1", "pi_2", "pi_3"])
 _ORDERS = st.sampled_from(["order-1", "order-2"])
@@ -170,9 +177,9 @@ def _apply(world, messages, turns=None):
         kept = {
             name: [
                 {column: value for column, value in row.items() if column not in _OF_CLAIMS}
-                for row in unit.execute(text(f"SELECT * FROM {name} ORDER BY id")).mappings()  # noqa: S608
+                for row in unit.execute(text(f"SELECT * FROM {name} ORDER BY {key}")).mappings()  # noqa: S608
             ]
-            for name in _TABLES
+            for name, key in _TABLES.items()
         }
     return kept, [entry["event"] for entry in logs if entry["log_level"] != "info"], taken
 
