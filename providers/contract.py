@@ -26,8 +26,7 @@ from statemachine.observation import Observation
 from statemachine.phases import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """One HTTP request from a provider: exact body bytes, and headers in their order.
 
     Names of headers are lower-case.
@@ -50,8 +49,7 @@ class Delivery:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """Result of verification: the key that matched, and the provider's own time."""
 
     key_id: str
