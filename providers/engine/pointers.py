@@ -28,13 +28,29 @@ def pointer(text: str) -> Get:
     """
     if not text:
         return _whole
+    only = own_member(text)
+    if only is not None:
+        return lambda value: value.get(only) if type(value) is dict else None
+    return _deep(tuple(_steps(text)))
+
+
+def _steps(text: str) -> list[str]:
     if not text.startswith("/"):
         raise InvalidPage(f"{text!r} is no JSON pointer: it begins with a slash", about=text)
-    steps = [step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/")]
-    if len(steps) == 1 and not steps[0].isdigit():
-        (only,) = steps
-        return lambda value: value.get(only) if type(value) is dict else None
-    return _deep(tuple(steps))
+    return [step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/")]
+
+
+def first_member(text: str) -> str:
+    """Return the name that a pointer begins with; raises InvalidPage."""
+    return _steps(text)[0]
+
+
+def own_member(texts: str | Sequence[str]) -> str | None:
+    """Return the name that is all of the pointer, or None; raises InvalidPage."""
+    if not isinstance(texts, str):
+        return own_member(texts[0]) if len(texts) == 1 else None
+    steps = _steps(texts) if texts else []
+    return steps[0] if len(steps) == 1 and not steps[0].isdigit() else None
 
 
 def first(texts: str | Sequence[str]) -> Get:

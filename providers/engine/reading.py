@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -25,7 +25,17 @@ from providers.decoding import (
     words_under,
 )
 from providers.engine.page import DeliverySection, KeySection, KindSection, MoneySection, ProviderPage, RuleSection
-from providers.engine.pointers import Get, InvalidPage, Test, condition, first, pattern, pointer
+from providers.engine.pointers import (
+    Get,
+    InvalidPage,
+    Test,
+    condition,
+    first,
+    first_member,
+    own_member,
+    pattern,
+    pointer,
+)
 from providers.http import page_url
 from providers.listing import read_each, things_at
 from statemachine.errors import InvalidAmount, InvalidLifecycle
@@ -434,14 +444,18 @@ def _money(section: KindSection, money: MoneySection, words: str) -> Callable[[o
     return read
 
 
-def _facts(section: KindSection, allow_loopback: bool) -> Callable[[object], dict[str, str | None]]:
-    facts = [(title, first(where)) for title, where in section.facts.items()]
+def _facts(section: KindSection, allow_loopback: bool) -> Callable[[Mapping[str, object]], dict[str, str | None]]:
+    flat = [(title, name) for title, where in section.facts.items() if (name := own_member(where)) is not None]
+    deep = [(title, first(where)) for title, where in section.facts.items() if own_member(where) is None]
     urls = [(title, first(where), allow_loopback) for title, where in section.pages.items()]
     urls += [(title, first(where), True) for title, where in section.images.items()]  # nobody pays at an image
 
-    def read(thing: object) -> dict[str, str | None]:
+    def read(thing: Mapping[str, object]) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
-        for title, get in facts:
+        for title, name in flat:
+            if name in thing and (text := fact(thing[name])) is not None:
+                found[title] = text
+        for title, get in deep:
             told = get(thing)
             if told is not None and (text := fact(told)) is not None:
                 found[title] = text
@@ -498,6 +512,7 @@ def _by_places(value: object, currency: str, places: int, *, is_minor: bool) -> 
 def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str | None]:
     """Compile `[delivery]`; the key is total and has at most 200 characters, or None."""
     ways = [_key(way) for way in section.key]
+    value_of = _decoder(section)
     header = section.header.lower()
 
     def key(delivery: Delivery) -> str | None:
@@ -505,7 +520,7 @@ def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str | None]:
             return told
         if ways:
             try:
-                value = json_value(delivery.body)
+                value = value_of(delivery.body)
             except Unreadable:
                 return None
             for way in ways:
@@ -515,6 +530,25 @@ def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str | None]:
         return None
 
     return key
+
+
+def _decoder(section: DeliverySection) -> Callable[[bytes], object]:
+    """Compile a decoder of the members that keys are made of, if they are members."""
+    pointers = [text for way in section.key for text in (*way.needs, *way.any_of)]
+    pointers += [text for way in section.key for text in way.parts if text.startswith("/")]
+    if not all(pointers):
+        return json_value
+    # other members are passed over, and none of these is required
+    members = TypedDict("members", {first_member(text): object for text in pointers}, total=False)  # type: ignore[misc]
+    decode = msgspec.json.Decoder(members, float_hook=Decimal).decode
+
+    def read(body: bytes) -> object:
+        try:
+            return decode(body)
+        except (ValueError, ArithmeticError, RecursionError):
+            return json_value(body)  # such as a list
+
+    return read
 
 
 def _key(section: KeySection) -> Callable[[object], str | None]:

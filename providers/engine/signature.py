@@ -134,13 +134,21 @@ def _matching(
         if secret is None:
             continue
         is_tried = True
-        expected = hmac.digest(secret, message, algorithm)
+        keyed = _keyed(secret, algorithm).copy()
+        keyed.update(message)
+        expected = keyed.digest()
         for signature in signatures:
             if hmac.compare_digest(expected, signature) and found is None:
                 found = key
     if found is None:
         raise DeliveryRejected("signature_wrong" if is_tried else "no_active_key")
     return found
+
+
+@lru_cache(maxsize=1_000)
+def _keyed(secret: bytes, algorithm: str) -> hmac.HMAC:
+    """Return an HMAC that has taken its key: half of the work for a short message."""
+    return hmac.new(secret, digestmod=algorithm)
 
 
 def key_reader(form: str) -> Callable[[bytes], bytes | None]:
@@ -256,4 +264,9 @@ def _unix_ms(stamp: str) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(stamp))
 
 
-_TIMES: Final = {"unix": unix_seconds, "unix_ms": _unix_ms, "iso": iso_instant, "any": _any_time}
+_TIMES: Final[dict[str, Callable[[str], datetime]]] = {
+    "unix": unix_seconds,
+    "unix_ms": _unix_ms,
+    "iso": iso_instant,
+    "any": _any_time,
+}

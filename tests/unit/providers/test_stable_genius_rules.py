@@ -324,3 +324,23 @@ def test_a_key_that_the_provider_repeats_is_not_repeated_by_us():
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):
         StableGenius.with_options(**wrong)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id":"evt_1","data":{"id":"pi_1"}}',
+        b'\xef\xbb\xbf{"data":[1.5,{}],"id":"evt_1"}',
+        b'{"id":"pi_1","id":"evt_1"}',
+        b'{"id":["evt_1"],"data":1e400,"id":"evt_1"}',
+    ],
+)
+def test_an_event_is_known_by_its_id_whatever_else_is_in_it(body):
+    """No more of the body is decoded for it than the id."""
+    assert PROVIDER.delivery_key(Delivery(body, ())) == "evt_1"
+
+
+@pytest.mark.parametrize("body", [b'["evt_1"]', b'{"id":"evt_1"', b"{}", b"", b"[" * 9000])
+def test_what_has_no_id_of_an_event_has_no_key(body):
+    """It is known by its bytes, for a while."""
+    assert PROVIDER.delivery_key(Delivery(body, ())) is None
