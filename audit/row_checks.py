@@ -1,10 +1,11 @@
 """Pure checks of single rows against their evidence and neighbours."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 from audit.retention import RetentionRecords
 from audit.seals import SealVerifier
@@ -12,10 +13,11 @@ from providers.signing import Key
 from statemachine.errors import IllegalMove
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
-from statemachine.phases import Outcome
+from statemachine.phases import BY_WEIGHT, Outcome
 from statemachine.sums import MOVED_SUMS, Sums, phase_with_sums
-from storage import hashing
+from storage import hashing, inbox
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.types import InboxStatus, OutboxStatus
 
 #: Statuses of an outbox message by the outcome of its last attempt; a redrive takes it from dead to pending.
@@ -47,6 +49,34 @@ def texts(entry: dict[str, Any], name: str) -> list[str]:
     """Return the strings of an outcome's list; a tampered entry may hold anything."""
     found = entry.get(name)
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvidence:
+    """A message, with the rows of what was decided about it, and of what waits."""
+
+    message: InboxMessage  #: as it is read, with its outcomes
+    decisions: list[RecordedDecision]  #: in order of their numbers
+    queued: QueuedMessage | None
+
+    @classmethod
+    def of(cls, message: InboxMessage, decisions: list[RecordedDecision], queued: QueuedMessage | None) -> Self:
+        """Add to the message what the rows beside it say."""
+        decisions.sort(key=lambda row: (row.reading, row.number))
+        message.outcomes = [inbox.entry(row) for row in decisions]
+        message.status = InboxStatus.DECIDED.value if queued is None else queued.status
+        found = cls(message, decisions, queued)
+        weights = [BY_WEIGHT.index(Outcome(entry["outcome"])) for entry in found.newest]
+        message.decision = BY_WEIGHT[min(weights)].value if weights else None
+        about = [row for row in decisions if row.payment_id is not None]
+        message.payment_id = next((row.payment_id for row in about if row.reading == about[-1].reading), None)
+        return found
+
+    @property
+    def newest(self) -> list[dict[str, Any]]:
+        """The outcomes of the last reading."""
+        pairs = zip(self.decisions, self.message.outcomes, strict=True)
+        return [entry for row, entry in pairs if row.reading == self.decisions[-1].reading]
 
 
 class BearerCredentials:
@@ -259,26 +289,54 @@ def message_problems(message: InboxMessage, seals: SealVerifier, retention: Rete
         yield "the body is not the one that was received"
     changed = "what was recorded with the message has changed"
     yield from _seal(seals, hashing.envelope(message), message.envelope_digest, message.received_at, changed)
-    if message.status == InboxStatus.PENDING:
-        if message.decision_digest is not None or message.decided_at is not None:
-            yield "a decided message is pending again without a replay"
-        elif not message.outcomes and (message.payment_id, message.decision, message.reason) != (None, None, None):
-            yield "it is not decided yet, and says what was decided"
-    else:
-        content, at = hashing.decision(message), message.decided_at or message.received_at
-        yield from _seal(seals, content, message.decision_digest, at, "the decision has changed")
 
 
-def replay_problems(message: InboxMessage, replays: int) -> Iterator[str]:
-    """Yield a problem if a final decision was repeated more often than replayed."""
-    final: list[bool] = []  #: of each time that it was decided
-    at: object = None
-    for entry in entries(message):
-        if not final or entry.get("at") != at:
-            final.append(True)
-            at = entry.get("at")
-        final[-1] &= entry.get("outcome") != Outcome.PARKED
-    repeats = sum(final) if message.status == InboxStatus.PENDING else sum(final[:-1])
+def decision_problems(evidence: MessageEvidence, seals: SealVerifier) -> Iterator[str]:
+    """Yield what is wrong with a message's decisions, of all of its readings."""
+    counts = Counter(row.reading for row in evidence.decisions)
+    expected = [(reading, number) for reading in range(1, len(counts) + 1) for number in range(1, counts[reading] + 1)]
+    if [(row.reading, row.number) for row in evidence.decisions] != expected:
+        yield "they are not numbered one by one: one was taken away or added"
+        return
+    for row in evidence.decisions:
+        content = hashing.decision(row.__dict__, evidence.message.envelope_digest, counts[row.reading])
+        changed = f"decision {row.number} of reading {row.reading} has changed, or one beside it"
+        yield from _seal(seals, content, row.seal, row.at, changed)
+
+
+def queue_problems(evidence: MessageEvidence) -> Iterator[str]:
+    """Yield where the queue contradicts what was decided about a message."""
+    queued, newest = evidence.queued, evidence.newest
+    if queued is None:
+        if not newest:
+            yield "the message is not decided, and waits no more"
+        elif evidence.message.decision == Outcome.PARKED:
+            yield "the message is parked, and waits no more"
+        return
+    if queued.account != evidence.message.account:
+        yield "it is of another account than its message"
+    readings = len({row.reading for row in evidence.decisions})
+    if queued.readings != readings:
+        yield f"it counts {queued.readings} readings, and decisions of {readings} are kept"
+    if queued.status == InboxStatus.DEAD and not any(entry.get("dead") for entry in newest):
+        yield "it is dead, and no decision gave it up"
+    if queued.status == InboxStatus.PARKED and evidence.message.decision != Outcome.PARKED:
+        yield "it is parked, and the newest decision is another"
+    awaited = {entry["awaits"] for entry in newest if "awaits" in entry and queued.status == InboxStatus.PARKED}
+    if queued.awaits not in (awaited or {None}):
+        yield "it waits for another payment than it was decided to wait for"
+
+
+def replay_problems(evidence: MessageEvidence, replays: int) -> Iterator[str]:
+    """Yield a problem if it was decided again more often than replayed.
+
+    What waits for a payment is decided again by itself.
+    """
+    is_final: dict[int, bool] = {}  #: of each reading
+    for row in evidence.decisions:
+        is_final[row.reading] = is_final.get(row.reading, True) and "awaits" not in (row.details or {})
+    final = list(is_final.values())
+    repeats = sum(final) if evidence.message.status == InboxStatus.PENDING else sum(final[:-1])
     if repeats > replays:
         yield f"it was decided again {repeats} times, and people replayed it {replays} times"
 

@@ -11,7 +11,9 @@ from audit.retention import RetentionRecords
 from audit.row_checks import (
     BearerCredentials,
     ExistingRows,
+    MessageEvidence,
     attempt_problems,
+    decision_problems,
     entries,
     link_problems,
     message_problems,
@@ -19,6 +21,7 @@ from audit.row_checks import (
     outcome_problems,
     payment_problems,
     poll_problems,
+    queue_problems,
     replay_problems,
     texts,
 )
@@ -29,11 +32,12 @@ from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
 from statemachine import statements
 from statemachine.phases import Outcome, Source
-from storage import audits, inbox, operator_actions, outbox, payments
+from storage import inbox, operator_actions, outbox, payments
 from storage import transitions as storage_transitions
 from storage.audits import UNREADABLE, Found, Reader
 from storage.database import Database, Unit
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.tables_support import RetentionRun
 from storage.types import InboxStatus
 
@@ -42,6 +46,8 @@ _PAGE_SIZE: Final = 300
 _SIGNED: Final = frozenset({Source.WEBHOOK, Source.CALLBACK})
 
 _MESSAGES: Final = Reader(InboxMessage)
+_QUEUE: Final = Reader(QueuedMessage, "message_id")
+_DECISIONS: Final = Reader(RecordedDecision, "message_id")
 _PAYMENTS: Final = Reader(Payment)
 _POLLS: Final = Reader(PaymentPoll, "payment_id")
 _TRANSITIONS: Final = Reader(Transition)
@@ -49,7 +55,24 @@ _OUTBOX: Final = Reader(OutboxMessage)
 _ATTEMPTS: Final = Reader(DeliveryAttempt)
 _RUNS: Final = Reader(RetentionRun)
 
-Row = TypeVar("Row", InboxMessage, Payment, PaymentPoll, Transition, OutboxMessage, DeliveryAttempt, RetentionRun)
+#: Of a message: no payment is named by what was decided about it.
+_ABOUT_NO_PAYMENT: Final = (
+    "NOT EXISTS (SELECT 1 FROM decision WHERE decision.message_id = inbox_message.id "
+    "AND decision.payment_id IS NOT NULL)"
+)
+
+Row = TypeVar(
+    "Row",
+    InboxMessage,
+    QueuedMessage,
+    RecordedDecision,
+    Payment,
+    PaymentPoll,
+    Transition,
+    OutboxMessage,
+    DeliveryAttempt,
+    RetentionRun,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +142,6 @@ class Audit:
         self._seals = SealVerifier(self._trust)
         self._actions = ActionIndex()
         self._credentials = BearerCredentials()
-        self._also_named_by: defaultdict[str, list[str]] = defaultdict(list)  #: by payment: messages kept with another
         self._retention = RetentionRecords(())
         self._kinds = {name: tuple(account.provider.lifecycles) for name, account in accounts.items()}
 
@@ -131,10 +153,9 @@ class Audit:
         with self._database.read() as unit:  # one snapshot, so that a running service does not confuse the audit
             self._retention = RetentionRecords(self._all(unit, _RUNS))
             self._add(table_checks.chained_actions(unit, self._seals, self._actions))
-            self._find_messages_of_several(unit)
             for found in self._pages(unit, _PAYMENTS):
                 self._check_payments(unit, found)
-            for messages in self._pages(unit, _MESSAGES, only="payment_id IS NULL"):
+            for messages in self._pages(unit, _MESSAGES, only=_ABOUT_NO_PAYMENT):
                 self._check_other_messages(unit, messages)
             for owed in self._pages(unit, _OUTBOX, only="payment_id IS NULL"):
                 self._check_account_effects(unit, owed)
@@ -153,11 +174,10 @@ class Audit:
             payment = payments.get(unit, payment_id)
             self._retention = RetentionRecords(self._all(unit, _RUNS))
             concerned = inbox.concerning_ids(unit, payment_id)
-            self._also_named_by[payment_id] = concerned
             owed = outbox.of_payment(unit, payment_id)
             for action in operator_actions.of_subjects(unit, [payment_id, *concerned, *(effect.id for effect in owed)]):
                 self._actions.add(action)
-            self._check_payments(unit, [payment], is_alone=True)
+            self._check_payments(unit, [payment], concerned=concerned)
             return self._finished(unit)
 
     def _finished(self, unit: Unit) -> AuditReport:
@@ -208,59 +228,45 @@ class Audit:
         except UNREADABLE as broken:
             self._fault(table, row, f"it cannot be understood: {type(broken).__name__}")
 
-    def _find_messages_of_several(self, unit: Unit) -> None:
-        """Index messages about several payments; compare them with `message_payment`."""
-        pairs: dict[tuple[str, str], bool] = {}  #: True where there must be a row: not of before there was the table
-        for message_id, home, outcomes in audits.named_beside(unit):
-            named = [e for e in outcomes if isinstance(e, dict)] if isinstance(outcomes, list) else []
-            for payment_id in {str(entry["payment"]) for entry in named if "payment" in entry} - {home}:
-                self._also_named_by[payment_id].append(message_id)
-                is_counted = any("number" in entry for entry in named if entry.get("payment") == payment_id)
-                pairs[payment_id, message_id] = is_counted
-        kept = set(audits.also_about(unit))
-        for _payment_id, message_id in kept - pairs.keys():
-            self._fault("message_payment", message_id, "it names a payment that the message was not decided about")
-        for pair in (pair for pair, is_counted in pairs.items() if is_counted and pair not in kept):
-            self._fault("message_payment", pair[1], "that the message is also about another payment is gone")
-
     # -- payments
 
-    def _check_payments(self, unit: Unit, found: list[Payment], *, is_alone: bool = False) -> None:
+    def _check_payments(self, unit: Unit, found: list[Payment], *, concerned: Sequence[str] | None = None) -> None:
+        """Check payments with all about them; `concerned` are messages of a lone one."""
+        is_alone = concerned is not None
         ids = [payment.id for payment in found]
         statements_of = self._check_polls(unit, found)
-        home: defaultdict[str, list[InboxMessage]] = defaultdict(list)
-        messages: dict[str, InboxMessage] = {}
-        for message in self._of(unit, _MESSAGES, "payment_id", ids):
-            messages[message.id] = message
-            home[str(message.payment_id)].append(message)
-        elsewhere = {an_id for payment_id in ids for an_id in self._also_named_by.get(payment_id, ())} - messages.keys()
-        messages |= {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(elsewhere))}
+        about: defaultdict[str, dict[str, None]] = defaultdict(dict)  #: by payment: its messages
+        for row in self._of(unit, _DECISIONS, "payment_id", ids):
+            about[str(row.payment_id)][row.message_id] = None
+        if concerned is not None:
+            about[ids[0]] |= dict.fromkeys(concerned)
+        messages = self._messages(unit, sorted({each for named in about.values() for each in named}))
         chains = _grouped(self._of(unit, _TRANSITIONS, "payment_id", ids), lambda link: link.payment_id)
         owed = _grouped(self._of(unit, _OUTBOX, "payment_id", ids), lambda effect: str(effect.payment_id))
         links = [link for chain in chains.values() for link in chain]
         effects_of_page = [effect for effects in owed.values() for effect in effects]
         causes = ({link.cause for link in links} | {effect.cause for effect in effects_of_page}) - messages.keys()
-        evidence = messages | {m.id: m for m in self._of(unit, _MESSAGES, "id", sorted(causes))}
-        checked = messages.values() if is_alone else [m for at_home in home.values() for m in at_home]
-        existing = self._existing(unit, list(checked), found, links, effects_of_page)
-        for message in checked:
-            self._check_message(message, existing)
+        evidence = messages | self._messages(unit, sorted(causes))
+        # a message about several payments is checked with the first of them
+        checked = [each for each in messages.values() if is_alone or each.message.payment_id in ids]
+        existing = self._existing(unit, [each.message for each in checked], found, links, effects_of_page)
+        for each in checked:
+            self._check_message(each, existing)
+        kept = {an_id: each.message for an_id, each in evidence.items()}
         attempts = self._attempts(unit, effects_of_page)
         others, readings = OtherPayments(unit, self._kinds), dict[str, Reading]()
         others.prefetch(found)
         for payment in found:
             chain = sorted(chains.get(payment.id, ()), key=lambda link: link.number)
-            about_it = {m.id: m for m in home.get(payment.id, ())}
-            named_by = self._also_named_by.get(payment.id, ())
-            about_it |= {an_id: messages[an_id] for an_id in named_by if an_id in messages}
+            about_it = {an_id: kept[an_id] for an_id in about.get(payment.id, ()) if an_id in messages}
             effects = owed.get(payment.id, [])
             self._report.payments += 1
-            self._check_chain(payment, chain, evidence)
+            self._check_chain(payment, chain, kept)
             said = statements_of.get(payment.id)
             problems = self._payment_problems(payment, chain, about_it.values(), said, is_alone=is_alone)
             self._add_of_row("payment", payment.id, problems)
             for effect in effects:
-                self._check_effect(effect, attempts.get(effect.id, []), evidence)
+                self._check_effect(effect, attempts.get(effect.id, []), kept)
             self._replay(unit, payment, said, list(about_it.values()), chain, effects, others, readings)
 
     def _check_polls(self, unit: Unit, found: Sequence[Payment]) -> dict[str, int]:
@@ -337,11 +343,25 @@ class Audit:
 
     # -- messages
 
+    def _messages(self, unit: Unit, ids: Sequence[str]) -> dict[str, MessageEvidence]:
+        """Read messages with what was decided about them, and what waits."""
+        return self._with_decisions(unit, self._of(unit, _MESSAGES, "id", ids))
+
+    def _with_decisions(self, unit: Unit, messages: Sequence[InboxMessage]) -> dict[str, MessageEvidence]:
+        ids = [message.id for message in messages]
+        decided = _grouped(self._of(unit, _DECISIONS, "message_id", ids), lambda row: row.message_id)
+        queued = {row.message_id: row for row in self._of(unit, _QUEUE, "message_id", ids)}
+        return {
+            message.id: MessageEvidence.of(message, decided.get(message.id, []), queued.get(message.id))
+            for message in messages
+        }
+
     def _check_other_messages(self, unit: Unit, messages: list[InboxMessage]) -> None:
         """Check messages about no payment; a note must name no payment's state."""
+        evidence = self._with_decisions(unit, messages)
         existing = self._existing(unit, messages)
         for message in messages:
-            self._check_message(message, existing)
+            self._check_message(evidence[message.id], existing)
             if message.status == InboxStatus.DECIDED and message.decision == Outcome.NOTED:
                 self._add_of_row("inbox_message", message.id, self._note_problems(unit, message))
 
@@ -391,16 +411,20 @@ class Audit:
             existing.moved.update((cause, payment_id, str(number)) for cause, payment_id, number in rows)
         return existing
 
-    def _check_message(self, message: InboxMessage, existing: ExistingRows) -> None:
+    def _check_message(self, evidence: MessageEvidence, existing: ExistingRows) -> None:
         self._report.messages += 1
-        self._add_of_row("inbox_message", message.id, self._message_problems(message, existing))
+        message = evidence.message
+        self._add_of_row("decision", message.id, decision_problems(evidence, self._seals))
+        self._add_of_row("inbox_queue", message.id, queue_problems(evidence))
+        self._add_of_row("inbox_message", message.id, self._message_problems(evidence, existing))
 
-    def _message_problems(self, message: InboxMessage, existing: ExistingRows) -> Iterator[str]:
+    def _message_problems(self, evidence: MessageEvidence, existing: ExistingRows) -> Iterator[str]:
+        message = evidence.message
         yield from message_problems(message, self._seals, self._retention)
         if message.source in _SIGNED and message.scrubbed_at is None:
             yield from self._signature_problems(message)
         yield from outcome_problems(message, existing, self._retention)
-        yield from replay_problems(message, self._actions.count("replay", message.id))
+        yield from replay_problems(evidence, self._actions.count("replay", message.id))
         if message.source == Source.OPERATOR and message.scrubbed_at is None:
             statement = statements.decode(message.body)
             if isinstance(statement, statements.Resolution) and not self._actions.has(
@@ -440,7 +464,8 @@ class Audit:
 
     def _check_account_effects(self, unit: Unit, owed: list[OutboxMessage]) -> None:
         """Check outbox messages about accounts."""
-        causes = {m.id: m for m in self._of(unit, _MESSAGES, "id", [message.cause for message in owed])}
+        found = self._messages(unit, sorted({message.cause for message in owed}))
+        causes = {an_id: each.message for an_id, each in found.items()}
         attempts = self._attempts(unit, owed)
         for message in owed:
             self._check_effect(message, attempts.get(message.id, []), causes)

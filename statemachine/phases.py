@@ -1,6 +1,7 @@
 """Vocabularies: phases, effects, alarms, sources, outcomes and reviews."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Phase(StrEnum):
@@ -117,6 +118,17 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"  #: no legal way there; a person, or the provider when asked, must say
     PARKED = "parked"  #: authentic, not applicable now: unknown status, unreadable, or nobody's payment
     NOTED = "noted"  #: says nothing about a state: a hint, or a kind that we do not use
+
+
+#: The decision of a message with several observations is the weightiest of theirs; the first weighs most.
+BY_WEIGHT: Final[tuple[Outcome, ...]] = (
+    Outcome.CONFLICT,
+    Outcome.PARKED,
+    Outcome.ADVANCED,
+    Outcome.UNCHANGED,
+    Outcome.STALE,
+    Outcome.NOTED,
+)
 
 
 class Review(StrEnum):

@@ -136,7 +136,10 @@ _DANGLING: Final = tuple(
         _OF_TWO.format(of=of, to=to, by=by, key=key),
     )
     for of, to, by, key in (
-        ("inbox_message", "payment", "payment_id", "id"),
+        ("decision", "payment", "payment_id", "message_id"),
+        ("decision", "inbox_message", "message_id", "message_id"),
+        ("inbox_queue", "inbox_message", "message_id", "message_id"),
+        ("inbox_redelivery", "inbox_message", "message_id", "message_id"),
         ("payment_poll", "payment", "payment_id", "payment_id"),
         ("transition", "payment", "payment_id", "id"),
         ("outbox_message", "payment", "payment_id", "id"),
@@ -240,29 +243,6 @@ def feed_numbers(unit: Unit) -> tuple[int, int, int, int]:
     return int(count), _number(least), _number(most), _number(told)
 
 
-def named_beside(unit: Unit) -> Iterator[tuple[str, str | None, Any]]:
-    """Return messages with several outcomes, which may name several payments.
-
-    Id, payment and outcomes of each.
-    """
-    is_list = "json_valid(outcomes)" if unit.dialect == "sqlite" else "json_typeof(outcomes) = 'array'"
-    columns = "id, payment_id, outcomes" if unit.dialect == "sqlite" else "id::text, payment_id::text, outcomes::text"
-    query = f"SELECT {columns} FROM inbox_message WHERE "  # noqa: S608 - our own names
-    query += f"CASE WHEN {is_list} THEN json_array_length(outcomes) > 1 ELSE false END"
-    tail, after = " ORDER BY inbox_message.id LIMIT 1000", None
-    while rows := _texts(unit, f"{query} AND id > {_mark(unit, 'uuid')}{tail}" if after else query + tail, after or ()):
-        for row_id, payment_id, told in rows:
-            yield with_dashes(row_id), payment_id and with_dashes(payment_id), _decoded(told)
-        after = (rows[-1][0],)
-
-
-def also_about(unit: Unit) -> Iterator[tuple[str, str]]:
-    """Return the pairs of payment and message in `message_payment`."""
-    query = "SELECT CAST(payment_id AS text), CAST(message_id AS text) FROM message_payment"
-    for payment_id, message_id in _texts(unit, query):
-        yield with_dashes(payment_id), with_dashes(message_id)
-
-
 def oldest_of_references(
     unit: Unit, account: str, kinds: Sequence[str], references: Sequence[str]
 ) -> Iterator[tuple[str, str, str]]:
@@ -287,13 +267,6 @@ def oldest_of_references(
 def _number(value: Any) -> int:
     """Return a count; -1 for what is none, which agrees with nothing."""
     return value if isinstance(value, int) else 0 if value is None else -1
-
-
-def _decoded(told: Any) -> Any:
-    try:
-        return json.loads(told)
-    except (ValueError, TypeError, RecursionError):
-        return None  # the row is named where it is read
 
 
 def _texts(unit: Unit, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

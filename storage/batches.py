@@ -6,15 +6,16 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final
 
-from statemachine.phases import Outcome, Source
+from statemachine.phases import Source
 from storage import hashing
-from storage.bulk import Columns, Insert, Update, array, instants, unnest
+from storage.bulk import Columns, Delete, Insert, Update, array, instants, unnest
 from storage.columns import columns_of, table_of
 from storage.database import Unit
 from storage.errors import LeaseLost, UnreadableRow
 from storage.payment_polls import GONE
 from storage.readable import UnreadableRecord
-from storage.tables import InboxMessage, MessagePayment, Payment, PaymentPoll, Transition
+from storage.tables import InboxMessage, Payment, PaymentPoll, Transition
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 
 #: Account, kind, and a name within them.
@@ -32,33 +33,42 @@ _MESSAGE: Final = Columns(
     table_of(InboxMessage),
     (
         *("id", "account", "source", "body", "headers", "envelope_digest", "received_at", "provider_time", "kind"),
-        *("ref", "http_status", "about", "variant_of", "status", "attempts", "claim_token", "awaits", "payment_id"),
-        "outcomes",
+        *("ref", "http_status", "about", "variant_of"),
     ),
     # they tell whether a statement is our own, and matter to nobody else
     given={"headers": f"CASE WHEN source IN ({', '.join(repr(s.value) for s in _OURS)}) THEN headers END"},
 )
 
-_DECIDED: Final = (
-    *("status", "attempts", "awaits", "payment_id", "decision", "reason", "outcomes", "decided_at", "decision_digest"),
-)
-_CLAIM: Final = ("id", "claim_token")
-_FINISH: Final = Update(table_of(InboxMessage), _DECIDED, _CLAIM, more="last_error = NULL", only=_STILL_PENDING)
-_finished: Final = itemgetter(*_DECIDED, *_CLAIM)
+_CLAIM: Final = ("message_id", "claim_token")
+_queue: Final = table_of(QueuedMessage)
+_WAITING: Final = ("status", "attempts", "claim_token", "readings", "awaits")
+_QUEUED: Final = Columns(_queue, ("message_id", *_WAITING))
+_waiting: Final = itemgetter(*_WAITING)
+_DONE: Final = Delete(_queue, _CLAIM, only=_STILL_PENDING)
+_KEEP: Final = Update(_queue, ("status", "attempts", "awaits", "last_error", "readings"), _CLAIM, only=_STILL_PENDING)
+_LEASE: Final = Update(_queue, ("available_at",), _CLAIM, more="claim_token = claim_token + 1", only=_STILL_PENDING)
 _PUT_OFF: Final = Update(
-    table_of(InboxMessage),
+    _queue,
     ("available_at", "last_error", "attempts"),
     _CLAIM,
     more="claim_token = claim_token + 1",  # what nobody has claimed yet would be due at once
     only=_STILL_PENDING,
 )
 _REOPEN: Final = Update(
-    table_of(InboxMessage),
+    _queue,
     ("available_at",),
     ("account", "awaits"),
-    more=f"{_PENDING}, awaits = NULL, decision = NULL, reason = NULL, decided_at = NULL, decision_digest = NULL",
+    more=f"{_PENDING}, awaits = NULL",
     only=f"status = '{InboxStatus.PARKED.value}'",
 )
+_DECIDED: Final = InboxStatus.DECIDED.value
+
+_DECISION_NAMES: Final = columns_of(RecordedDecision)
+_DECIDE: Final = Insert(table_of(RecordedDecision), _DECISION_NAMES)
+_decision: Final = itemgetter(*_DECISION_NAMES)
+
+#: What of an outcome is a column of its decision; the rest is its details.
+_OUTCOME_COLUMNS: Final = frozenset({"outcome", "reason", "at", "payment", "number"})
 
 
 def due(
@@ -74,30 +84,59 @@ def due(
     where = [_PENDING, f"(available_at <= {at} OR claim_token = 0 OR available_at > {at})"]
     parameters: list[Any] = instants(unit.dialect, [now, now + CLOCK_WAS_WRONG])
     if since:
-        where.append("id >= ?" if is_sqlite else "id >= %s::uuid")
+        where.append("message_id >= ?" if is_sqlite else "message_id >= %s::uuid")
         parameters.append(since.replace("-", "") if is_sqlite else since)
     if only is not None:
-        where.append(_among(unit, "id"))
+        where.append(_among(unit, "message_id"))
         parameters.append(_ids(unit, only))
-    query = f"SELECT {_MESSAGE.expression(unit)} FROM inbox_message WHERE {' AND '.join(where)} "  # noqa: S608
-    query += "ORDER BY inbox_message.id "  # not what stands behind SELECT, which is text
-    query += "LIMIT ?" if is_sqlite else "LIMIT %s FOR UPDATE SKIP LOCKED"
+    return _locked(unit, " AND ".join(where), [*parameters, limit])
+
+
+def claimed(unit: Unit, message_id: str, token: int) -> InboxMessage:
+    """Lock a claimed message and return it; raise LeaseLost where the claim ended."""
+    where = f"{_STILL_PENDING} AND claim_token = {int(token)} AND {_among(unit, 'message_id')}"
+    found = _locked(unit, where, [_ids(unit, [message_id]), 1], is_patient=True)
+    if not found:
+        raise LeaseLost
+    return found[0]
+
+
+def _locked(unit: Unit, where: str, parameters: Sequence[Any], *, is_patient: bool = False) -> list[InboxMessage]:
+    """Lock rows of the queue, and read their messages."""
+    is_sqlite = unit.dialect == "sqlite"
+    query = f"SELECT {_QUEUED.expression(unit)} FROM inbox_queue WHERE {where} "  # noqa: S608 - our own names
+    query += "ORDER BY inbox_queue.message_id "  # not what stands behind SELECT, which is text
+    query += "LIMIT ?" if is_sqlite else f"LIMIT %s FOR UPDATE{'' if is_patient else ' SKIP LOCKED'}"
     aside: list[UnreadableRecord] = []
-    found = _MESSAGE.records(unit, InboxMessage, query, [*parameters, limit], aside)
-    set_aside(unit, aside, now)
-    return found
+    queued = {row.message_id: row for row in _QUEUED.records(unit, QueuedMessage, query, parameters, aside)}
+    unread: list[UnreadableRecord] = []
+    found: dict[str, InboxMessage] = {}
+    if queued:
+        query = f"SELECT {_MESSAGE.expression(unit)} FROM inbox_message WHERE {_among(unit, 'id')}"  # noqa: S608
+        found = {m.id: m for m in _MESSAGE.records(unit, InboxMessage, query, (_ids(unit, queued),), unread)}
+    if aside or len(found) != len(queued):
+        _set_aside(unit, [(each.raw["message_id"], each.words) for each in aside])
+        _set_aside(unit, [(each.raw["id"], each.words) for each in unread])
+        gone = [each if not is_sqlite else each.replace("-", "") for each in queued if each not in found]
+        _set_aside(unit, [(each, "its message is gone, or its id cannot be read") for each in gone])
+    messages = []
+    for message_id, row in queued.items():
+        message = found.get(message_id)
+        if message is not None:
+            message.__dict__.update(zip(_WAITING, _waiting(row.__dict__), strict=True))
+            message.outcomes = []
+            messages.append(message)
+    return messages
 
 
-def set_aside(unit: Unit, unreadable: Sequence[UnreadableRecord], now: datetime) -> None:
-    """Mark unreadable messages dead, by the ids that their rows hold."""
-    (at,) = instants(unit.dialect, [now])
-    mark, when = ("?", "?") if unit.dialect == "sqlite" else ("%s", "%s::timestamptz")
-    for each in unreadable:
+def _set_aside(unit: Unit, unreadable: Sequence[tuple[Any, str]]) -> None:
+    """Mark pending messages of unreadable rows dead, by their ids as stored."""
+    mark = "?" if unit.dialect == "sqlite" else "%s"
+    for raw_id, words in unreadable:
         unit.run(
-            f"UPDATE inbox_message SET status = '{InboxStatus.DEAD.value}', decision = '{Outcome.PARKED.value}', "  # noqa: S608 - our own names
-            f"reason = {mark}, decided_at = {when}, claim_token = claim_token + 1 "
-            f"WHERE {_PENDING} AND {_is_raw_id(unit)}",
-            (each.words, at, each.raw["id"]),
+            f"UPDATE inbox_queue SET status = '{InboxStatus.DEAD.value}', last_error = {mark}, "  # noqa: S608 - our own names
+            f"claim_token = claim_token + 1 WHERE {_PENDING} AND {_is_raw_id(unit)}",
+            (words, raw_id),
         )
 
 
@@ -105,18 +144,52 @@ def _is_raw_id(unit: Unit) -> str:
     """Return a condition on the id as stored, which is the one parameter.
 
     On SQLite it may be bytes that are no text.
-
-    The id is the one parameter.
     """
-    return "CAST(id AS BLOB) = CAST(? AS BLOB)" if unit.dialect == "sqlite" else "id = %s::uuid"
+    return "CAST(message_id AS BLOB) = CAST(? AS BLOB)" if unit.dialect == "sqlite" else "message_id = %s::uuid"
+
+
+def lease(unit: Unit, messages: Sequence[InboxMessage], until: datetime) -> None:
+    """Lease locked messages until an instant, each with a new claim token."""
+    _LEASE(unit, ((until, message.id, message.claim_token) for message in messages))
+    for message in messages:
+        message.claim_token += 1
 
 
 def finish(unit: Unit, messages: Sequence[InboxMessage]) -> None:
-    """Store decisions; raises LeaseLost where another worker claimed a message since."""
-    for message in messages:
-        message.decision_digest = unit.sealer.seal(hashing.decision(message))
-    if _FINISH(unit, (_finished(message.__dict__) for message in messages)) != len(messages):
+    """Append the decisions; raises LeaseLost where another worker claimed one since.
+
+    A decided message leaves the queue; a parked or dead one stays there.
+    """
+    done = [(m.id, m.claim_token) for m in messages if m.status == _DECIDED]
+    kept = [
+        (m.status, m.attempts, m.awaits, m.last_error, m.readings + 1, m.id, m.claim_token)
+        for m in messages
+        if m.status != _DECIDED
+    ]
+    if _DONE(unit, done) + _KEEP(unit, kept) != len(messages):
         raise LeaseLost
+    _DECIDE(unit, (_decision(row) for message in messages for row in _decided(unit, message)))
+
+
+def _decided(unit: Unit, message: InboxMessage) -> list[dict[str, Any]]:
+    """Return the sealed rows of the message's `outcomes`: one more reading of it."""
+    rows = []
+    message.readings += 1
+    for number, entry in enumerate(message.outcomes, start=1):
+        row = {
+            "message_id": message.id,
+            "reading": message.readings,
+            "number": number,
+            "statement": entry.get("number"),
+            "payment_id": entry.get("payment"),
+            "at": message.decided_at,
+            "outcome": entry["outcome"],
+            "reason": entry["reason"],
+            "details": {name: value for name, value in entry.items() if name not in _OUTCOME_COLUMNS} or None,
+        }
+        row["seal"] = unit.sealer.seal(hashing.decision(row, message.envelope_digest, len(message.outcomes)))
+        rows.append(row)
+    return rows
 
 
 def put_off(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | None]]) -> None:
@@ -133,7 +206,7 @@ def reopen_awaiting(unit: Unit, awaited: Sequence[tuple[str, str]], now: datetim
     """
     # In the order of the index of those, which alone is asked: PostgreSQL believes of a table that it knows little of
     # that most rows wait, and would go through all of it in search of the first.
-    if not unit.rows("SELECT 1 FROM inbox_message WHERE awaits IS NOT NULL ORDER BY account, awaits LIMIT 1"):
+    if not unit.rows("SELECT 1 FROM inbox_queue WHERE awaits IS NOT NULL ORDER BY account, awaits LIMIT 1"):
         return 0
     return _REOPEN(unit, ((now, account, name) for account, name in awaited))
 
@@ -397,28 +470,6 @@ def change_polls(unit: Unit, changed: Iterable[tuple[PaymentPoll, PollAsRead]]) 
             planned.append((*_heard(now), *_next(now), poll.payment_id, statements))
     if _HEAR(unit, heard) + _PLAN(unit, planned) != len(heard) + len(planned):
         raise LeaseLost
-
-
-_ALSO_ABOUT: Final = Insert(table_of(MessagePayment), ("payment_id", "message_id"))
-
-
-def also_about(unit: Unit, pairs: Sequence[tuple[str, str]]) -> None:
-    """Record pairs of payment and message: the message was decided about it too.
-
-    A repeat changes nothing.
-    """
-    if not pairs:
-        return
-    known = _known_pairs(unit, [message_id for _, message_id in pairs])
-    _ALSO_ABOUT(unit, [pair for pair in dict.fromkeys(pairs) if pair not in known])
-
-
-def _known_pairs(unit: Unit, message_ids: Sequence[str]) -> set[tuple[str, str]]:
-    payment, message = (
-        ("payment_id", "message_id") if unit.dialect == "sqlite" else ("payment_id::text", "message_id::text")
-    )
-    query = f"SELECT {payment}, {message} FROM message_payment WHERE {_among(unit, 'message_id')}"  # noqa: S608
-    return {(_with_dashes(p), _with_dashes(m)) for p, m in unit.rows(query, (_ids(unit, message_ids),))}
 
 
 # -- history, and what is owed

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import case, func, select
 
+from storage import inbox
 from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
@@ -31,7 +32,6 @@ _LIMIT: Final = 50_000
 #: Rows whose end is waited for. Whoever is further behind is told of the newest only.
 _WATCHED: Final = 5000
 
-_ENDED: Final = {InboxStatus.DECIDED, InboxStatus.PARKED, InboxStatus.DEAD}
 _SETTLED: Final = {OutboxStatus.DELIVERED, OutboxStatus.DEAD}
 
 
@@ -93,9 +93,10 @@ class Follower:
             yield ChangeEvent("rejected", rejected.received_at, rejected)
 
     def _decided(self, unit: Unit) -> Iterator[ChangeEvent]:
-        table = table_of(InboxMessage)
         for ids in _chunks(list(self._undecided)):
-            for message in unit.all(InboxMessage, select(table).where(table.c.id.in_(ids), table.c.status.in_(_ENDED))):
+            for message in inbox.get_many(unit, ids).values():
+                if message.status == InboxStatus.PENDING:
+                    continue
                 del self._undecided[message.id]
                 yield ChangeEvent("decided", message.decided_at or message.received_at, message)
 

@@ -11,17 +11,27 @@ from sqlalchemy import ColumnElement, Select, func, literal_column, select, text
 
 from statemachine import measures
 from statemachine.phases import Phase, Source
+from storage import inbox as storage_inbox
 from storage import webhook_health
 from storage.columns import table_of
 from storage.database import Database, Unit
 from storage.ids import first_id
-from storage.tables import InboxMessage, OutboxMessageTable, OutboxQueueTable, Payment, PaymentPoll, RejectedDelivery
+from storage.tables import (
+    InboxMessage,
+    OutboxMessageTable,
+    OutboxQueueTable,
+    Payment,
+    PaymentPoll,
+    RejectedDelivery,
+)
+from storage.tables_inbox import QueuedMessage
 from storage.tables_support import AccountBudget, PollPlan
 from storage.types import InboxStatus, OutboxStatus, PollPriority
 
 _inbox: Any = table_of(InboxMessage)
 _outbox: Any = table_of(OutboxMessageTable)
 _queue: Any = table_of(OutboxQueueTable)
+_inbox_queue: Any = table_of(QueuedMessage)
 _payment: Any = table_of(Payment)
 _poll: Any = table_of(PaymentPoll)
 _rejected: Any = table_of(RejectedDelivery)
@@ -59,7 +69,7 @@ class Queue:
 def inbox(unit: Unit) -> Queue:
     """Count pending, parked and dead messages, and find the oldest pending one."""
     counts = {
-        status: _count_up_to_limit(unit, _inbox, _is_literal(_inbox.c.status, status))
+        status: _count_up_to_limit(unit, _inbox_queue, _is_literal(_inbox_queue.c.status, status))
         for status in ("pending", "parked", "dead")
     }
     return Queue(counts, pending_since(unit))
@@ -67,9 +77,15 @@ def inbox(unit: Unit) -> Queue:
 
 def pending_since(unit: Unit) -> datetime | None:
     """Return when the oldest undecided message was received; None without one."""
-    query = select(_inbox.c.received_at).where(_is_literal(_inbox.c.status, "pending")).order_by(_inbox.c.id).limit(1)
+    query = select(_inbox.c.received_at).join(_inbox_queue, _inbox_queue.c.message_id == _inbox.c.id)
+    query = query.where(_inbox_queue.c.message_id == _oldest_of_queue(InboxStatus.PENDING))
     found: datetime | None = next((row[0] for row in unit.each(query)), None)
     return found
+
+
+def _oldest_of_queue(status: str) -> Any:
+    ids = select(_inbox_queue.c.message_id).where(_is_literal(_inbox_queue.c.status, status))
+    return ids.order_by(_inbox_queue.c.message_id).limit(1).scalar_subquery()
 
 
 def outbox(unit: Unit) -> Queue:
@@ -239,9 +255,9 @@ def system_counts(unit: Unit, accounts: Sequence[str], now: datetime) -> SystemC
         open={phase: _count(unit, _payment, _is_literal(_payment.c.phase, phase)) for phase in MOVING},
         reviews=_reviews(unit),
         dead_effects=_waiting_effects(unit, OutboxStatus.DEAD),
-        dead_messages=_waiting(unit, _inbox, _inbox.c.received_at, InboxStatus.DEAD),
-        parked_messages=_count(unit, _inbox, _is_literal(_inbox.c.status, InboxStatus.PARKED)),
-        pending_messages=_waiting(unit, _inbox, _inbox.c.received_at, InboxStatus.PENDING),
+        dead_messages=_queued(unit, InboxStatus.DEAD),
+        parked_messages=_bounded(unit, _ids_of_queue(InboxStatus.PARKED)),
+        pending_messages=_queued(unit, InboxStatus.PENDING),
         pending_effects=_waiting_effects(unit, OutboxStatus.PENDING),
         overdue={account: _overdue(unit, account, now) for account in accounts},
         budgets=_budgets(unit),
@@ -313,6 +329,19 @@ def _waiting_effects(unit: Unit, status: OutboxStatus) -> Waiting:
     return Waiting(_bounded(unit, query)) if first is None else Waiting(_bounded(unit, query), *first)
 
 
+def _ids_of_queue(status: str) -> Select[Any]:
+    query = select(_inbox_queue.c.message_id).where(_is_literal(_inbox_queue.c.status, status))
+    return query.order_by(_inbox_queue.c.message_id).limit(COUNT_LIMIT + 1)
+
+
+def _queued(unit: Unit, status: str) -> Waiting:
+    """Count the messages of a status; the oldest has the smallest id."""
+    count = _bounded(unit, _ids_of_queue(status))
+    oldest = select(_inbox.c.id, _inbox.c.received_at).where(_inbox.c.id == _oldest_of_queue(status))
+    first = unit.execute(oldest).first() if count.number else None
+    return Waiting(count, *first) if first is not None else Waiting(count)
+
+
 def _oldest(unit: Unit, query: Select[Any]) -> Waiting:
     """Return how many rows of id and instant there are, and the earliest."""
     found = query.subquery()
@@ -378,8 +407,9 @@ def by_account(unit: Unit) -> dict[str, AccountCounts]:
     def of(account: str) -> AccountCounts:
         return found.setdefault(account, AccountCounts())
 
-    columns = (_inbox.c.account, _inbox.c.source, _inbox.c.status, _inbox.c.decision)
-    query = select(*columns, func.count(), func.sum(_inbox.c.redeliveries)).group_by(*columns)
+    whole = storage_inbox.WHOLE
+    columns = (whole.c.account, whole.c.source, whole.c.status, whole.c.decision)
+    query = select(*columns, func.count(), func.sum(whole.c.redeliveries)).group_by(*columns)
     for account, source, status, decision, count, redeliveries in unit.execute(query):
         counts = of(account)
         counts.sources[source] += count
@@ -424,8 +454,8 @@ class Dead:
 
 def dead_of_account(unit: Unit, account: str) -> Dead:
     """Count the dead messages and effects of the account, by the indexes of dead rows."""
-    is_dead = (_inbox.c.status == InboxStatus.DEAD, _inbox.c.account == account)
-    messages = select(_inbox.c.id).where(_STUCK, *is_dead).limit(DEAD_COUNT_LIMIT).subquery()
+    is_dead = (_inbox_queue.c.status == InboxStatus.DEAD, _inbox_queue.c.account == account)
+    messages = select(_inbox_queue.c.message_id).where(_STUCK, *is_dead).limit(DEAD_COUNT_LIMIT).subquery()
     is_dead = (_queue.c.status == OutboxStatus.DEAD, _queue.c.account == account)
     effects = (
         select(_queue.c.sink)

@@ -24,6 +24,7 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
+from storage.tables_inbox import RecordedDecision
 from storage.tables_support import AuditRun, RetentionRun
 from storage.types import UtcDateTime
 
@@ -78,11 +79,12 @@ def _sealed(keyed: hmac.HMAC, content: bytes) -> str:
 class _Content:
     """The canonical bytes of some columns of a record."""
 
-    def __init__(self, model: type[Model], columns: Sequence[str]) -> None:
-        names = sorted(columns)  # once, and not for each record
+    def __init__(self, model: type[Model], columns: Sequence[str], beside: Sequence[str] = ()) -> None:
+        """`beside` are names of texts and numbers that are no columns of the record."""
+        names = sorted((*columns, *beside))  # once, and not for each record
         self._sealed = defstruct(f"{model.__name__}Sealed", [(name, object) for name in names])
         self._take: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*names)
-        kinds = [table_of(model).c[name].type for name in names]
+        kinds = [None if name in beside else table_of(model).c[name].type for name in names]
         self._instants = tuple(at for at, kind in enumerate(kinds) if isinstance(kind, UtcDateTime))
 
     def __call__(self, columns: Mapping[str, Any]) -> bytes:
@@ -93,17 +95,62 @@ class _Content:
         return _encode(self._sealed(*found))
 
 
+class _Envelope(msgspec.Struct, gc=False):
+    """InboxMessage.SEALED, in the order of the names."""
+
+    about: str | None
+    account: str
+    delivery_key: str
+    digest: str
+    headers: msgspec.Raw
+    http_status: int | None
+    id: str
+    key_id: str | None
+    kind: str | None
+    provider_time: int | None
+    received_at: int
+    ref: str | None
+    source: str
+    variant_of: str | None
+
+
 def envelope(message: InboxMessage) -> bytes:
-    """Serialize all that was recorded with the message; transitions rest on its seal.
+    """Serialize all that was recorded with the message.
 
-    The body is covered by its digest.
+    Transitions and decisions rest on its seal. The body is covered by its digest.
     """
-    return _of_envelope(message.__dict__)
+    return envelope_of(message.__dict__)
 
 
-def decision(message: InboxMessage) -> bytes:
-    """Serialize what was decided about the message."""
-    return _of_decision(message.__dict__)
+def envelope_of(message: Mapping[str, Any], headers: bytes | None = None) -> bytes:
+    """Serialize as `envelope`, from columns; `headers` where they are JSON already."""
+    provider_time = message["provider_time"]
+    return _encode(
+        _Envelope(
+            message["about"],
+            message["account"],
+            message["delivery_key"],
+            message["digest"],
+            msgspec.Raw(_encode(message["headers"]) if headers is None else headers),
+            message["http_status"],
+            message["id"],
+            message["key_id"],
+            message["kind"],
+            None if provider_time is None else microseconds(provider_time),
+            microseconds(message["received_at"]),
+            message["ref"],
+            message["source"],
+            message["variant_of"],
+        )
+    )
+
+
+def decision(made: Mapping[str, Any], envelope_digest: str, count: int) -> bytes:
+    """Serialize a decision, with the seal of the message that it rests on.
+
+    `count` is how many decisions the reading came to, so that none of them can be taken away.
+    """
+    return _of_decision({**made, "envelope_digest": envelope_digest, "count": count})
 
 
 def transition(link: Transition) -> bytes:
@@ -176,8 +223,7 @@ def microseconds(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
-_of_envelope: Final = _Content(InboxMessage, InboxMessage.SEALED)
-_of_decision: Final = _Content(InboxMessage, InboxMessage.DECIDED)
+_of_decision: Final = _Content(RecordedDecision, RecordedDecision.SEALED, beside=("envelope_digest", "count"))
 _of_transition: Final = _Content(Transition, Transition.SEALED)
 _of_payment: Final = _Content(Payment, Payment.SEALED)
 _of_payment_poll: Final = _Content(PaymentPoll, PaymentPoll.SEALED)

@@ -51,43 +51,50 @@ WITH given AS (
     SELECT account, delivery_key, id, digest FROM given ORDER BY account, delivery_key
     ON CONFLICT (account, delivery_key) DO NOTHING
     RETURNING message_id
+), message AS (
+    INSERT INTO inbox_message (
+        id, account, source, delivery_key, body, headers, digest, envelope_digest,
+        received_at, key_id, provider_time, kind, about
+    )
+    SELECT
+        id, account, source, delivery_key, body, headers::json, digest, envelope_digest,
+        'epoch'::timestamptz + received::bigint * interval '1 microsecond', key_id,
+        'epoch'::timestamptz + provided::bigint * interval '1 microsecond', kind, about
+    FROM given JOIN fresh ON fresh.message_id = given.id
 )
-INSERT INTO inbox_message (
-    id, account, source, delivery_key, body, headers, digest, envelope_digest,
-    received_at, available_at, key_id, provider_time, kind, about,
-    status, attempts, claim_token, outcomes, redeliveries
-)
-SELECT
-    id, account, source, delivery_key, body, headers::json, digest, envelope_digest,
-    at, at, key_id, 'epoch'::timestamptz + provided::bigint * interval '1 microsecond', kind, about,
-    'pending', 0, 0, '[]'::json, 0
-FROM given JOIN fresh ON fresh.message_id = given.id,
-LATERAL (SELECT 'epoch'::timestamptz + received::bigint * interval '1 microsecond' AS at) AS told
+INSERT INTO inbox_queue (message_id, account, status, available_at, attempts, claim_token, readings)
+SELECT id, account, 'pending', 'epoch'::timestamptz + received::bigint * interval '1 microsecond', 0, 0, 0
+FROM given JOIN fresh ON fresh.message_id = given.id
 """
 
 #: What each delivery key stands for; and repeats are counted, one of our own being none. Where a key is not known there
 #: are fewer rows, and nothing is counted.
 _KNOWN: Final = """
 WITH known AS (
-    SELECT given.n, given.at, k.message_id, k.digest, k.digest = given.digest AND k.message_id <> given.id AS is_again
+    SELECT
+        given.n, given.at, given.account, k.message_id, k.digest,
+        k.digest = given.digest AND k.message_id <> given.id AS is_again
     FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::timestamptz[])
         WITH ORDINALITY AS given (account, delivery_key, id, digest, at, n)
     JOIN known_delivery AS k ON k.account = given.account AND k.delivery_key = given.delivery_key
 ), came AS (
-    SELECT message_id, count(*) AS times, max(at) AS at
-    FROM known WHERE is_again GROUP BY message_id ORDER BY message_id
+    SELECT message_id, account, count(*) AS times, max(at) AS at
+    FROM known WHERE is_again GROUP BY message_id, account ORDER BY message_id
 ), counted AS (
-    UPDATE inbox_message AS m SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at
-    FROM came WHERE m.id = came.message_id AND (SELECT count(*) FROM known) = cardinality($1)
+    INSERT INTO inbox_redelivery AS r (message_id, account, redeliveries, last_redelivered_at)
+    SELECT message_id, account, times, at FROM came WHERE (SELECT count(*) FROM known) = cardinality($1)
+    ON CONFLICT (message_id) DO UPDATE
+    SET redeliveries = r.redeliveries + excluded.redeliveries, last_redelivered_at = excluded.last_redelivered_at
 )
 SELECT message_id::text, digest FROM known ORDER BY n
 """
 
-#: The same without the repeats of messages whose rows another session holds: of those only the count is lost.
+#: The same without the repeats of messages whose counts another session holds: of those only the count is lost.
 _KNOWN_BUT_HELD: Final = _KNOWN.replace(
-    "FROM came WHERE m.id = came.message_id",
-    "FROM came WHERE m.id = came.message_id AND m.id IN (SELECT id FROM inbox_message "
-    "WHERE id IN (SELECT message_id FROM came) FOR UPDATE SKIP LOCKED)",
+    "FROM came WHERE",
+    "FROM came WHERE (message_id IN (SELECT message_id FROM inbox_redelivery "
+    "WHERE message_id IN (SELECT message_id FROM came) FOR UPDATE SKIP LOCKED) "
+    "OR NOT EXISTS (SELECT FROM inbox_redelivery AS o WHERE o.message_id = came.message_id)) AND",
 )
 
 #: How long a batch waits for a row that another session holds: a redelivery of one message must not hold up others.

@@ -34,15 +34,16 @@ _SMALL_STATEMENT_ROWS: Final = 64
 _KNOWN: Final = ("account", "delivery_key", "message_id", "digest")
 _MESSAGE: Final = (
     *("id", "account", "source", "delivery_key", "body", "headers", "digest", "envelope_digest"),
-    *("received_at", "available_at", "key_id", "provider_time", "kind", "about"),
+    *("received_at", "key_id", "provider_time", "kind", "about"),
 )
-#: What every message has when it is recorded.
+_QUEUED: Final = ("message_id", "account", "available_at")
+_RECEIVED_AT: Final = _MESSAGE.index("received_at")
+#: What every row of the queue has at first.
 _CONSTANT: Final[dict[str, str]] = {
     "status": f"'{InboxStatus.PENDING.value}'",
     "attempts": "0",
     "claim_token": "0",
-    "outcomes": "'[]'",
-    "redeliveries": "0",
+    "readings": "0",
 }
 
 
@@ -111,8 +112,7 @@ def _record(
     found = _known(driver, keys) if is_repeating else {}
     if not found or not all((arrival.account, arrival.delivery_key) in found for arrival in batch):
         if sum(_insert(driver, "known_delivery", keys)) == len(batch):
-            for _ in _insert(driver, "inbox_message", list(map(_row, batch, hexes, repeat(seal)))):
-                pass
+            _add(driver, list(map(_row, batch, hexes, repeat(seal))))
             return [Recorded(arrival.id) for arrival in batch]
         found = _known(driver, keys)
         mine = [
@@ -120,11 +120,22 @@ def _record(
             for arrival, hex_ in zip(batch, hexes, strict=True)
             if found[arrival.account, arrival.delivery_key][0] == arrival.id
         ]
-        for _ in _insert(driver, "inbox_message", mine):
-            pass
+        _add(driver, mine)
     result = settled(batch, lambda arrival: found[arrival.account, arrival.delivery_key])
-    _count(driver, [(i.replace("-", ""), n, _text(at)) for i, (n, at) in result.redeliveries.items()])
+    accounts = {outcome.id: a.account for a, outcome in zip(batch, result.outcomes, strict=True) if outcome is not None}
+    _count(
+        driver,
+        [(i.replace("-", ""), accounts[i], n, _text(at)) for i, (n, at) in result.redeliveries.items()],
+    )
     return result.outcomes
+
+
+def _add(driver: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert messages, each with its row of the queue."""
+    for _ in _insert(driver, "inbox_message", rows):
+        pass
+    for _ in _insert(driver, "inbox_queue", [(row[0], row[1], row[_RECEIVED_AT]) for row in rows]):
+        pass
 
 
 def _row(a: Arrival, hex_: str, seal: Callable[[bytes], str]) -> tuple[Any, ...]:
@@ -138,7 +149,6 @@ def _row(a: Arrival, hex_: str, seal: Callable[[bytes], str]) -> tuple[Any, ...]
         a.headers,
         a.digest,
         seal(a.envelope),
-        received_at,
         received_at,
         a.key_id,
         None if a.provider_time is None else _text(a.provider_time),
@@ -173,7 +183,7 @@ def _known(
     return found
 
 
-def _count(driver: sqlite3.Connection, rows: Sequence[tuple[str, int, str]]) -> None:
+def _count(driver: sqlite3.Connection, rows: Sequence[tuple[str, str, int, str]]) -> None:
     for part in _parts(rows):
         driver.execute(_count_sql(len(part)), list(chain.from_iterable(part)))
 
@@ -195,10 +205,11 @@ def _insert_sql(table: str, number: int) -> str:
         values = ",".join(["(?,?,?,?)"] * number)
         into = f"INSERT OR ROLLBACK INTO known_delivery ({','.join(_KNOWN)}) VALUES {values}"  # noqa: S608 - names of our own
         return f"{into} ON CONFLICT (account, delivery_key) DO NOTHING"
-    row = ",".join(["?"] * len(_MESSAGE) + list(_CONSTANT.values()))
+    names, given, fixed = (_MESSAGE, "id", {}) if table == "inbox_message" else (_QUEUED, "message_id", _CONSTANT)
+    row = ",".join(["?"] * len(names) + list(fixed.values()))
     values = ",".join([f"({row})"] * number)
-    into = f"INSERT OR ROLLBACK INTO inbox_message ({','.join([*_MESSAGE, *_CONSTANT])}) VALUES {values}"  # noqa: S608
-    return f"{into} ON CONFLICT (id) DO NOTHING"  # a repeat of a batch whose end nobody saw
+    into = f"INSERT OR ROLLBACK INTO {table} ({','.join([*names, *fixed])}) VALUES {values}"  # noqa: S608 - our own names
+    return f"{into} ON CONFLICT ({given}) DO NOTHING"  # a repeat of a batch whose end nobody saw
 
 
 @cache
@@ -214,11 +225,11 @@ def _known_sql(number: int) -> str:
 
 @cache
 def _count_sql(number: int) -> str:
-    values = ",".join(["(?,?,?)"] * number)
+    values = ",".join(["(?,?,?,?)"] * number)
     return (
-        f"WITH came (id, times, at) AS (VALUES {values}) "  # noqa: S608 - a number of question marks
-        "UPDATE OR ROLLBACK inbox_message SET redeliveries = redeliveries + came.times, last_redelivered_at = came.at "
-        "FROM came WHERE inbox_message.id = came.id"
+        f"INSERT OR ROLLBACK INTO inbox_redelivery (message_id, account, redeliveries, last_redelivered_at) "  # noqa: S608
+        f"VALUES {values} ON CONFLICT (message_id) DO UPDATE SET "
+        "redeliveries = redeliveries + excluded.redeliveries, last_redelivered_at = excluded.last_redelivered_at"
     )
 
 

@@ -23,6 +23,12 @@ from storage.types import CLOCK_WAS_WRONG
 #: By table: the column whose range is a range of time. See ADR 0018.
 PARTITIONED: Final = {"inbox_message": "id", "transition": "payment_id", "delivery_attempt": "outbox_id"}
 
+#: By table: those whose partitions are made, detached and dropped with its own, by the column of its ids.
+COMPANIONS: Final = {"inbox_message": {"decision": "message_id"}}
+
+#: Tables whose rows are never changed; see the triggers of the first migration.
+IMMUTABLE: Final = frozenset({"inbox_message", "decision", "transition"})
+
 #: How many periods are there ahead of the current one.
 AHEAD: Final = 3
 
@@ -39,7 +45,7 @@ _LOCK_RETRY_S: Final = 0.25
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \((?:'([^']+)'|MINVALUE)\) TO \((?:'([^']+)'|MAXVALUE)\)")
 
 #: What the tables of partitions are called, while they are attached and afterwards.
-NAMES: Final = re.compile(rf"({'|'.join(PARTITIONED)})_(rest|p\d{{8}}(_\d+)?)")
+NAMES: Final = re.compile(rf"({'|'.join((*PARTITIONED, 'decision'))})_(rest|p\d{{8}}(_\d+)?)")
 
 
 class Period(StrEnum):
@@ -189,34 +195,49 @@ def _make(unit: Unit, table: str, since: str, until: str) -> tuple[str, int, str
     if too_far is not None and str(too_far) > since:
         until = str(too_far)
     name = _free_name(unit, table, since)
+    moved = _make_one(unit, table, by, name, since, until)
+    for (companion, column), beside in zip(COMPANIONS.get(table, {}).items(), with_companions(name)[1:], strict=True):
+        _make_one(unit, companion, column, beside, since, until)
+    return name, moved, until
+
+
+def with_companions(name: str) -> list[str]:
+    """Return the name of a partition, and the names of those that go with it."""
+    found = NAMES.fullmatch(name)
+    table = found[1] if found else ""
+    return [name, *(companion + name.removeprefix(table) for companion in COMPANIONS.get(table, ()))]
+
+
+def _make_one(unit: Unit, table: str, by: str, name: str, since: str, until: str) -> int:
+    """Make one partition and move its rows there; return how many."""
     unit.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS)"))
-    unit.execute(text(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE"))
+    unit.execute(text(f"LOCK TABLE {table}_rest IN ACCESS EXCLUSIVE MODE"))
     moved = _move(unit, table, name, f"{by} >= '{since}' AND {by} < '{until}'")
-    if table == "transition":
+    if table in IMMUTABLE:
         unit.execute(
             text(
-                f"CREATE TRIGGER transition_not_truncated BEFORE TRUNCATE ON {name} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION transition_append_only()"
+                f"CREATE TRIGGER {table}_not_truncated BEFORE TRUNCATE ON {name} "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()"
             )
         )
     unit.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')"))
-    return name, moved, until
+    return moved
 
 
 def _move(unit: Unit, table: str, name: str, where: str) -> int:
     """Move rows from the default partition; nobody else sees it meanwhile."""
     if not unit.execute(text(f"SELECT 1 FROM {table}_rest WHERE {where} LIMIT 1")).first():  # noqa: S608 - our names
         return 0
-    if table == "transition":  # it is the same row afterwards, in another place of the same table
-        unit.execute(text("ALTER TABLE transition_rest DISABLE TRIGGER transition_append_only"))
+    if table in IMMUTABLE:  # it is the same row afterwards, in another place of the same table
+        unit.execute(text(f"ALTER TABLE {table}_rest DISABLE TRIGGER {table}_append_only"))
     moved = unit.execute(
         text(
             f"WITH gone AS (DELETE FROM {table}_rest WHERE {where} RETURNING *) "  # noqa: S608 - our names
             f"INSERT INTO {name} SELECT * FROM gone"
         )
     ).rowcount
-    if table == "transition":
-        unit.execute(text("ALTER TABLE transition_rest ENABLE TRIGGER transition_append_only"))
+    if table in IMMUTABLE:
+        unit.execute(text(f"ALTER TABLE {table}_rest ENABLE TRIGGER {table}_append_only"))
     return moved
 
 

@@ -8,16 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, String, cast, func, literal_column, or_, select, union
+from sqlalchemy import Select, String, cast, func, or_, select, union
 
-from storage import outbox, payment_polls, payments
+from storage import inbox, outbox, payment_polls, payments
 from storage import transitions as storage_transitions
 from storage.columns import table_of
 from storage.database import Unit
 from storage.tables import (
     DeliveryAttempt,
     InboxMessage,
-    MessagePayment,
     OperatorAction,
     OutboxMessage,
     Payment,
@@ -25,13 +24,13 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
-from storage.types import InboxStatus
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 
 _inbox = table_of(InboxMessage)
-_transitions = table_of(Transition)
+_queue = table_of(QueuedMessage)
+_decision = table_of(RecordedDecision)
 _outbox = table_of(OutboxMessage)
 _attempts = table_of(DeliveryAttempt)
-_also = table_of(MessagePayment)
 _actions = table_of(OperatorAction)
 _rejected = table_of(RejectedDelivery)
 
@@ -93,7 +92,7 @@ def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int |
         wanted = [row_id for row_id, of in chosen if of == kind]
         for at in range(0, len(wanted), _IDS_PER_STATEMENT):
             part = wanted[at : at + _IDS_PER_STATEMENT]
-            found |= {row.id: row for row in unit.all(record, select(table).where(table.c.id.in_(part)))}
+            found |= {row.id: row for row in _rows(unit, record, table, part)}
     return PaymentHistory(
         payment=payment,
         poll=payment_polls.of(unit, [payment])[payment.id],
@@ -104,6 +103,12 @@ def read(unit: Unit, payment_id: str, *, before: str | None = None, limit: int |
         rows=[found[row_id] for row_id, _ in chosen],
         older=chosen[-1][0] if len(ids) > len(chosen) else None,
     )
+
+
+def _rows(unit: Unit, record: type[Any], table: Any, ids: Sequence[str]) -> Iterable[Any]:
+    if record is InboxMessage:
+        return inbox.get_many(unit, ids).values()
+    return unit.all(record, select(table).where(table.c.id.in_(ids)))
 
 
 #: Attempts that are read with their effect; the timeline has the others.
@@ -117,18 +122,8 @@ _IDS_PER_STATEMENT = 1_000
 
 
 def _messages(payment_id: str) -> Select[Any]:
-    """Select ids of messages decided about the payment, changing or naming it.
-
-    The status stands in the statement, so that SQLite sees that its partial index has them.
-    """
-    is_pending = _inbox.c.status == literal_column("'pending'")
-    ids = (
-        select(_inbox.c.id).where(_inbox.c.payment_id == payment_id),
-        select(_also.c.message_id).where(_also.c.payment_id == payment_id),
-        select(_inbox.c.id).where(_inbox.c.about == payment_id, is_pending),
-        select(_transitions.c.cause).where(_transitions.c.payment_id == payment_id),
-    )
-    return select(_inbox.c.id).where(_inbox.c.id.in_(union(*ids)))
+    """Select ids of messages decided about the payment, changing or naming it."""
+    return select(_inbox.c.id).where(_inbox.c.id.in_(union(*inbox.about(payment_id))))
 
 
 def _attempts_of(payment_id: str) -> Select[Any]:
@@ -141,12 +136,12 @@ def _owed(payment_id: str) -> Select[Any]:
 
 def _actions_about(unit: Unit, payment_id: str, owed: Sequence[OutboxMessage]) -> Select[Any]:
     """Select ids of what people did about the payment, its messages and its effects."""
-    named: Any = cast(_inbox.c.id, String)
+    decided = _decision.c.message_id
+    named: Any = cast(decided, String)
     if unit.dialect == "sqlite":  # an id is kept without its dashes there, and a subject as it is written
-        digits = (func.substr(_inbox.c.id, *group) for group in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
+        digits = (func.substr(decided, *group) for group in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12)))
         named = func.printf("%s-%s-%s-%s-%s", *digits, type_=String)
-    also = select(_also.c.message_id).where(_also.c.payment_id == payment_id)
-    of_messages = select(named).where(or_(_inbox.c.payment_id == payment_id, _inbox.c.id.in_(also)))
+    of_messages = select(named).where(_decision.c.payment_id == payment_id)
     subject = _actions.c.subject
     ids = union(
         select(_actions.c.id).where(subject.in_([payment_id, *(message.id for message in owed)])),
@@ -173,10 +168,6 @@ def _last_attempts(unit: Unit, owed: Iterable[OutboxMessage]) -> list[DeliveryAt
 
 
 def _waiting(unit: Unit, payment_id: str) -> list[InboxMessage]:
-    query = (
-        select(_inbox)
-        .where(_inbox.c.id.in_(_messages(payment_id)), _inbox.c.status != InboxStatus.DECIDED)
-        .order_by(_inbox.c.id)
-        .limit(_WAITING_LIMIT)
-    )
-    return unit.all(InboxMessage, query)
+    ids = select(_queue.c.message_id).where(_queue.c.message_id.in_(_messages(payment_id)))
+    waiting = list(unit.execute(ids.order_by(_queue.c.message_id).limit(_WAITING_LIMIT)).scalars())
+    return [message for _, message in sorted(inbox.get_many(unit, waiting).items())]

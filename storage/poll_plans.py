@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage.columns import Model, table_of
 from storage.database import Unit, values
 from storage.tables import InboxMessage, Payment, PaymentPoll, Transition
+from storage.tables_inbox import RecordedDecision
 from storage.tables_support import Hazard, PollPlan
 from storage.types import CLOCK_WAS_WRONG
 
@@ -19,6 +20,7 @@ _payments = table_of(Payment)
 _polls = table_of(PaymentPoll)
 _transitions = table_of(Transition)
 _messages = table_of(InboxMessage)
+_decisions = table_of(RecordedDecision)
 _plans = table_of(PollPlan)
 _hazards = table_of(Hazard)
 
@@ -102,10 +104,11 @@ def lessons(unit: Unit, now: datetime, after: str | None, limit: int) -> tuple[l
     """Return up to `limit` changes of state after a transition, and the last one."""
     before = _transitions.alias("before")
     earlier = _messages.alias("earlier")
+    about = select(_decisions.c.message_id).where(_decisions.c.payment_id == _transitions.c.payment_id)
     seen_at = (
         select(func.max(earlier.c.provider_time))
         .where(
-            earlier.c.payment_id == _transitions.c.payment_id,
+            earlier.c.id.in_(about),
             earlier.c.source == "poll",
             earlier.c.id < _transitions.c.cause,
         )

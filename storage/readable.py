@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 from sqlalchemy import (
@@ -34,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.types import NullType, TypeDecorator
 
-from statemachine.phases import Phase, Source
+from statemachine.phases import Outcome, Phase, Source
 from storage.columns import Model, columns_of, table_of
 from storage.errors import UnreadableRow
 from storage.types import InboxStatus, OutboxStatus, UtcDateTime
@@ -71,7 +72,8 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 #: Columns of which each value is a word of these.
 _WORDS: Final[Mapping[tuple[str, str], frozenset[str]]] = {
-    ("inbox_message", "status"): frozenset(InboxStatus),
+    ("inbox_queue", "status"): frozenset(InboxStatus) - {InboxStatus.DECIDED},
+    ("decision", "outcome"): frozenset(Outcome),
     ("inbox_message", "source"): frozenset(Source),
     ("payment", "phase"): frozenset(Phase),
     ("transition", "phase"): frozenset(Phase),
@@ -142,7 +144,8 @@ def _columns_of(model: type[Model]) -> tuple[_Column, ...]:
     for name in columns_of(model):
         kind = kind_of(table, name)
         types = set(_TYPES[kind])
-        origin = get_origin(annotations[name])
+        hint = annotations[name]
+        origin = get_origin(get_args(hint)[0] if isinstance(hint, UnionType) else hint)
         if kind == "json" and origin in (dict, list):
             types = {origin}
         if table.c[name].nullable:
@@ -257,7 +260,7 @@ def stand_in(unreadable: UnreadableRecord, columns: Sequence[tuple[str, str]], *
 
 def completed(model: type[Model], values: Mapping[str, Any]) -> dict[str, Any]:
     """Fill the missing JSON of a stand-in with empty values of its column's kind."""
-    return {
+    return {**values} | {
         column.name: ({} if dict in column.types else [])
         if column.kind == "json" and values.get(column.name) is None and type(None) not in column.types
         else values.get(column.name)

@@ -9,11 +9,13 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from statemachine.phases import Source
+from storage import inbox
 from storage.columns import table_of
 from storage.database import Unit, made, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.tables import InboxMessage, Payment, Transition
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.tables_support import Reconciliation
 from storage.types import CLOCK_WAS_WRONG, InboxStatus, ReconciliationStatus
 
@@ -164,6 +166,8 @@ def covered_to(unit: Unit, account: str, asked_by: str) -> datetime | None:
 
 
 _inbox = table_of(InboxMessage)
+_queue = table_of(QueuedMessage)
+_decision = table_of(RecordedDecision)
 _payment = table_of(Payment)
 _transition = table_of(Transition)
 
@@ -221,16 +225,17 @@ def _first_id(began_at: datetime) -> str:
 
 def messages(unit: Unit, row: Reconciliation, *, after: str = "", limit: int = 500) -> list[Heard]:
     """Return the run's messages in order after a given id."""
-    names = ("id", "source", "status", "about", "provider_time", "outcomes")
-    query = select(*(_inbox.c[name] for name in names)).where(_of_walk(unit, row)).order_by(_inbox.c.id).limit(limit)
+    query = select(_inbox.c.id).where(_of_walk(unit, row)).order_by(_inbox.c.id).limit(limit)
     if after:
         query = query.where(_inbox.c.id > after)
-    return [Heard(*found) for found in unit.execute(query)]
+    found = inbox.get_many(unit, list(unit.execute(query).scalars()))
+    return [Heard(m.id, m.source, m.status, m.about, m.provider_time, m.outcomes) for _, m in sorted(found.items())]
 
 
 def pending(unit: Unit, row: Reconciliation, *, limit: int = 200) -> list[str]:
     """Up to so many ids of the walk's messages that are not applied yet."""
-    query = select(_inbox.c.id).where(_of_walk(unit, row), _inbox.c.status == InboxStatus.PENDING)
+    query = select(_inbox.c.id).join(_queue, _queue.c.message_id == _inbox.c.id)
+    query = query.where(_of_walk(unit, row), _queue.c.status == InboxStatus.PENDING)
     return list(unit.execute(query.order_by(_inbox.c.id).limit(limit)).scalars())
 
 
@@ -251,9 +256,9 @@ def transition_before(unit: Unit, transition: Transition) -> Transition | None:
 def last_answered(unit: Unit, payment_id: str, before: str) -> datetime | None:
     """Return when the payment's last answer before that message was asked for."""
     query = select(func.max(_inbox.c.provider_time)).where(
-        _inbox.c.payment_id == payment_id,
+        _inbox.c.id.in_(select(_decision.c.message_id).where(_decision.c.payment_id == payment_id)),
         _inbox.c.source.in_((Source.POLL.value, Source.CREATE.value, Source.CANCEL.value)),
-        _inbox.c.status == InboxStatus.DECIDED,
+        ~select(_queue.c.message_id).where(_queue.c.message_id == _inbox.c.id).exists(),
         _inbox.c.id < before,
     )
     found: datetime | None = unit.execute(query).scalar()

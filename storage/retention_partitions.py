@@ -45,8 +45,9 @@ _WINDOWS: Final = {
 _IN_THE_WAY: Final = {
     RetentionRule.INBOX: "SELECT m.id FROM {name} AS m "  # noqa: S608 - our own words
     "WHERE m.id > :after AND m.id <= :upto "
-    "AND (m.status <> 'decided' OR EXISTS (SELECT FROM json_array_elements(m.outcomes) AS e JOIN payment AS p "
-    f"ON p.id = CAST(e ->> 'payment' AS uuid) WHERE {_NOT_OVER})) LIMIT :named",
+    "AND (EXISTS (SELECT FROM inbox_queue AS q WHERE q.message_id = m.id) "
+    "OR EXISTS (SELECT FROM decision AS d JOIN payment AS p ON p.id = d.payment_id "
+    f"WHERE d.message_id = m.id AND {_NOT_OVER})) LIMIT :named",
     RetentionRule.HISTORY: "SELECT p.id FROM payment AS p "  # noqa: S608 - our own words
     "WHERE p.id >= :since AND p.id > :after AND p.id <= :upto "
     f"AND {_NOT_OVER} LIMIT :named",
@@ -56,18 +57,18 @@ _IN_THE_WAY: Final = {
 
 #: What became pending again since it was looked at; an index serves each.
 _AGAIN: Final = {
-    RetentionRule.INBOX: "SELECT 1 FROM {name} WHERE status = 'pending' LIMIT 1",
+    RetentionRule.INBOX: "SELECT 1 FROM inbox_queue WHERE message_id >= :since AND message_id < :end LIMIT 1",
     RetentionRule.HISTORY: "SELECT 1 FROM payment WHERE review IS NOT NULL AND id >= :since AND id < :end LIMIT 1",
     RetentionRule.ATTEMPTS: "SELECT 1 FROM outbox_queue WHERE status = 'pending' "
     "AND outbox_id >= :since AND outbox_id < :end LIMIT 1",
 }
 
-#: What says about which further payments the messages were that are counted.
-_FORGET: Final = "DELETE FROM message_payment WHERE message_id > :after AND message_id <= :end"
+#: What counts the redeliveries of the messages that are counted.
+_FORGET: Final = "DELETE FROM inbox_redelivery WHERE message_id > :after AND message_id <= :end"
 
 _COUNTS: Final = {
-    RetentionRule.INBOX: "SELECT count(*), coalesce(sum((SELECT count(*) FROM json_array_elements(outcomes) AS e "
-    "WHERE e ->> 'payment' IS NOT NULL)), 0)",
+    RetentionRule.INBOX: "SELECT count(*), coalesce(sum((SELECT count(d.payment_id) FROM {decisions} AS d "
+    "WHERE d.message_id = id)), 0)",
     RetentionRule.HISTORY: "SELECT count(*), 0",
     RetentionRule.ATTEMPTS: "SELECT count(*), 0",
 }
@@ -94,8 +95,8 @@ def step(unit: Unit, run: RetentionRun, *, drops: bool) -> None:
     rule = RetentionRule(run.rule)
     if run.status == RetentionStatus.DETACHED:
         if _count(unit, run, rule):
-            if drops:
-                unit.execute(text(f"DROP TABLE {run.partition}"))
+            for name in _tables(run) if drops else ():
+                unit.execute(text(f"DROP TABLE {name}"))
             run.status = RetentionStatus.DONE.value
         return
     bounds = {"since": run.since_id or _NIL, "end": run.until_id, "after": run.position or _NIL}
@@ -118,19 +119,25 @@ def step(unit: Unit, run: RetentionRun, *, drops: bool) -> None:
 def _detach(unit: Unit, run: RetentionRun, rule: RetentionRule, bounds: dict[str, str]) -> None:
     table = TABLES[rule]
     unit.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
-    unit.execute(text(f"LOCK TABLE {run.partition} IN ACCESS EXCLUSIVE MODE"))
+    unit.execute(text(f"LOCK TABLE {', '.join(_tables(run))} IN ACCESS EXCLUSIVE MODE"))
     if unit.execute(_text(_AGAIN[rule], run), _used(_AGAIN[rule], bounds)).first():
         run.status = RetentionStatus.HELD.value
         return
-    unit.execute(text(f"ALTER TABLE {table} DETACH PARTITION {run.partition}"))
-    if rule is RetentionRule.HISTORY:  # the trigger of the whole table is gone from it
-        unit.execute(
-            text(
-                f"CREATE TRIGGER transition_append_only BEFORE UPDATE OR DELETE ON {run.partition} "
-                "FOR EACH ROW EXECUTE FUNCTION transition_append_only()"
+    for parent, name in zip((table, *partitions.COMPANIONS.get(table, ())), _tables(run), strict=True):
+        unit.execute(text(f"ALTER TABLE {parent} DETACH PARTITION {name}"))
+        if parent in partitions.IMMUTABLE:  # the trigger of the whole table is gone from it
+            unit.execute(
+                text(
+                    f"CREATE TRIGGER {parent}_append_only BEFORE UPDATE OR DELETE ON {name} "
+                    f"FOR EACH ROW EXECUTE FUNCTION {parent}_append_only()"
+                )
             )
-        )
     run.status, run.position = RetentionStatus.DETACHED.value, None
+
+
+def _tables(run: RetentionRun) -> list[str]:
+    """Return the run's partition and those of its companions."""
+    return partitions.with_companions(str(run.partition))
 
 
 def _count(unit: Unit, run: RetentionRun, rule: RetentionRule) -> bool:
@@ -143,7 +150,8 @@ def _count(unit: Unit, run: RetentionRun, rule: RetentionRule) -> bool:
         where, bounds = f"{where} AND {by} <= :end", {"after": after, "end": str(end)}
     if rule is RetentionRule.INBOX:
         unit.execute(text(_FORGET), {"after": after, "end": end or run.until_id})
-    rows, statements = unit.execute(text(f"{_COUNTS[rule]} FROM {run.partition} WHERE {where}"), bounds).one()
+    counts = _COUNTS[rule].format(decisions=_tables(run)[-1])
+    rows, statements = unit.execute(text(f"{counts} FROM {run.partition} WHERE {where}"), bounds).one()
     run.rows, run.statements = run.rows + int(rows), run.statements + int(statements)
     run.position = None if end is None else str(end)
     run.seen += int(rows)

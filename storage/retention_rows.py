@@ -9,11 +9,21 @@ from sqlalchemy import ColumnElement, and_, delete, not_, select, text, tuple_, 
 from statemachine.phases import Phase
 from storage.columns import table_of
 from storage.database import Unit
-from storage.tables import DeliveryAttempt, InboxMessage, KnownDelivery, OutboxQueueTable, Payment, RejectedDelivery
+from storage.tables import (
+    DeliveryAttempt,
+    InboxMessage,
+    KnownDelivery,
+    OutboxQueueTable,
+    Payment,
+    RejectedDelivery,
+)
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.tables_support import Reconciliation, RetentionRun
-from storage.types import InboxStatus, OutboxStatus, ReconciliationStatus
+from storage.types import OutboxStatus, ReconciliationStatus
 
 _inbox = table_of(InboxMessage)
+_inbox_queue = table_of(QueuedMessage)
+_decision = table_of(RecordedDecision)
 _payment = table_of(Payment)
 _queue = table_of(OutboxQueueTable)
 _attempt = table_of(DeliveryAttempt)
@@ -43,7 +53,8 @@ def scrub(unit: Unit, run: RetentionRun, limit: int) -> bool:
     Left are those that are not decided for good, and those that any payment rests on that is not over: the run keeps
     their ids, and the next run looks at them first.
     """
-    query = select(_inbox.c.id, _inbox.c.status, _inbox.c.outcomes, _inbox.c.scrubbed_at).order_by(_inbox.c.id)
+    query = select(_inbox.c.id, _inbox_queue.c.status, _inbox.c.scrubbed_at).order_by(_inbox.c.id)
+    query = query.outerjoin(_inbox_queue, _inbox_queue.c.message_id == _inbox.c.id)
     is_again = run.position is None
     if is_again:
         rows = unit.execute(query.where(_inbox.c.id.in_(run.held_back))).all() if run.held_back else []
@@ -53,8 +64,11 @@ def scrub(unit: Unit, run: RetentionRun, limit: int) -> bool:
         run.position = _after(rows[-1].id) if rows else run.position
     free = _free(unit, rows, run.changed_at - timedelta(days=run.days))
     done = 0
-    if free:  # unless somebody replays one at this moment
-        is_still = (_inbox.c.id.in_(free), _inbox.c.status == InboxStatus.DECIDED)
+    if free:  # unless somebody replays one at this moment: then that one's lock is waited for, and its row seen
+        locked = select(_inbox.c.id).where(_inbox.c.id.in_(free)).order_by(_inbox.c.id)
+        unit.execute(locked.with_for_update() if unit.dialect == "postgresql" else locked).all()
+        is_queued = select(_inbox_queue.c.message_id).where(_inbox_queue.c.message_id == _inbox.c.id).exists()
+        is_still = (_inbox.c.id.in_(free), ~is_queued)
         done = unit.execute(update(_inbox).where(*is_still).values(body=b"", scrubbed_at=run.changed_at)).rowcount
     run.held_back = [*run.held_back, *sorted({row.id for row in rows if row.scrubbed_at is None} - set(free))]
     run.seen, run.rows = run.seen + len(rows), run.rows + done
@@ -69,20 +83,11 @@ def _after(an_id: str) -> str:
 
 def _free(unit: Unit, rows: Sequence[Any], until: datetime) -> list[str]:
     """Ids of those of the messages that nothing needs any more."""
-    named = {row.id: named_by(row.outcomes) for row in rows}
-    about = sorted({payment for payments in named.values() for payment in payments})
-    query = select(_payment.c.id).where(_payment.c.id.in_(about), not_(is_over(until)))
-    needed = set(unit.execute(query).scalars()) if about else set()
-    return [
-        row.id
-        for row in rows
-        if row.status == InboxStatus.DECIDED and row.scrubbed_at is None and not needed & named[row.id]
-    ]
-
-
-def named_by(outcomes: Any) -> set[str]:
-    """Return the payments that a message was decided about."""
-    return {str(entry["payment"]) for entry in outcomes or () if isinstance(entry, dict) and entry.get("payment")}
+    decided = [row.id for row in rows if row.status is None and row.scrubbed_at is None]
+    query = select(_decision.c.message_id).join(_payment, _payment.c.id == _decision.c.payment_id)
+    query = query.where(_decision.c.message_id.in_(decided), not_(is_over(until)))
+    needed = set(unit.execute(query).scalars()) if decided else set()
+    return [each for each in decided if each not in needed]
 
 
 def drop_attempts(unit: Unit, run: RetentionRun, limit: int) -> bool:

@@ -4,9 +4,9 @@ from typing import Final
 
 from sqlalchemy import MetaData
 
-from storage import columns, tables, tables_support
+from storage import columns, tables, tables_inbox, tables_support
 
 metadata: Final[MetaData] = columns.metadata
 
 #: The modules that declare tables.
-DECLARED_IN: Final = (tables, tables_support, tables_support, tables_support, tables_support, tables_support)
+DECLARED_IN: Final = (tables, tables_inbox, tables_support)

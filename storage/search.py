@@ -14,10 +14,11 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from sqlalchemy import (
     Column,
     ColumnElement,
+    FromClause,
     Row,
+    Select,
     String,
     Subquery,
-    Table,
     cast,
     func,
     literal,
@@ -28,20 +29,20 @@ from sqlalchemy import (
 
 from statemachine.names import is_line
 from statemachine.phases import Phase
+from storage import inbox
 from storage.columns import Model, columns_of, table_of, views
 from storage.database import Unit
 from storage.ids import WEBHOOK_PREFIX, first_id, is_id
-from storage.inbox import decided_about
 from storage.tables import (
     InboxMessage,
     KnownDelivery,
-    MessagePayment,
     OperatorAction,
     OutboxMessage,
     OutboxMessageTable,
     Payment,
     RejectedDelivery,
 )
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.tables_support import ApiKey, AuditRun, ConsoleSession, Reconciliation
 from storage.types import InboxStatus, OutboxStatus
 
@@ -49,8 +50,9 @@ _payment = table_of(Payment)
 _inbox = table_of(InboxMessage)
 _outbox = table_of(OutboxMessageTable)
 _outbox_waiting = views.tables["outbox_waiting"]
+_queue = table_of(QueuedMessage)
+_decision = table_of(RecordedDecision)
 _action = table_of(OperatorAction)
-_also = table_of(MessagePayment)
 _known = table_of(KnownDelivery)
 
 Record = TypeVar("Record", bound=Model)
@@ -136,7 +138,7 @@ PAYMENTS: Final = TableSpec(
 HEADS: Final = TableSpec(Payment, frozenset(columns_of(Payment)) - _HEAD_COLUMNS, served=frozenset({"account"}))
 MESSAGES: Final = TableSpec(
     InboxMessage,
-    _BODIES | {"outcomes"},
+    _BODIES | {"readings"},
     "body",
     frozenset({"payment_id"}),
     {"status": frozenset({InboxStatus.PENDING, InboxStatus.PARKED, InboxStatus.DEAD})},
@@ -204,9 +206,11 @@ def count(unit: Unit, spec: TableSpec, wanted: RowFilter) -> RowCount:
 
 def one(unit: Unit, spec: TableSpec, row_id: str) -> Line | None:
     """Read a row with all of its columns; None where no row has that id."""
-    table = table_of(spec.model)
+    table = _table(spec.model, RowFilter())
     row = unit.execute(select(table).where(table.c.id == row_id)).first()
-    return None if row is None else _line(row)
+    if row is None or spec.model is not InboxMessage:
+        return None if row is None else _line(row)
+    return {**_line(row), "outcomes": [inbox.entry(each) for each in inbox.decisions(unit, [row_id])]}
 
 
 # -- pages of whole rows, which are full unless the list ends
@@ -268,6 +272,8 @@ def _records(unit: Unit, model: type[Record], wanted: RowFilter, cursor: PageCur
         ]
         conditions = [table.c.id.in_(union_all(*(select(each.subquery().c.id) for each in ids)))]
     found = unit.shown(model, select(table).where(*conditions).order_by(order).limit(cursor.limit + 1))
+    if model is InboxMessage:
+        inbox.with_outcomes(unit, [row for row in found if isinstance(row, InboxMessage)])
     rows, has_more = found[: cursor.limit], len(found) > cursor.limit
     return RowPage(rows[::-1] if is_backwards else rows, has_more=has_more)
 
@@ -284,11 +290,13 @@ def _is_few_pending(unit: Unit, model: type[Model], rules: Sequence["Rule"]) -> 
 _WAITING: Final = frozenset({OutboxStatus.PENDING, OutboxStatus.DEAD})
 
 
-def _table(model: type[Model], wanted: RowFilter) -> Table:
-    """Return the model's table, or the view of what waits.
+def _table(model: type[Model], wanted: RowFilter) -> FromClause:
+    """Return the model's table, messages with what is kept beside them, or what waits.
 
-    The queue's indexes serve that view.
+    The queue's indexes serve the view of what waits.
     """
+    if model is InboxMessage:
+        return inbox.WHOLE
     statuses = [value for name, value in _rules(wanted) if name == "status"]
     is_waiting = any(isinstance(value, str) and value in _WAITING for value in statuses)
     return _outbox_waiting if model is OutboxMessage and is_waiting else table_of(model)
@@ -364,33 +372,43 @@ def _conditions(columns: Any, rules: Sequence[Rule], wanted: RowFilter | None = 
 
 
 def _served(
-    model: type[Model], columns: Mapping[str, Any], table: Table, rules: Sequence[Rule], wanted: RowFilter
+    model: type[Model], columns: Mapping[str, Any], table: FromClause, rules: Sequence[Rule], wanted: RowFilter
 ) -> list[ColumnElement[bool]]:
-    """Make the conditions of the rules; a message may be about several payments."""
-    about = [value for name, value in rules if model is InboxMessage and name == "payment_id"]
-    if not about or isinstance(about[0], bool):
+    """Make the conditions of the rules; of messages, by indexes of other tables."""
+    if model is not InboxMessage:
         return _conditions(columns, rules, wanted)
-    rest = [rule for rule in rules if rule[0] != "payment_id"]
-    ids = about[0] if isinstance(about[0], tuple) else about
-    return [*_conditions(columns, rest, wanted), table.c.id.in_(decided_about(ids))]
+    beside = {rule: found for rule in rules if (found := _beside(*rule)) is not None}
+    rest = [rule for rule in rules if rule not in beside]
+    return [*_conditions(columns, rest, wanted), *(table.c.id.in_(ids) for ids in beside.values())]
+
+
+def _beside(name: str, value: Any) -> Select[Any] | None:
+    """Select messages by a rule that an index of decisions or queue answers."""
+    if name == "payment_id" and not isinstance(value, bool):  # a message may be about several payments
+        return inbox.decided_about(value if isinstance(value, tuple) else [value])
+    if name == "status" and InboxStatus.DECIDED not in (value if isinstance(value, tuple) else [value]):
+        return select(_queue.c.message_id).where(_condition(_queue.c.status, value))
+    return None
 
 
 def _served_conditions(
-    unit: Unit, spec: TableSpec, table: Table, served: Sequence[Rule], wanted: RowFilter
+    unit: Unit, spec: TableSpec, table: FromClause, served: Sequence[Rule], wanted: RowFilter
 ) -> list[ColumnElement[bool]]:
     """Make what an index serves; of few rows, SQLite is kept off the account's."""
     account = _in_order(unit, table.c.account, is_sorted=_is_gathered(spec, served))
     return _served(spec.model, {**table.c, "account": account}, table, served, wanted)
 
 
-def _scan(table: Table, conditions: Sequence[ColumnElement[bool]], scanned: Sequence[Rule], order: Any) -> Subquery:
+def _scan(
+    table: FromClause, conditions: Sequence[ColumnElement[bool]], scanned: Sequence[Rule], order: Any
+) -> Subquery:
     """Make the query of the rows that are scanned, as far as they are scanned for."""
     names = dict.fromkeys(["id", *(name for name, _ in scanned)])
     query = select(*(table.c[name] for name in names)).where(*conditions).order_by(order).limit(SCAN_LIMIT)
     return query.subquery("scan")
 
 
-def _end_of_scan(unit: Unit, table: Table, conditions: Sequence[ColumnElement[bool]], order: Any) -> str | None:
+def _end_of_scan(unit: Unit, table: FromClause, conditions: Sequence[ColumnElement[bool]], order: Any) -> str | None:
     """Read the id of the last row that was scanned; None at the end of the list."""
     query = select(table.c.id).where(*conditions).order_by(order).offset(SCAN_LIMIT - 1).limit(2)
     found = list(unit.execute(query).scalars())
@@ -402,7 +420,7 @@ def _in_order(unit: Unit, column: Any, *, is_sorted: bool) -> Any:
     return func.ifnull(column, "") if is_sorted and unit.dialect == "sqlite" else column
 
 
-def _are_few(unit: Unit, spec: TableSpec, served: Sequence[Rule], table: Table, conditions: Any) -> bool:
+def _are_few(unit: Unit, spec: TableSpec, served: Sequence[Rule], table: FromClause, conditions: Any) -> bool:
     """Return True where an index of another order serves so few that they are sorted."""
     if unit.dialect != "sqlite" or not _is_gathered(spec, served):
         return False
@@ -415,7 +433,7 @@ def _is_gathered(spec: TableSpec, served: Sequence[Rule]) -> bool:
     return any(spec.gathered.get(name, "") in (None, value) and value is not False for name, value in served)
 
 
-def _columns(spec: TableSpec, table: Table) -> list[ColumnElement[Any]]:
+def _columns(spec: TableSpec, table: FromClause) -> list[ColumnElement[Any]]:
     columns: list[ColumnElement[Any]] = [column for column in table.c if column.name not in spec.without]
     if spec.sized is not None:
         columns.append(func.length(table.c[spec.sized]).label("size_bytes"))
@@ -497,10 +515,9 @@ def _place_after(unit: Unit, place: tuple[str, str] | None) -> tuple[str, str] |
 def _about(unit: Unit, table: Any, words: str, found: set[str]) -> list[str]:
     if not _is_kept(words):
         return []
-    about = payment_ids(unit, words)
-    found = {*found, *whole_id(words), *_ids(unit, table.c.id, table.c.payment_id.in_(about))}
-    if table is _inbox:
-        found |= _ids(unit, _also.c.message_id, _also.c.payment_id.in_(about))
+    column = _decision.c.message_id if table is _inbox else table.c.id
+    about = _ids(unit, column, column.table.c.payment_id.in_(payment_ids(unit, words)))
+    found = {*found, *whole_id(words), *about}
     return sorted(found, reverse=True)[:MATCH_LIMIT]
 
 

@@ -45,41 +45,6 @@ class InboxMessageTable(SQLModel, table=True):
     """The table of inbox messages; partitioned by time of receipt."""
 
     __tablename__ = "inbox_message"
-    __table_args__ = (
-        Index(
-            "ix_inbox_message_pending",
-            "id",
-            sqlite_where=text("status = 'pending'"),
-            postgresql_where=text("status = 'pending'"),
-        ),
-        Index(
-            "ix_inbox_message_awaits",
-            "account",
-            "awaits",
-            sqlite_where=text("awaits IS NOT NULL"),
-            postgresql_where=text("awaits IS NOT NULL"),
-        ),
-        Index(
-            "ix_inbox_message_payment",
-            "payment_id",
-            sqlite_where=text("payment_id IS NOT NULL"),
-            postgresql_where=text("payment_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_inbox_message_redelivered",
-            "account",
-            "last_redelivered_at",
-            sqlite_where=text("last_redelivered_at IS NOT NULL"),
-            postgresql_where=text("last_redelivered_at IS NOT NULL"),
-        ),
-        Index(  # an OR, since SQLite does not see that one value is in a list of two
-            "ix_inbox_message_stuck",
-            "status",
-            "id",
-            sqlite_where=text("status = 'parked' OR status = 'dead'"),
-            postgresql_where=text("status = 'parked' OR status = 'dead'"),
-        ),
-    )
 
     id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
     account: str = Field(max_length=64)
@@ -88,7 +53,7 @@ class InboxMessageTable(SQLModel, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  #: exact bytes; none once scrubbed
     headers: list[list[str]] = Field(sa_column=json_value())  #: as received, without credentials
     digest: str = Field(max_length=64)  #: SHA-256 of the body, hex
-    envelope_digest: str = Field(max_length=64)  #: seal over SEALED, hex; transitions rest on it
+    envelope_digest: str = Field(max_length=64)  #: seal over SEALED, hex; transitions and decisions rest on it
     key_id: str | None = Field(default=None, max_length=64)  #: the key that verified it
     received_at: datetime = Field(sa_column=instant(nullable=False))
     provider_time: datetime | None = Field(default=None, sa_column=instant())  #: signed by the provider
@@ -99,26 +64,16 @@ class InboxMessageTable(SQLModel, table=True):
         default=None, sa_column=identifier(nullable=True)
     )  #: the payment, where the channel tells it
     variant_of: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: same identity, other content
-    status: str = Field(default="pending", max_length=16)  #: storage.types.InboxStatus
-    attempts: int = 0
-    available_at: datetime = Field(sa_column=instant(nullable=False))  #: may be claimed from then on
-    claim_token: int = 0  #: fencing: grows with every claim
-    last_error: str | None = None  #: of the last failed attempt
-    awaits: str | None = Field(default=None, max_length=300)  #: "kind:ref" of the payment that it waits for
-    payment_id: str | None = Field(default=None, sa_column=identifier(nullable=True))  #: the first payment it was about
-    decision: str | None = Field(default=None, max_length=16)  #: statemachine.phases.Outcome, the weightiest
-    reason: str | None = None  #: in words
-    outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=json_value())  #: one per observation
-    decided_at: datetime | None = Field(default=None, sa_column=instant())
-    decision_digest: str | None = Field(default=None, max_length=64)  #: seal over DECIDED, hex
-    redeliveries: int = 0  #: how often the provider sent the same again
-    last_redelivered_at: datetime | None = Field(default=None, sa_column=instant())
     scrubbed_at: datetime | None = Field(default=None, sa_column=instant())  #: retention has emptied the body
 
 
 @dataclass(kw_only=True)
 class InboxMessage(Row):
-    """An authentic statement, verbatim, from any source; ends decided, parked or dead."""
+    """An authentic statement, verbatim, from any source; ends decided, parked or dead.
+
+    The row is inserted once: triggers refuse UPDATE and DELETE, but for retention's scrubbing. What comes after the
+    columns of the table is read from `inbox_queue`, `decision` and `inbox_redelivery` (`storage.inbox`).
+    """
 
     __tablename__ = "inbox_message"
 
@@ -139,18 +94,6 @@ class InboxMessage(Row):
         "about",
         "variant_of",
     )
-    #: set when it is decided; `decision_digest` covers them
-    DECIDED: ClassVar[tuple[str, ...]] = (
-        "id",
-        "status",
-        "awaits",
-        "payment_id",
-        "decision",
-        "reason",
-        "outcomes",
-        "decided_at",
-        "envelope_digest",
-    )
 
     id: str
     account: str
@@ -168,34 +111,24 @@ class InboxMessage(Row):
     http_status: int | None = None
     about: str | None = None
     variant_of: str | None = None
-    status: str = "pending"
+    scrubbed_at: datetime | None = None
+    # of the queue
+    status: str = "pending"  #: storage.types.InboxStatus; decided where the queue has no row
     attempts: int = 0
-    available_at: datetime
+    available_at: datetime | None = None
     claim_token: int = 0
+    readings: int = 0  #: how often it had been decided when it was queued
     last_error: str | None = None
     awaits: str | None = None
-    payment_id: str | None = None
-    decision: str | None = None
+    # of its decisions
+    payment_id: str | None = None  #: the first payment of the newest decision that is about any
+    decision: str | None = None  #: statemachine.phases.Outcome, the weightiest; None while it is pending
     reason: str | None = None
-    outcomes: list[dict[str, Any]] = field(default_factory=list)
     decided_at: datetime | None = None
-    decision_digest: str | None = None
+    outcomes: list[dict[str, Any]] = field(default_factory=list)  #: one per observation
+    # of its redeliveries
     redeliveries: int = 0
     last_redelivered_at: datetime | None = None
-    scrubbed_at: datetime | None = None
-
-
-class MessagePayment(SQLModel, table=True):
-    """A further payment that an inbox message was decided about.
-
-    Not partitioned; a row goes with its message.
-    """
-
-    __tablename__ = "message_payment"
-    __table_args__ = (Index("ix_message_payment_message_id", "message_id"), {"sqlite_with_rowid": False})
-
-    payment_id: str = Field(sa_column=identifier(primary=True))
-    message_id: str = Field(sa_column=identifier(primary=True))
 
 
 #: Phases in which money may still come: payments pass through them.

@@ -14,10 +14,12 @@ from statemachine.phases import WITHHOLDING, Outcome, Phase, Source
 from storage.columns import table_of
 from storage.database import Unit
 from storage.ids import first_id
+from storage.inbox import WHOLE
 from storage.tables import InboxMessage, Payment, RejectedDelivery, Transition
+from storage.tables_inbox import RecordedDecision
 from storage.types import InboxStatus
 
-_inbox: Any = table_of(InboxMessage)
+_inbox: Any = WHOLE
 _payment: Any = table_of(Payment)
 _transition: Any = table_of(Transition)
 _rejected: Any = table_of(RejectedDelivery)
@@ -228,6 +230,7 @@ def _seconds_between(unit: Unit, earlier: Any, later: Any) -> ColumnElement[Any]
 _move = table_of(Transition)
 _cause = aliased(table_of(InboxMessage), name="cause")
 _before = aliased(table_of(InboxMessage), name="before")
+_said = aliased(table_of(RecordedDecision), name="said")
 
 #: A payment that has come here was paid, whether or not that word was heard.
 _WAS_PAID: Final = (Phase.PAID.value, Phase.SETTLED.value, Phase.REFUNDED.value)
@@ -262,11 +265,12 @@ def first_paid(unit: Unit) -> dict[str, Counter[str]]:
     )
     hint = (  # the last thing before the answer, where that is a hint: an earlier answer was not of its asking
         select(_before.c.source)
+        .join(_said, _said.c.message_id == _before.c.id)
         .where(
-            _before.c.payment_id == _move.c.payment_id,
+            _said.c.payment_id == _move.c.payment_id,
             _before.c.received_at <= _cause.c.received_at,
             _before.c.id != _cause.c.id,
-            (_before.c.source == Source.POLL.value) | (_before.c.decision == Outcome.NOTED.value),
+            (_before.c.source == Source.POLL.value) | (_said.c.outcome == Outcome.NOTED.value),
         )
         .order_by(_before.c.received_at.desc(), _before.c.id.desc())
         .limit(1)

@@ -11,10 +11,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from statemachine import measures
 from statemachine.phases import Source
+from storage import inbox
 from storage.columns import table_of
 from storage.database import Unit, values
 from storage.errors import LeaseLost
 from storage.tables import InboxMessage, Payment, RejectedDelivery, Transition
+from storage.tables_inbox import Redelivery
 from storage.tables_support import PushQuality, PushWatch
 from storage.types import InboxStatus
 
@@ -130,6 +132,7 @@ def standing(unit: Unit) -> dict[str, Mapping[str, Any]]:
 
 
 _inbox = table_of(InboxMessage)
+_redelivery = table_of(Redelivery)
 _payment = table_of(Payment)
 _transition = table_of(Transition)
 _rejected = table_of(RejectedDelivery)
@@ -197,8 +200,9 @@ def pushes_after(
     watermark moves on.
     """
     columns = ("id", "account", "source", "status", "received_at", "decided_at")
-    query = select(*(_inbox.c[name] for name in columns)).order_by(_inbox.c.id).limit(limit)
-    rows = unit.each(query.where(_inbox.c.id > after) if after else query)
+    whole = inbox.WHOLE
+    query = select(*(whole.c[name] for name in columns)).order_by(whole.c.id).limit(limit)
+    rows = unit.each(query.where(whole.c.id > after) if after else query)
     wanted: list[str] = []
     is_whole = True
     for row in rows:
@@ -208,7 +212,7 @@ def pushes_after(
             after = row.id
         if is_ours:
             wanted.append(row.id)
-    found = unit.all(InboxMessage, select(_inbox).where(_inbox.c.id.in_(wanted)).order_by(_inbox.c.id))
+    found = [message for _, message in sorted(inbox.get_many(unit, wanted).items())]
     return found, after, len(rows) < limit or not is_whole
 
 
@@ -227,10 +231,11 @@ def pushes_about(unit: Unit, payment_ids: Sequence[str]) -> list[InboxMessage]:
 
     An event of a journal is one where its webhook came after it, as a redelivery.
     """
-    is_late = and_(_inbox.c.source == Source.JOURNAL.value, _inbox.c.last_redelivered_at.is_not(None))
-    is_push = or_(_inbox.c.source.in_(PUSHED), is_late)
-    query = select(_inbox).where(_inbox.c.payment_id.in_(payment_ids), is_push)
-    return unit.all(InboxMessage, query.order_by(_inbox.c.id))
+    is_again = select(_redelivery.c.message_id).where(_redelivery.c.message_id == _inbox.c.id).exists()
+    is_push = or_(_inbox.c.source.in_(PUSHED), and_(_inbox.c.source == Source.JOURNAL.value, is_again))
+    about = inbox.decided_about(payment_ids)
+    ids = list(unit.execute(select(_inbox.c.id).where(_inbox.c.id.in_(about), is_push)).scalars())
+    return [message for _, message in sorted(inbox.get_many(unit, ids).items())]
 
 
 def transitions_after(
@@ -277,10 +282,13 @@ def redelivered(
 
     That is `until`, or earlier where there are more than `limit`.
     """
-    at = _inbox.c.last_redelivered_at
-    query = select(_inbox).where(_inbox.c.account == account, _inbox.c.source.in_(PUSHED), at.is_not(None), at <= until)
+    at = _redelivery.c.last_redelivered_at
+    query = select(_inbox.c.id).join(_redelivery, _redelivery.c.message_id == _inbox.c.id)
+    query = query.where(_redelivery.c.account == account, _inbox.c.source.in_(PUSHED), at <= until)
     query = query.where(at > after) if after is not None else query
-    found = unit.all(InboxMessage, query.order_by(at).limit(limit))
+    ids = list(unit.execute(query.order_by(at).limit(limit)).scalars())
+    messages = inbox.get_many(unit, ids)
+    found = [messages[each] for each in ids if each in messages]
     if len(found) < limit:
         return found, until
     last = found[-1].last_redelivered_at
@@ -291,9 +299,10 @@ def redelivered(
 
 def last_redelivered_at(unit: Unit, account: str) -> datetime | None:
     """Return when one of the account's messages was last redelivered."""
-    at = _inbox.c.last_redelivered_at
+    at = _redelivery.c.last_redelivered_at
+    query = select(at).join(_inbox, _inbox.c.id == _redelivery.c.message_id)
     pushed = _inbox.c.source.in_((*PUSHED, Source.JOURNAL.value))
-    query = select(at).where(_inbox.c.account == account, at.is_not(None), pushed)
+    query = query.where(_redelivery.c.account == account, pushed)
     found: datetime | None = next((row[0] for row in unit.each(query.order_by(at.desc()).limit(10))), None)
     return found
 

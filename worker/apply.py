@@ -214,11 +214,12 @@ class PaymentWriter:
         owed: Mapping[str, Sequence[str]] = _NOTHING,
         is_unreadable: bool = False,
         untaken: Sequence[str] = (),
+        awaits: str | None = None,
     ) -> None:
         """Record the message's outcome for the timeline, and save the payment.
 
         `owed` are ids of outbox messages by effect; `untaken` are the effects that no sink takes; `is_unreadable` says
-        that the body could not be parsed.
+        that the body could not be parsed; `awaits` names the payment that the message waits for.
         """
         entry: dict[str, Any] = {**self._marks, "outcome": _WORDS[outcome], "reason": reason}
         entry["at"] = self._session.moment
@@ -241,8 +242,7 @@ class PaymentWriter:
         if owed:
             entry["effects"] = list(owed)
             entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
-        if untaken:
-            entry["untaken"] = list(untaken)
+        entry |= {name: told for name, told in (("untaken", list(untaken)), ("awaits", awaits)) if told}
         self.outcomes.append(entry)
         if payment is not None:
             poll = self._session.poll_of(payment)

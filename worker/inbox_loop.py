@@ -14,7 +14,6 @@ from storage.batches import Key
 from storage.database import Database, Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.inbox import Recorded
-from storage.readable import UnreadableRecord
 from storage.tables import InboxMessage
 from storage.types import InboxStatus
 from worker.accounts import Accounts, ApplySettings, Clock
@@ -104,10 +103,9 @@ class InboxWorker:
 
         Raises StorageUnavailable where another session held the rows of several in a row.
         """
-        settings, held, aside = self._settings, 0, list[UnreadableRecord]()
+        settings, held = self._settings, 0
         with self._database.write() as unit:
-            claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only, aside=aside)
-            batches.set_aside(unit, aside, self._clock())
+            claimed = inbox.claim(unit, self._clock(), settings.lease, settings.batch, only=only)
         for at, message in enumerate(claimed):
             try:
                 self._apply_alone(message.id, message.claim_token)
@@ -119,7 +117,7 @@ class InboxWorker:
                 self._wait_for(claimed[at : at + 1] if held < _MAX_HELD_IN_A_ROW else claimed[at:], fault)
                 if held == _MAX_HELD_IN_A_ROW:
                     raise
-        return len(claimed) + len(aside)
+        return len(claimed)
 
     def _put_off_held(self, only: Sequence[str] | None) -> int:
         """Postpone due messages about payments that another session holds; count them."""
@@ -254,7 +252,7 @@ class InboxWorker:
     def _apply_alone(self, message_id: str, token: int) -> None:
         try:
             with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
-                applied = self._apply(unit, [_still_ours(unit, message_id, token)])
+                applied = self._apply(unit, [batches.claimed(unit, message_id, token)])
         except StorageUnavailable:
             raise
         except LeaseLost:
@@ -269,7 +267,7 @@ class InboxWorker:
         now, settings = self._clock(), self._settings
         with self._database.write() as unit:
             try:
-                message = _still_ours(unit, message_id, token)
+                message = batches.claimed(unit, message_id, token)
             except LeaseLost:
                 log.warning("message.lease_lost", message_id=message_id)
                 return
@@ -278,8 +276,10 @@ class InboxWorker:
             if message.attempts < settings.max_attempts:
                 batches.put_off(unit, [(message, now + delay, error)])
                 return
-            message.status, message.decision = InboxStatus.DEAD, Outcome.PARKED
+            message.status, message.decision = InboxStatus.DEAD.value, Outcome.PARKED.value
+            message.last_error = error
             message.reason, message.decided_at = f"attempts exhausted: {error}", now
+            message.outcomes = [{"outcome": message.decision, "reason": message.reason, "dead": True}]
             batches.finish(unit, [message])
         self.decisions[message.account, InboxStatus.DEAD.value] += 1
         self._traced([message])
@@ -290,11 +290,3 @@ def _wait(settings: ApplySettings, attempts: int) -> timedelta:
     """Double the wait after each failed attempt, without overflow at the 46th."""
     doubled = settings.retry_first.total_seconds() * 2.0 ** min(attempts, 1000)
     return timedelta(seconds=min(doubled, settings.retry_longest.total_seconds()))
-
-
-def _still_ours(unit: Unit, message_id: str, token: int) -> InboxMessage:
-    """Return the stored message; raise LeaseLost where this claim has ended."""
-    message = inbox.get(unit, message_id)
-    if (message.claim_token, message.status) != (token, InboxStatus.PENDING):
-        raise LeaseLost
-    return message

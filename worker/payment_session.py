@@ -51,7 +51,6 @@ class Session:
         self._transitions: list[Transition] = []
         self._outbox: list[OutboxMessage] = []
         self._finished: list[InboxMessage] = []
-        self._also_about: dict[tuple[str, str], None] = {}  #: payment and message
         self._put_off: list[tuple[InboxMessage, datetime, str | None]] = []
         self._reopened: dict[tuple[str, str], None] = {}
 
@@ -325,10 +324,6 @@ class Session:
             self.flush()  # it was parked after those were reopened, and stays parked
         self._finished.append(message)
 
-    def also_about(self, message: InboxMessage, payment_ids: Iterable[str]) -> None:
-        """Record that the message was decided about these payments too."""
-        self._also_about.update(dict.fromkeys((payment_id, message.id) for payment_id in payment_ids))
-
     def put_off(self, message: InboxMessage, until: datetime, why: str) -> None:
         """Postpone the message, without counting an attempt."""
         self._put_off.append((message, until, why))
@@ -361,7 +356,6 @@ class Session:
         advisory_locks.hold(unit, (*parked, *self._reopened), self._held)
         if self._finished:
             batches.finish(unit, self._finished)
-        batches.also_about(unit, list(self._also_about))
         self._reopened.update(dict.fromkeys(advisory_locks.known_meanwhile(unit, parked)))
         if self._put_off:
             batches.put_off(unit, self._put_off)
@@ -369,4 +363,3 @@ class Session:
             batches.reopen_awaiting(unit, list(self._reopened), self.now)
         self._new, self._changed, self._reopened = {}, {}, {}
         self._transitions, self._outbox, self._finished, self._put_off = [], [], [], []
-        self._also_about = {}

@@ -11,7 +11,7 @@ from providers.contract import Reading, Statement
 from statemachine import statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS, MOVING_PHASES, Outcome, Phase, Review, Source
+from statemachine.phases import ANSWERS, BY_WEIGHT, MOVING_PHASES, Outcome, Phase, Review, Source
 from storage.batches import Key
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
@@ -20,9 +20,6 @@ from worker.accounts import AccountRules, Accounts, ApplySettings
 from worker.apply import PaymentWriter
 from worker.finder import Finder
 from worker.payment_session import Session
-
-#: The decision of a message with several observations is the weightiest of theirs.
-_WEIGHT = (Outcome.CONFLICT, Outcome.PARKED, Outcome.ADVANCED, Outcome.UNCHANGED, Outcome.STALE, Outcome.NOTED)
 
 #: Sources of our own statements; a message from outside is never one.
 _OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL})
@@ -314,7 +311,7 @@ class MessageProcessor:
             return None
         if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.CREATE):
             self._awaits = f"{kind}:{ref}"
-            self._writer.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known")
+            self._writer.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known", awaits=self._awaits)
             return None
         askable = [each for each in self._finder.kinds(rules, observation) if rules.can_ask(each)]
         if observation.status is None and self._message.source in _FROM_OUTSIDE and askable:
@@ -387,15 +384,12 @@ class MessageProcessor:
 
     def _finish(self) -> None:
         message, entries = self._message, self._writer.outcomes
-        entry = entries[0] if len(entries) == 1 else min(entries, key=lambda each: _WEIGHT.index(each["outcome"]))
+        entry = entries[0] if len(entries) == 1 else min(entries, key=lambda each: BY_WEIGHT.index(each["outcome"]))
         message.decision, message.reason = outcome, _ = entry["outcome"], entry["reason"]
         message.status = _PARKED if outcome == Outcome.PARKED else _DECIDED
-        message.outcomes = [*message.outcomes, *entries]
-        named, before = self._writer.payment_ids, message.payment_id
-        message.payment_id = next(iter(named), before)
-        others = [each for each in (*named, *filter(None, [before])) if each != message.payment_id]
-        if others:
-            self._session.also_about(message, others)
+        message.outcomes = entries
+        message.payment_id = next(iter(self._writer.payment_ids), message.payment_id)
+        message.last_error = None
         message.awaits = self._awaits
         message.decided_at = self._now
         self._session.finish(message)

@@ -31,6 +31,8 @@ from statemachine.errors import InvalidAmount, ServiceError
 from statemachine.money import from_minor
 from storage.database import values
 from storage.ids import new_id
+from storage.inbox import SHOWN
+from storage.tables import InboxMessage
 
 #: Columns of a table where the output is no terminal: wide enough that nothing is cut.
 _PIPE_WIDTH: Final = 240
@@ -194,7 +196,8 @@ def amount(minor: int | None, currency: str | None) -> str | None:
 
 def columns_of(record: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
     """Return the record's columns by name, except some."""
-    return {name: value for name, value in values(record).items() if name not in without}
+    names = SHOWN if isinstance(record, InboxMessage) else None
+    return {name: value for name, value in values(record, names).items() if name not in without}
 
 
 def print_more_hint(rows: Sequence[Any], limit: int) -> None:

@@ -128,7 +128,7 @@ def applied(claimed: Sequence[Claimed], known: dict[str, dict[str, Any]], now: i
             moved[payment_id] = payment
         poll["heard_at"] = now
         poll["statements"] += 1
-        changes.decisions.append(_decided(message_id, payment_id, decision, reason, [entry], evidence, now))
+        changes.decisions.append(_decided(message_id, entry, poll["statements"], evidence, now))
     for payment in moved.values():
         payment["seal"] = _digest({name: payment.get(name) for name in _SEALED})  # it opens no reviews
     for payment in (*changes.new, *touched.values()):
@@ -264,21 +264,22 @@ def _queued(owed: dict[str, Any]) -> dict[str, Any]:
     return {**copied, "outbox_id": owed["id"], "next_attempt_at": owed["created_at"], "seal": _digest(status)}
 
 
-def _decided(
-    message_id: str, payment_id: str, decision: str, reason: str, outcomes: list[Any], evidence: str, now: int
-) -> dict[str, Any]:
+def _decided(message_id: str, entry: dict[str, Any], statement: int, evidence: str, now: int) -> dict[str, Any]:
+    columns = ("at", "outcome", "payment", "reason")
     made = {
-        "awaits": None,
-        "decided_at": now,
-        "decision": decision,
+        "at": now,
+        "count": 1,
+        "details": {name: value for name, value in entry.items() if name not in columns},
         "envelope_digest": evidence,
-        "id": message_id,
-        "outcomes": outcomes,
-        "payment_id": payment_id,
-        "reason": reason,
-        "status": "decided",
+        "message_id": message_id,
+        "number": 1,
+        "outcome": entry["outcome"],
+        "payment_id": entry["payment"],
+        "reading": 1,
+        "reason": entry["reason"],
+        "statement": statement,
     }
-    made["decision_digest"] = _digest(made)
+    made["seal"] = _digest(made)
     return made
 
 

@@ -49,8 +49,8 @@ _QUEUE: Final = _columns("""
 """)
 #: What else a new row of the queue has.
 _QUEUE_MORE: Final = {"status": "'pending'", "attempts": "0", "claim_token": "0", "is_first": "true"}
-_INBOX: Final = _columns("""
-    id:uuid status payment_id:uuid decision reason outcomes:json decided_at:timestamptz decision_digest
+_DECISION: Final = _columns("""
+    message_id:uuid reading:int number:int statement:int payment_id:uuid at:timestamptz outcome reason details:json seal
 """)
 #: What never changes of a payment whose provider has named it.
 _FIXED: Final = {"id", "account", "kind", "provider_ref", "created_at"}
@@ -128,7 +128,8 @@ class Sqlite:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         pending = run(
-            "SELECT id, account, body, envelope_digest FROM inbox_message WHERE status = 'pending' ORDER BY id LIMIT ?",
+            "SELECT id, m.account, body, envelope_digest FROM inbox_queue AS q "
+            "JOIN inbox_message AS m ON m.id = q.message_id WHERE status = 'pending' ORDER BY q.message_id LIMIT ?",
             (size,),
         )
         refs, claimed = _read(pending, decode, _dashed)
@@ -156,7 +157,9 @@ class Sqlite:
         many(_insert("transition", _TRANSITION), self._rows(_TRANSITION, changes.transitions))
         many(_insert("outbox_message", _OUTBOX), self._rows(_OUTBOX, changes.owed))
         many(_insert("outbox_queue", _QUEUE, _QUEUE_MORE), self._rows(_QUEUE, changes.queued))
-        many(_update("inbox_message", _INBOX), self._rows(_INBOX, changes.decisions))
+        many(_insert("decision", _DECISION), self._rows(_DECISION, changes.decisions))
+        done = ({"message_id": row["message_id"].replace("-", "")} for row in changes.decisions)
+        many("DELETE FROM inbox_queue WHERE message_id = :message_id", done)
 
     def _rows(self, columns: dict[str, str], found: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         ids = [name for name, kind in columns.items() if kind == "uuid"]
@@ -223,8 +226,9 @@ class Asyncpg:
     async def _batch(self, size: int, decode: Decode, apply: Apply) -> int:
         async with self._connection.transaction():
             pending = await self._connection.fetch(
-                "SELECT id, account, body, envelope_digest FROM inbox_message WHERE status = 'pending' "
-                "ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+                "SELECT id, m.account, body, envelope_digest FROM inbox_queue AS q "
+                "JOIN inbox_message AS m ON m.id = q.message_id WHERE status = 'pending' "
+                "ORDER BY q.message_id LIMIT $1 FOR UPDATE OF q SKIP LOCKED",
                 size,
             )
             refs, claimed = _read(pending, decode, str)
@@ -247,6 +251,7 @@ class Asyncpg:
             ("transition", _TRANSITION, {}, changes.transitions),
             ("outbox_message", _OUTBOX, {}, changes.owed),
             ("outbox_queue", _QUEUE, _QUEUE_MORE, changes.queued),
+            ("decision", _DECISION, {}, changes.decisions),
         ):
             if rows:
                 names = ", ".join([*columns, *more])
@@ -258,7 +263,6 @@ class Asyncpg:
         for table, key, columns, rows in (
             ("payment", "id", _CHANGING, changes.changed),
             ("payment_poll", "payment_id", _HEARD, changes.polls),
-            ("inbox_message", "id", _INBOX, changes.decisions),
         ):
             if rows:
                 said = ", ".join(f"{name} = d.{name}" for name in columns if name != key)
@@ -266,6 +270,9 @@ class Asyncpg:
                     f"UPDATE {table} t SET {said} FROM {_unnest(columns)} WHERE t.{key} = d.{key}",  # noqa: S608
                     *_arrays(columns, rows),
                 )
+        await self._connection.execute(
+            "DELETE FROM inbox_queue WHERE message_id = ANY($1)", [row["message_id"] for row in changes.decisions]
+        )
 
 
 def _unnest(columns: dict[str, str]) -> str:

@@ -25,6 +25,11 @@ from tests.benchmarks.growing import Growing
 NAME: Final = "benchmark"
 PASSWORD: Final = "a long enough password for a benchmark"
 
+_INBOX_QUEUED: Final = (
+    "INSERT INTO inbox_queue (message_id, account, status, available_at, attempts, claim_token, readings) "
+    "SELECT id, account, '{status}', received_at, 1, 1, 1 FROM inbox_message WHERE delivery_key LIKE '{key}'"
+)
+
 #: How rows differ from those that went well: by the first digits of their random name, one in 16, 256, 4096, ...
 _CHANGES: Final = (
     "UPDATE payment SET phase = 'expired', state = 'expired' WHERE provider_ref LIKE 'pi_0%'",
@@ -33,8 +38,9 @@ _CHANGES: Final = (
     "UPDATE payment SET phase = 'processing', state = 'payment_detected' WHERE provider_ref LIKE 'pi_3cc%'",
     "UPDATE payment SET review = 'conflict', review_note = 'a note' WHERE provider_ref LIKE 'pi_4dd%'",
     "UPDATE payment SET phase = 'refunded', state = 'refunded' WHERE provider_ref LIKE 'pi_5eee%'",
-    "UPDATE inbox_message SET status = 'parked', decision = 'parked' WHERE delivery_key LIKE 'evt_0ab%'",
-    "UPDATE inbox_message SET status = 'dead', decision = NULL WHERE delivery_key LIKE 'evt_1abc%'",
+    _INBOX_QUEUED.format(status="parked", key="evt_0ab%"),
+    _INBOX_QUEUED.format(status="dead", key="evt_1abc%"),
+    "UPDATE decision SET outcome = 'parked' FROM inbox_queue AS q WHERE q.message_id = decision.message_id",
     "UPDATE inbox_message SET source = 'poll' WHERE delivery_key LIKE 'evt_2%'",
 )
 #: Effects that are not delivered, by the last digits of their ids: dead, and pending.
@@ -91,9 +97,9 @@ def peopled(url: str, payments: int) -> Peopled:
         found = "SELECT id, reference, provider_ref FROM payment WHERE reference = :reference"
         row = unit.execute(text(found), {"reference": f"order-{payments // 2}"}).one()
         ids = {"payments": _id(row[0])}
-        about = {"inbox": "inbox_message WHERE payment_id", "outbox": "outbox_message WHERE payment_id"}
-        for name, where in about.items():
-            one = text(f"SELECT id FROM {where} = :id")  # noqa: S608 - our own names
+        about = {"inbox": "message_id FROM decision", "outbox": "id FROM outbox_message"}
+        for name, what in about.items():
+            one = text(f"SELECT {what} WHERE payment_id = :id")
             ids[name] = _id(unit.execute(one, {"id": row[0]}).scalar_one())
         for name, table in (("quarantine", "rejected_delivery"), ("reconciliations", "reconciliation")):
             one = text(f"SELECT id FROM {table} ORDER BY id LIMIT 1")  # noqa: S608 - our own names
@@ -109,16 +115,19 @@ def _id(found: object) -> str:
 
 @contextmanager
 def _unguarded(connection: Connection) -> Iterator[None]:
-    """What was delivered is never changed: its trigger is away meanwhile."""
+    """What was received, decided and delivered is never changed: its triggers are away meanwhile."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         yield
         return
-    name = "outbox_delivered_no_delete"
-    found = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = :name"), {"name": name}).scalar_one()
-    connection.execute(text(f"DROP TRIGGER {name}"))
+    names = ("outbox_delivered_no_delete", "inbox_message_no_update", "decision_no_update")
+    query = text("SELECT sql FROM sqlite_master WHERE name = :name")
+    found = [connection.execute(query, {"name": name}).scalar_one() for name in names]
+    for name in names:
+        connection.execute(text(f"DROP TRIGGER {name}"))
     yield
-    connection.exec_driver_sql(found)
+    for trigger in found:
+        connection.exec_driver_sql(trigger)
 
 
 def _vary(database: Database) -> None:

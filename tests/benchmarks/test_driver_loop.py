@@ -12,7 +12,8 @@ from tests.benchmarks.filling import record
 
 #: Of each table that the worker writes, what does not depend on ids, times and digests.
 ROWS = {
-    "inbox_message": "status, attempts, awaits, decision, reason, decided_at IS NULL, last_error",
+    "inbox_queue": "status, attempts, awaits, last_error",
+    "decision": "reading, number, statement, outcome, reason, payment_id IS NULL",
     "payment": (
         "account, kind, provider_ref, reference, alias, amount_minor, currency, captured_minor, refunded_minor, state, "
         "phase, version, review, reviews, CAST(facts AS varchar), failure_reason, expires_at IS NULL"

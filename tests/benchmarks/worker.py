@@ -175,7 +175,7 @@ def _emptied(
     return found
 
 
-_WRONG: Final = "SELECT status, count(*) FROM inbox_message WHERE status NOT IN ('decided', 'pending') GROUP BY status"
+_WRONG: Final = "SELECT status, count(*) FROM inbox_queue WHERE status <> 'pending' GROUP BY status"
 
 
 def empty(url: str, module: str, processes: int, log: Path) -> Emptied:

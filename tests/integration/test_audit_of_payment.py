@@ -38,7 +38,7 @@ def spoil(shop, statement, **values):
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         else:
-            for table in ("transition", "outbox_message", "outbox_delivered"):
+            for table in ("transition", "inbox_message", "decision", "outbox_message", "outbox_delivered"):
                 connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_no_update")
                 connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {table}_no_delete")
         assert connection.execute(text(statement), values).rowcount
@@ -62,7 +62,7 @@ def test_each_payment_holds_by_itself(shop):
         ("UPDATE payment SET amount_minor = 1", "payment"),
         ("UPDATE transition SET reason = 'another' WHERE number = 2", "transition"),
         ("DELETE FROM transition WHERE number = 3", "inbox_message"),
-        ("UPDATE inbox_message SET decision = 'noted' WHERE source = 'webhook'", "inbox_message"),
+        ("UPDATE decision SET outcome = 'noted' WHERE outcome = 'advanced'", "decision"),
         ("UPDATE outbox_message SET payload = '{}'", "outbox_message"),
         ("DELETE FROM outbox_message", "inbox_message"),
         ("UPDATE outbox_delivered SET attempts = attempts + 1", "outbox_message"),

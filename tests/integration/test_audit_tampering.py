@@ -5,7 +5,7 @@ import pytest
 from storage import hashing, outbox
 from storage.columns import table_of
 from storage.tables import OutboxQueueTable
-from tests.support.audit_case import Shop, Tampering, is_postgresql
+from tests.support.audit_case import Shop, Tampering, is_postgresql, key_of
 from tests.support.pipeline_world import World
 
 
@@ -87,11 +87,8 @@ def test_a_cut_tail_is_found(shop, tampering):
 
 def test_a_changed_body_with_right_digests_fails_its_signature(shop, tampering):
     """Who rewrites a webhook and every digest over it still has not the provider's key."""
-    row = next(
-        row
-        for row in tampering.rows("inbox_message")
-        if (row["source"], row["decision"], row["awaits"]) == ("webhook", "parked", None)
-    )
+    parked = {row["message_id"] for row in tampering.rows("decision") if row["outcome"] == "parked"}
+    row = next(row for row in tampering.rows("inbox_message") if row["source"] == "webhook" and row["id"] in parked)
     body = row["body"].replace(b"450", b"451").replace(b"4.5", b"9.5")
     tampering.change("inbox_message", row["id"], body=body, digest=hashing.body_digest(body))
     tampering.reseal("inbox_message", row["id"])
@@ -104,7 +101,7 @@ def test_a_changed_body_with_right_digests_fails_its_signature(shop, tampering):
     ("table", "columns"),
     [
         ("inbox_message", "body, digest"),
-        ("inbox_message", "outcomes"),
+        ("decision", "outcome, reason"),
         ("transition", "to_state, phase, reason"),
         ("outbox_message", "payload"),
         ("payment", "state, phase"),
@@ -117,16 +114,16 @@ def test_swapped_rows_are_found(shop, tampering, table, columns):
     one = rows[0]
     two = next(row for row in rows if all(row[name] != one[name] for name in names))
     for target, content in ((one, two), (two, one)):
-        tampering.change(table, target["id"], **{name: content[name] for name in names})
+        tampering.change(table, target[key_of(table)], **{name: content[name] for name in names})
 
-    assert {one["id"], two["id"]} <= {fault.row for fault in shop.world.audit().faults}
+    assert {one[key_of(table)], two[key_of(table)]} <= {fault.row for fault in shop.world.audit().faults}
 
 
 def test_unreadable_rows_do_not_end_the_audit(shop, tampering):
     """What the database cannot give back as values of ours is a fault, not a crash."""
     with tampering.editing() as raw:  # PostgreSQL keeps no text for JSON that is none
         text = "7" if is_postgresql(shop.world.database) else "no JSON"
-        raw.exec_driver_sql(f"UPDATE inbox_message SET outcomes = '{text}'")  # noqa: S608
+        raw.exec_driver_sql(f"UPDATE decision SET details = '{text}'")  # noqa: S608
 
     assert shop.world.audit().first is not None
 

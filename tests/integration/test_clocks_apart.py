@@ -182,7 +182,7 @@ def owe_alarm(database):
 
 #: Where a lease, or when something is due again, is kept.
 LEASES = (
-    ("inbox_message", "decided_at"),
+    ("decision", "at"),
     ("outbox", "next_attempt_at"),
     ("payment_poll", "next_poll_at"),
     ("push_watch", "due_at"),

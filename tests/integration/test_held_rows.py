@@ -176,6 +176,6 @@ def test_a_table_that_is_held_is_a_database_that_is_away(database: Database, tmp
                 worker.step()
         other.close()
         with served.database.write() as unit:
-            unit.execute(sa.text("UPDATE inbox_message SET available_at = now() - interval '1 minute'"))
+            unit.execute(sa.text("UPDATE inbox_queue SET available_at = now() - interval '1 minute'"))
         worker.step()
         assert {status(served, each) for each in ids} == {"decided"}

@@ -6,13 +6,14 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from storage import batches, inbox
+from storage import inbox
 from storage.database import Database
 from storage.errors import StorageUnavailable
 from storage.ids import instant_of, new_id
 from storage.partitions import Period
 from storage.retention import Retention, Rules, rested
 from storage.types import RetentionRule
+from tests.support import keeping
 from tests.support.builders import a_message
 from tests.support.clock import FakeClock
 from tests.support.databases import migrated
@@ -59,7 +60,7 @@ def decided(database, count):
         inbox.record(unit, [a_message() for _ in range(count)])
         for message in inbox.claim(unit, instant_of(new_id()), timedelta(seconds=60), count):
             message.status = "decided"
-            batches.finish(unit, [message])
+            keeping.decide(unit, [message])
 
 
 def test_what_fell_into_the_rest_is_told(database):

@@ -18,6 +18,7 @@ from storage.columns import table_of
 from storage.database import Database, made
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessageTable, Payment, Transition
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.types import OutboxStatus
 from tests.property.pipeline_voices import VOICES, Telling
 from tests.support.builders import PROVIDERS, our_message
@@ -25,7 +26,10 @@ from tests.support.pipeline_world import World
 
 GENIUS, PAYIN = VOICES["stable_genius.payment_intent"], VOICES["payfield.payin"]
 
-TABLES = {table_of(model).name: model for model in (InboxMessage, Payment, Transition, OutboxMessageTable)}
+TABLES = {
+    table_of(model).name: model
+    for model in (InboxMessage, QueuedMessage, RecordedDecision, Payment, Transition, OutboxMessageTable)
+}
 
 #: By table: the column of a row's own seal, and what computes it.
 SEALS = {
@@ -167,21 +171,21 @@ class Tampering:
         """Every row, in order of its id."""
         described = table_of(TABLES[table])
         with self._engine.connect() as raw:
-            return [dict(row) for row in raw.execute(select(described).order_by(described.c.id)).mappings()]
+            return [dict(row) for row in raw.execute(select(described).order_by(*described.primary_key)).mappings()]
 
     def row(self, table: str, row_id: str) -> dict[str, Any]:
-        return next(row for row in self.rows(table) if row["id"] == row_id)
+        return next(row for row in self.rows(table) if row[key_of(table)] == row_id)
 
     def change(self, table: str, row_id: str, **values: Any) -> None:
         described = table_of(TABLES[table])
         with self.editing() as raw:
-            changed = raw.execute(update(described).where(described.c.id == row_id).values(**values))
+            changed = raw.execute(update(described).where(described.c[key_of(table)] == row_id).values(**values))
         assert changed.rowcount == 1
 
     def take_away(self, table: str, row_id: str) -> None:
         described = table_of(TABLES[table])
         with self.editing() as raw:
-            raw.execute(described.delete().where(described.c.id == row_id))
+            raw.execute(described.delete().where(described.c[key_of(table)] == row_id))
 
     def add(self, table: str, row: dict[str, Any]) -> None:
         with self.editing() as raw:
@@ -198,10 +202,16 @@ class Tampering:
         with self.editing() as raw:
             for table, rows in self._as_written.items():
                 raw.execute(table_of(TABLES[table]).delete())
-                raw.execute(table_of(TABLES[table]).insert(), rows)
+                if rows:
+                    raw.execute(table_of(TABLES[table]).insert(), rows)
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def key_of(table: str) -> str:
+    """The column of what a row is named by."""
+    return "id" if "id" in table_of(TABLES[table]).c else "message_id"
 
 
 def is_postgresql(database: Database) -> bool:

@@ -16,6 +16,22 @@ def keep(unit, payment, **asked):
     batches.add_polls(unit, [a_poll(payment, **asked)])
 
 
+def outcomes_of(message):
+    """What a decision about the message says of it: its columns of a whole message, as a test has set them."""
+    entry = {"outcome": message.decision or "noted", "reason": message.reason or "a test"}
+    if message.payment_id is not None:
+        entry |= {"payment": message.payment_id, "number": 1}
+    return [entry]
+
+
+def decide(unit, messages):
+    """Finish the messages as their status and decision say."""
+    for message in messages:
+        message.outcomes = outcomes_of(message)
+        message.decided_at = message.decided_at or START
+    batches.finish(unit, messages)
+
+
 def change(unit, payment):
     """Every column is as given, whoever else has changed it."""
     payment.seal = unit.sealer.seal(hashing.payment(payment))

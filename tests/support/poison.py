@@ -22,12 +22,15 @@ from storage.tables import (
     RejectedDelivery,
     Transition,
 )
+from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.tables_support import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation, RetentionRun
 from tests.support.databases import unguarded
 
 #: Every table that a loop reads rows of.
 MODELS: Final[tuple[type[Model], ...]] = (
     InboxMessage,
+    QueuedMessage,
+    RecordedDecision,
     Payment,
     PaymentPoll,
     OutboxMessageTable,
@@ -57,12 +60,12 @@ _ON_SQLITE: Final = {
     "boolean": "'abc'",
 }
 _ON_POSTGRESQL: Final = {"timestamptz": "'infinity'", "date": "'infinity'", "json": "'\"no list\"'"}
-_WORDS: Final = {("inbox_message", "source"), ("payment", "phase"), ("transition", "phase")}
+_WORDS: Final = {("inbox_message", "source"), ("decision", "outcome"), ("payment", "phase"), ("transition", "phase")}
 
 #: Of a row that no statement of a loop finds when they are not as they should be.
 SELECTED_BY: Final = {
-    ("inbox_message", "status"),
-    ("inbox_message", "available_at"),
+    ("inbox_queue", "status"),
+    ("inbox_queue", "available_at"),
     ("payment", "account"),
     ("payment", "poll_priority"),
     ("payment", "provider_ref"),
@@ -93,8 +96,9 @@ def plant(database: Database, account: str, ref: str) -> list[tuple[str, str, st
                 unit.execute(insert(table_of(model)), [row])
                 if model is OutboxMessageTable:
                     unit.execute(insert(table_of(OutboxQueueTable)), [_queued(row)])
+                _beside(unit, model, row, account)
                 _poison(unit, table_of(model), row, column, poison)
-                planted.append((table_of(model).name, column, str(row.get("id", ""))))
+                planted.append((table_of(model).name, column, str(row.get("id", row.get("message_id", "")))))
     return planted
 
 
@@ -102,6 +106,16 @@ def _queued(message: dict[str, Any]) -> dict[str, Any]:
     copied = {name: message[name] for name in ("payment_id", "account", "effect", "sink", "number")}
     status = {"status": "pending", "attempts": 0, "seal": "", "claim_token": 0, "is_first": True}
     return {**copied, **status, "outbox_id": message["id"], "next_attempt_at": message["created_at"]}
+
+
+def _beside(unit: Unit, model: type[Model], row: dict[str, Any], account: str) -> None:
+    """What belongs to the row: a message waits, and what waits or was decided is a message's."""
+    if model is InboxMessage:
+        queued = _healthy(QueuedMessage, account, "", 0) | {"message_id": row["id"]}
+        unit.execute(insert(table_of(QueuedMessage)), [queued])
+    elif model in (QueuedMessage, RecordedDecision):
+        message = _healthy(InboxMessage, account, "", 0) | {"id": row["message_id"]}
+        unit.execute(insert(table_of(InboxMessage)), [message])
 
 
 def _poison(unit: Unit, table: Table, row: dict[str, Any], column: str, poison: str) -> None:
@@ -122,7 +136,7 @@ def _healthy(model: type[Model], account: str, ref: str, number: int) -> dict[st
     now = datetime.now(UTC) - timedelta(seconds=5)
     if model is InboxMessage:
         message = new_message(account=account, source="webhook", delivery_key=new_id(), body=b"{}", received_at=now)
-        return values(message) | {"outcomes": []}
+        return values(message)
     row: dict[str, Any] = {}
     table = table_of(model)
     for name in columns.columns_of(model):
@@ -142,6 +156,8 @@ def _healthy(model: type[Model], account: str, ref: str, number: int) -> dict[st
     row |= {
         Payment: {"kind": "payment_intent", "provider_ref": ref, "phase": "open", "state": "awaiting_payment"},
         OutboxMessageTable: {"effect": "payment.paid", "sink": "shop", "payload": "{}", "number": 1},
+        QueuedMessage: {"status": "pending"},
+        RecordedDecision: {"outcome": "noted", "reading": 1, "number": 1},
         Transition: {"phase": "open", "number": 1},
         AccountBudget: {"account": f"{account}-{ref}"},
         PollPlan: {"account": f"{account}-{ref}", "stretch": 1.0},

@@ -59,35 +59,55 @@ def _create_inbox() -> None:
         sa.Column("http_status", _INT, nullable=True),
         sa.Column("about", _ID, nullable=True),
         sa.Column("variant_of", _ID, nullable=True),
-        sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("attempts", _INT, nullable=False),
-        sa.Column("available_at", _INSTANT, nullable=False),
-        sa.Column("claim_token", _INT, nullable=False),
-        sa.Column("last_error", sa.String(), nullable=True),
-        sa.Column("awaits", sa.String(300), nullable=True),
-        sa.Column("payment_id", _ID, nullable=True),
-        sa.Column("decision", sa.String(16), nullable=True),
-        sa.Column("reason", sa.String(), nullable=True),
-        sa.Column("outcomes", _JSON, nullable=False),
-        sa.Column("decided_at", _INSTANT, nullable=True),
-        sa.Column("decision_digest", sa.String(64), nullable=True),
-        sa.Column("redeliveries", _INT, nullable=False),
-        sa.Column("last_redelivered_at", _INSTANT, nullable=True),
         sa.Column("scrubbed_at", _INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_inbox_message"),
         postgresql_partition_by="RANGE (id)",
     )
-    _index("ix_inbox_message_awaits", "inbox_message", "account", "awaits", where="awaits IS NOT NULL")
-    _index("ix_inbox_message_payment", "inbox_message", "payment_id", where="payment_id IS NOT NULL")
-    _index("ix_inbox_message_pending", "inbox_message", "id", where="status = 'pending'")
-    _index(
-        "ix_inbox_message_redelivered",
-        "inbox_message",
-        "account",
-        "last_redelivered_at",
-        where="last_redelivered_at IS NOT NULL",
+    op.create_table(
+        "inbox_queue",
+        sa.Column("message_id", _ID, nullable=False),
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("available_at", _INSTANT, nullable=False),
+        sa.Column("attempts", _INT, nullable=False),
+        sa.Column("claim_token", _INT, nullable=False),
+        sa.Column("readings", _INT, nullable=False),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("awaits", sa.String(300), nullable=True),
+        sa.PrimaryKeyConstraint("message_id", name="pk_inbox_queue"),
+        sqlite_with_rowid=False,
     )
-    _index("ix_inbox_message_stuck", "inbox_message", "status", "id", where="status = 'parked' OR status = 'dead'")
+    _index("ix_inbox_queue_awaits", "inbox_queue", "account", "awaits", where="awaits IS NOT NULL")
+    _index("ix_inbox_queue_pending", "inbox_queue", "message_id", where="status = 'pending'")
+    stuck = "status = 'parked' OR status = 'dead'"
+    _index("ix_inbox_queue_stuck", "inbox_queue", "status", "message_id", where=stuck)
+    op.create_table(
+        "inbox_redelivery",
+        sa.Column("message_id", _ID, nullable=False),
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("redeliveries", _INT, nullable=False),
+        sa.Column("last_redelivered_at", _INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("message_id", name="pk_inbox_redelivery"),
+        sqlite_with_rowid=False,
+    )
+    _index("ix_inbox_redelivery_account", "inbox_redelivery", "account", "last_redelivered_at")
+    op.create_table(
+        "decision",
+        sa.Column("message_id", _ID, nullable=False),
+        sa.Column("reading", _INT, nullable=False),
+        sa.Column("number", _INT, nullable=False),
+        sa.Column("statement", _INT, nullable=True),
+        sa.Column("payment_id", _ID, nullable=True),
+        sa.Column("at", _INSTANT, nullable=False),
+        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("details", _JSON, nullable=True),
+        sa.Column("seal", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("message_id", "reading", "number", name="pk_decision"),
+        sqlite_with_rowid=False,
+        postgresql_partition_by="RANGE (message_id)",
+    )
+    _index("ix_decision_payment", "decision", "payment_id", where="payment_id IS NOT NULL")
     op.create_table(
         "known_delivery",
         sa.Column("account", sa.String(64), nullable=False),
@@ -97,14 +117,6 @@ def _create_inbox() -> None:
         sa.PrimaryKeyConstraint("account", "delivery_key", name="pk_known_delivery"),
         sqlite_with_rowid=False,
     )
-    op.create_table(
-        "message_payment",
-        sa.Column("payment_id", _ID, nullable=False),
-        sa.Column("message_id", _ID, nullable=False),
-        sa.PrimaryKeyConstraint("payment_id", "message_id", name="pk_message_payment"),
-        sqlite_with_rowid=False,
-    )
-    _index("ix_message_payment_message_id", "message_payment", "message_id")
     op.create_table(
         "rejected_delivery",
         sa.Column("id", _ID, nullable=False),
@@ -631,6 +643,21 @@ _APPEND_ONLY: Final = (
     ("outbox_message", _OWED_REFUSAL),
     ("outbox_delivered", _OWED_REFUSAL),
 )
+_MESSAGE_REFUSAL: Final = "an inbox message is never changed: evidence is append-only"
+_DECISION_REFUSAL: Final = "a decision is never changed: a replay adds another"
+
+#: Partitioned tables whose rows are never changed, and the words of the refusal.
+_IMMUTABLE: Final = (
+    ("transition", _TRANSITION_REFUSAL),
+    ("inbox_message", _MESSAGE_REFUSAL),
+    ("decision", _DECISION_REFUSAL),
+)
+
+#: Columns of a message that keep their values while retention empties its body.
+_KEPT_OF_SCRUBBED: Final = (
+    *("id", "account", "source", "delivery_key", "digest", "envelope_digest", "key_id", "received_at"),
+    *("provider_time", "kind", "ref", "http_status", "about", "variant_of"),
+)
 
 _EVENT_COLUMNS: Final = "subject, effect, occurrence, outbox_id, account, payment_id, created_at"
 _EVENT_VALUES: Final = (
@@ -644,15 +671,18 @@ def _create_default_partitions() -> None:
 
     Partitions of a period are made by `storage.partitions`.
     """
-    for table in ("inbox_message", "transition", "delivery_attempt"):
+    for table in ("inbox_message", "decision", "transition", "delivery_attempt"):
         op.execute(f"CREATE TABLE {table}_rest PARTITION OF {table} DEFAULT")
 
 
 def _create_sqlite_triggers() -> None:
-    for table, refusal in (("transition", _TRANSITION_REFUSAL), *_APPEND_ONLY):
+    same = " AND ".join(f"NEW.{name} IS OLD.{name}" for name in (*_KEPT_OF_SCRUBBED, "headers"))
+    is_scrubbed = f"OLD.scrubbed_at IS NULL AND NEW.scrubbed_at IS NOT NULL AND length(NEW.body) = 0 AND {same}"
+    for table, refusal in (*_IMMUTABLE, *_APPEND_ONLY):
         for verb in ("UPDATE", "DELETE"):
+            unless = f"WHEN NOT ({is_scrubbed}) " if (table, verb) == ("inbox_message", "UPDATE") else ""
             op.execute(
-                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} {unless}"
                 f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
             )
     # SQLite applies the ON CONFLICT of the statement that fires a trigger to the trigger's own statements, so this
@@ -667,10 +697,17 @@ def _create_sqlite_triggers() -> None:
 
 
 def _create_postgresql_triggers() -> None:
-    for table, refusal in (("transition", _TRANSITION_REFUSAL), *_APPEND_ONLY):
+    now, before = (", ".join(f"{row}.{name}" for name in _KEPT_OF_SCRUBBED) for row in ("NEW", "OLD"))
+    is_scrubbed = (
+        "OLD.scrubbed_at IS NULL AND NEW.scrubbed_at IS NOT NULL AND length(NEW.body) = 0 "
+        f"AND NEW.headers::text = OLD.headers::text AND ({now}) IS NOT DISTINCT FROM ({before})"
+    )
+    for table, refusal in (*_IMMUTABLE, *_APPEND_ONLY):
+        passes = f"IF TG_OP = 'UPDATE' THEN IF {is_scrubbed} THEN RETURN NEW; END IF; END IF; "
         op.execute(
             f"CREATE FUNCTION {table}_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{refusal}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+            f"$$ BEGIN {passes if table == 'inbox_message' else ''}"
+            f"RAISE EXCEPTION '{refusal}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
         )
     for table, _ in _APPEND_ONLY:
         op.execute(
@@ -678,15 +715,16 @@ def _create_postgresql_triggers() -> None:
             f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()"
         )
     # For each row, so that the partitions have it too; TRUNCATE knows no rows, and every partition has its own trigger.
-    op.execute(
-        "CREATE TRIGGER transition_append_only BEFORE UPDATE OR DELETE ON transition "
-        "FOR EACH ROW EXECUTE FUNCTION transition_append_only()"
-    )
-    for table in ("transition", "transition_rest"):
+    for table, _ in _IMMUTABLE:
         op.execute(
-            f"CREATE TRIGGER transition_not_truncated BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION transition_append_only()"
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
+            f"FOR EACH ROW EXECUTE FUNCTION {table}_append_only()"
         )
+        for part in (table, f"{table}_rest"):
+            op.execute(
+                f"CREATE TRIGGER {table}_not_truncated BEFORE TRUNCATE ON {part} "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()"
+            )
     op.execute(
         "CREATE FUNCTION outbox_message_is_event() RETURNS trigger LANGUAGE plpgsql AS $$\n"  # noqa: S608 - constants
         f"BEGIN\n    INSERT INTO event ({_EVENT_COLUMNS}) VALUES ({_EVENT_VALUES}) "

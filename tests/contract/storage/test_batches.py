@@ -174,14 +174,14 @@ def test_decisions_are_written_over_what_was_read_alone(database):
         found = batches.due(unit, START, 9)
         for message in found:
             message.status, message.decision, message.reason, message.decided_at = "decided", "noted", ODD, START
-            message.outcomes = [{"reason": ODD, "at": START.isoformat(), "outcome": "noted"}]
-        batches.finish(unit, found[:2])
+        keeping.decide(unit, found[:2])
     with database.read() as unit:
         kept = inbox.get(unit, ids[0])
-        assert (kept.reason, kept.outcomes) == (ODD, found[0].outcomes)
-        assert kept.decision_digest == unit.sealer.seal(hashing.decision(kept))
+        assert (kept.reason, kept.outcomes) == (ODD, [{"outcome": "noted", "reason": ODD, "at": START.isoformat()}])
+        (row,) = inbox.decisions(unit, [ids[0]])
+        assert row.seal == unit.sealer.seal(hashing.decision(row.__dict__, kept.envelope_digest, 1))
     with pytest.raises(LeaseLost), database.write() as unit:
-        batches.finish(unit, [found[2], found[1]])
+        keeping.decide(unit, [found[2], found[1]])
     with database.read() as unit:
         assert inbox.get(unit, ids[2]).status == "pending"
 
@@ -208,7 +208,7 @@ def test_parked_messages_are_reopened_by_account_and_name(database):
         for message, name in zip(found, ("payin:1", "payin:2", "payin:1"), strict=True):
             message.status, message.awaits, message.decision = "parked", name, "parked"
             message.reason, message.decided_at = "waits", START
-        batches.finish(unit, found)
+        keeping.decide(unit, found)
     with database.write() as unit:
         assert batches.reopen_awaiting(unit, [("acme", "payin:1"), ("acme", "payout:1")], START) == 1
     with database.read() as unit:
@@ -248,7 +248,7 @@ def test_rows_that_are_known_are_looked_up_however_little_is_known_of_the_table(
             done = batches.due(unit, START, 300)
             for message in done:
                 message.status, message.decision, message.decided_at = "decided", "noted", START
-            batches.finish(unit, done)
+            keeping.decide(unit, done)
             for payment in [a_payment() for _ in range(300)]:
                 keeping.keep(unit, payment)
     with database.engine.connect() as connection:
@@ -258,7 +258,9 @@ def test_rows_that_are_known_are_looked_up_however_little_is_known_of_the_table(
         run = unit.run
         unit.run = lambda statement, given: texts.append(statement) or run(statement, given)
         messages = batches.due(unit, START, 2)
-        batches.finish(unit, messages)
+        for message in messages:
+            message.status = "decided"
+        keeping.decide(unit, messages)
         payment = a_payment()
         poll = a_poll(payment)
         keeping.keep(unit, payment)
@@ -266,14 +268,14 @@ def test_rows_that_are_known_are_looked_up_however_little_is_known_of_the_table(
         payment.version, poll.statements = 1, 1
         batches.change(unit, [(payment, read)])
         batches.change_polls(unit, [(poll, poll_read)])
-        updates = [text for text in texts if text.startswith("UPDATE")]
+        updates = [text for text in texts if text.startswith(("UPDATE", "DELETE"))]
         plans = ["\n".join(row[0] for row in unit.rows(f"EXPLAIN (GENERIC_PLAN) {numbered(text)}")) for text in updates]
     database.close()
 
     assert len(plans) == 3
     for plan in plans:
         assert "Seq Scan" not in plan, plan
-        looked_up = len(re.findall(r"Index Cond: \((payment_)?id = ANY", plan))
+        looked_up = len(re.findall(r"Index Cond: \((payment_|message_)?id = ANY", plan))
         assert looked_up == plan.count("Scan using") + plan.count("Bitmap Index Scan"), plan
 
 
@@ -328,18 +330,17 @@ def test_the_oldest_payment_of_a_reference_is_found(database):
 
 
 def test_a_message_is_found_by_every_payment_that_it_was_decided_about(database):
-    """By the first that it names and the further ones, however often that is written."""
+    """By the first that it names and the further ones."""
     message, other = a_message(), a_message()
     first, *further = (a_payment() for _ in range(3))
     recorded(database, message, other)
-    for _ in range(2):
-        with database.write() as unit:
-            batches.also_about(unit, [(payment.id, message.id) for payment in (*further, further[0])])
     with database.write() as unit:
         (due, _) = batches.due(unit, START, 9)
-        due.status, due.payment_id, due.decided_at = "decided", first.id, START
+        due.status, due.decided_at = "decided", START
+        due.outcomes = [
+            {"outcome": "noted", "reason": "a test", "payment": each.id, "number": 1} for each in (first, *further)
+        ]
         batches.finish(unit, [due])
-
     with database.read() as unit:
         for payment in (first, *further):
             assert [found.id for found in inbox.of_payment(unit, payment.id)] == [message.id]

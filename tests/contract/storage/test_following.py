@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from storage import batches, inbox, outbox, quarantine
+from storage import inbox, outbox, quarantine
 from storage.changes import Follower
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, RejectedDelivery
@@ -34,7 +34,7 @@ def test_each_thing_is_told_once(database):
         keeping.moved_to_paid(unit, payment, claimed)
         claimed.status, claimed.decision, claimed.decided_at = InboxStatus.DECIDED, "advanced", now()
         claimed.payment_id, claimed.reason = payment.id, "a test"
-        batches.finish(unit, [claimed])
+        keeping.decide(unit, [claimed])
         owe(unit, payment.id, cause=message.id)
     assert sorted(told(follower)) == [("decided", "acme"), ("moved", "acme"), ("owed", "acme")]
     assert told(follower) == []

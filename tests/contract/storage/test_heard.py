@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage import batches, inbox, totals
+from storage import inbox, totals
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import START
@@ -34,7 +34,7 @@ def test_the_way_is_that_of_the_first_word(database, before, source, way):
             for message in messages:
                 message.payment_id, message.status, message.decision = payment.id, "decided", "noted"
                 message.reason, message.decided_at = "a test", START
-                batches.finish(unit, [message])
+                keeping.decide(unit, [message])
             keeping.moved_to_paid(unit, payment, messages[-1])
             keeping.change(unit, payment)
 

@@ -26,9 +26,9 @@ FILL = (
     """,
     """
     INSERT INTO inbox_message (id, account, source, delivery_key, body, headers, digest, envelope_digest, received_at,
-        ref, status, attempts, available_at, claim_token, outcomes, redeliveries, payment_id)
+        ref)
     SELECT uuidv7(), account, 'webhook', provider_ref, convert_to(repeat('x', 400), 'UTF8'), '[]', md5(provider_ref),
-        '', now(), provider_ref, 'decided', 0, now(), 1, '[]', 0, id
+        '', now(), provider_ref
     FROM payment
     """,
 )
@@ -233,9 +233,8 @@ class Traffic:
 
 
 MESSAGE = (
-    "INSERT INTO inbox_message (id, account, source, delivery_key, body, headers, digest, envelope_digest, received_at,"
-    " status, attempts, available_at, claim_token, outcomes, redeliveries) VALUES (uuidv7(), 'acme', 'webhook', :key,"
-    " '', '[]', '', '', now(), 'decided', 0, now(), 1, '[]', 0) "
+    "INSERT INTO inbox_message (id, account, source, delivery_key, body, headers, digest, envelope_digest,"
+    " received_at) VALUES (uuidv7(), 'acme', 'webhook', :key, '', '[]', '', '', now()) "
 )
 PAYMENT = (
     "INSERT INTO payment (id, account, kind, provider_ref, reference, phase, version, head_hash, reviews, facts,"

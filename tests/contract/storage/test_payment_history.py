@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from storage import batches, inbox, operator_actions, outbox, payment_history, payment_polls, quarantine, transitions
+from storage import inbox, operator_actions, outbox, payment_history, payment_polls, quarantine, transitions
 from storage.changes import payment_marks
 from storage.errors import NotFound
 from storage.ids import new_id
@@ -26,7 +26,7 @@ def told(database):
         keeping.change(unit, payment)
         for message in inbox.claim(unit, START, timedelta(seconds=9), 9):
             message.status, message.payment_id, message.decision = "decided", payment.id, "unchanged"
-            batches.finish(unit, [message])
+            keeping.decide(unit, [message])
         owed = outbox.owe(
             unit,
             payment_id=payment.id,

@@ -91,7 +91,7 @@ def test_who_left_a_state_is_told_once_and_in_order(database):
         inbox.record(unit, [early])
         claimed = inbox.claim(unit, START, MINUTE, 10, only=[early.id])[0]
         claimed.payment_id, claimed.status = payment.id, "decided"
-        batches.finish(unit, [claimed])
+        keeping.decide(unit, [claimed])
         told = a_message(provider_time=START + seconds(90), **answer)
         move(unit, told, "sent", START + seconds(91), as_of=START + seconds(90))
         move(unit, a_message(), "paid", START + seconds(200))

@@ -6,9 +6,7 @@ import pytest
 
 from statemachine.phases import Source
 from storage import inbox, transitions, webhook_health
-from storage.columns import table_of
 from storage.errors import LeaseLost
-from storage.tables import InboxMessage
 from storage.tables_support import PushQuality
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
@@ -30,9 +28,10 @@ def record(database, *messages):
 
 
 def decided(database, message_id, status="decided", at=START):
-    table = table_of(InboxMessage)
     with database.write() as unit:
-        unit.execute(table.update().where(table.c.id == message_id).values(status=status, decided_at=at))
+        message = inbox.get(unit, message_id)
+        message.status, message.decided_at = status, at
+        keeping.decide(unit, [message])
 
 
 def after(database, message_id=None, now=LATER, limit=100):

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from statemachine.phases import Source
-from storage import batches, inbox, payment_polls, reconciliations
+from storage import inbox, payment_polls, reconciliations
 from storage.errors import LeaseLost, NotFound
 from storage.ids import new_id
 from storage.reconciliations import ReconciliationRequest
@@ -188,7 +188,7 @@ def test_what_rests_on_its_messages_is_found(database):
         keeping.change(unit, payment)
         for told in (message, later):
             told.payment_id, told.status = payment.id, "decided"
-            batches.finish(unit, [told])
+            keeping.decide(unit, [told])
 
     with database.write() as unit:
         assert [t.id for t in reconciliations.transitions(unit, [later.id])] == [second.id]

@@ -6,19 +6,16 @@ A plan alone does not tell: of an index that serves the first of two columns SQL
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import insert
 
 from statemachine.phases import Phase
 from storage import inbox, outbox, payment_history, search, totals
-from storage.columns import table_of
-from storage.database import values
 from storage.search import PageCursor
 from storage.tables import InboxMessage, OperatorAction, OutboxMessage, Payment, Transition
 from storage.totals import Money
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import START
 from tests.support.databases import copy_of
-from tests.support.rows import a_transition, add_owed, an_effect, id_at
+from tests.support.rows import a_transition, add, add_owed, an_effect, id_at
 
 ROWS = 4000
 
@@ -52,8 +49,8 @@ def filled(template, tmp_path_factory):
     with database.write() as unit:
         add_owed(unit, rows[OutboxMessage])
         for model, made in rows.items():
-            if model is not OutboxMessage:
-                unit.execute(insert(table_of(model)), [values(row) for row in made])
+            for row in made if model is not OutboxMessage else ():
+                add(unit, row)
     yield database, [row.id for row in rows[Payment]], [row.id for row in rows[OutboxMessage]]
     database.close()
 

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from receipted.cli.exits import Exit
+from tests.support.databases import unguarded
 
 from .test_inbox_outbox import refused_create
 
@@ -13,6 +14,7 @@ from .test_inbox_outbox import refused_create
 def tamper(shell, statement, **values):
     service = shell.service()
     with service.database.write() as unit:
+        unguarded(unit)
         unit.execute(text(statement), values)
     service.close()
 
@@ -59,7 +61,7 @@ def test_the_history_is_exported_as_lines(shell, tmp_path):
     one = shell("audit", "export", "--payment", payment["id"][-12:], "--json").json
     written = shell("audit", "export", "--output", str(target), "--json").json
 
-    tables = {"payment", "payment_poll", "inbox_message", "transition", "outbox_message"}
+    tables = {"payment", "payment_poll", "inbox_message", "decision", "transition", "outbox_message"}
     assert {line["table"] for line in lines} == tables
     assert [row["id"] for row in one if row["table"] == "payment"] == [payment["id"]]
     assert written == {"output": str(target), "lines": len(lines)}

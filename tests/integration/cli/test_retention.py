@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 from receipted.cli.exits import Exit
-from storage import batches, inbox, migrate
+from storage import inbox, migrate
 from storage.ids import first_id, instant_of, new_id
 from tests.integration.cli.conftest import Shell
+from tests.support import keeping
 from tests.support.builders import a_message
 from tests.support.settings_file import write_settings
 
@@ -24,7 +25,7 @@ def decided_long_ago(service, count):
         inbox.record(unit, [a_message(message_id=row_id, received_at=then) for row_id in ids])
         for message in inbox.claim(unit, service.clock(), timedelta(seconds=60), count):
             message.status, message.decided_at = "decided", then
-            batches.finish(unit, [message])
+            keeping.decide(unit, [message])
 
 
 def test_without_a_setting_nothing_is_thrown_away(shell):

@@ -7,6 +7,7 @@ from storage.tables import RejectedDelivery
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import START
+from tests.support.rows import put_status
 
 
 def write(console, do):
@@ -26,10 +27,7 @@ def told(console, status="decided", **columns):
     """A message in that status."""
     message = a_message(account="payfield", **columns)
     write(console, lambda unit: inbox.record(unit, [message]))
-    with console.service.database.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE inbox_message SET status = ? WHERE delivery_key = ?", (status, message.delivery_key)
-        )
+    write(console, lambda unit: put_status(unit, status, "delivery_key = :key", key=message.delivery_key))
     return message
 
 

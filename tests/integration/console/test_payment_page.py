@@ -16,6 +16,7 @@ from storage.tables import InboxMessage, Payment
 from tests.integration.console.stories import KINDS, Teller
 from tests.support.builders import our_message
 from tests.support.console import Served
+from tests.support.databases import unguarded
 
 EXTRA = {"payfield": {"merchant_user_id": "17", "merchant_user_ip": "192.0.2.1"}}
 CURRENCIES = {"payfield": "BDT", "banked": "GBP"}
@@ -327,7 +328,9 @@ def test_the_payment_is_proved_and_what_was_changed_is_found(console, tell):
     holds = plain(browser.get(f"/console/payments/{payment.id}/proof").text)
     table = table_of(InboxMessage)
     with tell.database.write() as unit:
-        unit.execute(update(table).where(table.c.payment_id == payment.id).values(body=b'{"forged": 1}'))
+        unguarded(unit)
+        about = inbox.decided_about([payment.id])
+        unit.execute(update(table).where(table.c.id.in_(about)).values(body=b'{"forged": 1}'))
     broken = plain(browser.get(f"/console/payments/{payment.id}/proof").text)
 
     assert "The history of this payment holds proved" in holds

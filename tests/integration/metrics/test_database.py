@@ -17,6 +17,7 @@ from storage.tables_support import AuditRun
 from tests.support import keeping
 from tests.support.builders import a_message, a_payment
 from tests.support.clock import FakeClock
+from tests.support.rows import put_status
 
 
 class Steps:
@@ -45,7 +46,7 @@ def test_each_figure_is_that_of_the_rows(either: Database, clock: FakeClock) -> 
     old = clock() - timedelta(seconds=90)
     with either.write() as unit:
         inbox.record(unit, [a_message(received_at=old), a_message(), a_message(delivery_key="parked")])
-        assert unit.run("UPDATE inbox_message SET status = 'parked' WHERE delivery_key = 'parked'") == 1
+        assert put_status(unit, "parked", "delivery_key = 'parked'") == 1
         for review in ("conflict", "conflict", "gave_up", None):
             keeping.keep(unit, a_payment(review=review))
         owing = a_payment()
@@ -142,9 +143,9 @@ def test_a_database_that_is_away_costs_its_figures_and_no_answer(clock: FakeCloc
 @pytest.mark.parametrize(
     ("table", "condition"),
     [
-        ("inbox_message", "status = 'pending'"),
-        ("inbox_message", "status = 'dead'"),
-        ("inbox_message", "status = 'parked'"),
+        ("inbox_queue", "status = 'pending'"),
+        ("inbox_queue", "status = 'dead'"),
+        ("inbox_queue", "status = 'parked'"),
         ("outbox_queue", "status = 'pending'"),
         ("outbox_queue", "status = 'dead'"),
         ("payment", "review IS NOT NULL"),

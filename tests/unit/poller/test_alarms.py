@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from storage import counts, inbox, rate_limits
 from tests.support.pipeline_world import World
+from tests.support.rows import put_status
 from tests.support.worker_desk import Desk
 from tests.unit.poller.test_webhook_health import Meter, a_payment
 
@@ -96,12 +97,18 @@ def test_how_long_is_a_setting(desk):
 
 def kill(desk, table, condition="1 = 1"):
     with desk.database.write() as unit:
-        unit.execute(text(f"UPDATE {table} SET status = 'dead' WHERE {condition}"))  # noqa: S608 - a test's own
+        if table == "inbox_message":
+            put_status(unit, "dead", condition)
+        else:
+            unit.execute(text(f"UPDATE {table} SET status = 'dead' WHERE {condition}"))  # noqa: S608 - a test's own
 
 
 def mend(desk, table, status):
     with desk.database.write() as unit:
-        unit.execute(text(f"UPDATE {table} SET status = '{status}' WHERE status = 'dead'"))  # noqa: S608
+        if table == "inbox_message":
+            put_status(unit, status)
+        else:
+            unit.execute(text(f"UPDATE {table} SET status = '{status}' WHERE status = 'dead'"))  # noqa: S608
 
 
 @pytest.mark.parametrize(("table", "status"), [("outbox_queue", "pending"), ("inbox_message", "decided")])

@@ -10,6 +10,7 @@ from poller.alarms import alarm_message
 from statemachine.phases import Alarm
 from storage import inbox, outbox
 from storage.ids import effect_id
+from tests.support import keeping
 from tests.support.clock import START
 
 SILENT = {"since": START, "is_over": False, "reason": "nothing came", "details": {"hours": 3, "p99_seconds": 4.5}}
@@ -75,7 +76,7 @@ def test_said_again_it_is_owed_once(desk):
 def test_a_replay_owes_nothing_more(desk):
     message = alarm(desk)
     with desk.database.write() as unit:
-        inbox.replay(unit, message.id, desk.clock())
+        keeping.replay(unit, message.id, desk.clock())
     desk.work()
 
     assert len(owed(desk)) == 2
@@ -87,7 +88,7 @@ def test_a_replay_for_a_new_sink_owes_it_to_that_one_only(desk):
     message = alarm(desk)
     desk.set(sinks=("shop", "ledger", "pager"))
     with desk.database.write() as unit:
-        inbox.replay(unit, message.id, desk.clock())
+        keeping.replay(unit, message.id, desk.clock())
     desk.work()
 
     assert sorted(row.sink for row in owed(desk)) == ["ledger", "pager", "shop"]

@@ -13,6 +13,7 @@ from storage import batches, inbox
 from storage.database import Unit
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.ids import new_id
+from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.worker_desk import KIND
 from worker.payment_session import Session
@@ -150,7 +151,7 @@ def test_an_effect_is_owed_once_across_batches(desk):
         desk.work()
     with desk.database.write() as unit:
         for message in inbox.find(unit):
-            inbox.replay(unit, message.id, desk.clock())
+            keeping.replay(unit, message.id, desk.clock())
     desk.work()
 
     assert sorted(desk.effects(desk.payment().id)) == ["payment.paid", "payment.settled"]
@@ -192,18 +193,19 @@ def test_a_batch_takes_a_handful_of_statements(desk, monkeypatch):
         monkeypatch.setattr(Unit, name, lambda *a, real=real, **kw: (said.append(str(a[1])), real(*a, **kw))[1])
     assert desk.work() == 60
 
-    writes = [statement.split()[:3] for statement in said if statement.startswith(("INSERT", "UPDATE"))]
+    writes = [statement.split()[:3] for statement in said if statement.startswith(("INSERT", "UPDATE", "DELETE"))]
     assert sorted(" ".join(words) for words in writes) == [
+        "DELETE FROM inbox_queue",
+        "INSERT INTO decision",
         "INSERT INTO outbox_message",
         "INSERT INTO outbox_queue",
         "INSERT INTO payment",
         "INSERT INTO payment_poll",
         "INSERT INTO transition",
-        "UPDATE inbox_message SET",
         "UPDATE payment SET",
         "UPDATE payment_poll SET",
     ]
-    assert len(said) <= 14
+    assert len(said) <= 16
 
 
 @pytest.mark.parametrize("moved", ["payment SET version = 7", "payment_poll SET statements = 7"])
@@ -238,7 +240,6 @@ def test_a_message_that_leaves_the_payment_as_it_is_does_not_write_it(desk, monk
 
     assert [" ".join(words.split()[:2]) for words in said if words.startswith("UPDATE")] == [
         "UPDATE payment_poll",
-        "UPDATE inbox_message",
     ]
     assert desk.payment() == before
     assert desk.poll() == replace(poll, heard_at=desk.clock(), statements=2, seal=desk.poll().seal)
@@ -252,7 +253,7 @@ def test_what_a_message_was_decided_to_mean_is_not_written_over_another_decision
         (message,) = batches.due(unit, desk.clock(), 10)
         inbox.replay(unit, message_id, desk.clock())
         message.status, message.decision = "decided", Outcome.NOTED.value
-        batches.finish(unit, [message])
+        keeping.decide(unit, [message])
 
     with pytest.raises(LeaseLost), desk.database.write() as unit:
         late(unit)

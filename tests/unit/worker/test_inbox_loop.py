@@ -198,7 +198,7 @@ def test_the_wait_of_a_message_is_doubled_and_never_overflows(desk):
     with capture_logs():
         for attempts in (0, 1, 2, 11, 12, 45, 46, 47, 1_023, 1_024, 1_998):
             with desk.database.write() as unit:
-                unit.execute(text("UPDATE inbox_message SET attempts = :number"), {"number": attempts})
+                unit.execute(text("UPDATE inbox_queue SET attempts = :number"), {"number": attempts})
             desk.clock.advance(2 * longest)
             desk.work()
             waits.append((desk.message(message_id).available_at - desk.clock()).total_seconds())

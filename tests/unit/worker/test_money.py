@@ -6,7 +6,7 @@ import pytest
 
 from statemachine import statements
 from statemachine.phases import ConflictPolicy, Review, Source
-from storage import inbox
+from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
 
 GOODS = {"payment.paid", "payment.settled"}
@@ -289,7 +289,7 @@ def again(desk, *statements_):
         desk.answer(Source.POLL, status, **intent)
         desk.work()
         with desk.database.write() as unit:
-            inbox.replay(unit, message.id, desk.clock())
+            keeping.replay(unit, message.id, desk.clock())
         desk.work()
     return desk.payment().reviews
 

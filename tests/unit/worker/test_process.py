@@ -11,9 +11,10 @@ from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Review, Source
 from statemachine.sums import Sums
-from storage import inbox, payment_polls
+from storage import payment_polls
 from storage.ids import new_id
 from storage.types import PollPriority
+from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.clock import START
 
@@ -220,7 +221,7 @@ def test_a_replayed_wish_makes_no_second_payment(desk):
     wanted = desk.say(statements.CreateWanted("payment_intent", "order-1", 450, "USD"), payment_id)
     desk.work()
     with desk.database.write() as unit:
-        inbox.replay(unit, wanted, desk.clock())
+        keeping.replay(unit, wanted, desk.clock())
     desk.work()
 
     assert [payment_id] == [payment.id for payment in desk.payments()]
@@ -377,7 +378,7 @@ def test_unreadable_bytes_are_parked_and_a_replay_reads_them_again(desk):
 
     desk.rule(provider=PROVIDERS["stable_genius"])
     with desk.database.write() as unit:
-        inbox.replay(unit, message.id, desk.clock())
+        keeping.replay(unit, message.id, desk.clock())
     desk.work()
 
     assert desk.payment().state == "confirmed"
@@ -389,7 +390,7 @@ def test_a_replay_of_what_was_applied_changes_nothing(desk):
     """History is only added to: the same statement is unchanged now."""
     message = desk.told("confirmed")
     with desk.database.write() as unit:
-        inbox.replay(unit, message.id, desk.clock())
+        keeping.replay(unit, message.id, desk.clock())
     desk.work()
 
     assert (desk.payment().version, desk.message(message.id).decision) == (1, "unchanged")
