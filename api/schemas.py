@@ -120,7 +120,7 @@ class PaymentAnswer(Shape):
     return_url: str | None
     facts: dict[str, str] = Field(description="what else the provider says of it")
     expires_at: datetime | None
-    capture_by: datetime | None = Field(description="when the authorisation ends, by the provider's word")
+    capture_by: datetime | None = Field(description="when the authorisation ends, as the provider states it")
     created_at: datetime
     changed_at: datetime = Field(description="its last transition, else its creation")
     heard_at: datetime = Field(description="the last statement about it, of any source")

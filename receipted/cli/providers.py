@@ -12,7 +12,7 @@ from providers.engine.pointers import InvalidPage
 from providers.engine.proof import PageProof, prove
 from providers.engine.provider import DeclaredProvider, declared
 from receipted.cli import output
-from receipted.cli.exits import InvalidInput
+from receipted.cli.exits import InvalidInput, example
 from receipted.cli.options import AsJson, load_settings, subcommands
 from receipted.settings.load import settings_path
 
@@ -21,7 +21,7 @@ app = subcommands("List the providers, and prove their pages from outside.")
 Named = Annotated[str, typer.Argument(metavar="PROVIDER|PAGE", help="Its name, or the path of a page.")]
 
 
-@app.command("list")
+@app.command("list", epilog=example("receipted providers list", "receipted providers list --json"))
 def list_providers(context: typer.Context, json: AsJson = False) -> None:
     """List the providers that an account may be at; further ones by the settings."""
     rows = [_row(provider) for provider in _known(context).values()]
@@ -32,7 +32,7 @@ def list_providers(context: typer.Context, json: AsJson = False) -> None:
     output.table(head, [(r["name"], ", ".join(r["kinds"]), ", ".join(r["calls"]), r["page"], r["proof"]) for r in rows])
 
 
-@app.command()
+@app.command(epilog=example("receipted providers show stable_genius"))
 def show(context: typer.Context, provider: Named, json: AsJson = False) -> None:
     """Show a provider: its calls, secrets and options, and where its page is from."""
     kind = _found(context, provider)
@@ -58,7 +58,7 @@ def show(context: typer.Context, provider: Named, json: AsJson = False) -> None:
     )
 
 
-@app.command()
+@app.command(epilog=example("receipted providers check pages/acme.toml"))
 def check(context: typer.Context, provider: Named, json: AsJson = False) -> None:
     """Check a page against its vectors and samples; exit 1 where it is not proved.
 

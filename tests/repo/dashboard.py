@@ -148,6 +148,14 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 "ops",
             ),
             Panel(
+                "Logged events",
+                (
+                    (_per_second(m.JOURNAL_EVENTS, "account", "outcome"), "{{account}} {{outcome}}"),
+                    (_level(m.JOURNAL_AGE, "account"), "{{account}} s since it was read"),
+                ),
+                m.JOURNAL_EVENTS.says,
+            ),
+            Panel(
                 "Budget left", ((_level(m.BUDGET_LEFT, "account"), "{{account}}"),), m.BUDGET_LEFT.says, "percentunit"
             ),
             Panel(

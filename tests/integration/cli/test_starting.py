@@ -75,7 +75,7 @@ def test_a_handler_that_cannot_be_called_is_one_line(changed, handler):
 def test_what_delivers_nothing_starts_without_handlers(changed, monkeypatch):
     shell = changed(HTTP_SINK, 'kind = "python"\nhandler = "breaks_at_import:ship"\n#')
     shell("migrate")
-    monkeypatch.setattr(processes, "_answer", lambda *_args, **_options: None)
+    monkeypatch.setattr(processes, "_serve", lambda _service, listener, *_rest: listener.close())
 
     shell("web")
 
