@@ -11,10 +11,12 @@ from statemachine.phases import Source
 from storage.columns import table_of
 from storage.database import Unit
 from storage.tables import InboxMessage
+from storage.tables_inbox import Redelivery
 from storage.tables_support import Journal
 
 _table: Any = table_of(Journal)
 _messages: Any = table_of(InboxMessage)
+_redelivery: Any = table_of(Redelivery)
 
 _COLUMNS: Final = ("account", "since", "position", "read_at", "events", "unpushed", "failures", "last_error")
 
@@ -73,8 +75,9 @@ def late(unit: Unit, account: str) -> int:
 
     Exact for the messages that are kept: with them, those in `unpushed` that are left were lost.
     """
-    ours = (_messages.c.account == account, _messages.c.source == Source.JOURNAL.value, _messages.c.redeliveries > 0)
-    return int(unit.execute(select(func.count()).where(*ours)).scalar_one())
+    redelivered = _redelivery.join(_messages, _messages.c.id == _redelivery.c.message_id)
+    ours = (_redelivery.c.account == account, _messages.c.source == Source.JOURNAL.value)
+    return int(unit.execute(select(func.count()).select_from(redelivered).where(*ours)).scalar_one())
 
 
 def states(unit: Unit) -> dict[str, JournalState]:

@@ -196,6 +196,9 @@ def _make(unit: Unit, table: str, since: str, until: str) -> tuple[str, int, str
         until = str(too_far)
     name = _free_name(unit, table, since)
     moved = _make_one(unit, table, by, name, since, until)
+    # With one lock held, wait for the next less long than PostgreSQL takes to see a deadlock: a reader of both tables
+    # may have them in the other order, and is never the one that is refused.
+    unit.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
     for (companion, column), beside in zip(COMPANIONS.get(table, {}).items(), with_companions(name)[1:], strict=True):
         _make_one(unit, companion, column, beside, since, until)
     return name, moved, until

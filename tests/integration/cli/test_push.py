@@ -123,8 +123,9 @@ def test_an_alarm_is_listed_redriven_audited_and_exported(shell, tmp_path):
     assert "everything holds" in shell("audit", "verify").out
 
     lines = [json.loads(line) for line in shell("audit", "export").out.splitlines()]
-    assert [(line["table"], line["id"]) for line in lines[-2:]] == [
+    assert [(line["table"], line.get("id") or line["message_id"]) for line in lines[-3:]] == [
         ("inbox_message", cause),
+        ("decision", cause),
         ("outbox_message", owed["id"]),
     ]
 
