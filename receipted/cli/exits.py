@@ -105,6 +105,10 @@ class ReceiptedGroup(TyperGroup):
         except Exception:
             import structlog  # noqa: PLC0415 - see the module
 
+            if not structlog.is_configured():  # before the settings were read: the default shows every local variable
+                from receipted import logs  # noqa: PLC0415 - see the module
+
+                logs.configure("warning", "console" if sys.stderr.isatty() else "json")
             log = structlog.get_logger()
             log.exception("service.failed")
             unexpected = ServiceError("an unexpected error; the log on stderr has it")

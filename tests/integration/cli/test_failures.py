@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -167,3 +169,23 @@ def test_a_port_that_is_taken_is_said_so(shell):
         typed = shell("sandbox", "--port", str(port), code=Exit.FAILED)
 
     assert f"cannot listen at 127.0.0.1:{port}" in typed.err
+
+
+def test_a_bug_before_the_settings_are_read_shows_no_values(monkeypatch):
+    """In a process of its own, whose logs are not set up: local variables may hold secrets."""
+    code = (
+        "from receipted.settings import load\n"
+        "def read(*args, **options):\n"
+        "    secret = 'sk_live_' + 'shown'\n"
+        "    raise RuntimeError('a bug')\n"
+        "load.load = read\n"
+        "from receipted.cli.main import main\n"
+        "main()\n"
+    )
+    typed = subprocess.run(
+        [sys.executable, "-c", code, "payments", "list"], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert typed.returncode == Exit.BUG
+    assert "service.failed" in typed.stderr
+    assert "sk_live_shown" not in typed.stderr + typed.stdout
