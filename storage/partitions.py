@@ -38,6 +38,9 @@ MOVED_AT_ONCE: Final = 5000
 #: Milliseconds that making a partition waits for its locks, also the last time, when an autovacuum is to give way, and
 #: how often it is tried.
 _LOCK_MS: Final = 200
+#: For a companion's lock, while the first one is held: shorter than PostgreSQL takes to see a deadlock, so that a
+#: reader who has both tables in the other order is never the one that is refused.
+_NEXT_LOCK_MS: Final = 10
 _LONG_LOCK_MS: Final = 1500
 _TRIES: Final = 8
 _LOCK_RETRY_S: Final = 0.25
@@ -196,9 +199,7 @@ def _make(unit: Unit, table: str, since: str, until: str) -> tuple[str, int, str
         until = str(too_far)
     name = _free_name(unit, table, since)
     moved = _make_one(unit, table, by, name, since, until)
-    # With one lock held, wait for the next less long than PostgreSQL takes to see a deadlock: a reader of both tables
-    # may have them in the other order, and is never the one that is refused.
-    unit.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
+    unit.execute(text(f"SET LOCAL lock_timeout = {_NEXT_LOCK_MS}"))
     for (companion, column), beside in zip(COMPANIONS.get(table, {}).items(), with_companions(name)[1:], strict=True):
         _make_one(unit, companion, column, beside, since, until)
     return name, moved, until

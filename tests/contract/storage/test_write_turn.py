@@ -82,7 +82,9 @@ def test_one_that_writes_without_a_pause_starves_no_other(turns):
             order.append("greedy")
             thread = threading.Thread(target=write)
             thread.start()
-            eventually(lambda: patient._files is not None and _is_locked(patient._files._next))
+            eventually(
+                lambda: patient._files is not None and patient._files._is_asked and _is_locked(patient._files._next)
+            )
         with greedy:
             order.append("greedy again")
         thread.join()
