@@ -31,12 +31,12 @@ def database(postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @contextmanager
-def held(database: Database, table: str, row_id: str) -> Iterator[None]:
+def held(database: Database, table: str, row_id: str, key: str = "id") -> Iterator[None]:
     """Another session has locked the row and does nothing, such as a psql that was left open."""
     other = Database(database.url)
     with other.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        found = connection.execute(sa.text(f"SELECT id FROM {table} WHERE id = :id FOR UPDATE"), {"id": row_id})  # noqa: S608
+        found = connection.execute(sa.text(f"SELECT {key} FROM {table} WHERE {key} = :id FOR UPDATE"), {"id": row_id})  # noqa: S608
         assert found.first() is not None
         yield
     other.close()
@@ -136,7 +136,7 @@ def test_an_effect_whose_row_is_held_holds_up_no_other(database: Database, monke
                 holding.__enter__()
             return await super().deliver(owed, now)
 
-    holding, shop = held(database, "outbox_message", ids[0]), Holding()
+    holding, shop = held(database, "outbox_queue", ids[0], "outbox_id"), Holding()
 
     async def scenario() -> None:
         dispatched = dispatcher_to(database, shop)
