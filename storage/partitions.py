@@ -38,11 +38,8 @@ MOVED_AT_ONCE: Final = 5000
 #: Milliseconds that making a partition waits for its locks, also the last time, when an autovacuum is to give way, and
 #: how often it is tried.
 _LOCK_MS: Final = 200
-#: For a companion's lock, while the first one is held: shorter than PostgreSQL takes to see a deadlock, so that a
-#: reader who has both tables in the other order is never the one that is refused.
-_NEXT_LOCK_MS: Final = 10
 _LONG_LOCK_MS: Final = 1500
-_TRIES: Final = 8
+_TRIES: Final = 12
 _LOCK_RETRY_S: Final = 0.25
 
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \((?:'([^']+)'|MINVALUE)\) TO \((?:'([^']+)'|MAXVALUE)\)")
@@ -198,8 +195,12 @@ def _make(unit: Unit, table: str, since: str, until: str) -> tuple[str, int, str
     if too_far is not None and str(too_far) > since:
         until = str(too_far)
     name = _free_name(unit, table, since)
+    unit.execute(text(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE"))
+    # With one lock held, never wait for another: a reader of both tables may have them in the other order, and would be
+    # the one that is refused for the deadlock. It is tried again instead.
+    for companion in COMPANIONS.get(table, ()):
+        unit.execute(text(f"LOCK TABLE {companion}_rest IN ACCESS EXCLUSIVE MODE NOWAIT"))
     moved = _make_one(unit, table, by, name, since, until)
-    unit.execute(text(f"SET LOCAL lock_timeout = {_NEXT_LOCK_MS}"))
     for (companion, column), beside in zip(COMPANIONS.get(table, {}).items(), with_companions(name)[1:], strict=True):
         _make_one(unit, companion, column, beside, since, until)
     return name, moved, until
@@ -213,9 +214,11 @@ def with_companions(name: str) -> list[str]:
 
 
 def _make_one(unit: Unit, table: str, by: str, name: str, since: str, until: str) -> int:
-    """Make one partition and move its rows there; return how many."""
+    """Make one partition and move its rows there; return how many.
+
+    The caller has the lock of the default partition.
+    """
     unit.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS)"))
-    unit.execute(text(f"LOCK TABLE {table}_rest IN ACCESS EXCLUSIVE MODE"))
     moved = _move(unit, table, name, f"{by} >= '{since}' AND {by} < '{until}'")
     if table in IMMUTABLE:
         unit.execute(
