@@ -128,7 +128,7 @@ async def list_outbox(caller: ReadCaller, query: Annotated[OwedQuery, Query()]) 
     among = _filters(
         caller, query.account, status=query.status, sink=query.sink, effect=query.effect, payment_id=query.payment
     )
-    page = await caller.read(lambda unit: search.owed(unit, RowFilter(among=among), page_place(query)))
+    page = await caller.read(lambda unit: search.outbox_messages(unit, RowFilter(among=among), page_place(query)))
     items = [effect_answer(row) for row in page.rows]
     return Listing[OwedAnswer](**listing(items, page, is_backwards=query.is_backwards))
 
@@ -152,7 +152,7 @@ async def _redrive(caller: ApiCaller, body: RedriveBody) -> Redriven:
         place = PageCursor(body.limit - len(redriven), before=after)  # what was owed first is due first
 
         def read(unit: Unit, place: PageCursor = place) -> RowPage[OutboxMessage]:
-            return search.owed(unit, RowFilter(among=among), place)
+            return search.outbox_messages(unit, RowFilter(among=among), place)
 
         page = await caller.read(read)
         for owed in reversed(page.rows):

@@ -14,12 +14,12 @@ from typing import Any, Final
 from msgspec.structs import replace as with_fields
 
 from providers.contract import Provider, Reading
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.errors import ServiceError
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, PartialCapture, Phase, Source
 from storage import audits, payment_polls, payments
-from storage.database import Unit, made, unwatched
+from storage.database import Unit, build_record, wrap_columns
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import PollPriority
@@ -235,7 +235,7 @@ class _ReplaySession(Session):
         is_known = self.belief.knows_others
         if not (other.created_at <= self.now if is_known is None else is_known):
             return None
-        return unwatched(Payment, dict(other.__dict__))
+        return wrap_columns(Payment, dict(other.__dict__))
 
     def _is(self, account: str, kinds: Sequence[str]) -> bool:
         payment = self.payment
@@ -315,7 +315,7 @@ class _ReplaySession(Session):
 
     def finish(self, message: InboxMessage) -> None: ...
 
-    def put_off(self, message: InboxMessage, until: datetime, why: str) -> None: ...
+    def postpone(self, message: InboxMessage, until: datetime, why: str) -> None: ...
 
     def reopen_awaiting(self, account: str, awaited: object) -> None: ...
 
@@ -450,7 +450,7 @@ class PaymentReplay:
         """
         message, payment_id = step.message, result.payment.id
         session.set_time(str(step.entries[at]["at"]))
-        copy = unwatched(InboxMessage, {**message.__dict__, "outcomes": []})
+        copy = wrap_columns(InboxMessage, {**message.__dict__, "outcomes": []})
         rules = self._rules_of(result, step)
         if is_lenient:
             rules = replace(rules, partial_capture=PartialCapture.ACCEPT, tolerance_minor=_ANY_MINOR)
@@ -499,10 +499,10 @@ class PaymentReplay:
     def _named_states(self, message: InboxMessage) -> Iterator[str]:
         processor = _lone_processor(self._unit, message, self._rules, self._others)
         if processor.is_ours:
-            statement = statements.decode(message.body)
-            if isinstance(statement, statements.Resolution):
+            statement = own_statements.decode(message.body)
+            if isinstance(statement, own_statements.Resolution):
                 yield statement.state
-            elif isinstance(statement, statements.CallFailed):
+            elif isinstance(statement, own_statements.CallFailed):
                 yield "not_created"
             return
         yield from (seen.status for seen in processor.reading(self._rules).observations if seen.status is not None)
@@ -521,10 +521,10 @@ def names_payment_state(unit: Unit, provider: Provider, message: InboxMessage) -
 def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:
     """Compare an account's outbox message with its alarm; return the difference."""
     try:
-        statement = statements.decode(cause.body)
-    except statements.UnreadableStatement:
+        statement = own_statements.decode(cause.body)
+    except own_statements.UnreadableStatement:
         statement = None
-    if not isinstance(statement, statements.AccountAlarm):
+    if not isinstance(statement, own_statements.AccountAlarm):
         return f"message {cause.id}, which made it owed, is no alarm"
     again = json.loads(alarm_payload(cause.account, statement, message.created_at))
     kept = json.loads(message.payload)
@@ -533,7 +533,7 @@ def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:
 
 def _lone_processor(unit: Unit, message: InboxMessage, rules: AccountRules, others: OtherPayments) -> MessageProcessor:
     """Build a processor that only reads the message, with no payment beside it."""
-    session = _ReplaySession(unit, made(Payment, {"id": "", "created_at": message.received_at}), others)
+    session = _ReplaySession(unit, build_record(Payment, {"id": "", "created_at": message.received_at}), others)
     return MessageProcessor(session, message, {message.account: rules}, _ANY_SINK)
 
 

@@ -229,7 +229,7 @@ def outbox_problems(
 
     `redrives` is how often people made it due again.
     """
-    content, status = hashing.owed(message.__dict__), hashing.owed_status(message.__dict__)
+    content, status = hashing.outbox_message(message.__dict__), hashing.outbox_status(message.__dict__)
     yield from _seal(seals, content, message.seal, message.created_at, "what is owed has changed")
     yield from _seal(seals, status, message.status_seal, message.created_at, "its status has changed")
     if cause is None and retention.has_message(message.cause):

@@ -30,7 +30,7 @@ from audit.table_checks import ActionIndex
 from providers.contract import Delivery, Provider, Reading
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Outcome, Source
 from storage import inbox, operator_actions, outbox, payments
 from storage import transitions as storage_transitions
@@ -426,8 +426,8 @@ class Audit:
         yield from outcome_problems(message, existing, self._retention)
         yield from replay_problems(evidence, self._actions.count("replay", message.id))
         if message.source == Source.OPERATOR and message.scrubbed_at is None:
-            statement = statements.decode(message.body)
-            if isinstance(statement, statements.Resolution) and not self._actions.has(
+            statement = own_statements.decode(message.body)
+            if isinstance(statement, own_statements.Resolution) and not self._actions.has(
                 "resolve", str(message.about), statement.actor, statement.reason
             ):
                 yield f"{statement.actor} resolved it, and that stands in no operator action"

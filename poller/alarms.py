@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from poller.silence import DeliveryRhythm
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Alarm, Source
 from storage import inbox, webhook_health
 from storage.counts import Dead
@@ -242,13 +242,13 @@ def alarm_message(
     payload or a secret.
     """
     began = since.astimezone(UTC).isoformat()
-    statement = statements.AccountAlarm(alarm.value, began, is_over, reason, details)
+    statement = own_statements.AccountAlarm(alarm.value, began, is_over, reason, details)
     return inbox.new_message(
         account=account,
         source=Source.POLLER.value,
         delivery_key=f"alarm:{alarm.value}:{began}:{'over' if is_over else 'begun'}",
-        body=statements.encode(statement),
-        headers=(("content-type", statements.CONTENT_TYPE),),
+        body=own_statements.encode(statement),
+        headers=(("content-type", own_statements.CONTENT_TYPE),),
         received_at=now,
     )
 

@@ -19,7 +19,7 @@ from poller.rate_limiter import low_priority
 from poller.schedule import PollPolicy
 from providers.contract import Client, Delivery, JournalPage, Provider
 from providers.errors import ProviderError
-from statemachine.measures import Counts, counts
+from statemachine.histograms import Counts, counts
 from statemachine.phases import Source
 from storage import inbox, journals, rate_limits
 from storage.database import Database

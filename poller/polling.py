@@ -15,12 +15,12 @@ from poller.rate_limiter import low_priority
 from poller.schedule import UNPAID, PollSchedule, poll_times_of, select_most_urgent
 from providers.contract import Answer, Client
 from providers.errors import ProviderError, UnsupportedByProvider
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.errors import ServiceError
-from statemachine.measures import Counts, counts
+from statemachine.histograms import Counts, counts
 from statemachine.phases import Review, Source
 from storage import hints, inbox, payment_polls, payments, rate_limits
-from storage.database import Database, Unit, made, values
+from storage.database import Database, Unit, build_record, values
 from storage.errors import StorageUnavailable
 from storage.hints import HintToAsk
 from storage.ids import new_id
@@ -144,8 +144,8 @@ class PollClaims:
             account=payment.account,
             source=Source.POLLER.value,
             delivery_key=f"gave_up:{payment.id}:{review.value}:{payment.version}:{payment.reviews}",
-            body=statements.encode(statements.GaveUp(review.value, reason)),
-            headers=(("content-type", statements.CONTENT_TYPE),),
+            body=own_statements.encode(own_statements.GaveUp(review.value, reason)),
+            headers=(("content-type", own_statements.CONTENT_TYPE),),
             received_at=now,
             about=payment.id,
         )
@@ -378,7 +378,7 @@ class Poller:
         now = self._clock()
         payment, poll = polled
         message = answer_message(payment.account, Source.POLL, answer, payment.id, now)
-        seen = made(PaymentPoll, {**values(poll), "asked_at": answer.asked_at})
+        seen = build_record(PaymentPoll, {**values(poll), "asked_at": answer.asked_at})
         next_at = self._schedule.next_at(payment, seen, now)  # as if unchanged; if it changed, the worker sets another
         jitter = self._rng.random()
         try:

@@ -12,7 +12,7 @@ from poller.alarms import AlarmChange, LossThreshold, alarm_message
 from poller.schedule import POLL_SOURCES, PUSH_SOURCES
 from poller.silence import DeliveryRhythm
 from providers.contract import Provider, Statement
-from statemachine import measures
+from statemachine import histograms
 from statemachine.lifecycle import Lifecycle
 from statemachine.phases import Alarm, Source
 from storage import counts, inbox, rate_limits, webhook_health
@@ -123,7 +123,7 @@ def count_pushes(
         figures = tally.of(push.kind, push.state, push.received_at)
         figures.deliveries += 1
         if push.signed_at is not None:
-            measures.add_duration(tally.of("", "", push.received_at).skews, push.signed_at - push.received_at)
+            histograms.add_duration(tally.of("", "", push.received_at).skews, push.signed_at - push.received_at)
         if push.is_variant:
             figures.duplicates += 1
             continue
@@ -136,7 +136,7 @@ def count_pushes(
         if _is_overtaken(push, earlier, lifecycles[push.kind]):
             figures.reordered += 1
         if push.changed_at is not None:
-            measures.add_duration(figures.lags, push.received_at - push.changed_at)
+            histograms.add_duration(figures.lags, push.received_at - push.changed_at)
 
 
 def count_redeliveries(tally: QualityTally, push: PushReading, message: InboxMessage, since: datetime | None) -> None:
@@ -392,8 +392,8 @@ class PushMonitor:
         if self._settings.grace is not None:
             return self._settings.grace
         rows = webhook_health.between(unit, account, (now - _LOOK_BACK).date(), now.date())
-        lags = measures.merge_bins((row.lags, webhook_health.weight(row.day, now.date())) for row in rows)
-        usual = measures.bin_quantile(lags, 0.99) or timedelta(0)
+        lags = histograms.merge_bins((row.lags, webhook_health.weight(row.day, now.date())) for row in rows)
+        usual = histograms.bin_quantile(lags, 0.99) or timedelta(0)
         return min(max(2 * usual, _MIN_GRACE), _MAX_GRACE)
 
     def _suspects(

@@ -9,7 +9,7 @@ import structlog
 
 from receiver.errors import IntakeFull
 from statemachine.errors import ServiceError
-from statemachine.measures import Histogram
+from statemachine.histograms import Histogram
 from storage.errors import SchemaOutdated, StorageUnavailable
 from storage.inbox import Recorded
 from storage.intake import Arrival, Outcome, Store, unstorable

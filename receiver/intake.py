@@ -23,7 +23,7 @@ from receiver.group_commit import GroupWriter
 from receiver.http import Network, Peer, UnverifiedLimit, is_secure, peer_of, read_body, send_error, send_json
 from receiver.returns import About, Tokens
 from statemachine.errors import ServiceError
-from statemachine.measures import Counts, counts
+from statemachine.histograms import Counts, counts
 from statemachine.phases import Source
 from storage import quarantine
 from storage.database import Database

@@ -11,7 +11,7 @@ from providers.contract import Client, Provider
 from providers.errors import ProviderError
 from receiver.returns import Tokens
 from service.errors import AnswerUnclear, StillApplying
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.errors import ServiceError
 from statemachine.phases import Source
 from storage import inbox, payment_polls, payments
@@ -103,20 +103,20 @@ class CommandInbox:
         return await self.applied(asked.message_id)
 
     def ours(self, account: str, source: Source, key: str, body: bytes, about: str) -> InboxMessage:
-        """Make the inbox message of a statement of our own (statemachine/statements.py)."""
+        """Make the inbox message of a statement of our own."""
         return inbox.new_message(
             account=account,
             source=source.value,
             delivery_key=key,
             body=body,
-            headers=(("content-type", statements.CONTENT_TYPE),),
+            headers=(("content-type", own_statements.CONTENT_TYPE),),
             received_at=self._context.clock(),
             about=about,
         )
 
     async def call_failed(
         self, payment: Payment, source: Source, error: ServiceError, began_at: datetime, *, is_in_doubt: bool = False
-    ) -> statements.CallFailed:
+    ) -> own_statements.CallFailed:
         """Record and apply that a call of ours failed; `began_at` is when it was begun.
 
         Nothing but a refusal, or no sending, says that nothing was done; anything else is ambiguous, and so is what
@@ -128,9 +128,9 @@ class CommandInbox:
         is_ambiguous = is_in_doubt or not is_refusal
         if isinstance(error, ProviderError):
             is_ambiguous = is_in_doubt or error.is_ambiguous or not (is_refusal or error.is_unsent)
-        failed = statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
+        failed = own_statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
         key = f"{source.value}:{new_id()}"
-        await self.apply(self.ours(payment.account, source, key, statements.encode(failed), payment.id))
+        await self.apply(self.ours(payment.account, source, key, own_statements.encode(failed), payment.id))
         return failed
 
     @staticmethod

@@ -22,7 +22,7 @@ from service.errors import (
     StillApplying,
     UnknownAccountName,
 )
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import currency_code
@@ -199,7 +199,7 @@ class Commands:
             require_https(return_url, allow_loopback=self._context.is_development, param="return_url")
         self._provider(account).require(Capability.CREATE, kind)
         client = self._context.clients[account]
-        wanted = statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
+        wanted = own_statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
         payment, is_new = await self._wanted(account, wanted)
         if payment.provider_ref is not None or payment.state not in (None, NOT_CREATED):
             return payment  # named by the provider, or a person has said what became of it
@@ -277,7 +277,7 @@ class Commands:
         if not reason.strip() or not by.strip():
             raise InvalidCommand("a resolution needs a reason and the name of who decides", param="reason")
         _check_reason(reason, by)
-        body = statements.encode(statements.Resolution(state, reason.strip(), by.strip()))
+        body = own_statements.encode(own_statements.Resolution(state, reason.strip(), by.strip()))
         await asyncio.to_thread(self._note, payment.account, by, "resolve", payment.id, reason)
         message = self._inbox.ours(payment.account, Source.OPERATOR, f"resolve:{new_id()}", body, payment.id)
         await self._inbox.apply(message)
@@ -346,10 +346,14 @@ class Commands:
             extra=extra,
         )
 
-    async def _wanted(self, account: str, wanted: statements.CreateWanted) -> tuple[Payment, bool]:
+    async def _wanted(self, account: str, wanted: own_statements.CreateWanted) -> tuple[Payment, bool]:
         """Record the wish; return its payment, and whether this call made it."""
         message = self._inbox.ours(
-            account, Source.MERCHANT, f"create:{wanted.kind}:{wanted.reference}", statements.encode(wanted), new_id()
+            account,
+            Source.MERCHANT,
+            f"create:{wanted.kind}:{wanted.reference}",
+            own_statements.encode(wanted),
+            new_id(),
         )
         recorded = await self._inbox.take(message)
         if recorded.is_variant:

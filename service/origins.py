@@ -6,8 +6,8 @@ from typing import Final
 
 from providers.contract import Scheme
 from service.text import shown
+from statemachine.own_statements import CONTENT_TYPE
 from statemachine.phases import ANSWERS, Source
-from statemachine.statements import CONTENT_TYPE
 from storage.tables import InboxMessage, RejectedDelivery
 
 #: Why a delivery was not believed, and what that usually means.

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from service.accounts import ConfiguredAccount
+from service.cached_counts import SliceCounter, TimeSlice, slices_between
 from service.money import MoneyRow, Monies, money_rows, way_of
-from service.slice_counts import SliceCounter, TimeSlice, slices_between
 from statemachine.phases import Phase
 from storage import counts, webhook_health
 from storage import totals as storage_totals

@@ -8,12 +8,12 @@ from typing import Final, Literal
 from service.origins import rejection
 from service.payments import said_by
 from service.text import short, shown
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.errors import InvalidAmount
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.money import from_minor
+from statemachine.own_statements import CONTENT_TYPE
 from statemachine.phases import Outcome, Source
-from statemachine.statements import CONTENT_TYPE
 from storage.payment_history import HistoryRow, PaymentHistory
 from storage.tables import DeliveryAttempt, InboxMessage, OperatorAction, OutboxMessage, RejectedDelivery, Transition
 from storage.types import InboxStatus, OutboxStatus
@@ -146,21 +146,21 @@ def _titled(message: InboxMessage, source: Source) -> tuple[str, list[TimelineLi
         title = f"{title}: {message.http_status}"
     if ["content-type", CONTENT_TYPE] in message.headers and message.scrubbed_at is None:
         try:
-            said = statements.decode(bytes(message.body))
-        except statements.UnreadableStatement:
+            said = own_statements.decode(bytes(message.body))
+        except own_statements.UnreadableStatement:
             return title, [TimelineLine("unreadable", "its bytes are no statement of ours", "bad")]
         match said:
-            case statements.CreateWanted():
+            case own_statements.CreateWanted():
                 amount = _money(said.amount_minor, said.currency)
                 lines.append(TimelineLine("wanted", f"{amount}, reference {shown(said.reference)}", "busy"))
-            case statements.CallFailed():
+            case own_statements.CallFailed():
                 title = f"Our {shown(said.call)} call failed"
                 doubt = "; it may have been done all the same" if said.is_ambiguous else ""
                 lines.append(TimelineLine("failed", f"{shown(said.code)}: {shown(said.message)}{doubt}", "warn"))
-            case statements.Resolution():
+            case own_statements.Resolution():
                 title = f"{shown(said.actor)} said that it is {shown(said.state)}"
                 lines.append(TimelineLine("why", shown(said.reason)))
-            case statements.GaveUp():
+            case own_statements.GaveUp():
                 lines.append(TimelineLine("why", shown(said.reason), "warn"))
     return title, lines
 

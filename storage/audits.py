@@ -12,8 +12,8 @@ from storage import hashing
 from storage.bulk import Columns, array
 from storage.columns import Model, columns_of, reported_name, table_of
 from storage.database import Unit, values
-from storage.readable import UnreadableRecord
 from storage.tables_support import AuditRun
+from storage.unreadable_rows import UnreadableRecord
 
 Record = TypeVar("Record", bound=Model)
 

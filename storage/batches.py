@@ -13,10 +13,10 @@ from storage.columns import columns_of, table_of
 from storage.database import Unit
 from storage.errors import LeaseLost, UnreadableRow
 from storage.payment_polls import GONE
-from storage.readable import UnreadableRecord
 from storage.tables import InboxMessage, Payment, PaymentPoll, Transition
 from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
+from storage.unreadable_rows import UnreadableRecord
 
 #: Account, kind, and a name within them.
 Key = tuple[str, str, str]
@@ -192,7 +192,7 @@ def _decided(unit: Unit, message: InboxMessage) -> list[dict[str, Any]]:
     return rows
 
 
-def put_off(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | None]]) -> None:
+def postpone(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | None]]) -> None:
     """Delay each message until an instant, with its error; raises LeaseLost."""
     rows = ((at, error, m.attempts, m.id, m.claim_token) for m, at, error in messages)
     if _PUT_OFF(unit, rows) != len(messages):
@@ -364,7 +364,7 @@ def namesakes(unit: Unit, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
     }
 
 
-def unbound(unit: Unit, account: str, kinds: Sequence[str], since: datetime, limit: int) -> list[str]:
+def unbound_ids(unit: Unit, account: str, kinds: Sequence[str], since: datetime, limit: int) -> list[str]:
     """Ids of payments whose create calls may still wait for an answer, up to `limit`."""
     is_sqlite = unit.dialect == "sqlite"
     marks = ", ".join("?" if is_sqlite else "%s" for _ in kinds)
@@ -484,7 +484,7 @@ def append(unit: Unit, transitions: Sequence[Transition]) -> None:
     _APPEND(unit, (_transition(transition.__dict__) for transition in transitions))
 
 
-def owed(unit: Unit, payment_ids: Iterable[str]) -> dict[tuple[str, str, str, int], int]:
+def occurrences(unit: Unit, payment_ids: Iterable[str]) -> dict[tuple[str, str, str, int], int]:
     """Return the numbers of all outbox messages of the payments.
 
     By payment, effect, sink and occurrence.

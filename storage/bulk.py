@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import Table
 
 from storage.columns import Model, Row, columns_of, reported_name
-from storage.database import Unit, made, unwatched
-from storage.readable import UnreadableRecord, are_sound, check, converted, dashed, is_about_a_row, kind_of
+from storage.database import Unit, build_record, wrap_columns
+from storage.unreadable_rows import UnreadableRecord, are_sound, check, converted, dashed, is_about_a_row, kind_of
 
 Record = TypeVar("Record", bound=Model)
 
@@ -181,7 +181,7 @@ class Columns:
             if isinstance(values, UnreadableRecord):
                 unreadable.append(values)
                 continue
-            record = made(model, values)
+            record = build_record(model, values)
             wrong = check(model, record, only=self.names, given=self._given)
             if wrong is None:
                 found.append(record)
@@ -193,9 +193,9 @@ class Columns:
     def _made(self, model: type[Record], loaded: Sequence[Any]) -> list[Record]:
         names = self._layout(model)
         if not loaded or not issubclass(model, Row):
-            return [made(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
+            return [build_record(model, dict(zip(self.names, row, strict=True))) for row in zip(*loaded, strict=True)]
         others = [repeat(None)] * (len(names) - len(self.names))
-        return [unwatched(model, dict(zip(names, row, strict=True))) for row in zip(*loaded, *others, strict=False)]
+        return [wrap_columns(model, dict(zip(names, row, strict=True))) for row in zip(*loaded, *others, strict=False)]
 
     def _layout(self, model: type[Record]) -> tuple[str, ...]:
         """Return the names of the selected columns, then those of all others."""

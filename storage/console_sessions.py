@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from storage.columns import table_of
-from storage.database import Unit, made, values
+from storage.database import Unit, build_record, values
 from storage.errors import NotFound
 from storage.ids import is_id
 from storage.tables_support import ConsoleAttempt, ConsolePerson, ConsoleSession
@@ -42,8 +42,8 @@ def by_digest(unit: Unit, digest: str) -> tuple[ConsoleSession, ConsolePerson] |
         return None
     columns = row._mapping  # noqa: SLF001 - the documented way to a row's columns, underscore and all
     return (
-        made(ConsoleSession, {column.name: columns[column] for column in _sessions.c}),
-        made(ConsolePerson, {column.name: columns[column] for column in _person.c}),
+        build_record(ConsoleSession, {column.name: columns[column] for column in _sessions.c}),
+        build_record(ConsolePerson, {column.name: columns[column] for column in _person.c}),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select, text, union_all
 
-from statemachine import measures
+from statemachine import histograms
 from statemachine.phases import Phase, Source
 from storage import inbox as storage_inbox
 from storage import webhook_health
@@ -147,8 +147,8 @@ def webhook_gauges(unit: Unit, now: datetime) -> dict[str, WebhookGauges]:
     today = now.date()
     for account, watch in webhook_health.watches(unit).items():
         rows = webhook_health.between(unit, account, today - timedelta(days=_WEBHOOK_DAYS), today)
-        lags = measures.merge_bins((row.lags, 1.0) for row in rows)
-        quantiles = {share: measures.bin_quantile(lags, float(share)) for share in ("0.5", "0.99")}
+        lags = histograms.merge_bins((row.lags, 1.0) for row in rows)
+        quantiles = {share: histograms.bin_quantile(lags, float(share)) for share in ("0.5", "0.99")}
         found[account] = WebhookGauges(
             watch.heard_at,
             frozenset(watch.alarms),

@@ -21,15 +21,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.pool import QueuePool
 
-from statemachine.measures import Counts, counts
-from storage import readable
+from statemachine.histograms import Counts, counts
+from storage import unreadable_rows
 from storage.clocks import DatabaseClock
 from storage.columns import Model, Row, columns_of, reported_name, table_of
 from storage.connections import POOL_OVERFLOW, POOL_SIZE, connected
 from storage.errors import StorageUnavailable, UnreadableRow
 from storage.faults import refusal_of, without_values, words
 from storage.hashing import Sealer
-from storage.readable import UnreadableRecord
+from storage.unreadable_rows import UnreadableRecord
 from storage.write_turn import WriteTurn
 
 log = structlog.get_logger()
@@ -111,16 +111,16 @@ class Unit:
         try:
             with self.execute(statement) as found:
                 records = [load(model, row) for row in found]
-            if all(readable.check(model, record) is None for record in records):
+            if all(unreadable_rows.check(model, record) is None for record in records):
                 return records
         except Exception as fault:
-            if not readable.is_about_a_row(fault):
+            if not unreadable_rows.is_about_a_row(fault):
                 raise
         rows, unreadable = self._scanned(statement, reported_name(table_of(model)))
         records = []
         for raw, row in rows:
-            record = made(model, row)
-            wrong = readable.check(model, record)
+            record = build_record(model, row)
+            wrong = unreadable_rows.check(model, record)
             if wrong is None:
                 records.append(record)
             else:
@@ -137,10 +137,12 @@ class Unit:
         records = self.all(model, statement, aside)
         if not aside:
             return records
-        raw, columns = readable.raw_select(statement, is_sqlite=self.dialect == "sqlite")
+        raw, columns = unreadable_rows.raw_select(statement, is_sqlite=self.dialect == "sqlite")
         readable_ones, stand_ins = iter(records), list[Record]()
         wrong = {each.row_id: each for each in aside}
-        with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=self.dialect == "sqlite"):
+        with unreadable_rows.raw_text(
+            self._connection.connection.driver_connection, is_sqlite=self.dialect == "sqlite"
+        ):
             rows = self.execute(raw).all()
         for row in rows:
             kept = dict(zip((name for name, _ in columns), row, strict=True))
@@ -148,8 +150,8 @@ class Unit:
             if found is None:
                 stand_ins.append(next(readable_ones))
             else:
-                values = readable.stand_in(found, columns, is_sqlite=self.dialect == "sqlite")
-                stand_ins.append(made(model, readable.completed(model, values)))
+                values = unreadable_rows.stand_in(found, columns, is_sqlite=self.dialect == "sqlite")
+                stand_ins.append(build_record(model, unreadable_rows.completed(model, values)))
         return stand_ins
 
     def lines(self, statement: Select[Any]) -> list[Any]:
@@ -159,19 +161,19 @@ class Unit:
             with self.execute(statement) as found:
                 return list(found)
         except Exception as fault:
-            if not readable.is_about_a_row(fault):
+            if not unreadable_rows.is_about_a_row(fault):
                 raise
         is_sqlite = self.dialect == "sqlite"
-        raw, columns = readable.raw_select(statement, is_sqlite=is_sqlite)
-        with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
+        raw, columns = unreadable_rows.raw_select(statement, is_sqlite=is_sqlite)
+        with unreadable_rows.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
             rows = self.execute(raw).all()
         lines = []
         for row in rows:
-            values = readable.converted(_table_of(statement), columns, row, is_sqlite=is_sqlite)
+            values = unreadable_rows.converted(_table_of(statement), columns, row, is_sqlite=is_sqlite)
             if isinstance(values, UnreadableRecord):
                 aside.append(values)
-                values = readable.stand_in(values, columns, is_sqlite=is_sqlite)
-            lines.append(readable.as_row(values))
+                values = unreadable_rows.stand_in(values, columns, is_sqlite=is_sqlite)
+            lines.append(unreadable_rows.as_row(values))
         self.set_aside(aside, [])
         return lines
 
@@ -181,11 +183,11 @@ class Unit:
             with self.execute(statement) as found:
                 return list(found)
         except Exception as fault:
-            if not readable.is_about_a_row(fault):
+            if not unreadable_rows.is_about_a_row(fault):
                 raise
         rows, unreadable = self._scanned(statement, _table_of(statement))
         self.set_aside(unreadable, None)
-        return [readable.as_row(row) for _, row in rows]
+        return [unreadable_rows.as_row(row) for _, row in rows]
 
     def set_aside(self, unreadable: Sequence[UnreadableRecord], aside: list[UnreadableRecord] | None) -> None:
         """Note unreadable rows and add them to `aside`; raises UnreadableRow without it."""
@@ -201,12 +203,12 @@ class Unit:
     ) -> tuple[list[tuple[Mapping[str, Any], dict[str, Any]]], list[UnreadableRecord]]:
         """Read each row alone; return stored and converted values, and unreadable rows."""
         is_sqlite = self.dialect == "sqlite"
-        raw, columns = readable.raw_select(statement, is_sqlite=is_sqlite)
-        with readable.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
+        raw, columns = unreadable_rows.raw_select(statement, is_sqlite=is_sqlite)
+        with unreadable_rows.raw_text(self._connection.connection.driver_connection, is_sqlite=is_sqlite):
             rows = self.execute(raw).all()
         found, unreadable = list[tuple[Mapping[str, Any], dict[str, Any]]](), list[UnreadableRecord]()
         for row in rows:
-            values = readable.converted(table, columns, row, is_sqlite=is_sqlite)
+            values = unreadable_rows.converted(table, columns, row, is_sqlite=is_sqlite)
             if isinstance(values, UnreadableRecord):
                 unreadable.append(values)
             else:
@@ -218,12 +220,12 @@ class Unit:
         try:
             row = self.execute(statement).first()
             record = None if row is None else load(model, row)
-            wrong = None if record is None else readable.check(model, record)
+            wrong = None if record is None else unreadable_rows.check(model, record)
             if wrong is None:
                 return record
             problem = " ".join(wrong)
         except Exception as fault:
-            if not readable.is_about_a_row(fault):
+            if not unreadable_rows.is_about_a_row(fault):
                 raise
             problem = type(fault).__name__
         raise UnreadableRow(f"a row of {reported_name(table_of(model))} cannot be read: {problem}")
@@ -231,7 +233,7 @@ class Unit:
     def raw_rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a driver's query; on SQLite text is bytes, whatever they are."""
         driver = self._connection.connection.driver_connection
-        with readable.raw_text(driver, is_sqlite=self.dialect == "sqlite"):
+        with unreadable_rows.raw_text(driver, is_sqlite=self.dialect == "sqlite"):
             return self.rows(query, parameters)
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -254,23 +256,23 @@ def _table_of(statement: Select[Any]) -> str:
 
 def load(model: type[Record], row: Selected[*tuple[Any, ...]]) -> Record:
     """Build a detached record of a whole row."""
-    return made(model, row._mapping)  # noqa: SLF001 - the documented way to a row's names, underscore and all
+    return build_record(model, row._mapping)  # noqa: SLF001 - the documented way to a row's names, underscore and all
 
 
-def made(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record:
+def build_record(model: type[Record], columns: Mapping[str, Any] | RowMapping) -> Record:
     """Build a detached record without validation; other columns are None.
 
     A constructor would cost 0.1 ms and more for each row of a table class.
     """
     nothing = _nothing(model)
     if issubclass(model, Row):
-        return unwatched(model, {**nothing, **columns})
+        return wrap_columns(model, {**nothing, **columns})
     mapped: Record = _manager(model).new_instance()
     mapped.__dict__.update(columns)
     return mapped
 
 
-def unwatched(model: type[Plain], columns: dict[str, Any]) -> Plain:
+def wrap_columns(model: type[Plain], columns: dict[str, Any]) -> Plain:
     """Build a plain record without its constructor; take ownership of `columns`.
 
     They must be all of its columns.
@@ -465,7 +467,7 @@ def translated() -> Iterator[None]:
             raise moved from None
         raise without_values(fault) from None  # a fault of one row or of the program, not of the database
     except (DBAPIError, sqlite3.OperationalError) as fault:
-        if readable.is_about_a_row(fault):
+        if unreadable_rows.is_about_a_row(fault):
             raise UnreadableRow from None
         if isinstance(fault, sqlite3.OperationalError):  # of the driver's own cursor
             raise StorageUnavailable(f"the database refused: {type(fault).__name__}") from None

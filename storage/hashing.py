@@ -168,12 +168,12 @@ def payment_poll(found: PaymentPoll) -> bytes:
     return _of_payment_poll(found.__dict__)
 
 
-def owed(columns: Mapping[str, Any]) -> bytes:
+def outbox_message(columns: Mapping[str, Any]) -> bytes:
     """Serialize an outbox message, without its status."""
     return _of_outbox(columns)
 
 
-def owed_status(columns: Mapping[str, Any]) -> bytes:
+def outbox_status(columns: Mapping[str, Any]) -> bytes:
     """Serialize the status of an outbox message, whether it waits or was delivered."""
     return _of_outbox_status(columns)
 

@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from statemachine.phases import BY_WEIGHT, Outcome, Source
 from storage import batches, hashing
 from storage.columns import table_of
-from storage.database import Unit, made, values
+from storage.database import Unit, build_record, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.tables import InboxMessage, KnownDelivery, Transition
@@ -119,7 +119,7 @@ def new_message(
     message_id: str | None = None,
 ) -> InboxMessage:
     """Build a message, ready to be recorded and sealed, with a new id unless given."""
-    return made(
+    return build_record(
         InboxMessage,
         {
             "id": message_id or new_id(),
@@ -208,7 +208,9 @@ def _again(unit: Unit, message: InboxMessage) -> Recorded:
         key = f"{message.delivery_key[:200]}#{message.digest[:32]}"
         variant_id, _ = _by_key(unit, message.account, key) or (None, None)
         if variant_id is None:
-            kept = made(InboxMessage, {**values(message), "delivery_key": key, "variant_of": first_id, "outcomes": []})
+            kept = build_record(
+                InboxMessage, {**values(message), "delivery_key": key, "variant_of": first_id, "outcomes": []}
+            )
             kept.envelope_digest = unit.sealer.seal(hashing.envelope(kept))
             unit.execute(insert(_known), _key_of(kept, key))
             _add(unit, [kept])
@@ -242,7 +244,7 @@ def claim(
 ) -> list[InboxMessage]:
     """Claim up to `limit` pending messages in order of arrival, until the lease ends.
 
-    Each carries a `claim_token` that `finish` and `put_off` demand. Rows that cannot be read are set aside, dead.
+    Each carries a `claim_token` that `finish` and `postpone` demand. Rows that cannot be read are set aside, dead.
     """
     claimed = batches.due(unit, now, limit, only=only)
     batches.lease(unit, claimed, now + lease)

@@ -13,12 +13,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage import hashing
 from storage.bulk import Columns, Delete, Insert, Update, array, instants
 from storage.columns import columns_of, table_of
-from storage.database import Unit, made, values
+from storage.database import Unit, build_record, values
 from storage.errors import EffectOvertaken, LeaseLost, NotFound
 from storage.ids import WEBHOOK_PREFIX, is_id, new_id
-from storage.readable import UnreadableRecord, dashed
 from storage.tables import DeliveryAttempt, OutboxDeliveredTable, OutboxMessage, OutboxMessageTable, OutboxQueueTable
 from storage.types import CLOCK_WAS_WRONG, OutboxStatus
+from storage.unreadable_rows import UnreadableRecord, dashed
 
 _table = table_of(OutboxMessage)  #: the view of all messages
 _message = table_of(OutboxMessageTable)
@@ -132,8 +132,8 @@ def owe_all(unit: Unit, messages: Sequence[OutboxMessage]) -> None:
 
 
 def _seal(unit: Unit, message: OutboxMessage) -> None:
-    message.seal = unit.sealer.seal(hashing.owed(message.__dict__))
-    message.status_seal = unit.sealer.seal(hashing.owed_status(message.__dict__))
+    message.seal = unit.sealer.seal(hashing.outbox_message(message.__dict__))
+    message.status_seal = unit.sealer.seal(hashing.outbox_status(message.__dict__))
 
 
 def new_message(
@@ -150,7 +150,7 @@ def new_message(
     number: int,
 ) -> OutboxMessage:
     """Build an outbox message, ready to be stored and sealed."""
-    return made(
+    return build_record(
         OutboxMessage,
         {
             "id": new_id(),
@@ -338,7 +338,7 @@ def set_aside(unit: Unit, unreadable: Sequence[UnreadableRecord]) -> None:
         )
 
 
-def put_off(unit: Unit, message: OutboxMessage, until: datetime) -> None:
+def postpone(unit: Unit, message: OutboxMessage, until: datetime) -> None:
     """Delay a claimed message whose attempt could not be recorded.
 
     Another worker's claim is left alone.
@@ -390,7 +390,7 @@ def settle_all(unit: Unit, settlements: Sequence[Settlement]) -> None:
         at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms) if is_delivered else None
         number, error = attempt.number, attempt.error
         after = {"id": message.id, "status": status, "attempts": number, "delivered_at": at, "last_error": error}
-        seal = unit.sealer.seal(hashing.owed_status(after))
+        seal = unit.sealer.seal(hashing.outbox_status(after))
         if is_delivered:
             delivered.append((message.id, message.claim_token, number, at, seal))
         else:
@@ -417,7 +417,7 @@ def redrive(unit: Unit, message_id: str, now: datetime, *, overtaken: bool = Fal
             param="overtaken",
         )
     pending = OutboxStatus.PENDING.value
-    seal = unit.sealer.seal(hashing.owed_status({**message.__dict__, "status": pending}))
+    seal = unit.sealer.seal(hashing.outbox_status({**message.__dict__, "status": pending}))
     is_dead_still = (_queue.c.status == OutboxStatus.DEAD, _queue.c.attempts == message.attempts)
     done = unit.execute(
         update(_queue)

@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, bindparam, case, or_, select, update
 
 from storage.bulk import instants
 from storage.columns import table_of
-from storage.database import Unit, made
+from storage.database import Unit, build_record
 from storage.errors import UnreadableRow
-from storage.readable import UnreadableRecord
 from storage.tables import Payment, PaymentPoll
 from storage.types import CLOCK_WAS_WRONG, PollPriority
+from storage.unreadable_rows import UnreadableRecord
 
 _table = table_of(PaymentPoll)
 _payment = table_of(Payment)
@@ -46,7 +46,7 @@ class PolledPayment(NamedTuple):
 
 def begin(payment_id: str, account: str, now: datetime) -> PaymentPoll:
     """Build the row of a payment that nothing is known of yet."""
-    return made(
+    return build_record(
         PaymentPoll,
         {
             "payment_id": payment_id,

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from statemachine.phases import Source
 from storage import inbox
 from storage.columns import table_of
-from storage.database import Unit, made, values
+from storage.database import Unit, build_record, values
 from storage.errors import LeaseLost, NotFound
 from storage.ids import is_id, new_id
 from storage.tables import InboxMessage, Payment, Transition
@@ -122,7 +122,7 @@ def _updated(unit: Unit, row: Reconciliation, **changes: Any) -> Reconciliation:
     )
     if done.rowcount != 1:
         raise LeaseLost("another process goes on with this reconciliation")
-    return made(Reconciliation, {**values(row), **changes})
+    return build_record(Reconciliation, {**values(row), **changes})
 
 
 def get(unit: Unit, reconciliation_id: str) -> Reconciliation:

@@ -232,7 +232,7 @@ def messages(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[Inbox
     return _records(unit, InboxMessage, wanted, cursor)
 
 
-def owed(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[OutboxMessage]:
+def outbox_messages(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[OutboxMessage]:
     """Read one page of outbox messages, the newest first."""
     return _records(unit, OutboxMessage, wanted, cursor)
 
@@ -471,7 +471,7 @@ def message_ids(unit: Unit, words: str) -> list[str]:
     return _about(unit, _inbox, words, _delivered(unit, words))
 
 
-def owed_ids(unit: Unit, words: str) -> list[str]:
+def outbox_message_ids(unit: Unit, words: str) -> list[str]:
     """Find outbox messages by id, `webhook-id`, or what names their payment."""
     travels_as = words.removeprefix(WEBHOOK_PREFIX)
     named = _ids(unit, _outbox.c.id, _outbox.c.webhook_id == travels_as) if is_id(travels_as) else set()

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, case, extract, false, func, or_, select
 from sqlalchemy.orm import aliased
 
-from statemachine.measures import quantile
+from statemachine.histograms import quantile
 from statemachine.phases import WITHHOLDING, Outcome, Phase, Source
 from storage.columns import table_of
 from storage.database import Unit

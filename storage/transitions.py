@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from storage import hashing
 from storage.columns import table_of
-from storage.database import Unit, unwatched
+from storage.database import Unit, wrap_columns
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment, Transition
 
@@ -31,7 +31,7 @@ def link(
 
     Without a sealer its hash stays empty: the link is compared with another, and not kept.
     """
-    transition = unwatched(
+    transition = wrap_columns(
         Transition,
         {
             "id": new_id(),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import and_, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from statemachine import measures
+from statemachine import histograms
 from statemachine.phases import Source
 from storage import inbox
 from storage.columns import table_of
@@ -72,10 +72,10 @@ def worth(unit: Unit, account: str, kind: str, now: datetime) -> PushWorth:
     if not any(row.deliveries for row in rows):
         return PushWorth(None, None, 0)
     share = share_of(rows, today)
-    lags = measures.merge_bins((row.lags, weight(row.day, today)) for row in rows)
+    lags = histograms.merge_bins((row.lags, weight(row.day, today)) for row in rows)
     return PushWorth(
         loss=(share.lost + _DOUBT) / (share.changes + _DOUBT),
-        lag_p99=measures.bin_quantile(lags, 0.99),
+        lag_p99=histograms.bin_quantile(lags, 0.99),
         samples=share.samples,
     )
 
@@ -434,14 +434,14 @@ def _of_account(watch: PushWatch, every: list[PushQuality], rows: list[PushQuali
     for row in rows:
         if row.kind or row.deliveries:
             events.setdefault((row.kind, row.event), []).append(row)
-    skews = measures.merge_bins((row.skews, 1.0) for row in rows)
+    skews = histograms.merge_bins((row.skews, 1.0) for row in rows)
     return AccountFigures(
         account=watch.account,
         measured_at=watch.measured_at,
         heard_at=watch.heard_at,
         deliveries=sum(row.deliveries for row in rows),
         rejected=sum(row.rejected for row in rows),
-        skew=measures.bin_quantile(skews, _QUICKEST),
+        skew=histograms.bin_quantile(skews, _QUICKEST),
         events=[_of_event(key, found, pushing.get(key)) for key, found in sorted(events.items())],
         alarms=watch.alarms,
     )
@@ -461,7 +461,7 @@ def _pushing(every: Iterable[PushQuality]) -> dict[tuple[str, str], Pushing]:
 def _of_event(key: tuple[str, str], rows: list[PushQuality], pushing: Pushing | None) -> EventFigures:
     pushed, late, lost = (sum(getattr(row, name) for row in rows) for name in ("pushed", "late", "lost"))
     changes = pushed + late + lost
-    lags = measures.merge_bins((row.lags, 1.0) for row in rows)
+    lags = histograms.merge_bins((row.lags, 1.0) for row in rows)
     return EventFigures(
         kind=key[0],
         event=key[1],
@@ -473,6 +473,6 @@ def _of_event(key: tuple[str, str], rows: list[PushQuality], pushing: Pushing | 
         deliveries=sum(row.deliveries for row in rows),
         duplicates=sum(row.duplicates for row in rows),
         reordered=sum(row.reordered for row in rows),
-        lag_p50=measures.bin_quantile(lags, 0.5),
-        lag_p99=measures.bin_quantile(lags, 0.99),
+        lag_p50=histograms.bin_quantile(lags, 0.5),
+        lag_p99=histograms.bin_quantile(lags, 0.99),
     )

@@ -13,11 +13,11 @@ from statemachine.decide import as_refund, decide
 from statemachine.effects import DueEffect
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Decision, Observation, PaymentView
+from statemachine.own_statements import AccountAlarm
 from statemachine.phases import FULFILMENT_PHASES, MOVING_PHASES, WITHHOLDING, Alarm, Effect, Outcome, Phase, Review
-from statemachine.statements import AccountAlarm
 from statemachine.sums import UNSAID
 from storage import outbox, transitions
-from storage.database import made
+from storage.database import build_record
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
@@ -187,7 +187,7 @@ class PaymentWriter:
 
     def begin(self, payment_id: str, kind: str, reference: str | None) -> Payment:
         """Build a payment without a state; the caller adds it to the session."""
-        return made(
+        return build_record(
             Payment,
             {
                 "id": payment_id,

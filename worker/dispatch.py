@@ -18,14 +18,14 @@ import structlog
 
 from fulfilment.backoff import Backoff
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result, Sink
-from statemachine.measures import Counts, counts
+from statemachine.histograms import Counts, counts
 from storage import outbox
-from storage.database import Database, Unit, made
+from storage.database import Database, Unit, build_record
 from storage.errors import LeaseLost, StorageUnavailable
 from storage.outbox import ClaimLimits, Settlement
-from storage.readable import UnreadableRecord
 from storage.tables import DeliveryAttempt, OutboxMessage
 from storage.types import OutboxStatus
+from storage.unreadable_rows import UnreadableRecord
 from worker.delivery_slots import MAX_STALL_AFTER_S, DeliverySlot, DeliverySlots
 
 
@@ -450,18 +450,18 @@ class Dispatcher:
             _log.warning("effect.lease_lost", **log_fields(ended.message), outcome=ended.attempt.outcome)
         except Exception as found:  # noqa: BLE001 - the others are recorded before it is raised
             fault = found
-            self._put_off(ended, found)
+            self._postpone(ended, found)
         else:
             self._report(settlement)
         self._ended.remove(ended)
         return fault
 
-    def _put_off(self, ended: EndedDelivery, fault: Exception) -> None:
+    def _postpone(self, ended: EndedDelivery, fault: Exception) -> None:
         """Put off an effect that would be delivered anew as often as its lease ends."""
         _log.warning("effect.unrecorded", **log_fields(ended.message), error=type(fault).__name__)
         try:
             with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
-                outbox.put_off(unit, ended.message, self._clock() + _UNRECORDED_DELAY)
+                outbox.postpone(unit, ended.message, self._clock() + _UNRECORDED_DELAY)
         except Exception as met:  # noqa: BLE001 - then it comes again when its lease ends; the bug itself is raised
             _log.warning("effect.abandoned", **log_fields(ended.message), error=type(met).__name__)
 
@@ -492,7 +492,7 @@ class Dispatcher:
         sink = self._sinks.get(message.sink)
         result = Failed(MISSING_SINK) if sink is None else await self._deliver(sink, message, started_at)
         duration_ms = round((self._monotonic() - began) * 1000)
-        attempt = made(  # `settle_all` says the rest of it
+        attempt = build_record(  # `settle_all` says the rest of it
             DeliveryAttempt,
             {
                 "outbox_id": message.id,

@@ -9,8 +9,8 @@ import msgspec
 from statemachine.effects import DueEffect
 from statemachine.money import from_minor
 from statemachine.observation import Decision
+from statemachine.own_statements import AccountAlarm
 from statemachine.phases import Alarm, Effect
-from statemachine.statements import AccountAlarm
 from storage.ids import effect_id
 from storage.tables import Payment
 from worker.sums import as_kept

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from statemachine.measures import Counts, Histogram, counts
+from statemachine.histograms import Counts, Histogram, counts
 from statemachine.phases import Outcome, Source
 from storage import batches, faults, inbox
 from storage.batches import Key
@@ -78,14 +78,14 @@ class InboxWorker:
         that another session holds, or that cannot be read, wait; the others do not wait for them.
         """
         if self.held:  # at once: each batch that names one would wait for it first
-            self._put_off_held(only)
+            self._postpone_held(only)
         for is_last in (False, True):
             try:
                 with self._database.write() as unit:
                     applied = self._apply(unit, self._due(unit, only), is_alone=only is not None)
             except StorageUnavailable as fault:
                 if fault.is_held:
-                    if is_last or not self._put_off_held(only):
+                    if is_last or not self._postpone_held(only):
                         break
                 elif is_last or not fault.is_rivalry:
                     raise
@@ -119,7 +119,7 @@ class InboxWorker:
                     raise
         return len(claimed)
 
-    def _put_off_held(self, only: Sequence[str] | None) -> int:
+    def _postpone_held(self, only: Sequence[str] | None) -> int:
         """Postpone due messages about payments that another session holds; count them."""
         now = self._clock()
         with self._database.write() as unit:
@@ -127,7 +127,7 @@ class InboxWorker:
             applications, refs, ids = self._applications(batch, self._due(unit, only))
             held = batches.held(unit, refs, ids)
             waiting = [each for each in applications if each.is_about_payment(held)]
-            batches.put_off(
+            batches.postpone(
                 unit, [(each.message, now + _HELD_DELAY, "its payment is held by another session") for each in waiting]
             )
         for payment in {*held.values()} - {*self.held}:
@@ -142,7 +142,7 @@ class InboxWorker:
             log.warning("message.waiting", message_id=message.id, account=message.account, error=fault.message)
         until = self._clock() + _HELD_DELAY
         with self._database.write() as unit, unit.locks_within(_HELD_LOCK_S):
-            batches.put_off(unit, [(message, until, fault.message[:500]) for message in messages])
+            batches.postpone(unit, [(message, until, fault.message[:500]) for message in messages])
 
     def take(self, message: InboxMessage) -> Recorded:
         """Record the message, and apply it in the same commit if it is new.
@@ -259,11 +259,11 @@ class InboxWorker:
             log.warning("message.lease_lost", message_id=message_id)
         except Exception as fault:
             log.exception("message.failed", message_id=message_id)
-            self._put_off(message_id, token, f"{type(fault).__name__}: {fault}"[:500])
+            self._postpone(message_id, token, f"{type(fault).__name__}: {fault}"[:500])
         else:
             self._tell(applied)
 
-    def _put_off(self, message_id: str, token: int, error: str) -> None:
+    def _postpone(self, message_id: str, token: int, error: str) -> None:
         now, settings = self._clock(), self._settings
         with self._database.write() as unit:
             try:
@@ -274,7 +274,7 @@ class InboxWorker:
             delay = _wait(settings, message.attempts)
             message.attempts += 1
             if message.attempts < settings.max_attempts:
-                batches.put_off(unit, [(message, now + delay, error)])
+                batches.postpone(unit, [(message, now + delay, error)])
                 return
             message.status, message.decision = InboxStatus.DEAD.value, Outcome.PARKED.value
             message.last_error = error

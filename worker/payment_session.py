@@ -51,7 +51,7 @@ class Session:
         self._transitions: list[Transition] = []
         self._outbox: list[OutboxMessage] = []
         self._finished: list[InboxMessage] = []
-        self._put_off: list[tuple[InboxMessage, datetime, str | None]] = []
+        self._postponed: list[tuple[InboxMessage, datetime, str | None]] = []
         self._reopened: dict[tuple[str, str], None] = {}
 
     # -- loading
@@ -204,7 +204,7 @@ class Session:
             return True
         key = (account, tuple(sorted(kinds)), since)
         if key not in self._waiting:
-            self._waiting[key] = batches.unbound(self._unit, account, kinds, since, _MAX_UNANSWERED_CREATES)
+            self._waiting[key] = batches.unbound_ids(self._unit, account, kinds, since, _MAX_UNANSWERED_CREATES)
         waiting = self._waiting[key]
         if any(self._still_waits(payment_id) for payment_id in waiting):
             return True
@@ -280,7 +280,7 @@ class Session:
         """Return whether the payment owes this effect already."""
         if payment_id not in self._owed_known:
             others = [each for each in self._read if each not in self._owed_known]
-            for one, number in batches.owed(self._unit, others).items():
+            for one, number in batches.occurrences(self._unit, others).items():
                 self._owed.add(one)
                 self._owed_last[one[0]] = max(number, self._owed_last.get(one[0], 0))
             self._owed_known.update(others)
@@ -324,9 +324,9 @@ class Session:
             self.flush()  # it was parked after those were reopened, and stays parked
         self._finished.append(message)
 
-    def put_off(self, message: InboxMessage, until: datetime, why: str) -> None:
+    def postpone(self, message: InboxMessage, until: datetime, why: str) -> None:
         """Postpone the message, without counting an attempt."""
-        self._put_off.append((message, until, why))
+        self._postponed.append((message, until, why))
 
     def reopen_awaiting(self, account: str, awaited: Iterable[str]) -> None:
         """Decide messages again that are parked for a payment with these names."""
@@ -357,9 +357,9 @@ class Session:
         if self._finished:
             batches.finish(unit, self._finished)
         self._reopened.update(dict.fromkeys(advisory_locks.known_meanwhile(unit, parked)))
-        if self._put_off:
-            batches.put_off(unit, self._put_off)
+        if self._postponed:
+            batches.postpone(unit, self._postponed)
         if self._reopened:
             batches.reopen_awaiting(unit, list(self._reopened), self.now)
         self._new, self._changed, self._reopened = {}, {}, {}
-        self._transitions, self._outbox, self._finished, self._put_off = [], [], [], []
+        self._transitions, self._outbox, self._finished, self._postponed = [], [], [], []

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from providers import trial
 from providers.contract import Reading, Statement
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, BY_WEIGHT, MOVING_PHASES, Outcome, Phase, Review, Source
@@ -30,7 +30,7 @@ _FROM_OUTSIDE = frozenset({Source.WEBHOOK, Source.CALLBACK})
 #: Sources of what says all that there is to say of a payment: one that it makes known is not asked about at once.
 _WHOLE_WORDS = frozenset({Source.POLL, Source.LIST, Source.JOURNAL})
 
-_OUR_HEADER = ["content-type", statements.CONTENT_TYPE]
+_OUR_HEADER = ["content-type", own_statements.CONTENT_TYPE]
 _SOURCES = {source.value: source for source in Source}
 _PARKED, _DECIDED = InboxStatus.PARKED.value, InboxStatus.DECIDED.value
 
@@ -120,11 +120,11 @@ class MessageProcessor:
         elif self.is_ours and message.variant_of is not None:
             self._writer.note(None, Outcome.PARKED, f"same identity as message {message.variant_of}, other content")
         elif self.is_ours:
-            self._apply_ours(rules, statements.decode(message.body))
+            self._apply_ours(rules, own_statements.decode(message.body))
         elif message.source == Source.RETURN:
             self._ask_about_return(rules)
         elif not self._apply_reading(rules, self.reading(rules)):
-            self._session.put_off(message, self._now + timedelta(seconds=1), "a create call is under way")
+            self._session.postpone(message, self._now + timedelta(seconds=1), "a create call is under way")
             return
         self._finish()
 
@@ -324,15 +324,15 @@ class MessageProcessor:
         self._writer.reopen(rules, ref)
         return payment
 
-    def _apply_ours(self, rules: AccountRules, statement: statements.Statement) -> None:
+    def _apply_ours(self, rules: AccountRules, statement: own_statements.Statement) -> None:
         about = self._message.about
-        if isinstance(statement, statements.AccountAlarm):
+        if isinstance(statement, own_statements.AccountAlarm):
             self._writer.alarm(statement)
             return
         if about is None:
             self._writer.note(None, Outcome.PARKED, "a statement about no payment")
             return
-        if isinstance(statement, statements.CreateWanted):
+        if isinstance(statement, own_statements.CreateWanted):
             known = self._session.known(about)
             if known is not None:  # a replay
                 self._writer.note(known, Outcome.NOTED, "the payment is here already")
@@ -344,17 +344,17 @@ class MessageProcessor:
             self._writer.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
             return
         payment = self._session.get(about)
-        if isinstance(statement, statements.Resolution):
+        if isinstance(statement, own_statements.Resolution):
             resolved = Observation(
                 Source.OPERATOR, status=statement.state, actor=statement.actor, note=statement.reason
             )
             self._writer.decide(rules, payment, resolved)
-        elif isinstance(statement, statements.GaveUp):
+        elif isinstance(statement, own_statements.GaveUp):
             self._apply_gave_up(rules, payment, statement)
         else:
             self._apply_failed_call(rules, payment, statement)
 
-    def _apply_gave_up(self, rules: AccountRules, payment: Payment, gave_up: statements.GaveUp) -> None:
+    def _apply_gave_up(self, rules: AccountRules, payment: Payment, gave_up: own_statements.GaveUp) -> None:
         """Open the poller's review, unless a message that it could not see answered it."""
         is_answered = payment.provider_ref is not None or payment.state is not None
         has_changed = payment.changed_at > self._message.received_at
@@ -363,7 +363,7 @@ class MessageProcessor:
             return
         self._writer.review(rules, payment, Review(gave_up.review), gave_up.reason)
 
-    def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: statements.CallFailed) -> None:
+    def _apply_failed_call(self, rules: AccountRules, payment: Payment, failed: own_statements.CallFailed) -> None:
         words = f"{failed.call} failed: {failed.code}: {failed.message}"
         if failed.call == "cancel":
             self._writer.note(payment, Outcome.NOTED, f"{words}; the provider {rules.asking(payment)}")

@@ -81,7 +81,7 @@ class OutboxTable(ConsoleTable):
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """Return the ids of the rows that the words name."""
-        return storage_search.owed_ids(unit, words)
+        return storage_search.outbox_message_ids(unit, words)
 
     def filter_fields(self, deps: ConsoleDeps) -> Sequence[FilterField]:
         """Filter by account, status, effect and sink."""

@@ -8,10 +8,10 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import msgspec
 
+from providers.api_calls import Caller, ClientCredentials, basic_auth
 from providers.banked import listing, requests
 from providers.banked.errors import PartialSuccess, name_error
 from providers.banked.options import BankedOptions
-from providers.calling import Caller, ClientCredentials, basic_auth
 from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Page, Transport
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https

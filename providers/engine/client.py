@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from providers.calling import Authorize, Caller, ClientCredentials, basic_auth
+from providers.api_calls import Authorize, Caller, ClientCredentials, basic_auth
 from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, JournalPage, Page, Transport
 from providers.decoding import Unreadable, json_object, json_value, word
 from providers.engine.errors import InvalidCreate, WebhookNeedsSecret, namer, token_namer

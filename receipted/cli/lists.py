@@ -15,7 +15,7 @@ from receipted.cli.options import parse_instant
 from receipted.cli.output import counting
 from receipted.wiring import Service
 from storage import search
-from storage.database import Unit, made
+from storage.database import Unit, build_record
 from storage.errors import NotFound
 from storage.ids import WEBHOOK_PREFIX
 from storage.private_files import written
@@ -194,7 +194,7 @@ def find_rows(
             with service.database.read() as unit:
                 at = PageCursor(min(limit - len(found), _PAGE_ROWS), place, is_ascending=not is_newest)
                 page = search.page(unit, rows, what, at)
-            found += (made(model, line) for line in page.rows)
+            found += (build_record(model, line) for line in page.rows)
             place = page.after
             if place is None:
                 break

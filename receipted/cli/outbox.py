@@ -57,7 +57,7 @@ def list_(
     with open_service(context) as service:
         given = {"status": status, "sink": sink, "account": account, "effect": effect}
         about = lists.find_payment_id(service, payment)
-        ids = lists.search_ids(service, storage_search.owed_ids, search)
+        ids = lists.search_ids(service, storage_search.outbox_message_ids, search)
         what = lists.filters({**given, "payment_id": about}, lists.time_range(service, since, before), ids=ids)
         found = lists.find_rows(
             service, OutboxMessage, storage_search.OWED, what, after=after, limit=limit, is_newest=not oldest

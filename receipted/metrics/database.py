@@ -11,7 +11,7 @@ import structlog
 from receipted.metrics import catalogue
 from receipted.metrics.catalogue import LabelBounds, Metric, Rows, add
 from statemachine.errors import ServiceError
-from statemachine.measures import Counts
+from statemachine.histograms import Counts
 from statemachine.phases import Alarm, Review
 from storage import audits, counts, journals
 from storage.database import Database, Unit

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from statemachine.errors import ServiceError
-from statemachine.measures import Counts, counts
+from statemachine.histograms import Counts, counts
 from storage import counts as storage_counts
 from storage import migrate
 from storage.database import Database

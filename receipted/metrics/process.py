@@ -14,7 +14,7 @@ from receipted.metrics.catalogue import METRICS, LabelBounds, Metric, Rows, add,
 from receipted.metrics.health import Health, LoopMonitor, loop_family
 from receiver.group_commit import GroupWriter
 from receiver.intake import IntakeNotes
-from statemachine.measures import Counts, Histogram, counts
+from statemachine.histograms import Counts, Histogram, counts
 from storage.database import Database
 from worker.dispatch import Dispatcher
 from worker.inbox_loop import InboxWorker

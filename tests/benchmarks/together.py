@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 
 from storage import batches, payment_polls
-from storage.database import made
+from storage.database import build_record
 from storage.ids import new_id
 from storage.inbox import WHOLE
 from storage.schema import metadata
@@ -87,7 +87,7 @@ class System:
         with opened(self.url) as database:
             for start in range(0, len(names), _AT_ONCE):
                 part = names[start : start + _AT_ONCE]
-                known = [made(Payment, {**common, "id": new_id(), "provider_ref": name}) for name in part]
+                known = [build_record(Payment, {**common, "id": new_id(), "provider_ref": name}) for name in part]
                 polls = [payment_polls.begin(payment.id, payment.account, now) for payment in known]
                 for poll in polls:
                     poll.next_poll_at = now + timedelta(hours=1)

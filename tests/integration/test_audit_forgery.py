@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, Table, create_engine, insert, select, update
 
 from storage import audits, event_feed, hashing, quarantine
-from storage.database import Database, made
+from storage.database import Database, build_record
 from storage.ids import new_id
 from storage.schema import metadata
 from storage.tables import (
@@ -115,7 +115,7 @@ rested_on: dict[str, tuple[str, int]] = {}
 #: By table: the column of its seal, and the content that is sealed.
 def status_content(row: Any, **others: Any) -> bytes:
     """What the seal of a row of the queue, or of one that was delivered, is over."""
-    return hashing.owed_status({**row.__dict__, "id": row.outbox_id, **others})
+    return hashing.outbox_status({**row.__dict__, "id": row.outbox_id, **others})
 
 
 SEALED: dict[str, tuple[type[Any], str, Callable[[Any], bytes]]] = {
@@ -124,7 +124,7 @@ SEALED: dict[str, tuple[type[Any], str, Callable[[Any], bytes]]] = {
     "payment": (Payment, "seal", hashing.payment),
     "payment_poll": (PaymentPoll, "seal", hashing.payment_poll),
     "transition": (Transition, "hash", hashing.transition),
-    "outbox_message": (OutboxMessageTable, "seal", lambda message: hashing.owed(message.__dict__)),
+    "outbox_message": (OutboxMessageTable, "seal", lambda message: hashing.outbox_message(message.__dict__)),
     "outbox_queue": (OutboxQueueTable, "seal", lambda waiting: status_content(waiting, delivered_at=None)),
     "outbox_delivered": (
         OutboxDeliveredTable,
@@ -256,7 +256,7 @@ class Hand:
     def seal(self, name: str, row: dict[str, Any], sealer: hashing.Sealer = PLAIN) -> dict[str, Any]:
         """The row's own seal is as right as it can be made with these keys."""
         model, column, content = SEALED[name]
-        return self.change(name, row, **{column: sealer.seal(content(made(model, row)))})
+        return self.change(name, row, **{column: sealer.seal(content(build_record(model, row)))})
 
     def decisions_of(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         return [row for row in self.rows("decision") if row["message_id"] == message["id"]]
@@ -419,7 +419,7 @@ def test_a_row_that_is_added_and_sealed_without_the_key_is_found(shop, hand, tab
             | {"outbox_id": forged["id"]},
         )
     if table == "operator_action":
-        content = hashing.action(made(OperatorAction, forged), row["seal"])
+        content = hashing.action(build_record(OperatorAction, forged), row["seal"])
         hand.change(table, forged, seal=PLAIN.seal(content))
     else:
         hand.seal(table, forged)

@@ -10,7 +10,7 @@ from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount
 from providers.contract import Answer, Reading
 from providers.signing import Window
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Source
 from storage import hashing, inbox
 from storage.ids import new_id
@@ -153,7 +153,7 @@ def test_a_name_may_have_been_another_payments_only_later(shop, is_older):
 
     def wish(reference):
         payment_id = new_id()
-        wanted = statements.CreateWanted(voice.kind, reference, 450, voice.currency)
+        wanted = own_statements.CreateWanted(voice.kind, reference, 450, voice.currency)
         world.record(our_message(wanted, about=payment_id, at=world.clock(), account="alternative"))
         return payment_id
 

@@ -133,7 +133,7 @@ def enqueue(tampering, message):
     status = {"id": message["id"], "status": "pending", "attempts": 0, "delivered_at": None, "last_error": None}
     copied = {name: message[name] for name in ("payment_id", "account", "effect", "sink", "number")}
     times = {"next_attempt_at": message["created_at"], "is_first": True, "claim_token": 0}
-    seal = hashing.Sealer().seal(hashing.owed_status(status))
+    seal = hashing.Sealer().seal(hashing.outbox_status(status))
     waiting = {**copied, **times, "outbox_id": message["id"], "status": "pending", "attempts": 0, "seal": seal}
     with tampering.editing() as raw:
         raw.execute(table_of(OutboxQueueTable).insert(), waiting)

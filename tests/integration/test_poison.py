@@ -110,7 +110,7 @@ def test_lists_show_what_cannot_be_read_in_its_place(database: Database) -> None
         found = {
             "payment": search.payments(unit, search.RowFilter(), search.PageCursor(limit=500)),
             "inbox_message": search.messages(unit, search.RowFilter(), search.PageCursor(limit=500)),
-            "outbox_message": search.owed(unit, search.RowFilter(), search.PageCursor(limit=500)),
+            "outbox_message": search.outbox_messages(unit, search.RowFilter(), search.PageCursor(limit=500)),
             "rejected_delivery": search.rejected(unit, search.RowFilter(), search.PageCursor(limit=500)),
         }
         shelves = {

@@ -11,7 +11,7 @@ import pytest
 
 from fulfilment.contract import Delivered
 from poller.alarms import alarm_message
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Alarm, Source
 from storage import event_feed, outbox
 from storage.database import Database
@@ -175,7 +175,7 @@ def test_what_was_owed_before_the_provider_gave_a_name_has_an_id_that_outlives_a
     with desk_at(database) as desk:
         payment = desk.wish("order-1")
         backup = backups.of(database)
-        refused = statements.CallFailed("create", "refused", "no", None, is_ambiguous=False)
+        refused = own_statements.CallFailed("create", "refused", "no", None, is_ambiguous=False)
         desk.say(refused, payment)
         desk.world.settle()
         dispatch(desk, [shop])

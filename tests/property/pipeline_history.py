@@ -9,7 +9,7 @@ from providers.contract import Answer, Delivery
 from providers.errors import ProviderError
 from receiver.intake import verified_message
 from receiver.returns import About
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Effect, Review, Source
 from storage import inbox, outbox, payments, transitions
 from storage.database import Unit
@@ -111,7 +111,7 @@ class History:
         if self.rng.random() < 0.25:
             return  # nobody was left to hear it
         if self.rng.random() < 0.15:
-            failed = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
+            failed = own_statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
             self.held.append(lambda: our_message(failed, about=self.payment_id, at=self.now, account=self.account))
         else:
             answer = self._answer(None)
@@ -128,7 +128,7 @@ class History:
 
     def want(self) -> None:
         """The merchant's wish is recorded, and applied as `create` does; a crash makes the merchant repeat it."""
-        wanted = statements.CreateWanted(self.voice.kind, self.reference, ASKED_MINOR, self.voice.currency)
+        wanted = own_statements.CreateWanted(self.voice.kind, self.reference, ASKED_MINOR, self.voice.currency)
         message = our_message(
             wanted, about=self.payment_id, at=self.now, account=self.account, delivery_key=f"create:{self.reference}"
         )
@@ -145,7 +145,7 @@ class History:
 
     def _want_decoy(self) -> None:
         """Another order, of the same sum, which the provider has named and nobody pays."""
-        wanted = statements.CreateWanted(self.voice.kind, self.decoy_ref, ASKED_MINOR, self.voice.currency)
+        wanted = own_statements.CreateWanted(self.voice.kind, self.decoy_ref, ASKED_MINOR, self.voice.currency)
         self.world.record(
             our_message(wanted, about=self.decoy_id, at=self.now, account=self.account, delivery_key="create:decoy")
         )
@@ -386,7 +386,7 @@ class History:
 
     def _release(self, payment: Payment) -> None:
         """A person says that the money is right: what was withheld is owed now, once."""
-        resolved = statements.Resolution(self.state, "it is right", "ada")
+        resolved = own_statements.Resolution(self.state, "it is right", "ada")
         for _ in range(2):
             self.world.note_resolution(self.account, payment.id, resolved)
             self.world.record(our_message(resolved, about=payment.id, at=self.now, account=self.account))

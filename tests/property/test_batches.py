@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Source
 from storage import inbox
 from storage.ids import new_id
@@ -112,10 +112,10 @@ class Told:
                 account, "create", intent, kind="payment_intent", http_status=200, about=about, provider_time=START
             )
         elif what == "failed":
-            failed = statements.CallFailed("create", "no", "no answer", None, is_again)
+            failed = own_statements.CallFailed("create", "no", "no answer", None, is_again)
             self.messages.append(our_message(failed, about=about, account=account))
         elif what == "resolved":
-            resolution = statements.Resolution(intent["status"] or "odd", "seen at the bank", "ann")
+            resolution = own_statements.Resolution(intent["status"] or "odd", "seen at the bank", "ann")
             self.messages.append(our_message(resolution, about=about, account=account))
         else:
             self.messages.append(a_message(source="return", account=account, body=b"", about=about))
@@ -130,7 +130,7 @@ class Told:
         self.messages.append(a_message(account="field", body=body))
 
     def _wish(self, account, kind, order):
-        wanted = statements.CreateWanted(kind, order, 450, "USD" if account != "field" else "INR")
+        wanted = own_statements.CreateWanted(kind, order, 450, "USD" if account != "field" else "INR")
         self._wishes[account, order] = about = new_id()
         self.messages.append(our_message(wanted, about=about, account=account))
 
@@ -158,8 +158,8 @@ def _apply(world, messages, turns=None):
             for message in messages:
                 inbox.record(unit, [copy.copy(message)])
         for message in messages:
-            said = statements.decode(message.body) if message.source == Source.OPERATOR else None
-            if isinstance(said, statements.Resolution):
+            said = own_statements.decode(message.body) if message.source == Source.OPERATOR else None
+            if isinstance(said, own_statements.Resolution):
                 world.note_resolution(message.account, message.about, said)
         worker = world.worker(traced=lambda done: taken[-1].extend(message.id for message in done))
         for turn, wait in enumerate((0, 2, 130, 4000)):

@@ -12,7 +12,7 @@ from providers.catalogue import StableGenius
 from providers.contract import Provider, Reading
 from receipted.cli import payments as cli_payments
 from service import timeline
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.observation import Observation
 from statemachine.phases import Source
 from storage import inbox, payment_history, payments
@@ -62,7 +62,7 @@ def told(world, voice, said):
     """All of it is said to one account of a merchant who wants one payment, decided, and asked about."""
     name = f"{voice.kind[:8]}-{len(world.members)}"
     member, ref, payment_id = world.join(name, voice.provider), f"order-{len(world.members)}", new_id()
-    wanted = statements.CreateWanted(voice.kind, ref, 450, voice.currency)
+    wanted = own_statements.CreateWanted(voice.kind, ref, 450, voice.currency)
     world.record(our_message(wanted, about=payment_id, at=world.clock(), account=name))
     bodies = [
         hostile.say(world, member, voice, each, ref, payment_id if each["source"] is Source.CREATE else None)

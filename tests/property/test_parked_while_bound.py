@@ -5,7 +5,7 @@ from contextlib import closing
 
 from providers.contract import Answer
 from receiver.intake import verified_message
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Source
 from storage import inbox
 from storage.ids import new_id
@@ -20,7 +20,7 @@ def at_once(world, seed):
     """The webhook's message, after two workers have applied it and the answer, in the order that the seed says."""
     name, ref, payment_id = f"genius-{seed}", f"pi_{seed}", new_id()
     member = world.join(name, GENIUS.provider, adopts=False)
-    wanted = statements.CreateWanted(GENIUS.kind, ref, 450, "USD")
+    wanted = own_statements.CreateWanted(GENIUS.kind, ref, 450, "USD")
     world.record(our_message(wanted, about=payment_id, at=world.clock(), account=name))
     world.settle()
     told = Telling(ref, None, "awaiting_payment", 450, world.clock(), new_id())

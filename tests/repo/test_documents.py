@@ -306,10 +306,10 @@ def test_the_log_events_are_those_of_the_code():
     assert dict(rows) == events()
 
 
-#: Where faults are put in words; storage/readable.py has those of rows that cannot be read.
+#: Where faults are put in words; storage/unreadable_rows.py has those of rows that cannot be read.
 _AUDITS = (
     *("audit/verify.py", "audit/row_checks.py", "audit/retention.py", "audit/replay.py", "audit/table_checks.py"),
-    *("audit/seals.py", "storage/readable.py"),
+    *("audit/seals.py", "storage/unreadable_rows.py"),
 )
 
 

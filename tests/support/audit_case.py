@@ -11,11 +11,11 @@ from poller.alarms import alarm_message
 from providers.contract import Answer
 from receiver.intake import verified_message
 from receiver.returns import About
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Alarm, Source
 from storage import hashing, inbox, outbox
 from storage.columns import table_of
-from storage.database import Database, made
+from storage.database import Database, build_record
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessageTable, Payment, Transition
 from storage.tables_inbox import QueuedMessage, RecordedDecision
@@ -36,7 +36,7 @@ SEALS = {
     "inbox_message": ("envelope_digest", hashing.envelope),
     "payment": ("seal", hashing.payment),
     "transition": ("hash", hashing.transition),
-    "outbox_message": ("seal", lambda message: hashing.owed(message.__dict__)),
+    "outbox_message": ("seal", lambda message: hashing.outbox_message(message.__dict__)),
 }
 
 
@@ -73,12 +73,12 @@ class Shop:
 
     def wish(self, account: str, kind: str, reference: str, currency: str) -> str:
         payment_id = new_id()
-        wanted = statements.CreateWanted(kind, reference, 450, currency, "https://shop.example/thanks")
+        wanted = own_statements.CreateWanted(kind, reference, 450, currency, "https://shop.example/thanks")
         self.say(wanted, payment_id, account)
         return payment_id
 
-    def say(self, statement: statements.Statement, payment_id: str, account: str) -> None:
-        if isinstance(statement, statements.Resolution):
+    def say(self, statement: own_statements.Statement, payment_id: str, account: str) -> None:
+        if isinstance(statement, own_statements.Resolution):
             self.world.note_resolution(account, payment_id, statement)
         self.world.record(our_message(statement, about=payment_id, at=self.clock(), account=account))
         self.work()
@@ -138,9 +138,9 @@ class Shop:
         with self.world.database.read() as unit:
             late = inbox.find(unit, source="poll")[-1].payment_id
         assert late is not None
-        self.say(statements.Resolution("confirmed", "seen at the bank", "ada"), late, "genius")
+        self.say(own_statements.Resolution("confirmed", "seen at the bank", "ada"), late, "genius")
         refused = self.wish("genius", "payment_intent", "order-3", "USD")
-        self.say(statements.CallFailed("create", "amount_too_small", "no", 400, False), refused, "genius")
+        self.say(own_statements.CallFailed("create", "amount_too_small", "no", 400, False), refused, "genius")
         self.webhook("pi_strange", "blessed")  # parked
         self.alarm()
         self.dispatch()
@@ -194,7 +194,7 @@ class Tampering:
     def reseal(self, table: str, row_id: str) -> None:
         """The row's own seal is right again, as by somebody who knows the program."""
         column, compute = SEALS[table]
-        content = compute(made(TABLES[table], self.row(table, row_id)))
+        content = compute(build_record(TABLES[table], self.row(table, row_id)))
         self.change(table, row_id, **{column: hashing.Sealer().seal(content)})
 
     def undo(self) -> None:

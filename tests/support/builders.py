@@ -7,7 +7,7 @@ from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
 from providers.catalogue import AlternativePayments, Payfield, StableGenius
 from providers.contract import Capabilities, Capability, Provider
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.lifecycle import Lifecycle, State
 from statemachine.observation import Observation, PaymentView
 from statemachine.phases import Phase, Source
@@ -76,21 +76,23 @@ def a_message(**changes: Any) -> InboxMessage:
     )
 
 
-def our_message(statement: statements.Statement, *, about: str | None, at: datetime = START, **kw: Any) -> InboxMessage:
+def our_message(
+    statement: own_statements.Statement, *, about: str | None, at: datetime = START, **kw: Any
+) -> InboxMessage:
     """The message of a statement of our own."""
     source = {
-        statements.CreateWanted: Source.MERCHANT,
-        statements.CallFailed: Source.CREATE,
-        statements.Resolution: Source.OPERATOR,
-        statements.GaveUp: Source.POLLER,
-        statements.AccountAlarm: Source.POLLER,
+        own_statements.CreateWanted: Source.MERCHANT,
+        own_statements.CallFailed: Source.CREATE,
+        own_statements.Resolution: Source.OPERATOR,
+        own_statements.GaveUp: Source.POLLER,
+        own_statements.AccountAlarm: Source.POLLER,
     }[type(statement)]
     return a_message(
         **(
             {
                 "source": source.value,
-                "body": statements.encode(statement),
-                "headers": (("content-type", statements.CONTENT_TYPE),),
+                "body": own_statements.encode(statement),
+                "headers": (("content-type", own_statements.CONTENT_TYPE),),
                 "received_at": at,
                 "about": about,
             }

@@ -20,8 +20,8 @@ from providers.contract import Answer, Capability, Client, JournalPage, Provider
 from providers.errors import ProviderError
 from providers.signing import Key, KeyRing, Window
 from receiver.intake import ReceivingAccount
+from statemachine.own_statements import Resolution
 from statemachine.phases import ConflictPolicy, Source
-from statemachine.statements import Resolution
 from storage import inbox, operator_actions
 from storage.database import Database
 from storage.errors import StorageUnavailable
@@ -120,7 +120,7 @@ class World:
         self.database = database or copy_of(template, path)
         is_shared = self.database.engine.dialect.name == "postgresql"
         self.interleaving = Interleaving(self.database) if is_shared else None
-        self.put_off = 0  #: how often a worker ended because the database was not to be had, as in a deadlock
+        self.postpone = 0  #: how often a worker ended because the database was not to be had, as in a deadlock
         self.clock = FakeClock()
         self.crashes = Crashes(self.database)
         self.runner = asyncio.Runner()
@@ -179,7 +179,7 @@ class World:
         """Each ends as it does alone, or because the database was not to be had, as in a deadlock."""
         assert self.interleaving is not None
         faults = [fault for fault in self.interleaving.run(rng, *works) if fault is not None]
-        self.put_off += sum(isinstance(fault, StorageUnavailable) for fault in faults)
+        self.postpone += sum(isinstance(fault, StorageUnavailable) for fault in faults)
         for fault in faults:
             if not isinstance(fault, StorageUnavailable):
                 raise fault

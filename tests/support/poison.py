@@ -11,7 +11,6 @@ from storage.columns import Model, table_of
 from storage.database import Database, Unit, values
 from storage.ids import new_id
 from storage.inbox import new_message
-from storage.readable import kind_of
 from storage.tables import (
     DeliveryAttempt,
     InboxMessage,
@@ -24,6 +23,7 @@ from storage.tables import (
 )
 from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.tables_support import AccountBudget, Hazard, PollPlan, PushQuality, PushWatch, Reconciliation, RetentionRun
+from storage.unreadable_rows import kind_of
 from tests.support.databases import unguarded
 
 #: Every table that a loop reads rows of.

@@ -3,7 +3,7 @@
 from sqlalchemy import insert, text
 
 from storage.columns import table_of
-from storage.database import made, values
+from storage.database import build_record, values
 from storage.ids import first_id, new_id
 from storage.tables import (
     InboxMessage,
@@ -109,7 +109,7 @@ def _only(table, row):
 
 
 def a_transition(payment, number, phase, at):
-    return made(
+    return build_record(
         Transition,
         {
             "payment_id": payment.id,
@@ -133,7 +133,7 @@ def a_transition(payment, number, phase, at):
 
 def an_effect(**changes):
     at = changes.pop("at", START)
-    return made(
+    return build_record(
         OutboxMessage,
         {
             "id": id_at(at),

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from providers.contract import Answer, Reading
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Source
 from storage import inbox, outbox, payment_polls, payments, transitions
 from storage.ids import new_id
@@ -56,15 +56,15 @@ class Desk:
         told = Answer(200, json.dumps(content).encode(), self.clock(), KIND, asked)
         return self.keep(self.world.answered("acme", source, told, about))
 
-    def say(self, statement: statements.Statement, about: str | None, **changes: Any) -> str:
-        if isinstance(statement, statements.Resolution) and about is not None:
+    def say(self, statement: own_statements.Statement, about: str | None, **changes: Any) -> str:
+        if isinstance(statement, own_statements.Resolution) and about is not None:
             self.world.note_resolution("acme", about, statement)
         return self.keep(our_message(statement, about=about, at=self.clock(), **changes))
 
     def wish(self, reference: str = "order-1") -> str:
         """The merchant wants a payment of 4.50; returns its id."""
         payment_id = new_id()
-        wanted = statements.CreateWanted(KIND, reference, 450, "USD")
+        wanted = own_statements.CreateWanted(KIND, reference, 450, "USD")
         self.say(wanted, payment_id, delivery_key=f"create:{reference}")
         self.work()
         return payment_id

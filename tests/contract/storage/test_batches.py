@@ -63,8 +63,8 @@ def test_what_is_written_in_a_set_is_what_is_read(database):
         (kept,) = transitions.of_payment(unit, one.id)
         assert (asdict(kept), unit.sealer.seal(hashing.transition(kept))) == (asdict(link), link.hash)
         (found,) = outbox.of_payment(unit, one.id)
-        assert (asdict(found), unit.sealer.seal(hashing.owed(found.__dict__))) == (asdict(owed), owed.seal)
-        assert batches.owed(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0): 1}
+        assert (asdict(found), unit.sealer.seal(hashing.outbox_message(found.__dict__))) == (asdict(owed), owed.seal)
+        assert batches.occurrences(unit, [one.id, two.id]) == {(one.id, owed.effect, "shop", 0): 1}
     with database.write() as unit:
         assert [asdict(p) for p in batches.by_id(unit, [two.id, one.id, new_id()])] == [
             asdict(p) for p in sorted((one, two), key=lambda payment: payment.id)
@@ -191,12 +191,12 @@ def test_what_is_put_off_is_not_due_before_its_time(database):
     (message_id,) = recorded(database, a_message())
     with database.write() as unit:
         (message,) = batches.due(unit, START, 9)
-        batches.put_off(unit, [(message, START + timedelta(seconds=1), "later")])
+        batches.postpone(unit, [(message, START + timedelta(seconds=1), "later")])
     with database.write() as unit:
         assert batches.due(unit, START, 9) == []
         assert [m.id for m in batches.due(unit, START + timedelta(seconds=1), 9)] == [message_id]
     with pytest.raises(LeaseLost), database.write() as unit:
-        batches.put_off(unit, [(message, START, "again")])
+        batches.postpone(unit, [(message, START, "again")])
 
 
 def test_parked_messages_are_reopened_by_account_and_name(database):
@@ -229,7 +229,7 @@ def test_the_newest_of_a_name_is_found_by_the_name_s_own_index(database):
         assert batches.newest(unit, [key, none], batches.UNBOUND) == {key: new.id, none: None}
         assert batches.newest(unit, [key], batches.REFERENCE) == {key: bound.id}
         assert batches.newest(unit, [(*key[:2], "0x1")], batches.ALIAS) == {(*key[:2], "0x1"): new.id}
-        assert sorted(batches.unbound(unit, "acme", ["payment_intent"], START, 9)) == sorted([old.id, new.id])
+        assert sorted(batches.unbound_ids(unit, "acme", ["payment_intent"], START, 9)) == sorted([old.id, new.id])
         real = unit.rows
         explain = "EXPLAIN QUERY PLAN " if unit.dialect == "sqlite" else "EXPLAIN "
         unit.rows = lambda query, given: plans.append(str(real(explain + query, given))) or []

@@ -102,7 +102,7 @@ def test_an_expired_lease_returns_and_the_old_token_is_refused(database, again):
     with pytest.raises(LeaseLost):
         decide(database, late)
     with pytest.raises(LeaseLost), database.write() as unit:
-        batches.put_off(unit, [(late, START, "late")])
+        batches.postpone(unit, [(late, START, "late")])
     decide(again, new)
     assert get(database, new.id).status == "decided"
     with pytest.raises(LeaseLost):
@@ -158,7 +158,7 @@ def test_put_off_messages_come_back_when_due(database):
     due = START + timedelta(seconds=7)
     message.attempts += 1
     with database.write() as unit:
-        batches.put_off(unit, [(message, due, "no luck")])
+        batches.postpone(unit, [(message, due, "no luck")])
 
     assert claim(database, due - timedelta(microseconds=1)) == []
     assert [(m.attempts, get(database, m.id).last_error) for m in claim(database, due)] == [(1, "no luck")]

@@ -118,13 +118,13 @@ def test_what_waits_for_an_earlier_one_is_put_off_until_that_is_due(database, pa
             put_off_until = {"claim_token": 1, "next_attempt_at": START, "is_first": False}
             unit.execute(update(queue).where(queue.c.number > 1).values(put_off_until))
 
-    def put_off():
+    def postpone():
         with database.write() as unit:
             return outbox.defer_followers(unit, START, LEASE, "shop")
 
-    assert put_off() == 0
+    assert postpone() == 0
     settle(database, message, OutboxStatus.PENDING, later)
-    assert (put_off(), put_off()) == (2, 0)
+    assert (postpone(), postpone()) == (2, 0)
     with database.read() as unit:
         assert {row.next_attempt_at for row in outbox.of_payment(unit, payment)} == {later}
     found = claimed(database)

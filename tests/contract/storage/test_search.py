@@ -145,7 +145,7 @@ def test_a_search_finds_whole_names(database):
     with database.read() as unit:
         for words in (payment_id, payment_id.upper(), "pi_1", "order-1", "0xabc"):
             assert search.payment_ids(unit, words) == [payment_id], words
-            assert set(search.owed_ids(unit, words)) - {payment_id} == {owed}, words
+            assert set(search.outbox_message_ids(unit, words)) - {payment_id} == {owed}, words
         for words in ("order", "ORDER-1", "order-1%", "", "\x00", "x" * 300, "'; --", new_id(), "\ud800"):
             assert set(search.payment_ids(unit, words)) <= {words}, words
             search.message_ids(unit, words)

@@ -69,7 +69,7 @@ PAGES = {
         search.payments(unit, IN_REVIEW, search.PageCursor(20)).rows == []
     ),
     "effects that wait": lambda unit, _payment, _owed: (
-        search.owed(unit, search.RowFilter(among={"status": ["pending"]}), search.PageCursor(20)).rows == []
+        search.outbox_messages(unit, search.RowFilter(among={"status": ["pending"]}), search.PageCursor(20)).rows == []
     ),
     "a table of an account's payments in review": lambda unit, _payment, _owed: (
         search.page(unit, search.PAYMENTS, search.RowFilter({"account": "acme"}, {"review": True}), PageCursor(50)).rows

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from poller.alarms import AlarmChange, alarm_message, set_alarm
 from poller.webhook_health import QualityTally
 from receipted.cli.exits import Exit
-from statemachine import measures
+from statemachine import histograms
 from statemachine.phases import Alarm
 from storage import webhook_health
 from storage.columns import table_of
@@ -34,14 +34,14 @@ def measured(shell):
     confirmed = tally.of("payment_intent", "confirmed", now)
     confirmed.pushed, confirmed.late, confirmed.lost, confirmed.deliveries = 70, 5, 25, 80
     confirmed.duplicates, confirmed.reordered = 6, 1
-    measures.add_duration(confirmed.lags, timedelta(seconds=2), 78)
-    measures.add_duration(confirmed.lags, timedelta(minutes=20), 2)
+    histograms.add_duration(confirmed.lags, timedelta(seconds=2), 78)
+    histograms.add_duration(confirmed.lags, timedelta(minutes=20), 2)
     tally.of("payment_intent", "settled", now).lost = 40
     old = tally.of("payment_intent", "expired", now - timedelta(days=20))
     old.pushed = old.deliveries = 3
     whole = tally.of("", "", now)
     whole.rejected = 4
-    measures.add_duration(whole.skews, timedelta(seconds=-30.5), 80)
+    histograms.add_duration(whole.skews, timedelta(seconds=-30.5), 80)
     with service.database.write() as unit:
         for account in ("stable", "banked"):
             watch = webhook_health.claim(unit, account, now, timedelta(minutes=5))

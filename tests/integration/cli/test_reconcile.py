@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from poller import circuit_breaker, reconciliation
-from providers import calling
+from providers import api_calls
 from receipted.cli.exits import Exit
 from receipted.cli.reconciliations import COLUMNS
 from receipted.reconciler_wiring import reconciler, scheduled_steps
@@ -63,7 +63,7 @@ def quick(monkeypatch):
     """Waits are too short to be waited for."""
     monkeypatch.setattr(reconciliation, "_FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(circuit_breaker, "_FIRST_WAIT", timedelta(milliseconds=10))
-    monkeypatch.setattr(calling, "_PAUSE_ON_429", 0.01)
+    monkeypatch.setattr(api_calls, "_PAUSE_ON_429", 0.01)
 
 
 def rows_of(shell):

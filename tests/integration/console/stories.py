@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from providers.contract import Delivery
-from statemachine import statements
+from statemachine import own_statements
 from storage import batches, inbox, outbox, payments, quarantine
 from storage.ids import new_id
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery
@@ -39,7 +39,7 @@ class Teller:
     def wish(self, account: str, reference: str = "order-1", minor: int = 45_000, currency: str = "USD") -> str:
         """The merchant wants a payment; its id."""
         payment_id, kind = new_id(), KINDS[account]
-        wanted = statements.CreateWanted(kind, reference, minor, currency)
+        wanted = own_statements.CreateWanted(kind, reference, minor, currency)
         self.keep(our_message(wanted, about=payment_id, account=account, at=self.now))
         return payment_id
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from audit.export import export
-from statemachine import statements
+from statemachine import own_statements
 from storage import inbox, payment_polls
 from storage.columns import table_of
 from storage.ids import new_id
@@ -357,7 +357,7 @@ def test_a_long_story_has_pages_that_leave_nothing_out(console, tell):
     for _ in range(9):
         tell.keep(
             *(
-                our_message(statements.GaveUp("gave_up", "tired"), about=payment.id, account="stable", at=tell.now)
+                our_message(own_statements.GaveUp("gave_up", "tired"), about=payment.id, account="stable", at=tell.now)
                 for _ in range(50)
             )
         )

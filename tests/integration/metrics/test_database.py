@@ -7,7 +7,7 @@ import pytest
 
 from receipted.metrics.catalogue import LabelBounds
 from receipted.metrics.database import DatabaseFigures
-from statemachine.measures import Counts, counts
+from statemachine.histograms import Counts, counts
 from storage import audits, inbox, outbox, webhook_health
 from storage import counts as storage_counts
 from storage.database import Database, Unit

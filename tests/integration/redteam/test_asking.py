@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from providers.contract import Answer
 from providers.errors import ProviderError
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Phase, Review
 from storage import payment_polls
 from storage.types import PollPriority
@@ -75,7 +75,7 @@ def test_a_hint_that_was_wrong_ends_asking_again(desk):
 def test_a_resolution_that_leaves_the_payment_open_does_not_forget_it(desk):
     """A person closes the review and lets it stay open: it is asked about, or in review, and never neither."""
     given_up(desk)
-    desk.say(statements.Resolution("awaiting_payment", "let us wait", "ann"), desk.payment().id)
+    desk.say(own_statements.Resolution("awaiting_payment", "let us wait", "ann"), desk.payment().id)
     desk.work()
     assert desk.poll().next_poll_at is not None
     ask(desk)
@@ -171,12 +171,12 @@ def _take(desk, name, *args):
             present(desk, said)
         ask(desk)
     elif name == "resolve":
-        desk.say(statements.Resolution(args[0], "because", "ann"), payment.id)
+        desk.say(own_statements.Resolution(args[0], "because", "ann"), payment.id)
     elif name == "hint":
         hint(desk)
     elif name == "gave_up":
-        desk.say(statements.GaveUp("gave_up", "silence"), payment.id)
+        desk.say(own_statements.GaveUp("gave_up", "silence"), payment.id)
     elif name == "refused":
-        desk.say(statements.CallFailed("create", "no", "no", 400, is_ambiguous=False), payment.id)
+        desk.say(own_statements.CallFailed("create", "no", "no", 400, is_ambiguous=False), payment.id)
     else:
         desk.clock.advance(args[0])

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import stamina
 
-from providers.calling import Caller
+from providers.api_calls import Caller
 from providers.catalogue import StableGenius
 from providers.contract import Answer, HttpAnswer
 from providers.engine.errors import namer

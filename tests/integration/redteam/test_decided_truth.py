@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from providers.contract import Answer
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ConflictPolicy, Review, Source
 from storage import payment_polls
@@ -14,8 +14,8 @@ from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.worker_desk import KIND, Desk
 
-REFUSED = statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
-TIMEOUT = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
+REFUSED = own_statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
+TIMEOUT = own_statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
 
 
 def operation(**fields):
@@ -65,7 +65,7 @@ def test_a_refund_s_end_is_not_told_as_the_payment_s(desk, state, told):
 def test_a_failure_after_a_refused_create_is_told(desk):
     """The shop heard of the refusal, wished again, and must hear how that ended."""
     desk.world.join("shop", PROVIDERS["payfield"])
-    wanted = statements.CreateWanted("payin", "ORDER-1", 500, "INR")
+    wanted = own_statements.CreateWanted("payin", "ORDER-1", 500, "INR")
     payment_id = "0190a5c8-6b1e-7000-8000-000000000001"
     desk.say(wanted, payment_id, account="shop", delivery_key="create:ORDER-1")
     desk.say(REFUSED, payment_id, account="shop")
@@ -103,7 +103,7 @@ def test_a_callback_about_another_reference_does_not_name_the_payment(desk):
     """A callback at one payment's URL whose body is about another operation binds nothing."""
     desk.world.join("shop", PROVIDERS["payfield"])
     payment_id = "0190a5c8-6b1e-7000-8000-000000000001"
-    wanted = statements.CreateWanted("payin", "ORDER-2", 500, "INR")
+    wanted = own_statements.CreateWanted("payin", "ORDER-2", 500, "INR")
     desk.say(wanted, payment_id, account="shop", delivery_key="create:ORDER-2")
     desk.work()
     desk.clock.advance(300)
@@ -152,7 +152,7 @@ def test_a_refusal_does_not_undo_what_a_person_said(desk):
     """Resolved as paid while a create call was under way, in an account that trusts its provider."""
     desk.rule(policy=ConflictPolicy.TRUST_PROVIDER)
     payment_id = desk.wish()
-    desk.say(statements.Resolution("confirmed", "dashboard", "ann"), payment_id)
+    desk.say(own_statements.Resolution("confirmed", "dashboard", "ann"), payment_id)
     desk.say(REFUSED, payment_id)
     desk.work()
 
@@ -223,7 +223,7 @@ def test_an_answer_in_flight_does_not_undo_a_resolution(desk):
     desk.told("expired")
     asked_at = desk.clock()
     desk.clock.advance(1)
-    desk.say(statements.Resolution("confirmed", "bank statement", "ann"), desk.payment().id)
+    desk.say(own_statements.Resolution("confirmed", "bank statement", "ann"), desk.payment().id)
     desk.work()
     desk.clock.advance(1)
     desk.keep(desk.world.answered("acme", Source.POLL, _answer("expired", asked_at), desk.payment().id))
@@ -274,7 +274,7 @@ def test_two_operators_at_once_are_both_in_the_history(desk):
     desk.told("expired")
     payment_id = desk.payment().id
     for state, name in (("confirmed", "ann"), ("cancelled", "bob"), ("confirmed", "ann")):
-        desk.say(statements.Resolution(state, "why", name), payment_id)
+        desk.say(own_statements.Resolution(state, "why", name), payment_id)
     desk.work()
 
     assert [(link.to_state, link.actor) for link in desk.chain(payment_id)][1:] == [
@@ -293,10 +293,10 @@ def test_withheld_goods_are_released_once(desk: Desk):
     payment_id = desk.payment().id
     assert desk.effects(payment_id) == ["payment.review_required"]
     for _ in range(2):
-        desk.say(statements.Resolution("confirmed", "partial is fine", "ann"), payment_id)
+        desk.say(own_statements.Resolution("confirmed", "partial is fine", "ann"), payment_id)
     desk.work()
     desk.told("settled", amount=1)
-    desk.say(statements.Resolution("settled", "fine", "ann"), payment_id)
+    desk.say(own_statements.Resolution("settled", "fine", "ann"), payment_id)
     desk.work()
 
     effects = desk.effects(payment_id)
@@ -307,7 +307,7 @@ def test_withheld_goods_are_released_once(desk: Desk):
 def test_a_refused_create_that_a_person_resolved_stays_not_created(desk):
     """`not_created` is a word of ours that a person may say, and a late webhook leaves it legally."""
     payment_id = desk.wish()
-    desk.say(statements.Resolution(NOT_CREATED, "not in the dashboard", "ann"), payment_id)
+    desk.say(own_statements.Resolution(NOT_CREATED, "not in the dashboard", "ann"), payment_id)
     desk.work()
     desk.clock.advance(timedelta(hours=1).total_seconds())
     desk.told("confirmed", metadata={"reference": "order-1"})

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from providers.contract import Answer
 from providers.errors import ProviderError
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Review
 from storage import inbox, payment_polls
 from storage.types import PollPriority
@@ -237,6 +237,6 @@ def test_giving_up_is_said_in_our_own_words(desk, open_one):
     ask(desk)
 
     (message,) = recorded(desk, "poller")
-    assert statements.decode(message.body) == statements.GaveUp(
+    assert own_statements.decode(message.body) == own_statements.GaveUp(
         "gave_up", "no change for as long as payments are watched"
     )

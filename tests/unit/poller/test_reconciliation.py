@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.errors import ProviderError
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import ConflictPolicy, Review
 from storage import inbox
 
@@ -305,7 +305,7 @@ def test_a_payment_whose_create_was_lost_is_bound_and_not_adopted(rounds):
 
 def test_what_was_never_created_is_not_asked_about(rounds):
     payment_id = rounds.desk.wish()
-    rounds.desk.say(statements.CallFailed("create", "no", "no", 400, is_ambiguous=False), payment_id)
+    rounds.desk.say(own_statements.CallFailed("create", "no", "no", 400, is_ambiguous=False), payment_id)
     rounds.desk.work()
     rounds.clock.advance(1)
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from poller.planner import Planner
 from poller.schedule import PolledAccount, PollPolicy
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Review
 from storage import payment_polls, poll_plans
 from storage.types import PollPriority
@@ -75,7 +75,7 @@ def test_nobody_is_asked_because_of_a_doubt_a_payer_or_a_person(desk):
     message = desk.told("confirmed")
     assert desk.payment().review == Review.CONFLICT
     assert message.reason.endswith("the provider cannot be asked")
-    failed = statements.CallFailed("cancel", "c", "no answer", 500, is_ambiguous=True)
+    failed = own_statements.CallFailed("cancel", "c", "no answer", 500, is_ambiguous=True)
     asked = desk.message(desk.say(failed, desk.payment().id))
     desk.work()
     assert desk.message(asked.id).reason.endswith("the provider cannot be asked")

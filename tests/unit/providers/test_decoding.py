@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from providers.calling import ClientCredentials
+from providers.api_calls import ClientCredentials
 from providers.contract import HttpAnswer
 from providers.decoding import (
     Unreadable,

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from providers.errors import ProviderError, UnsupportedByProvider
 from service.errors import CancelNotSent, CancelUnanswered, NotNamedYet, UnknownAccountName
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Phase, Review, Source
 from storage.ids import new_id
 from tests.property.cancel_world import (
@@ -277,7 +277,7 @@ def test_a_cancel_without_an_answer_is_unanswered_where_nobody_can_ask(till):
 def wish(till):
     """A payment that the merchant wants and that the provider has not named."""
     payment_id = new_id()
-    wanted = statements.CreateWanted(KIND, "order-1", 450, "USD")
+    wanted = own_statements.CreateWanted(KIND, "order-1", 450, "USD")
     message = our_message(wanted, about=payment_id, at=till.clock(), account=ACCOUNT)
     till.service.inbox_worker().take(message)
     return till.get(payment_id)
@@ -290,7 +290,7 @@ def test_what_the_provider_has_not_named_cannot_be_cancelled_yet(till):
 
 def test_what_was_never_created_needs_no_cancelling(till):
     payment = wish(till)
-    failed = statements.CallFailed("create", "no", "no", 400, is_ambiguous=False)
+    failed = own_statements.CallFailed("create", "no", "no", 400, is_ambiguous=False)
     till.service.inbox_worker().take(our_message(failed, about=payment.id, at=till.clock(), account=ACCOUNT))
 
     assert till.cancel(payment).state == "not_created"
@@ -405,4 +405,6 @@ def test_every_call_that_failed_is_kept(till):
     till.cancel(payment)
 
     (kept,) = till.told(payment, Source.CANCEL)
-    assert statements.decode(kept.body) == statements.CallFailed("cancel", "provider_error", "answered 502", 502, True)
+    assert own_statements.decode(kept.body) == own_statements.CallFailed(
+        "cancel", "provider_error", "answered 502", 502, True
+    )

@@ -6,8 +6,8 @@ import pytest
 
 from providers.errors import DeliveryRejected
 from service import origins
+from statemachine.own_statements import CONTENT_TYPE
 from statemachine.phases import Source
-from statemachine.statements import CONTENT_TYPE
 from storage.tables import RejectedDelivery
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.clock import START

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.contract import Reading
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.observation import Observation
 from statemachine.phases import Outcome, Source
 from storage import batches, inbox
@@ -57,7 +57,7 @@ def test_two_payments_whose_references_are_told_crosswise(desk):
 def test_an_older_wish_of_the_reference_is_found_when_the_newer_has_a_name(desk):
     """The database holds several payments of one reference: what it answered first is not all."""
     old, new = desk.wish("order-1"), new_id()
-    desk.say(statements.CreateWanted(KIND, "order-1", 450, "USD"), new, delivery_key="create:again")
+    desk.say(own_statements.CreateWanted(KIND, "order-1", 450, "USD"), new, delivery_key="create:again")
     desk.work()
     for ref in ("pi_1", "pi_2"):
         desk.webhook("confirmed", ref, metadata={"reference": "order-1"})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from providers.contract import Reading
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.observation import Observation
 from statemachine.phases import Review, Source
 from storage.ids import new_id
@@ -23,7 +23,7 @@ def order(desk):
 
 def wish(desk, reference, *, is_named):
     payment_id = new_id()
-    desk.say(statements.CreateWanted("payin", reference, 50_000, "BDT"), payment_id, account="payfield")
+    desk.say(own_statements.CreateWanted("payin", reference, 50_000, "BDT"), payment_id, account="payfield")
     desk.work()
     if is_named:
         tell(desk, reference, "pending", source="create", kind="payin", about=payment_id)

@@ -3,7 +3,7 @@
 import pytest
 
 from providers.contract import Answer
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Source
 from storage import totals
 from tests.support.builders import a_message
@@ -65,7 +65,7 @@ def test_a_page_of_the_provider_s_list_is_reconciliation(desk):
 
 def test_a_person_s_word_is_one(desk):
     desk.told("awaiting_payment")
-    desk.say(statements.Resolution("confirmed", "seen", "ann"), desk.payment().id)
+    desk.say(own_statements.Resolution("confirmed", "seen", "ann"), desk.payment().id)
     desk.work()
 
     assert ways(desk) == {"acme": {"resolved": 1}}

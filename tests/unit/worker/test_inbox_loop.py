@@ -110,7 +110,7 @@ def test_a_failure_after_the_lease_was_lost_is_not_counted(desk):
         inbox.claim(unit, desk.clock(), desk.world.settings.lease, 1)
     with capture_logs():
         worker._apply_alone(mine.id, mine.claim_token)
-        worker._put_off(mine.id, mine.claim_token, "too late")
+        worker._postpone(mine.id, mine.claim_token, "too late")
 
     assert (
         desk.message(message_id).attempts,

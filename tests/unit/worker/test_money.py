@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import ConflictPolicy, Review, Source
 from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
@@ -15,7 +15,7 @@ ORDER = {"metadata": {"reference": "order-1"}}
 
 def resolve(desk, state, payment=None):
     payment = payment or desk.payment()
-    desk.say(statements.Resolution(state, "looked at it", "ada"), payment.id, account=payment.account)
+    desk.say(own_statements.Resolution(state, "looked at it", "ada"), payment.id, account=payment.account)
     desk.work()
 
 

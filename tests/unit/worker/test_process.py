@@ -6,7 +6,7 @@ import pytest
 
 from providers.catalogue import Payfield
 from providers.contract import Reading
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
 from statemachine.phases import ConflictPolicy, Review, Source
@@ -18,8 +18,8 @@ from tests.support import keeping
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.clock import START
 
-TIMEOUT = statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
-REFUSED = statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
+TIMEOUT = own_statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
+REFUSED = own_statements.CallFailed("create", "amount_too_small", "no", 400, is_ambiguous=False)
 
 
 # an unknown payment
@@ -218,7 +218,7 @@ def test_a_failed_repeat_says_nothing_about_a_payment_that_exists(desk, policy, 
 def test_a_replayed_wish_makes_no_second_payment(desk):
     """Replaying what the merchant wanted changes nothing, and does not die of it."""
     payment_id = new_id()
-    wanted = desk.say(statements.CreateWanted("payment_intent", "order-1", 450, "USD"), payment_id)
+    wanted = desk.say(own_statements.CreateWanted("payment_intent", "order-1", 450, "USD"), payment_id)
     desk.work()
     with desk.database.write() as unit:
         keeping.replay(unit, wanted, desk.clock())
@@ -236,7 +236,7 @@ def test_giving_up_opens_a_review_and_moves_nothing(desk):
     """Silence is shown to a person and is never a failure (rule R6)."""
     payment_id = desk.wish()
     desk.clock.advance(1)
-    desk.say(statements.GaveUp(Review.CREATE_UNKNOWN, "no answer"), payment_id)
+    desk.say(own_statements.GaveUp(Review.CREATE_UNKNOWN, "no answer"), payment_id)
     desk.work()
 
     assert (
@@ -251,7 +251,7 @@ def test_giving_up_on_a_create_that_was_answered_meanwhile_opens_nothing(desk):
     """The answer waited in the inbox, where the poller could not see it."""
     payment_id = desk.wish()
     desk.answer(Source.CREATE, "awaiting_payment", about=payment_id)
-    given_up = desk.say(statements.GaveUp(Review.CREATE_UNKNOWN, "no answer"), payment_id)
+    given_up = desk.say(own_statements.GaveUp(Review.CREATE_UNKNOWN, "no answer"), payment_id)
     desk.work()
 
     payment = desk.get(payment_id)
@@ -264,7 +264,7 @@ def test_giving_up_on_a_payment_that_moved_meanwhile_opens_nothing(desk):
     """A payment that has just been paid is still asked about."""
     desk.told("awaiting_payment")
     desk.webhook("confirmed")
-    given_up = desk.say(statements.GaveUp(Review.GAVE_UP, "silence"), desk.payment().id)
+    given_up = desk.say(own_statements.GaveUp(Review.GAVE_UP, "silence"), desk.payment().id)
     desk.clock.advance(1)
     desk.work()
 
@@ -298,7 +298,7 @@ def test_a_confirmed_conflict_waits_for_a_person_who_resolves_it(desk):
     desk.work()
     assert (desk.payment().state, desk.payment().review) == ("cancelled", Review.CONFLICT)
 
-    desk.say(statements.Resolution("confirmed", "the money is there", "ada"), desk.payment().id)
+    desk.say(own_statements.Resolution("confirmed", "the money is there", "ada"), desk.payment().id)
     desk.work()
 
     payment, link = desk.payment(), desk.chain(desk.payment().id)[-1]
@@ -336,7 +336,7 @@ def test_another_amount_moves_the_state_and_a_person_releases_the_goods(desk):
     assert desk.effects(payment_id) == ["payment.review_required"]
     assert desk.get(payment_id).amount_minor == 450
 
-    desk.say(statements.Resolution("confirmed", "a cent is fine", "ada"), payment_id)
+    desk.say(own_statements.Resolution("confirmed", "a cent is fine", "ada"), payment_id)
     desk.work()
     assert desk.effects(payment_id) == ["payment.review_required", "payment.paid", "payment.review_closed"]
     assert desk.get(payment_id).review is None
@@ -349,7 +349,7 @@ def test_each_review_is_told_once(desk):
     desk.told("settled")
     assert desk.effects(desk.payment().id).count("payment.review_required") == 1
 
-    desk.say(statements.Resolution("cancelled", "a test", "ada"), desk.payment().id)
+    desk.say(own_statements.Resolution("cancelled", "a test", "ada"), desk.payment().id)
     desk.work()
     desk.told("blessed")
 
@@ -426,7 +426,7 @@ def test_an_account_that_is_not_configured_parks(desk):
 def test_nobody_outside_speaks_in_our_name(desk, source):
     """A delivery with our own content type and a resolution for a body resolves nothing."""
     desk.told("awaiting_payment")
-    forged = statements.Resolution("settled", "trust me", "mallory")
+    forged = own_statements.Resolution("settled", "trust me", "mallory")
     message_id = desk.say(forged, desk.payment().id, source=source)
     desk.work()
 
@@ -459,7 +459,7 @@ def test_a_payer_s_return_asks_at_once(desk):
 def test_a_failed_cancel_asks_at_once(desk):
     """A cancel call that failed may have met a payment that is paid."""
     desk.a_quiet_payment()
-    failed = statements.CallFailed("cancel", "intent_not_cancellable", "no", 409, is_ambiguous=False)
+    failed = own_statements.CallFailed("cancel", "intent_not_cancellable", "no", 409, is_ambiguous=False)
     desk.say(failed, desk.payment().id)
     desk.work()
 

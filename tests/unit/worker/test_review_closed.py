@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from statemachine import statements
+from statemachine import own_statements
 from statemachine.phases import Review
 from storage import outbox
 from tests.unit.worker.test_account_alarm import alarm, owed
@@ -31,7 +31,7 @@ def doubtful(desk):
 
 
 def resolve(desk, payment_id, reason="a cent is fine"):
-    desk.say(statements.Resolution("confirmed", reason, "ada"), payment_id)
+    desk.say(own_statements.Resolution("confirmed", reason, "ada"), payment_id)
     desk.work()
 
 
@@ -61,7 +61,7 @@ def test_it_is_told_once_and_nothing_is_told_where_none_was_open(desk):
 def test_another_review_in_its_place_closes_it_first(desk):
     """Two reviews, two beginnings and, when a person has spoken, two ends: each with its own number."""
     payment_id = desk.wish()
-    desk.say(statements.GaveUp(Review.CREATE_UNKNOWN.value, "no answer"), payment_id)
+    desk.say(own_statements.GaveUp(Review.CREATE_UNKNOWN.value, "no answer"), payment_id)
     desk.work()
     desk.told("confirmed", amount=4.49, metadata={"reference": "order-1"})
     assert [entry[:4] for entry in told(desk, payment_id)] == [

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachine import statements as ours
+from statemachine import own_statements as ours
 
 STATEMENTS = st.one_of(
     st.builds(ours.CreateWanted, st.text(), st.text(), st.integers(), st.text(), st.none() | st.text()),

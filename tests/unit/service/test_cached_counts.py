@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from service import slice_counts
-from service.slice_counts import RECOUNT_AFTER, SETTLE_DELAY, SliceCounter, TimeSlice, slices_between
+from service import cached_counts
+from service.cached_counts import RECOUNT_AFTER, SETTLE_DELAY, SliceCounter, TimeSlice, slices_between
 from tests.support.clock import START
 
 MINUTE = timedelta(minutes=1)
@@ -89,7 +89,7 @@ def test_what_nobody_wants_any_more_is_forgotten():
 def test_time_that_passes_while_counting_counts(monkeypatch):
     """Each look at the clock is a second later: of three seconds, two are left for closed pieces."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(slice_counts.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(cached_counts.time, "monotonic", lambda: float(next(seconds)))
     count, wanted = Counting(), slices_between(START, START + 60 * MINUTE, MINUTE)
 
     kept, newest = SliceCounter(count, seconds=3), sorted(wanted, reverse=True)
@@ -105,7 +105,7 @@ def test_time_that_passes_while_counting_counts(monkeypatch):
 def test_what_was_counted_longest_ago_comes_first(monkeypatch):
     """With time for one of two that may still change, each has its turn."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(slice_counts.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(cached_counts.time, "monotonic", lambda: float(next(seconds)))
     count, wanted = Counting(), slices_between(START, START + 2 * MINUTE, MINUTE)
     kept = SliceCounter(count, is_final=lambda _result: False, seconds=2)
     for second in range(5):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachine import measures
-from statemachine.measures import Histogram, counts
+from statemachine import histograms
+from statemachine.histograms import Histogram, counts
 
 DURATIONS = st.timedeltas(min_value=timedelta(days=-60), max_value=timedelta(days=300))
 MILLISECOND = timedelta(milliseconds=1)
@@ -17,7 +17,7 @@ MILLISECOND = timedelta(milliseconds=1)
 def counted(durations):
     counts = {}
     for duration in durations:
-        measures.add_duration(counts, duration)
+        histograms.add_duration(counts, duration)
     return counts
 
 
@@ -25,16 +25,16 @@ def counted(durations):
 def test_a_quantile_is_right_within_the_error(durations, share):
     """Of either sign, and to a millisecond near zero."""
     exact = sorted(durations)[max(math.ceil(share * len(durations) - 1e-9) - 1, 0)]
-    found = measures.bin_quantile(counted(durations), share)
+    found = histograms.bin_quantile(counted(durations), share)
 
     assert found is not None
-    assert abs(found - exact) <= measures.ERROR * abs(exact) * (1 + 1e-9) + MILLISECOND
+    assert abs(found - exact) <= histograms.ERROR * abs(exact) * (1 + 1e-9) + MILLISECOND
 
 
 @given(st.lists(st.lists(DURATIONS, max_size=20), max_size=5))
 def test_parts_are_merged_without_loss(parts):
     """One histogram of all is the sum of those of the parts."""
-    merged = measures.merge_bins((counted(part), 1.0) for part in parts)
+    merged = histograms.merge_bins((counted(part), 1.0) for part in parts)
 
     assert merged == counted([duration for part in parts for duration in part])
 
@@ -42,13 +42,13 @@ def test_parts_are_merged_without_loss(parts):
 @given(DURATIONS)
 def test_a_value_stands_for_its_bin(duration):
     """The value of a bin is in that bin, or shorter than a millisecond."""
-    name = measures.bin_of(duration)
+    name = histograms.bin_of(duration)
 
-    assert measures.bin_of(measures.value_of(name)) == name
+    assert histograms.bin_of(histograms.value_of(name)) == name
 
 
 def test_of_nothing_there_is_no_quantile():
-    assert measures.bin_quantile({}, 0.5) is None
+    assert histograms.bin_quantile({}, 0.5) is None
 
 
 @pytest.mark.parametrize(
