@@ -98,10 +98,22 @@ class DeliverySection(PageSection, frozen=True):
     header: str = ""
 
 
+class PartSection(PageSection, frozen=True):
+    """A capture, refund or dispute that has an id of its own."""
+
+    kind: Literal["capture", "refund", "dispute"]
+    status: Pointers
+    states: dict[str, Literal["pending", "done", "undone"]]  #: every word of its status
+    id: Pointers = "/id"
+    amount: Pointers = ""  #: of it alone
+    currency: Pointers = ""
+    each: str = ""  #: in a kind: pointer to the list of them
+
+
 class RuleSection(PageSection, frozen=True, rename={"means": "as"}):
     """`[[events.rule]]`: what an event means; the first rule that fits counts."""
 
-    means: Literal["state", "ask", "hint", "note"]
+    means: Literal["state", "totals", "part", "ask", "hint", "note"]
     when: dict[str, Wanted] = {}
     source: Literal["webhook", "callback", ""] = ""
     object: str = ""  #: where the thing is
@@ -111,6 +123,9 @@ class RuleSection(PageSection, frozen=True, rename={"means": "as"}):
     id: Pointers = ""  #: where its id is, if not where its kind says
     reference: Pointers = ""
     at: Pointers = ""  #: a signed time at which it was so
+    currency: Pointers = ""  #: totals: of them, within `object`
+    totals: dict[str, Pointers] = {}  #: totals: captured, refunded and so on, as in a kind
+    part: PartSection | None = None  #: part: the capture, refund or dispute that `object` is
     refs: list[str] = []  #: hint: pointers to names of payments
     deep: str = ""  #: hint: pattern of names anywhere below `object`
     deep_keys: str = ""  #: hint: pattern of the keys that names stand under
@@ -161,6 +176,7 @@ class KindSection(PageSection, frozen=True):
     reason: Pointers = ""
     at: Pointers = ""  #: the provider's time of the state, in answers and signed events
     totals: dict[str, Pointers] = {}  #: authorised, captured, refunded, charged_back, disputed: sums, never deltas
+    part: list[PartSection] = []  #: captures, refunds and disputes that the thing lists
     capture_by: Pointers = ""  #: when an authorisation ends
     facts: dict[str, Pointers] = {}
     pages: dict[str, Pointers] = {}  #: facts that are URLs where people pay: HTTPS only

@@ -15,7 +15,7 @@ from providers.signing import Key, KeyRing, Window
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Observation
 from statemachine.phases import Phase, Source
-from statemachine.sums import phase_with_sums
+from statemachine.sums import Part, phase_with_sums
 
 #: When samples are read as received; their own times are what they state.
 _RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,6 +49,7 @@ def prove(provider: DeclaredProvider) -> PageProof:
     for place, vector in enumerate(page.vector):
         faults += [f"vector {place + 1} ({vector.source}): {fault}" for fault in _vector_faults(provider, vector)]
     seen_states: set[tuple[str, str]] = set()
+    seen_parts: set[tuple[str, str]] = set()
     seen_rules: set[int] = set()
     for sample in page.sample:
         try:
@@ -60,10 +61,12 @@ def prove(provider: DeclaredProvider) -> PageProof:
         reading = provider.parse(statement)
         faults += [f"sample {sample.file}: {fault}" for fault in _sample_faults(provider, sample, reading)]
         seen_states |= {(o.kind, o.status) for o in reading.observations if o.kind and o.status}
+        seen_parts |= {(part.kind, part.status) for o in reading.observations for part in o.parts}
         rule = provider.rule_of(statement)
         if rule is not None:
             seen_rules.add(rule)
     money, rest = _unproved(provider, seen_states, seen_rules)
+    rest += _unproved_parts(provider, seen_parts)
     return PageProof(tuple(faults), (*money, *rest), tuple(money), len(page.vector), len(page.sample))
 
 
@@ -137,14 +140,21 @@ def _sample_faults(provider: DeclaredProvider, sample: Sample, reading: Reading)
         "currency": seen.currency,
         "reference": seen.reference,
         **asdict(seen.sums),
+        "parts": [_part_words(part) for part in seen.parts],
     }
     unknown = sorted(wanted.keys() - told.keys())
     if unknown:
         yield f"nothing is called {unknown[0]!r}; there are {', '.join(told)}, hints and note"
         return
     yield from _differences(wanted, told)
-    if not {"id", "state"} <= wanted.keys():
+    if "id" not in wanted or (seen.status is not None and "state" not in wanted):
         yield "what it reads must name id and state"
+
+
+def _part_words(part: Part) -> str:
+    """Write a part as samples do: kind, id, status, and its amount where that is said."""
+    amount = "" if part.amount_minor is None else f" {part.amount_minor}"
+    return f"{part.kind.value} {part.name} {part.status.value}{amount}"
 
 
 def _phase(lifecycle: Lifecycle, seen: Observation) -> Phase:
@@ -175,3 +185,11 @@ def _unproved(provider: DeclaredProvider, states: set[tuple[str, str]], rules: s
         if place not in rules and rule.means != "note":
             rest.append(f"no sample is read by event rule {place + 1} ({rule.means})")
     return money, rest
+
+
+def _unproved_parts(provider: DeclaredProvider, seen: set[tuple[str, str]]) -> list[str]:
+    page = provider.page
+    sections = [rule.part for rule in page.events.rule if rule.part is not None]
+    sections += [part for kind in page.kind.values() for part in kind.part]
+    wanted = dict.fromkeys((part.kind, status) for part in sections for status in part.states.values())
+    return [f"no sample shows a {kind} that is {status}" for kind, status in wanted if (kind, status) not in seen]

@@ -11,9 +11,7 @@ import msgspec
 
 from providers.contract import Delivery, Reading, Statement
 from providers.decoding import (
-    UNDIVIDED,
     Unreadable,
-    exact_minor,
     fact,
     instant,
     json_object,
@@ -24,7 +22,8 @@ from providers.decoding import (
     word,
     words_under,
 )
-from providers.engine.page import DeliverySection, KeySection, KindSection, MoneySection, ProviderPage, RuleSection
+from providers.engine.money import money_of, part_of, parts_of, totals_of
+from providers.engine.page import DeliverySection, KeySection, KindSection, ProviderPage, RuleSection
 from providers.engine.pointers import (
     Get,
     InvalidPage,
@@ -40,10 +39,9 @@ from providers.http import page_url
 from providers.listing import read_each, things_at
 from statemachine.errors import InvalidAmount, InvalidLifecycle
 from statemachine.lifecycle import Lifecycle, State
-from statemachine.money import MAX_MINOR, currency_code, exponent
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, Phase, Source
-from statemachine.sums import SUM_NAMES, UNSAID, Sums
+from statemachine.sums import UNSAID, Part, Sums
 
 Read = Callable[..., Observation]  #: of a thing, its statement, when it was so, and the event that it is in
 
@@ -215,6 +213,8 @@ class PageReader:
             means = {
                 "state": self._means_state,
                 "ask": self._means_ask,
+                "totals": self._means_totals,
+                "part": self._means_part,
                 "hint": self._means_hint,
                 "note": self._means_note,
             }[rule.means](rule)
@@ -267,6 +267,64 @@ class PageReader:
             return Reading(observations=(seen,))
 
         return means
+
+    def _means_totals(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
+        thing_of = pointer(rule.object)
+        sums_of = totals_of(rule.totals, rule.currency, self._page.money, "event")
+        seen = self._money_seen(rule)
+
+        def means(event: object, body: object, statement: Statement) -> Reading:
+            thing = thing_of(event)
+            _, currency, sums = sums_of(thing)
+            return seen(event, thing, statement, currency, sums, ())
+
+        return means
+
+    def _means_part(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
+        if rule.part is None:
+            raise InvalidPage("a rule of a part needs to say what part", ("part",))
+        thing_of, part_in = pointer(rule.object), part_of(rule.part, self._page.money)
+        seen = self._money_seen(rule)
+
+        def means(event: object, body: object, statement: Statement) -> Reading:
+            thing = thing_of(event)
+            part, currency = part_in(thing)
+            return seen(event, thing, statement, currency, UNSAID, (part,))
+
+        return means
+
+    def _money_seen(self, rule: RuleSection) -> Callable[..., Reading]:
+        """Return the maker of observations that state money of a payment, and no state."""
+        if rule.kind and rule.kind not in self._reads:
+            raise InvalidPage(f"{rule.kind!r} is no kind of this page", ("kind",))
+        id_of, at_of = first(rule.id or "/id"), _optional(rule.at)
+
+        def seen(
+            event: object,
+            thing: object,
+            statement: Statement,
+            currency: str | None,
+            sums: Sums,
+            parts: tuple[Part, ...],
+        ) -> Reading:
+            ref = name(id_of(thing))
+            if ref is None:
+                raise Unreadable("the event names no payment of which it tells money")
+            objects = [each for each in (event, thing) if isinstance(each, dict)]
+            one = Observation(
+                source=statement.source,
+                kind=rule.kind or statement.kind or self._page.provider.default_kind,
+                is_kind_guessed=rule.guessed or not rule.kind,
+                provider_ref=ref,
+                currency=currency,
+                sums=sums,
+                parts=parts,
+                is_live=says_live(*objects),
+                as_of=None if at_of is None else _moment(at_of(event)),
+            )
+            return Reading(observations=(one,))
+
+        return seen
 
     def _means_hint(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
         thing_of, gets = pointer(rule.object), [pointer(text) for text in rule.refs]
@@ -343,7 +401,7 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
     section = page.kind[kind]
     words = section.words or kind.replace("_", " ")
     ref_of, status_of, facts_of = _ref(section, words), _status(section, words, kind), _facts(section, allow_loopback)
-    money = _money(section, page.money, words)
+    money, parts = money_of(section, page.money, words), parts_of(section.part, page.money)
     reference_of, alias_of, reason_of = (_optional(at) for at in (section.reference, section.alias, section.reason))
     expires_of, at_of, capture_by_of = (_optional(at) for at in (section.expires, section.at, section.capture_by))
     is_reference_id = section.reference == section.id
@@ -365,6 +423,7 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
             amount_minor=amount,
             currency=currency,
             sums=sums,
+            parts=() if parts is None else parts(thing),
             is_live=says_live(event, thing) if type(event) is dict and event is not thing else says_live(thing),
             as_of=at or as_of,
             failure_reason=None if reason_of is None else fact(reason_of(thing)),
@@ -418,32 +477,6 @@ def _status(section: KindSection, words: str, kind: str) -> Callable[[object, St
     return read
 
 
-_Money = tuple[int | None, str | None, Sums]
-
-
-def _money(section: KindSection, money: MoneySection, words: str) -> Callable[[object], _Money]:
-    amount_of, currency_of = _optional(section.amount), _optional(section.currency)
-    totals = [(f"{total}_minor", first(where)) for total, where in section.totals.items()]
-    if unknown := {total for total, _ in totals} - {*SUM_NAMES}:
-        raise InvalidPage(f"no total is called {min(unknown).removesuffix('_minor')}", ("totals",))
-    minor, default_currency = amounts(money), money.default_currency
-
-    def read(thing: object) -> _Money:
-        written = None if currency_of is None else currency_of(thing)
-        if written is not None and not isinstance(written, str):
-            raise Unreadable(f"the {words}'s currency is no text")
-        code = None if written is None else currency_code(written)
-        unit = code or default_currency
-        told = None if amount_of is None else amount_of(thing)
-        amount = None if told is None else minor(told, unit)
-        if not totals:
-            return amount, code, UNSAID
-        said = {total: minor(told, unit) for total, get in totals if (told := get(thing)) is not None}
-        return amount, code, Sums(**said) if said else UNSAID
-
-    return read
-
-
 def _facts(section: KindSection, allow_loopback: bool) -> Callable[[Mapping[str, object]], dict[str, str | None]]:
     flat = [(title, name) for title, where in section.facts.items() if (name := own_member(where)) is not None]
     deep = [(title, first(where)) for title, where in section.facts.items() if own_member(where) is None]
@@ -470,40 +503,6 @@ def _facts(section: KindSection, allow_loopback: bool) -> Callable[[Mapping[str,
 
 def _optional(where: str | list[str]) -> Get | None:
     return first(where) if where else None
-
-
-def amounts(money: MoneySection) -> Callable[[object, str | None], int]:
-    """Return the reader of amounts: to whole minor units of a currency, exactly.
-
-    It raises InvalidAmount, and Unreadable where no currency is known.
-    """
-    is_minor, accepts = money.unit == "minor", money.accepts
-    places = {currency_code(code): number for code, number in money.places.items()}
-
-    def read(value: object, currency: str | None) -> int:
-        if accepts != "any" and isinstance(value, str) != (accepts == "text"):
-            raise InvalidAmount(f"amount is no {accepts}", param="amount")
-        if currency is None:
-            raise Unreadable("an amount without a currency")
-        if is_minor and currency not in places:
-            return exact_minor(value, UNDIVIDED)
-        if currency not in places:
-            return exact_minor(value, currency)
-        return _by_places(value, currency, places[currency], is_minor=is_minor)
-
-    return read
-
-
-def _by_places(value: object, currency: str, places: int, *, is_minor: bool) -> int:
-    """Convert an amount where the provider's places differ from those of ISO 4217."""
-    shift = exponent(currency) - places
-    if not is_minor:
-        return exact_minor(value, currency)
-    units = exact_minor(value, UNDIVIDED)
-    scaled = Decimal(units).scaleb(shift)
-    if scaled != int(scaled) or abs(scaled) > MAX_MINOR:
-        raise InvalidAmount("amount has more decimal places than the currency allows", param="amount")
-    return int(scaled)
 
 
 # -- the identity of a delivery
