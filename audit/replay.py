@@ -569,6 +569,12 @@ def _difference(kept: Mapping[str, Any], again: Mapping[str, Any], followed: set
         return "it confirms a state, and that is not kept" if again.get("state_confirmed") else "it confirms no state"
     if ("withheld_reason" in kept) != ("withheld_reason" in again):
         return "it withholds effects, and that is not kept" if "withheld_reason" in again else "it withholds no effects"
+    if _names_another(kept) != _names_another(again):
+        return (
+            "it says another payment has its reference, and that is not kept"
+            if _names_another(again)
+            else "it does not say that another payment has its reference"
+        )
     owed = set(kept.get("effects") or ())
     if not owed <= followed:
         return f"it owes no {', '.join(sorted(owed - followed))}"
@@ -576,6 +582,11 @@ def _difference(kept: Mapping[str, Any], again: Mapping[str, Any], followed: set
     if missing:
         return f"it owes {', '.join(sorted(missing))}, which it was not decided to owe"
     return None
+
+
+def _names_another(entry: Mapping[str, Any]) -> bool:
+    """Return whether the review is also about another payment of the reference."""
+    return any(point.startswith("reference:") for point in entry.get("disputed") or ())
 
 
 def _may_mean(observation: Observation, payment: Payment) -> bool:

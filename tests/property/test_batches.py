@@ -7,7 +7,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from structlog.testing import capture_logs
@@ -227,6 +227,20 @@ def _check(worlds, things, batch):
     assert "message.retried" not in more_logs, "the batch was given up, and proves nothing"
 
 
+#: An amount in doubt, and then goods under a reference that another payment has: one review of two points.
+_TWO_DOUBTS = [
+    ("event", _intent(ref, status, named, amount, address=False), "order-1", "acme", False)
+    for ref, status, named, amount in (
+        *[("pi_1", "awaiting_payment", None, 4.5)] * 5,
+        ("pi_3", "awaiting_payment", None, 5),
+        ("pi_1", "awaiting_payment", "order-2", 4.5),
+        ("pi_3", "processing", "order-2", 4.5),
+        ("pi_3", "confirmed", None, 4.5),
+    )
+]
+
+
+@example(things=_TWO_DOUBTS, batch=50)
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(things=st.lists(_THING, min_size=4, max_size=14), batch=_BATCHES)
 def test_a_batch_ends_as_its_messages_one_by_one(worlds, things, batch):
