@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 
 import typer
 from typer._click import Command, Context, HelpFormatter
-from typer._click.utils import make_default_short_help
 
 from receipted.cli.exits import EXIT_CODES, ReceiptedGroup, example
 
@@ -45,138 +44,154 @@ def _no_callback() -> None:
     """Make a tree of a single command a tree."""
 
 
-#: Every command, in the order of the help.
-COMMANDS: Final = {
-    "serve": CommandSpec(
-        f"{_CLI}.processes:serve", "Run everything: web and worker, a process each.", ("receipted serve --migrate",)
-    ),
-    "web": CommandSpec(
-        f"{_CLI}.processes:web",
-        "Run the receiver, the API and the console without the worker.",
-        ("receipted --config receipted.toml web",),
-    ),
-    "worker": CommandSpec(
-        f"{_CLI}.processes:worker",
-        "Run the worker alone; any number of them may run.",
-        ("receipted --config receipted.toml worker",),
-    ),
-    "sandbox": CommandSpec(
-        f"{_CLI}.sandbox:sandbox",
-        "Simulate the four providers over real HTTP.",
-        ("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers",),
-    ),
-    "demo": CommandSpec(
-        "receipted.demo.command:demo",
-        "Order payments at four misbehaving providers, and prove that all ended right.",
-        ("receipted demo --payments 400 --seed 7",),
-    ),
-    "migrate": CommandSpec(
-        f"{_CLI}.processes:migrate",
-        "Bring the database to the newest schema.",
-        ("receipted migrate", "receipted migrate --check"),
-    ),
-    "overview": CommandSpec(
-        f"{_CLI}.overview:overview",
-        "Show today's money, what needs a person, what waits, and each account's state.",
-        ("receipted overview", "receipted overview --json"),
-    ),
-    "money": CommandSpec(
-        f"{_CLI}.overview:money",
-        "Show one day's money by account and currency, or with --payments each payment.",
-        ("receipted money", "receipted money 2026-11-21 --account shop --way in --payments"),
-    ),
-    "payments": CommandSpec(
-        f"{_CLI}.payments:app",
-        "List, show, create, track, refresh, cancel and resolve payments.",
-        ("receipted payments list --review",),
-    ),
-    "inbox": CommandSpec(
-        f"{_CLI}.inbox:app",
-        "List, show and replay inbox messages.",
-        ("receipted inbox list --status parked",),
-    ),
-    "outbox": CommandSpec(
-        f"{_CLI}.outbox:app",
-        "List, show and redrive effects owed to sinks.",
-        ("receipted outbox list --status dead",),
-    ),
-    "rejected": CommandSpec(
-        f"{_CLI}.rejected:app",
-        "List, show and redeem rejected deliveries in quarantine.",
-        ("receipted rejected list shop",),
-    ),
-    "actions": CommandSpec(
-        f"{_CLI}.actions:actions",
-        "List the actions of named people and keys with their reasons, the newest first.",
-        ("receipted actions", "receipted actions --by ada --since 7d --json"),
-    ),
-    "events": CommandSpec(
-        f"{_CLI}.events:events",
-        "List the effects after a position of the feed, the oldest first, each once.",
-        ("receipted events", "receipted events --after 1042 --wait 30 --json"),
-    ),
-    "accounts": CommandSpec(
-        f"{_CLI}.accounts:accounts",
-        "Show how each account is polled: budget, load, and the provider's availability.",
-        ("receipted accounts", "receipted accounts shop --settings"),
-    ),
-    "push-quality": CommandSpec(
-        f"{_CLI}.push_quality:push_quality",
-        "Show the quality of each provider's webhooks: pushed, late and lost changes.",
-        ("receipted push-quality", "receipted push-quality shop --since 30d"),
-    ),
-    "doctor": CommandSpec(
-        f"{_CLI}.doctor:doctor",
-        "Send a signed trial delivery through the public URL, and say what is wrong.",
-        ("receipted doctor https://pay.example.com", "receipted doctor --account shop"),
-    ),
-    "listen": CommandSpec(
-        f"{_CLI}.tail:listen",
-        "Print an account's deliveries as they arrive, each with its decision.",
-        ("receipted listen shop",),
-    ),
-    "tail": CommandSpec(
-        f"{_CLI}.tail:tail",
-        "Print deliveries, decisions, moves, effects and attempts as they happen.",
-        ("receipted tail", "receipted tail --account shop --json"),
-    ),
-    "webhooks": CommandSpec(
-        f"{_CLI}.webhooks:app", "Register webhook URLs with providers.", ("receipted webhooks register shop",)
-    ),
-    "reconcile": CommandSpec(
-        f"{_CLI}.reconciliations:reconcile",
-        "Compare a provider's payments with what is known here, and report the drift.",
-        ("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv"),
-    ),
-    "reconciliations": CommandSpec(
-        f"{_CLI}.reconciliations:app",
-        "List and show reconciliations.",
-        ("receipted reconciliations list --account shop",),
-    ),
-    "retention": CommandSpec(
-        f"{_CLI}.retention:retention",
-        "Show what retention would delete and has deleted; with --run, run it now.",
-        ("receipted retention", 'receipted retention --run --by "Ada L."'),
-    ),
-    "audit": CommandSpec(
-        f"{_CLI}.audit:app",
-        "Prove the history from what is stored, and export it for others to check.",
-        ("receipted audit verify",),
-    ),
-    "lifecycles": CommandSpec(
-        f"{_CLI}.lifecycles:lifecycles",
-        "Show the states that payments may go through.",
-        ("receipted lifecycles banked --mermaid",),
-    ),
-    "providers": CommandSpec(
-        f"{_CLI}.providers:app",
-        "List the providers, and prove their pages from outside.",
-        ("receipted providers list", "receipted providers check pages/acme.toml"),
-    ),
-    "keys": CommandSpec(f"{_CLI}.keys:app", "Manage the API keys of your programs.", ("receipted keys list",)),
-    "users": CommandSpec(f"{_CLI}.users:app", "Manage the users of the console.", ("receipted users list",)),
-    "config": CommandSpec(f"{_CLI}.configuration:app", "Check the settings.", ("receipted config check",)),
+#: Every command by the section of the help that shows it, both in its order.
+SECTIONS: Final = {
+    "Start here": {
+        "demo": CommandSpec(
+            "receipted.demo.command:demo",
+            "Order payments at four misbehaving providers, and prove that all ended right.",
+            ("receipted demo --payments 400 --seed 7",),
+        ),
+        "sandbox": CommandSpec(
+            f"{_CLI}.sandbox:sandbox",
+            "Simulate the four providers over real HTTP.",
+            ("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers",),
+        ),
+        "config": CommandSpec(f"{_CLI}.configuration:app", "Check the settings.", ("receipted config check",)),
+        "doctor": CommandSpec(
+            f"{_CLI}.doctor:doctor",
+            "Send a signed trial delivery through the public URL, and say what is wrong.",
+            ("receipted doctor https://pay.example.com", "receipted doctor --account shop"),
+        ),
+    },
+    "Run": {
+        "migrate": CommandSpec(
+            f"{_CLI}.processes:migrate",
+            "Bring the database to the newest schema.",
+            ("receipted migrate", "receipted migrate --check"),
+        ),
+        "serve": CommandSpec(
+            f"{_CLI}.processes:serve", "Run everything: web and worker, a process each.", ("receipted serve --migrate",)
+        ),
+        "web": CommandSpec(
+            f"{_CLI}.processes:web",
+            "Run the receiver, the API and the console without the worker.",
+            ("receipted --config receipted.toml web",),
+        ),
+        "worker": CommandSpec(
+            f"{_CLI}.processes:worker",
+            "Run the worker alone; any number of them may run.",
+            ("receipted --config receipted.toml worker",),
+        ),
+    },
+    "Look": {
+        "overview": CommandSpec(
+            f"{_CLI}.overview:overview",
+            "Show today's money, what needs a person, what waits, and each account's state.",
+            ("receipted overview", "receipted overview --json"),
+        ),
+        "money": CommandSpec(
+            f"{_CLI}.overview:money",
+            "Show one day's money by account and currency, or with --payments each payment.",
+            ("receipted money", "receipted money 2026-11-21 --account shop --way in --payments"),
+        ),
+        "payments": CommandSpec(
+            f"{_CLI}.payments:app",
+            "List, show, create, track, refresh, cancel and resolve payments.",
+            ("receipted payments list --review",),
+        ),
+        "events": CommandSpec(
+            f"{_CLI}.events:events",
+            "List the effects after a position of the feed, the oldest first, each once.",
+            ("receipted events", "receipted events --after 1042 --wait 30 --json"),
+        ),
+        "tail": CommandSpec(
+            f"{_CLI}.tail:tail",
+            "Print deliveries, decisions, moves, effects and attempts as they happen.",
+            ("receipted tail", "receipted tail --account shop --json"),
+        ),
+        "listen": CommandSpec(
+            f"{_CLI}.tail:listen",
+            "Print an account's deliveries as they arrive, each with its decision.",
+            ("receipted listen shop",),
+        ),
+    },
+    "Messages": {
+        "inbox": CommandSpec(
+            f"{_CLI}.inbox:app",
+            "List, show and replay inbox messages.",
+            ("receipted inbox list --status parked",),
+        ),
+        "outbox": CommandSpec(
+            f"{_CLI}.outbox:app",
+            "List, show and redrive effects owed to sinks.",
+            ("receipted outbox list --status dead",),
+        ),
+        "rejected": CommandSpec(
+            f"{_CLI}.rejected:app",
+            "List, show and redeem rejected deliveries in quarantine.",
+            ("receipted rejected list shop",),
+        ),
+    },
+    "Providers": {
+        "accounts": CommandSpec(
+            f"{_CLI}.accounts:accounts",
+            "Show how each account is polled: budget, load, and the provider's availability.",
+            ("receipted accounts", "receipted accounts shop --settings"),
+        ),
+        "push-quality": CommandSpec(
+            f"{_CLI}.push_quality:push_quality",
+            "Show the quality of each provider's webhooks: pushed, late and lost changes.",
+            ("receipted push-quality", "receipted push-quality shop --since 30d"),
+        ),
+        "reconcile": CommandSpec(
+            f"{_CLI}.reconciliations:reconcile",
+            "Compare a provider's payments with what is known here, and report the drift.",
+            ("receipted reconcile shop --since 2d", "receipted reconcile shop --since 2026-11-01 --format csv"),
+        ),
+        "reconciliations": CommandSpec(
+            f"{_CLI}.reconciliations:app",
+            "List and show reconciliations.",
+            ("receipted reconciliations list --account shop",),
+        ),
+        "webhooks": CommandSpec(
+            f"{_CLI}.webhooks:app", "Register webhook URLs with providers.", ("receipted webhooks register shop",)
+        ),
+        "providers": CommandSpec(
+            f"{_CLI}.providers:app",
+            "List the providers, and prove their pages from outside.",
+            ("receipted providers list", "receipted providers check pages/acme.toml"),
+        ),
+        "lifecycles": CommandSpec(
+            f"{_CLI}.lifecycles:lifecycles",
+            "Show the states that payments may go through.",
+            ("receipted lifecycles banked --mermaid",),
+        ),
+    },
+    "Prove and keep": {
+        "audit": CommandSpec(
+            f"{_CLI}.audit:app",
+            "Prove the history from what is stored, and export it for others to check.",
+            ("receipted audit verify",),
+        ),
+        "actions": CommandSpec(
+            f"{_CLI}.actions:actions",
+            "List the actions of named people and keys with their reasons, the newest first.",
+            ("receipted actions", "receipted actions --by ada --since 7d --json"),
+        ),
+        "retention": CommandSpec(
+            f"{_CLI}.retention:retention",
+            "Show what retention would delete and has deleted; with --run, run it now.",
+            ("receipted retention", 'receipted retention --run --by "Ada L."'),
+        ),
+    },
+    "Access": {
+        "users": CommandSpec(f"{_CLI}.users:app", "Manage the users of the console.", ("receipted users list",)),
+        "keys": CommandSpec(f"{_CLI}.keys:app", "Manage the API keys of your programs.", ("receipted keys list",)),
+    },
 }
+
+COMMANDS: Final = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
 class _LazyCommands(MutableMapping[str, Command]):
@@ -215,11 +230,11 @@ class RootGroup(ReceiptedGroup):
         return list(COMMANDS)
 
     def format_commands(self, _ctx: Context, formatter: HelpFormatter) -> None:
-        """Write each command with the beginning of its summary."""
-        limit = formatter.width - 6 - max(map(len, COMMANDS))
-        rows = [(name, make_default_short_help(entry.summary, limit)) for name, entry in COMMANDS.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        """Write the commands by section, each with its whole summary."""
+        width = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in commands.items()])
 
 
 app = typer.Typer(

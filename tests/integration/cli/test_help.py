@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from receipted.cli.exits import EXIT_CODES, Exit
-from receipted.cli.main import COMMANDS, app
+from receipted.cli.main import COMMANDS, SECTIONS, app
 
 from .conftest import Shell
 
@@ -84,6 +84,21 @@ def test_what_the_help_says_of_a_command_is_what_the_command_says_of_itself(name
     told = (typer.main.get_command(app).commands[name].help or "").split("\n\n")[0]
 
     assert COMMANDS[name].summary == " ".join(told.split())
+
+
+def test_the_help_has_sections_with_whole_sentences_in_80_columns():
+    """Each command stands below its section, once, and nothing is cut off."""
+    shown = Shell(None)("--help").out
+    below = {title: shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0] for title in SECTIONS}
+
+    assert {
+        title: [line.split()[0] for line in text.splitlines() if re.match("  [a-z]", line)]
+        for title, text in below.items()
+    } == {title: [*commands] for title, commands in SECTIONS.items()}
+    assert len(COMMANDS) == sum(map(len, SECTIONS.values()))
+    flat = " ".join(shown.split())
+    assert [name for name, entry in COMMANDS.items() if f"{name} {entry.summary}" not in flat] == []
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 #: What takes long to import, and what a help needs none of.
