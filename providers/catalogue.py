@@ -20,9 +20,10 @@ _FILE: Final = "file:"
 AlternativePayments = built_in("alternative_payments")
 StableGenius = built_in("stable_genius")
 Payfield = built_in("payfield")
+Stripe = built_in("stripe")
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
-    provider.name: provider for provider in (AlternativePayments, StableGenius, Payfield, Banked)
+    provider.name: provider for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe)
 }
 
 

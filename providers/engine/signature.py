@@ -181,10 +181,12 @@ def _splitter(section: SignatureSection) -> Callable[[str], tuple[str, str]]:
     name = section.time
 
     def paired(given: str) -> tuple[str, str]:
-        for label, value in _pairs(given):
-            if label == name:
-                return value, given
-        raise DeliveryRejected("timestamp_missing")
+        times = [value for label, value in _pairs(given) if label == name]
+        if not times:
+            raise DeliveryRejected("timestamp_missing")
+        if len(times) > 1:
+            raise DeliveryRejected("signature_malformed")  # which of them is signed would be a guess
+        return times[0], given
 
     return paired
 

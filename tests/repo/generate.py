@@ -1,7 +1,7 @@
 """Writes what the documents take from the code: `python -m tests.repo.generate`. A test compares them.
 
-docs/lifecycles.md and docs/operations/ are written whole; docs/errors.md and docs/operations.md have their tables
-between marks.
+docs/lifecycles.md, docs/providers.md and docs/operations/ are written whole; docs/errors.md and docs/operations.md have
+their tables between marks.
 """
 
 import importlib
@@ -12,6 +12,10 @@ from pathlib import Path
 
 from providers.banked import errors as banked
 from providers.catalogue import PROVIDERS, AlternativePayments, Payfield, StableGenius
+from providers.contract import Provider
+from providers.engine.page import RuleSection
+from providers.engine.proof import prove
+from providers.engine.provider import DeclaredProvider
 from receipted.cli.lifecycles import diagram
 from receipted.metrics.catalogue import METRICS
 from statemachine.errors import ServiceError
@@ -21,6 +25,7 @@ from tests.repo.dashboard import dashboard_file
 
 ROOT = Path(__file__).parents[2]
 LIFECYCLES = ROOT / "docs" / "lifecycles.md"
+PROVIDERS_PAGE = ROOT / "docs" / "providers.md"
 ERRORS = ROOT / "docs" / "errors.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 ALERTS = ROOT / "docs" / "operations" / "alerts.yaml"
@@ -69,6 +74,83 @@ def lifecycles_page() -> str:
         for kind, lifecycle in provider.lifecycles.items()
     )
     return "\n".join([_HEAD, *sections])
+
+
+_PROVIDERS_HEAD = """# Providers
+
+This page is generated from the providers' pages, by `python -m tests.repo.generate`; a test compares them.
+What speaks for each is from outside: a vector is a delivery signed by somebody else.
+A sample is a body of somebody else, with what a person read in it.
+What nothing speaks for is named as unproved; `receipted providers check <name>` compares again.
+States and moves are in [lifecycles.md](lifecycles.md); [adding-a-provider.md](adding-a-provider.md) has one more made.
+"""
+
+
+def providers_page() -> str:
+    """docs/providers.md as it should be."""
+    rows = table(
+        ("Provider", "Name", "Kinds", "States", "Rules of events", "Calls", "Vectors", "Samples", "Unproved"),
+        map(_provider_row, PROVIDERS.values()),
+    )
+    made = (kind.with_options() for kind in PROVIDERS.values() if issubclass(kind, DeclaredProvider))
+    return "\n".join([_PROVIDERS_HEAD, rows, "", *map(_provider_section, made)])
+
+
+def _provider_row(kind: type[Provider]) -> Sequence[object]:
+    made = kind(kind.options_type())
+    states = sum(len(lifecycle.states) for lifecycle in made.lifecycles.values())
+    common = (f"`{made.name}`", len(made.lifecycles), states)
+    if not isinstance(made, DeclaredProvider):
+        return (made.name.title(), *common, "code", len(made.capabilities()), "", "", "its own tests")
+    proof, rules = prove(made), len(made.page.events.rule)
+    return (made.title, *common, rules, len(made.capabilities()), proof.vectors, proof.samples, len(proof.unproved))
+
+
+def _provider_section(made: DeclaredProvider) -> str:
+    page, proof = made.page, prove(made)
+    calls = ", ".join(f"`{call.value}`" for call in made.capabilities())
+    register = f"Where no call registers: {made.how_to_register}.\n" if made.how_to_register else ""
+    rules = table(("An event with", "is"), ((_rule_when(rule), _rule_words(rule)) for rule in page.events.rule))
+    shown: dict[str, list[str]] = {}
+    for vector in page.vector:
+        shown.setdefault(vector.source, []).append("a vector")
+    for sample in page.sample:
+        shown.setdefault(sample.source, []).append(f"`{sample.file.rpartition('/')[2]}`")
+    proofs = table(("From outside", "Origin"), ((", ".join(what), source) for source, what in shown.items()))
+    unproved = "".join(f"- {words}\n" for words in proof.unproved)
+    missing = f"\nUnproved:\n\n{unproved}" if unproved else "\nNothing is unproved.\n"
+    signature = made.authentication.words if made.authentication else "none: a delivery is a reason to ask"
+    return (
+        f"## {made.title}\n\nSource: {page.provider.source}\n\n"
+        f"Signature: {signature}.\nCalls: {calls}.\n{register}\n{rules}\n\n{proofs}\n{missing}"
+    )
+
+
+def _rule_when(rule: RuleSection) -> str:
+    told = [f"`{where}` {_wanted(wanted)}" for where, wanted in rule.when.items()]
+    return ", ".join(told) or "anything else"
+
+
+def _wanted(wanted: object) -> str:
+    if wanted in ("exists", "absent"):
+        return str(wanted)
+    if isinstance(wanted, list):
+        return "one of " + ", ".join(f"`{each}`" for each in wanted)
+    if isinstance(wanted, str) and wanted.startswith("~"):
+        return f"like `{wanted[1:]}`".replace("|", "\\|")
+    return f"= `{wanted}`"
+
+
+def _rule_words(rule: RuleSection) -> str:
+    of = f" of a {rule.kind}" if rule.kind else ""
+    return {
+        "state": f"the state{of}",
+        "totals": f"the sums{of}: {', '.join(rule.totals)}",
+        "part": f"a {rule.part.kind if rule.part else 'part'}{of}",
+        "ask": f"a reason to ask{of}",
+        "hint": "a hint, that is asked about",
+        "note": "kept",
+    }[rule.means]
 
 
 def tabled(present: str) -> str:
@@ -216,6 +298,7 @@ def _yes(is_so: bool) -> str:
 
 if __name__ == "__main__":
     LIFECYCLES.write_text(lifecycles_page(), encoding="utf-8")
+    PROVIDERS_PAGE.write_text(providers_page(), encoding="utf-8")
     for page in (ERRORS, OPERATIONS):
         page.write_text(tabled(page.read_text(encoding="utf-8")), encoding="utf-8")
     ALERTS.parent.mkdir(exist_ok=True)

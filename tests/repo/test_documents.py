@@ -295,7 +295,7 @@ def test_every_effect_is_told():
 
 
 def test_every_provider_is_told_how_to_register():
-    titles = {provider.replace("_", " ").title() for provider in PROVIDERS}
+    titles = {getattr(kind, "title", name.title()) for name, kind in PROVIDERS.items()}
 
     assert [title for title in titles if f"**{title}**" not in README.read_text()] == []
 
@@ -324,6 +324,10 @@ def test_what_the_audit_says_is_explained():
 
 
 # generated
+
+
+def test_the_providers_page_is_as_generated():
+    assert generate.PROVIDERS_PAGE.read_text() == generate.providers_page(), "run python -m tests.repo.generate"
 
 
 def test_the_lifecycles_page_is_as_generated():

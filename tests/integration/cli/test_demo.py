@@ -17,9 +17,9 @@ from .conftest import Shell
 
 def test_a_provider_that_does_not_exist_is_refused():
     """Before anything is started; the names that there are are listed."""
-    typed = Shell(None)("demo", "--lose-all", "stripe", code=Exit.USAGE)
+    typed = Shell(None)("demo", "--lose-all", "acme_pay", code=Exit.USAGE)
 
-    assert "no provider 'stripe'" in typed.err
+    assert "no provider 'acme_pay'" in typed.err
     assert all(provider in typed.err for provider in PROVIDERS)
 
 

@@ -37,7 +37,7 @@ FAR = "0190a5c8-6b1e-7000-8000-000000000000"
         (["outbox", "redrive", "--reason", "r", "--by", "b"], Exit.USAGE, "give either IDs, or --all-dead together"),
         (["rejected", "list", "shpo"], Exit.NOT_FOUND, "no account 'shpo'"),
         (["webhooks", "register", "payfield"], Exit.FAILED, "unsupported_by_provider"),
-        (["lifecycles", "stripe"], Exit.USAGE, "no provider 'stripe'; there are: alternative_payments"),
+        (["lifecycles", "acme_pay"], Exit.USAGE, "no provider 'acme_pay'; there are: alternative_payments"),
         (["sandbox", "--faults", "loose=1"], Exit.USAGE, "no such fault: loose; there are: lose, duplicate"),
         (["sandbox", "--faults", "lose=2"], Exit.USAGE, "lose is a probability"),
         (["sandbox", "--faults", "lose=much"], Exit.USAGE, "lose is no number"),
@@ -145,7 +145,7 @@ def test_a_database_of_an_unreleased_version_is_refused(shell, args):
 def test_every_fault_of_the_settings_is_listed(tmp_path):
     """Settings that cannot work are refused with all that is wrong, for people and for machines."""
     path = tmp_path / "receipted.toml"
-    path.write_text('[service]\npublic_url = "http://shop.example"\n[accounts.shop]\nprovider = "stripe"\n')
+    path.write_text('[service]\npublic_url = "http://shop.example"\n[accounts.shop]\nprovider = "acme_pay"\n')
     shell = Shell(path)
 
     said = shell("config", "check", code=Exit.USAGE).err

@@ -1,0 +1,132 @@
+"""Every provider that is a page under the providers' contract, with the page's own samples and no code for each.
+
+The signer here is written with the standard library and reads the page as a person does. That the page itself is right
+is for its vectors, its samples and the official SDKs (test_sdks.py): what is made from a page agrees with it.
+"""
+
+import base64
+import hmac
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+import pytest
+
+from providers.catalogue import PROVIDERS
+from providers.contract import Delivery, Statement
+from providers.engine.page import Sample, SignatureSection
+from providers.engine.proof import prove
+from providers.engine.provider import DeclaredProvider
+from statemachine.phases import Source
+from tests.contract.providers.provider_contract import CHECKS, NOW, SECRET, Answered, Case, Sign
+
+PAGES = {name: kind for name, kind in PROVIDERS.items() if issubclass(kind, DeclaredProvider)}
+_PUSHED = ("webhook", "callback")
+_SOURCES = {"poll": Source.POLL, "create": Source.CREATE, "cancel": Source.CANCEL}
+
+
+def body_of(kind: type[DeclaredProvider], sample: Sample) -> bytes:
+    return (kind.source.folder / sample.file).read_bytes()
+
+
+def signer(section: SignatureSection) -> Sign:
+    """Sign as the page says, with the standard library's hmac."""
+
+    def sign(secret: bytes, body: bytes, at: datetime) -> Mapping[str, str]:
+        if section.mode == "token":
+            return {section.header: section.prefix + secret.decode()}
+        stamp = {
+            "unix": str(int(at.timestamp())),
+            "any": str(int(at.timestamp())),
+            "unix_ms": str(int(at.timestamp() * 1000)),
+            "iso": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }[section.time_format]
+        parts = {"{time}": stamp.encode(), "{body}": body}
+        signed = b"".join(parts.get(part, part.encode()) for part in section.signed)
+        digest = hmac.digest(secret, signed, section.algorithm)
+        text = section.prefix + (digest.hex() if section.encoding == "hex" else base64.b64encode(digest).decode())
+        if section.form == "pairs":
+            time = f"{section.time}={stamp}," if section.time else ""
+            return {section.header: f"{time}{section.value}={text}"}
+        if section.form == "time.signature":
+            return {section.header: f"{stamp}.{text}"}
+        return {section.header: text} | ({section.time_header: stamp} if section.time_header else {})
+
+    return sign
+
+
+def enveloped(items: str) -> Callable[[Sequence[bytes]], bytes]:
+    """Put things into a page of the list, where the pointer says that they are."""
+
+    def page(things: Sequence[bytes]) -> bytes:
+        body = b"[" + b",".join(things) + b"]"
+        for name in reversed(items.split("/")[1:]):
+            body = json.dumps(name).encode() + b":" + body
+            body = b"{" + body + b"}"
+        return body
+
+    return page
+
+
+def case_of(kind: type[DeclaredProvider]) -> Case:
+    """Return the case of a page: its samples are the documented bodies."""
+    provider = kind.with_options()
+    page = provider.page
+    pushed = [body_of(kind, sample) for sample in page.sample if sample.by in _PUSHED]
+    keyed = [body for body in pushed if provider.delivery_key(Delivery(body, ())) is not None] or pushed
+    first = keyed[0]
+    other = next(body for body in keyed if is_other(provider, body, first))
+    answers = []
+    for sample in page.sample:
+        if sample.by in _SOURCES and {"id", "state"} <= sample.reads.keys():
+            source = _SOURCES[sample.by]
+            kind_name = sample.kind or page.provider.default_kind
+            ref, status = str(sample.reads["id"]), str(sample.reads["state"])
+            answers.append(Answered(kind=kind_name, ref=ref, status=status, body=body_of(kind, sample), source=source))
+    section = page.signature
+    return Case(
+        provider=provider,
+        sign=signer(section),
+        body=first,
+        other_body=other,
+        answers=tuple(answers),
+        page=None if page.calls.list is None else enveloped(page.calls.list.items),
+        lists_events=page.calls.list is not None and page.calls.list.of == "events",
+        bodies=tuple(body_of(kind, sample) for sample in page.sample),
+        has_delivery_id=provider.delivery_key(Delivery(first, ())) is not None,
+        signs_body=section.mode == "hmac",
+        signs_time="{time}" in section.signed,
+    )
+
+
+def is_other(provider: DeclaredProvider, body: bytes, first: bytes) -> bool:
+    keys = [provider.delivery_key(Delivery(each, ())) for each in (body, first)]
+    return body != first and (keys[0] is None or keys[0] != keys[1])
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract(check, name):
+    """The page's provider keeps the promise that the check's first line states."""
+    check(case_of(PAGES[name]))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_vector_and_no_sample_contradicts_the_page(name):
+    """What others signed is accepted and what they wrote is read as a person reads it."""
+    proof = prove(PAGES[name].with_options())
+    assert proof.faults == ()
+    assert proof.samples > 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_sample_of_a_delivery_is_verified_and_read(name):
+    """A signed sample leads to a statement, a hint or a note, and none is parked."""
+    provider, case = PAGES[name].with_options(), case_of(PAGES[name])
+    for sample in provider.page.sample:
+        if sample.by not in _PUSHED:
+            continue
+        delivery = case.delivery(secret=SECRET, body=body_of(PAGES[name], sample))
+        assert provider.verify(delivery, case.ring(), case.window, NOW).key_id == "present"
+        reading = provider.parse(Statement(Source(sample.by), delivery.body, NOW))
+        assert not reading.unreadable, sample.file

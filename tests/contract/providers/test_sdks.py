@@ -1,0 +1,245 @@
+"""The official SDKs as oracles: they sign what our pages verify, verify what is signed as they say, and refuse alike.
+
+They know every state of their enums, read the answers that our samples are, and build the requests that we build.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
+
+import pytest
+
+from providers.contract import Account, CreateRequest, Delivery, HttpAnswer, Statement
+from providers.engine.provider import DeclaredProvider
+from providers.errors import DeliveryRejected
+from providers.signing import Key, KeyRing, Window
+from statemachine.phases import Source
+from tests.contract.providers.test_pages import PAGES, body_of, signer
+
+SECRET = "whsec_a-secret-of-an-endpoint"
+BODIES = (b'{"id":"evt_1","object":"event"}', '{"name": "Grüße, 東京"}'.encode(), b'{\n  "amount": 1.00\n}\n')
+
+
+def now() -> datetime:
+    """The SDKs read the system's clock themselves."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def verdict(provider: DeclaredProvider, body: bytes, headers: Mapping[str, str], secret: str, at: datetime) -> bool:
+    given = tuple((name.lower(), value) for name, value in headers.items())
+    try:
+        provider.verify(Delivery(body, given), KeyRing((Key("k", secret.encode()),)), Window(), at)
+    except DeliveryRejected:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """An official SDK: `accepts` verifies, and `sign` signs where it can."""
+
+    name: str
+    accepts: Callable[[bytes, Mapping[str, str], str], bool]
+    sign: Callable[[bytes, str, datetime], Mapping[str, str]] | None = None
+    secret: str = SECRET
+
+    @property
+    def provider(self) -> DeclaredProvider:
+        return PAGES[self.name].with_options()
+
+
+def stripe_oracle() -> Oracle:
+    stripe = pytest.importorskip("stripe")
+
+    def accepts(body: bytes, headers: Mapping[str, str], secret: str) -> bool:
+        try:
+            stripe.WebhookSignature.verify_header(body.decode(), headers["Stripe-Signature"], secret, 300)
+        except stripe.SignatureVerificationError:
+            return False
+        return True
+
+    def sign(body: bytes, secret: str, at: datetime) -> Mapping[str, str]:
+        stamp = int(at.timestamp())
+        header = stripe.WebhookSignature.generate_signature_header(body.decode(), secret, stamp)
+        return {"Stripe-Signature": header}
+
+    return Oracle("stripe", accepts, sign)
+
+
+ORACLES = {"stripe": stripe_oracle}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_what_the_sdk_signs_is_accepted_and_nothing_else(name):
+    """Body, secret and time are those that were signed, or the delivery is rejected."""
+    oracle, at = ORACLES[name](), now()
+    if oracle.sign is None:
+        pytest.skip("this SDK only verifies")
+    for body in BODIES:
+        headers = oracle.sign(body, oracle.secret, at)
+        assert verdict(oracle.provider, body, headers, oracle.secret, at)
+        assert not verdict(oracle.provider, body + b" ", headers, oracle.secret, at)
+        assert not verdict(oracle.provider, body, headers, oracle.secret + "x", at)
+        assert not verdict(oracle.provider, body, oracle.sign(body, "another", at), oracle.secret, at)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_sdk_accepts_what_is_signed_as_the_page_says(name):
+    """The page's words, followed with the standard library, make what the SDK accepts; spoilt, both refuse it."""
+    oracle, at = ORACLES[name](), now()
+    sign = signer(oracle.provider.page.signature)
+    for body in BODIES:
+        headers = sign(oracle.secret.encode(), body, at)
+        assert oracle.accepts(body, headers, oracle.secret)
+        wrong = [(body + b" ", headers), (body, sign(b"another", body, at))]
+        for changed, given in wrong:
+            assert not oracle.accepts(changed, given, oracle.secret)
+            assert not verdict(oracle.provider, changed, given, oracle.secret, at)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_sdk_and_the_page_refuse_what_is_old(name):
+    """Where the time is signed, both hold it to a window."""
+    oracle, at = ORACLES[name](), now() - timedelta(hours=1)
+    if "{time}" not in oracle.provider.page.signature.signed:
+        pytest.skip("this scheme has no time")
+    headers = signer(oracle.provider.page.signature)(oracle.secret.encode(), BODIES[0], at)
+    assert not oracle.accepts(BODIES[0], headers, oracle.secret)
+    assert not verdict(oracle.provider, BODIES[0], headers, oracle.secret, now())
+
+
+# -- the SDK's enums and models
+
+
+def words_of(kind: type, name: str) -> set[str]:
+    """Return the words of the Literal that annotates an attribute, also one that is text."""
+    return set(re.findall(r"""["']([\w.]+)["']""", str(kind.__annotations__[name])))
+
+
+def test_every_status_of_stripes_enums_has_a_meaning():
+    """The page's words of intents, refunds and disputes are the SDK's, no fewer and no more."""
+    stripe = pytest.importorskip("stripe")
+    page = PAGES["stripe"].with_options().page
+    parts = {rule.part.kind: rule.part for rule in page.events.rule if rule.part is not None}
+
+    assert words_of(stripe.PaymentIntent, "status") == set(page.kind["payment_intent"].states)
+    assert words_of(stripe.Dispute, "status") == set(parts["dispute"].states)
+    assert words_of(stripe.Refund, "status") == set()  # no enum: its docstring lists five words
+    assert set(parts["refund"].states) == {"pending", "requires_action", "succeeded", "failed", "canceled"}
+
+
+def test_every_event_that_is_subscribed_to_is_one_of_stripes():
+    """What registration asks for exists, and no event of an intent is left out."""
+    params = pytest.importorskip("stripe.params")
+    known = words_of(params.WebhookEndpointCreateParams, "enabled_events")
+    register = PAGES["stripe"].with_options().page.calls.register
+    assert register is not None
+    assert set(register.defaults["enabled_events"]) <= known
+    intents = {event for event in known if event.startswith("payment_intent.")}
+    assert intents <= set(register.defaults["enabled_events"])
+
+
+def samples(name: str) -> Iterator[tuple[str, Source, bytes]]:
+    for sample in PAGES[name].with_options().page.sample:
+        yield sample.file, Source(sample.by), body_of(PAGES[name], sample)
+
+
+def test_stripes_models_read_the_samples_as_the_page_does():
+    """Id, status, amount and currency of each intent are the SDK's; the models of events, too."""
+    stripe = pytest.importorskip("stripe")
+    provider, compared = PAGES["stripe"].with_options(), 0
+    for file, source, body in samples("stripe"):
+        reading = provider.parse(Statement(source, body, now(), http_status=None if source == "webhook" else 200))
+        content = json.loads(body)
+        if content["object"] == "v2.core.event":
+            continue
+        if content["object"] == "event":
+            content = stripe.Event.construct_from(content, "sk_test").data.object
+        else:
+            content = stripe.PaymentIntent.construct_from(content, "sk_test")
+        if isinstance(content, stripe.PaymentIntent):
+            (seen,) = reading.observations
+            told = (seen.provider_ref, seen.status, seen.amount_minor, seen.sums.captured_minor, seen.currency)
+            said = (content.id, content.status, content.amount, content.amount_received, content.currency.upper())
+            assert told == said, file
+            compared += 1
+    assert compared == 9
+
+
+# -- the SDK's requests
+
+
+class Recorded:
+    """A line that keeps the one request that it is given."""
+
+    def __init__(self, body: bytes) -> None:
+        self.requests: list[tuple[str, str, Mapping[str, str], bytes]] = []
+        self.body = body
+
+    async def turn(self) -> None:
+        """Any time is right."""
+
+    async def send(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> HttpAnswer:
+        self.requests.append((method, url, headers, content))
+        return HttpAnswer(200, {}, self.body, now())
+
+    async def pause(self, seconds: float) -> None:
+        """Nobody waits."""
+
+
+WISH = CreateRequest(
+    "payment_intent", 1099, "EUR", "order 17/ä", "key-1", extra={"payment_method_types": ["card", "sepa_debit"]}
+)
+
+
+def test_our_requests_are_those_that_stripes_sdk_makes():
+    """Method, path, fields and headers of create, fetch and cancel."""
+    stripe = pytest.importorskip("stripe")
+    theirs: list[tuple[str, str, Mapping[str, str], str]] = []
+
+    class Client(stripe.HTTPClient):
+        name = "recorded"
+
+        def request(self, method, url, headers=None, post_data=None):
+            theirs.append((method.upper(), url, headers or {}, post_data or ""))
+            return '{"id":"pi_1","object":"payment_intent"}', 200, {}
+
+    sdk = stripe.StripeClient("sk_test_key", http_client=Client()).v1.payment_intents
+    sdk.create(
+        {
+            "amount": 1099,
+            "currency": "eur",
+            "metadata": {"reference": WISH.reference},
+            "payment_method_types": ["card", "sepa_debit"],
+        },
+        {"idempotency_key": "key-1"},
+    )
+    sdk.retrieve("pi_1", {"expand": ["latest_charge.refunds"]})
+    sdk.cancel("pi_1")
+
+    line = Recorded(b'{"id":"pi_1"}')
+    account = Account("a", "https://api.stripe.com", {"api_key": "sk_test_key"})
+    ours = PAGES["stripe"].with_options().client(account, line, now)
+    asyncio.run(ours.create(WISH))
+    asyncio.run(ours.fetch("payment_intent", "pi_1"))
+    asyncio.run(ours.cancel("payment_intent", "pi_1"))
+
+    for mine, official in zip(line.requests, theirs, strict=True):
+        assert mine[0] == official[0]
+        (path, _, query), (their_path, _, their_query) = mine[1].partition("?"), official[1].partition("?")
+        assert path == their_path
+        assert sorted(_unnumbered(query)) == sorted(_unnumbered(their_query))
+        assert sorted(_unnumbered(mine[3].decode())) == sorted(_unnumbered(official[3]))
+        given = {name.lower(): value for name, value in official[2].items()}
+        assert mine[2]["authorization"] == given["authorization"]
+        assert mine[2].get("idempotency-key", "key-1") == "key-1"
+    assert line.requests[0][2]["idempotency-key"] == "key-1"
+
+
+def _unnumbered(form: str) -> list[tuple[str, str]]:
+    """Return the pairs of a form; a list's items may be numbered or not."""
+    return [(name.replace("[0]", "[]").replace("[1]", "[]"), value) for name, value in parse_qsl(form)]
