@@ -32,6 +32,14 @@ def written(path: Path) -> BinaryIO:
     return file
 
 
+def created(path: Path) -> BinaryIO:
+    """Create the file for binary writing, readable by its owner alone.
+
+    Raises FileExistsError where there is one, and other OSErrors.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE), "wb")
+
+
 def make_file(path: Path) -> None:
     """Make an empty file for its owner alone where there is none. Raises OSError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))

@@ -57,6 +57,14 @@ SECTIONS: Final = {
             "Simulate the four providers over real HTTP.",
             ("receipted sandbox --speed 60 --faults lose=0.1,duplicate=0.2 --payers",),
         ),
+        "init": CommandSpec(
+            f"{_CLI}.configuration:init",
+            "Ask for a provider and two URLs, and write settings with new secrets.",
+            (
+                "receipted init",
+                "receipted init --provider payfield --public-url https://pay.example.com --shop-url https://example.com/paid",
+            ),
+        ),
         "config": CommandSpec(f"{_CLI}.configuration:app", "Check the settings.", ("receipted config check",)),
         "doctor": CommandSpec(
             f"{_CLI}.doctor:doctor",

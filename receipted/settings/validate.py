@@ -219,7 +219,7 @@ def _sinks(settings: Settings) -> Iterator[SettingFault]:
         yield SettingFault("sinks", "is missing: no system would learn of a payment", remedy)
     seen: set[str] = set()
     for at, sink in enumerate(settings.sinks):
-        yield from _name(f"sinks.{at}.name", sink.name)
+        yield from name_faults(f"sinks.{at}.name", sink.name)
         if sink.name and sink.name in seen:
             yield SettingFault(
                 f"sinks.{at}.name", f"is {sink.name!r} like another sink's", "give each sink its own name"
@@ -349,7 +349,7 @@ def effect_filter_faults(
 def _account(
     setting: str, name: str, account: AccountSettings, providers: Mapping[str, type[Provider]], *, development: bool
 ) -> Iterator[SettingFault]:
-    yield from _name(setting, name)
+    yield from name_faults(setting, name)
     if account.base_url is not None:
         yield from url_faults(f"{setting}.base_url", account.base_url, development=development)
     if not account.webhook_keys:
@@ -558,7 +558,8 @@ def _long_durations(section: BaseModel, prefix: str) -> Iterator[SettingFault]:
             yield SettingFault(setting, "is longer than ten years", f"give at most {_MAX_SPAN_S:,} seconds")
 
 
-def _name(setting: str, name: str) -> Iterator[SettingFault]:
+def name_faults(setting: str, name: str) -> Iterator[SettingFault]:
+    """Yield faults of the name of an account or a sink."""
     if not name:
         yield SettingFault(setting, "is missing", "give it a name of lowercase letters, digits, - and _")
     elif not _NAME_PATTERN.fullmatch(name):
