@@ -25,6 +25,7 @@ from api.middleware import RequestMiddleware
 from api.openapi import document
 from api.responses import refuse
 from api.routing import ApiRoute
+from providers.catalogue import PROVIDERS
 from statemachine.errors import ServiceError
 from storage.ids import new_id
 
@@ -166,7 +167,8 @@ class _Documents:
 def api_document(public_url: str) -> dict[str, Any]:
     """Describe the API in OpenAPI."""
     tags = [str(tag) for router in ROUTERS for tag in router.tags]
-    return document(operations(), tags=tags, server=public_url)
+    subjects = sorted({life.subject for each in PROVIDERS.values() for life in each.lifecycles.values()})
+    return document(operations(), tags=tags, server=public_url, subjects=subjects)
 
 
 def _headers() -> dict[str, str]:

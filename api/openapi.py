@@ -7,6 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute
 
+from service.effect_schema import effect_meanings, effect_schema, shared_schemas
+
 _ABOUT: Final = (
     "What is true of your payments, and what happened to them. "
     "Send an API key with each request, as a bearer token or as the user name of HTTP basic. "
@@ -72,8 +74,17 @@ class _ErrorSchema(BaseModel):
     error: _DetailSchema
 
 
-def document(routes: Sequence[BaseRoute], *, tags: Sequence[str], server: str, version: str = "1") -> dict[str, Any]:
-    """Describe the API.
+def document(
+    routes: Sequence[BaseRoute],
+    *,
+    tags: Sequence[str],
+    server: str,
+    subjects: Sequence[str] = ("payment",),
+    version: str = "1",
+) -> dict[str, Any]:
+    """Describe the API, and under `webhooks` every effect.
+
+    `subjects` are those of lifecycles, after which effects are named.
 
     A generator takes a field with a default for one that is always there, in requests too; so no field has one: what
     may be left out is just not required, and what is always answered is required. Null is one of a list of types.
@@ -102,9 +113,30 @@ def document(routes: Sequence[BaseRoute], *, tags: Sequence[str], server: str, v
             operation["responses"].pop("422")
         for parameter in operation["parameters"]:
             _clean_parameter(parameter)
+    schemas |= shared_schemas(_REF)
+    made["webhooks"] = {name: _webhook(name, meaning) for name, meaning in effect_meanings(tuple(subjects)).items()}
     made["security"] = [{scheme: []} for scheme in _SECURITY_SCHEMES]
     made["components"]["securitySchemes"] = _SECURITY_SCHEMES
     return _named_by_title(made)
+
+
+#: Headers of Standard Webhooks, which sinks get with each effect.
+_EFFECT_HEADERS: Final = {
+    "webhook-id": "the same at every attempt; skip what you have done",
+    "webhook-timestamp": "seconds since 1970, of this attempt",
+    "webhook-signature": "`v1,` and a signature in Base64, one for each of the sink's secrets",
+}
+
+
+def _webhook(effect: str, meaning: str) -> dict[str, Any]:
+    """Describe the POST to a sink that hands over the effect."""
+    headers = [
+        {"name": name, "in": "header", "required": True, "description": told, "schema": {"type": "string"}}
+        for name, told in _EFFECT_HEADERS.items()
+    ]
+    body = {"required": True, "content": {"application/json": {"schema": effect_schema(effect, _REF)}}}
+    answers = {"2XX": {"description": "done; any other answer is tried again"}, "410": {"description": "never again"}}
+    return {"post": {"summary": meaning, "parameters": headers, "requestBody": body, "responses": answers}}
 
 
 def _operations(made: dict[str, Any]) -> Iterator[dict[str, Any]]:

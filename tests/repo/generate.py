@@ -1,13 +1,15 @@
 """Writes what the documents take from the code: `python -m tests.repo.generate`. A test compares them.
 
-docs/lifecycles.md, docs/providers.md and docs/operations/ are written whole; docs/errors.md and docs/operations.md have
-their tables between marks.
+docs/lifecycles.md, docs/providers.md, docs/effects.schema.json and docs/operations/ are written whole; docs/errors.md,
+docs/operations.md and docs/your-shop.md have their tables between marks.
 """
 
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from providers.banked import errors as banked
@@ -18,6 +20,16 @@ from providers.engine.proof import prove
 from providers.engine.provider import DeclaredProvider
 from receipted.cli.lifecycles import diagram
 from receipted.metrics.catalogue import METRICS
+from service import effect_schema
+from service.effect_schema import (
+    ALARM_FIELDS,
+    ENVELOPE_FIELDS,
+    PART_FIELDS,
+    PAYMENT_FIELDS,
+    EffectField,
+    effect_meanings,
+    schema_file,
+)
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from tests.repo.alerts import alerts_file
@@ -28,6 +40,8 @@ LIFECYCLES = ROOT / "docs" / "lifecycles.md"
 PROVIDERS_PAGE = ROOT / "docs" / "providers.md"
 ERRORS = ROOT / "docs" / "errors.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+YOUR_SHOP = ROOT / "docs" / "your-shop.md"
+EFFECTS = ROOT / "docs" / "effects.schema.json"
 ALERTS = ROOT / "docs" / "operations" / "alerts.yaml"
 DASHBOARD = ROOT / "docs" / "operations" / "dashboard.json"
 
@@ -275,7 +289,45 @@ def _metrics() -> str:
     return table(("Metric", "Kind", "Labels", "Of the", "Says"), rows)
 
 
+def effects_schema() -> str:
+    """docs/effects.schema.json as it should be."""
+    return json.dumps(schema_file(), indent=2) + "\n"
+
+
+def _effects() -> str:
+    return table(("Effect", "Meaning"), ((f"`{name}`", told) for name, told in effect_meanings().items()))
+
+
+def _samples() -> str:
+    at = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
+    parts = (
+        json.dumps(effect_schema.sample(effect, at, str(PAYMENT_FIELDS[0].example)), indent=2)
+        for effect in ("payment.paid", "payment.refund_changed", "account.silent")
+    )
+    return "\n".join(f"```json\n{text}\n```" for text in parts)
+
+
+def _fields(fields: Sequence[EffectField]) -> str:
+    rows = ((f"`{field.name}`", _type_in_words(field), field.meaning) for field in fields)
+    return table(("Field", "Type", "Meaning"), rows)
+
+
+def _type_in_words(field: EffectField) -> str:
+    schema = field.schema
+    if "anyOf" in schema:
+        return "object or null"
+    types = schema["type"]
+    words = " or ".join([types] if isinstance(types, str) else types)
+    return f"{words}, {schema['format']}" if "format" in schema else words
+
+
 _TABLES = {
+    "effects": _effects,
+    "samples": _samples,
+    "envelope_fields": lambda: _fields(ENVELOPE_FIELDS),
+    "payment_fields": lambda: _fields(PAYMENT_FIELDS),
+    "part_fields": lambda: _fields(PART_FIELDS),
+    "alarm_fields": lambda: _fields(ALARM_FIELDS),
     "metrics": _metrics,
     "codes": _codes,
     "alternative_payments": _alternative_payments,
@@ -299,8 +351,9 @@ def _yes(is_so: bool) -> str:
 if __name__ == "__main__":
     LIFECYCLES.write_text(lifecycles_page(), encoding="utf-8")
     PROVIDERS_PAGE.write_text(providers_page(), encoding="utf-8")
-    for page in (ERRORS, OPERATIONS):
+    for page in (ERRORS, OPERATIONS, YOUR_SHOP):
         page.write_text(tabled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    EFFECTS.write_text(effects_schema(), encoding="utf-8")
     ALERTS.parent.mkdir(exist_ok=True)
     ALERTS.write_text(alerts_file(), encoding="utf-8")
     DASHBOARD.write_text(dashboard_file(), encoding="utf-8")

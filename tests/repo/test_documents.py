@@ -341,6 +341,13 @@ def test_the_errors_page_is_as_generated():
     assert [error.__name__ for error in generate.service_errors() if f"| `{error.__name__}` |" not in present] == []
 
 
+def test_the_page_for_shops_and_the_schema_of_effects_are_as_generated():
+    present = generate.YOUR_SHOP.read_text()
+
+    assert present == generate.tabled(present), "run python -m tests.repo.generate"
+    assert generate.EFFECTS.read_text() == generate.effects_schema(), "run python -m tests.repo.generate"
+
+
 def test_the_changelog_begins_with_what_is_unreleased():
     headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
 
