@@ -166,6 +166,7 @@ async def _run(
         console.print(sources_table(await run.sources(), lost_providers))
         report = await run.audit()
         _print_results(run, console, figures, wrong, report, await run.outcomes())
+        await _print_next(run, console)
     return not wrong and not report.faults
 
 
@@ -217,4 +218,11 @@ def _print_results(
     console.print(
         f"Everything is {verdict}: {len(wrong)} of {sum(c.phases.total() for c in figures.counts.values())} wrong."
     )
-    console.print(f"Look around: receipted --config {run.shown_settings_file} payments list")
+
+
+async def _print_next(run: Demonstration, console: Console) -> None:
+    """Print how to look at what the demonstration left behind."""
+    name, password = await asyncio.to_thread(run.add_console_user)
+    console.print(f"Look around: receipted --config {run.shown_settings_file} payments list", soft_wrap=True)
+    console.print(f"The console: receipted --config {run.shown_settings_file} web", soft_wrap=True)
+    console.print(f"       then  http://127.0.0.1:{run.port}/console/, as {name}, password {password}", soft_wrap=True)

@@ -27,6 +27,11 @@ DOCS = documents()
 README = ROOT / "README.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+SETTINGS = ROOT / "docs" / "settings.md"
+EFFECTS = ROOT / "docs" / "effects.md"
+WALK = ROOT / "docs" / "walkthrough.md"
+PICTURE = ROOT / "docs" / "payment-page.png"
 
 #: Made while a document is followed, by the reader or by the program.
 _MADE = {"receipted.toml", "walk.toml", "history.jsonl", "backup.db", "receipted.db-wal", "receipted.db-shm"}
@@ -92,15 +97,15 @@ def test_every_module_to_run_exists():
     assert [module for module in named if importlib.util.find_spec(module) is None] == []
 
 
-def test_the_readme_names_every_makefile_target():
-    assert [target for target in makefile_targets() if f"`make {target}`" not in README.read_text()] == []
+def test_every_makefile_target_is_told():
+    assert [target for target in makefile_targets() if f"`make {target}`" not in CONTRIBUTING.read_text()] == []
 
 
 def test_make_help_prints_every_target():
     assert [target for target, told in makefile_targets().items() if not told] == []
 
 
-def test_ci_calls_what_the_readme_names():
+def test_ci_calls_targets_alone():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     calls = [line.split() for line in lines if line and not line.startswith(("#", "set ", "cd "))]
 
@@ -195,6 +200,35 @@ def test_prose_has_one_sentence_a_line():
     assert wrong == []
 
 
+# the readme
+
+
+def test_the_readme_is_short_and_its_picture_light():
+    assert len(README.read_text().splitlines()) <= 150
+    assert PICTURE.stat().st_size <= 150 * 1024
+
+
+def test_the_figures_of_the_readme_are_measured():
+    """What `make bench` measured anew, or the demonstration counted, is to be written there too."""
+    told, measured = README.read_text(), (ROOT / "docs" / "performance.md").read_text()
+    rates = [
+        re.search(rf"^\| {server}, PostgreSQL \| 64 \| ([\d,]+) ", measured, re.MULTILINE)[1]
+        for server in ("receipted", "naive")
+    ]
+    (demo,) = re.findall(r"^The providers: (.+)\.$", WALK.read_text(), re.MULTILINE)
+    faults = {word: count for count, word in (each.split() for each in demo.split(", "))}
+    counted = [
+        f"{faults['lost']} webhooks are lost",
+        f"{faults['duplicated']} come twice",
+        f"{faults['delayed']} late",
+        f"{faults['forged']} are forged",
+        f"{faults['corrupted']} corrupted",
+    ]
+
+    assert [rate for rate in rates if rate not in told] == []
+    assert [words for words in counted if words not in told] == []
+
+
 # settings
 
 
@@ -232,7 +266,7 @@ def _fields(model) -> set[str]:
 
 
 def test_the_settings_of_the_walk_can_work():
-    (walk,) = blocks(README, "toml")
+    (walk,) = blocks(WALK, "toml")
     found = parse(tomllib.loads(walk))
 
     assert found.sinks[0].name == "shop"
@@ -284,20 +318,19 @@ def test_columns_are_named_by_what_they_hold():
 
 
 def test_every_review_is_told_what_to_do_about():
-    for path in (README, OPERATIONS):
-        assert [review.value for review in Review if f"`{review.value}`" not in path.read_text()] == []
+    assert [review.value for review in Review if f"`{review.value}`" not in OPERATIONS.read_text()] == []
 
 
 def test_every_effect_is_told():
     effects = [*(effect.value for effect in Effect), *(alarm.effect for alarm in Alarm)]
 
-    assert [effect for effect in effects if f"`{effect}`" not in README.read_text()] == []
+    assert [effect for effect in effects if f"`{effect}`" not in EFFECTS.read_text()] == []
 
 
 def test_every_provider_is_told_how_to_register():
     titles = {getattr(kind, "title", name.title()) for name, kind in PROVIDERS.items()}
 
-    assert [title for title in titles if f"**{title}**" not in README.read_text()] == []
+    assert [title for title in titles if f"**{title}**" not in SETTINGS.read_text()] == []
 
 
 def test_the_log_events_are_those_of_the_code():
