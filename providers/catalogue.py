@@ -21,9 +21,12 @@ AlternativePayments = built_in("alternative_payments")
 StableGenius = built_in("stable_genius")
 Payfield = built_in("payfield")
 Stripe = built_in("stripe")
+Square = built_in("square")
+Paddle = built_in("paddle")
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
-    provider.name: provider for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe)
+    provider.name: provider
+    for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe, Square, Paddle)
 }
 
 

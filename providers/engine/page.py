@@ -72,6 +72,7 @@ class SignatureSection(PageSection, frozen=True):
     header: str = ""
     form: Literal["plain", "pairs", "list", "time.signature"] = "plain"
     value: str = ""  #: pairs: the name of a signature; list: its version
+    separator: str = ","  #: pairs: what stands between them
     prefix: str = ""  #: before the signature or the token
     encoding: Literal["hex", "base64"] = "hex"
     algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
@@ -324,6 +325,7 @@ class Vector(PageSection, frozen=True):
     body: str = ""
     file: str = ""
     at: int | None = None
+    options: dict[str, str] = {}  #: of the account, where what is signed depends on them
 
 
 class Sample(PageSection, frozen=True):

@@ -78,6 +78,8 @@ def _vector_faults(provider: DeclaredProvider, vector: Vector) -> Iterator[str]:
         except OSError as fault:
             yield f"{vector.file}: {type(fault).__name__}"
             return
+    if vector.options:
+        provider = type(provider).with_options(**vector.options)
     headers = tuple((name.lower(), value) for name, value in vector.headers.items())
     now = _RECEIVED_AT if vector.at is None else datetime.fromtimestamp(vector.at, UTC)
     right = KeyRing((Key("vector", vector.key.encode()),))

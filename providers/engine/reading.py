@@ -149,7 +149,7 @@ class PageReader:
             raise Unreadable(f"an answer about a {kind}, which is no kind of this provider")
         if kind in self._types and (told := self._types[kind](body)) is not None and told != kind:
             raise Unreadable("the answer is about another kind than was asked about")
-        seen = read(self._answers[kind](body), statement, statement.received_at)
+        seen = read(self._answers[kind](body), statement, statement.received_at, body)
         if statement.ref is not None and statement.source is not Source.CREATE and seen.provider_ref != statement.ref:
             raise Unreadable(f"the answer is about another {self._words(kind)} than the one asked about")
         return Reading(observations=(seen,))

@@ -84,6 +84,8 @@ def _hmac(section: SignatureSection) -> Verify:
     secret_of, algorithm = key_reader(section.key), section.algorithm
     size, encoding, prefix = _DIGEST_BYTES[algorithm], section.encoding, section.prefix
     split = _splitter(section)
+    if not section.separator:
+        raise InvalidPage("pairs are separated by something", ("signature", "separator"))
     is_timed = bool(section.time or time_header or section.form == "time.signature")
     if not is_timed and "{time}" in section.signed:
         raise InvalidPage("{time} is signed, and nothing says where the time is", ("signature", "signed"))
@@ -181,7 +183,8 @@ def _splitter(section: SignatureSection) -> Callable[[str], tuple[str, str]]:
     name = section.time
 
     def paired(given: str) -> tuple[str, str]:
-        times = [value for label, value in _pairs(given) if label == name]
+        # two headers of one name may have been joined by a comma
+        times = [value for label, value in _pairs(given.replace(";", ","), ",") if label == name]
         if not times:
             raise DeliveryRejected("timestamp_missing")
         if len(times) > 1:
@@ -198,9 +201,9 @@ def _dotted(given: str) -> tuple[str, str]:
     return stamp, signature
 
 
-def _pairs(given: str) -> Iterator[tuple[str, str]]:
-    """Read `a=1,b=2`, also with semicolons; what is no pair is passed over."""
-    for part in given.replace(";", ",").split(","):
+def _pairs(given: str, separator: str) -> Iterator[tuple[str, str]]:
+    """Read `a=1,b=2`; what is no pair is passed over."""
+    for part in given.split(separator):
         label, equals, value = part.strip().partition("=")
         if equals:
             yield label, value
@@ -208,7 +211,7 @@ def _pairs(given: str) -> Iterator[tuple[str, str]]:
 
 def _candidates(section: SignatureSection, given: str) -> list[str]:
     if section.form == "pairs":
-        found = [value for label, value in _pairs(given) if label == section.value]
+        found = [value for label, value in _pairs(given, section.separator) if label == section.value]
     elif section.form == "list":
         pairs = (part.partition(",") for part in given.split())
         found = [value for version, _, value in pairs if version == section.value]

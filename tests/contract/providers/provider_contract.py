@@ -79,6 +79,7 @@ class Case:
     page: Callable[[Sequence[bytes]], bytes] | None = (
         None  #: a page of the list that holds these things, where it has one
     )
+    damaged: tuple[tuple[bytes, str | None], ...] = ()  #: more things that cannot be read, with the id that they show
     lists_events: bool = False  #: the things on a page are events like `body`, and not payments like `answers`
     has_delivery_id: bool = True  #: False where nothing in a delivery tells a repeat from news
     signs_body: bool = True  #: False where the scheme is a static token
@@ -404,7 +405,7 @@ def check_what_is_damaged_on_a_page_takes_nothing_with_it(case: Case) -> None:
     if case.page is None or case.lists_events:
         return
     first = case.answers[0]
-    for thing, ref in _DAMAGED:
+    for thing, ref in (*_DAMAGED, *(case.damaged or _DAMAGED_AMOUNTS)):
         seen = _page_of(case, [first.body, thing, first.body], first.kind).observations
         assert len(seen) == 3, f"{len(seen)} of 3 things are accounted for"
         assert seen[0] == seen[2] == _as_listed(case, first), "a neighbour was lost"
@@ -496,6 +497,10 @@ _DAMAGED: tuple[tuple[bytes, str | None], ...] = (
     *((b"null", None), (b"7", None), (b'"x"', None), (b"[]", None), (b"{}", None), (b'{"id":7}', None)),
     (b'{"id":"","status":"paid","state":"sent"}', None),
     (b'{"id":"damaged","status":{"paid":true},"state":[],"amount":[],"currency":7}', "damaged"),
+)
+
+#: Where the amount is named so; a Case whose provider names it otherwise has its own.
+_DAMAGED_AMOUNTS: tuple[tuple[bytes, str | None], ...] = (
     (b'{"id":"damaged","status":"paid","state":"sent","amount":"1e9999","currency":"USD"}', "damaged"),
 )
 

@@ -9,12 +9,13 @@ import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import pytest
 
 from providers.catalogue import PROVIDERS
 from providers.contract import Delivery, Statement
-from providers.engine.page import Sample, SignatureSection
+from providers.engine.page import KindSection, Sample, SignatureSection
 from providers.engine.proof import prove
 from providers.engine.provider import DeclaredProvider
 from statemachine.phases import Source
@@ -46,7 +47,7 @@ def signer(section: SignatureSection) -> Sign:
         digest = hmac.digest(secret, signed, section.algorithm)
         text = section.prefix + (digest.hex() if section.encoding == "hex" else base64.b64encode(digest).decode())
         if section.form == "pairs":
-            time = f"{section.time}={stamp}," if section.time else ""
+            time = f"{section.time}={stamp}{section.separator}" if section.time else ""
             return {section.header: f"{time}{section.value}={text}"}
         if section.form == "time.signature":
             return {section.header: f"{stamp}.{text}"}
@@ -55,17 +56,40 @@ def signer(section: SignatureSection) -> Sign:
     return sign
 
 
-def enveloped(items: str) -> Callable[[Sequence[bytes]], bytes]:
-    """Put things into a page of the list, where the pointer says that they are."""
+def enveloped(items: str, answer: str) -> Callable[[Sequence[bytes]], bytes]:
+    """Put things into a page of the list, where the pointer says that they are, without what answers wrap them in."""
 
     def page(things: Sequence[bytes]) -> bytes:
-        body = b"[" + b",".join(things) + b"]"
+        body = b"[" + b",".join(unwrapped(thing, answer) for thing in things) + b"]"
         for name in reversed(items.split("/")[1:]):
             body = json.dumps(name).encode() + b":" + body
             body = b"{" + body + b"}"
         return body
 
     return page
+
+
+def unwrapped(thing: bytes, answer: str) -> bytes:
+    if not answer:
+        return thing
+    try:
+        content = json.loads(thing)
+    except (ValueError, RecursionError):
+        return thing
+    name = answer.removeprefix("/")
+    return json.dumps(content[name]).encode() if isinstance(content, dict) and name in content else thing
+
+
+def damaged(section: KindSection) -> tuple[bytes, str | None]:
+    """Make a thing of which nothing but the id can be read, where the page says that these are."""
+    content: dict[str, Any] = {}
+    for where, value in ((section.id, "damaged"), (section.status, "paid"), (section.amount, "1e9999")):
+        inner = content
+        *names, last = (where if isinstance(where, str) else where[0]).split("/")[1:]
+        for name in names:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    return json.dumps(content).encode(), "damaged"
 
 
 def case_of(kind: type[DeclaredProvider]) -> Case:
@@ -90,7 +114,10 @@ def case_of(kind: type[DeclaredProvider]) -> Case:
         body=first,
         other_body=other,
         answers=tuple(answers),
-        page=None if page.calls.list is None else enveloped(page.calls.list.items),
+        page=None
+        if page.calls.list is None
+        else enveloped(page.calls.list.items, page.kind[page.provider.default_kind].answer),
+        damaged=(damaged(page.kind[page.provider.default_kind]),),
         lists_events=page.calls.list is not None and page.calls.list.of == "events",
         bodies=tuple(body_of(kind, sample) for sample in page.sample),
         has_delivery_id=provider.delivery_key(Delivery(first, ())) is not None,

@@ -7,8 +7,9 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import pytest
@@ -46,10 +47,11 @@ class Oracle:
     accepts: Callable[[bytes, Mapping[str, str], str], bool]
     sign: Callable[[bytes, str, datetime], Mapping[str, str]] | None = None
     secret: str = SECRET
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def provider(self) -> DeclaredProvider:
-        return PAGES[self.name].with_options()
+        return PAGES[self.name].with_options(**self.options)
 
 
 def stripe_oracle() -> Oracle:
@@ -70,7 +72,35 @@ def stripe_oracle() -> Oracle:
     return Oracle("stripe", accepts, sign)
 
 
-ORACLES = {"stripe": stripe_oracle}
+def square_oracle() -> Oracle:
+    helper = pytest.importorskip("square.utils.webhooks_helper")
+    url = "https://shop.example/webhooks/square"
+
+    def accepts(body: bytes, headers: Mapping[str, str], secret: str) -> bool:
+        signature = headers["x-square-hmacsha256-signature"]
+        return helper.verify_signature(
+            request_body=body.decode(), signature_header=signature, signature_key=secret, notification_url=url
+        )
+
+    return Oracle("square", accepts, options={"notification_url": url})
+
+
+def paddle_oracle() -> Oracle:
+    notifications = pytest.importorskip("paddle_billing.Notifications")
+
+    def accepts(body: bytes, headers: Mapping[str, str], secret: str) -> bool:
+        request = SimpleNamespace(headers=headers, body=body)
+        return notifications.Verifier().verify(request, notifications.Secret(secret))
+
+    def sign(body: bytes, secret: str, at: datetime) -> Mapping[str, str]:
+        stamp = int(at.timestamp())
+        hmac = notifications.PaddleSignature.calculate_hmac(secret, f"{stamp}:".encode() + body)
+        return {"Paddle-Signature": f"ts={stamp};h1={hmac.hexdigest()}"}
+
+    return Oracle("paddle", accepts, sign)
+
+
+ORACLES = {"stripe": stripe_oracle, "square": square_oracle, "paddle": paddle_oracle}
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -143,6 +173,25 @@ def test_every_event_that_is_subscribed_to_is_one_of_stripes():
     assert intents <= set(register.defaults["enabled_events"])
 
 
+def paddle_words(enum: type) -> set[str]:
+    """Return the words of an enum of Paddle's own making, over which nothing walks."""
+    return {each.value for each in vars(enum).values() if isinstance(each, enum)}
+
+
+def test_every_status_of_squares_and_paddles_enums_has_a_meaning():
+    """The page's words of disputes, transactions and adjustments are the SDKs', no fewer and no more."""
+    types, shared = (
+        pytest.importorskip("square.types.dispute_state"),
+        pytest.importorskip("paddle_billing.Entities.Shared"),
+    )
+    square, paddle = PAGES["square"].with_options().page, PAGES["paddle"].with_options().page
+    disputes = [rule.part for rule in square.events.rule if rule.part is not None and rule.part.kind == "dispute"]
+    assert set(re.findall(r"'(\w+)'", str(types.DisputeState))) == set(disputes[0].states)
+    assert paddle_words(shared.TransactionStatus) == set(paddle.kind["transaction"].states)
+    statuses = paddle_words(shared.AdjustmentStatus)
+    assert [set(rule.part.states) for rule in paddle.events.rule if rule.part is not None] == [statuses] * 3
+
+
 def samples(name: str) -> Iterator[tuple[str, Source, bytes]]:
     for sample in PAGES[name].with_options().page.sample:
         yield sample.file, Source(sample.by), body_of(PAGES[name], sample)
@@ -168,6 +217,64 @@ def test_stripes_models_read_the_samples_as_the_page_does():
             assert told == said, file
             compared += 1
     assert compared == 9
+
+
+def test_squares_models_read_the_samples_as_the_page_does():
+    """Id, status and money of each payment and refund are the SDK's."""
+    payments = pytest.importorskip("square.types.payment")
+    refunds = pytest.importorskip("square.types.payment_refund")
+    provider, compared = PAGES["square"].with_options(), 0
+    for file, source, body in samples("square"):
+        (seen,) = provider.parse(
+            Statement(source, body, now(), http_status=None if source == "webhook" else 200)
+        ).observations
+        content = json.loads(body)
+        thing = content if source is not Source.WEBHOOK else content["data"]["object"]
+        if "payment" in thing:
+            payment = payments.Payment.model_validate(thing["payment"])
+            told = (seen.provider_ref, seen.status, seen.amount_minor, seen.currency)
+            assert told == (payment.id, payment.status, payment.amount_money.amount, payment.amount_money.currency), (
+                file
+            )
+            assert seen.as_of == datetime.fromisoformat(payment.updated_at)
+            compared += 1
+        elif "refund" in thing:
+            refund = refunds.PaymentRefund.model_validate(thing["refund"])
+            (part,) = seen.parts
+            assert (seen.provider_ref, part.name, part.amount_minor) == (
+                refund.payment_id,
+                refund.id,
+                refund.amount_money.amount,
+            )
+            compared += 1
+    assert compared == 11
+
+
+def test_paddles_models_read_the_samples_as_the_page_does():
+    """Id, status and money of each transaction and adjustment are the SDK's."""
+    transactions = pytest.importorskip("paddle_billing.Notifications.Entities.Transaction")
+    adjustments = pytest.importorskip("paddle_billing.Notifications.Entities.Adjustment")
+    provider, compared = PAGES["paddle"].with_options(), 0
+    for file, source, body in samples("paddle"):
+        content = json.loads(body)
+        if source is not Source.WEBHOOK or content["event_type"].startswith("customer"):
+            continue
+        (seen,) = provider.parse(Statement(source, body, now())).observations
+        if content["event_type"].startswith("transaction"):
+            thing = transactions.Transaction.from_dict(content["data"])
+            told = (seen.provider_ref, seen.status, str(seen.amount_minor), seen.currency)
+            total = thing.details.totals.grand_total
+            assert told == (thing.id, thing.status.value, total, thing.currency_code.value), file
+        else:
+            thing = adjustments.Adjustment.from_dict(content["data"])
+            (part,) = seen.parts
+            assert (seen.provider_ref, part.name, str(part.amount_minor)) == (
+                thing.transaction_id,
+                thing.id,
+                thing.totals.total,
+            )
+        compared += 1
+    assert compared == 14
 
 
 # -- the SDK's requests
