@@ -23,10 +23,11 @@ Payfield = built_in("payfield")
 Stripe = built_in("stripe")
 Square = built_in("square")
 Paddle = built_in("paddle")
+CheckoutCom = built_in("checkout_com")
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
     provider.name: provider
-    for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe, Square, Paddle)
+    for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe, Square, Paddle, CheckoutCom)
 }
 
 

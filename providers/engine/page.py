@@ -160,6 +160,7 @@ class KindSection(PageSection, frozen=True):
     states: dict[str, str]  #: the provider's word = our phase; an exclamation mark: nothing is expected afterwards
     initial: list[str]
     moves: dict[str, list[str]] = {}
+    late: dict[str, list[str]] = {}  #: moves after the end, such as to a refund: nobody waits for them
     id_pattern: str = ""  #: of ids among hints, so that an unknown one is asked about
     source: str = ""
     subject: str = "payment"

@@ -38,7 +38,7 @@ from providers.engine.pointers import (
 from providers.http import page_url
 from providers.listing import read_each, things_at
 from statemachine.errors import InvalidAmount, InvalidLifecycle
-from statemachine.lifecycle import Lifecycle, State
+from statemachine.lifecycle import LateMove, LatePolicy, Lifecycle, State
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, Phase, Source
 from statemachine.sums import UNSAID, Part, Sums
@@ -75,6 +75,10 @@ def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle
             initial=tuple(section.initial),
             states=tuple(states),
             moves={state: tuple(targets) for state, targets in section.moves.items()},
+            late_moves={
+                state: tuple(LateMove(target, LatePolicy.ACCEPT) for target in targets)
+                for state, targets in section.late.items()
+            },
             subject=section.subject,
         )
     except InvalidLifecycle as fault:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from urllib.parse import parse_qsl
@@ -350,3 +350,74 @@ def test_our_requests_are_those_that_stripes_sdk_makes():
 def _unnumbered(form: str) -> list[tuple[str, str]]:
     """Return the pairs of a form; a list's items may be numbered or not."""
     return [(name.replace("[0]", "[]").replace("[1]", "[]"), value) for name, value in parse_qsl(form)]
+
+
+@pytest.mark.filterwarnings("ignore:Risk endpoints:DeprecationWarning")
+def test_our_requests_are_those_that_checkout_coms_sdk_makes():
+    """Method, path, body and headers of create, fetch and void."""
+    sdk = pytest.importorskip("checkout_sdk.checkout_sdk").CheckoutSdk
+    environment = pytest.importorskip("checkout_sdk.environment").Environment
+    requests = pytest.importorskip("requests")
+    theirs: list[tuple[str, str, Mapping[str, str], str]] = []
+
+    class Session(requests.Session):
+        def request(self, method, url, headers=None, data=None, **_further):
+            theirs.append((method, url, headers or {}, data or ""))
+            answer = requests.Response()
+            answer.status_code, answer._content = 200, b""
+            return answer
+
+    builder = SimpleNamespace(get_client=Session)
+    secret = "sk_sbox_" + "a" * 26 + "k"
+    made = sdk.builder().secret_key(secret).environment(environment.sandbox()).environment_subdomain("1234test")
+    api = made.http_client_builder(builder).build()
+    wish = {
+        "amount": 1099,
+        "currency": "EUR",
+        "reference": WISH.reference,
+        "source": {"type": "token", "token": "tok_1"},
+    }
+    api.payments.request_payment(wish, "key-1")
+    api.payments.get_payment_details("pay_1")
+    api.payments.void_payment("pay_1")
+
+    line = Recorded(b'{"id":"pay_1"}')
+    account = Account("a", "https://1234test.api.sandbox.checkout.com", {"secret_key": secret})
+    ours = PAGES["checkout_com"].with_options().client(account, line, now)
+    asyncio.run(ours.create(replace(WISH, kind="payment", extra={"source": wish["source"]})))
+    asyncio.run(ours.fetch("payment", "pay_1"))
+    asyncio.run(ours.cancel("payment", "pay_1"))
+
+    for mine, official in zip(line.requests, theirs, strict=True):
+        assert (mine[0], mine[1]) == (official[0], official[1])
+        assert json.loads(mine[3] or b"null") == json.loads(official[3] or "null")
+        given = {name.lower(): value for name, value in official[2].items()}
+        assert mine[2]["authorization"] == given["authorization"]
+        assert mine[2].get("cko-idempotency-key") == given.get("cko-idempotency-key")
+
+
+def test_our_requests_are_those_that_squares_sdk_makes():
+    """Method, path and body of create, fetch and cancel."""
+    square, httpx = pytest.importorskip("square"), pytest.importorskip("httpx")
+    theirs: list[tuple[str, str, bytes]] = []
+
+    def answer(request):
+        theirs.append((request.method, str(request.url), request.content))
+        return httpx.Response(200, json={})
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        payments = square.Square(token="t", httpx_client=client).payments
+        money = {"amount": 1099, "currency": "EUR"}
+        payments.create(source_id="cnon:1", idempotency_key="key-1", amount_money=money, reference_id=WISH.reference)
+        payments.get(payment_id="p_1")
+        payments.cancel(payment_id="p_1")
+
+    line = Recorded(b'{"payment":{"id":"p_1"}}')
+    account = Account("a", "https://connect.squareup.com", {"access_token": "t"})
+    ours = PAGES["square"].with_options().client(account, line, now)
+    asyncio.run(ours.create(replace(WISH, kind="payment", extra={"source_id": "cnon:1"})))
+    asyncio.run(ours.fetch("payment", "p_1"))
+    asyncio.run(ours.cancel("payment", "p_1"))
+    for mine, official in zip(line.requests, theirs, strict=True):
+        assert (mine[0], mine[1]) == official[:2]
+        assert json.loads(mine[3] or b"null") == json.loads(official[2] or b"null")

@@ -176,3 +176,14 @@ def test_a_sample_says_which_parts_it_shows(tmp_path):
     assert "no sample shows a refund that is done" not in right.unproved
     assert proof('"refund re_1 done 3"').faults
     assert proof("").faults
+
+
+def test_a_late_move_is_believed_and_not_waited_for():
+    """What has ended may be refunded all the same; a late move must be between states."""
+    text = PAGE.replace('states = { paid = "paid!" }', 'states = { paid = "paid!", back = "refunded!" }')
+    text = text.replace("[[kind.charge.part]]", '[kind.charge.late]\npaid = ["back"]\n[[kind.charge.part]]', 1)
+    lifecycle = acme(text).lifecycles["charge"]
+    assert lifecycle.is_terminal("paid")
+    assert [move.target for move in lifecycle.late_moves["paid"]] == ["back"]
+    with pytest.raises(InvalidPage, match="'gone' is no state"):
+        acme(text.replace('paid = ["back"]', 'paid = ["gone"]'))
