@@ -289,6 +289,7 @@ class AttemptAnswer(Shape):
     http_status: int | None
     outcome: str = Field(description="delivered, failed or dead")
     error: str | None
+    answer: str | None = Field(description="the beginning of what the sink answered, with secrets masked")
 
 
 def attempt_answer(kept: DeliveryAttempt) -> AttemptAnswer:
@@ -300,6 +301,7 @@ def attempt_answer(kept: DeliveryAttempt) -> AttemptAnswer:
         http_status=kept.http_status,
         outcome=kept.outcome,
         error=kept.error,
+        answer=kept.answer,
     )
 
 

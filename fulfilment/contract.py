@@ -23,11 +23,16 @@ class OwedEffect:
     traceparent: str | None = None  #: of this attempt (W3C Trace Context); travels as a header where there is one
 
 
+#: Bytes of a sink's answer that are handed on: what is kept, and as much again as redaction may need beyond a cut.
+MAX_ANSWER_BODY_BYTES: Final = 2048 + 256
+
+
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The sink has taken the effect and said so."""
 
     http_status: int | None = None
+    answer: bytes = field(default=b"", repr=False)  #: the beginning of what it answered, as it came
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Failed:
     http_status: int | None = None
     retry_after: float | None = None  #: seconds that the sink asked us to wait, if it did
     is_final: bool = False  #: it will never take this effect; another attempt is an operator's choice
+    answer: bytes = field(default=b"", repr=False)  #: as of Delivered
 
 
 Result = Delivered | Failed

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from fulfilment.contract import MAX_ANSWER_BODY_BYTES
+
 #: Of an answer, head and body; what is beyond is not read, and ends the connection.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 
@@ -22,6 +24,13 @@ class ResponseHead(NamedTuple):
     retry_after: str | None
 
 
+class SinkResponse(NamedTuple):
+    """An answer with the beginning of its body."""
+
+    head: ResponseHead
+    body: bytes
+
+
 class NoAnswer(ConnectionError):
     """The connection ended, or said what is not HTTP, before the head of an answer."""
 
@@ -33,6 +42,7 @@ class HttpConnection(asyncio.Protocol):
         self.is_reusable = True  #: another request may be sent, as far as is known here
         self.is_used = False  #: an answer has come on it already
         self.answer: ResponseHead | None = None  #: to the last request, as soon as its head is there
+        self._body = bytearray()  #: the beginning of the answer's
         self.opened_at = asyncio.get_running_loop().time()
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = None
@@ -40,8 +50,13 @@ class HttpConnection(asyncio.Protocol):
         self._size = 0
         self._retry_after: str | None = None
 
-    async def post(self, request: bytes) -> ResponseHead:
-        """Send the request and return the head of its answer once that has ended.
+    @property
+    def body(self) -> bytes:
+        """The beginning of the last answer's body, as far as it has come."""
+        return bytes(self._body)
+
+    async def post(self, request: bytes) -> SinkResponse:
+        """Send the request and return its answer once that has ended.
 
         An answer that may not go on has ended as well.
 
@@ -50,6 +65,7 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is None or not self.is_reusable:
             raise NoAnswer
         self.answer, self._retry_after, self._size = None, None, 0
+        self._body.clear()
         self._parser = HttpResponseParser(self)
         self._ended = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -65,7 +81,7 @@ class HttpConnection(asyncio.Protocol):
         self.is_used = True
         if not self.is_reusable:
             self.close()
-        return self.answer
+        return SinkResponse(self.answer, self.body)
 
     def close(self) -> None:
         """Drop the connection at once; a repeat does nothing."""
@@ -120,6 +136,11 @@ class HttpConnection(asyncio.Protocol):
         if status >= 200 or status == _SWITCHING_PROTOCOLS:
             self.answer = ResponseHead(status, self._retry_after)
         self._retry_after = None
+
+    def on_body(self, body: bytes) -> None:
+        """Keep the beginning of the body."""
+        if (room := MAX_ANSWER_BODY_BYTES - len(self._body)) > 0:
+            self._body += body[:room]
 
     def on_message_complete(self) -> None:
         """End the request, unless the answer only announced another."""

@@ -12,7 +12,7 @@ import httpx2
 from fulfilment.backoff import read_retry_after
 from fulfilment.contract import Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import AddressRefused, InsecureSinkUrl, InvalidSink
-from fulfilment.http_connection import HttpConnection, NoAnswer, ResponseHead, connect
+from fulfilment.http_connection import HttpConnection, NoAnswer, SinkResponse, connect
 from fulfilment.network import LOOPBACK, Network, Resolver, check_addresses, is_loopback, resolve_host
 from fulfilment.signing import Signer
 
@@ -87,10 +87,10 @@ class HttpSink:
         except (OSError, UnicodeError) as error:
             fault = f"no answer ({type(error).__name__})"
         # The status counts even where the rest of the answer was cut off: the receiver has said it.
-        answer = used[-1].answer if used else None
-        return Failed(fault) if answer is None else _read(answer, now)
+        head = used[-1].answer if used else None
+        return Failed(fault) if head is None else _read(SinkResponse(head, used[-1].body), now)
 
-    async def _post(self, request: bytes, used: list[HttpConnection]) -> ResponseHead:
+    async def _post(self, request: bytes, used: list[HttpConnection]) -> SinkResponse:
         """Post on a kept or new connection and return the answer.
 
         `used` ends with the connection that it came on, or would have come on.
@@ -101,7 +101,7 @@ class HttpSink:
                 return await self._post_on(kept, request, used)
         return await self._post_on(await self._connect(), request, used)
 
-    async def _post_on(self, connection: HttpConnection, request: bytes, used: list[HttpConnection]) -> ResponseHead:
+    async def _post_on(self, connection: HttpConnection, request: bytes, used: list[HttpConnection]) -> SinkResponse:
         used.append(connection)
         answer = await connection.post(request)
         if connection.is_reusable:
@@ -181,13 +181,13 @@ def _target(url: str, *, allow_loopback: bool) -> httpx2.URL:
     return target
 
 
-def _read(answer: ResponseHead, now: datetime) -> Result:
-    status = answer.status
+def _read(answer: SinkResponse, now: datetime) -> Result:
+    (status, retry_after), body = answer
     if 200 <= status < 300:
-        return Delivered(status)
+        return Delivered(status, body)
     if 300 <= status < 400:
-        return Failed(f"answered {status}: redirects are not followed", status)
+        return Failed(f"answered {status}: redirects are not followed", status, answer=body)
     if status == 410:
-        return Failed("answered 410: the receiver wants no more", status, is_final=True)
-    retry_after = read_retry_after(answer.retry_after, now) if status in _BUSY else None
-    return Failed(f"answered {status}", status, retry_after)
+        return Failed("answered 410: the receiver wants no more", status, is_final=True, answer=body)
+    wait = read_retry_after(retry_after, now) if status in _BUSY else None
+    return Failed(f"answered {status}", status, wait, answer=body)

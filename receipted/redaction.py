@@ -243,7 +243,7 @@ def _passes_mod_97(chars: str) -> bool:
     return int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
 
 
-__all__ = ["DROPPED", "MASK", "forget_secrets", "redact", "redact_event", "register_secrets"]
+__all__ = ["DROPPED", "MASK", "forget_secrets", "redact", "redact_answer", "redact_event", "register_secrets"]
 
 DROPPED: Final = "[dropped]"  #: in place of a value that could not be made safe
 
@@ -290,6 +290,31 @@ def redact(value: Any) -> Any:
     Raises only what the value's own code raises.
     """
     return _redact_value(value, _MAX_DEPTH, [_MAX_NODES], keep_digests=False)
+
+
+#: Characters that are kept of a sink's answer.
+MAX_ANSWER_CHARS: Final = 2048
+
+
+def redact_answer(body: bytes) -> str | None:
+    """Return the beginning of a sink's answer with everything secret masked.
+
+    None where nothing is left of it. JSON is masked by the names of its fields as well; of a text that is cut the end
+    is left out, since the cut may go through what would have been masked.
+    """
+    text = body.decode("utf-8", "backslashreplace").replace("\x00", "\\x00").strip()
+    is_cut = len(body) > MAX_ANSWER_CHARS
+    try:
+        content = None if is_cut else json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict | list):
+        shown = json.dumps(redact(content), ensure_ascii=False)
+        shown = shown.encode("utf-8", "backslashreplace").decode()
+    else:
+        shown = redact_text(text, _registered)
+        shown = shown[:-_OVERLAP_CHARS] if is_cut else shown
+    return shown[:MAX_ANSWER_CHARS] or None
 
 
 def _safe_key(key: object) -> str:

@@ -29,7 +29,7 @@ from poller.webhook_health import PushMonitor, PushMonitorSettings
 from providers.catalogue import PROVIDERS
 from providers.contract import Account, Budget, Capability, Client, Provider
 from providers.http import HttpTransport
-from receipted import logs
+from receipted import logs, redaction
 from receipted.metrics.process import MetricSources, SharedSnapshots
 from receipted.settings.models import AccountSettings, Settings, SinkSettings
 from receipted.tracing.starting import create_traces
@@ -352,6 +352,7 @@ class Service:
             work_clock=self.work_clock,
             sample=logs.sample,
             traced=self.traces,
+            redact_answer=redaction.redact_answer,
         )
         self.parts.dispatchers.append(dispatcher)
         try:

@@ -228,8 +228,18 @@ def _attempt(attempt: DeliveryAttempt, owed: Mapping[str, OutboxMessage]) -> Tim
     lines = [TimelineLine(attempt.outcome, ", ".join(words), tone)]
     if attempt.error:
         lines.append(TimelineLine("error", shown(attempt.error)))
+    if attempt.answer:
+        lines.append(TimelineLine("it said", _beginning(shown(attempt.answer))))
     title = f"{shown(message.sink)} {verb} {shown(message.effect)}"
     return TimelineEntry(attempt, attempt.started_at, "attempt", title, tone, lines)
+
+
+#: Characters of an answer in a line of the timeline; the effect's page has all that is kept.
+_MAX_ANSWER_CHARS: Final = 160
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _MAX_ANSWER_CHARS else f"{text[: _MAX_ANSWER_CHARS - 1]}…"
 
 
 def _action(action: OperatorAction, payment_id: str) -> TimelineEntry:

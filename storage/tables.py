@@ -642,6 +642,7 @@ class DeliveryAttemptTable(SQLModel, table=True):
     http_status: int | None = None
     outcome: str = Field(max_length=16)  #: delivered, failed or dead
     error: str | None = None
+    answer: str | None = None  #: the beginning of what the sink answered, redacted; None where it answered nothing
     seal: str | None = Field(default=None, max_length=64)  #: over SEALED, hex; None where the row was never sealed
 
 
@@ -654,6 +655,7 @@ class DeliveryAttempt(Row):
     #: `seal` covers them
     SEALED: ClassVar[tuple[str, ...]] = (
         *("outbox_id", "number", "id", "account", "started_at", "duration_ms", "http_status", "outcome", "error"),
+        "answer",
     )
 
     outbox_id: str
@@ -665,6 +667,7 @@ class DeliveryAttempt(Row):
     http_status: int | None = None
     outcome: str
     error: str | None = None
+    answer: str | None = None
     seal: str | None = None
 
 

@@ -238,6 +238,7 @@ class Dispatcher:
         traced: DeliveryTracer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         stall_after: float = MAX_STALL_AFTER_S,
+        redact_answer: Callable[[bytes], str | None] = lambda _answer: None,
     ) -> None:
         """Prepare to deliver to these sinks.
 
@@ -246,7 +247,10 @@ class Dispatcher:
         `on_end` is called after each delivery: `start` has something to record, and room for more.
 
         `sample` says for how many lines of an event the next one stands; 0 where it is left out.
+
+        `redact_answer` makes what is kept of a sink's answer; by default nothing is.
         """
+        self._redact_answer = redact_answer
         self._database = database
         self._sinks = dict(sinks)
         self._clock = clock
@@ -501,6 +505,7 @@ class Dispatcher:
                 "http_status": result.http_status,
                 "outcome": "delivered" if isinstance(result, Delivered) else "failed",
                 "error": None if isinstance(result, Delivered) else result.error,
+                "answer": self._redact_answer(result.answer) if result.answer else None,
             },
         )
         return EndedDelivery(message, attempt, result, self._work_clock(), is_missing=sink is None)

@@ -121,7 +121,7 @@ SECTIONS: Final = {
         "listen": CommandSpec(
             f"{_CLI}.tail:listen",
             "Print an account's deliveries as they arrive, each with its decision.",
-            ("receipted listen shop",),
+            ("receipted listen shop", "receipted listen shop --forward-to http://127.0.0.1:5000/effects"),
         ),
     },
     "Messages": {
@@ -161,6 +161,11 @@ SECTIONS: Final = {
             f"{_CLI}.reconciliations:app",
             "List and show reconciliations.",
             ("receipted reconciliations list --account shop",),
+        ),
+        "trigger": CommandSpec(
+            f"{_CLI}.trigger:trigger",
+            "Send a signed sample of an effect to your endpoint, and show its answer.",
+            ("receipted trigger payment.paid --to http://127.0.0.1:5000/effects",),
         ),
         "webhooks": CommandSpec(
             f"{_CLI}.webhooks:app", "Register webhook URLs with providers.", ("receipted webhooks register shop",)

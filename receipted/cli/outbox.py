@@ -112,6 +112,10 @@ def show(
             _ATTEMPTS,
             ((t.number, t.started_at, t.outcome, t.http_status, f"{t.duration_ms} ms", t.error) for t in tries),
         )
+    for each in tries:
+        if each.answer:
+            output.say(f"\nattempt {each.number} was answered:")
+            output.say(output.shown(each.answer, keep="\n\t"))
 
 
 @app.command(

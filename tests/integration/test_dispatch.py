@@ -166,6 +166,23 @@ def test_delivered(shop: Shop) -> None:
     }
 
 
+def test_the_answer_is_kept_as_it_is_redacted(shop: Shop) -> None:
+    """What `redact_answer` makes of a body is kept with its attempt; without it nothing of a body is."""
+    shop.receiver.answers += [Response(b"secret 1", 500), Response(b"secret 2", 200)]
+    message_id = shop.owe(shop.payment())
+
+    async def scenario(keep: Callable[[bytes], str | None]) -> None:
+        sink = shop.http_sink()
+        await shop.dispatcher({"shop": sink}, redact_answer=keep).step()
+        await sink.aclose()
+
+    asyncio.run(scenario(lambda body: body.decode().replace("secret", "[redacted]")))
+    shop.clock.advance(3600)
+    asyncio.run(scenario(lambda _body: None))
+
+    assert [each.answer for each in shop.attempts(message_id)] == ["[redacted] 1", None]
+
+
 def test_lines_left_out(shop: Shop) -> None:
     """Of effects delivered by the thousand some lines are left out, and no failure's; all attempts are kept."""
     message_ids = [shop.owe(shop.payment()) for _ in range(3)]

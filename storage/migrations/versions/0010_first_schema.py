@@ -345,6 +345,7 @@ def _create_outbox() -> None:
         sa.Column("http_status", _INT, nullable=True),
         sa.Column("outcome", sa.String(16), nullable=False),
         sa.Column("error", sa.String(), nullable=True),
+        sa.Column("answer", sa.String(), nullable=True),
         sa.Column("seal", sa.String(64), nullable=True),
         sa.PrimaryKeyConstraint("outbox_id", "number", name="pk_delivery_attempt"),
         postgresql_partition_by="RANGE (outbox_id)",

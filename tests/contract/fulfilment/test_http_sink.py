@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from fulfilment.contract import Delivered, Failed, OwedEffect, Result
+from fulfilment.contract import MAX_ANSWER_BODY_BYTES, Delivered, Failed, OwedEffect, Result
 from fulfilment.errors import InsecureSinkUrl, InvalidSigningKey, InvalidSink
 from fulfilment.http_connection import MAX_ANSWER_BYTES
 from fulfilment.http_sink import HttpSink
@@ -182,7 +182,7 @@ def test_endless_answer(receiver: Receiver) -> None:
             await asyncio.sleep(0)
 
     receiver.answers.append(StreamingResponse(endless()))
-    assert deliver(sink_of(receiver.url, timeout=10)) == [Delivered(200)]
+    assert deliver(sink_of(receiver.url, timeout=10)) == [Delivered(200, b"x" * MAX_ANSWER_BODY_BYTES)]
     assert sent >= MAX_ANSWER_BYTES
 
 
@@ -195,8 +195,20 @@ def test_answer_cut_off(receiver: Receiver) -> None:
         await asyncio.to_thread(gate.wait, DEADLINE_S)
 
     receiver.answers.append(StreamingResponse(stalled()))
-    assert deliver(sink_of(receiver.url, timeout=3)) == [Delivered(200)]
+    assert deliver(sink_of(receiver.url, timeout=3)) == [Delivered(200, b"x")]
     gate.set()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, Delivered), (302, Failed), (410, Failed), (503, Failed)])
+def test_what_is_answered_is_handed_on_to_a_limit(receiver: Receiver, status: int, kind: type[Result]) -> None:
+    """The beginning of the body comes with every result, and none of it is left for the next delivery."""
+    long = b"no such order " * 1000
+    receiver.answers += [Response(long, status), Response(b"short", status), Response(status_code=204)]
+    results = deliver(sink_of(receiver.url), *[owed()] * 3)
+
+    assert [type(each) for each in results] == [kind, kind, Delivered]
+    assert [each.answer for each in results] == [long[:MAX_ANSWER_BODY_BYTES], b"short", b""]
+    assert "order" not in repr(results)
 
 
 @pytest.mark.parametrize(

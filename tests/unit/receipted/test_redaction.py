@@ -19,6 +19,7 @@ from receipted.redaction import (
     holds_digest,
     is_secret_name,
     redact,
+    redact_answer,
     redact_event,
     register_secrets,
 )
@@ -329,6 +330,36 @@ def test_a_number_that_passes_luhn_is_masked_however_it_is_grouped(digits):
     groups = [card[at : at + 4] for at in range(0, len(card), 4)]
     for text in (card, " ".join(groups), "-".join(groups)):
         assert redact(f"paid by {text} today") == f"paid by {MASK} today"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (b"", None),
+        (b" \n", None),
+        (b"no such order", "no such order"),
+        ('{"error": "schön"}'.encode(), '{"error": "schön"}'),
+        (b'{"pan": "x", "n": [1]}', f'{{"pan": "{MASK}", "n": [1]}}'),
+        (b"token=abcdef123", f"token={MASK}"),
+        (b"card 4242 4242 4242 4242", f"card {MASK}"),
+        (b"a\x00b\xff", "a\\x00b\\xff"),
+        (b'{"a": "\\ud800"}', '{"a": "\\ud800"}'),
+        (b"[" * 2000, "[" * 2000),
+    ],
+)
+def test_a_sinks_answer_is_masked_and_can_be_kept(answer, kept):
+    """By patterns, and where it is JSON by the names of its fields; no database refuses what is left."""
+    assert redact_answer(answer) == kept
+
+
+@pytest.mark.parametrize("at", range(2010, 2060, 5))
+def test_no_secret_stands_at_the_cut_of_an_answer(at):
+    """A card number that begins before the limit is masked, or its beginning is left out."""
+    answer = (b"." * at + b" 4242424242424242 " + b"." * 1000)[:2304]
+    kept = redact_answer(answer)
+
+    assert "4242" not in kept
+    assert len(kept) <= 2048
 
 
 def test_a_common_line_is_redacted_fast_enough():
