@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 # Modules are compiled once, and not by every process that a test starts.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-more test-all check bench bench-soak bench-poll bench-pages e2e migrate fmt lock clean
+.PHONY: help demo run test test-more test-all check bench bench-soak bench-poll bench-pages e2e migrate fmt lock wheel clean
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +68,14 @@ fmt: .venv.stamp ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## refresh constraints.txt (hashed, without host names)
-	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file constraints.txt pyproject.toml
+LOCK := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header
+lock: ## refresh constraints.txt, and what runs and what builds as parts of it (hashed, without host names)
+	$(LOCK) --extra dev --output-file constraints.txt pyproject.toml
+	$(LOCK) --extra postgres --no-annotate --constraint constraints.txt --output-file constraints-runtime.txt pyproject.toml
+	$(LOCK) --only-build-deps --build-deps-for wheel --no-annotate --constraint constraints.txt --output-file constraints-build.txt pyproject.toml
+
+wheel: .venv.stamp ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove the environment, caches and var/
 	rm -rf .venv .venv.stamp var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

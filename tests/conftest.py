@@ -73,6 +73,7 @@ MORE = frozenset(
         "unit/poller/test_webhook_health.py",
         "unit/poller/test_silence_simulated.py",
         "unit/service/test_commands.py",
+        "repo/test_installed.py",
     }
 )
 

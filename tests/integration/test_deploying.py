@@ -68,12 +68,18 @@ def test_the_secrets_that_the_page_makes_can_work_and_are_for_their_owner_alone(
     made.service.close()
 
 
-def test_it_is_installed_as_the_makefile_does_it():
-    def installs(path):
-        lines = re.findall(r"-m pip install(.+)", path.read_text())
-        return [re.findall(r"--(?:require-hashes|no-deps|no-build-isolation)|constraints", line) for line in lines]
+@pytest.mark.parametrize("path", [PAGE, ROOT / "deploy" / "Containerfile"], ids=lambda path: path.name)
+def test_it_is_installed_by_hashes_and_without_the_developers_tools(path):
+    calls = [line.partition(" && ")[0] for line in re.findall(r"-m pip (?:install|wheel)(.+)", path.read_text())]
+    builds, runs, *ours = [
+        set(re.findall(r"--(?:require-hashes|no-deps|no-build-isolation)|constraints-\w+", each)) for each in calls
+    ]
 
-    assert installs(PAGE) == installs(ROOT / "Makefile")
+    assert builds == {"--require-hashes", "constraints-build"}
+    assert runs == {"--require-hashes", "constraints-runtime"}
+    assert ours
+    assert ours[0] == {"--no-deps", "--no-build-isolation"}
+    assert all("--no-deps" in each for each in ours)
 
 
 # the unit

@@ -2,9 +2,13 @@
 
 import re
 
+import pytest
+
 from tests.repo.tree import ROOT, files, name
 
 CONSTRAINTS = ROOT / "constraints.txt"
+RUNTIME = ROOT / "constraints-runtime.txt"
+LOCKS = (CONSTRAINTS, RUNTIME, ROOT / "constraints-build.txt")
 
 #: Written in parts, so that this file is not what it looks for.
 _FOREIGN = re.compile(
@@ -18,22 +22,39 @@ _FOREIGN = re.compile(
 )
 
 
-def requirements():
-    """Each requirement of constraints.txt, its lines joined."""
-    text = re.sub(r"\s*\\\n\s*", " ", CONSTRAINTS.read_text())
+def requirements(lock):
+    """Each requirement of the lock with its marker, its lines joined."""
+    text = re.sub(r"\s*\\\n\s*", " ", lock.read_text())
     return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
 
 
-def test_every_requirement_is_pinned_by_its_hash():
-    assert len(requirements()) > 20
+@pytest.mark.parametrize("lock", LOCKS, ids=name)
+def test_every_requirement_is_pinned_by_its_hash(lock):
     assert [
-        line for line in requirements() if not re.match(r"[\w.\[\]-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", line)
+        line for line in requirements(lock) if not re.match(r"[\w.\[\]-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", line)
     ] == []
 
 
-def test_the_lock_names_no_host():
-    assert "://" not in CONSTRAINTS.read_text()
-    assert not re.search(r"--(index-url|extra-index-url|find-links|trusted-host)", CONSTRAINTS.read_text())
+def test_what_runs_and_what_builds_is_what_was_tested():
+    """The same versions with the same hashes, and none that the developers' environment does not have."""
+    tested, runtime, build = map(requirements, LOCKS)
+
+    assert len(build) < 10 < len(runtime) < len(tested)
+    assert set(runtime) <= set(tested)
+    assert set(build) <= set(tested)
+
+
+def test_what_runs_has_no_tool_of_the_developers():
+    names = {line.partition("==")[0] for line in requirements(RUNTIME)}
+
+    assert {"sqlalchemy", "uvicorn", "asyncpg", "psycopg"} <= names
+    assert names & {"pytest", "mypy", "ruff", "hatchling", "playwright", "faststream", "stripe"} == set()
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=name)
+def test_the_lock_names_no_host(lock):
+    assert "://" not in lock.read_text()
+    assert not re.search(r"--(index-url|extra-index-url|find-links|trusted-host)", lock.read_text())
 
 
 def test_nothing_tells_of_a_machine_or_a_registry():
