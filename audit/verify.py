@@ -27,7 +27,7 @@ from audit.row_checks import (
 )
 from audit.seals import SealVerifier, Trust
 from audit.table_checks import ActionIndex
-from providers.contract import Delivery, Provider, Reading
+from providers.contract import UNSIGNED, Delivery, Provider, Reading
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
 from statemachine import own_statements
@@ -435,21 +435,25 @@ class Audit:
     def _signature_problems(self, message: InboxMessage) -> Iterator[str]:
         account = self._accounts.get(message.account)
         key = account.keys.get(message.key_id or "") if account else None
-        if account is None or key is None:
+        is_unsigned = message.key_id == UNSIGNED and account is not None and account.provider.authentication is None
+        if account is None or (key is None and not is_unsigned):
             name = message.key_id or "-"
             if f"{message.account}/{name}" in self._trust.retired_keys:
                 self._report.unverifiable += 1
             else:
                 yield f"its webhook key {name} is neither configured nor allowed as a retired key"
             return
-        headers = tuple((name, self._credentials.restore(value, key)) for name, value in message.headers)
-        delivery = Delivery(message.body, headers)
+        headers = (
+            (name, value if key is None else self._credentials.restore(value, key)) for name, value in message.headers
+        )
+        delivery = Delivery(message.body, tuple(headers))
+        keys = KeyRing(() if key is None else (key,))
         try:
-            verified = account.provider.verify(delivery, KeyRing((key,)), account.window, message.received_at)
+            verified = account.provider.verify(delivery, keys, account.window, message.received_at)
         except DeliveryRejected as rejected:
-            yield f"the signature does not verify with key {key.id}: {rejected.reason}"
+            yield f"the signature does not verify with key {message.key_id}: {rejected.reason}"
             return
-        self._report.signatures += 1
+        self._report.signatures += 0 if key is None else 1
         if verified.provider_time != message.provider_time:
             yield f"it is signed as of {verified.provider_time}, and {message.provider_time} is kept"
         identity = account.provider.identity(delivery, message.received_at, message.about)

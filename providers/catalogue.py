@@ -24,10 +24,11 @@ Stripe = built_in("stripe")
 Square = built_in("square")
 Paddle = built_in("paddle")
 CheckoutCom = built_in("checkout_com")
+PayPal = built_in("paypal")
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
     provider.name: provider
-    for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe, Square, Paddle, CheckoutCom)
+    for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe, Square, Paddle, CheckoutCom, PayPal)
 }
 
 

@@ -56,6 +56,10 @@ class Verified(msgspec.Struct, frozen=True):
     provider_time: datetime | None = None  #: the signed timestamp, where the scheme has one
 
 
+#: Verified.key_id of a delivery at a provider that signs nothing.
+UNSIGNED: Final = "unsigned"
+
+
 @dataclass(frozen=True, slots=True)
 class Scheme:
     """Authentication of a provider's deliveries, described for people."""

@@ -261,6 +261,11 @@ def amount_out(money: MoneySection, minor: int, currency: str, title: str) -> ob
             raise InvalidAmount(f"{title} takes no such fraction of {currency}", param="amount")
         return str(int(scaled)) if money.sends in ("text", "whole") else int(scaled)
     text = from_minor(minor, currency)
+    if places is not None:  # fewer than ISO 4217 has
+        scaled = Decimal(text).scaleb(places)
+        if scaled != int(scaled):
+            raise InvalidAmount(f"{title} takes no such fraction of {currency}", param="amount")
+        text = f"{Decimal(text):.{places}f}"
     if money.sends == "whole":
         whole = Decimal(text)
         if whole != int(whole):  # a remainder is never rounded away

@@ -11,6 +11,10 @@ Test = Callable[[object], bool]
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+(?:[.:][\w-]+)?)\}")
 
 
+#: A step into a list: the first item whose member of that name is that text, such as [rel=approve].
+_CHOICE: Final = re.compile(r"\[([\w-]+)=([^\]]*)\]")
+
+
 class InvalidPage(ValueError):
     """A provider's page is wrong; `path` says where."""
 
@@ -24,7 +28,7 @@ class InvalidPage(ValueError):
 def pointer(text: str) -> Get:
     """Compile a JSON pointer (RFC 6901); an empty one is the whole value.
 
-    Raises InvalidPage.
+    A step `[name=text]` leads to the first item of a list that has it. Raises InvalidPage.
     """
     if not text:
         return _whole
@@ -50,7 +54,7 @@ def own_member(texts: str | Sequence[str]) -> str | None:
     if not isinstance(texts, str):
         return own_member(texts[0]) if len(texts) == 1 else None
     steps = _steps(texts) if texts else []
-    return steps[0] if len(steps) == 1 and not steps[0].isdigit() else None
+    return steps[0] if len(steps) == 1 and not steps[0].isdigit() and not _CHOICE.fullmatch(steps[0]) else None
 
 
 def first(texts: str | Sequence[str]) -> Get:
@@ -76,10 +80,15 @@ def _whole(value: object) -> object:
 
 
 def _deep(steps: tuple[str, ...]) -> Get:
+    chosen = {step: (found[1], found[2]) for step in steps if (found := _CHOICE.fullmatch(step)) is not None}
+
     def get(value: object) -> object:
         for step in steps:
             if type(value) is dict:
                 value = value.get(step)
+            elif step in chosen and type(value) is list:
+                name, wanted = chosen[step]
+                value = next((each for each in value if type(each) is dict and each.get(name) == wanted), None)
             elif type(value) is list and step.isdigit() and len(step) < 6:
                 place = int(step)
                 value = value[place] if place < len(value) else None

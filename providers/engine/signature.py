@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
 
-from providers.contract import Delivery, Scheme, Verified
+from providers.contract import UNSIGNED, Delivery, Scheme, Verified
 from providers.engine.page import SignatureSection
 from providers.engine.pointers import InvalidPage
 from providers.errors import DeliveryRejected
@@ -49,7 +49,7 @@ def described(section: SignatureSection) -> Scheme | None:
 
 
 def _unsigned(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-    return Verified("unsigned")
+    return Verified(UNSIGNED)
 
 
 def _token(section: SignatureSection) -> Verify:

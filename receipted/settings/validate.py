@@ -352,7 +352,9 @@ def _account(
     yield from name_faults(setting, name)
     if account.base_url is not None:
         yield from url_faults(f"{setting}.base_url", account.base_url, development=development)
-    if not account.webhook_keys:
+    provider = providers.get(account.provider)
+    is_unsigned = provider is not None and issubclass(provider, DeclaredProvider) and provider.authentication is None
+    if not account.webhook_keys and not is_unsigned:
         remedy = f"add [[{setting}.webhook_keys]] with an id and a secret"
         yield SettingFault(f"{setting}.webhook_keys", "is missing: every delivery would be refused", remedy)
     yield from _keys(f"{setting}.webhook_keys", account.webhook_keys)
@@ -366,7 +368,6 @@ def _account(
             yield SettingFault(
                 f"{setting}.secrets.{secret_name}", problem, "give the value in one line, as it was issued"
             )
-    provider = providers.get(account.provider)
     if provider is None:
         problem = "is missing" if not account.provider else f"is {account.provider!r}, which is no provider known here"
         remedy = did_you_mean(account.provider, providers)

@@ -8,13 +8,15 @@ from sqlalchemy import event
 
 from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount
-from providers.contract import Answer, Reading
+from providers.contract import UNSIGNED, Answer, Delivery, Reading
 from providers.signing import Window
+from receiver.intake import verified_message
 from statemachine import own_statements
 from statemachine.phases import Source
-from storage import hashing, inbox
+from storage import hashing, inbox, payments
 from storage.ids import new_id
 from storage.types import RetentionRule
+from tests.contract.providers.test_pages import PAGES
 from tests.integration.test_retention import deliver, run, told
 from tests.property.pipeline_voices import VOICES, Telling
 from tests.support import keeping
@@ -22,6 +24,7 @@ from tests.support.audit_case import Shop
 from tests.support.builders import our_message
 from tests.support.pipeline_world import KEY, World
 
+PAYPAL_BODIES = ("event_capture_completed", "order_captured")
 OLD = hashing.Sealer([("old", b"the key of before, elsewhere")])
 BOTH = hashing.Sealer([("new", b"the key of now, elsewhere"), ("old", b"the key of before, elsewhere")])
 
@@ -205,3 +208,25 @@ def test_rows_of_before_the_key_are_believed_where_that_is_said(shop):
     since = shop.clock() + timedelta(seconds=1)
     assert audited(shop, keyed_since=since).faults == []
     assert audited(shop, keyed_since=since - timedelta(days=1)).faults != []
+
+
+def test_a_delivery_that_nobody_signed_is_believed_as_that_and_no_more(shop):
+    """A hint leads to a question, its answer makes the payment, and the audit decides both again."""
+    world = shop.world
+    paypal = PAGES["paypal"]
+    receiving = world.join("pay", paypal.with_options()).receiving
+    hint, order = ((paypal.source.folder / "samples" / f"{name}.json").read_bytes() for name in PAYPAL_BODIES)
+
+    world.record(verified_message(receiving, None, None, Delivery(hint, ()), shop.clock()))
+    shop.work()
+    with world.database.read() as unit:
+        assert [message.key_id for message in inbox.find(unit, account="pay")] == [UNSIGNED]
+    told = Answer(200, order, shop.clock(), "order", "5O190127TN364715T")
+    world.record(world.answered("pay", Source.POLL, told, None))
+    shop.work()
+
+    report = audited(shop)
+    assert report.faults == []
+    with world.database.read() as unit:
+        (payment,) = payments.find(unit, account="pay")
+    assert (payment.state, payment.reference, payment.captured_minor) == ("CAPTURED", "order-17", 10000)

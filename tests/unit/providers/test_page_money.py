@@ -8,9 +8,13 @@ import pytest
 
 from providers.contract import Statement
 from providers.engine import page
-from providers.engine.pointers import InvalidPage
+from providers.engine.client import amount_out
+from providers.engine.money import amounts
+from providers.engine.page import MoneySection
+from providers.engine.pointers import InvalidPage, pointer
 from providers.engine.proof import prove
 from providers.engine.provider import declared
+from statemachine.errors import InvalidAmount
 from statemachine.phases import Source
 from statemachine.sums import UNSAID, Part, PartKind, PartStatus, Sums
 
@@ -187,3 +191,36 @@ def test_a_late_move_is_believed_and_not_waited_for():
     assert [move.target for move in lifecycle.late_moves["paid"]] == ["back"]
     with pytest.raises(InvalidPage, match="'gone' is no state"):
         acme(text.replace('paid = ["back"]', 'paid = ["gone"]'))
+
+
+def test_a_step_chooses_from_a_list():
+    """The first item with that member counts, and nothing else is an item."""
+    get = pointer("/links/[rel=approve]/href")
+    links = [7, {"rel": "self", "href": "a"}, {"rel": "approve", "href": "b"}, {"rel": "approve", "href": "c"}]
+    assert get({"links": links}) == "b"
+    for value in ({"links": links[:2]}, {"links": {"rel": "approve"}}, {"links": None}, {}, [], None):
+        assert get(value) is None
+    assert pointer("/[rel=approve]")([{"rel": "approve"}]) == {"rel": "approve"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "minor", "currency", "written"),
+    [
+        ("major", 100000, "HUF", "1000"),
+        ("major", 100050, "HUF", None),
+        ("major", 1050, "EUR", "10.50"),
+        ("minor", 500, "ISK", 50000),
+        ("minor", 50000, "MGA", 500),
+        ("minor", 50050, "MGA", None),
+    ],
+)
+def test_amounts_are_written_in_the_providers_places(unit, minor, currency, written):
+    """A fraction that the provider does not take is refused and never rounded."""
+    sends = "text" if unit == "major" else "number"
+    money = MoneySection(unit=unit, sends=sends, places={"HUF": 0, "ISK": 2, "MGA": 0})
+    if written is None:
+        with pytest.raises(InvalidAmount):
+            amount_out(money, minor, currency, "Acme")
+        return
+    assert amount_out(money, minor, currency, "Acme") == written
+    assert amounts(money)(written, currency) == minor

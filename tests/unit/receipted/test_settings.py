@@ -115,6 +115,21 @@ def test_the_catalogue_puts_an_account_together():
     assert {name: provider.name for name, provider in PROVIDERS.items()} == {name: name for name in PROVIDERS}
 
 
+def test_a_provider_that_signs_nothing_needs_no_webhook_key():
+    """PayPal's deliveries are not believed, so that there is nothing to verify them with."""
+    account = {"provider": "paypal", "secrets": {"client_id": "env:API", "client_secret": "env:API_SECRET"}}
+    settings = parse(changed(("accounts.shop", account)), environ=ENVIRONMENT)
+    assert settings.accounts["shop"].keyring().keys == ()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_every_provider_is_one_that_settings_may_name(name):
+    """Its options and secrets are all that an account needs."""
+    needed = dict.fromkeys(PROVIDERS[name].secret_names, "env:API")
+    account = {"provider": name, "secrets": needed, "webhook_keys": [{"id": "w1", "secret": "env:HOOK"}]}
+    assert provider_of(parse(changed(("accounts.shop", account)), environ=ENVIRONMENT).accounts["shop"]).name == name
+
+
 SINK2 = {"name": "shop", "kind": "http", "url": "https://shop.example.com/b", "secrets": ["env:SINK2"]}
 OTHER = {**GOOD["accounts"]["shop"], "webhook_keys": [{"id": "w1", "secret": "env:HOOK"}]}
 EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
