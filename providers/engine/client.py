@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -28,6 +29,10 @@ _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _things: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _flag: Final = msgspec.json.Decoder(bool)
 _TYPES: Final = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+
+
+#: Pages of a journal that are walked back for its beginning.
+_MAX_PAGES_BACK: Final = 100
 
 
 class DeclaredClient(Client):
@@ -127,17 +132,38 @@ class DeclaredClient(Client):
         log = self._page.calls.journal
         if log is None or not log.path:
             raise UnsupportedByProvider
+        if log.older:
+            return await self._newest_first(log, since, position)
         begin = _range(log, since, since) if position is None else {log.cursor: position}
-        asked = urlencode({**log.query, **begin, log.limit: log.size})
+        return await self._events(log, begin)
+
+    async def _newest_first(self, log: JournalSection, since: datetime, position: str | None) -> JournalPage:
+        """Fetch the events after `position` of a list that begins with the newest one.
+
+        Without a position the last event before `since` is one. Where there is none, the pages are walked back.
+        """
+        if position is None:
+            before = await self._events(log, {log.until: _range(log, since, since)[log.until]}, size=1)
+            position = before.position
+        if position is not None:
+            return _turned(log, await self._events(log, {log.cursor: position}))
+        begin: dict[str, str] = {log.since: _range(log, since, since)[log.since]}
+        for walked in range(_MAX_PAGES_BACK):
+            page = await self._events(log, begin)
+            if not page.has_more:
+                return replace(_turned(log, page), has_more=walked > 0)
+            begin[log.older] = str(page.position)
+        raise ProviderError("the list of events begins too long ago: set a later start of the journal")
+
+    async def _events(self, log: JournalSection, begin: Mapping[str, str], *, size: int | None = None) -> JournalPage:
+        """Fetch one page of events as it stands; its position is that of the last one."""
+        asked = urlencode({**log.query, **begin, log.limit: size or log.size})
         answer = await self._caller.call("GET", f"{log.path}?{asked}", headers=self._extra_headers(None))
         try:
             events, has_more = logged_events(log, answer.body)
-            last = word(first(log.position)(json_value(events[-1]))) if events else None
         except Unreadable as fault:
             raise ProviderError(f"the page of events cannot be read: {fault}") from None
-        if events and last is None:
-            raise ProviderError("the page of events does not say where to go on")
-        return JournalPage(events, last, has_more, answer.sent_at)
+        return JournalPage(events, _position(log, events), has_more, answer.sent_at)
 
     async def register_webhook(self, url: str, **details: str) -> Answer:
         """Register our HTTPS URL."""
@@ -283,6 +309,25 @@ def page_extent(listed: ListSection, body: bytes, size: int) -> Extent:
         return extent(len(things), size, has_more=more, cursor=last_id(things))
     cursor = word(first(listed.next)(told)) if listed.next else None
     return extent(len(things), size, has_more=more, cursor=cursor)
+
+
+def _position(log: JournalSection, events: tuple[bytes, ...]) -> str | None:
+    """Return the position after these events, None where there are none."""
+    if not events:
+        return None
+    try:
+        position = word(first(log.position)(json_value(events[-1])))
+    except Unreadable as fault:
+        raise ProviderError(f"the page of events cannot be read: {fault}") from None
+    if position is None:
+        raise ProviderError("the page of events does not say where to go on")
+    return position
+
+
+def _turned(log: JournalSection, page: JournalPage) -> JournalPage:
+    """Return a page that begins with its newest event as one that ends with it."""
+    events = page.events[::-1]
+    return replace(page, events=events, position=_position(log, events))
 
 
 def logged_events(log: JournalSection, body: bytes) -> tuple[tuple[bytes, ...], bool]:

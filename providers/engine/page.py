@@ -245,7 +245,7 @@ class ListSection(PageSection, frozen=True):
 
 
 class JournalSection(PageSection, frozen=True):
-    """`[calls.journal]`: the provider's list of its own events, the oldest first."""
+    """`[calls.journal]`: the provider's list of its own events."""
 
     path: str = ""
     items: str = "data"  #: the name of the list of events
@@ -257,6 +257,7 @@ class JournalSection(PageSection, frozen=True):
     is_after: bool = False  #: `since` itself is left out by the provider
     time: Literal["iso", "unix"] = "iso"
     cursor: str = ""  #: the query's name for the position
+    older: str = ""  #: where the newest come first: the query's name for the event after which older ones follow
     limit: str = "limit"
     size: int = 100
 
