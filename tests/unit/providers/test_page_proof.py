@@ -150,7 +150,7 @@ SPOILT = {
     "another name of the signature": ('\nvalue = "', '\nvalue = "x'),
     "another encoding": ('encoding = "base64"', 'encoding = "hex"'),
     "another pointer of the id": ('\nid = "/id"\nstatus', '\nid = "/no"\nstatus'),
-    "another pointer of the status": ('\nstatus = "/status"\namount', '\nstatus = "/statu"\namount'),
+    "another pointer of the status": ('\nstatus = "/status"\namount', '\nstatus = "/xstatus"\namount'),
     "another pointer of the amount": ('\namount = "/', '\namount = "/x'),
     "another pointer of the reference": ('\nreference = "/', '\nreference = "/x'),
     "a refund is no refund": ('kind = "refund"', 'kind = "dispute"'),
