@@ -52,6 +52,7 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
     "GET /console/payments/{id}/proof": Permission.READ,
     "GET /console/payments/{id}/export": Permission.EXPORT,
     "GET /console/inbox/{id}/body": Permission.BODIES,
+    "GET /console/find": Permission.READ,
     "GET /console/tables/": Permission.READ,
     "GET /console/tables/{key}/list": Permission.READ,
     "GET /console/tables/{key}/detail": Permission.READ,  # without the columns that need more

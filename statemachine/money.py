@@ -51,6 +51,14 @@ def exponent(currency: str) -> int:
     return _EXPONENTS.get(currency_code(currency), 2)
 
 
+def currencies_by_exponent() -> dict[int, list[str]]:
+    """Return the currencies whose decimal places are not 2, by their number."""
+    found: dict[int, list[str]] = {}
+    for currency, places in _EXPONENTS.items():
+        found.setdefault(places, []).append(currency)
+    return found
+
+
 def to_minor(amount: str | int | Decimal, currency: str) -> int:
     """Convert a decimal amount of major units to minor units, exactly.
 

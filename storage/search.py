@@ -6,9 +6,11 @@ A page of `page()` is taken from an index where one serves; everything else is s
 unless the list ends.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import (
@@ -27,6 +29,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from statemachine.money import MAX_MINOR, currencies_by_exponent
 from statemachine.names import is_line
 from statemachine.phases import Phase
 from storage import inbox
@@ -464,6 +467,58 @@ def payment_ids(unit: Unit, words: str) -> list[str]:
         for column in (_payment.c.provider_ref, _payment.c.reference):
             found |= _ids(unit, _payment.c.id, place, column.in_(names))
     return sorted(found, reverse=True)[:MATCH_LIMIT]
+
+
+#: Fewer characters of a name, or digits of an id, fit too many payments.
+_MIN_PART_CHARS: Final = 2
+_MIN_ID_DIGITS: Final = 6
+
+_AMOUNT: Final = re.compile(r"(\d[\d,]*(?:\.\d{1,4})?)(?:\s*([A-Za-z]{3}))?", re.ASCII)
+
+
+def payment_ids_by_part(unit: Unit, words: str) -> list[str]:
+    """Find payments among the newest `SCAN_LIMIT` by a part of a name, or by amount.
+
+    A part is the beginning of a reference or of the provider's name, in any case, or of an id its first or last digits
+    with or without dashes. An amount is of major units, and may name its currency.
+    """
+    text = words.strip().lower()
+    if not _is_kept(text) or len(text) < _MIN_PART_CHARS:
+        return []
+    newest = (
+        select(*(_payment.c[name] for name in ("id", "reference", "provider_ref", "amount_minor", "currency")))
+        .order_by(_payment.c.id.desc())
+        .limit(SCAN_LIMIT)
+        .subquery()
+    )
+    named = (newest.c.reference, newest.c.provider_ref)
+    names = [func.lower(column).startswith(text, autoescape=True) for column in named]
+    query = select(newest.c.id).where(or_(*names, *_id_parts(newest.c.id, text), *_amounts(newest.c, text)))
+    return list(unit.execute(query.order_by(newest.c.id.desc()).limit(MATCH_LIMIT)).scalars())
+
+
+def _id_parts(column: Any, text: str) -> list[ColumnElement[bool]]:
+    """Return the conditions of an id that begins or ends with the text's digits."""
+    part = text.lstrip("…").replace("-", "")
+    if len(part) < _MIN_ID_DIGITS or not set(part) <= set("0123456789abcdef"):
+        return []
+    digits = func.replace(cast(column, String), "-", "")
+    return [digits.startswith(part), digits.endswith(part)]
+
+
+def _amounts(columns: Any, text: str) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of an amount, one for each number of decimal places."""
+    found = _AMOUNT.fullmatch(text)
+    if found is None:
+        return
+    major, unusual = Decimal(found[1].replace(",", "")), currencies_by_exponent()
+    is_wanted = columns.currency == found[2].upper() if found[2] else columns.currency.is_not(None)
+    for exponent in (2, *unusual):
+        minor = major.scaleb(exponent)
+        if minor == minor.to_integral_value() and minor <= MAX_MINOR:
+            is_usual = columns.currency.not_in([each for currencies in unusual.values() for each in currencies])
+            is_of = columns.currency.in_(unusual[exponent]) if exponent in unusual else is_usual
+            yield is_wanted & is_of & (columns.amount_minor == int(minor))
 
 
 def message_ids(unit: Unit, words: str) -> list[str]:

@@ -74,6 +74,7 @@ class ConsoleTable:
     shelf: ClassVar[TableSpec]
     detail_template: ClassVar[str] = ""  #: of a row's own page; empty where rows have none here
     search_hint: ClassVar[str] = "A whole id"  #: placeholder of the search
+    nothing_found: ClassVar[str] = "was looked for as a whole id or name, and not as a part of one."  #: after the words
 
     def __init__(self, deps: ConsoleDeps) -> None:
         self.deps = deps
@@ -90,6 +91,14 @@ class ConsoleTable:
     def search(self, unit: Unit, words: str) -> Sequence[str]:
         """Return the ids of the rows that the words name: here, of a whole id only."""
         return storage_search.whole_id(words)
+
+    async def named(self, words: str) -> Sequence[str]:
+        """Return the ids of the first rows that the words name, at most three."""
+
+        def read(unit: Unit) -> list[str]:
+            return [each for each in self.search(unit, words)[:3] if self.row(unit, each) is not None]
+
+        return await self.deps.read(read)
 
     def bulk_action(self) -> BulkAction | None:
         """Return the action that operators may take on several rows at once."""

@@ -143,11 +143,16 @@ def is_dead(line: Line) -> bool:
 class _OfPayments(ConsoleTable):
     """A table with a row for each payment, linked to its page."""
 
-    search_hint = "Our id, the provider's, or your reference"
+    search_hint = "Reference, id or its last digits, amount"
+    nothing_found = (
+        "was looked for as a whole id, a provider's id and a reference of every payment; and among the newest "
+        f"{storage_search.SCAN_LIMIT:,} payments as the beginning of a reference or of a provider's id, as the first "
+        "or last digits of an id, and as an amount such as 12.50 or 12.50 EUR."
+    )
 
     def search(self, unit: Unit, words: str) -> Sequence[str]:
-        """Return the ids of the rows that the words name."""
-        return storage_search.payment_ids(unit, words)
+        """Return the ids of the rows that the words name, else of rows by a part."""
+        return storage_search.payment_ids(unit, words) or storage_search.payment_ids_by_part(unit, words)
 
     def link(self, line: Line) -> str | None:
         """Return the address of the payment's page."""

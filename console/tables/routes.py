@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,6 +37,7 @@ def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
     """Return every route under /console/tables."""
     served = TablePages(tables(deps), pages)
     return [
+        Route("/console/find", served.find, methods=["GET"]),
         Route(f"{PATH}/", _to_first, methods=["GET"]),
         Route(f"{PATH}/{{key}}/list", served.list, methods=["GET"]),
         Route(f"{PATH}/{{key}}/detail", served.detail, methods=["GET"]),
@@ -77,6 +79,19 @@ class TablePages:
         page = await table.page(parse(request.query_params, table.filters))
         context = table.context(page, request.state.person)
         return await self._pages.show(request, "tables/list.html", **context, plain=shown, max_rows=MAX_ROWS)
+
+    async def find(self, request: Request) -> Response:
+        """Redirect from the search of every page: to the one payment, or to a list."""
+        query = parse(request.query_params, ())
+        if not query.q:
+            return await _to_first(request)
+        for key in ("payments", "inbox", "outbox"):
+            found = await self._tables[key].named(query.q)
+            if key == "payments" and len(found) == 1:
+                return RedirectResponse(f"/console/payments/{found[0]}", 303)
+            if found:
+                return RedirectResponse(f"{PATH}/{key}/list?{urlencode({'q': query.q})}", 303)
+        return RedirectResponse(f"{PATH}/payments/list?{urlencode({'q': query.q})}", 303)
 
     async def detail(self, request: Request) -> Response:
         """Serve the page of one row, with the columns that the person may see."""

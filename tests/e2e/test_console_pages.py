@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 _PICTURES = ROOT / "var" / "screenshots"
 
 #: What is no page: files, what scripts listen to, and what only leads elsewhere.
-_NO_PAGE = re.compile(r"/console/static/\{name\}|.*/(export|live|body)|/console/tables/")
+_NO_PAGE = re.compile(r"/console/static/\{name\}|.*/(export|live|body)|/console/tables/|/console/find")
 
 #: Pixels from which on a table shows every filter.
 _WIDE = 641

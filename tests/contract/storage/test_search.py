@@ -152,3 +152,47 @@ def test_a_search_finds_whole_names(database):
         assert search.message_ids(unit, "evt_1") == [message.id]
         assert search.message_ids(unit, message.id) == [message.id]
         assert search.places(unit) == [("shop", "payment_intent"), ("shop", "refund")]
+
+
+def test_a_part_of_a_name_is_found_in_any_case(database):
+    """The beginning of a reference or of the provider's name, and either end of an id, with or without dashes."""
+    with database.write() as unit:
+        one = paying(unit, id="019d487c-5100-7000-8000-00c0ffee0001", provider_ref="PI_abc", reference="Order-1_%")
+        two = paying(unit, id=first_id(START + timedelta(days=400)), provider_ref="pi_other", reference="another")
+    with database.read() as unit:
+        for words in ("order", "ORDER-1_%", "or", " pi_A ", one[:8], one[:13].upper(), one[-12:], f"…{one[-12:]}"):
+            assert search.payment_ids_by_part(unit, words) == [one], words
+        assert search.payment_ids_by_part(unit, "pi_") == [two, one]
+        for words in ("rder", "o", "", "order-1__", "%", one[:5], "ffffffffffff", "\x00", "x" * 300, "'; --", "\ud800"):
+            assert search.payment_ids_by_part(unit, words) == [], words
+
+
+def test_an_amount_is_one_of_its_currency(database):
+    """Major units by the decimal places of each currency; with a currency, of that alone."""
+    with database.write() as unit:
+        euros, yen, dinars = (
+            paying(unit, id=first_id(START + timedelta(days=at)), amount_minor=minor, currency=currency)
+            for at, (minor, currency) in enumerate(((1_250, "EUR"), (1_250, "JPY"), (1_250, "KWD")))
+        )
+    with database.read() as unit:
+        for words, wanted in (
+            ("12.50", [euros]),
+            ("12.5", [euros]),
+            ("12.50 eur", [euros]),
+            ("12.50USD", []),
+            ("1,250", [yen]),
+            ("1.25", [dinars]),
+            ("1.250 KWD", [dinars]),
+            ("12", []),
+            ("9" * 40, []),
+        ):
+            assert search.payment_ids_by_part(unit, words) == wanted, words
+
+
+def test_parts_are_looked_for_among_the_newest(database, monkeypatch):
+    """However many payments there are, a search takes a bounded time."""
+    with database.write() as unit:
+        made = [paying(unit, id=first_id(START + timedelta(days=at)), reference=f"order-{at}") for at in range(4)]
+    monkeypatch.setattr(search, "SCAN_LIMIT", 3)
+    with database.read() as unit:
+        assert search.payment_ids_by_part(unit, "order") == made[:0:-1]

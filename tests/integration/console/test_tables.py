@@ -54,9 +54,33 @@ def test_payments_are_narrowed_and_searched(console, browser):
         shows(browser, f"/console/tables/payments/list?{query}", one.id, other.id)
     for query in ("phase=open", "review=none", "q=order-2", "kind=payout&account=payfield"):
         shows(browser, f"/console/tables/payments/list?{query}", other.id, one.id)
-    found_nothing = browser.get("/console/tables/payments/list?q=order").text
+    for query in ("q=order", "q=ORDER-", "q=4.50", f"q={one.id[:13]}"):
+        assert one.id in browser.get(f"/console/tables/payments/list?{query}").text, query
+    found_nothing = browser.get("/console/tables/payments/list?q=%3Cb%3Enone").text
     assert "Nothing here fits" in found_nothing
-    assert "no part of one" in found_nothing, "it says why a part of a reference finds nothing"
+    assert "<strong>&lt;b&gt;none</strong> was looked for as a whole id" in found_nothing, "it says what was looked for"
+
+
+def test_the_search_of_every_page_leads_to_what_it_finds(console, browser):
+    """To the page of one payment, to the list of several, to the message or effect, else to what was looked for."""
+    one = paying(console, reference="Order-77", provider_ref="p-77", amount_minor=7_750, currency="EUR")
+    paying(console, reference="order-78", provider_ref="q-78")
+    message = told(console, "parked", delivery_key="evt-77")
+    effect = owing(console)
+
+    def leads_to(words):
+        answer = browser.get("/console/find", params={"q": words}, follow_redirects=False)
+        assert answer.status_code == 303
+        return answer.headers["location"]
+
+    for words in ("order-77", "ORDER-77 ", one.id[-12:], one.id[-12:].upper(), "P-77", "77.50", "77.50 eur", one.id):
+        assert leads_to(words) == f"/console/payments/{one.id}", words
+    assert leads_to("order-7") == "/console/tables/payments/list?q=order-7"
+    assert leads_to(message.id) == f"/console/tables/inbox/list?q={message.id}"
+    assert leads_to(effect).startswith("/console/tables/outbox/list?q=")
+    assert leads_to("nobody has this") == "/console/tables/payments/list?q=nobody+has+this"
+    assert leads_to(" ") == "/console/tables/payments/list"
+    assert 'action="/console/find"' in browser.get("/console/").text
 
 
 def test_messages_are_narrowed_and_searched(console, browser):
