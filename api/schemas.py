@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
 from api.validation import INTEGRAL, TEXT, WHOLE, Flag, Id, Instant, JsonInput, Name, PageQuery, PaymentName
-from service.payments import checkout_url, said_by
+from service.payments import checkout_url, other_names, said_by
 from service.text import shown
 from statemachine.errors import InvalidAmount
 from statemachine.money import MAX_MINOR, from_minor
@@ -88,6 +88,14 @@ class PartAnswer(Shape):
     as_of: datetime | None = Field(description="of when that is true")
 
 
+class NameAnswer(Shape):
+    """Another id of a payment at the provider."""
+
+    name: str
+    state: str | None = Field(description="of an attempt beside the leading one; null for another name of the same")
+    phase: str | None
+
+
 class PaymentAnswer(Shape):
     """Payment, as it is known now."""
 
@@ -97,6 +105,7 @@ class PaymentAnswer(Shape):
     environment: Literal["live", "test"]
     kind: str = Field(description="which of the provider's resources it is")
     provider_ref: str | None = Field(description="the provider's id; null until the provider has named it")
+    names: list[NameAnswer] = Field(description="its other ids at the provider, such as those of further attempts")
     reference: str | None = Field(description="your own id")
     amount_minor: int | None = Field(description="in whole minor units")
     amount: str | None = Field(description="the same in major units, for people")
@@ -140,6 +149,7 @@ def payment_answer(kept: Payment, poll: PaymentPoll, environment: str) -> Paymen
         environment="live" if environment == "live" else "test",
         kind=kept.kind,
         provider_ref=kept.provider_ref,
+        names=[NameAnswer(**other._asdict()) for other in other_names(kept)],
         reference=kept.reference,
         amount_minor=kept.amount_minor,
         amount=decimal_amount(kept.amount_minor, kept.currency),

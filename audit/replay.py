@@ -23,6 +23,7 @@ from storage.database import Unit, build_record, wrap_columns
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.types import PollPriority
+from worker import attempts
 from worker.accounts import AccountRules, ApplySettings
 from worker.effects import alarm_payload
 from worker.payment_session import Session
@@ -36,7 +37,7 @@ _ANY_MINOR: Final = 2**63
 
 #: Columns of a payment that its statements decide. Left out are texts, and what the chain of transitions proves.
 _PAYMENT_COLUMNS: Final = (
-    *("account", "kind", "provider_ref", "reference", "alias", "amount_minor", "currency"),
+    *("account", "kind", "provider_ref", "reference", "alias", "names", "amount_minor", "currency"),
     *("authorised_minor", "captured_minor", "refunded_minor", "charged_back_minor", "disputed_minor"),
     *(
         "stated",
@@ -176,6 +177,13 @@ class OtherPayments:
             self._look_up(account, self._kinds.get(account, ()), [ref])
         return self._by_ref.get(key)
 
+    def by_name(self, account: str, kinds: Sequence[str], name: str) -> Payment | None:
+        """Return the payment with this further name."""
+        found = payments.by_name(self._unit, account, kinds, name)
+        if found is not None:
+            self._keep(found)
+        return found
+
     def by_reference(self, account: str, kinds: Sequence[str], reference: str) -> list[Payment]:
         """Return the oldest payment with the reference, if there is one: one is enough."""
         unknown = [kind for kind in kinds if (account, kind, reference) not in self._oldest]
@@ -253,6 +261,16 @@ class _ReplaySession(Session):
                 return other
         return None
 
+    def find_by_name(self, account: str, kinds: Sequence[str], name: str) -> Payment | None:
+        payment = self.payment
+        if payment is not None and self._is(account, kinds) and attempts.entry_of(payment, name) is not None:
+            return payment
+        if self._kept.kind in kinds and attempts.has_name(self._kept, name):
+            return None  # it will be this payment's
+        return self._if_known_then(self._others.by_name(account, kinds, name))
+
+    def add_name(self, payment: Payment, name: str) -> None: ...
+
     def find_unbound(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
         payment = self.find_by_reference(account, kinds, reference)
         return payment if payment is not None and payment.provider_ref is None else None
@@ -293,6 +311,9 @@ class _ReplaySession(Session):
 
     def ask_at(self, payment: Payment, when: datetime, priority: PollPriority) -> bool:
         return False
+
+    def ask_about_id(self, account: str, kind: str, ref: str) -> bool:
+        return True
 
     def ask_account(self, account: str, phases: Sequence[str], limit: int) -> int:
         return 0
@@ -515,7 +536,11 @@ def names_payment_state(unit: Unit, provider: Provider, message: InboxMessage) -
     is_hint = message.variant_of is not None or any(entry.get("hint") for entry in message.outcomes)
     if processor.is_ours or message.source == Source.RETURN or is_hint:
         return False
-    return any(seen.status is not None for seen in processor.reading(rules).observations)
+    said = [seen for seen in processor.reading(rules).observations if seen.status is not None]
+    lifecycles = provider.lifecycles
+    return any(
+        seen.kind is None or seen.kind not in lifecycles or not lifecycles[seen.kind].belongs_to for seen in said
+    )
 
 
 def alarm_problem(message: OutboxMessage, cause: InboxMessage) -> str | None:
@@ -590,7 +615,7 @@ def _names_another(entry: Mapping[str, Any]) -> bool:
 
 
 def _may_mean(observation: Observation, payment: Payment) -> bool:
-    if observation.provider_ref is not None and observation.provider_ref == payment.provider_ref:
+    if observation.provider_ref is not None and attempts.has_name(payment, observation.provider_ref):
         return True
     return observation.reference is not None and observation.reference == payment.reference
 

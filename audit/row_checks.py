@@ -163,6 +163,8 @@ def _move_problems(
         for target in (*map(str, link.via), link.to_state):
             state = moves_of(lifecycle).fire(state, target)
     except IllegalMove as illegal:
+        if not link.via and any("state" in entry for entry in payment.names or ()):
+            return  # from the state of one attempt to that of another, as reading its message again proves
         yield f"transition {link.number} is no legal walk: {illegal.message}"
 
 
@@ -210,6 +212,15 @@ def poll_problems(payment: Payment, poll: PaymentPoll, seals: SealVerifier) -> I
     yield from _seal(seals, hashing.payment_poll(poll), poll.seal, payment.created_at, changed)
     if poll.account != payment.account:
         yield f"it is of another account than payment {payment.id}"
+
+
+def name_problems(payment: Payment, known: set[tuple[str, str, str]]) -> Iterator[str]:
+    """Yield where the index of further names differs from what the payment keeps."""
+    kept = {(payment.account, payment.kind, str(entry["name"])) for entry in payment.names or ()}
+    for _account, kind, name in sorted(kept - known):
+        yield f"the payment is not found by its name {kind} {name}"
+    for account, kind, name in sorted(known - kept):
+        yield f"{kind} {name} of account {account} is no name of the payment"
 
 
 def _sums(row: Payment | Transition) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from audit.row_checks import (
     entries,
     link_problems,
     message_problems,
+    name_problems,
     outbox_problems,
     outcome_problems,
     payment_problems,
@@ -235,6 +236,7 @@ class Audit:
         is_alone = concerned is not None
         ids = [payment.id for payment in found]
         statements_of = self._check_polls(unit, found)
+        self._check_names(unit, found)
         about: defaultdict[str, dict[str, None]] = defaultdict(dict)  #: by payment: its messages
         for row in self._of(unit, _DECISIONS, "payment_id", ids):
             about[str(row.payment_id)][row.message_id] = None
@@ -282,6 +284,12 @@ class Audit:
             elif payment.id not in unreadable:
                 self._fault("payment_poll", payment.id, "it is gone, and with it how many outcomes named the payment")
         return {payment_id: poll.statements for payment_id, poll in polls.items()}
+
+    def _check_names(self, unit: Unit, found: Sequence[Payment]) -> None:
+        """Check that payments are found by their further names, and by no others."""
+        known = payments.known_names(unit, [payment.id for payment in found])
+        for payment in found:
+            self._add_of_row("payment_name", payment.id, name_problems(payment, known.get(payment.id, set())))
 
     def _check_chain(self, payment: Payment, chain: Sequence[Transition], causes: Mapping[str, InboxMessage]) -> None:
         account = self._accounts.get(payment.account)

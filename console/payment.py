@@ -21,7 +21,7 @@ from providers.contract import Capability, Scheme
 from service import origins, timeline
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
-from service.payments import checkout_url, said_by
+from service.payments import checkout_url, other_names, said_by
 from service.permissions import Permission
 from service.text import shown
 from service.timeline import Kind, TimelineEntry, TimelineLine, Tone
@@ -219,6 +219,7 @@ class PaymentPage:
             "poll": page.poll,
             "account": account,
             "checkout": checkout_url(payment),
+            "names": other_names(payment),
             "mark": read.mark,
             "why": why,
             "is_terminal": is_terminal,

@@ -43,6 +43,10 @@ REMEDIES: Final[dict[Review, Remedy]] = {
         "Look at both payments. Where the goods may go out for this one, resolve with its true state: what was "
         "withheld is then owed. Otherwise refund at the provider, and resolve with what it became.",
     ),
+    Review.PAID_TWICE: Remedy(
+        "the payer tried more than once and two attempts were paid; goods were handed over for one of them",
+        "Look at the payment's other names. Refund one attempt at the provider, and resolve with the payment's state.",
+    ),
     Review.WRONG_ENVIRONMENT: Remedy(
         "the provider says that this is test money and the account is live, or the other way round; everything is "
         "withheld",

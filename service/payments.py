@@ -1,6 +1,6 @@
 """Facts derived from a payment's rows: its checkout page, who said its state."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.phases import ANSWERS, Source
@@ -26,6 +26,26 @@ def checkout_url(payment: Payment) -> str | None:
     """
     found = payment.facts.get("payment_link") or payment.facts.get("url")
     return found if found is not None and found.startswith(("https://", "http://")) else None
+
+
+class OtherName(NamedTuple):
+    """A further name of a payment; an attempt beside the leading one has a state."""
+
+    name: str
+    state: str | None
+    phase: str | None
+
+    def __str__(self) -> str:
+        return self.name if self.state is None else f"{self.name} ({self.state})"
+
+
+def other_names(payment: Payment) -> list[OtherName]:
+    """Return the payment's names besides `provider_ref`, the first known first."""
+    return [
+        OtherName(entry["name"], entry.get("state"), entry.get("phase"))
+        for entry in payment.names or ()
+        if entry["name"] != payment.provider_ref
+    ]
 
 
 def said_by(transition: Transition) -> str:

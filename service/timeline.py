@@ -184,6 +184,8 @@ def _decided(message: InboxMessage, payment_id: str) -> Iterator[TimelineLine]:
     for each in said:
         outcome = str(each.get("outcome"))
         yield TimelineLine(shown(outcome), shown(each.get("reason")), _OUTCOME_TONES.get(outcome, "quiet"))
+        if "attempt" in each:
+            yield TimelineLine("attempt", f"said of attempt {shown(each['attempt'])}, which did not lead then")
         if "review" in each:
             yield TimelineLine("review", f"opened: {shown(each['review'])}", "bad")
     if message.status == InboxStatus.PENDING:

@@ -84,7 +84,7 @@ def _decide_state(lifecycle: Lifecycle, payment: PaymentView, observation: Obser
         return Decision(Outcome.UNCHANGED, "exists at the provider, state not told", ask=is_asked)
     if not lifecycle.knows(status):
         words = f"{status!r} is not a state that {lifecycle.name} is known to have"
-        return _open_review(Decision(Outcome.PARKED, words), payment, Review.UNKNOWN_STATUS, (f"status:{status}",))
+        return open_review(Decision(Outcome.PARKED, words), payment, Review.UNKNOWN_STATUS, (f"status:{status}",))
     if status == payment.state:
         if status in lifecycle.returning and _is_newer(payment, observation, now):
             as_of = observation.as_of
@@ -266,7 +266,7 @@ def _conflict(lifecycle: Lifecycle, payment: PaymentView, observation: Observati
     conflict = Decision(Outcome.CONFLICT, f"{words}; {told}", ask=not is_answer)
     if is_accepted:
         conflict = Decision(Outcome.CONFLICT, words)
-    return _open_review(conflict, payment, Review.CONFLICT, (point,))
+    return open_review(conflict, payment, Review.CONFLICT, (point,))
 
 
 def _force(lifecycle: Lifecycle, payment: PaymentView, state: str, reason: str, walk: tuple[str, ...] = ()) -> Decision:
@@ -457,10 +457,10 @@ def _withhold_doubtful(
     review = doubts[0].review
     if review is Review.AMOUNT_UNKNOWN and said.source not in ANSWERS:
         decision = replace(decision, ask=True)  # the answer may say it
-    return _open_review(decision, payment, review, tuple(doubt.point for doubt in doubts))
+    return open_review(decision, payment, review, tuple(doubt.point for doubt in doubts))
 
 
-def _open_review(decision: Decision, payment: PaymentView, review: Review, points: tuple[str, ...]) -> Decision:
+def open_review(decision: Decision, payment: PaymentView, review: Review, points: tuple[str, ...]) -> Decision:
     """Open a review, unless one stands or a person has accepted all its points."""
     if all(point in payment.accepted for point in points):
         return replace(decision, reason=f"{decision.reason}; accepted by a person before")

@@ -58,6 +58,9 @@ class Lifecycle:
     moves: Mapping[str, tuple[str, ...]]  #: source -> targets, in the order in which a walk prefers them
     late_moves: Mapping[str, tuple[LateMove, ...]] = field(default_factory=dict)  #: only where `moves` lead nowhere
     source: str = ""  #: where the provider says so
+    has_names: bool = False  #: one thing has several ids at the provider
+    has_attempts: bool = False  #: another id with a known reference is another attempt at the same wish
+    belongs_to: str = ""  #: the kind whose further names its ids are: it is never a payment by itself
     subject: str = "payment"  #: what its effects are named after; "payment" only where money comes in (ADR 0014)
     by_name: Mapping[str, State] = field(init=False, repr=False)
     returning: frozenset[str] = field(init=False, repr=False)  #: states that can be left and come back

@@ -25,6 +25,7 @@ class Observation(msgspec.Struct, frozen=True):
     is_kind_guessed: bool = False  #: the body does not say its kind: it is the channel's, or the likeliest
     provider_ref: str | None = None  #: the id under which the provider's API returns it
     reference: str | None = None  #: the merchant's own id, as the provider echoes it
+    names: tuple[str, ...] = ()  #: further ids of the same thing, such as of its charge
     alias: str | None = None  #: another name that the provider's hints may use, such as an address on a chain
     status: str | None = None  #: the provider's word for the state
     amount_minor: int | None = None  #: of the payment; of the refund where the status is refunded (see as_refund())

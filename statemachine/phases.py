@@ -138,6 +138,7 @@ class Review(StrEnum):
     CURRENCY_MISMATCH = "currency_mismatch"  #: the provider states another currency
     AMOUNT_UNKNOWN = "amount_unknown"  #: goods are owed for money that is not stated, or for zero or less
     REFERENCE_TAKEN = "reference_taken"  #: goods are owed under a reference that another payment has
+    PAID_TWICE = "paid_twice"  #: two attempts at one wish were paid; goods were handed over for one
     WRONG_ENVIRONMENT = "wrong_environment"  #: test money in a live account, or live money in a test account
     CONFLICT = "conflict"  #: the provider's statements have no legal order, such as paid after cancelled
     LATE_MOVE = "late_move"  #: the payment had ended, and went on, as its lifecycle knows and a person must see

@@ -141,6 +141,7 @@ _DANGLING: Final = tuple(
         ("inbox_queue", "inbox_message", "message_id", "message_id"),
         ("inbox_redelivery", "inbox_message", "message_id", "message_id"),
         ("payment_poll", "payment", "payment_id", "payment_id"),
+        ("payment_name", "payment", "payment_id", "name"),
         ("transition", "payment", "payment_id", "id"),
         ("outbox_message", "payment", "payment_id", "id"),
         ("outbox_queue", "outbox_message", "outbox_id", "outbox_id"),

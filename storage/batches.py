@@ -13,7 +13,7 @@ from storage.columns import columns_of, table_of
 from storage.database import Unit
 from storage.errors import LeaseLost, UnreadableRow
 from storage.payment_polls import GONE
-from storage.tables import InboxMessage, Payment, PaymentPoll, Transition
+from storage.tables import InboxMessage, Payment, PaymentName, PaymentPoll, Transition
 from storage.tables_inbox import QueuedMessage, RecordedDecision
 from storage.types import CLOCK_WAS_WRONG, InboxStatus
 from storage.unreadable_rows import UnreadableRecord
@@ -224,7 +224,7 @@ _OFTEN_CHANGED: Final = (
     "counts",
 )
 _RARELY_CHANGED: Final = (
-    *("provider_ref", "reference", "alias", "amount_minor", "currency", "authorised_minor", "captured_minor"),
+    *("provider_ref", "reference", "alias", "names", "amount_minor", "currency", "authorised_minor", "captured_minor"),
     *("refunded_minor", "charged_back_minor", "disputed_minor", "stated", "parts", "capture_by"),
     *("review", "review_note", "review_opened_at", "disputed", "accepted", "reviews", "return_url"),
 )
@@ -233,6 +233,8 @@ _MOVE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, "seal"), _AS_READ)
 _CHANGE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, *_RARELY_CHANGED, "seal"), _AS_READ)
 _often_changed: Final = itemgetter(*_OFTEN_CHANGED)
 _rarely_changed: Final = itemgetter(*_RARELY_CHANGED)
+
+_ADD_NAME: Final = Insert(table_of(PaymentName), ("account", "kind", "name", "payment_id"))
 
 #: A payment as it was read: its version, and what may change.
 AsRead = tuple[int, tuple[Any, ...], tuple[Any, ...]]
@@ -264,6 +266,29 @@ def by_ref(unit: Unit, keys: Sequence[Key]) -> list[Payment]:
         query = f"SELECT {_PAYMENT.expression(unit)} FROM payment WHERE {named}"  # noqa: S608 - our own names
         found += _PAYMENT.records(unit, Payment, query, (account, kind, json.dumps(names)))
     return found
+
+
+def by_name(unit: Unit, keys: Sequence[Key]) -> dict[Key, str]:
+    """Return the ids of the payments with these further names; not locked."""
+    where = "n.account = k.account AND n.kind = k.kind AND n.name = k.name"
+    if unit.dialect == "sqlite":
+        given: Sequence[Any] = [json.dumps(keys)]
+        source = f"{_KEYS_OF_SQLITE} CROSS JOIN payment_name n ON {where}"  # in this order: each name is looked up
+        payment = "n.payment_id"
+    else:
+        given = _arrays(keys)
+        payment = "found.payment_id"
+        source = (
+            f"{_KEYS_OF_POSTGRESQL} CROSS JOIN LATERAL "  # noqa: S608 - our own names
+            f"(SELECT n.payment_id::text AS payment_id FROM payment_name n WHERE {where} LIMIT 1) AS found"
+        )
+    rows = unit.rows(f"SELECT k.account, k.kind, k.name, {payment} FROM {source}", given)  # noqa: S608 - our own names
+    return {(account, kind, name): _with_dashes(payment_id) for account, kind, name, payment_id in rows}
+
+
+def add_names(unit: Unit, names: Iterable[tuple[str, str, str, str]]) -> None:
+    """Insert further names of payments; IntegrityError where one is another's."""
+    _ADD_NAME(unit, names)
 
 
 def by_id(unit: Unit, payment_ids: Iterable[str]) -> list[Payment]:

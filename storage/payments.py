@@ -13,9 +13,10 @@ from storage.columns import table_of
 from storage.database import Unit
 from storage.errors import NotFound
 from storage.ids import is_id
-from storage.tables import Payment
+from storage.tables import Payment, PaymentName
 
 _table = table_of(Payment)
+_names = table_of(PaymentName)
 
 
 def get(unit: Unit, payment_id: str, *, lock: bool = False) -> Payment:
@@ -98,6 +99,22 @@ def named(unit: Unit, account: str, kinds: Sequence[str], refs: Sequence[str]) -
     """Return the account's payments with this provider reference; not locked."""
     where = (_table.c.account == account, _table.c.kind.in_(kinds), _table.c.provider_ref.in_(refs))
     return unit.all(Payment, select(_table).where(*where))
+
+
+def known_names(unit: Unit, payment_ids: Sequence[str]) -> dict[str, set[tuple[str, str, str]]]:
+    """Return account, kind and name of all further names of the payments, by payment."""
+    found: dict[str, set[tuple[str, str, str]]] = {}
+    columns = (_names.c.payment_id, _names.c.account, _names.c.kind, _names.c.name)
+    for payment_id, *key in unit.execute(select(*columns).where(_names.c.payment_id.in_(payment_ids))):
+        found.setdefault(payment_id, set()).add((key[0], key[1], key[2]))
+    return found
+
+
+def by_name(unit: Unit, account: str, kinds: Sequence[str], name: str) -> Payment | None:
+    """Return the account's payment with this further name; None where there is none."""
+    where = (_names.c.account == account, _names.c.kind.in_(kinds), _names.c.name == name)
+    payment_id = unit.execute(select(_names.c.payment_id).where(*where).limit(1)).scalar()
+    return None if payment_id is None else known(unit, payment_id)
 
 
 def existing(unit: Unit, payment_ids: Sequence[str]) -> set[str]:

@@ -188,6 +188,8 @@ class PaymentTable(SQLModel, table=True):
     provider_ref: str | None = Field(default=None, max_length=255)  #: None until the provider has named it
     reference: str | None = Field(default=None, max_length=255)  #: the merchant's own id
     alias: str | None = Field(default=None, max_length=255)  #: another name that the provider's hints may use
+    #: further names and attempts, in the order in which they became known; None for none (worker/attempts.py)
+    names: list[dict[str, Any]] | None = Field(default=None, sa_column=json_value(nullable=True))
     amount_minor: int | None = Field(default=None, sa_column=Column(BigInteger))
     currency: str | None = Field(default=None, max_length=3)
     #: cumulative sums: None is unsaid, and 0 is said (statemachine.sums.Sums)
@@ -244,6 +246,7 @@ class Payment(Row):
         "provider_ref",
         "reference",
         "alias",
+        "names",
         "amount_minor",
         "currency",
         "authorised_minor",
@@ -280,6 +283,7 @@ class Payment(Row):
     provider_ref: str | None = None
     reference: str | None = None
     alias: str | None = None
+    names: list[dict[str, Any]] | None = None
     amount_minor: int | None = None
     currency: str | None = None
     authorised_minor: int | None = None
@@ -309,6 +313,24 @@ class Payment(Row):
     created_at: datetime
     changed_at: datetime
     seal: str = ""
+
+
+class PaymentName(SQLModel, table=True):
+    """Further names of payments, for lookup; `payment.names` is what is sealed.
+
+    The audit proves that both say the same, so that a row here needs no seal of its own.
+    """
+
+    __tablename__ = "payment_name"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_payment_name_payment", "payment_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    account: str = Field(sa_column=Column(String(64), primary_key=True))
+    kind: str = Field(sa_column=Column(String(32), primary_key=True))  #: of the payment
+    name: str = Field(sa_column=Column(String(255), primary_key=True))
+    payment_id: str = Field(sa_column=identifier())
 
 
 class PaymentPollTable(SQLModel, table=True):

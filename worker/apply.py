@@ -9,18 +9,38 @@ from typing import Any, Final, cast
 import structlog
 from msgspec.structs import replace
 
+from statemachine.attempts import (
+    Attempt,
+    counts_of_parts,
+    doubt_second_payment,
+    is_nearer,
+    nearest,
+    stand_aside,
+    take_lead,
+)
 from statemachine.decide import as_refund, decide
 from statemachine.effects import DueEffect
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Decision, Observation, PaymentView
 from statemachine.own_statements import AccountAlarm
-from statemachine.phases import FULFILMENT_PHASES, MOVING_PHASES, WITHHOLDING, Alarm, Effect, Outcome, Phase, Review
+from statemachine.phases import (
+    FULFILMENT_PHASES,
+    MOVING_PHASES,
+    WITHHOLDING,
+    Alarm,
+    Effect,
+    Outcome,
+    Phase,
+    Review,
+    Source,
+)
 from statemachine.sums import UNSAID
 from storage import outbox, transitions
-from storage.database import build_record
+from storage.database import build_record, wrap_columns
 from storage.ids import webhook_id
 from storage.tables import InboxMessage, Payment
 from storage.types import PollPriority
+from worker import attempts
 from worker.accounts import AccountRules, ApplySettings
 from worker.effects import (
     Closed,
@@ -76,17 +96,74 @@ class PaymentWriter:
         is_unnamed = payment.provider_ref is None
         if not self._bind(rules, payment, observation):
             return
+        speaker = payment
+        if lifecycle.has_names or lifecycle.has_attempts:
+            speaker, observation = self._speaker(rules, payment, observation)
+            if observation.kind is not None and observation.kind != payment.kind and not observation.is_kind_guessed:
+                self._hear_of_further_name(rules, payment, observation)
+                return
         observation = as_refund(lifecycle, observation)
-        view = PaymentView(
-            state=payment.state,
+        view = self._view(rules, lifecycle, payment, speaker, observation)
+        decision = decide(lifecycle, view, observation, self._now)
+        if ask:
+            decision = replace(decision, ask=True)
+        leader = payment.provider_ref
+        decision, is_passed = self._keep_attempts(lifecycle, payment, speaker, view, decision, observation)
+        if is_unnamed and payment.review == Review.CREATE_UNKNOWN and decision.review is None and leader is not None:
+            decision = replace(decision, closes_review=True)  # what became of the create call is known now
+        attempt = None if speaker is payment else observation.provider_ref
+        is_led_anew = leader != payment.provider_ref
+        self._apply(rules, payment, decision, observation, attempt, is_passed=is_passed, is_led_anew=is_led_anew)
+
+    def _apply(
+        self,
+        rules: AccountRules,
+        payment: Payment,
+        decision: Decision,
+        observation: Observation,
+        attempt: str | None,
+        *,
+        is_passed: bool,
+        is_led_anew: bool,
+    ) -> None:
+        """Write what was decided; `is_led_anew`: another attempt leads now.
+
+        `is_passed`: the facts of the statement are not the payment's.
+        """
+        lifecycle = rules.provider.lifecycles[payment.kind]
+        before, state_as_of = payment.state, payment.state_as_of
+        if decision.to_state is not None:
+            phase = decision.phase or lifecycle.phase(decision.to_state)
+            self._move(payment, decision, observation, decision.to_state, phase)
+            if is_led_anew:
+                payment.state_as_of = state_as_of
+            if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
+                decision = self._doubting(decision, f"{decision.reason}; yet a transfer was seen")
+        if decision.confirmed_as_of is not None:
+            payment.state_as_of = decision.confirmed_as_of
+        if before == decision.to_state and not decision.state_confirmed and observation.status is not None:
+            is_passed = True
+        self._learn(payment, decision, observation, is_passed=is_passed)
+        self._session.poll_of(payment).next_poll_at = self._next_poll(rules, payment, decision)
+        if payment.names is not None and self._message.source == Source.POLL and attempt is None:
+            self._ask_about_attempts(rules, payment)
+        self._keep(lifecycle, payment, decision, attempt=attempt)
+
+    def _view(
+        self, rules: AccountRules, lifecycle: Lifecycle, payment: Payment, speaker: Payment, observation: Observation
+    ) -> PaymentView:
+        """Return the wish, and the state and sums of the attempt that speaks."""
+        counts = payment.counts or {}
+        return PaymentView(
+            state=speaker.state,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
-            sums=(sums := sums_of(payment)),
-            stated={} if sums is UNSAID else stated_of(payment),
-            parts=() if payment.parts is None else parts_of(payment),
-            counts=payment.counts or {},
-            state_as_of=payment.state_as_of,
-            changed_at=payment.changed_at,
+            sums=(sums := sums_of(speaker)),
+            stated={} if sums is UNSAID else stated_of(speaker),
+            parts=() if speaker.parts is None else parts_of(speaker),
+            counts=counts if speaker is payment else counts_of_parts(counts),
+            state_as_of=speaker.state_as_of,
+            changed_at=speaker.changed_at,
             review=Review(payment.review) if payment.review else None,
             disputed=tuple(payment.disputed or ()),
             accepted=tuple(payment.accepted or ()),
@@ -97,25 +174,140 @@ class PaymentWriter:
             tolerance_minor=rules.tolerance_minor,
             can_ask=rules.can_ask(payment.kind),
         )
-        decision = decide(lifecycle, view, observation, self._now)
-        if ask:
-            decision = replace(decision, ask=True)
+
+    # -- further names and attempts
+
+    def _speaker(self, rules: AccountRules, payment: Payment, observation: Observation) -> tuple[Payment, Observation]:
+        """Return whose state is told: the payment's, or another attempt's as a record.
+
+        Takes over the further names. An id that a page gives as a further name is the payment's own.
+        """
+        lifecycle, ref = rules.provider.lifecycles[payment.kind], observation.provider_ref
+        is_of_kind = observation.is_kind_guessed or observation.kind in (None, payment.kind)
+        speaker = payment
+        if ref is not None and ref != payment.provider_ref:
+            known = attempts.entry_of(payment, ref)
+            is_attempt = lifecycle.has_attempts and is_of_kind and (known is None or "state" in known)
+            if is_attempt or not is_of_kind:
+                self._add_name(rules, payment, ref)
+            if is_attempt:
+                speaker = attempts.as_payment(payment, ref)
+            elif is_of_kind:
+                observation = replace(observation, provider_ref=payment.provider_ref)
+        for name in observation.names:
+            self._add_name(rules, payment, name)
+        return speaker, observation
+
+    def _add_name(self, rules: AccountRules, payment: Payment, name: str) -> None:
+        """Index a further name, unless it is this payment's or another's already."""
+        if attempts.has_name(payment, name):
+            return
+        if self._session.find_by_name(payment.account, [payment.kind], name) is not None:
+            return
+        attempts.add_name(payment, name)
+        self._session.add_name(payment, name)
+        self.reopen(rules, name)
+
+    def _hear_of_further_name(self, rules: AccountRules, payment: Payment, observation: Observation) -> None:
+        """Ask about the payment of a thing of another kind, whose state is its own."""
+        words = f"{observation.kind} {observation.provider_ref} belongs to it; the provider {rules.asking(payment)}"
+        self.note(payment, Outcome.NOTED, words)
+        if rules.can_ask(payment.kind):
+            self._session.ask_at(payment, self._now, PollPriority.DOUBT)
+
+    def _keep_attempts(
+        self,
+        lifecycle: Lifecycle,
+        payment: Payment,
+        speaker: Payment,
+        view: PaymentView,
+        decision: Decision,
+        observation: Observation,
+    ) -> tuple[Decision, bool]:
+        """Keep sums and attempts; return what the wish is decided to do.
+
+        The second is whether the facts of the statement are another attempt's than the one that leads.
+        """
+        leader = payment.provider_ref
+        if speaker is not payment:
+            decision = self._decide_attempt(lifecycle, payment, speaker, decision, observation)
+            is_passed = leader == payment.provider_ref
+        elif payment.names is None:
+            keep_sums(payment, decision)
+            return decision, False
+        else:
+            decision = self._follow(lifecycle, payment, decision, observation)
+            is_passed = leader != payment.provider_ref
+        phase = decision.phase or Phase(payment.phase)
+        return doubt_second_payment(view, phase, decision, attempts.attempts_of(payment)), is_passed
+
+    def _decide_attempt(
+        self, lifecycle: Lifecycle, payment: Payment, speaker: Payment, decision: Decision, observation: Observation
+    ) -> Decision:
+        """Keep what another attempt says; it leads where it is nearer to money."""
+        keep_sums(speaker, decision)
+        self._advance_attempt(lifecycle, speaker, decision, observation)
+        attempt = Attempt(str(speaker.provider_ref), speaker.state, Phase(speaker.phase))
+        before = Phase(payment.phase)
+        if decision.outcome is Outcome.ADVANCED and is_nearer(attempt.phase, before):
+            self._lead_with(payment, payment, speaker)
+            passed = tuple(lifecycle.phase(state) for state in decision.via)
+            decision = take_lead(before, payment.counts or {}, decision, attempt, passed)
+            if decision.counts is not None:
+                payment.counts = dict(decision.counts) or None
+            return decision
+        attempts.put(payment, speaker)
+        aside = stand_aside(decision, attempt)
+        if aside.ask:
+            self._session.ask_about_id(payment.account, payment.kind, attempt.name)
+        return replace(aside, ask=False)
+
+    def _follow(self, lifecycle: Lifecycle, payment: Payment, decision: Decision, observation: Observation) -> Decision:
+        """Keep what the leading attempt says; another may be nearer to money now."""
+        counts = payment.counts
         keep_sums(payment, decision)
-        before = payment.state
-        if decision.to_state is not None:
-            phase = decision.phase or lifecycle.phase(decision.to_state)
-            self._move(payment, decision, observation, decision.to_state, phase)
-            if _TRANSFER in payment.facts and payment.phase in _ENDED_UNPAID and payment.review is None:
-                decision = self._doubting(decision, f"{decision.reason}; yet a transfer was seen")
-        is_named_now = is_unnamed and payment.provider_ref is not None
-        if is_named_now and payment.review == Review.CREATE_UNKNOWN and decision.review is None:
-            decision = replace(decision, closes_review=True)  # what became of the create call is known now
+        if decision.to_state is None or observation.source is Source.OPERATOR:
+            return decision
+        best = nearest(attempts.attempts_of(payment), decision.phase or lifecycle.phase(decision.to_state))
+        if best is None:
+            return decision
+        before = Phase(payment.phase)
+        led = wrap_columns(Payment, dict(payment.__dict__))
+        self._advance_attempt(lifecycle, led, decision, observation)
+        self._lead_with(payment, led, attempts.as_payment(payment, best.name))
+        if payment.review in WITHHOLDING and not decision.closes_review and decision.withheld_reason is None:
+            decision = replace(decision, withheld_reason=f"the review of {payment.review} is open")
+        decision = take_lead(before, counts or {}, decision, best)
+        payment.counts = counts if decision.counts is None else dict(decision.counts) or None
+        return decision
+
+    def _lead_with(self, payment: Payment, led: Payment, attempt: Payment) -> None:
+        """Let another attempt lead; `led` is found by its name still."""
+        leader = payment.provider_ref
+        if leader is not None and attempts.entry_of(payment, leader) is None:
+            self._session.add_name(payment, leader)
+        attempts.lead_with(payment, led, attempt)
+
+    def _advance_attempt(
+        self, lifecycle: Lifecycle, attempt: Payment, decision: Decision, observation: Observation
+    ) -> None:
+        """Move an attempt on its own record, without a transition of the wish."""
         if decision.confirmed_as_of is not None:
-            payment.state_as_of = decision.confirmed_as_of
-        is_passed = before == decision.to_state and not decision.state_confirmed and observation.status is not None
-        self._learn(payment, decision, observation, is_passed=is_passed)
-        self._session.poll_of(payment).next_poll_at = self._next_poll(rules, payment, decision)
-        self._keep(lifecycle, payment, decision)
+            attempt.state_as_of = decision.confirmed_as_of
+        if decision.to_state is None:
+            return
+        if attempt.state != decision.to_state:
+            attempt.state_as_of = observation.as_of
+        attempt.state, attempt.changed_at = decision.to_state, self._now
+        attempt.phase = _PHASES[decision.phase or lifecycle.phase(decision.to_state)]
+        attempt.failure_reason = observation.failure_reason
+
+    def _ask_about_attempts(self, rules: AccountRules, payment: Payment) -> None:
+        """Have the provider asked about the attempts that do not lead."""
+        if rules.can_ask(payment.kind):
+            for attempt in attempts.attempts_of(payment):
+                if attempt.phase in MOVING_PHASES:
+                    self._session.ask_about_id(payment.account, payment.kind, attempt.name)
 
     def review(
         self,
@@ -215,11 +407,13 @@ class PaymentWriter:
         is_unreadable: bool = False,
         untaken: Sequence[str] = (),
         awaits: str | None = None,
+        attempt: str | None = None,
     ) -> None:
         """Record the message's outcome for the timeline, and save the payment.
 
         `owed` are ids of outbox messages by effect; `untaken` are the effects that no sink takes; `is_unreadable` says
-        that the body could not be parsed; `awaits` names the payment that the message waits for.
+        that the body could not be parsed; `awaits` names the payment that the message waits for; `attempt` is the id
+        of the attempt that it is about, where that did not lead.
         """
         entry: dict[str, Any] = {**self._marks, "outcome": _WORDS[outcome], "reason": reason}
         entry["at"] = self._session.moment
@@ -242,7 +436,8 @@ class PaymentWriter:
         if owed:
             entry["effects"] = list(owed)
             entry["outbox"] = [owed_id for ids in owed.values() for owed_id in ids]
-        entry |= {name: told for name, told in (("untaken", list(untaken)), ("awaits", awaits)) if told}
+        more = (("untaken", list(untaken)), ("awaits", awaits), ("attempt", attempt))
+        entry |= {name: value for name, value in more if value}
         self.outcomes.append(entry)
         if payment is not None:
             poll = self._session.poll_of(payment)
@@ -335,6 +530,7 @@ class PaymentWriter:
         decision: Decision,
         *,
         is_unreadable: bool = False,
+        attempt: str | None = None,
     ) -> None:
         closed = closed_by(decision, payment)
         if decision.review is not None:
@@ -379,6 +575,7 @@ class PaymentWriter:
             owed=owed,
             is_unreadable=is_unreadable,
             untaken=untaken,
+            attempt=attempt,
         )
 
     def _owe(self, payment: Payment, due: DueEffect, name: str, reason: str, closed: Closed | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Finder of the payment that a statement is about; locks rows and changes nothing."""
 
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from providers.contract import Reading
@@ -44,14 +45,39 @@ class Finder:
             named = session.find_by_ref(account, kinds, ref)
             if named is not None:
                 return named
+        further = self._find_further(rules, observation)
+        if further is not None:
+            return further
         if rules.is_other_environment(observation):
             return None
         about = None if about_id is None else session.known(about_id)
         if about is not None and about.account == account and about.kind in kinds and _may_mean(observation, about):
             return about
         if observation.reference is not None:
-            return session.find_unbound(account, kinds, observation.reference)
+            unbound = session.find_unbound(account, kinds, observation.reference)
+            attempted = [kind for kind in kinds if rules.provider.lifecycles[kind].has_attempts]
+            if unbound is None and attempted and ref is not None:
+                return session.find_by_reference(account, attempted, observation.reference)
+            return unbound
         return None
+
+    def _find_further(self, rules: AccountRules, observation: Observation) -> Payment | None:
+        """Find the payment by a further name, or whose first name is a further one here."""
+        keys = list(self._further_keys(rules, observation))
+        for account, kind, name in keys:
+            found = self._session.find_by_name(account, [kind], name)
+            if found is None and name != observation.provider_ref:
+                found = self._session.find_by_ref(account, [kind], name)
+            if found is not None:
+                return found
+        return None
+
+    def _further_keys(self, rules: AccountRules, observation: Observation) -> Iterator[Key]:
+        """Yield the keys of further names; none where all things have one id."""
+        kinds = _further_kinds(rules, observation.kind)
+        for name in (observation.provider_ref, *observation.names):
+            if name is not None:
+                yield from ((self._account, kind, name) for kind in kinds)
 
     def contradicted(self, payment: Payment | None) -> Payment | None:
         """Return the payment of the callback URL, if the message is not about it."""
@@ -74,7 +100,12 @@ class Finder:
     def hinted(self, rules: AccountRules, hint: str) -> list[Payment]:
         """Return payments that the hint names, ended ones too: money may come late."""
         account, kinds = self._message.account, list(rules.provider.lifecycles)
-        for find in (self._session.find_by_ref, self._session.find_by_reference, self._session.find_by_alias):
+        further = _further_kinds(rules, None)
+        if named := [p for kind in kinds if (p := self._session.find_by_ref(account, [kind], hint)) is not None]:
+            return named
+        if further and (payment := self._session.find_by_name(account, further, hint)) is not None:
+            return [payment]
+        for find in (self._session.find_by_reference, self._session.find_by_alias):
             found = [p for kind in kinds if (p := find(account, [kind], hint)) is not None]
             if found:
                 return found
@@ -93,6 +124,15 @@ class Finder:
         for hint in reading.hints:
             for kind in rules.provider.lifecycles:
                 keys[account, kind, hint] = None
+
+    def further(self, rules: AccountRules, reading: Reading, keys: dict[Key, None]) -> None:
+        """Add further names under which `find` will look, first names being known."""
+        account = self._account
+        for observation in reading.observations:
+            further = dict.fromkeys(self._further_keys(rules, observation))
+            ref = observation.provider_ref
+            if further and (ref is None or not self._session.knows_ref(account, self.kinds(rules, observation), ref)):
+                keys |= further
 
     def names_one_of(self, refs: AbstractSet[tuple[str, str]], reading: Reading) -> bool:
         """Return whether the reading has one of these names, by account."""
@@ -132,6 +172,17 @@ def gives_goods(lifecycle: Lifecycle, observation: Observation) -> bool:
     """Return whether the statement says that the money is there."""
     status = observation.status
     return status is not None and lifecycle.knows(status) and lifecycle.phase(status) in FULFILMENT_PHASES
+
+
+def _further_kinds(rules: AccountRules, kind: str | None) -> list[str]:
+    """Return the kinds with further names that a thing of this kind may belong to."""
+    lifecycles = rules.provider.lifecycles
+    subject = None if kind is None else lifecycles[kind].subject
+    return [
+        name
+        for name, each in lifecycles.items()
+        if (each.has_names or each.has_attempts) and subject in (None, each.subject)
+    ]
 
 
 def namesake_kinds(rules: AccountRules, kind: str) -> list[str]:

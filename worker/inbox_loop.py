@@ -203,6 +203,10 @@ class InboxWorker:
             free = [application for application in applications if not application.is_about(busy)]
             applications = free or applications
         batch.load(refs, ids)
+        names: dict[Key, None] = {}
+        for application in applications:
+            application.foresee_further(names)
+        batch.load_names(names)
         for application in applications:
             application.foresee_unnamed(references)
         batch.load_unbound(references)

@@ -35,6 +35,7 @@ class Session:
         self._polls_read: dict[str, PollAsRead] = {}
         self._absent: set[str] = set()  #: ids that are no payment's
         self._by_ref: dict[Key, Payment | None] = {}  #: None: the database holds none
+        self._by_name: dict[Key, Payment | None] = {}  #: by further name; None: the database holds none
         self._unbound: dict[Key, Payment | None] = {}  #: the newest that the database held, by reference
         self._added: dict[Key, list[Payment]] = {}  #: without a ref when they were begun here, by reference
         self._namesakes: dict[Key, tuple[str, ...]] = {}  #: of references, as the database had them
@@ -48,6 +49,7 @@ class Session:
         # to be written
         self._new: dict[str, Payment] = {}
         self._changed: dict[str, Payment] = {}
+        self._names: list[tuple[str, str, str, str]] = []
         self._transitions: list[Transition] = []
         self._outbox: list[OutboxMessage] = []
         self._finished: list[InboxMessage] = []
@@ -76,6 +78,16 @@ class Session:
             self._absent.update(missing)
             self._absent.difference_update([payment.id for payment in found])
             self._keep(found)
+
+    def load_names(self, keys: Collection[Key]) -> None:
+        """Load the payments with these further names, as far as they exist."""
+        wanted = [key for key in keys if key not in self._by_name]
+        if wanted:
+            found = batches.by_name(self._unit, wanted)
+            self._by_name.update(dict.fromkeys(wanted))
+            self.load((), set(found.values()))
+            for key, payment_id in found.items():
+                self._by_name[key] = self._by_id.get(payment_id)
 
     def load_unbound(self, keys: Collection[Key]) -> None:
         """Load the payments of these references that have no provider's id yet."""
@@ -142,6 +154,17 @@ class Session:
             if found is not None:
                 return found
         return None
+
+    def find_by_name(self, account: str, kinds: Sequence[str], name: str) -> Payment | None:
+        """Return the payment with this further name, of the first kind that has one."""
+        self.load_names([(account, kind, name) for kind in kinds])
+        found = (self._by_name[account, kind, name] for kind in kinds)
+        return next((payment for payment in found if payment is not None), None)
+
+    def add_name(self, payment: Payment, name: str) -> None:
+        """Index a further name of a payment, with the next flush."""
+        self._by_name[payment.account, payment.kind, name] = payment
+        self._names.append((payment.account, payment.kind, name, payment.id))
 
     def find_unbound(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
         """Return the newest payment of that reference without a provider's id."""
@@ -345,6 +368,8 @@ class Session:
             batches.change(unit, [(payment, self._read[payment.id]) for payment in changed])
             polls = [(self._polls[payment.id], self._polls_read[payment.id]) for payment in changed]
             batches.change_polls(unit, polls)
+        if self._names:
+            batches.add_names(unit, self._names)
         for payment in (*new, *changed):
             self._read[payment.id] = batches.as_read(payment)
             self._polls_read[payment.id] = batches.poll_as_read(self._polls[payment.id])
@@ -362,4 +387,5 @@ class Session:
         if self._reopened:
             batches.reopen_awaiting(unit, list(self._reopened), self.now)
         self._new, self._changed, self._reopened = {}, {}, {}
+        self._names = []
         self._transitions, self._outbox, self._finished, self._postponed = [], [], [], []

@@ -16,6 +16,7 @@ from storage.batches import Key
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
 from storage.types import InboxStatus, PollPriority
+from worker import attempts
 from worker.accounts import AccountRules, Accounts, ApplySettings
 from worker.apply import PaymentWriter
 from worker.finder import Finder
@@ -45,6 +46,7 @@ def without_claims(observation: Observation) -> Observation:
         is_kind_guessed=observation.is_kind_guessed,
         provider_ref=observation.provider_ref,
         reference=observation.reference,
+        names=observation.names,
     )
 
 
@@ -101,6 +103,11 @@ class MessageProcessor:
         if self._rules is not None and self._reading is not None:
             self._finder.named(self._rules, self._reading, refs)
         return any(key in held for key in refs)
+
+    def foresee_further(self, names: dict[Key, None]) -> None:
+        """Add further names of payments that the message names by no known first one."""
+        if self._rules is not None and self._reading is not None and self._message.about is None:
+            self._finder.further(self._rules, self._reading, names)
 
     def foresee_unnamed(self, references: dict[Key, None]) -> None:
         """Add references of payments that the message names by no known id."""
@@ -226,8 +233,8 @@ class MessageProcessor:
         if not is_sought:
             payment = self._finder.find(rules, observation)
         ref, is_new = observation.provider_ref, False
-        if payment is not None and payment.provider_ref is not None and ref not in (None, payment.provider_ref):
-            payment = self._other_of_same_wish(rules, payment, ref)
+        if payment is not None and payment.provider_ref is not None and self._is_other(rules, payment, observation):
+            payment = self._other_of_same_wish(rules, payment, str(ref))
         if payment is None:
             payment = self._adopt_or_park(rules, observation)
             is_new = payment is not None and self._message.source not in _WHOLE_WORDS
@@ -241,6 +248,13 @@ class MessageProcessor:
             words = "came to this payment's own URL, and what is signed is about another one; the provider "
             self._writer.note(contradicted, Outcome.NOTED, words + rules.asking(contradicted))
             self._ask(rules, contradicted)
+
+    def _is_other(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
+        """Return whether the id is neither a name of the payment nor one of its attempts."""
+        ref = observation.provider_ref
+        if ref is None or ref == payment.provider_ref or rules.provider.lifecycles[payment.kind].has_attempts:
+            return False
+        return not any(attempts.has_name(payment, name) for name in (ref, *observation.names))
 
     def _other_of_same_wish(self, rules: AccountRules, payment: Payment, ref: str) -> Payment | None:
         """Review a wish that two payments carry, and return the one that has this id."""
@@ -309,6 +323,10 @@ class MessageProcessor:
         if kind is None or ref is None:
             self._writer.note(None, Outcome.PARKED, "says neither kind nor id of a payment that is known here")
             return None
+        whole = rules.provider.lifecycles[kind].belongs_to
+        if whole:
+            self._ask_about_whole(rules, whole, f"{kind}:{ref}", observation)
+            return None
         if not rules.adopts_unknown and self._message.source not in (Source.POLL, Source.CREATE):
             self._awaits = f"{kind}:{ref}"
             self._writer.note(None, Outcome.PARKED, f"waits for {kind} {ref} to become known", awaits=self._awaits)
@@ -323,6 +341,15 @@ class MessageProcessor:
         self._session.add(payment)
         self._writer.reopen(rules, ref)
         return payment
+
+    def _ask_about_whole(self, rules: AccountRules, whole: str, awaited: str, observation: Observation) -> None:
+        """Ask about the payment that an unknown thing belongs to, or wait for it."""
+        if rules.adopts_unknown and rules.can_ask(whole) and observation.names:
+            for name in observation.names:
+                self._ask_first(whole, name)
+            return
+        self._awaits = awaited
+        self._writer.note(None, Outcome.PARKED, f"waits for the {whole} of {awaited} to become known", awaits=awaited)
 
     def _apply_ours(self, rules: AccountRules, statement: own_statements.Statement) -> None:
         about = self._message.about

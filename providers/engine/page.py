@@ -123,6 +123,7 @@ class RuleSection(PageSection, frozen=True, rename={"means": "as"}):
     channel: Literal["", "none"] = ""  #: none: only where the URL that was used does not tell the kind
     id: Pointers = ""  #: where its id is, if not where its kind says
     reference: Pointers = ""
+    names: list[str] = []  #: pointers to further ids of the payment, below `object`
     at: Pointers = ""  #: a signed time at which it was so
     currency: Pointers = ""  #: totals: of them, within `object`
     totals: dict[str, Pointers] = {}  #: totals: captured, refunded and so on, as in a kind
@@ -164,6 +165,9 @@ class KindSection(PageSection, frozen=True):
     id_pattern: str = ""  #: of ids among hints, so that an unknown one is asked about
     source: str = ""
     subject: str = "payment"
+    names: list[str] = []  #: pointers to further ids of the same payment
+    attempts: bool = False  #: another id with a known reference is another attempt at the same wish
+    belongs_to: str = ""  #: the kind whose further names its ids are; it is never a payment by itself
     answer: str = ""  #: where the thing is in an answer
     type: str = ""  #: pointer to the name of the kind in an answer, where it says that
     is_id_optional: bool = False  #: an answer without the id is about what was asked for

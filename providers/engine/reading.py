@@ -62,6 +62,8 @@ def lifecycles(page: ProviderPage) -> dict[str, Lifecycle]:
 
 
 def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle:
+    if section.belongs_to and (section.belongs_to == kind or section.belongs_to not in page.kind):
+        raise InvalidPage(f"{section.belongs_to!r} is no other kind of this page", ("kind", kind, "belongs_to"))
     states = []
     for word_, meaning in section.states.items():
         phase = meaning.removesuffix("!")
@@ -80,9 +82,21 @@ def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle
                 for state, targets in section.late.items()
             },
             subject=section.subject,
+            has_names=_has_names(page, kind),
+            has_attempts=section.attempts,
+            belongs_to=section.belongs_to,
         )
     except InvalidLifecycle as fault:
         raise InvalidPage(fault.message, ("kind", kind)) from None
+
+
+def _has_names(page: ProviderPage, kind: str) -> bool:
+    """Return whether payments of the kind may have further names."""
+    if page.kind[kind].names or page.kind[kind].attempts:
+        return True
+    return any(section.belongs_to == kind for section in page.kind.values()) or any(
+        rule.names for rule in page.events.rule
+    )
 
 
 class _Rule(NamedTuple):
@@ -230,6 +244,7 @@ class PageReader:
     def _means_state(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
         thing_of, at_of = pointer(rule.object), _optional(rule.at)
         id_of = first(rule.id) if rule.id else None
+        further = _names(rule.names)
         if rule.kind and rule.kind not in self._reads:
             raise InvalidPage(f"{rule.kind!r} is no kind of this page", ("kind",))
 
@@ -245,6 +260,8 @@ class PageReader:
             seen = read(thing, statement, at, event)
             if id_of is not None:
                 seen = msgspec.structs.replace(seen, provider_ref=name(id_of(event)))
+            if further is not None:
+                seen = msgspec.structs.replace(seen, names=tuple(dict.fromkeys((*seen.names, *further(thing)))))
             if rule.guessed or not rule.kind:
                 seen = msgspec.structs.replace(seen, is_kind_guessed=True)
             return Reading(observations=(seen,))
@@ -254,6 +271,7 @@ class PageReader:
     def _means_ask(self, rule: RuleSection) -> Callable[[object, object, Statement], Reading]:
         id_of, thing_of = first(rule.id or "/id"), pointer(rule.object)
         reference_of = first(rule.reference) if rule.reference else None
+        further = _names(rule.names)
 
         def means(event: object, body: object, statement: Statement) -> Reading:
             thing = thing_of(event)
@@ -266,6 +284,7 @@ class PageReader:
                 is_kind_guessed=rule.guessed or not rule.kind,
                 provider_ref=ref,
                 reference=None if reference_of is None else name(reference_of(thing)),
+                names=() if further is None else further(thing),
                 is_live=says_live(event) if isinstance(event, dict) else None,
             )
             return Reading(observations=(seen,))
@@ -409,6 +428,7 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
     reference_of, alias_of, reason_of = (_optional(at) for at in (section.reference, section.alias, section.reason))
     expires_of, at_of, capture_by_of = (_optional(at) for at in (section.expires, section.at, section.capture_by))
     is_reference_id = section.reference == section.id
+    further = _names(section.names)
 
     def read(thing: object, statement: Statement, as_of: datetime | None, event: object = None) -> Observation:
         if type(thing) is not dict:
@@ -422,6 +442,7 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
             kind=kind,
             provider_ref=ref,
             reference=ref if is_reference_id else None if reference_of is None else name(reference_of(thing)),
+            names=() if further is None else further(thing),
             alias=None if alias_of is None else name(alias_of(thing)),
             status=status,
             amount_minor=amount,
@@ -437,6 +458,14 @@ def _reader(page: ProviderPage, kind: str, allow_loopback: bool) -> Read:
         )
 
     return read
+
+
+def _names(pointers: Sequence[str]) -> Callable[[object], tuple[str, ...]] | None:
+    """Compile pointers to further ids; None where there are none."""
+    gets = [pointer(text) for text in pointers]
+    if not gets:
+        return None
+    return lambda thing: tuple(dict.fromkeys(found for get in gets if (found := name(get(thing))) is not None))
 
 
 def _ref(section: KindSection, words: str) -> Callable[[object, Statement], str]:

@@ -27,7 +27,7 @@ from receipted.cli.options import (
 from receipted.wiring import Service
 from service.blockers import REMEDIES, find_blockers
 from service.commands import Commands
-from service.payments import checkout_url, said_by
+from service.payments import checkout_url, other_names, said_by
 from service.timeline import chronicle, details
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
@@ -294,6 +294,7 @@ def summary(
             "account": payment.account,
             "kind": payment.kind,
             "provider_ref": payment.provider_ref,
+            "other names": ", ".join(map(str, other_names(payment))) or None,
             "reference": payment.reference,
             "amount": output.amount(payment.amount_minor, payment.currency),
             "authorised": output.amount(payment.authorised_minor, payment.currency),

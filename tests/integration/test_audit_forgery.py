@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Table, create_engine, insert, select, update
 
+from providers.contract import Answer
+from statemachine.observation import Observation
+from statemachine.phases import Source
 from storage import audits, event_feed, hashing, quarantine
 from storage.database import Database, build_record
 from storage.ids import new_id
@@ -37,6 +40,7 @@ from tests.integration.test_retention import run
 from tests.support import keeping
 from tests.support.audit_case import GENIUS, Shop, is_postgresql
 from tests.support.builders import a_message
+from tests.support.made_up import OrderProvider, body_of
 from tests.support.pipeline_world import World
 from tests.support.rows import a_rejection
 
@@ -185,6 +189,11 @@ def fill(shop: Shop) -> None:
         keeping.replay(unit, poll.id, now())
         quarantine.keep(unit, a_rejection(body=b"garbage"), at_most=10)
         audits.note(unit, AuditRun(id=new_id(), began_at=now(), ended_at=now(), messages=1, payments=1, faults=0))
+    order = Observation(Source.POLL, status="created", amount_minor=450, reference="order-9", names=("ch_9",))
+    shop.world.join("orders", OrderProvider())
+    body = body_of("at_9", "order", order, new_id())
+    shop.world.record(shop.world.answered("orders", Source.POLL, Answer(200, body, now(), "order", "at_9"), None))
+    shop.work()
     page = {"data": [intent_of(shop, ref) for ref in ("order-1", "pi_elsewhere")], "has_more": False}
     shop.world.record(
         a_message(

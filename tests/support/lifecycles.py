@@ -1,4 +1,4 @@
-"""Two made-up lifecycles that use every feature: a card with captures, and a bank debit that comes and goes."""
+"""Made-up lifecycles that use every feature: a card with captures, a bank debit that comes and goes, attempts."""
 
 from datetime import timedelta
 from typing import Final
@@ -54,4 +54,36 @@ DEBIT: Final = Lifecycle(
         "charged_back": ("paid_out",),
         "returned": ("paid_out",),
     },
+)
+
+#: An order whose payer may try several times; each attempt has an id of its own, and its charge another.
+ORDER: Final = Lifecycle(
+    name="made_up.order",
+    has_names=True,
+    has_attempts=True,
+    initial=("created",),
+    states=(
+        State("created", Phase.OPEN),
+        State("pending", Phase.PROCESSING),
+        State("authorised", Phase.AUTHORISED),
+        State("captured", Phase.PAID),
+        State("closed", Phase.SETTLED, terminal=True),
+        State("refused", Phase.FAILED, terminal=True),
+        State("returned", Phase.REFUNDED, terminal=True),
+    ),
+    moves={
+        "created": ("pending", "authorised", "captured", "refused"),
+        "pending": ("authorised", "captured", "refused"),
+        "authorised": ("captured", "refused"),
+        "captured": ("closed", "returned"),
+    },
+)
+
+#: The charge of an attempt, in words of its own.
+CHARGE: Final = Lifecycle(
+    name="made_up.charge",
+    belongs_to="order",
+    initial=("made",),
+    states=(State("made", Phase.OPEN), State("taken", Phase.PAID, terminal=True)),
+    moves={"made": ("taken",)},
 )

@@ -24,7 +24,7 @@ from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS
 from statemachine.sums import UNSAID, Part, Sums
-from tests.support.lifecycles import CARD, DEBIT
+from tests.support.lifecycles import CARD, CHARGE, DEBIT, ORDER
 
 
 class _Body(msgspec.Struct):
@@ -36,6 +36,8 @@ class _Body(msgspec.Struct):
     sums: Sums | None = None
     parts: tuple[Part, ...] = ()
     at: datetime | None = None
+    reference: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def body_of(ref: str, kind: str, seen: Observation, serial: str) -> bytes:
@@ -49,6 +51,8 @@ def body_of(ref: str, kind: str, seen: Observation, serial: str) -> bytes:
         sums=None if seen.sums is UNSAID else seen.sums,
         parts=seen.parts,
         at=seen.as_of,
+        reference=seen.reference,
+        names=seen.names,
     )
     return msgspec.json.encode(said)
 
@@ -79,6 +83,8 @@ class MadeUpProvider(Provider):
             statement.source,
             kind=said.kind,
             provider_ref=said.id,
+            reference=said.reference,
+            names=said.names,
             status=said.status,
             amount_minor=said.amount,
             currency="USD",
@@ -90,3 +96,14 @@ class MadeUpProvider(Provider):
 
     def client(self, account: Account, transport: Transport, clock: Callable[[], datetime]) -> Client:
         raise NotImplementedError("the world scripts its own")
+
+
+class OrderProvider(MadeUpProvider):
+    """Its orders are paid in attempts, each with an id of its own and a charge."""
+
+    name: ClassVar[str] = "made_up_orders"
+    lifecycles: ClassVar[dict[str, Lifecycle]] = {"order": ORDER, "charge": CHARGE}
+    default_kind: ClassVar[str] = "order"
+
+    def capabilities(self) -> dict[Capability, frozenset[str]]:
+        return {Capability.ASK: frozenset({"order"})}

@@ -144,6 +144,7 @@ def _create_payments() -> None:
         sa.Column("provider_ref", sa.String(255), nullable=True),
         sa.Column("reference", sa.String(255), nullable=True),
         sa.Column("alias", sa.String(255), nullable=True),
+        sa.Column("names", _JSON, nullable=True),
         sa.Column("amount_minor", _BIG, nullable=True),
         sa.Column("currency", sa.String(3), nullable=True),
         sa.Column("authorised_minor", _BIG, nullable=True),
@@ -195,6 +196,16 @@ def _create_payments() -> None:
         "id",
         where="phase = 'failed' OR phase = 'cancelled' OR phase = 'expired' OR phase = 'refunded'",
     )
+    op.create_table(
+        "payment_name",
+        sa.Column("account", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(32), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("payment_id", _ID, nullable=False),
+        sa.PrimaryKeyConstraint("account", "kind", "name", name="pk_payment_name"),
+        sqlite_with_rowid=False,
+    )
+    _index("ix_payment_name_payment", "payment_name", "payment_id")
     op.create_table(
         "payment_poll",
         sa.Column("payment_id", _ID, nullable=False),
