@@ -29,7 +29,7 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 SETTINGS = ROOT / "docs" / "settings.md"
-EFFECTS = ROOT / "docs" / "effects.md"
+YOUR_SHOP = ROOT / "docs" / "your-shop.md"
 WALK = ROOT / "docs" / "walkthrough.md"
 PICTURE = ROOT / "docs" / "payment-page.png"
 
@@ -324,7 +324,7 @@ def test_every_review_is_told_what_to_do_about():
 def test_every_effect_is_told():
     effects = [*(effect.value for effect in Effect), *(alarm.effect for alarm in Alarm)]
 
-    assert [effect for effect in effects if f"`{effect}`" not in EFFECTS.read_text()] == []
+    assert [effect for effect in effects if f"`{effect}`" not in YOUR_SHOP.read_text()] == []
 
 
 def test_every_provider_is_told_how_to_register():
