@@ -303,11 +303,15 @@ def amount_out(money: MoneySection, minor: int, currency: str, title: str) -> ob
 def page_extent(listed: ListSection, body: bytes, size: int) -> Extent:
     """Return the number of things on a page and the next position; raise Unreadable."""
     told = json_object(body)
+    if listed.absent_ends and not told:
+        return extent(0, size, has_more=False, cursor=None)
     things = things_at(pointer(listed.items)(told))
     more = first(listed.more)(told) if listed.more else None
     if listed.next == "last_id":
         return extent(len(things), size, has_more=more, cursor=last_id(things))
     cursor = word(first(listed.next)(told)) if listed.next else None
+    if listed.absent_ends:
+        more = cursor is not None
     return extent(len(things), size, has_more=more, cursor=cursor)
 
 

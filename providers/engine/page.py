@@ -51,6 +51,7 @@ class OptionSection(PageSection, frozen=True):
     pattern: str = ""
     min: int | None = None
     max: int | None = None
+    is_required: bool = False  #: an account without it is refused at the start
 
 
 class MoneySection(PageSection, frozen=True):
@@ -243,6 +244,7 @@ class ListSection(PageSection, frozen=True):
     more: list[str] | str = ""
     next: list[str] | str = ""  #: pointer to the cursor, or `last_id`
     cursor: str = ""  #: the query's name for it
+    absent_ends: bool = False  #: no cursor is the end, and an empty object an empty page
     limit: str = "limit"
     size: int = 100
     of: Literal["things", "events"] = "things"

@@ -129,6 +129,7 @@ def _made(source: page.PageFile, options_type: type[ProviderOptions]) -> type[De
             "default_base_url": identity.base_url,
             "default_kind": identity.default_kind,
             "id_pattern": re.compile("|".join(ids)) if ids else None,
+            "required_options": tuple(name for name, option in told.options.items() if option.is_required),
             "how_to_register": identity.how_to_register,
             "authentication": signature.described(told.signature),
         },

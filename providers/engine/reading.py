@@ -128,6 +128,7 @@ class PageReader:
         self._rules = [self._rule(rule, at) for at, rule in enumerate(events.rule)]
         listed = page.calls.list
         self._list = None if listed is None else pointer(listed.items)
+        self._has_empty_object = listed is not None and listed.absent_ends
         self._list_is_events = listed is not None and listed.of == "events"
         self._list_kind = (listed and listed.kind) or page.provider.default_kind
 
@@ -178,7 +179,7 @@ class PageReader:
     def _page_of(self, body: object, statement: Statement) -> Reading:
         if self._list is None:
             return Reading(note="a list, which this provider does not have")
-        things = things_at(self._list(body))
+        things = [] if self._has_empty_object and body == {} else things_at(self._list(body))
         kind = self._list_kind
         if self._list_is_events:
             return self._listed_events(things, statement)

@@ -379,11 +379,20 @@ def _account(
         yield SettingFault(
             f"{setting}.options.allow_loopback_http", problem, "remove it, or set service.development to true"
         )
+    yield from _account_options(setting, account, provider)
+
+
+def _account_options(setting: str, account: AccountSettings, provider: type[Provider]) -> Iterator[SettingFault]:
+    """Check the provider's own options, and what can be checked with them only."""
     try:
         options = provider.options_type.model_validate(account.options)
     except ValidationError as fault:
         yield from shape_faults(fault, provider.options_type, f"{setting}.options")
         return
+    for option in provider.required_options:
+        if getattr(options, option) is None:
+            remedy = provider.options_type.model_fields[option].description or "give it"
+            yield SettingFault(f"{setting}.options.{option}", "is missing: every delivery would be refused", remedy)
     if account.believes == "answers" and not provider(options).can(Capability.ASK):
         problem = f"is answers, and {account.provider} has no call that asks"
         yield SettingFault(f"{setting}.believes", problem, "set it to push")

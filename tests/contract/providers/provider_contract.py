@@ -80,6 +80,7 @@ class Case:
         None  #: a page of the list that holds these things, where it has one
     )
     damaged: tuple[tuple[bytes, str | None], ...] = ()  #: more things that cannot be read, with the id that they show
+    has_empty_object: bool = False  #: an empty page may be an empty object
     lists_events: bool = False  #: the things on a page are events like `body`, and not payments like `answers`
     has_delivery_id: bool = True  #: False where nothing in a delivery tells a repeat from news
     signs_body: bool = True  #: False where the scheme is a static token
@@ -418,6 +419,8 @@ def check_a_page_of_no_known_shape_is_unreadable(case: Case) -> None:
     if case.page is None:
         return
     for body in (b"", b"[", b"null", b"{}", b'{"data":null}', b'{"data":{}}', b'{"object":"list"}', b'{"error":{}}'):
+        if body == b"{}" and case.has_empty_object:
+            continue
         for kind in case.provider.lifecycles:
             reading = case.provider.parse(_statement(Source.LIST, body, kind, None))
             assert reading.unreadable, f"{body!r} was read as {reading}"

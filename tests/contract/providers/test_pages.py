@@ -129,6 +129,7 @@ def case_of(kind: type[DeclaredProvider]) -> Case:
         page=None
         if page.calls.list is None
         else enveloped(page.calls.list.items, page.kind[page.provider.default_kind].answer),
+        has_empty_object=page.calls.list is not None and page.calls.list.absent_ends,
         damaged=(damaged(page.kind[page.provider.default_kind]),),
         lists_events=page.calls.list is not None and page.calls.list.of == "events",
         bodies=tuple(body_of(kind, sample) for sample in page.sample),

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from providers.contract import Statement
+from providers.decoding import Unreadable
 from providers.engine import page
-from providers.engine.client import amount_out
+from providers.engine.client import amount_out, page_extent
 from providers.engine.money import amounts
-from providers.engine.page import MoneySection
+from providers.engine.page import ListSection, MoneySection
 from providers.engine.pointers import InvalidPage, pointer
 from providers.engine.proof import prove
 from providers.engine.provider import declared
@@ -224,3 +225,25 @@ def test_amounts_are_written_in_the_providers_places(unit, minor, currency, writ
         return
     assert amount_out(money, minor, currency, "Acme") == written
     assert amounts(money)(written, currency) == minor
+
+
+@pytest.mark.parametrize(
+    ("body", "count", "onward"),
+    [
+        (b"{}", 0, None),
+        (b'{"payments":[{"id":"a"}]}', 1, None),
+        (b'{"payments":[{"id":"a"},{"id":"b"}]}', 2, None),
+        (b'{"payments":[{"id":"a"}],"cursor":"c"}', 1, "c"),
+    ],
+)
+def test_a_list_may_end_by_what_is_absent(body, count, onward):
+    """No cursor is the end, also after a full page; without that key a full page must say where it goes on."""
+    section = ListSection(items="/payments", next="/cursor", cursor="cursor", absent_ends=True)
+    found = page_extent(section, body, 2)
+    assert (found.count, found.next, found.fault) == (count, onward, "")
+    strict = ListSection(items="/payments", next="/cursor", cursor="cursor")
+    if count == 2:
+        assert page_extent(strict, body, 2).fault
+    if not count:
+        with pytest.raises(Unreadable):
+            page_extent(strict, body, 2)

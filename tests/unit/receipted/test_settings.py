@@ -126,10 +126,21 @@ def test_a_provider_that_signs_nothing_needs_no_webhook_key():
 def test_every_provider_is_one_that_settings_may_name(name):
     """Its options and secrets are all that an account needs."""
     needed = dict.fromkeys(PROVIDERS[name].secret_names, "env:API")
-    account = {"provider": name, "secrets": needed, "webhook_keys": [{"id": "w1", "secret": "env:HOOK"}]}
+    options = dict.fromkeys(PROVIDERS[name].required_options, "https://pay.example.com/webhooks/shop")
+    account = {"provider": name, "secrets": needed, "options": options}
+    account["webhook_keys"] = [{"id": "w1", "secret": "env:HOOK"}]
     assert provider_of(parse(changed(("accounts.shop", account)), environ=ENVIRONMENT).accounts["shop"]).name == name
 
 
+def test_an_option_that_verification_needs_is_demanded():
+    """Square signs the URL: without it nothing would be accepted."""
+    account = {"provider": "square", "secrets": {"access_token": "env:API"}, "webhook_keys": OTHER_KEYS}
+    (fault,) = faults(("accounts.shop", account)).values()
+    assert fault.setting == "accounts.shop.options.notification_url"
+    assert "exactly as it is registered" in fault.remedy
+
+
+OTHER_KEYS = [{"id": "w1", "secret": "env:HOOK"}]
 SINK2 = {"name": "shop", "kind": "http", "url": "https://shop.example.com/b", "secrets": ["env:SINK2"]}
 OTHER = {**GOOD["accounts"]["shop"], "webhook_keys": [{"id": "w1", "secret": "env:HOOK"}]}
 EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
