@@ -271,6 +271,19 @@ class _ReplaySession(Session):
 
     def add_name(self, payment: Payment, name: str) -> None: ...
 
+    def find_wish(self, payment: Payment, reference: str) -> Payment | None:
+        """Return the wish that the payment has become, as if it had had no answer; None where it stayed itself."""
+        if payment is not self.payment or self._kept.provider_ref is not None or payment.provider_ref is None:
+            return None
+        wish = self._if_known_then(self._others.by_ref(payment.account, payment.kind, payment.provider_ref))
+        if wish is None or wish.reference != reference:
+            return None
+        wish.provider_ref = wish.state = wish.review = wish.names = wish.counts = wish.parts = wish.stated = None
+        wish.phase = Phase.OPEN.value
+        return wish
+
+    def release(self, payment: Payment, ref: str) -> None: ...
+
     def find_unbound(self, account: str, kinds: Sequence[str], reference: str) -> Payment | None:
         payment = self.find_by_reference(account, kinds, reference)
         return payment if payment is not None and payment.provider_ref is None else None

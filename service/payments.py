@@ -56,6 +56,8 @@ def said_by(transition: Transition) -> str:
     source = Source(transition.source) if transition.source in list(Source) else None
     if source is Source.OPERATOR:
         return f"{transition.actor}, an operator"
+    if transition.to_state == NOT_CREATED and source not in (Source.CREATE, Source.POLLER):
+        return "this service, since the payment is another one here"
     if transition.to_state == NOT_CREATED:
         return "this service, since the create call was refused"
     if transition.forced and source in ANSWERS:

@@ -20,7 +20,7 @@ from statemachine.attempts import (
 )
 from statemachine.decide import as_refund, decide
 from statemachine.effects import DueEffect
-from statemachine.lifecycle import Lifecycle
+from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.observation import Decision, Observation, PaymentView
 from statemachine.own_statements import AccountAlarm
 from statemachine.phases import (
@@ -174,6 +174,23 @@ class PaymentWriter:
             tolerance_minor=rules.tolerance_minor,
             can_ask=rules.can_ask(payment.kind),
         )
+
+    def unite(self, rules: AccountRules, payment: Payment, wish: Payment, observation: Observation) -> None:
+        """End an adopted payment that is a wish of ours; its id is free for that one."""
+        words = f"it is payment {wish.id}, whose create call was not answered: the provider tells the reference now"
+        decision = Decision(
+            Outcome.ADVANCED,
+            words,
+            to_state=NOT_CREATED,
+            forced=True,
+            phase=Phase.FAILED,
+            closes_review=payment.review is not None,
+        )
+        self._move(payment, decision, observation, NOT_CREATED, Phase.FAILED)
+        ref, payment.provider_ref = payment.provider_ref, None
+        self._session.poll_of(payment).next_poll_at = None
+        self._keep(rules.provider.lifecycles[payment.kind], payment, decision)
+        self._session.release(payment, str(ref))
 
     # -- further names and attempts
 

@@ -161,6 +161,16 @@ class Session:
         found = (self._by_name[account, kind, name] for kind in kinds)
         return next((payment for payment in found if payment is not None), None)
 
+    def find_wish(self, payment: Payment, reference: str) -> Payment | None:
+        """Return the wish of this reference that has no provider's id, and that the payment may be."""
+        return self.find_unbound(payment.account, [payment.kind], reference)
+
+    def release(self, payment: Payment, ref: str) -> None:
+        """Write that the payment has this id no more, so that another may have it."""
+        self.save(payment)
+        self.flush()
+        self._by_ref[payment.account, payment.kind, ref] = None
+
     def add_name(self, payment: Payment, name: str) -> None:
         """Index a further name of a payment, with the next flush."""
         self._by_name[payment.account, payment.kind, name] = payment

@@ -235,6 +235,8 @@ class MessageProcessor:
         ref, is_new = observation.provider_ref, False
         if payment is not None and payment.provider_ref is not None and self._is_other(rules, payment, observation):
             payment = self._other_of_same_wish(rules, payment, str(ref))
+        if payment is not None:
+            payment = self._united(rules, payment, observation)
         if payment is None:
             payment = self._adopt_or_park(rules, observation)
             is_new = payment is not None and self._message.source not in _WHOLE_WORDS
@@ -248,6 +250,22 @@ class MessageProcessor:
             words = "came to this payment's own URL, and what is signed is about another one; the provider "
             self._writer.note(contradicted, Outcome.NOTED, words + rules.asking(contradicted))
             self._ask(rules, contradicted)
+
+    def _united(self, rules: AccountRules, payment: Payment, observation: Observation) -> Payment:
+        """Return the wish that an adopted payment is, where that is known only now; else the payment.
+
+        Only where nothing is owed for it yet: what was told of one payment cannot become another's.
+        """
+        reference, ref = observation.reference, observation.provider_ref
+        if reference is None or payment.reference is not None or ref is None or ref != payment.provider_ref:
+            return payment
+        if payment.state is None or payment.counts or payment.names or rules.is_other_environment(observation):
+            return payment
+        wish = self._session.find_wish(payment, reference)
+        if wish is None or wish.state not in (None, NOT_CREATED):
+            return payment
+        self._writer.unite(rules, payment, wish, observation)
+        return wish
 
     def _is_other(self, rules: AccountRules, payment: Payment, observation: Observation) -> bool:
         """Return whether the id is neither a name of the payment nor one of its attempts."""

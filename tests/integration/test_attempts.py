@@ -41,10 +41,11 @@ class Orders:
         names: tuple[str, ...] = (),
         source: Source = Source.POLL,
         about: str | None = None,
+        has_reference: bool = True,
     ) -> None:
         """One statement, decided."""
         self.world.clock.advance(5)
-        reference = "order-1" if kind == "order" else None
+        reference = "order-1" if kind == "order" and has_reference else None
         seen = Observation(source, status=state, amount_minor=amount, reference=reference, names=names)
         answer = Answer(200, body_of(ref, kind, seen, new_id()), self.world.clock(), kind, None if about else ref)
         self.world.record(self.world.answered("orders", source, answer, about))
@@ -151,6 +152,27 @@ def test_a_charge_that_nobody_knows_is_never_a_payment(orders):
     assert orders.owed() == []
     orders.say("at_1", "captured", names=("ch_7",))
     assert orders.payment().names == [{"name": "ch_7"}]
+
+
+def test_a_payment_adopted_before_its_reference_was_known_becomes_the_wish_that_it_is(orders):
+    wanted = own_statements.CreateWanted("order", "order-1", 1130, "USD")
+    failed = own_statements.CallFailed("create", "timeout", "no answer", None, is_ambiguous=True)
+    for statement in (wanted, failed):
+        at = orders.world.clock()
+        orders.world.record(our_message(statement, about=orders.payment_id, at=at, account="orders"))
+        orders.world.settle()
+    orders.world.clock.advance(600)
+    orders.say("at_5", "pending", has_reference=False)
+    orders.say("at_5", "pending")
+    with orders.world.database.read() as unit:
+        wish, adopted = payments.find(unit, account="orders")
+    assert (wish.id, wish.provider_ref, wish.phase, wish.review) == (orders.payment_id, "at_5", "processing", None)
+    assert (adopted.provider_ref, adopted.state, adopted.phase) == (None, "not_created", "failed")
+    orders.say("at_5", "captured")
+    with orders.world.database.read() as unit:
+        owed = [(each.payment_id, each.effect) for each in outbox.find(unit) if each.sink == SINKS[0]]
+    assert (wish.id, "payment.paid") in owed
+    assert adopted.id not in {payment_id for payment_id, _ in owed}
 
 
 def test_many_names_are_looked_up_by_one_statement(orders):

@@ -346,3 +346,20 @@ def test_a_message_is_found_by_every_payment_that_it_was_decided_about(database)
             assert [found.id for found in inbox.of_payment(unit, payment.id)] == [message.id]
             assert [found.id for found in inbox.concerning(unit, payment.id)] == [message.id]
         assert inbox.of_payment(unit, a_payment().id) == []
+
+
+def test_further_names_are_found_by_account_and_kind_and_belong_to_one_payment(database):
+    """Odd texts included; a name that is another's is refused."""
+    one, two = a_payment(), a_payment(provider_ref="pi_2")
+    with database.write() as unit:
+        batches.add(unit, [one, two])
+        batches.add_names(unit, [(one.account, one.kind, name, one.id) for name in (ODD, "ch_1")])
+    keys = [(one.account, one.kind, ODD), (one.account, one.kind, "ch_1"), (one.account, "payin", "ch_1")]
+    with database.read() as unit:
+        assert batches.by_name(unit, keys) == dict.fromkeys(keys[:2], one.id)
+        assert payments.known_names(unit, [one.id, two.id]) == {one.id: set(keys[:2])}
+        found = payments.by_name(unit, one.account, [one.kind], "ch_1")
+        assert found is not None
+        assert found.id == one.id
+    with pytest.raises(IntegrityError), database.write() as unit:
+        batches.add_names(unit, [(two.account, two.kind, "ch_1", two.id)])
