@@ -272,7 +272,7 @@ class _ReplaySession(Session):
     def add_name(self, payment: Payment, name: str) -> None: ...
 
     def find_wish(self, payment: Payment, reference: str) -> Payment | None:
-        """Return the wish that the payment has become, as if it had had no answer; None where it stayed itself."""
+        """Return the wish that the payment has become, as it was without an answer."""
         if payment is not self.payment or self._kept.provider_ref is not None or payment.provider_ref is None:
             return None
         wish = self._if_known_then(self._others.by_ref(payment.account, payment.kind, payment.provider_ref))

@@ -162,7 +162,7 @@ class Session:
         return next((payment for payment in found if payment is not None), None)
 
     def find_wish(self, payment: Payment, reference: str) -> Payment | None:
-        """Return the wish of this reference that has no provider's id, and that the payment may be."""
+        """Return the wish of this reference that the payment may be: one without an id."""
         return self.find_unbound(payment.account, [payment.kind], reference)
 
     def release(self, payment: Payment, ref: str) -> None:

@@ -252,7 +252,7 @@ class MessageProcessor:
             self._ask(rules, contradicted)
 
     def _united(self, rules: AccountRules, payment: Payment, observation: Observation) -> Payment:
-        """Return the wish that an adopted payment is, where that is known only now; else the payment.
+        """Return the wish that an adopted payment turns out to be; else the payment.
 
         Only where nothing is owed for it yet: what was told of one payment cannot become another's.
         """
