@@ -19,7 +19,7 @@ from worker.effects import alarm_payload, payload
 
 NOW = datetime(2026, 11, 21, 10, 30, tzinfo=UTC)
 SCHEMA = jsonschema_rs.validator_for(schema_file())
-SUBJECTS = tuple({life.subject for each in PROVIDERS.values() for life in each.lifecycles.values()})
+SUBJECTS = tuple(sorted({life.subject for each in PROVIDERS.values() for life in each.lifecycles.values()}))
 
 
 def written(part: Part | None = None, **more: object) -> dict[str, object]:
