@@ -152,6 +152,12 @@ class RepeatableCall:
     caller: ApiCaller
     key: str | None
 
+    @property
+    def required_key(self) -> str:
+        """The Idempotency-Key of a call that needs one, which was checked before."""
+        assert self.key is not None  # noqa: S101 - with_key() has looked
+        return self.key
+
     async def __call__(self, do: Callable[[], Awaitable[BaseModel]], body: BaseModel | None = None) -> Response:
         """Return the answer of `do`, or that of the first call with this key.
 

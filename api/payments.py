@@ -1,4 +1,4 @@
-"""Payments: create, track, list, show with history, refresh, cancel, resolve."""
+"""Payments: create, track, list, show, refresh, cancel, capture, refund, resolve."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -12,6 +12,7 @@ from api.schemas import (
     CreateBody,
     Listing,
     Moment,
+    MoneyBody,
     PaymentAnswer,
     PaymentsQuery,
     ResolveBody,
@@ -189,6 +190,46 @@ async def cancel_payment(caller: WriteCaller, call: Repeatable, payment_id: Path
         return await _answer(caller, await caller.commands.cancel(payment.id))
 
     return await call(cancel)
+
+
+@router.post(
+    "/payments/{id}/capture", operation_id="capture_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER
+)
+async def capture_payment(caller: WriteCaller, call: KeyedCall, payment_id: PathId, body: MoneyBody) -> Response:
+    """Capture an authorised payment, all or part of it.
+
+    As with a refund, the wish is recorded before it is sent, and done once for each Idempotency-Key.
+    More than is authorised and not captured yet is refused before anything is sent (409 `amount_exceeded`).
+    """
+
+    async def capture() -> PaymentAnswer:
+        payment = await caller.payment(payment_id)
+        moved = await caller.commands.capture(payment.id, key=call.required_key, amount_minor=body.amount_minor)
+        return await _answer(caller, moved)
+
+    return await call(capture, body)
+
+
+@router.post(
+    "/payments/{id}/refund", operation_id="refund_payment", response_model=PaymentAnswer, responses=FROM_PROVIDER
+)
+async def refund_payment(caller: WriteCaller, call: KeyedCall, payment_id: PathId, body: MoneyBody) -> Response:
+    """Refund a paid payment, all or part of it.
+
+    The wish is recorded before the provider is called, and its answer after.
+    Look at `refunded_minor` and `parts` of what comes back: a refund may be pending at the provider for days.
+    More than remains is refused before anything is sent (409 `amount_exceeded`).
+    Where the outcome is not known (503 `money_outcome_unknown`), the payment needs review, and the way on is to call
+    again with the same Idempotency-Key: the provider does it once. Another key is refused until then
+    (409 `money_in_doubt`).
+    """
+
+    async def refund() -> PaymentAnswer:
+        payment = await caller.payment(payment_id)
+        moved = await caller.commands.refund(payment.id, key=call.required_key, amount_minor=body.amount_minor)
+        return await _answer(caller, moved)
+
+    return await call(refund, body)
 
 
 @router.post(

@@ -458,6 +458,14 @@ class CreateBody(JsonInput):
     )
 
 
+class MoneyBody(JsonInput):
+    """An amount to capture or refund."""
+
+    amount_minor: Annotated[int, Field(ge=1, le=MAX_MINOR), INTEGRAL] | None = Field(
+        None, description="in whole minor units of the payment's currency; without it, all that remains"
+    )
+
+
 class TrackBody(JsonInput):
     """A payment that was not created here."""
 

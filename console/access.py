@@ -59,6 +59,8 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
     "GET /console/tables/{key}/export": Permission.EXPORT,
     "POST /console/payments/{id}/refresh": Permission.WRITE,
     "POST /console/payments/{id}/cancel": Permission.WRITE,
+    "POST /console/payments/{id}/capture": Permission.WRITE,
+    "POST /console/payments/{id}/refund": Permission.WRITE,
     "POST /console/payments/{id}/resolve": Permission.OPERATE,
     "POST /console/inbox/{id}/replay": Permission.OPERATE,
     "POST /console/outbox/{id}/redrive": Permission.OPERATE,

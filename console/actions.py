@@ -18,6 +18,8 @@ from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
 from service.commands import Commands
+from service.money_calls import amount_text
+from statemachine.money import to_minor
 from statemachine.phases import Phase
 from storage import operator_actions, payments
 from storage.tables import Payment
@@ -122,6 +124,12 @@ def routes(deps: ConsoleDeps, pages: PageRenderer) -> list[BaseRoute]:
             "/console/payments/{id}/cancel", action_endpoint(deps, pages, cancel, needs_reason=True), methods=["POST"]
         ),
         Route(
+            "/console/payments/{id}/capture", action_endpoint(deps, pages, capture, needs_reason=True), methods=["POST"]
+        ),
+        Route(
+            "/console/payments/{id}/refund", action_endpoint(deps, pages, refund, needs_reason=True), methods=["POST"]
+        ),
+        Route(
             "/console/payments/{id}/resolve",
             action_endpoint(deps, pages, resolve, needs_reason=True),
             methods=["POST"],
@@ -158,6 +166,30 @@ async def cancel(act: ActionRequest) -> ActionResult:
     return ActionResult(
         f"It is not cancelled: the provider was asked, and it is {_state(after)}.", "warn", to=_page(after.id)
     )
+
+
+async def capture(act: ActionRequest) -> ActionResult:
+    """Capture what the form says, once for each form that was shown."""
+    return await _move_money(act, "capture", act.commands.capture)
+
+
+async def refund(act: ActionRequest) -> ActionResult:
+    """Refund what the form says, once for each form that was shown."""
+    return await _move_money(act, "refund", act.commands.refund)
+
+
+async def _move_money(act: ActionRequest, call: str, do: Callable[..., Awaitable[Payment]]) -> ActionResult:
+    before = await _noted(act, call, act.reason)
+    written = act.form.get("amount", "").strip()
+    amount_minor = to_minor(written, before.currency or "") if written else None
+    after = await do(before.id, key=act.field("key"), amount_minor=amount_minor)
+    sums = [
+        f"{amount_text(minor, after.currency)} {word}"
+        for minor, word in ((after.captured_minor, "captured"), (after.refunded_minor, "refunded"))
+        if minor is not None
+    ]
+    known = ", ".join(sums) if sums else "it has told no sum yet"
+    return ActionResult(f"The provider has taken the {call}. By its word: {known}.", to=_page(after.id))
 
 
 async def resolve(act: ActionRequest) -> ActionResult:

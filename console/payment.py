@@ -1,7 +1,7 @@
 """The page of one payment: state, diagram, timeline, blockers and proof."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
@@ -21,6 +21,7 @@ from providers.contract import Capability, Scheme
 from service import origins, timeline
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
+from service.money_calls import amount_text, remaining_minor
 from service.payments import checkout_url, other_names, said_by
 from service.permissions import Permission
 from service.text import shown
@@ -31,6 +32,7 @@ from statemachine.phases import Review, Source
 from storage import inbox, payment_history, payments, rate_limits
 from storage.changes import payment_marks
 from storage.database import Unit
+from storage.ids import new_id
 from storage.payment_history import PaymentHistory
 from storage.rate_limits import Breaker
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, RejectedDelivery, Transition
@@ -67,7 +69,7 @@ class PageEntry:
 
 _ICONS_OF_SOURCES: Final = {
     **dict.fromkeys((Source.POLL, Source.LIST, Source.JOURNAL), "ask"),
-    **dict.fromkeys((Source.CREATE, Source.CANCEL), "call"),
+    **dict.fromkeys((Source.CREATE, Source.CANCEL, Source.CAPTURE, Source.REFUND), "call"),
     Source.WEBHOOK: "in",
     Source.CALLBACK: "in",
     Source.RETURN: "payer",
@@ -165,6 +167,17 @@ class _Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class _MoneyForm:
+    """Form of a capture or refund: what it is called, what it sends, and its key."""
+
+    call: str
+    label: str
+    amount: str  #: what remains, in major units
+    words: str
+    key: str  #: the form sends once, however often it is posted
+
+
+@dataclass(frozen=True, slots=True)
 class StateChoice:
     """One state that an operator may declare to be the true one."""
 
@@ -238,6 +251,7 @@ class PaymentPage:
             "can_ask": _can(account, Capability.ASK, payment),
             "can_cancel": not is_terminal and _can(account, Capability.CANCEL, payment),
             "cancel_words": _cancel_words(account),
+            "movements": list(_movements(account, lifecycle, payment)),
         }
 
     async def live(self, request: Request) -> Response:
@@ -360,6 +374,24 @@ def _can(account: ConfiguredAccount | None, capability: Capability, payment: Pay
     if account is None or payment.provider_ref is None:
         return False
     return payment.kind in account.capabilities.get(capability, ())
+
+
+def _movements(
+    account: ConfiguredAccount | None, lifecycle: Lifecycle | None, payment: Payment
+) -> Iterator[_MoneyForm]:
+    """Yield a form for each of capture and refund that the payment can have now."""
+    if account is None or lifecycle is None or payment.currency is None:
+        return
+    for call, label in ((Capability.CAPTURE, "Capture"), (Capability.REFUND, "Refund")):
+        remaining = remaining_minor(call, payment, lifecycle)
+        if remaining <= 0 or not _can(account, call, payment):
+            continue
+        most = amount_text(remaining, payment.currency)
+        words = (
+            f"{account.provider} is sent one {call.value} call for {payment.provider_ref}, of the amount below and at "
+            f"most {most}. The sums here change when the provider says so."
+        )
+        yield _MoneyForm(call.value, label, most.partition(" ")[0], words, new_id())
 
 
 def _cancel_words(account: ConfiguredAccount | None) -> str:

@@ -186,14 +186,24 @@ class PollResult:
 
 
 def answer_message(
-    account: str, source: Source, answer: Answer, payment_id: str | None, received_at: datetime
+    account: str,
+    source: Source,
+    answer: Answer,
+    payment_id: str | None,
+    received_at: datetime,
+    *,
+    wish: str | None = None,
 ) -> InboxMessage:
-    """Build the inbox message that holds the answer to our own call, verbatim."""
+    """Build the inbox message that holds the answer to our own call, verbatim.
+
+    `wish` is the message of the capture or refund that it answers.
+    """
     return inbox.new_message(
         account=account,
         source=source.value,
         delivery_key=f"{source.value}:{new_id()}",
         body=answer.body,
+        headers=() if wish is None else ((own_statements.WISH_HEADER, wish),),
         received_at=received_at,
         provider_time=answer.asked_at,
         kind=answer.kind,

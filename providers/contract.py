@@ -161,6 +161,17 @@ class CreateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class MoneyRequest:
+    """A request to capture or refund money; `idempotency_key` is the same in repeats."""
+
+    kind: str
+    ref: str  #: provider_ref of the payment
+    amount_minor: int  #: of this capture or refund alone
+    currency: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A provider's successful answer to our own call, to be recorded verbatim."""
 
@@ -232,8 +243,8 @@ class Capability(StrEnum):
     CREATE = "create"  #: Client.create()
     ASK = "ask"  #: Client.fetch(); without it, silence alarms and what push delivers are all there is
     CANCEL = "cancel"  #: Client.cancel()
-    CAPTURE = "capture"  #: of an authorised payment; no provider here has it yet
-    REFUND = "refund"  #: of a paid payment; no provider here has it yet
+    CAPTURE = "capture"  #: Client.capture(), of an authorised payment
+    REFUND = "refund"  #: Client.refund(), of a paid payment
     LIST = "list"  #: Client.list_page()
     JOURNAL = "journal"  #: Client.journal_page(): the provider lists its own events
     REGISTER = "register"  #: Client.register_webhook()
@@ -272,6 +283,21 @@ class Client:
     async def cancel(self, kind: str, ref: str) -> Answer:
         """Cancel before payment."""
         raise UnsupportedByProvider
+
+    async def capture(self, request: MoneyRequest) -> Answer:
+        """Capture so much of an authorised payment; the answer's `ref` is the payment's."""
+        raise UnsupportedByProvider
+
+    async def refund(self, request: MoneyRequest) -> Answer:
+        """Give back so much of a paid payment; the answer's `ref` is the payment's."""
+        raise UnsupportedByProvider
+
+    def repeats_within(self, call: Capability) -> timedelta | None:
+        """Return how long a repeated capture or refund counts as the same one.
+
+        Counted from the first call with its key. None for ever, and zero where a repeat moves money again.
+        """
+        return timedelta(0)
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """Fetch the page at `position` (None: the first) of what was created in a range.

@@ -78,6 +78,11 @@ REMEDIES: Final[dict[Review, Remedy]] = {
         "Look for the reference in the provider's dashboard. If it is there, track it and then resolve; else resolve "
         "with not_created.",
     ),
+    Review.OUTCOME_UNKNOWN: Remedy(
+        "a capture or refund call had no answer that could be read: the money may have moved",
+        "Repeat the capture or refund with the same key: the provider does it once. Or look in the provider's "
+        "dashboard, and resolve with the payment's true state; then the call counts as settled.",
+    ),
 }
 
 

@@ -115,7 +115,14 @@ class CommandInbox:
         )
 
     async def call_failed(
-        self, payment: Payment, source: Source, error: ServiceError, began_at: datetime, *, is_in_doubt: bool = False
+        self,
+        payment: Payment,
+        source: Source,
+        error: ServiceError,
+        began_at: datetime,
+        *,
+        is_in_doubt: bool = False,
+        wish: str | None = None,
     ) -> own_statements.CallFailed:
         """Record and apply that a call of ours failed; `began_at` is when it was begun.
 
@@ -128,7 +135,7 @@ class CommandInbox:
         is_ambiguous = is_in_doubt or not is_refusal
         if isinstance(error, ProviderError):
             is_ambiguous = is_in_doubt or error.is_ambiguous or not (is_refusal or error.is_unsent)
-        failed = own_statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous)
+        failed = own_statements.CallFailed(source.value, error.code, error.message, http_status, is_ambiguous, wish)
         key = f"{source.value}:{new_id()}"
         await self.apply(self.ours(payment.account, source, key, own_statements.encode(failed), payment.id))
         return failed

@@ -22,6 +22,7 @@ from service.errors import (
     StillApplying,
     UnknownAccountName,
 )
+from service.money_calls import MoneyCalls
 from statemachine import own_statements
 from statemachine.errors import ServiceError
 from statemachine.lifecycle import NOT_CREATED
@@ -168,6 +169,7 @@ class Commands:
         self._context = context
         self._inbox = CommandInbox(context)
         self._cancellation = Cancellation(context, self._inbox)
+        self._money = MoneyCalls(context, self._inbox)
 
     async def create(
         self,
@@ -266,6 +268,25 @@ class Commands:
         the provider states makes it cancelled (rule R6).
         """
         return await self._cancellation.cancel(payment_id)
+
+    async def capture(self, payment_id: str, *, key: str, amount_minor: int | None = None) -> Payment:
+        """Capture so much of an authorised payment, or what remains; once for each key.
+
+        As refund(), of what is authorised and not captured yet.
+        """
+        return await self._money.move(Capability.CAPTURE, payment_id, amount_minor, key)
+
+    async def refund(self, payment_id: str, *, key: str, amount_minor: int | None = None) -> Payment:
+        """Refund so much of a paid payment, or all that remains; once for each key.
+
+        The wish is recorded before the provider is called, and its answer after; the sums move by what the provider
+        says, so that a refund that is pending there is not refunded here. A repeat with the same key of what was
+        answered sends nothing; of what was refused it is a new call.
+
+        Raises UnsupportedByProvider, MoneyExceeded and MoneyInDoubt before anything is sent; ProviderError where the
+        provider refused; MoneyUnanswered where nobody knows: the payment needs review, and the same key is the way on.
+        """
+        return await self._money.move(Capability.REFUND, payment_id, amount_minor, key)
 
     async def resolve(self, payment_id: str, *, state: str, reason: str, by: str) -> Payment:
         """Record and apply a named person's word on the state; any review is closed."""

@@ -72,6 +72,40 @@ class CancelUnanswered(ServiceError):
     retryable: ClassVar[bool] = True
 
 
+class MoneyExceeded(ServiceError):
+    """More was wanted than can be captured or refunded by the sums; nothing was sent."""
+
+    type = "conflict_error"
+    code = "amount_exceeded"
+    status = 409
+
+
+class MoneyUnanswered(ServiceError):
+    """It is not known whether the money has moved; call again with the same key."""
+
+    code = "money_outcome_unknown"
+    status = 503
+    retryable: ClassVar[bool] = True
+
+
+class MoneyInDoubt(ServiceError):
+    """An earlier capture or refund of the payment has no known outcome yet."""
+
+    type = "conflict_error"
+    code = "money_in_doubt"
+    status = 409
+    retryable: ClassVar[bool] = True
+
+
+class WishConflict(ServiceError):
+    """The key was used before, for another amount."""
+
+    type = "conflict_error"
+    code = "idempotency_key_conflict"
+    status = 409
+    is_for_ever: ClassVar[bool] = True
+
+
 class StillApplying(ServiceError):
     """The statement is recorded; another process has not applied it yet."""
 

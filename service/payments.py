@@ -15,6 +15,8 @@ _BY_PROVIDER: Final = {
     Source.JOURNAL: "the provider, in its log of events",
     Source.CREATE: "the provider, in answer to our create call",
     Source.CANCEL: "the provider, in answer to our cancel call",
+    Source.CAPTURE: "the provider, in answer to our capture call",
+    Source.REFUND: "the provider, in answer to our refund call",
 }
 
 

@@ -75,6 +75,8 @@ _TITLES: Final = {
     Source.JOURNAL: "The provider's log of events told of it",
     Source.CREATE: "The provider answered our create call",
     Source.CANCEL: "The provider answered our cancel call",
+    Source.CAPTURE: "The provider answered our capture call",
+    Source.REFUND: "The provider answered our refund call",
     Source.MERCHANT: "The merchant wants this payment",
     Source.POLLER: "Our poller spoke up",
     Source.OPERATOR: "A person decided",
@@ -153,6 +155,9 @@ def _titled(message: InboxMessage, source: Source) -> tuple[str, list[TimelineLi
             case own_statements.CreateWanted():
                 amount = _money(said.amount_minor, said.currency)
                 lines.append(TimelineLine("wanted", f"{amount}, reference {shown(said.reference)}", "busy"))
+            case own_statements.MoneyWanted():
+                title = f"The merchant wants a {shown(said.call)}"
+                lines.append(TimelineLine("wanted", _money(said.amount_minor, said.currency), "busy"))
             case own_statements.CallFailed():
                 title = f"Our {shown(said.call)} call failed"
                 doubt = "; it may have been done all the same" if said.is_ambiguous else ""

@@ -5,7 +5,7 @@ bytes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -33,14 +33,25 @@ class CreateWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class CallFailed:
-    """A create or cancel call of ours was refused, or had no answer (`is_ambiguous`)."""
+class MoneyWanted:
+    """The merchant wants money captured or refunded; recorded before the call is sent."""
 
-    call: str  #: "create" or "cancel"
+    call: str  #: "capture" or "refund"
+    amount_minor: int
+    currency: str
+    is_whole: bool  #: no amount was given: it is what remained
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """A call of ours was refused, or had no answer (`is_ambiguous`)."""
+
+    call: str  #: "create", "cancel", "capture" or "refund"
     code: str
     message: str
     http_status: int | None
     is_ambiguous: bool
+    wish: str | None = None  #: of a capture or refund: the message of the wish that the call was made for
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +88,24 @@ class AccountAlarm:
     details: Mapping[str, float | int | str | None] = field(default_factory=dict)  #: figures, never a payload
 
 
-Statement = CreateWanted | CallFailed | Resolution | GaveUp | AccountAlarm
+Statement = CreateWanted | MoneyWanted | CallFailed | Resolution | GaveUp | AccountAlarm
 _BY_NAME: Final[dict[str, type[Statement]]] = {
-    kind.__name__: kind for kind in (CreateWanted, CallFailed, Resolution, GaveUp, AccountAlarm)
+    kind.__name__: kind for kind in (CreateWanted, MoneyWanted, CallFailed, Resolution, GaveUp, AccountAlarm)
 }
+
+
+#: The header of a recorded answer that names the wish which the call was made for.
+WISH_HEADER: Final = "receipted-wish"
+
+
+def wish_of(headers: Iterable[Sequence[str]]) -> str | None:
+    """Return the wish that a recorded answer to our own call names; None for none."""
+    return next((value for name, value in headers if name == WISH_HEADER), None)
+
+
+def point_of(call: str, wish: str) -> str:
+    """Return the point of a review that is about this wish's outcome."""
+    return f"{call}:{wish}"
 
 
 def encode(statement: Statement) -> bytes:

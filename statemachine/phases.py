@@ -100,13 +100,18 @@ class Source(StrEnum):
     JOURNAL = "journal"  #: one event of the provider's own log of events, when we read it; what its webhook says
     CREATE = "create"  #: the provider's answer to our create call, or that there was none
     CANCEL = "cancel"  #: the provider's answer to our cancel call, or that there was none
-    MERCHANT = "merchant"  #: the merchant asks for a payment to exist
+    CAPTURE = "capture"  #: the provider's answer to our capture call, or that there was none
+    REFUND = "refund"  #: the provider's answer to our refund call, or that there was none
+    MERCHANT = "merchant"  #: the merchant asks for a payment to exist, or for money to be captured or refunded
     POLLER = "poller"  #: our poller gave up asking, or an alarm of an account begins or is over
     OPERATOR = "operator"  #: a named person resolves, with a reason
 
 
 #: Answers to our own authenticated calls: true when they were asked for.
-ANSWERS = frozenset({Source.POLL, Source.LIST, Source.CREATE, Source.CANCEL})
+ANSWERS = frozenset({Source.POLL, Source.LIST, Source.CREATE, Source.CANCEL, Source.CAPTURE, Source.REFUND})
+
+#: Answers to calls that move money; a statement of such a source names the wish that it answers.
+MONEY_CALLS = frozenset({Source.CAPTURE, Source.REFUND})
 
 
 class Outcome(StrEnum):
@@ -145,6 +150,7 @@ class Review(StrEnum):
     UNKNOWN_STATUS = "unknown_status"  #: the provider uses a status that the lifecycle does not know
     GAVE_UP = "gave_up"  #: asking went on for as long as configured, without an end
     CREATE_UNKNOWN = "create_unknown"  #: the create call had no answer, or one that says nothing
+    OUTCOME_UNKNOWN = "outcome_unknown"  #: a capture or refund call had no answer, or one that says nothing
 
 
 #: Reviews in which goods must not be handed over: until a person says so, or, where the amount was unknown, until it

@@ -28,7 +28,10 @@ _STILL_PENDING: Final = f"coalesce({_PENDING}, false)"
 
 # -- messages
 
-_OURS: Final = (Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL)
+_OURS: Final = (
+    *(Source.MERCHANT, Source.POLLER, Source.OPERATOR),
+    *(Source.CREATE, Source.CANCEL, Source.CAPTURE, Source.REFUND),
+)
 _MESSAGE: Final = Columns(
     table_of(InboxMessage),
     (

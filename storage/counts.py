@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Select, func, literal_column, select, text, union_all
 
 from statemachine import histograms
-from statemachine.phases import Phase, Source
+from statemachine.phases import ANSWERS, Phase, Source
 from storage import inbox as storage_inbox
 from storage import webhook_health
 from storage.columns import table_of
@@ -191,7 +191,7 @@ def _polling_gauges(budget: AccountBudget | None, plan: PollPlan | None, now: da
 MOVING: Final = (Phase.OPEN, Phase.PROCESSING, Phase.AUTHORISED)
 
 #: Who asks the provider, by the source of its recorded answer.
-_ASKED: Final = (Source.POLL.value, Source.LIST.value, Source.CREATE.value, Source.CANCEL.value)
+_ASKED: Final = tuple(sorted(source.value for source in ANSWERS))
 
 
 class Bounded(NamedTuple):

@@ -239,6 +239,12 @@ def _by_key(unit: Unit, account: str, key: str) -> tuple[str, str] | None:
     return None if row is None else (row[0], row[1])
 
 
+def id_of_key(unit: Unit, account: str, key: str) -> str | None:
+    """Return the id of the message that has this delivery key; None for none."""
+    found = _by_key(unit, account, key)
+    return None if found is None else found[0]
+
+
 def claim(
     unit: Unit, now: datetime, lease: timedelta, limit: int, *, only: Sequence[str] | None = None
 ) -> list[InboxMessage]:

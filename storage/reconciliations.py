@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from statemachine.phases import Source
+from statemachine.phases import ANSWERS, Source
 from storage import inbox
 from storage.columns import table_of
 from storage.database import Unit, build_record, values
@@ -257,7 +257,7 @@ def last_answered(unit: Unit, payment_id: str, before: str) -> datetime | None:
     """Return when the payment's last answer before that message was asked for."""
     query = select(func.max(_inbox.c.provider_time)).where(
         _inbox.c.id.in_(select(_decision.c.message_id).where(_decision.c.payment_id == payment_id)),
-        _inbox.c.source.in_((Source.POLL.value, Source.CREATE.value, Source.CANCEL.value)),
+        _inbox.c.source.in_([source.value for source in ANSWERS - {Source.LIST}]),
         ~select(_queue.c.message_id).where(_queue.c.message_id == _inbox.c.id).exists(),
         _inbox.c.id < before,
     )

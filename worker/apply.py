@@ -87,10 +87,19 @@ class PaymentWriter:
         self.outcomes: list[dict[str, Any]] = []  #: one for each observation, for the timeline
         self.payment_ids: dict[str, None] = {}  #: every payment that the message was about, in order
 
-    def decide(self, rules: AccountRules, payment: Payment, observation: Observation, *, ask: bool = False) -> None:
+    def decide(
+        self,
+        rules: AccountRules,
+        payment: Payment,
+        observation: Observation,
+        *,
+        ask: bool = False,
+        answers: str | None = None,
+    ) -> None:
         """Apply one observation to the payment by its lifecycle and the account's rules.
 
-        Adds the transition, effects, review and time of the next question; `ask` sets that to now.
+        Adds the transition, effects, review and time of the next question; `ask` sets that to now. `answers` is the
+        point of a call that is answered by it: a review of that is closed.
         """
         lifecycle = rules.provider.lifecycles[payment.kind]
         is_unnamed = payment.provider_ref is None
@@ -111,6 +120,9 @@ class PaymentWriter:
         decision, is_passed = self._keep_attempts(lifecycle, payment, speaker, view, decision, observation)
         if is_unnamed and payment.review == Review.CREATE_UNKNOWN and decision.review is None and leader is not None:
             decision = replace(decision, closes_review=True)  # what became of the create call is known now
+        is_answered = payment.review == Review.OUTCOME_UNKNOWN and answers in (payment.disputed or ())
+        if is_answered and decision.review is None:
+            decision = replace(decision, closes_review=True)
         attempt = None if speaker is payment else observation.provider_ref
         is_led_anew = leader != payment.provider_ref
         self._apply(rules, payment, decision, observation, attempt, is_passed=is_passed, is_led_anew=is_led_anew)

@@ -11,7 +11,7 @@ from providers.contract import Reading, Statement
 from statemachine import own_statements
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS, BY_WEIGHT, MOVING_PHASES, Outcome, Phase, Review, Source
+from statemachine.phases import ANSWERS, BY_WEIGHT, MONEY_CALLS, MOVING_PHASES, Outcome, Phase, Review, Source
 from storage.batches import Key
 from storage.ids import new_id
 from storage.tables import InboxMessage, Payment
@@ -23,7 +23,7 @@ from worker.finder import Finder
 from worker.payment_session import Session
 
 #: Sources of our own statements; a message from outside is never one.
-_OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL})
+_OUR_SOURCES = frozenset({Source.MERCHANT, Source.POLLER, Source.OPERATOR, Source.CREATE, Source.CANCEL, *MONEY_CALLS})
 
 #: Sources of what a provider sends by itself.
 _FROM_OUTSIDE = frozenset({Source.WEBHOOK, Source.CALLBACK})
@@ -210,6 +210,11 @@ class MessageProcessor:
                 outcome=Outcome.PARKED,
                 is_unreadable=True,
             )
+        elif message.source in MONEY_CALLS:
+            answered = (
+                f"the {message.source} call was answered with HTTP {message.http_status}, and the answer is {words}"
+            )
+            self._doubt_call(rules, payment, answered, outcome=Outcome.PARKED, is_unreadable=True)
         elif message.source in (Source.POLL, Source.LIST):
             self._writer.note(payment, Outcome.PARKED, words, is_unreadable=True)
         else:
@@ -244,7 +249,7 @@ class MessageProcessor:
             asked_at = self._message.provider_time if self._message.source in ANSWERS else None
             if observation.asked_at != asked_at:
                 observation = replace(observation, asked_at=asked_at)
-            self._writer.decide(rules, payment, observation, ask=is_new)
+            self._writer.decide(rules, payment, observation, ask=is_new, answers=self._answered_point())
         contradicted = self._finder.contradicted(payment)
         if contradicted is not None:
             words = "came to this payment's own URL, and what is signed is about another one; the provider "
@@ -389,7 +394,10 @@ class MessageProcessor:
             self._writer.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
             return
         payment = self._session.get(about)
-        if isinstance(statement, own_statements.Resolution):
+        if isinstance(statement, own_statements.MoneyWanted):
+            words = f"{statement.amount_minor} minor units of {statement.currency}"
+            self._writer.note(payment, Outcome.NOTED, f"the merchant wants a {statement.call} of {words}")
+        elif isinstance(statement, own_statements.Resolution):
             resolved = Observation(
                 Source.OPERATOR, status=statement.state, actor=statement.actor, note=statement.reason
             )
@@ -413,6 +421,12 @@ class MessageProcessor:
         if failed.call == "cancel":
             self._writer.note(payment, Outcome.NOTED, f"{words}; the provider {rules.asking(payment)}")
             self._ask(rules, payment)
+        elif failed.call in MONEY_CALLS:
+            if failed.is_ambiguous:
+                self._doubt_call(rules, payment, words, wish=failed.wish)
+            else:
+                self._writer.note(payment, Outcome.NOTED, f"{words}; no money was moved")
+            self._ask(rules, payment)
         elif payment.provider_ref is None and payment.state not in (None, NOT_CREATED):
             self._writer.note(payment, Outcome.NOTED, f"{words}; a person has said what became of it")
         elif payment.provider_ref is not None:  # a repeat was refused, or a webhook was quicker: it does exist
@@ -426,6 +440,35 @@ class MessageProcessor:
         else:
             refused = Observation(Source.CREATE, status=NOT_CREATED, failure_reason=failed.code)
             self._writer.decide(rules, payment, refused)
+
+    def _doubt_call(
+        self,
+        rules: AccountRules,
+        payment: Payment,
+        words: str,
+        *,
+        wish: str | None = None,
+        outcome: Outcome = Outcome.NOTED,
+        is_unreadable: bool = False,
+    ) -> None:
+        """Review a capture or refund of which nobody knows whether it was done."""
+        point = self._answered_point() if wish is None else own_statements.point_of(self._message.source, wish)
+        self._writer.review(
+            rules,
+            payment,
+            Review.OUTCOME_UNKNOWN,
+            f"{words}; the money may have moved all the same",
+            point=point,
+            outcome=outcome,
+            is_unreadable=is_unreadable,
+        )
+
+    def _answered_point(self) -> str | None:
+        """Return the point of the capture or refund that this message answers, if any."""
+        if self._message.source not in MONEY_CALLS:
+            return None
+        wish = own_statements.wish_of(self._message.headers)
+        return None if wish is None else own_statements.point_of(self._message.source, wish)
 
     def _finish(self) -> None:
         message, entries = self._message, self._writer.outcomes

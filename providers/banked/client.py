@@ -12,7 +12,17 @@ from providers.api_calls import Caller, ClientCredentials, basic_auth
 from providers.banked import listing, requests
 from providers.banked.errors import PartialSuccess, name_error
 from providers.banked.options import BankedOptions
-from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, Page, Transport
+from providers.contract import (
+    Account,
+    Answer,
+    Capability,
+    Client,
+    CreateRequest,
+    HttpAnswer,
+    MoneyRequest,
+    Page,
+    Transport,
+)
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https
 from providers.listing import Extent, Lister
@@ -102,6 +112,21 @@ class BankedClient(Client):
                 return Answer(answer.status, b"", answer.sent_at, kind, ref)
             fault.is_ambiguous = True
             raise
+
+    async def refund(self, request: MoneyRequest) -> Answer:
+        """Refund a payment session; the answer is the refund, a resource of its own.
+
+        Source: https://docs.banked.com/merchant/payments/refund-session
+        """
+        if request.kind not in requests.REFUNDABLE:
+            raise UnsupportedByProvider
+        key = uuid5(_KEYS, request.idempotency_key)
+        answer = await self._send("POST", _PATHS["refund"], requests.refund_of(request, key), str(key))
+        return Answer(answer.status, answer.body, answer.sent_at, request.kind, request.ref)
+
+    def repeats_within(self, call: Capability) -> timedelta | None:
+        """Return how long a repeated refund counts as the same one."""
+        return self.create_is_remembered_for
 
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """List what was created from `since` to before `until`, newest first.

@@ -7,13 +7,16 @@ from msgspec.structs import replace
 
 from providers.banked import v2, v3
 from providers.banked.errors import created_ref, error_items
+from providers.banked.fields import money_of
+from providers.banked.lifecycle import REFUND
 from providers.banked.options import BankedOptions
 from providers.contract import Reading, Statement
-from providers.decoding import Unreadable, json_object, json_value, says_live
+from providers.decoding import Unreadable, json_object, json_value, name, says_live, word
 from providers.listing import read_each, things_in
 from providers.masking import masked_words
 from statemachine.observation import Observation
-from statemachine.phases import ANSWERS, Source
+from statemachine.phases import ANSWERS, Phase, Source
+from statemachine.sums import Part, PartKind, PartStatus
 
 _NOTES: Final = {"mandate": "a mandate event; mandates are not tracked", "batch": "a batch event; see its sessions"}
 
@@ -33,8 +36,11 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
         if statement.source is Source.LIST:
             return _page(listed(statement.body), statement, options)
         body = json_object(statement.body)
+        if statement.source is Source.REFUND:
+            return Reading(observations=(_refunded(body, statement),))
         if statement.source in ANSWERS:
-            return Reading(observations=(_answer(body, statement, options.allow_loopback_http),))
+            answered = _answer(body, statement, options.allow_loopback_http)
+            return Reading(observations=(answered, *_of_session(body, answered)))
         data = v3.data_of(body)
         kind = v3.kind_of(body) if data is not None else v2.kind_of(body, statement.kind)
         if kind is None:
@@ -43,8 +49,10 @@ def parse(statement: Statement, options: BankedOptions) -> Reading:
             return Reading(note=_NOTES[kind])
         is_dev = options.allow_loopback_http
         if data is not None:
-            return Reading(observations=(v3.observation(body, data, statement, kind, allow_loopback=is_dev),))
-        return Reading(observations=(v2.observation(body, statement, kind, allow_loopback=is_dev),))
+            seen = v3.observation(body, data, statement, kind, allow_loopback=is_dev)
+            return Reading(observations=(seen, *_of_session(data, seen)))
+        seen = v2.observation(body, statement, kind, allow_loopback=is_dev)
+        return Reading(observations=(seen, *_of_session(body, seen)))
     except Unreadable as fault:
         return Reading(unreadable=str(fault))
 
@@ -81,6 +89,56 @@ def _answer(body: Mapping[str, object], statement: Statement, allow_loopback: bo
     else:
         seen = v2.observation(inner, statement, statement.kind, allow_loopback=allow_loopback)
     return seen if inner is body else replace(seen, is_live=says_live(body, inner))
+
+
+#: By a refund's state, in the words of v2 and of v3.
+_PART_STATUSES: Final[Mapping[str, PartStatus]] = {
+    state.name: {
+        Phase.REFUNDED: PartStatus.DONE,
+        Phase.FAILED: PartStatus.UNDONE,
+        Phase.CANCELLED: PartStatus.UNDONE,
+    }.get(state.phase, PartStatus.PENDING)
+    for state in REFUND.states
+}
+
+
+def _refunded(body: Mapping[str, object], statement: Statement) -> Observation:
+    """Read the refund that a call of ours has made, as a part of its session."""
+    ref = name(body.get("id"))
+    if ref is None or statement.ref is None:
+        raise Unreadable("a refund without an id")
+    status = _PART_STATUSES.get(word(body.get("state")) or "")
+    if status is None:
+        raise Unreadable("a refund in a state that is not known")
+    amount, currency = money_of(body)
+    return Observation(
+        source=statement.source,
+        kind=statement.kind,
+        provider_ref=statement.ref,
+        currency=currency,
+        parts=(Part(PartKind.REFUND, ref, status, amount),),
+        is_live=says_live(body),
+        as_of=statement.received_at,
+    )
+
+
+def _of_session(body: Mapping[str, object], refund: Observation) -> tuple[Observation, ...]:
+    """Return what a refund's own resource says of the session that it is of."""
+    session = name(body.get("payment_session_id")) if refund.kind == "refund" else None
+    status = _PART_STATUSES.get(refund.status or "")
+    if session is None or status is None or refund.provider_ref is None:
+        return ()
+    part = Part(PartKind.REFUND, refund.provider_ref, status, refund.amount_minor)
+    said = Observation(
+        source=refund.source,
+        kind="payment_session",
+        provider_ref=session,
+        currency=refund.currency,
+        parts=(part,),
+        is_live=refund.is_live,
+        as_of=refund.as_of,
+    )
+    return (said,)
 
 
 def _partly_created(body: Mapping[str, object], statement: Statement, ref: str) -> Observation:

@@ -49,6 +49,7 @@ class Banked(Provider):
             Capability.CREATE: frozenset(requests.BODIES),
             Capability.ASK: every,
             Capability.CANCEL: frozenset({"payment_session"}),
+            Capability.REFUND: requests.REFUNDABLE,
             Capability.REGISTER: every,
             **listed,
         }

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
 from providers.banked.errors import InvalidBankedCreate
 from providers.banked.options import BankedOptions
-from providers.contract import CreateRequest
+from providers.contract import CreateRequest, MoneyRequest
 from providers.http import require_https
 
 #: Source: https://docs.banked.com/merchant/payments/create-session-merchant
@@ -71,6 +72,21 @@ def _refund(request: CreateRequest) -> dict[str, object]:
     if request.return_url is not None:
         fields |= {"success_url": request.return_url, "error_url": request.return_url}
     return fields
+
+
+#: The kinds whose refund the provider documents.
+REFUNDABLE: Final = frozenset({"payment_session"})
+
+
+def refund_of(request: MoneyRequest, key: UUID) -> bytes:
+    """Build the body of a refund of a session; its reference follows from the key.
+
+    A reference has at most 18 characters, and no hyphens.
+    """
+    reference = f"refund {key.hex[:11]}"
+    return msgspec.json.encode(
+        {"payment_session_id": request.ref, "amount": request.amount_minor, "reference": reference}
+    )
 
 
 #: By kind: what a create call of it carries. The provider documents none for payouts.

@@ -11,7 +11,18 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from providers.api_calls import Authorize, Caller, ClientCredentials, basic_auth
-from providers.contract import Account, Answer, Client, CreateRequest, HttpAnswer, JournalPage, Page, Transport
+from providers.contract import (
+    Account,
+    Answer,
+    Capability,
+    Client,
+    CreateRequest,
+    HttpAnswer,
+    JournalPage,
+    MoneyRequest,
+    Page,
+    Transport,
+)
 from providers.decoding import Unreadable, json_object, json_value, word
 from providers.engine.errors import InvalidCreate, WebhookNeedsSecret, namer, token_namer
 from providers.engine.page import CallSection, JournalSection, ListSection, MoneySection, ProviderPage, SignedCalls
@@ -109,6 +120,22 @@ class DeclaredClient(Client):
         """Cancel before payment."""
         return await self._about(_required(self._page.calls.cancel), kind, ref)
 
+    async def capture(self, request: MoneyRequest) -> Answer:
+        """Capture so much of an authorised payment."""
+        return await self._move_money(_required(self._page.calls.capture), request)
+
+    async def refund(self, request: MoneyRequest) -> Answer:
+        """Give back so much of a paid payment."""
+        return await self._move_money(_required(self._page.calls.refund), request)
+
+    def repeats_within(self, call: Capability) -> timedelta | None:
+        """Return how long a repeated capture or refund counts as the same one."""
+        calls = self._page.calls
+        section = calls.capture if call is Capability.CAPTURE else calls.refund
+        if section is None or not section.is_idempotent:
+            return timedelta(0)
+        return None if section.remembered_hours is None else timedelta(hours=section.remembered_hours)
+
     async def list_page(self, since: datetime, until: datetime, position: str | None) -> Page:
         """Fetch the page at `position` of what was created from `since` to before `until`."""
         listed = self._page.calls.list
@@ -185,6 +212,24 @@ class DeclaredClient(Client):
         answer = await self._send(call, path, values, _filled(call.fields, values), attempts=call.attempts)
         return Answer(answer.status, answer.body, answer.sent_at, kind, ref)
 
+    async def _move_money(self, call: CallSection, request: MoneyRequest) -> Answer:
+        """Send a capture or refund; raise InvalidAmount where the unit cannot state it."""
+        kind, ref = request.kind, quote(request.ref, safe="")
+        amount = amount_out(self._page.money, request.amount_minor, request.currency, self._title)
+        values: dict[str, object] = {
+            **self._secrets,
+            "amount": amount,
+            "currency": self._currency(request.currency),
+            "key": request.idempotency_key,
+            "kind": kind,
+        }
+        path = fill(self._path(call, kind), {**values, "ref": ref, "id": ref})
+        values |= {"ref": request.ref, "id": request.ref}
+        fields = merged(_filled(call.defaults, values), _filled(call.fields, values))
+        attempts = call.attempts if call.is_idempotent else 1
+        answer = await self._send(call, path, values, fields, attempts=attempts)
+        return Answer(answer.status, answer.body, answer.sent_at, kind, request.ref)
+
     async def _send(
         self,
         call: CallSection,
@@ -228,17 +273,19 @@ class DeclaredClient(Client):
 
     def _values(self, request: CreateRequest) -> dict[str, object]:
         money = self._page.money
-        currency = request.currency if money.currency_case == "upper" else request.currency.lower()
         return {
             **self._secrets,
             "amount": amount_out(money, request.amount_minor, request.currency, self._title),
-            "currency": currency,
+            "currency": self._currency(request.currency),
             "reference": request.reference,
             "key": request.idempotency_key,
             "kind": request.kind,
             "return_url": request.return_url,
             "callback_url": request.callback_url,
         }
+
+    def _currency(self, code: str) -> str:
+        return code if self._page.money.currency_case == "upper" else code.lower()
 
     def _extra_headers(self, call: CallSection | None, values: Mapping[str, object] | None = None) -> dict[str, str]:
         return {} if call is None else dict(fill(call.headers, values or {}))

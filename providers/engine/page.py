@@ -228,6 +228,7 @@ class CallSection(PageSection, frozen=True):
     is_idempotent: bool = True
     remembered_hours: float | None = None  #: how long a repeat counts as the same call
     ref: str = ""  #: create: the provider's name of what is created, where it is one of ours
+    part: PartSection | None = None  #: capture, refund: the answer is a part of the payment, else the payment itself
 
 
 class ListSection(PageSection, frozen=True):
@@ -279,6 +280,8 @@ class CallsSection(PageSection, frozen=True):
     create: CallSection | None = None
     fetch: CallSection | None = None
     cancel: CallSection | None = None
+    capture: CallSection | None = None
+    refund: CallSection | None = None
     list: ListSection | None = None
     journal: JournalSection | None = None
     register: CallSection | None = None
@@ -342,7 +345,7 @@ class Sample(PageSection, frozen=True):
     source: str
     file: str
     reads: dict[str, Any]
-    by: Literal["webhook", "callback", "poll", "list", "create", "cancel"] = "poll"
+    by: Literal["webhook", "callback", "poll", "list", "create", "cancel", "capture", "refund"] = "poll"
     kind: str = ""
 
 

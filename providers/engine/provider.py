@@ -58,6 +58,8 @@ class DeclaredProvider(Provider):
             (Capability.CREATE, calls.create),
             (Capability.ASK, calls.fetch),
             (Capability.CANCEL, calls.cancel),
+            (Capability.CAPTURE, calls.capture),
+            (Capability.REFUND, calls.refund),
             (Capability.REGISTER, calls.register),
         ):
             if call is not None and (call.path or call.kinds):

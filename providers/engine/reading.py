@@ -126,6 +126,12 @@ class PageReader:
         self._item = pointer(events.item)
         self._is_form = events.format == "form"
         self._rules = [self._rule(rule, at) for at, rule in enumerate(events.rule)]
+        calls = {Source.CAPTURE: page.calls.capture, Source.REFUND: page.calls.refund}
+        self._parts = {
+            source: part_of(call.part, page.money)
+            for source, call in calls.items()
+            if call is not None and call.part is not None
+        }
         listed = page.calls.list
         self._list = None if listed is None else pointer(listed.items)
         self._has_empty_object = listed is not None and listed.absent_ends
@@ -163,6 +169,8 @@ class PageReader:
 
     def _answer(self, body: object, statement: Statement) -> Reading:
         kind = statement.kind or self._page.provider.default_kind
+        if statement.source in self._parts:
+            return self._part_answer(body, kind, statement)
         read = self._reads.get(kind)
         if read is None:
             raise Unreadable(f"an answer about a {kind}, which is no kind of this provider")
@@ -171,6 +179,20 @@ class PageReader:
         seen = read(self._answers[kind](body), statement, statement.received_at, body)
         if statement.ref is not None and statement.source is not Source.CREATE and seen.provider_ref != statement.ref:
             raise Unreadable(f"the answer is about another {self._words(kind)} than the one asked about")
+        return Reading(observations=(seen,))
+
+    def _part_answer(self, body: object, kind: str, statement: Statement) -> Reading:
+        """Read the capture or refund that a call of ours has made."""
+        part, currency = self._parts[statement.source](body)
+        seen = Observation(
+            source=statement.source,
+            kind=kind,
+            provider_ref=statement.ref,
+            currency=currency,
+            parts=(part,),
+            is_live=says_live(body) if isinstance(body, dict) else None,
+            as_of=statement.received_at,
+        )
         return Reading(observations=(seen,))
 
     def _words(self, kind: str) -> str:

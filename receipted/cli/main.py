@@ -105,7 +105,7 @@ SECTIONS: Final = {
         ),
         "payments": CommandSpec(
             f"{_CLI}.payments:app",
-            "List, show, create, track, refresh, cancel and resolve payments.",
+            "List, show, create, track, refresh, cancel, capture, refund and resolve payments.",
             ("receipted payments list --review",),
         ),
         "events": CommandSpec(

@@ -1,4 +1,4 @@
-"""`receipted payments`: list, show, create, track, refresh, cancel and resolve."""
+"""`receipted payments`: show, create, track, cancel, capture, refund, resolve."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from receipted.cli.options import (
 from receipted.wiring import Service
 from service.blockers import REMEDIES, find_blockers
 from service.commands import Commands
+from service.errors import MoneyUnanswered
 from service.payments import checkout_url, other_names, said_by
 from service.timeline import chronicle, details
 from statemachine.money import currency_code, to_minor
@@ -36,6 +37,7 @@ from storage import operator_actions, payment_polls, payments, rate_limits
 from storage import search as storage_search
 from storage import transitions as storage_transitions
 from storage.database import Unit
+from storage.ids import new_id
 from storage.payment_history import PaymentHistory, read
 from storage.search import PageCursor, RowFilter
 from storage.tables import InboxMessage, Payment, PaymentPoll
@@ -44,7 +46,7 @@ from storage.types import InboxStatus
 #: Columns of an inbox message that only `inbox show --body` prints: they may hold personal data.
 PRIVATE_COLUMNS: Final = ("body", "headers")
 
-app = subcommands("List, show, create, track, refresh, cancel and resolve payments.")
+app = subcommands("List, show, create, track, refresh, cancel, capture, refund and resolve payments.")
 Id = Annotated[str, typer.Argument(metavar="ID", help=ID_HELP, show_default=False)]
 _COLUMNS = ("ID", "Account", "Kind", "Reference", "Amount", "State", "Phase", "Review", "Changed")
 _MOVES = ("No", "Recorded", "From", "To", "Via", "Phase", "Source", "Said by", "Forced", "Reason", "Hash")
@@ -431,6 +433,56 @@ def cancel(
         raise typer.Exit(Exit.FAILED)
 
 
+Amount = Annotated[
+    str | None, typer.Option("--amount", help="In major units, such as 4.50; without it, all that remains.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="Your name of this call: a repeat with the same key moves no money twice."),
+]
+
+
+@app.command(epilog=example("receipted payments capture 5b0c2f7e91aa --amount 4.50 --key order-17"))
+def capture(
+    context: typer.Context,
+    payment_id: Id,
+    amount: Amount = None,
+    key: Key = None,
+    by: OptionalBy = None,
+    reason: OptionalReason = None,
+    json: AsJson = False,
+) -> None:
+    """Capture an authorised payment at its provider, all or part of it.
+
+    More than is authorised and not captured yet is refused before anything is sent. Where the outcome is not known,
+    repeat the command with the same key.
+    """
+    _move_money(context, "capture", payment_id, amount, key, _named_action("capture", by, reason), as_json=json)
+
+
+@app.command(
+    epilog=example(
+        'receipted payments refund 5b0c2f7e91aa --amount 4.50 --key return-9 --by "Ada L." --reason "one came back"',
+        "receipted payments refund 5b0c2f7e91aa",
+    )
+)
+def refund(
+    context: typer.Context,
+    payment_id: Id,
+    amount: Amount = None,
+    key: Key = None,
+    by: OptionalBy = None,
+    reason: OptionalReason = None,
+    json: AsJson = False,
+) -> None:
+    """Refund a paid payment at its provider, all or part of it.
+
+    More than remains is refused before anything is sent. A refund may be pending at the provider for days: see the
+    payment's sums. Where the outcome is not known, repeat the command with the same key.
+    """
+    _move_money(context, "refund", payment_id, amount, key, _named_action("refund", by, reason), as_json=json)
+
+
 @app.command(
     epilog=example('receipted payments resolve 5b0c2f7e91aa --state paid --reason "seen in the bank" --by "Ada L."')
 )
@@ -451,6 +503,32 @@ def resolve(
         payment_id,
         as_json=json,
     )
+
+
+def _move_money(
+    context: typer.Context,
+    call: str,
+    payment_id: str,
+    amount: str | None,
+    key: str | None,
+    action: "_Action | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Capture or refund under a key, which is printed where a repeat needs it."""
+    used = key or new_id()
+
+    async def move(commands: Commands, found: str) -> Payment:
+        payment = await commands.get(found)
+        minor = None if amount is None else to_minor(amount, payment.currency or "")
+        do = commands.capture if call == "capture" else commands.refund
+        try:
+            return await do(found, key=used, amount_minor=minor)
+        except MoneyUnanswered:
+            output.note(f"note: the same once more is: receipted payments {call} {found} --key {output.shown(used)}")
+            raise
+
+    _run(context, move, payment_id, action=action, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)

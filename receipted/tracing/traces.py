@@ -109,7 +109,13 @@ Attributes = dict[str, str | int | float]
 Parameters = ParamSpec("Parameters")
 
 _ROUTES: Final = {Source.WEBHOOK.value: "/webhooks/{account}", Source.CALLBACK.value: "/callbacks/{token}"}
-_CALL_NAMES: Final = {Source.POLL.value: "ask", Source.CREATE.value: "create", Source.CANCEL.value: "cancel"}
+_CALL_NAMES: Final = {
+    Source.POLL.value: "ask",
+    Source.CREATE.value: "create",
+    Source.CANCEL.value: "cancel",
+    Source.CAPTURE.value: "capture",
+    Source.REFUND.value: "refund",
+}
 _INCOMING: Final = frozenset({*_ROUTES, Source.RETURN.value})
 
 

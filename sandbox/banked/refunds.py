@@ -46,7 +46,7 @@ class Refunds:
         owner = self._owner
         body = owner.read(call)
         owner.provoke(call, body.get("reference"))
-        identifier = str(body.get("payment_id") or "")
+        identifier = str(body.get("payment_session_id") or body.get("payment_id") or "")
         payment = owner.world.find_by_provider_id(owner.name, identifier)
         if payment is None or payment.kind not in {"payment_session", "payin"}:
             raise refuse(call, [("not_found", "payment_id")])
@@ -125,7 +125,10 @@ class Refunds:
             "state": resource.state,
         }
         if resource.kind == "refund":
-            return value | {"payment_id": resource.data["payment_id"]}
+            payment = resource.data["payment_id"]
+            found = self._owner.world.find_by_provider_id(self._owner.name, payment)
+            is_session = found is not None and found.kind == "payment_session"
+            return value | {"payment_id": payment} | ({"payment_session_id": payment} if is_session else {})
         return value | {
             "payee": resource.data["body"].get("payee"),
             "url": self._owner.page_url(resource.provider_id),

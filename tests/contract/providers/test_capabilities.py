@@ -8,7 +8,7 @@ import pytest
 from providers.banked.options import BankedOptions
 from providers.banked.provider import Banked
 from providers.catalogue import AlternativePayments, StableGenius
-from providers.contract import Account, Capability, Client, CreateRequest
+from providers.contract import Account, Capability, Client, CreateRequest, MoneyRequest
 from providers.errors import ProviderError, UnsupportedByProvider
 from tests.support.builders import PROVIDERS, Unaskable
 
@@ -57,10 +57,16 @@ def create(provider, kind):
     return lambda client: client.create(request)
 
 
+def moved(kind):
+    return MoneyRequest(kind, "ref", 150, "GBP", "key-1")
+
+
 CALLS = {
     Capability.CREATE: create,
     Capability.ASK: lambda _provider, kind: lambda client: client.fetch(kind, "ref"),
     Capability.CANCEL: lambda _provider, kind: lambda client: client.cancel(kind, "ref"),
+    Capability.CAPTURE: lambda _provider, kind: lambda client: client.capture(moved(kind)),
+    Capability.REFUND: lambda _provider, kind: lambda client: client.refund(moved(kind)),
     Capability.LIST: lambda _provider, _kind: lambda client: client.list_page(NOW - timedelta(days=1), NOW, None),
     Capability.REGISTER: lambda _provider, _kind: (
         lambda client: client.register_webhook("https://shop.example/webhooks/a", secret_key="0123456789abcdef")
