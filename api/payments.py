@@ -70,6 +70,8 @@ async def create_payment(caller: WriteCaller, call: KeyedCall, body: CreateBody)
             kind=body.kind,
             return_url=body.return_url,
             extra=body.extra,
+            description=body.description,
+            metadata=body.metadata,
         )
         return await _answer(caller, made)
 
@@ -85,7 +87,10 @@ async def track_payment(caller: WriteCaller, call: Repeatable, body: TrackBody) 
 
     async def track() -> PaymentAnswer:
         caller.account(body.account)
-        return await _answer(caller, await caller.commands.track(body.account, body.provider_ref, body.kind))
+        tracked = await caller.commands.track(
+            body.account, body.provider_ref, body.kind, description=body.description, metadata=body.metadata
+        )
+        return await _answer(caller, tracked)
 
     return await call(track, body)
 

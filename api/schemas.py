@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
 from api.validation import INTEGRAL, TEXT, WHOLE, Flag, Id, Instant, JsonInput, Name, PageQuery, PaymentName
+from service.commands import (
+    MAX_DESCRIPTION_CHARS,
+    MAX_METADATA_KEY_CHARS,
+    MAX_METADATA_KEYS,
+    MAX_METADATA_VALUE_CHARS,
+)
 from service.payments import checkout_url, other_names, said_by
 from service.text import shown
 from statemachine.errors import InvalidAmount
@@ -127,6 +133,8 @@ class PaymentAnswer(Shape):
     failure_reason: str | None
     checkout_url: str | None = Field(description="where the payer pays, if there is such a page")
     return_url: str | None
+    description: str | None = Field(description="your own words")
+    metadata: dict[str, str] = Field(description="your own names and values")
     facts: dict[str, str] = Field(description="what else the provider says of it")
     expires_at: datetime | None
     capture_by: datetime | None = Field(description="when the authorisation ends, as the provider states it")
@@ -167,6 +175,8 @@ def payment_answer(kept: Payment, poll: PaymentPoll, environment: str) -> Paymen
         failure_reason=kept.failure_reason,
         checkout_url=checkout_url(kept),
         return_url=kept.return_url,
+        description=kept.description,
+        metadata=kept.merchant_metadata or {},
         facts={name: str(value) for name, value in kept.facts.items()},
         expires_at=kept.expires_at,
         capture_by=kept.capture_by,
@@ -440,6 +450,18 @@ By = Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=TEXT)
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{3}$", min_length=3, max_length=3)]
 
 
+Description = Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION_CHARS, pattern=r"^[^\x00]*$")]
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=MAX_METADATA_KEY_CHARS, pattern=r"^[^\x00]*$")],
+        Annotated[str, StringConstraints(max_length=MAX_METADATA_VALUE_CHARS, pattern=r"^[^\x00]*$")],
+    ],
+    Field(max_length=MAX_METADATA_KEYS),
+]
+
+_OF_METADATA: Final = "your own names and values, up to 50 of 40 and 500 characters; in answers and effects"
+
+
 class CreateBody(JsonInput):
     """A payment to create at a provider."""
 
@@ -456,6 +478,8 @@ class CreateBody(JsonInput):
     extra: dict[str, JsonValue] = Field(
         default_factory=dict, description="further fields of the provider's", max_length=50
     )
+    description: Description | None = Field(None, description="your own words, for people; in answers and effects")
+    metadata: Metadata = Field(default_factory=dict, description=_OF_METADATA)
 
 
 class MoneyBody(JsonInput):
@@ -472,6 +496,8 @@ class TrackBody(JsonInput):
     account: Name = Field(description="the account's name in the settings")
     provider_ref: PaymentName = Field(description="the provider's id of the payment")
     kind: Name | None = Field(None, description="which of the provider's resources; its usual one where none is given")
+    description: Description | None = Field(None, description="your own words, for people; in answers and effects")
+    metadata: Metadata = Field(default_factory=dict, description=_OF_METADATA)
 
 
 class ResolveBody(JsonInput):

@@ -58,6 +58,8 @@ _PAYMENT_COLUMNS: Final = (
         "failure_reason",
         "expires_at",
         "return_url",
+        "description",
+        "merchant_metadata",
         "created_at",
         "changed_at",
     ),

@@ -181,6 +181,8 @@ class Commands:
         kind: str | None = None,
         return_url: str | None = None,
         extra: Mapping[str, object] | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Payment:
         """Create the payment at the provider and here, once for each reference.
 
@@ -199,9 +201,12 @@ class Commands:
         if return_url is not None:
             _check_text("return_url", return_url, _MAX_TEXT_CHARS)
             require_https(return_url, allow_loopback=self._context.is_development, param="return_url")
+        check_own_words(description, metadata or {})
         self._provider(account).require(Capability.CREATE, kind)
         client = self._context.clients[account]
-        wanted = own_statements.CreateWanted(kind, reference, amount_minor, currency, return_url)
+        wanted = own_statements.CreateWanted(
+            kind, reference, amount_minor, currency, return_url, description, dict(metadata or {})
+        )
         payment, is_new = await self._wanted(account, wanted)
         if payment.provider_ref is not None or payment.state not in (None, NOT_CREATED):
             return payment  # named by the provider, or a person has said what became of it
@@ -226,20 +231,37 @@ class Commands:
             raise AnswerUnclear(f"{applied.reason}; the answer is kept as inbox message {applied.id}")
         return made
 
-    async def track(self, account: str, ref: str, kind: str | None = None) -> Payment:
+    async def track(
+        self,
+        account: str,
+        ref: str,
+        kind: str | None = None,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Payment:
         """Begin to track a payment of the provider's, as the provider describes it now.
+
+        A description or metadata takes the place of both as they were known.
 
         Raises ProviderError, and AnswerUnclear where its answer says nothing.
         """
         kind = self._kind(account, kind)
         self._provider(account).require(Capability.ASK, kind)
         _check_name("ref", ref)
+        check_own_words(description, metadata or {})
         answer = await self._context.clients[account].fetch(kind, ref)
         message = answer_message(account, Source.POLL, answer, None, self._context.clock())
         applied = await self._inbox.apply(message)
         self._inbox.check_readable(applied)
         if applied.payment_id is None:
             raise InvalidCommand(f"the provider's answer is about no payment: {applied.reason}")
+        if description is not None or metadata:
+            said = own_statements.PaymentDescribed(description, dict(metadata or {}))
+            body = own_statements.encode(said)
+            await self._inbox.apply(
+                self._inbox.ours(account, Source.MERCHANT, f"describe:{new_id()}", body, applied.payment_id)
+            )
         return await self.get(applied.payment_id)
 
     async def refresh(self, payment_id: str) -> Payment:
@@ -420,6 +442,30 @@ class Commands:
                 unit, account=account, at=now, actor=by, action="redrive", subject=redriven.id, reason=reason.strip()
             )
         return redriven
+
+
+MAX_DESCRIPTION_CHARS: Final = 1000
+#: As at Stripe. Source: https://docs.stripe.com/api/metadata
+MAX_METADATA_KEYS: Final = 50
+MAX_METADATA_KEY_CHARS: Final = 40
+MAX_METADATA_VALUE_CHARS: Final = 500
+
+
+def check_own_words(description: str | None, metadata: Mapping[str, str]) -> None:
+    """Raise InvalidCommand for a description or metadata beyond the limits."""
+    if description is not None:
+        _check_text("description", description, MAX_DESCRIPTION_CHARS)
+    if len(metadata) > MAX_METADATA_KEYS:
+        raise InvalidCommand(f"metadata has at most {MAX_METADATA_KEYS} keys, not {len(metadata)}", param="metadata")
+    for key, value in metadata.items():
+        if not key or not is_kept(key, MAX_METADATA_KEY_CHARS):
+            raise InvalidCommand(
+                f"a key of metadata has 1 to {MAX_METADATA_KEY_CHARS} characters, and no NUL", param="metadata"
+            )
+        if not is_kept(value, MAX_METADATA_VALUE_CHARS):
+            raise InvalidCommand(
+                f"metadata.{key} has at most {MAX_METADATA_VALUE_CHARS} characters, and no NUL", param="metadata"
+            )
 
 
 def _check_name(param: str, text: str) -> None:

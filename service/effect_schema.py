@@ -91,6 +91,13 @@ PAYMENT_FIELDS: Final = (
     EffectField("kind", _text(), "the provider's resource, such as payment_intent", "payment_intent"),
     EffectField("provider_ref", _text(can_be_null=True), "the provider's id of the payment", "pi_7c1f"),
     EffectField("reference", _text(can_be_null=True), "your own id of the payment", "order-1017"),
+    EffectField("description", _text(can_be_null=True), "your own words, as the payment was created with", "2 tickets"),
+    EffectField(
+        "metadata",
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        "your own names and values",
+        {"cart": "c-88"},
+    ),
     EffectField("amount_minor", _minor(), "in whole minor units: 4900 is 49.00 USD, or 4900 JPY", 4900),
     EffectField("amount", _text(can_be_null=True), "the same as an exact decimal text", "49.00"),
     EffectField("currency", _text(can_be_null=True), "ISO 4217", "USD"),

@@ -155,6 +155,9 @@ def _titled(message: InboxMessage, source: Source) -> tuple[str, list[TimelineLi
             case own_statements.CreateWanted():
                 amount = _money(said.amount_minor, said.currency)
                 lines.append(TimelineLine("wanted", f"{amount}, reference {shown(said.reference)}", "busy"))
+                lines += _own_words(said)
+            case own_statements.PaymentDescribed():
+                lines += _own_words(said)
             case own_statements.MoneyWanted():
                 title = f"The merchant wants a {shown(said.call)}"
                 lines.append(TimelineLine("wanted", _money(said.amount_minor, said.currency), "busy"))
@@ -168,6 +171,15 @@ def _titled(message: InboxMessage, source: Source) -> tuple[str, list[TimelineLi
             case own_statements.GaveUp():
                 lines.append(TimelineLine("why", shown(said.reason), "warn"))
     return title, lines
+
+
+def _own_words(said: own_statements.CreateWanted | own_statements.PaymentDescribed) -> Iterator[TimelineLine]:
+    if said.description:
+        yield TimelineLine("description", shown(said.description))
+    if said.metadata:
+        yield TimelineLine(
+            "metadata", ", ".join(f"{shown(key)}={shown(value)}" for key, value in said.metadata.items())
+        )
 
 
 def _received(message: InboxMessage) -> Iterator[str]:

@@ -30,6 +30,16 @@ class CreateWanted:
     amount_minor: int
     currency: str
     return_url: str | None = None
+    description: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentDescribed:
+    """The merchant's own words about a payment that was not created here."""
+
+    description: str | None
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +98,10 @@ class AccountAlarm:
     details: Mapping[str, float | int | str | None] = field(default_factory=dict)  #: figures, never a payload
 
 
-Statement = CreateWanted | MoneyWanted | CallFailed | Resolution | GaveUp | AccountAlarm
+Statement = CreateWanted | PaymentDescribed | MoneyWanted | CallFailed | Resolution | GaveUp | AccountAlarm
 _BY_NAME: Final[dict[str, type[Statement]]] = {
-    kind.__name__: kind for kind in (CreateWanted, MoneyWanted, CallFailed, Resolution, GaveUp, AccountAlarm)
+    kind.__name__: kind
+    for kind in (CreateWanted, PaymentDescribed, MoneyWanted, CallFailed, Resolution, GaveUp, AccountAlarm)
 }
 
 

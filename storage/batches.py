@@ -230,6 +230,7 @@ _RARELY_CHANGED: Final = (
     *("provider_ref", "reference", "alias", "names", "amount_minor", "currency", "authorised_minor", "captured_minor"),
     *("refunded_minor", "charged_back_minor", "disputed_minor", "stated", "parts", "capture_by"),
     *("review", "review_note", "review_opened_at", "disputed", "accepted", "reviews", "return_url"),
+    *("description", "merchant_metadata"),
 )
 _AS_READ: Final = ("id", "version")
 _MOVE: Final = Update(table_of(Payment), (*_OFTEN_CHANGED, "seal"), _AS_READ)

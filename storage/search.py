@@ -133,7 +133,7 @@ _HEAD_COLUMNS: Final = frozenset({"id", "account", "version", "head_hash", "seal
 
 PAYMENTS: Final = TableSpec(
     Payment,
-    frozenset({"facts", "seal", "return_url"}),
+    frozenset({"facts", "seal", "return_url", "merchant_metadata"}),
     served=frozenset({"account", "review"}),
     rare={"phase": frozenset(Phase) - {Phase.PAID, Phase.SETTLED}},
     gathered={"review": None},

@@ -224,6 +224,9 @@ class PaymentTable(SQLModel, table=True):
     expires_at: datetime | None = Field(default=None, sa_column=instant())  #: by the provider's word; decides nothing
     capture_by: datetime | None = Field(default=None, sa_column=instant())  #: an authorisation's end; decides nothing
     return_url: str | None = None  #: the merchant's page for the returning payer
+    description: str | None = None  #: the merchant's own words
+    #: the merchant's own names and values; None for none. `metadata` is SQLAlchemy's
+    merchant_metadata: dict[str, str] | None = Field(default=None, sa_column=json_value(nullable=True))
     created_at: datetime = Field(sa_column=instant(nullable=False))
     changed_at: datetime = Field(sa_column=instant(nullable=False))  #: last transition, else creation
     seal: str = Field(default="", max_length=64)  #: over SEALED, hex
@@ -273,6 +276,8 @@ class Payment(Row):
         "expires_at",
         "capture_by",
         "return_url",
+        "description",
+        "merchant_metadata",
         "created_at",
         "changed_at",
     )
@@ -310,6 +315,8 @@ class Payment(Row):
     expires_at: datetime | None = None
     capture_by: datetime | None = None
     return_url: str | None = None
+    description: str | None = None
+    merchant_metadata: dict[str, str] | None = None
     created_at: datetime
     changed_at: datetime
     seal: str = ""

@@ -94,6 +94,8 @@ def payload(
             "kind": payment.kind,
             "provider_ref": payment.provider_ref,
             "reference": payment.reference,
+            "description": payment.description,
+            "metadata": payment.merchant_metadata or {},
             "amount_minor": payment.amount_minor,
             "amount": _major(payment.amount_minor, payment.currency),
             "currency": payment.currency,

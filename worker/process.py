@@ -390,6 +390,8 @@ class MessageProcessor:
             payment = self._writer.begin(about, statement.kind, statement.reference)
             payment.amount_minor, payment.currency = statement.amount_minor, statement.currency
             payment.return_url = statement.return_url
+            payment.description = statement.description
+            payment.merchant_metadata = dict(statement.metadata) or None
             self._session.add(payment)
             self._writer.note(payment, Outcome.NOTED, f"the merchant wants a {statement.kind}")
             return
@@ -402,6 +404,10 @@ class MessageProcessor:
                 Source.OPERATOR, status=statement.state, actor=statement.actor, note=statement.reason
             )
             self._writer.decide(rules, payment, resolved)
+        elif isinstance(statement, own_statements.PaymentDescribed):
+            payment.description = statement.description
+            payment.merchant_metadata = dict(statement.metadata) or None
+            self._writer.note(payment, Outcome.NOTED, "the merchant describes the payment")
         elif isinstance(statement, own_statements.GaveUp):
             self._apply_gave_up(rules, payment, statement)
         else:

@@ -20,6 +20,7 @@ from receipted.cli.options import (
     Reason,
     open_service,
     parse_fields,
+    parse_pairs,
     require_account,
     run_command,
     subcommands,
@@ -348,16 +349,32 @@ def _without_none(bounds: dict[str, Any]) -> dict[str, Any]:
     return {name: bound for name, bound in bounds.items() if bound is not None}
 
 
+Description = Annotated[
+    str | None, typer.Option("--description", metavar="TEXT", help="Your own words; in answers and effects.")
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Your own name and value; may be repeated."),
+]
+
+
 @app.command(epilog=example("receipted payments track shop pi_3Nq8 --kind payment_intent"))
 def track(
     context: typer.Context,
     account: AccountName,
     ref: Annotated[str, typer.Argument(metavar="REF", help="The provider's id of the payment.")],
     kind: Kind = None,
+    description: Description = None,
+    metadata: Metadata = None,
     json: AsJson = False,
 ) -> None:
     """Fetch a payment that was not created here from the provider, and track it."""
-    _run(context, lambda commands, _id: commands.track(account, ref, kind), as_json=json)
+    own = parse_pairs(metadata or [], option="metadata")
+    _run(
+        context,
+        lambda commands, _id: commands.track(account, ref, kind, description=description, metadata=own),
+        as_json=json,
+    )
 
 
 @app.command(
@@ -383,6 +400,8 @@ def create(
         list[str] | None,
         typer.Option("--extra", metavar="JSON|KEY=VALUE", help="Further fields of the provider's; may be repeated."),
     ] = None,
+    description: Description = None,
+    metadata: Metadata = None,
     json: AsJson = False,
 ) -> None:
     """Create a payment at the provider, and show where the payer pays.
@@ -390,6 +409,7 @@ def create(
     The same reference gives the same payment.
     """
     minor, code, fields = to_minor(amount, currency), currency_code(currency), parse_fields(extra or [])
+    own = parse_pairs(metadata or [], option="metadata")
     _run(
         context,
         lambda commands, _id: commands.create(
@@ -400,6 +420,8 @@ def create(
             kind=kind,
             return_url=return_url,
             extra=fields,
+            description=description,
+            metadata=own,
         ),
         as_json=json,
     )

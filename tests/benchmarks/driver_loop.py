@@ -178,6 +178,8 @@ def _new(account: str, told: _Intent, now: int) -> dict[str, Any]:
         "failure_reason": None,
         "expires_at": None,
         "return_url": None,
+        "description": None,
+        "merchant_metadata": None,
         "created_at": now,
         "changed_at": now,
         "poll": {
@@ -285,8 +287,20 @@ def _decided(message_id: str, entry: dict[str, Any], statement: int, evidence: s
 
 _SEALED: Final = (
     *("accepted", "account", "alias", "amount_minor", "authorised_minor", "capture_by", "captured_minor", "changed_at"),
-    *("charged_back_minor", "counts", "created_at", "currency", "disputed", "disputed_minor", "expires_at", "facts"),
-    *("failure_reason", "head_hash", "id", "kind", "parts", "phase", "provider_ref", "reference", "refunded_minor"),
+    *("charged_back_minor", "counts", "created_at", "currency", "description", "disputed", "disputed_minor"),
+    *("expires_at", "facts"),
+    *(
+        "failure_reason",
+        "head_hash",
+        "id",
+        "kind",
+        "merchant_metadata",
+        "parts",
+        "phase",
+        "provider_ref",
+        "reference",
+        "refunded_minor",
+    ),
     *(
         "return_url",
         "review",

@@ -29,6 +29,7 @@ _PAYMENT: Final = _columns("""
     captured_minor:bigint refunded_minor:bigint charged_back_minor:bigint disputed_minor:bigint stated:json parts:json
     counts:json capture_by:timestamptz state phase state_as_of:timestamptz version:int head_hash review review_note
     review_opened_at:timestamptz reviews:int facts:json failure_reason expires_at:timestamptz return_url
+    description merchant_metadata:json
     created_at:timestamptz changed_at:timestamptz seal
 """)
 _POLL: Final = _columns("""

@@ -171,6 +171,8 @@ def _create_payments() -> None:
         sa.Column("expires_at", _INSTANT, nullable=True),
         sa.Column("capture_by", _INSTANT, nullable=True),
         sa.Column("return_url", sa.String(), nullable=True),
+        sa.Column("description", sa.String(), nullable=True),
+        sa.Column("merchant_metadata", _JSON, nullable=True),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("changed_at", _INSTANT, nullable=False),
         sa.Column("seal", sa.String(64), nullable=False),
