@@ -113,7 +113,9 @@ def _signed_headers(provider: DeclaredProvider) -> set[str]:
 def _statement(sample: Sample, body: bytes) -> Statement:
     source = Source(sample.by)
     is_answer = source not in (Source.WEBHOOK, Source.CALLBACK)
-    return Statement(source, body, _RECEIVED_AT, kind=sample.kind or None, http_status=200 if is_answer else None)
+    said = sample.reads.get("id") if source in (Source.CAPTURE, Source.REFUND) else None  # as the call named it
+    ref, status = (said if isinstance(said, str) else None), 200 if is_answer else None
+    return Statement(source, body, _RECEIVED_AT, kind=sample.kind or None, ref=ref, http_status=status)
 
 
 def _sample_faults(provider: DeclaredProvider, sample: Sample, reading: Reading) -> Iterator[str]:

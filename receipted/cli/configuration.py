@@ -99,6 +99,8 @@ _SECRETS: Final = "secrets"  #: folder of the secrets, beside the settings
 _DEVELOPMENT_URL: Final = "http://127.0.0.1:8000"
 _RANDOM_BYTES: Final = 32
 _LOOPBACK_OPTION: Final = "allow_loopback_http"
+#: Of a provider whose signature covers the URL: it follows from ours.
+_SIGNED_URL_OPTION: Final = "notification_url"
 
 
 @dataclass(slots=True)
@@ -243,6 +245,9 @@ def init(
     kind = _provider(asks.text("provider", provider, f"Provider ({', '.join(PROVIDERS)})"))
     played = _played(kind, sandbox)
     public = asks.text("public-url", public_url, "Public URL of this service", _DEVELOPMENT_URL if played else None)
+    options = parse_pairs(option or [], option="option")
+    if _SIGNED_URL_OPTION in kind.options_type.model_fields:
+        options.setdefault(_SIGNED_URL_OPTION, f"{public.rstrip('/')}/webhooks/{account or kind.name}")
     found = FirstSettings(
         provider=kind,
         account=account or kind.name,
@@ -252,7 +257,7 @@ def init(
         base_url=_base_url(kind, played, base_url, asks),
         database=database,
         key_id=f"{utc_now():%Y-%m}",
-        options=_given_options(kind, played, parse_pairs(option or [], option="option"), asks),
+        options=_given_options(kind, played, options, asks),
     )
     if played or found.base_url.startswith("http:"):
         found.options[_LOOPBACK_OPTION] = True

@@ -295,6 +295,7 @@ _SEALED: Final = (
         "id",
         "kind",
         "merchant_metadata",
+        "names",
         "parts",
         "phase",
         "provider_ref",

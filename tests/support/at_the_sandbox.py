@@ -133,7 +133,8 @@ def seen(provider: Provider, answer: Answer, source: Source) -> Observation:
     """The one observation of an answer, read as the worker reads it."""
     statement = Statement(source, answer.body, answer.asked_at, answer.kind, answer.ref, answer.status)
     reading = provider.parse(statement)
-    assert len(reading.observations) == 1, reading
+    assert reading.observations, reading
+    assert all(each.status is None for each in reading.observations[1:]), reading
     return reading.observations[0]
 
 

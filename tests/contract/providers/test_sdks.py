@@ -202,12 +202,16 @@ def test_stripes_models_read_the_samples_as_the_page_does():
     stripe = pytest.importorskip("stripe")
     provider, compared = PAGES["stripe"].with_options(), 0
     for file, source, body in samples("stripe"):
-        reading = provider.parse(Statement(source, body, now(), http_status=None if source == "webhook" else 200))
         content = json.loads(body)
+        asked_for = content["payment_intent"] if source is Source.REFUND else None
+        status = None if source is Source.WEBHOOK else 200
+        reading = provider.parse(Statement(source, body, now(), ref=asked_for, http_status=status))
         if content["object"] == "v2.core.event":
             continue
         if content["object"] == "event":
             content = stripe.Event.construct_from(content, "sk_test").data.object
+        elif content["object"] == "refund":
+            content = stripe.Refund.construct_from(content, "sk_test")
         else:
             content = stripe.PaymentIntent.construct_from(content, "sk_test")
         if isinstance(content, stripe.PaymentIntent):
@@ -216,7 +220,13 @@ def test_stripes_models_read_the_samples_as_the_page_does():
             said = (content.id, content.status, content.amount, content.amount_received, content.currency.upper())
             assert told == said, file
             compared += 1
-    assert compared == 9
+        elif isinstance(content, stripe.Refund):
+            (seen,) = reading.observations
+            (part,) = seen.parts
+            told = (seen.provider_ref, seen.currency, part.name, part.amount_minor)
+            assert told == (content.payment_intent, content.currency.upper(), content.id, content.amount), file
+            compared += 1
+    assert compared == 13
 
 
 def test_squares_models_read_the_samples_as_the_page_does():

@@ -33,6 +33,8 @@ COMMANDS = {
     "refresh_payment": "payments refresh",
     "cancel_payment": "payments cancel",
     "resolve_payment": "payments resolve",
+    "capture_payment": "payments capture",
+    "refund_payment": "payments refund",
     "prove_payment": "audit verify",
     "export_payment": "audit export",
     "list_events": "events",
