@@ -25,10 +25,22 @@ Square = built_in("square")
 Paddle = built_in("paddle")
 CheckoutCom = built_in("checkout_com")
 PayPal = built_in("paypal")
+BTCPayServer = built_in("btcpay")
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
     provider.name: provider
-    for provider in (AlternativePayments, StableGenius, Payfield, Banked, Stripe, Square, Paddle, CheckoutCom, PayPal)
+    for provider in (
+        AlternativePayments,
+        StableGenius,
+        Payfield,
+        Banked,
+        Stripe,
+        Square,
+        Paddle,
+        CheckoutCom,
+        PayPal,
+        BTCPayServer,
+    )
 }
 
 

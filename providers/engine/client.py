@@ -151,7 +151,7 @@ class DeclaredClient(Client):
 
         kind = listed.kind or self._page.provider.default_kind
         return await self._lister.page(
-            (since, until), position, kind, ask, lambda body, size: page_extent(listed, body, size)
+            (since, until), position, kind, ask, lambda body, size: page_extent(listed, body, size, position)
         )
 
     async def journal_page(self, since: datetime, position: str | None) -> JournalPage:
@@ -347,15 +347,18 @@ def amount_out(money: MoneySection, minor: int, currency: str, title: str) -> ob
     return text if money.sends == "text" else Decimal(text)
 
 
-def page_extent(listed: ListSection, body: bytes, size: int) -> Extent:
+def page_extent(listed: ListSection, body: bytes, size: int, position: str | None = None) -> Extent:
     """Return the number of things on a page and the next position; raise Unreadable."""
-    told = json_object(body)
+    told = json_object(body) if listed.items else json_value(body)  # a list may have nothing around it
     if listed.absent_ends and not told:
         return extent(0, size, has_more=False, cursor=None)
     things = things_at(pointer(listed.items)(told))
     more = first(listed.more)(told) if listed.more else None
     if listed.next == "last_id":
         return extent(len(things), size, has_more=more, cursor=last_id(things))
+    if listed.next == "offset":
+        onward = str(int(position or 0) + len(things))
+        return extent(len(things), size, has_more=more, cursor=onward if things else None)
     cursor = word(first(listed.next)(told)) if listed.next else None
     if listed.absent_ends:
         more = cursor is not None

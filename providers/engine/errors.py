@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, get_args
 
 from providers.contract import HttpAnswer
-from providers.decoding import Unreadable, json_object, retry_after, sane_wait, word
+from providers.decoding import Unreadable, json_value, retry_after, sane_wait, word
 from providers.engine.page import MessageSection, ProviderPage, WaitSection
 from providers.engine.pointers import InvalidPage, first
 from providers.errors import ProviderError
@@ -49,7 +49,7 @@ def namer(page: ProviderPage) -> ErrorNamer:
     retry = frozenset(section.retry)
 
     def name_error(answer: HttpAnswer) -> ProviderError:
-        told = _object(answer.body)
+        told = _content(answer.body)
         code = word(code_of(told))
         message = masked_words(message_of(told))
         row, known = _row(section.messages, message), codes.get(code or "")
@@ -95,11 +95,12 @@ def _statuses(told: Mapping[str, ErrorType]) -> dict[int, ErrorType]:
         raise InvalidPage("a status is three digits", ("errors", "statuses")) from None
 
 
-def _object(body: bytes) -> Mapping[str, object]:
+def _content(body: bytes) -> object:
+    """Return what an answer says: an object, or a list of faults; nothing where it is no JSON."""
     try:
-        return json_object(body)
+        return json_value(body)
     except Unreadable:
-        return {}
+        return None
 
 
 def _row(rows: list[MessageSection], message: str) -> MessageSection | None:

@@ -162,7 +162,7 @@ class KindSection(PageSection, frozen=True):
     states: dict[str, str]  #: the provider's word = our phase; an exclamation mark: nothing is expected afterwards
     initial: list[str]
     moves: dict[str, list[str]] = {}
-    late: dict[str, list[str]] = {}  #: moves after the end, such as to a refund: nobody waits for them
+    late: dict[str, list[str]] = {}  #: moves after the end: nobody waits for them; `?` at the end: a person sees it
     id_pattern: str = ""  #: of ids among hints, so that an unknown one is asked about
     source: str = ""
     subject: str = "payment"
@@ -243,7 +243,7 @@ class ListSection(PageSection, frozen=True):
     is_after: bool = False  #: `since` itself is left out by the provider
     time: Literal["iso", "unix"] = "iso"
     more: list[str] | str = ""
-    next: list[str] | str = ""  #: pointer to the cursor, or `last_id`
+    next: list[str] | str = ""  #: pointer to the cursor, or `last_id`, or `offset`: how many were listed before
     cursor: str = ""  #: the query's name for it
     absent_ends: bool = False  #: no cursor is the end, and an empty object an empty page
     limit: str = "limit"

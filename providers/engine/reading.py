@@ -78,7 +78,7 @@ def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle
             states=tuple(states),
             moves={state: tuple(targets) for state, targets in section.moves.items()},
             late_moves={
-                state: tuple(LateMove(target, LatePolicy.ACCEPT) for target in targets)
+                state: tuple(_late_move(target) for target in targets)
                 for state, targets in section.late.items()
             },
             subject=section.subject,
@@ -88,6 +88,12 @@ def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle
         )
     except InvalidLifecycle as fault:
         raise InvalidPage(fault.message, ("kind", kind)) from None
+
+
+def _late_move(target: str) -> LateMove:
+    """Return a move after the end; a question mark says that a person must see it."""
+    policy = LatePolicy.REVIEW if target.endswith("?") else LatePolicy.ACCEPT
+    return LateMove(target.removesuffix("?"), policy)
 
 
 def _has_names(page: ProviderPage, kind: str) -> bool:
