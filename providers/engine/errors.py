@@ -96,7 +96,7 @@ def _statuses(told: Mapping[str, ErrorType]) -> dict[int, ErrorType]:
 
 
 def _content(body: bytes) -> object:
-    """Return what an answer says: an object, or a list of faults; nothing where it is no JSON."""
+    """Return what an answer says, an object or a list; None where it is no JSON."""
     try:
         return json_value(body)
     except Unreadable:

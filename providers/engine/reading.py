@@ -78,8 +78,7 @@ def _lifecycle(page: ProviderPage, kind: str, section: KindSection) -> Lifecycle
             states=tuple(states),
             moves={state: tuple(targets) for state, targets in section.moves.items()},
             late_moves={
-                state: tuple(_late_move(target) for target in targets)
-                for state, targets in section.late.items()
+                state: tuple(_late_move(target) for target in targets) for state, targets in section.late.items()
             },
             subject=section.subject,
             has_names=_has_names(page, kind),

@@ -333,7 +333,7 @@ def _given_options(
             continue
         found[name] = text
     for name, option in kind.options_type.model_fields.items():
-        if option.is_required() and name not in found:
+        if (option.is_required() or name in kind.required_options) and name not in found:
             found[name] = asks.text(f"option {name}=...", None, option.description or name)
     return found
 

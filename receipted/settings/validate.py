@@ -392,7 +392,7 @@ def _account_options(setting: str, account: AccountSettings, provider: type[Prov
     for option in provider.required_options:
         if getattr(options, option) is None:
             remedy = provider.options_type.model_fields[option].description or "give it"
-            yield SettingFault(f"{setting}.options.{option}", "is missing: every delivery would be refused", remedy)
+            yield SettingFault(f"{setting}.options.{option}", f"is missing, and {account.provider} needs it", remedy)
     if account.believes == "answers" and not provider(options).can(Capability.ASK):
         problem = f"is answers, and {account.provider} has no call that asks"
         yield SettingFault(f"{setting}.believes", problem, "set it to push")

@@ -16,6 +16,7 @@ from providers.engine.pointers import InvalidPage, pointer
 from providers.engine.proof import prove
 from providers.engine.provider import declared
 from statemachine.errors import InvalidAmount
+from statemachine.lifecycle import LateMove, LatePolicy
 from statemachine.phases import Source
 from statemachine.sums import UNSAID, Part, PartKind, PartStatus, Sums
 
@@ -184,12 +185,14 @@ def test_a_sample_says_which_parts_it_shows(tmp_path):
 
 
 def test_a_late_move_is_believed_and_not_waited_for():
-    """What has ended may be refunded all the same; a late move must be between states."""
+    """What has ended may be refunded all the same, also for a person to see; a late move must be between states."""
     text = PAGE.replace('states = { paid = "paid!" }', 'states = { paid = "paid!", back = "refunded!" }')
     text = text.replace("[[kind.charge.part]]", '[kind.charge.late]\npaid = ["back"]\n[[kind.charge.part]]', 1)
     lifecycle = acme(text).lifecycles["charge"]
     assert lifecycle.is_terminal("paid")
-    assert [move.target for move in lifecycle.late_moves["paid"]] == ["back"]
+    assert lifecycle.late_moves["paid"] == (LateMove("back", LatePolicy.ACCEPT),)
+    seen = acme(text.replace('paid = ["back"]', 'paid = ["back?"]')).lifecycles["charge"]
+    assert seen.late_moves["paid"] == (LateMove("back", LatePolicy.REVIEW),)
     with pytest.raises(InvalidPage, match="'gone' is no state"):
         acme(text.replace('paid = ["back"]', 'paid = ["gone"]'))
 
@@ -247,3 +250,20 @@ def test_a_list_may_end_by_what_is_absent(body, count, onward):
     if not count:
         with pytest.raises(Unreadable):
             page_extent(strict, body, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "position", "count", "onward"),
+    [
+        (b"[]", None, 0, None),
+        (b"[]", "4", 0, None),
+        (b'[{"id":"a"}]', None, 1, "1"),
+        (b'[{"id":"a"},{"id":"b"}]', "4", 2, "6"),
+    ],
+)
+def test_a_list_may_go_on_by_how_many_there_were(body, position, count, onward):
+    """Until a page is empty, since a server may give fewer than were asked for; a list has nothing around it."""
+    found = page_extent(ListSection(items="", next="offset", cursor="skip"), body, 2, position)
+    assert (found.count, found.next, found.fault) == (count, onward, "")
+    with pytest.raises(Unreadable):
+        page_extent(ListSection(items="", next="offset", cursor="skip"), b"{}", 2, position)
