@@ -353,6 +353,8 @@ def _account(
     if account.base_url is not None:
         yield from url_faults(f"{setting}.base_url", account.base_url, development=development)
     provider = providers.get(account.provider)
+    if provider is not None and account.base_url is None and not provider.default_base_url:
+        yield SettingFault(f"{setting}.base_url", f"is missing: {account.provider} has no usual one", "set its URL")
     is_unsigned = provider is not None and issubclass(provider, DeclaredProvider) and provider.authentication is None
     if not account.webhook_keys and not is_unsigned:
         remedy = f"add [[{setting}.webhook_keys]] with an id and a secret"

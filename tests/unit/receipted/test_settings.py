@@ -126,10 +126,20 @@ def test_a_provider_that_signs_nothing_needs_no_webhook_key():
 def test_every_provider_is_one_that_settings_may_name(name):
     """Its options and secrets are all that an account needs."""
     needed = dict.fromkeys(PROVIDERS[name].secret_names, "env:API")
-    options = dict.fromkeys(PROVIDERS[name].required_options, "https://pay.example.com/webhooks/shop")
-    account = {"provider": name, "secrets": needed, "options": options}
+    url = "https://pay.example.com/webhooks/shop"
+    options = {option: url if option.endswith("_url") else "given" for option in PROVIDERS[name].required_options}
+    account = {"provider": name, "secrets": needed, "options": options, "base_url": "https://api.example.com"}
     account["webhook_keys"] = [{"id": "w1", "secret": "env:HOOK"}]
     assert provider_of(parse(changed(("accounts.shop", account)), environ=ENVIRONMENT).accounts["shop"]).name == name
+
+
+def test_a_server_of_the_merchants_own_needs_its_url():
+    """BTCPay Server has no URL that all accounts share."""
+    account = {"provider": "btcpay", "secrets": {"api_key": "env:API"}, "webhook_keys": OTHER_KEYS}
+    account["options"] = {"store_id": "store1"}
+    (fault,) = faults(("accounts.shop", account)).values()
+    assert fault.setting == "accounts.shop.base_url"
+    parse(changed(("accounts.shop", account | {"base_url": "https://btcpay.example.com"})), environ=ENVIRONMENT)
 
 
 def test_an_option_that_verification_needs_is_demanded():
