@@ -68,7 +68,7 @@ class MoneySection(PageSection, frozen=True):
 class SignatureSection(PageSection, frozen=True):
     """`[signature]`: how a delivery is proved to be the provider's."""
 
-    mode: Literal["hmac", "token", "none"]
+    mode: Literal["hmac", "standard_webhooks", "token", "none"]
     words: str = ""  #: for people: what is signed
     header: str = ""
     form: Literal["plain", "pairs", "list", "time.signature"] = "plain"

@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from providers.contract import Delivery, Reading, Statement
 from providers.engine.page import Sample, Vector
 from providers.engine.provider import DeclaredProvider
+from providers.engine.signature import signed_headers
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window
 from statemachine.lifecycle import Lifecycle
@@ -19,6 +20,9 @@ from statemachine.sums import Part, phase_with_sums
 
 #: When samples are read as received; their own times are what they state.
 _RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+#: Modes of `[signature]` that nobody but the provider can make, so that a vector can be wrong.
+_SIGNED: Final = ("hmac", "standard_webhooks")
 
 #: Phases in which a wrong state costs money, so that each needs a sample before an account may be live.
 _MONEY: Final = frozenset({Phase.PAID, Phase.SETTLED, Phase.REFUNDED})
@@ -95,19 +99,14 @@ def _vector_faults(provider: DeclaredProvider, vector: Vector) -> Iterator[str]:
     if reason is not None:
         yield f"it is rejected: {reason}"
         return
-    is_signed = provider.page.signature.mode == "hmac"
+    is_signed = provider.page.signature.mode in _SIGNED
     if is_signed and verdict(body + b" ", headers) is None:
         yield "a changed body is accepted"
     for name, value in headers:
         changed = value[:-1] + ("0" if value[-1:] != "0" else "1")
         spoilt = tuple((each, changed if each == name else told) for each, told in headers)
-        if is_signed and name in _signed_headers(provider) and verdict(body, spoilt) is None:
+        if is_signed and name in signed_headers(provider.page.signature) and verdict(body, spoilt) is None:
             yield f"a changed {name} is accepted"
-
-
-def _signed_headers(provider: DeclaredProvider) -> set[str]:
-    section = provider.page.signature
-    return {section.header.lower(), *((section.time_header.lower(),) if section.time_header else ())}
 
 
 def _statement(sample: Sample, body: bytes) -> Statement:
@@ -175,7 +174,7 @@ def _unproved(provider: DeclaredProvider, states: set[tuple[str, str]], rules: s
     page = provider.page
     money: list[str] = []
     rest: list[str] = []
-    if page.signature.mode == "hmac" and not page.vector:
+    if page.signature.mode in _SIGNED and not page.vector:
         money.append("no vector shows a signature made by somebody else")
     has_amount = any("amount_minor" in sample.reads for sample in page.sample)
     if not has_amount:

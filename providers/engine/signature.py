@@ -3,11 +3,15 @@
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from providers.contract import UNSIGNED, Delivery, Scheme, Verified
 from providers.engine.page import SignatureSection
@@ -20,6 +24,12 @@ Part = Callable[[Delivery, bytes], bytes]
 
 _DIGEST_BYTES: Final = {"sha1": 20, "sha256": 32, "sha512": 64}
 
+#: Standard Webhooks: the length of a signature by its version, of which v1 is HMAC-SHA256 and v1a is Ed25519.
+_STANDARD_BYTES: Final = {"v1": 32, "v1a": 64}
+_STANDARD_WORDS: Final = "HMAC-SHA256 or Ed25519 by Standard Webhooks, over the id, the time and the exact body"
+_STANDARD_ID: Final = re.compile(r"[!-\-/-~]{1,200}")
+_PUBLIC_KEY_BYTES: Final = 32
+
 #: More signatures than one header has while keys are rotated.
 _MAX_SIGNATURES: Final = 20
 
@@ -28,6 +38,8 @@ def compiled(section: SignatureSection) -> Verify:
     """Compile `[signature]` to a verifier; raises InvalidPage."""
     if section.mode == "none":
         return _unsigned
+    if section.mode == "standard_webhooks":
+        return _standard(section)
     if not section.header:
         raise InvalidPage("a signature needs the header that it is in", ("signature", "header"))
     if section.mode == "token":
@@ -39,6 +51,9 @@ def described(section: SignatureSection) -> Scheme | None:
     """Return the scheme for people."""
     if section.mode == "none":
         return None
+    if section.mode == "standard_webhooks":
+        header, _, dated = standard_headers(section)
+        return Scheme(section.words or _STANDARD_WORDS, header, dated)
     shows_secret = section.mode == "token"
     words = section.words or (
         "a shared secret, shown with each delivery" if shows_secret else f"HMAC by {section.algorithm.upper()}"
@@ -46,6 +61,111 @@ def described(section: SignatureSection) -> Scheme | None:
     has_time = section.time or section.form == "time.signature"
     time_header = section.time_header or (section.header if has_time else None)
     return Scheme(words, section.header.lower(), time_header and time_header.lower(), shows_secret=shows_secret)
+
+
+def signed_headers(section: SignatureSection) -> set[str]:
+    """Return the headers that cannot be changed without a key, in lower case."""
+    if section.mode == "standard_webhooks":
+        return set(standard_headers(section))
+    return {name.lower() for name in (section.header, section.time_header) if name}
+
+
+def standard_headers(section: SignatureSection) -> tuple[str, str, str]:
+    """Return the headers of a signature, its id and its time by Standard Webhooks; raises InvalidPage.
+
+    Some providers have another name before the hyphen, such as `svix-signature`.
+    """
+    header = (section.header or "webhook-signature").lower()
+    name = header.removesuffix("-signature")
+    if name == header or not name:
+        raise InvalidPage("such a header ends with -signature", ("signature", "header"))
+    return header, f"{name}-id", f"{name}-timestamp"
+
+
+def _standard(section: SignatureSection) -> Verify:
+    """Compile the scheme of Standard Webhooks; the form of a key says which kind of signature it verifies."""
+    header, id_header, time_header = standard_headers(section)
+
+    def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
+        given, message_id = delivery.header(header), delivery.header(id_header)
+        if given is None or message_id is None:
+            raise DeliveryRejected("signature_missing")
+        stamp = delivery.header(time_header)
+        if stamp is None:
+            raise DeliveryRejected("timestamp_missing")
+        stamped = unix_seconds(stamp)
+        if _STANDARD_ID.fullmatch(message_id) is None:  # a full stop in it would move what is signed
+            raise DeliveryRejected("signature_malformed")
+        signatures = _standard_signatures(given)
+        if not any(signatures.values()):
+            raise DeliveryRejected("signature_malformed")
+        message = f"{message_id}.{stamp}.".encode("ascii") + delivery.body
+        key = _standard_key(keys, now, signatures, message)
+        window.check(stamped, now)
+        return Verified(key.id, stamped)
+
+    return verify
+
+
+def _standard_signatures(given: str) -> dict[str, list[bytes]]:
+    """Return the signatures of both kinds; one that is malformed condemns no other."""
+    found: dict[str, list[bytes]] = {}
+    parts = [part.partition(",") for part in given.split()[:_MAX_SIGNATURES]]
+    for version, size in _STANDARD_BYTES.items():
+        texts = [text for told, _, text in parts if told == version]
+        found[version] = list(_decoded(texts, "", "base64", size))
+    return found
+
+
+def _standard_key(keys: KeyRing, now: datetime, signatures: dict[str, list[bytes]], message: bytes) -> Key:
+    """Return the active key with which one of the signatures was made."""
+    found: Key | None = None
+    is_tried = False
+    for key in keys.keys:
+        check = _standard_check(key.secret) if key.is_active(now) else None
+        if check is None:
+            continue
+        is_tried = True
+        if check(signatures, message) and found is None:
+            found = key
+    if found is None:
+        raise DeliveryRejected("signature_wrong" if is_tried else "no_active_key")
+    return found
+
+
+@lru_cache(maxsize=100)
+def _standard_check(secret: bytes) -> Callable[[dict[str, list[bytes]], bytes], bool] | None:
+    """Return the check by a key, None for what is no key: `whpk_` is public, everything else is shared.
+
+    A private key (`whsk_`) is the provider's alone.
+    """
+    if secret.startswith(b"whsk_"):
+        return None
+    if secret.startswith(b"whpk_"):
+        raw = _read_public(secret)
+        if raw is None or len(raw) != _PUBLIC_KEY_BYTES:
+            return None
+        public = Ed25519PublicKey.from_public_bytes(raw)
+        return lambda signatures, message: any(_is_signed(public, each, message) for each in signatures["v1a"])
+    shared = _read_shared(secret)
+    if not shared:
+        return None
+
+    def is_right(signatures: dict[str, list[bytes]], message: bytes) -> bool:
+        keyed = _keyed(shared, "sha256").copy()
+        keyed.update(message)
+        expected = keyed.digest()
+        return any(hmac.compare_digest(expected, each) for each in signatures["v1"])
+
+    return is_right
+
+
+def _is_signed(public: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
+    try:
+        public.verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _unsigned(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
@@ -275,3 +395,7 @@ _TIMES: Final[dict[str, Callable[[str], datetime]]] = {
     "iso": iso_instant,
     "any": _any_time,
 }
+
+
+_read_public: Final = key_reader("base64:whpk_")
+_read_shared: Final = key_reader("base64:whsec_")

@@ -1,6 +1,7 @@
 """docs/adding-a-provider.md is executed: its page is proved, keeps the contract, creates, and can be used."""
 
 import asyncio
+import base64
 import hmac
 import json
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from providers.contract import Account, CreateRequest, HttpAnswer, Statement
+from providers.contract import Account, CreateRequest, Delivery, HttpAnswer, Statement
 from providers.engine import page
 from providers.engine.provider import declared
 from providers.errors import ProviderError
+from providers.signing import Key, KeyRing, Window
 from receipted.cli.main import app
 from receipted.errors import ConfigurationError
 from receipted.settings.load import parse
@@ -119,6 +121,24 @@ def test_the_provider_keeps_the_contract(built):
     )
     for check in CHECKS:
         check(case)
+
+
+def test_a_provider_may_sign_by_standard_webhooks(built):
+    """The three lines in place of the example's own signature."""
+    text = (built / "pages" / "example_pay.toml").read_text()
+    signature = text[text.index("[signature]") : text.index("[[events.rule]]")]
+    scheme = (built / "pages" / "standard_webhooks.toml").read_text()
+    text = text[: text.index("[[vector]]")].replace(signature, scheme)
+    provider = declared(page.parse(text, "example_pay.toml", built / "pages")).with_options()
+    secret = b"whsec_" + base64.b64encode(b"k" * 24)
+    stamp, body = str(int(NOW.timestamp())), (built / "pages" / "samples" / "event_paid.json").read_bytes()
+    digest = hmac.digest(b"k" * 24, f"msg_1.{stamp}.".encode() + body, "sha256")
+    told = {"webhook-id": "msg_1", "webhook-timestamp": stamp}
+    told["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
+    delivery = Delivery(body, tuple(told.items()))
+
+    assert provider.verify(delivery, KeyRing((Key("k", secret),)), Window(), NOW).provider_time == NOW
+    assert provider.delivery_key(delivery) == "msg_1"
 
 
 def test_what_is_created_is_read_back(built):
