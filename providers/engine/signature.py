@@ -71,7 +71,9 @@ def signed_headers(section: SignatureSection) -> set[str]:
 
 
 def standard_headers(section: SignatureSection) -> tuple[str, str, str]:
-    """Return the headers of a signature, its id and its time by Standard Webhooks; raises InvalidPage.
+    """Return the headers of signature, id and time of Standard Webhooks.
+
+    Raises InvalidPage for a signature's header of another form.
 
     Some providers have another name before the hyphen, such as `svix-signature`.
     """
@@ -83,7 +85,7 @@ def standard_headers(section: SignatureSection) -> tuple[str, str, str]:
 
 
 def _standard(section: SignatureSection) -> Verify:
-    """Compile the scheme of Standard Webhooks; the form of a key says which kind of signature it verifies."""
+    """Compile the scheme of Standard Webhooks; a key's form says what it verifies."""
     header, id_header, time_header = standard_headers(section)
 
     def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
@@ -135,9 +137,9 @@ def _standard_key(keys: KeyRing, now: datetime, signatures: dict[str, list[bytes
 
 @lru_cache(maxsize=100)
 def _standard_check(secret: bytes) -> Callable[[dict[str, list[bytes]], bytes], bool] | None:
-    """Return the check by a key, None for what is no key: `whpk_` is public, everything else is shared.
+    """Return the check by a key, None for what is no key.
 
-    A private key (`whsk_`) is the provider's alone.
+    `whpk_` is public, everything else is shared; a private key (`whsk_`) is the provider's alone.
     """
     if secret.startswith(b"whsk_"):
         return None

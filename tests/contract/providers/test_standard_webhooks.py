@@ -185,6 +185,7 @@ def test_the_published_signatures_are_accepted_and_no_change_of_them():
 
 
 def test_a_page_of_the_scheme_without_a_vector_is_not_proved():
+    """The mode alone is no proof that the provider keeps to it."""
     text = PAGE[: PAGE.index("[[vector]]")]
     assert "no vector shows a signature made by somebody else" in prove(acme(text)).money_unproved
 
@@ -242,6 +243,7 @@ def test_a_full_stop_in_the_id_moves_nothing():
 
 
 def test_headers_may_have_another_name_before_the_hyphen():
+    """All three, and only these."""
     provider = acme(PAGE.replace('mode = "standard_webhooks"', 'mode = "standard_webhooks"\nheader = "Svix-Signature"'))
     told = tuple((name.replace("webhook-", "svix-"), text) for name, text in delivery().headers)
     keys = KeyRing((Key("k", SHARED.encode()),))
@@ -268,6 +270,7 @@ BODIES = (event(1), '{"name": "Grüße, 東京"}'.encode(), b'{\n  "amount": 1.0
 
 @pytest.mark.parametrize("body", BODIES)
 def test_what_the_library_signs_is_accepted_and_nothing_else(body):
+    """Body, id and time are those that were signed, or the delivery is rejected."""
     webhook = pytest.importorskip("standardwebhooks").Webhook(SHARED)
     at, keys = now(), KeyRing((Key("k", SHARED.encode()),))
     told = headers(body, at, webhook.sign(message_id(body), at, body.decode()))
