@@ -1,4 +1,4 @@
-"""ADAPTER out: sinks of effects: HTTP, Python handlers, brokers and mail.
+"""ADAPTER out: sinks of effects: HTTP, Python handlers, brokers, mail and chat.
 
 At least once, with an idempotency key (rule R4).
 """

@@ -1,4 +1,4 @@
-"""The mail of an effect: its meaning, what to do, and a link.
+"""The mail of an effect, or its message to a chat: its meaning, what to do, and a link.
 
 Pure. What others wrote (reasons, references) is laid out as one line each, without any character that steers a header,
 a terminal or the direction of writing.
@@ -12,6 +12,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from enum import Enum
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
@@ -152,6 +153,62 @@ class Letterhead:
         return self.sender.rpartition("@")[2].lower()
 
 
+class Tone(Enum):
+    """How a message calls for attention."""
+
+    CALL = "call"  #: a person must look
+    NEWS = "news"
+    OVER = "over"  #: what an earlier message called for is over
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A message to people by another way than mail, as plain text."""
+
+    title: str  #: the same for the beginning and the end, by which paging services tell what is over
+    body: str
+    tone: Tone
+
+
+#: Signs by which chats call people, link, or lay out; what others wrote must do none of it.
+_CHAT_SIGNS: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "[": "(", "]": ")", "`": "'", "*": "∗"})
+
+
+def notification(owed: OwedEffect, head: Letterhead) -> Notification:
+    """Write the message of an effect to a chat or paging service.
+
+    Raises ValueError where the payload is none of an effect.
+    """
+    data = _data(owed.payload)
+    account, words, is_over, first = _heading(owed, data)
+    lines = _body(owed, data, head, first, words, is_over=is_over)
+    is_call = "alarm" in data or owed.effect.endswith(".review_required")
+    name = f"{account}: {_line(data.get('alarm') or _named(owed, data))}"
+    return Notification(
+        f"Receipted{' test' if account in head.tests else ''}, {_short(name)}".translate(_CHAT_SIGNS),
+        "\n".join(lines).translate(_CHAT_SIGNS),
+        Tone.OVER if is_over else Tone.CALL if is_call else Tone.NEWS,
+    )
+
+
+def _named(owed: OwedEffect, data: Mapping[str, Any]) -> str:
+    """Name what the effect is about."""
+    return f"{owed.effect.partition('.')[0]} {data.get('reference') or data.get('payment') or ''}"
+
+
+def _heading(owed: OwedEffect, data: Mapping[str, Any]) -> tuple[str, EffectWording, bool, str]:
+    """Return account, wording, whether it is over, and the title with its reason."""
+    account = _line(data.get("account"))
+    words = (
+        ENDINGS.get(owed.effect.partition(".")[2], EffectWording(owed.effect)) if "alarm" not in data else _alarm(data)
+    )
+    is_over = bool(data.get("is_over")) or owed.effect.endswith(".review_closed")
+    title = f"{account} {words.over if is_over else words.begins}"
+    if "alarm" not in data:
+        title = f"{account}: {_subject_of(owed.effect)} {words.over if is_over else words.begins}"
+    return account, words, is_over, f"{title}: {_line(data.get('reason'))}"
+
+
 def mail(owed: OwedEffect, head: Letterhead) -> EmailMessage:
     """Write the mail of an effect, always the same with the same Message-ID.
 
@@ -159,26 +216,18 @@ def mail(owed: OwedEffect, head: Letterhead) -> EmailMessage:
     Raises ValueError where the payload is none of an effect.
     """
     data = _data(owed.payload)
-    account = _line(data.get("account"))
-    words = (
-        ENDINGS.get(owed.effect.partition(".")[2], EffectWording(owed.effect)) if "alarm" not in data else _alarm(data)
-    )
-    is_over = bool(data.get("is_over")) or owed.effect.endswith(".review_closed")
-    reason = _line(data.get("reason"))
-    title = f"{account} {words.over if is_over else words.begins}"
-    if "alarm" not in data:
-        title = f"{account}: {_subject_of(owed.effect)} {words.over if is_over else words.begins}"
+    account, words, is_over, first = _heading(owed, data)
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address("Receipted", addr_spec=head.sender)
     made["To"] = ", ".join(head.recipients)
-    made["Subject"] = _short(f"[Receipted{' test' if account in head.tests else ''}] {title}: {reason}")
+    made["Subject"] = _short(f"[Receipted{' test' if account in head.tests else ''}] {first}")
     made["Date"] = format_datetime(owed.created_at)
     begins, own = _names(owed, data, is_over=is_over)
     made["Message-ID"] = f"<{own}@{head.domain}>"
     if begins != own:
         made["In-Reply-To"] = made["References"] = f"<{begins}@{head.domain}>"
     made["Auto-Submitted"] = "auto-generated"
-    text = "\n".join(_body(owed, data, head, f"{title}: {reason}", words, is_over=is_over))
+    text = "\n".join(_body(owed, data, head, first, words, is_over=is_over))
     made.set_content(text, cte="quoted-printable")
     return made
 

@@ -71,7 +71,7 @@ _LEADING_FIELDS: Final = ("timestamp", "level", "event")
 #: Talkative at info, some with URLs, and brokers' at debug with whole messages: what matters of a call to a provider or
 #: a sink is an event of its own.
 _QUIET_LOGGERS: Final = (
-    *("httpx2", "httpcore2", "httpx", "httpcore", "asyncio", "transitions", "alembic"),
+    *("httpx2", "httpcore2", "httpx", "httpcore", "urllib3", "asyncio", "transitions", "alembic"),
     *("faststream", "nats", "aio_pika", "aiormq", "pamqp", "aiokafka", "redis"),
 )
 _UVICORN_LOGGERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")

@@ -12,6 +12,7 @@ import httpx2
 
 from audit.seals import Trust
 from audit.verify import Audit, AuditedAccount, AuditReport
+from fulfilment.apprise_sink import AppriseSink
 from fulfilment.backoff import Backoff
 from fulfilment.broker_sink import BrokerSink
 from fulfilment.contract import Sink
@@ -369,6 +370,14 @@ class Service:
             return HandlerSink(sink.name, sink.handler or "", timeout=settings.timeout_seconds)
         if sink.kind == "email":
             return self._email_sink(sink)
+        if sink.kind == "apprise":
+            return AppriseSink(
+                sink.name,
+                sink.url_text(),
+                self._letterhead(sink),
+                allow_loopback=self.settings.service.development,
+                timeout=settings.timeout_seconds,
+            )
         keys = [secret.reveal() for secret in sink.secrets]
         if sink.kind != "http":
             return BrokerSink(
@@ -390,18 +399,20 @@ class Service:
             timeout=settings.timeout_seconds,
         )
 
-    def _email_sink(self, sink: SinkSettings) -> Sink:
-        service, settings = self.settings.service, self.settings.fulfilment
-        head = Letterhead(
+    def _letterhead(self, sink: SinkSettings) -> Letterhead:
+        return Letterhead(
             sink.sender or "",
             sink.recipients,
-            service.public_url if self.settings.console.enabled else "",
+            self.settings.service.public_url if self.settings.console.enabled else "",
             frozenset(name for name, account in self.accounts.items() if account.settings.environment == "test"),
         )
+
+    def _email_sink(self, sink: SinkSettings) -> Sink:
+        service, settings = self.settings.service, self.settings.fulfilment
         return EmailSink(
             sink.name,
             sink.url_text(),
-            head,
+            self._letterhead(sink),
             username=sink.username.reveal() if sink.username is not None else "",
             password=sink.password.reveal() if sink.password is not None else "",
             authorities=sink.authorities.reveal() if sink.authorities is not None else None,

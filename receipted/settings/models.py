@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from fulfilment.apprise_sink import secrets_in as secrets_in_alarm
 from fulfilment.brokers.url import secrets_in as secrets_in_url
 from fulfilment.contract import EMAIL_DEFAULT_PATTERNS, EffectFilter
 from providers.catalogue import PROVIDERS
@@ -249,16 +250,19 @@ class SinkSettings(Section):
     """One sink that effects are delivered to."""
 
     name: str = Field("", description="names the sink", json_schema_extra=REQUIRED)
-    kind: Literal["http", "python", "nats", "rabbitmq", "kafka", "redis", "email"] = Field(
-        "http", description="http (a signed webhook), python (a callable), nats, rabbitmq, kafka, redis, or email"
+    kind: Literal["http", "python", "nats", "rabbitmq", "kafka", "redis", "email", "apprise"] = Field(
+        "http",
+        description="http (a signed webhook), python (a callable), nats, rabbitmq, kafka, redis, email, or apprise",
     )
     effects: tuple[str, ...] | None = Field(
         None,
-        description="what the sink receives, as names or patterns such as payment.*; else all, or alarms (email)",
+        description="what the sink receives, as names or patterns such as payment.*; "
+        "else all, or alarms (email, apprise)",
     )
     url: SecretUrl | None = Field(
         None,
-        description="https:// (http), smtps:// or smtp:// (email), or a broker's, env:NAME or file:path for a password",
+        description="https:// (http), smtps:// or smtp:// (email), or a broker's; env:NAME or file:path for one with "
+        "a password, and for apprise",
     )
     secrets: tuple[Secret, ...] = Field(
         (), description="of http, which needs one, or a broker: whsec_ keys as env:NAME or file:path; all sign"
@@ -298,7 +302,7 @@ class SinkSettings(Section):
         """Return the filter of effects that the sink takes."""
         if self.effects is not None:
             return EffectFilter(self.effects)
-        return EffectFilter(EMAIL_DEFAULT_PATTERNS) if self.kind == "email" else EffectFilter()
+        return EffectFilter(EMAIL_DEFAULT_PATTERNS) if self.kind in ("email", "apprise") else EffectFilter()
 
     def url_text(self) -> str:
         """Return the URL, wherever it was read from; empty where none was given."""
@@ -695,4 +699,4 @@ class Settings(Section):
         yield from (secret.reveal() for setting, secret in self.secrets() if not setting.endswith(".username"))
         yield from secrets_in(self.service.database)
         for sink in self.sinks:
-            yield from secrets_in_url(sink.url_text())
+            yield from (secrets_in_alarm if sink.kind == "apprise" else secrets_in_url)(sink.url_text())

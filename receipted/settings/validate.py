@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from fulfilment import apprise_sink
 from fulfilment.broker_sink import DRIVERS, EXTRA, is_installed, require_destination
 from fulfilment.brokers import url as urls
 from fulfilment.contract import unknown_patterns
@@ -231,6 +232,8 @@ def _sinks(settings: Settings) -> Iterator[SettingFault]:
             yield from http_sink_faults(f"sinks.{at}", sink, development=settings.service.development)
         elif sink.kind == "email":
             yield from email_sink_faults(f"sinks.{at}", sink)
+        elif sink.kind == "apprise":
+            yield from apprise_sink_faults(f"sinks.{at}", sink, development=settings.service.development)
         else:
             yield from python_sink_faults(f"sinks.{at}", sink)
 
@@ -291,6 +294,26 @@ def email_sink_faults(setting: str, sink: SinkSettings) -> Iterator[SettingFault
             yield SettingFault(f"{setting}.{setting_name}", "is no e-mail address that every server takes", remedy)
     if len({each.lower() for each in sink.recipients}) < len(sink.recipients):
         yield SettingFault(f"{setting}.recipients", "names an address twice", "remove one of them")
+
+
+def apprise_sink_faults(setting: str, sink: SinkSettings, *, development: bool) -> Iterator[SettingFault]:
+    """Yield faults of a sink of Apprise, whose URL is a secret as a whole."""
+    yield from _meaningless_fields(setting, sink, ("handler", "secrets", *_BROKER_FIELDS, *_EMAIL_FIELDS))
+    if not apprise_sink.is_installed():
+        yield SettingFault(f"{setting}.kind", "is 'apprise', whose library is missing", apprise_sink.EXTRA)
+    elif sink.url is None:
+        yield SettingFault(f"{setting}.url", "is missing", REFERENCE_REMEDY)
+    elif sink.url.problem:
+        yield SettingFault(f"{setting}.url", sink.url.problem, sink.url.remedy)
+    elif sink.is_url_written:
+        problem = "is a secret as a whole, which is never written in the settings"
+        yield SettingFault(f"{setting}.url", problem, REFERENCE_REMEDY)
+    else:
+        try:
+            apprise_sink.require_service(sink.url_text(), allow_loopback=development)
+        except InvalidSink as fault:
+            problem = "could be read on the way" if isinstance(fault, InsecureSinkUrl) else "is not usable"
+            yield SettingFault(f"{setting}.url", f"({sink.url.reference}) {problem}", fault.message)
 
 
 def broker_sink_faults(setting: str, sink: SinkSettings, allowed: Sequence[Network]) -> Iterator[SettingFault]:
@@ -465,7 +488,9 @@ def _signing_keys(setting: str, sink: SinkSettings) -> Iterator[SettingFault]:
 def _meaningless_fields(setting: str, sink: SinkSettings, names: Sequence[str]) -> Iterator[SettingFault]:
     for name in names:
         if getattr(sink, name):
-            problem = f"has no meaning for {'an' if sink.kind in ('http', 'email') else 'a'} {sink.kind} sink"
+            problem = (
+                f"has no meaning for {'an' if sink.kind in ('http', 'email', 'apprise') else 'a'} {sink.kind} sink"
+            )
             yield SettingFault(f"{setting}.{name}", problem, "remove it")
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fulfilment.apprise_sink import AppriseSink
 from fulfilment.email_sink import EmailSink
 from receipted.errors import ConfigurationError
 from receipted.settings.load import describe, parse
@@ -11,6 +12,7 @@ from receipted.wiring import Service
 from tests.unit.receipted.test_settings import ENVIRONMENT, GOOD
 
 HERE = {**ENVIRONMENT, "MAIL_USER": "mail-user", "MAIL_PASSWORD": "mail-pass-word", "BROKEN": "mail-pass\x07-word"}
+HERE |= {"CHAT": "jsons://chat.example.com/chat-token-7", "CHAT_CLEAR": "json://chat.example.com/chat-token-7"}
 MAIL = {
     "name": "on_call",
     "kind": "email",
@@ -122,3 +124,53 @@ def test_a_password_is_not_written_in_the_settings():
         parsed(SHOP, {**MAIL, "password": "plain:mail-pass-word"}, service={**GOOD["service"], "development": False})
     assert "sinks.1.password" in {fault.setting for fault in caught.value.faults}
     assert "mail-pass-word" not in str(caught.value)
+
+
+CHAT = {"name": "chat", "kind": "apprise", "url": "env:CHAT"}
+
+
+def test_a_chat_is_wired_and_told_alarms_and_reviews_only(tmp_path):
+    settings = parsed(SHOP, CHAT, service={**GOOD["service"], "database": f"sqlite:///{tmp_path / 'r.db'}"})
+    service = Service(settings)
+    try:
+        assert isinstance(service.sink(settings.sinks[1]), AppriseSink)
+        takes = service.inbox_worker()._settings.takes
+        effects = ("payment.paid", "account.silent", "payout.review_required")
+        assert [takes("chat", effect) for effect in effects] == [False, True, True]
+    finally:
+        service.close()
+
+
+def test_the_url_of_a_chat_is_a_secret_as_a_whole():
+    settings = parsed(SHOP, CHAT)
+    told = json.dumps(describe(settings)) + repr(settings)
+    assert "chat-token-7" not in told
+    assert "env:CHAT" in told
+    assert {"chat-token-7", HERE["CHAT"]} <= set(settings.secret_values())
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "words"),
+    [
+        ({"authorities": "file:x.pem"}, "authorities", "has no meaning for an apprise sink"),
+        ({"destination": "x"}, "destination", "has no meaning for an apprise sink"),
+        ({"handler": "x:y"}, "handler", "has no meaning for an apprise sink"),
+        ({"recipients": ["a@example.com"]}, "recipients", "has no meaning for an apprise sink"),
+        ({"secrets": ["env:SINK"]}, "secrets", "has no meaning for an apprise sink"),
+        ({"url": "env:CHAT_CLEAR"}, "url", "could be read on the way"),
+        ({"url": "env:MAIL_USER"}, "url", "Apprise knows no such URL"),
+        ({"url": "env:NOTHING"}, "url", "NOTHING"),
+        ({"url": "jsons://chat.example.com/chat-token-7"}, "url", "never written in the settings"),
+        ({"url": None}, "url", "is missing"),
+    ],
+)
+def test_a_chat_that_cannot_work_is_refused(change, setting, words):
+    sink = {name: value for name, value in (CHAT | change).items() if value is not None}
+    found = faults(SHOP, sink)
+    assert words in found[f"sinks.1.{setting}"]
+    assert "chat-token-7" not in str(found)
+
+
+def test_without_the_extra_it_says_which_to_install(monkeypatch):
+    monkeypatch.setattr("fulfilment.apprise_sink.is_installed", lambda: False)
+    assert 'pip install "receipted[alarms]"' in faults(SHOP, CHAT)["sinks.1.kind"]
