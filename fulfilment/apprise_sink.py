@@ -24,7 +24,9 @@ _FORBIDDEN_QUERY: Final = re.compile(r"[?&](?:verify|redirect)=", re.ASCII | re.
 
 
 class AppriseSink:
-    """Send each effect as a message to one Apprise URL, at least once; done only when the service has taken it.
+    """Send each effect as a message to one Apprise URL, at least once.
+
+    It is delivered only when the service has taken it.
 
     The service behind the URL must be spoken to by TLS; only with `allow_loopback`, and to this machine, is plain text
     spoken. Redirects are not followed and certificates are always verified. The URL is a secret as a whole: no error,
@@ -130,7 +132,10 @@ def require_service(url: str, *, allow_loopback: bool = False) -> None:
 
 
 def secrets_in(url: str) -> set[str]:
-    """Return what an Apprise URL hides, encoded and decoded: nearly any part may be a token. Never raises."""
+    """Return what an Apprise URL hides, encoded and decoded. Never raises.
+
+    Nearly any part may be a token.
+    """
     scheme, found, rest = url.partition("://")
     if not found:
         return {url} if len(url) >= _MIN_SECRET_CHARS else set()
@@ -141,7 +146,10 @@ def secrets_in(url: str) -> set[str]:
 
 
 def _library() -> Any:
-    """Import Apprise, which takes a while, when it is first needed; its log lines may quote URLs, and are dropped."""
+    """Import Apprise when it is first needed, which takes a while.
+
+    Its log lines may quote URLs, and are dropped.
+    """
     logger = logging.getLogger("apprise")
     logger.propagate = False
     if not logger.handlers:
@@ -150,7 +158,7 @@ def _library() -> Any:
 
 
 def _service(url: str) -> Any:
-    """Build the service of the URL with settings that nothing in it can weaken; None where there is none."""
+    """Build the service of the URL; None where there is none."""
     asset = _library().AppriseAsset(
         app_id="Receipted",
         app_desc="Receipted",

@@ -1,4 +1,4 @@
-"""The mail of an effect, or its message to a chat: its meaning, what to do, and a link.
+"""The mail or chat message of an effect: its meaning, what to do, and a link.
 
 Pure. What others wrote (reasons, references) is laid out as one line each, without any character that steers a header,
 a terminal or the direction of writing.
@@ -197,7 +197,7 @@ def _named(owed: OwedEffect, data: Mapping[str, Any]) -> str:
 
 
 def _heading(owed: OwedEffect, data: Mapping[str, Any]) -> tuple[str, EffectWording, bool, str]:
-    """Return account, wording, whether it is over, and the title with its reason."""
+    """Return account, wording, whether it is over, and the title with reason."""
     account = _line(data.get("account"))
     words = (
         ENDINGS.get(owed.effect.partition(".")[2], EffectWording(owed.effect)) if "alarm" not in data else _alarm(data)
