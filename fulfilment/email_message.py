@@ -154,7 +154,7 @@ class Letterhead:
 
 
 class Tone(Enum):
-    """How a message calls for attention."""
+    """Attention that a message calls for."""
 
     CALL = "call"  #: a person must look
     NEWS = "news"
