@@ -21,6 +21,12 @@ class Person:
     role: Role
     session_id: str
     must_change: bool = False  #: an admin set the password; it must be changed before anything else
+    must_enrol: bool = False  #: a second factor is required, and must be set up before anything else
+
+    @property
+    def is_held_up(self) -> bool:
+        """Tell whether there is nothing but the own page yet."""
+        return self.must_change or self.must_enrol
 
     @property
     def permissions(self) -> frozenset[Permission]:
@@ -37,9 +43,15 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
     f"GET {STATIC}{{name}}": None,
     "GET /console/login": None,
     "POST /console/login": None,
+    "GET /console/login/code": None,
+    "POST /console/login/code": None,
     "POST /console/logout": Permission.OWN,
     "GET /console/me": Permission.OWN,
     "POST /console/me/password": Permission.OWN,
+    "POST /console/me/second-factor": Permission.OWN,
+    "POST /console/me/second-factor/confirm": Permission.OWN,
+    "POST /console/me/second-factor/recovery": Permission.OWN,
+    "POST /console/me/second-factor/remove": Permission.OWN,
     "POST /console/me/sessions/revoke": Permission.OWN,
     "POST /console/me/sessions/{id}/revoke": Permission.OWN,
     "GET /console/": Permission.READ,

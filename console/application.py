@@ -15,11 +15,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from console import accounts, actions, login, money, overview, payment, people, profile
+from console import accounts, actions, login, money, overview, payment, people, profile, second_factor
 from console.access import RoutePermissions
 from console.browser_security import SAFE_METHODS, add_security_headers, check_origin, parse_form
 from console.deps import ConsoleDeps
-from console.errors import ConsoleHttpsRequired, NotFromHere, NotLoggedIn, PasswordIsTemporary
+from console.errors import ConsoleHttpsRequired, NotFromHere, NotLoggedIn, PasswordIsTemporary, SecondFactorRequired
 from console.pages import PageRenderer
 from console.sessions import Sessions
 from console.static_files import PATH as STATIC
@@ -32,9 +32,10 @@ log = structlog.get_logger()
 
 _HOME: Final = "/console/"
 LOGIN: Final = "/console/login"
+LOGIN_CODE: Final = "/console/login/code"
 _OWN: Final = "/console/me"
 
-#: Paths that are served to a person who must change a password first.
+#: Paths that are served to a person who must change a password or set up a second factor first.
 _BEFORE_CHANGE: Final = (_OWN, LOGIN, "/console/logout")
 
 
@@ -112,17 +113,17 @@ class ConsoleRoute(BaseRoute):
         found = await self._sessions.find(request)
         if found is not None:
             request.state.person, request.state.secret = found
-        if path == LOGIN:
+        if path in (LOGIN, LOGIN_CODE):
             request.state.secret = request.cookies.get(self._pages.cookies.before)
         elif found is None:
             return _to_login(request)
         if request.method not in SAFE_METHODS:
             await self._check_form(request)
         person = request.state.person
-        if person is not None and person.must_change and not path.startswith(_BEFORE_CHANGE):
+        if person is not None and person.is_held_up and not path.startswith(_BEFORE_CHANGE):
             if request.method in SAFE_METHODS:
                 return RedirectResponse(_OWN, 303)
-            raise PasswordIsTemporary
+            raise PasswordIsTemporary if person.must_change else SecondFactorRequired
         return None
 
     async def _check_form(self, request: Request) -> None:
@@ -215,6 +216,7 @@ def routes(deps: ConsoleDeps) -> list[BaseRoute]:
     areas = [
         *login.routes(deps, pages, sessions),
         *profile.routes(deps, pages, sessions),
+        *second_factor.routes(deps, pages),
         *people.routes(deps, pages),
         *actions.routes(deps, pages),
         *payment.routes(deps, pages),

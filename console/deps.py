@@ -15,6 +15,7 @@ from service.audit import Prover
 from service.commands import Commands
 from service.passwords import PasswordThreads
 from service.quarantine import Redeemer
+from service.second_factor import KeySealer
 from storage.database import Database, Unit
 from storage.tables import Payment, PaymentPoll
 
@@ -42,6 +43,8 @@ class ConsoleLimits:
     attempts_per_network: int = 50  #: and from one network, whatever the names
     attempts_everywhere: int = 100  #: and with one name from all networks together
     attempts_window: timedelta = timedelta(minutes=15)
+    codes: int = 5  #: codes of a second factor that may fail in a window, wherever they come from
+    requires_second_factor: bool = False  #: of everybody, before anything else
     redrive_batch: int = 100  #: effects that one request makes due again
 
 
@@ -57,6 +60,7 @@ class ConsoleDeps:
     polling: PollingStatus
     redeemer: Redeemer
     signing: ConsoleSigner
+    sealer: KeySealer  #: of the keys of second factors
     origin: str  #: public origin of the service: scheme and host, without a path
     is_secure: Callable[[Scope], bool]
     address_of: Callable[[Scope], str]

@@ -38,6 +38,14 @@ class PasswordIsTemporary(ServiceError):
     status = 403
 
 
+class SecondFactorRequired(ServiceError):
+    """This console demands a second factor: set it up first, on your own page."""
+
+    type = "authorization_error"
+    code = "second_factor_required"
+    status = 403
+
+
 class ExportBrokenOff(ServiceError):
     """The export ends before its last row: the session ended, or the service stops."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 import structlog
 from starlette.requests import Request
@@ -20,10 +21,11 @@ from console.deps import ConsoleDeps, ConsoleLimits
 from console.errors import TooManyLogins, WrongLogin
 from console.pages import PageRenderer
 from console.sessions import Sessions, network_of
-from console.signing import KNOWN_BROWSER_LIFETIME, digest_of
+from console.signing import CODE_LIFETIME, KNOWN_BROWSER_LIFETIME, digest_of
 from service.passwords import MAX_PASSWORD_CHARS, UNMATCHABLE_HASH, hash_password, matches_hash, needs_rehash
+from service.second_factor import UsedCode, accept_code, is_asked
 from statemachine.errors import ServiceError
-from storage import console_sessions, console_users
+from storage import console_factors, console_sessions, console_users, operator_actions
 from storage.database import Unit
 from storage.tables_support import ConsolePerson
 
@@ -91,6 +93,25 @@ async def count_attempt(deps: ConsoleDeps, attempt: LoginAttempt) -> None:
         raise refused
 
 
+async def count_code(deps: ConsoleDeps, person_id: str) -> None:
+    """Count a code before it is checked; raises TooManyLogins.
+
+    By the person alone, from wherever it comes: who gets here knows the password.
+    """
+    now, limits = deps.clock(), deps.limits
+    subject = _subject("code", person_id)
+    wait = await deps.write(
+        lambda unit: console_sessions.take(unit, subject, now, at_most=limits.codes, window=limits.attempts_window)
+    )
+    if wait is not None:
+        raise TooManyLogins(wait)
+
+
+def forget_codes(unit: Unit, person_id: str) -> None:
+    """Forget the codes that failed, after one that was right."""
+    console_sessions.forget(unit, _subject("code", person_id))
+
+
 def forget_attempts(unit: Unit, attempt: LoginAttempt, limits: ConsoleLimits) -> None:
     """Forget the attempts of this name from here, and take back the last shared one.
 
@@ -120,8 +141,17 @@ def routes(deps: ConsoleDeps, pages: PageRenderer, sessions: Sessions) -> list[B
     return [
         Route(_LOGIN, login.show, methods=["GET"]),
         Route(_LOGIN, login.enter, methods=["POST"]),
+        Route(f"{_LOGIN}/code", login.ask_code, methods=["GET"]),
+        Route(f"{_LOGIN}/code", login.enter_code, methods=["POST"]),
         Route("/console/logout", login.leave, methods=["POST"]),
     ]
+
+
+class CodeAwaited(NamedTuple):
+    """The password was right, and the second factor is asked for."""
+
+    person_id: str
+    password_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +182,7 @@ class LoginPages:
                 raise WrongLogin("this page stood open for too long; log in now")
             attempt = self._attempt(request, name)
             await count_attempt(self.deps, attempt)
-            secret = await self._begin_session(request, attempt, password)
+            begun = await self._check_password(request, attempt, password)
         except ServiceError as error:
             if error.status >= 500:
                 raise
@@ -161,8 +191,84 @@ class LoginPages:
             if isinstance(error, TooManyLogins):
                 response.headers["retry-after"] = str(error.retry_after)
             return response
+        cookies, signing = self.pages.cookies, self.deps.signing
+        if isinstance(begun, CodeAwaited):
+            response = self.pages.go(f"{_LOGIN}/code" + (f"?{urlencode({'next': wanted})}" if wanted else ""))
+            pending = signing.pending(begun.person_id, begun.password_hash, self.deps.clock())
+            cookies.put(response, cookies.pending, pending, seconds=int(CODE_LIFETIME.total_seconds()))
+            return response
+        return self._welcome(wanted, name, begun)
+
+    async def ask_code(self, request: Request) -> Response:
+        """Serve the form for the code of the second factor."""
+        wanted = local_path(request.query_params.get("next", ""), "")
+        cookie = request.cookies.get(self.pages.cookies.pending, "")
+        if self.deps.signing.pending_person(cookie, self.deps.clock()) is None or request.state.secret is None:
+            return self.pages.go(_LOGIN)
+        return await self.pages.show(request, "login_code.html", wanted=wanted, error=None)
+
+    async def enter_code(self, request: Request) -> Response:
+        """Begin a session after the code; else show the form again, or begin anew."""
+        form, now, signing = request.state.form, self.deps.clock(), self.deps.signing
+        wanted = local_path(form.get("next", ""), "")
+        pending = signing.pending_person(request.cookies.get(self.pages.cookies.pending, ""), now)
+        if pending is None or not signing.is_before(request.state.secret, now):
+            return self._begin_anew()
+        person_id, digest = pending
+        try:
+            await count_code(self.deps, person_id)
+            name, secret = await self._accept_code(request, person_id, digest, form.get("code", ""))
+        except WrongLogin:
+            return self._begin_anew()
+        except ServiceError as error:
+            if error.status >= 500:
+                raise
+            log.warning("login.refused", code=error.code, network=self._network(request))
+            response = await self.pages.show(
+                request, "login_code.html", wanted=wanted, error=error.message, status_code=error.status
+            )
+            if isinstance(error, TooManyLogins):
+                response.headers["retry-after"] = str(error.retry_after)
+            return response
+        return self._welcome(wanted, name, secret)
+
+    def _begin_anew(self) -> Response:
+        response = self.pages.go(_LOGIN, "That took too long, or something has changed: log in again.", "warn")
+        self.pages.cookies.drop(response, self.pages.cookies.pending)
+        return response
+
+    async def _accept_code(self, request: Request, person_id: str, digest: str, code: str) -> tuple[str, str]:
+        now = self.deps.clock()
+        old = self.deps.signing.secret(request.cookies.get(self.pages.cookies.session, ""))
+
+        def begin(unit: Unit) -> tuple[str, str]:
+            person = console_users.get(unit, person_id)
+            if person.disabled_at is not None or digest_of(person.password_hash) != digest:
+                raise WrongLogin
+            if accept_code(unit, self.deps.sealer, person_id, code, now) is UsedCode.RECOVERY:
+                operator_actions.note(
+                    unit,
+                    account=None,
+                    at=now,
+                    actor=person.name,
+                    action="use recovery code",
+                    subject=person_id,
+                    reason="to log in",
+                )
+            forget_codes(unit, person_id)
+            forget_attempts(unit, self._attempt(request, person.name), self.deps.limits)
+            if old is not None:
+                console_sessions.revoke_secret(unit, digest_of(old), now)
+            return person.name, self.sessions.begin(unit, person, request, now)
+
+        name, secret = await self.deps.write(begin)
+        log.info("login.succeeded", person_id=person_id, network=self._network(request))
+        return name, secret
+
+    def _welcome(self, wanted: str, name: str, secret: str) -> Response:
         response = self.pages.go(wanted or "/console/")
         cookies, signing = self.pages.cookies, self.deps.signing
+        cookies.drop(response, cookies.pending)
         cookies.put(response, cookies.session, signing.session(secret))
         known = signing.known(name, self.deps.clock())
         cookies.put(response, cookies.known, known, seconds=int(KNOWN_BROWSER_LIFETIME.total_seconds()))
@@ -202,8 +308,11 @@ class LoginPages:
         browser = self.deps.signing.browser(cookie, name, self.deps.clock())
         return LoginAttempt(name, self._network(request), browser)
 
-    async def _begin_session(self, request: Request, attempt: LoginAttempt, password: str) -> str:
-        """Begin a session and return its secret; WrongLogin for a wrong name or password."""
+    async def _check_password(self, request: Request, attempt: LoginAttempt, password: str) -> "str | CodeAwaited":
+        """Begin a session and return its secret, or what says that a code is awaited.
+
+        Raises WrongLogin for a wrong name or password.
+        """
         person = await self.deps.read(lambda unit: console_users.by_name(unit, attempt.name))
         if not await verify_password(self.deps, person, password) or person is None:
             raise WrongLogin
@@ -213,20 +322,23 @@ class LoginPages:
         now = self.deps.clock()
         old = self.deps.signing.secret(request.cookies.get(self.pages.cookies.session, ""))
 
-        def begin(unit: Unit) -> str:
+        def begin(unit: Unit) -> str | CodeAwaited:
             current = console_users.get(unit, found.id)
             if current.disabled_at is not None or current.password_hash != found.password_hash:
                 raise WrongLogin  # both may have changed while the password was checked
             if stronger is not None:
                 console_users.rehash(unit, found.id, found.password_hash, stronger)
+            if is_asked(console_factors.of_person(unit, found.id)):
+                return CodeAwaited(found.id, stronger or found.password_hash)
             forget_attempts(unit, attempt, self.deps.limits)
             if old is not None:
                 console_sessions.revoke_secret(unit, digest_of(old), now)
             return self.sessions.begin(unit, found, request, now)
 
-        secret = await self.deps.write(begin)
-        log.info("login.succeeded", person_id=found.id, network=attempt.network)
-        return secret
+        begun = await self.deps.write(begin)
+        if isinstance(begun, str):
+            log.info("login.succeeded", person_id=found.id, network=attempt.network)
+        return begun
 
     def _network(self, request: Request) -> str:
         return network_of(self.deps.address_of(request.scope))

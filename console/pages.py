@@ -84,7 +84,7 @@ class PageRenderer:
         shown = [
             entry
             for entry in NAVIGATION
-            if person is not None and not person.must_change and person.may(entry.needs) and self.is_served(entry.path)
+            if person is not None and not person.is_held_up and person.may(entry.needs) and self.is_served(entry.path)
         ]
         return {
             "person": person,

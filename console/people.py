@@ -16,7 +16,7 @@ from service.passwords import generate_password, hash_password
 from service.permissions import Role
 from service.users import name_of, new_person
 from statemachine.errors import ServiceError
-from storage import console_sessions, console_users, operator_actions
+from storage import console_factors, console_sessions, console_users, operator_actions
 from storage.database import Unit
 from storage.tables_support import ConsolePerson, ConsoleSession
 
@@ -121,11 +121,13 @@ class PeoplePages:
             ]
 
         found = await self.deps.read(read)
+        with_factor = await self.deps.read(console_factors.confirmed)
         return await self.pages.show(
             request,
             "people.html",
             status_code=status_code,
             people=found,
+            with_factor=with_factor,
             roles=list(Role),
             error=error,
             new_password=new_password,

@@ -14,7 +14,7 @@ from console.pages import PageRenderer
 from console.sessions import Sessions, network_of
 from service.passwords import check_strength, hash_password
 from statemachine.errors import ServiceError
-from storage import console_sessions, console_users, operator_actions
+from storage import console_factors, console_sessions, console_users, operator_actions
 from storage.database import Unit
 from storage.errors import NotFound
 
@@ -107,9 +107,16 @@ class ProfilePages:
     async def _page(self, request: Request, *, error: str | None = None, status_code: int = 200) -> Response:
         person, now = _person(request), self.deps.clock()
         found = await self.deps.read(lambda unit: console_sessions.of_person(unit, person.id))
+        factor = await self.deps.read(lambda unit: console_factors.of_person(unit, person.id))
         current = [kept for kept in found if console_sessions.is_open(kept, now, self.deps.limits.idle_timeout)]
         return await self.pages.show(
-            request, "profile.html", status_code=status_code, sessions=current, error=error, limits=self.deps.limits
+            request,
+            "profile.html",
+            status_code=status_code,
+            sessions=current,
+            factor=factor,
+            error=error,
+            limits=self.deps.limits,
         )
 
 

@@ -16,7 +16,8 @@ from console.access import Person
 from console.deps import ConsoleDeps
 from console.signing import digest_of, new_secret
 from service.permissions import Role
-from storage import console_sessions
+from service.second_factor import is_asked
+from storage import console_factors, console_sessions
 from storage.database import Unit
 from storage.errors import StorageUnavailable
 from storage.ids import new_id
@@ -36,6 +37,7 @@ class Cookies:
         self.session: Final = f"{prefix}receipted"
         self.before: Final = f"{prefix}receipted-login"
         self.known: Final = f"{prefix}receipted-known"
+        self.pending: Final = f"{prefix}receipted-code"
         self.flash: Final = f"{prefix}receipted-flash"
 
     def put(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
@@ -84,6 +86,11 @@ class Sessions:
         now, deps = self._deps.clock(), self._deps
         with deps.database.read() as unit:
             found = console_sessions.by_digest(unit, digest_of(secret))
+            has_factor = (
+                deps.limits.requires_second_factor
+                and found is not None
+                and is_asked(console_factors.of_person(unit, found[1].id))
+            )
         if found is None:
             return None
         session, person = found
@@ -91,7 +98,8 @@ class Sessions:
             return None
         if is_use and console_sessions.is_use_due(session, now):
             self._note_use(session, now)
-        return Person(person.id, person.name, Role(person.role), session.id, person.is_temporary)
+        must_enrol = deps.limits.requires_second_factor and not has_factor
+        return Person(person.id, person.name, Role(person.role), session.id, person.is_temporary, must_enrol)
 
     def _note_use(self, session: ConsoleSession, now: datetime) -> None:
         """Record the use of a session.

@@ -15,6 +15,7 @@ _VERSION: Final = 1
 KNOWN_BROWSER_LIFETIME: Final = timedelta(days=180)
 
 FLASH_LIFETIME: Final = timedelta(minutes=1)  #: how long the next page may take to come
+CODE_LIFETIME: Final = timedelta(minutes=5)  #: how long a code may take to be typed after the password
 _LOGIN_PAGE_LIFETIME: Final = timedelta(hours=1)  #: how long a log-in page may stand open
 
 
@@ -28,7 +29,7 @@ class ConsoleSigner:
             return URLSafeSerializer(given, salt=f"receipted.web_wiring.{purpose}", signer_kwargs=_SHA256)
 
         self._session, self._flash, self._before = serializer("session"), serializer("flash"), serializer("login")
-        self._known = serializer("browser")
+        self._known, self._pending = serializer("browser"), serializer("second")
         self._form = Signer(given, salt="receipted.web_wiring.form", key_derivation="hmac", digest_method=sha256)
 
     def session(self, secret: str) -> str:
@@ -66,6 +67,15 @@ class ConsoleSigner:
         of, secret, at = _read(self._known, cookie, 3) or (None, None, None)
         is_known = of == digest_of(name) and isinstance(secret, str) and _is_fresh(at, now, KNOWN_BROWSER_LIFETIME)
         return str(secret) if is_known else None
+
+    def pending(self, person_id: str, password_hash: str, now: datetime) -> str:
+        """Return the cookie of a log-in whose password was right, and whose code is awaited."""
+        return str(self._pending.dumps([person_id, digest_of(password_hash), int(now.timestamp())]))
+
+    def pending_person(self, cookie: str, now: datetime) -> tuple[str, str] | None:
+        """Return the person's id and the digest of their password's hash; None where it is over."""
+        person_id, digest, at = _read(self._pending, cookie, 3) or (None, None, None)
+        return (str(person_id), str(digest)) if _is_fresh(at, now, CODE_LIFETIME) else None
 
     def flash(self, tone: str, words: str, now: datetime) -> str:
         """Return the cookie with the words for the next page."""

@@ -23,6 +23,7 @@ from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
 from service.commands import Commands
 from service.errors import NotRunning
+from service.second_factor import KeySealer
 from storage.tables import Payment, PaymentPoll
 
 
@@ -146,6 +147,7 @@ def console_deps(service: Service, services: WebServices) -> ConsoleDeps:
         polling=_PollingStatus(service),
         redeemer=service.redeemer(),
         signing=ConsoleSigner(signing_keys(service)),
+        sealer=KeySealer([secret.encode() for _, secret in settings.service.token_secrets()]),
         origin=_origin(settings.service.public_url),
         is_secure=services.is_secure,
         address_of=lambda scope: services.peer(scope).address,
@@ -157,6 +159,7 @@ def console_deps(service: Service, services: WebServices) -> ConsoleDeps:
             attempts=settings.console.attempts_per_name,
             attempts_per_network=settings.console.attempts_per_network,
             attempts_everywhere=settings.console.attempts_everywhere,
+            requires_second_factor=settings.console.require_second_factor,
             attempts_window=timedelta(seconds=settings.console.attempts_window_seconds),
         ),
         stopping=services.stopping,

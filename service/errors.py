@@ -153,3 +153,35 @@ class Busy(ServiceError):
     code = "busy"
     status = 503
     retryable: ClassVar[bool] = True
+
+
+class WrongCode(ServiceError):
+    """The code is wrong, was used before, or is over: type the one that is shown now."""
+
+    type = "authentication_error"
+    code = "wrong_code"
+    status = 401
+
+
+class FactorUnreadable(ServiceError):
+    """The second factor cannot be opened with the service's keys; have it reset."""
+
+    type = "authentication_error"
+    code = "factor_unreadable"
+    status = 409
+
+
+class FactorMissing(ServiceError):
+    """There is no second factor: set one up first."""
+
+    type = "conflict_error"
+    code = "factor_missing"
+    status = 409
+
+
+class FactorExists(ServiceError):
+    """There is a second factor already: remove it before another is set up."""
+
+    type = "conflict_error"
+    code = "factor_exists"
+    status = 409

@@ -315,6 +315,19 @@ class ConsoleSession(SQLModel, table=True):
     user_agent: str = Field(max_length=120)  #: what the browser called itself, shortened
 
 
+class ConsoleFactor(SQLModel, table=True):
+    """The second factor of a user; the key is sealed, and opens with the service's keys."""
+
+    __tablename__ = "console_factor"
+
+    person_id: str = Field(sa_column=identifier(primary=True))
+    sealed_key: str = Field(max_length=400)  #: of TOTP, sealed by service.second_factor
+    created_at: datetime = Field(sa_column=instant(nullable=False))
+    confirmed_at: datetime | None = Field(default=None, sa_column=instant())  #: asked for at log-in since then
+    last_step: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  #: of the last code that was taken
+    recovery_digests: list[str] = Field(sa_column=json_value())  #: SHA-256 of the codes that are left, hex
+
+
 class ConsoleAttempt(SQLModel, table=True):
     """Login attempts of one name, network or known browser in the current window."""
 

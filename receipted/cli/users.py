@@ -15,7 +15,7 @@ from service.errors import UnusableName, UnusablePassword
 from service.passwords import check_strength, hash_password
 from service.permissions import Role
 from service.users import name_of, new_person
-from storage import console_sessions, console_users, operator_actions
+from storage import console_factors, console_sessions, console_users, operator_actions
 from storage.database import Unit
 from storage.errors import NotFound
 from storage.tables_support import ConsolePerson, ConsoleSession
@@ -149,6 +149,20 @@ def password(
             _note(unit, now, by, "reset password", person.id, f"of {person.name}, on the command line")
             person = console_users.get(unit, person.id)
     _print_result(person, f"the password of {person.name} is changed, and {ended} sessions have ended", as_json=json)
+
+
+@app.command(epilog=example('receipted users reset-factor ada --by root --reason "lost her telephone"'))
+def reset_factor(context: typer.Context, name: Name, by: By, reason: Reason, json: AsJson = False) -> None:
+    """Remove a user's second factor; their sessions end at once."""
+    with open_service(context) as service:
+        now = service.clock()
+        with service.database.write() as unit:
+            person = _person(unit, name)
+            if not console_factors.remove(unit, person.id):
+                raise NotFound(f"{person.name} has no second factor", param="name")
+            ended = console_sessions.revoke_all(unit, person.id, now)
+            _note(unit, now, by, "reset second factor", person.id, reason)
+    _print_result(person, f"{person.name} has no second factor now, and {ended} sessions have ended", as_json=json)
 
 
 @app.command(epilog=example("receipted users sessions ada"))

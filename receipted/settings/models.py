@@ -208,6 +208,9 @@ class ConsoleSettings(Section):
         le=86_400,
         description="the window of these log-ins in seconds, which is also how long to wait at most",
     )
+    require_second_factor: bool = Field(
+        False, description="whether everybody has to set up a second factor before anything else"
+    )
 
 
 class FulfilmentSettings(Section):

@@ -98,6 +98,7 @@ NOT_EVIDENCE = {
     "idempotency_key": "what was answered to a repeat, for a day",
     "console_person": "who may log in from now on; what they did is an operator action",
     "console_session": "who is logged in",
+    "console_factor": "who has a second factor: without it the password still stands",
     "console_attempt": "how often a log-in failed",
 }
 

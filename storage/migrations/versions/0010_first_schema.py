@@ -588,6 +588,16 @@ def _create_operating() -> None:
     _index("ix_console_session_person_id", "console_session", "person_id")
     _index("uq_console_session_digest", "console_session", "digest", unique=True)
     op.create_table(
+        "console_factor",
+        sa.Column("person_id", _ID, nullable=False),
+        sa.Column("sealed_key", sa.String(400), nullable=False),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("confirmed_at", _INSTANT, nullable=True),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.Column("recovery_digests", _JSON, nullable=False),
+        sa.PrimaryKeyConstraint("person_id", name="pk_console_factor"),
+    )
+    op.create_table(
         "console_attempt",
         sa.Column("subject", sa.String(64), nullable=False),
         sa.Column("tried", _INT, nullable=False),

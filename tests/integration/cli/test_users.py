@@ -1,10 +1,12 @@
 """`receipted users`: added with a password from stdin, listed without it, disabled, given another role."""
 
 import pytest
+from pyotp import TOTP
 from typer.testing import CliRunner
 
 from receipted.cli.main import app
 from service.passwords import matches_hash
+from service.second_factor import KeySealer, confirm, enrol
 from storage import console_sessions, console_users, operator_actions
 from tests.integration.cli.conftest import forget_logs
 
@@ -106,3 +108,24 @@ def test_what_is_done_to_a_person_is_kept_with_who_and_why(shell):
 def test_nobody_is_found_by_a_name_that_nobody_has(shell):
     for args in (("sessions",), ("disable", "--by", "a", "--reason", "b"), ("revoke", "--by", "a")):
         assert "no person" in shell("users", args[0], "nobody", *args[1:], code=5).err
+
+
+def test_a_second_factor_is_reset_and_who_did_it_and_why_is_kept(shell):
+    add(shell)
+    person, *_ = kept(shell)
+    service = shell.service()
+    try:
+        with service.database.write() as unit:
+            sealer = KeySealer([b"a token key of this test"])
+            key = enrol(unit, sealer, person.id, person.name, service.clock()).key.replace(" ", "")
+            confirm(unit, sealer, person.id, TOTP(key).at(service.clock()), service.clock())
+    finally:
+        service.close()
+
+    by = ("--by", "root", "--reason", "lost her telephone")
+    assert "has no second factor now" in typed(shell, "users", "reset-factor", "ada", *by, stdin="").stdout
+
+    _, actions, _ = kept(shell)
+    done = next(each for each in actions if each.action == "reset second factor")
+    assert (done.actor, done.reason) == ("root", "lost her telephone")
+    assert "has no second factor" in typed(shell, "users", "reset-factor", "ada", *by, stdin="", code=4).stderr
