@@ -62,7 +62,10 @@ class SecondFactorPages:
         return await self._show(request, enrolment=enrolment)
 
     async def confirm(self, request: Request) -> Response:
-        """Ask for a code at log-in from now on; show the recovery codes, and end the other sessions."""
+        """Ask for a code at log-in from now on; show the recovery codes.
+
+        The user's other sessions end.
+        """
 
         def change(unit: Unit, person: Person, code: str, now: datetime) -> list[str]:
             codes = second_factor.confirm(unit, self.deps.sealer, person.id, code, now)
@@ -106,7 +109,7 @@ class SecondFactorPages:
         return self.pages.go(_HERE, "Your second factor is removed.", "warn")
 
     async def _with_code(self, request: Request, change: Callable[[Unit, Person, str, datetime], Result]) -> Result:
-        """Count the code, and change what it is for; a right one forgets those that failed."""
+        """Count the code and make the change; a right one forgets those that failed."""
         person: Person = request.state.person
         code = request.state.form.get("code", "")
         await count_code(self.deps, person.id)

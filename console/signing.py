@@ -69,11 +69,11 @@ class ConsoleSigner:
         return str(secret) if is_known else None
 
     def pending(self, person_id: str, password_hash: str, now: datetime) -> str:
-        """Return the cookie of a log-in whose password was right, and whose code is awaited."""
+        """Return the cookie of a log-in whose code is awaited."""
         return str(self._pending.dumps([person_id, digest_of(password_hash), int(now.timestamp())]))
 
     def pending_person(self, cookie: str, now: datetime) -> tuple[str, str] | None:
-        """Return the person's id and the digest of their password's hash; None where it is over."""
+        """Return the person's id and the digest of their hash; None where it is over."""
         person_id, digest, at = _read(self._pending, cookie, 3) or (None, None, None)
         return (str(person_id), str(digest)) if _is_fresh(at, now, CODE_LIFETIME) else None
 

@@ -1,6 +1,6 @@
-"""Second factor of console users: codes by time (TOTP, RFC 6238), and recovery codes.
+"""Second factor of console users: codes by time (TOTP), and recovery codes.
 
-A code is taken once; the key is sealed (Fernet), and of recovery codes digests are kept.
+A code is taken once (RFC 6238); the key is sealed (Fernet), and of recovery codes digests are kept.
 """
 
 import base64
@@ -55,7 +55,10 @@ class KeySealer:
         return self._fernet.encrypt(f"{person_id} {key}".encode()).decode("ascii")
 
     def unseal(self, factor: ConsoleFactor) -> str:
-        """Return the key; raises FactorUnreadable for one that was not sealed here for the person."""
+        """Return the key; raises FactorUnreadable.
+
+        That is for one that was not sealed here, or not for the person.
+        """
         try:
             owner, _, key = self._fernet.decrypt(factor.sealed_key.encode()).decode().partition(" ")
         except InvalidToken:
@@ -71,7 +74,7 @@ def is_asked(factor: ConsoleFactor | None) -> bool:
 
 
 def enrol(unit: Unit, sealer: KeySealer, person_id: str, name: str, now: datetime) -> Enrolment:
-    """Begin a second factor, which counts from its confirmation on; raises FactorExists."""
+    """Begin a second factor, to be confirmed; raises FactorExists."""
     kept = console_factors.of_person(unit, person_id, is_locked=True)
     if kept is not None and kept.confirmed_at is not None:
         raise FactorExists
@@ -85,9 +88,9 @@ def enrol(unit: Unit, sealer: KeySealer, person_id: str, name: str, now: datetim
 
 
 def confirm(unit: Unit, sealer: KeySealer, person_id: str, code: str, now: datetime) -> list[str]:
-    """Confirm the second factor by a code; return its recovery codes, which are kept nowhere.
+    """Confirm the second factor by a code; return its recovery codes.
 
-    Raises WrongCode, FactorMissing, FactorExists.
+    The codes are kept nowhere. Raises WrongCode, FactorMissing, FactorExists.
     """
     factor = console_factors.of_person(unit, person_id, is_locked=True)
     if factor is None:
@@ -138,7 +141,7 @@ def new_recovery_codes() -> tuple[list[str], list[str]]:
 
 
 def _matching_step(key: str, given: str, now: datetime, *, after: int) -> int:
-    """Return the step of the code; raises WrongCode. Every step is compared, in constant time."""
+    """Return the step of the code, compared in constant time; raises WrongCode."""
     totp = TOTP(key)
     present = totp.timecode(now)
     steps = range(present - _DRIFT_STEPS, present + _DRIFT_STEPS + 1)

@@ -1,4 +1,4 @@
-"""Second factors of console users: sealed keys, used steps, digests of recovery codes."""
+"""Second factors of console users: sealed keys, used steps, recovery codes."""
 
 from datetime import datetime
 

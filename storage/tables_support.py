@@ -316,7 +316,7 @@ class ConsoleSession(SQLModel, table=True):
 
 
 class ConsoleFactor(SQLModel, table=True):
-    """The second factor of a user; the key is sealed, and opens with the service's keys."""
+    """The second factor of a user, its key sealed under the service's keys."""
 
     __tablename__ = "console_factor"
 
@@ -324,7 +324,7 @@ class ConsoleFactor(SQLModel, table=True):
     sealed_key: str = Field(max_length=400)  #: of TOTP, sealed by service.second_factor
     created_at: datetime = Field(sa_column=instant(nullable=False))
     confirmed_at: datetime | None = Field(default=None, sa_column=instant())  #: asked for at log-in since then
-    last_step: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))  #: of the last code that was taken
+    last_step: int = Field(default=0, sa_column=Column(Counted(), nullable=False))  #: of the last code that was taken
     recovery_digests: list[str] = Field(sa_column=json_value())  #: SHA-256 of the codes that are left, hex
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
+from pyotp import TOTP
 from starlette.routing import BaseRoute, Route
 
 from receipted.web_wiring import WebServices, console_routes
@@ -120,9 +121,32 @@ def _as_viewer(tour: Tour, story: Story, context: BrowserContext, watch: Watch) 
     for name in ("payment-conflict", "table-outbox", "account"):
         page.goto(f"{url}{story.pages[name]}")
         tour.look(page, f"viewer-{name}")
+    _second_factor(tour, story, context)
     new = story.enter(context, story.new)
     new.goto(f"{url}/console/")
     tour.look(new, "me-temporary")
+
+
+def _second_factor(tour: Tour, story: Story, context: BrowserContext) -> None:
+    person = story.deployment.console.person("operator")
+    page, url = story.enter(context, person), story.deployment.url
+    page.goto(f"{url}/console/me")
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("button", name="Set it up").click()
+    key = page.locator("code.secret").first.inner_text()
+    tour.look(page, "second-factor")
+    page.get_by_label("The six digits").fill(TOTP(key.replace(" ", "")).now())
+    page.get_by_role("button", name="Confirm").click()
+    page.get_by_role("heading", name="Your recovery codes").wait_for()
+    tour.look(page, "recovery-codes")
+    page.get_by_role("link", name="I have kept them").click()
+    tour.look(page, "me-second-factor")
+    page.goto(f"{url}/console/login")
+    page.get_by_label("Name").fill(person.name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Your code").wait_for()
+    tour.look(page, "login-code")
 
 
 def test_no_page_is_wider_than_its_window(tour):
@@ -160,7 +184,7 @@ def test_every_page_can_be_used_by_everybody(tour):
 def test_every_page_was_looked_at(story):
     """A page that is added is added here too."""
     service = story.deployment.console.service
-    paths = [path.partition("?")[0] for path in (*story.pages.values(), "/console/login")]
+    paths = [path.partition("?")[0] for path in (*story.pages.values(), "/console/login", "/console/login/code")]
     patterns = list(_pages(console_routes(service, WebServices(service))))
 
     assert patterns

@@ -5,8 +5,10 @@ from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import expect
+from pyotp import TOTP
 
 from tests.e2e.browsing import another_site, enter, log_in
+from tests.support.console import PASSWORD
 
 pytestmark = pytest.mark.e2e
 
@@ -44,6 +46,34 @@ def test_a_form_that_is_sent_after_the_session_ended_does_nothing(deployment, co
     expect(page.get_by_role("heading", name="You are not logged in")).to_be_visible()
     expect(page.get_by_role("link", name="Log in")).to_be_visible()
     assert deployment.actions(payment.id) == []
+
+
+def test_who_sets_up_a_second_factor_is_asked_for_a_code(deployment, context, browser, watch):
+    """The key is typed into an app, a code confirms it, and the next log-in wants the password and a code."""
+    person = deployment.console.person("operator")
+    page = log_in(context.new_page(), deployment.url, person, "/console/me")
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("button", name="Set it up").click()
+    app = TOTP(page.locator("code.secret").first.inner_text().replace(" ", ""))
+    page.get_by_label("The six digits").fill(app.now())
+    page.get_by_role("button", name="Confirm").click()
+    recovery = page.locator("code.secret").first.inner_text()
+    page.get_by_role("link", name="I have kept them").click()
+    expect(page.get_by_text("10 recovery codes are left")).to_be_visible()
+
+    elsewhere = watch.over(browser.new_context())
+    other = elsewhere.new_page()
+    other.goto(f"{deployment.url}/console/login?{urlencode({'next': '/console/me'})}")
+    enter(other, person)
+    watch.refused.add(401)
+    other.get_by_label("The six digits").fill("000000")
+    other.get_by_role("button", name="Log in").click()
+    expect(other.get_by_role("alert")).to_contain_text("The code is wrong")
+    other.get_by_label("The six digits").fill(recovery)
+    other.get_by_role("button", name="Log in").click()
+    other.wait_for_url(f"{deployment.url}/console/me")
+    expect(other.get_by_text("9 recovery codes are left")).to_be_visible()
+    elsewhere.close()
 
 
 def test_who_ends_all_other_sessions_is_alone(deployment, context, browser, watch):

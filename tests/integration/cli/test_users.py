@@ -128,4 +128,4 @@ def test_a_second_factor_is_reset_and_who_did_it_and_why_is_kept(shell):
     _, actions, _ = kept(shell)
     done = next(each for each in actions if each.action == "reset second factor")
     assert (done.actor, done.reason) == ("root", "lost her telephone")
-    assert "has no second factor" in typed(shell, "users", "reset-factor", "ada", *by, stdin="", code=4).stderr
+    assert "has no second factor" in typed(shell, "users", "reset-factor", "ada", *by, stdin="", code=5).stderr

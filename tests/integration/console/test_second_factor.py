@@ -61,7 +61,7 @@ def type_code(browser, code):
 
 def actions_of(served, person):
     with served.service.database.read() as unit:
-        found = operator_actions.find(unit, subject=person.id)
+        found = operator_actions.of_subjects(unit, [person.id])
     return {action.action for action in found if action.actor == person.name}
 
 
