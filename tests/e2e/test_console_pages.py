@@ -131,7 +131,7 @@ def _second_factor(tour: Tour, story: Story, context: BrowserContext) -> None:
     person = story.deployment.console.person("operator")
     page, url = story.enter(context, person), story.deployment.url
     page.goto(f"{url}/console/me")
-    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("textbox", name="Your password").fill(PASSWORD)
     page.get_by_role("button", name="Set it up").click()
     key = page.locator("code.secret").first.inner_text()
     tour.look(page, "second-factor")

@@ -52,7 +52,7 @@ def test_who_sets_up_a_second_factor_is_asked_for_a_code(deployment, context, br
     """The key is typed into an app, a code confirms it, and the next log-in wants the password and a code."""
     person = deployment.console.person("operator")
     page = log_in(context.new_page(), deployment.url, person, "/console/me")
-    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("textbox", name="Your password").fill(PASSWORD)
     page.get_by_role("button", name="Set it up").click()
     app = TOTP(page.locator("code.secret").first.inner_text().replace(" ", ""))
     page.get_by_label("The six digits").fill(app.now())
