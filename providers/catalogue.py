@@ -26,6 +26,7 @@ Paddle = built_in("paddle")
 CheckoutCom = built_in("checkout_com")
 PayPal = built_in("paypal")
 BTCPayServer = built_in("btcpay")
+Braintree = built_in("braintree")
 
 PROVIDERS: Final[Mapping[str, type[Provider]]] = {
     provider.name: provider
@@ -40,6 +41,7 @@ PROVIDERS: Final[Mapping[str, type[Provider]]] = {
         CheckoutCom,
         PayPal,
         BTCPayServer,
+        Braintree,
     )
 }
 

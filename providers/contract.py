@@ -382,6 +382,13 @@ class Provider(ABC):
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
         """Verify a delivery; raise DeliveryRejected and nothing else, for any bytes."""
 
+    def challenge(self, query: Mapping[str, str], keys: KeyRing, now: datetime) -> str | None:
+        """Return the answer to a question by which the provider tries a URL.
+
+        None where the query is no such question: then a GET of the URL is answered like any other.
+        """
+        return None
+
     @abstractmethod
     def delivery_key(self, delivery: Delivery) -> str | None:
         """Return the provider's id of the thing delivered, at most 200 characters; total.

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec.structs import astuple, replace
@@ -60,6 +61,28 @@ def json_object(body: bytes) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise Unreadable("the body is no JSON object")
     return value
+
+
+def form_fields(body: bytes) -> dict[str, object]:
+    """Parse a form (application/x-www-form-urlencoded); raises Unreadable."""
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FORM_FIELDS
+        )
+    except (ValueError, UnicodeDecodeError):
+        raise Unreadable("the body is no form") from None
+    return dict(pairs)
+
+
+def form_field(body: bytes, field: str) -> str | None:
+    """Return a form's field that is there once, else None; total."""
+    try:
+        told = body.decode("utf-8")
+        pairs = parse_qsl(told, keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS)
+    except (ValueError, UnicodeDecodeError):
+        return None
+    found = [value for label, value in pairs if label == field]
+    return found[0] if len(found) == 1 else None
 
 
 def name(value: object) -> str | None:
@@ -247,6 +270,7 @@ _LAST_YEAR: Final = 2999
 
 _CURRENCY: Final = re.compile("[A-Za-z]{3}")
 _CURRENCY_CHARS: Final = 3
+_MAX_FORM_FIELDS: Final = 1000
 _MAX_KIND: Final = 32  #: as wide as the column
 _CUT: Final = "…"
 _UNKEEPABLE: Final = re.compile("[\x00\ud800-\udfff]")

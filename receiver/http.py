@@ -204,6 +204,15 @@ async def send_json(send: Send, status: int, content: Mapping[str, object], *, i
     await send({"type": "http.response.body", "body": b"" if is_head else body})
 
 
+async def send_text(send: Send, status: int, text: str, *, is_head: bool = False) -> None:
+    """One complete answer in plain text."""
+    body = text.encode()
+    headers = [(name, value) for name, value in headers_of(status) if name != b"content-type"]
+    headers += [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if is_head else body})
+
+
 async def send_error(send: Send, error: ServiceError, request_id: str, *, is_head: bool = False) -> None:
     """Send the error in the one shape that every error of this service has."""
     await send_json(send, error.status, error.as_json(request_id), is_head=is_head)

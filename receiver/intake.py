@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from re import compile as pattern
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 import msgspec
 import structlog
@@ -20,7 +20,17 @@ from providers.errors import DeliveryRejected
 from providers.signing import KeyRing, Window
 from receiver.errors import ClientGone, HeadersTooLarge, NotHttps, TooManyUnverified, UnknownAccount, UnknownToken
 from receiver.group_commit import GroupWriter
-from receiver.http import Network, Peer, UnverifiedLimit, is_secure, peer_of, read_body, send_error, send_json
+from receiver.http import (
+    Network,
+    Peer,
+    UnverifiedLimit,
+    is_secure,
+    peer_of,
+    read_body,
+    send_error,
+    send_json,
+    send_text,
+)
 from receiver.returns import About, Tokens
 from statemachine.errors import ServiceError
 from statemachine.histograms import Counts, counts
@@ -315,6 +325,10 @@ class Intake:
             account, about, kind = self._find_endpoint(scope)
             name = account.name
             if scope["method"] in ("GET", "HEAD"):  # providers probe a URL when it is registered
+                words = account.provider.challenge(_query(scope), account.keys, self._clock())
+                if words is not None:
+                    await send_text(send, 200, words, is_head=is_head)
+                    return
                 await send_json(send, 200, {"account": account.name, "ready": True}, is_head=is_head)
                 return
             delivery = await self._read(scope, receive)
@@ -393,6 +407,14 @@ class Intake:
         )
 
 
+def _query(scope: Scope) -> dict[str, str]:
+    """Return the query of a URL; of a name that comes twice the last counts."""
+    try:
+        return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=_MAX_QUERY_FIELDS))
+    except ValueError:  # more of them than any question has
+        return {}
+
+
 def _kind_in(query: bytes, provider: Provider) -> str | None:
     kind = parse_qs(query.decode("latin-1")).get("kind", [""])[0] if query else ""
     return kind if kind in provider.lifecycles else None
@@ -401,6 +423,7 @@ def _kind_in(query: bytes, provider: Provider) -> str | None:
 _Endpoint = tuple[ReceivingAccount, About | None, str | None]
 
 _CALLBACKS = b"/callbacks/"
+_MAX_QUERY_FIELDS = 20
 _TOKEN = pattern(rb"[A-Za-z0-9_.\-]+")
 
 

@@ -27,6 +27,7 @@ from providers.decoding import Unreadable, json_object, json_value, word
 from providers.engine.errors import InvalidCreate, WebhookNeedsSecret, namer, token_namer
 from providers.engine.page import CallSection, JournalSection, ListSection, MoneySection, ProviderPage, SignedCalls
 from providers.engine.pointers import fill, first, merged, pointer
+from providers.engine.xml_decoding import xml_text
 from providers.errors import ProviderError, UnsupportedByProvider
 from providers.http import require_https
 from providers.listing import Extent, Lister, after, extent, last_id, text_of, things_at
@@ -39,7 +40,7 @@ _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _things: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _flag: Final = msgspec.json.Decoder(bool)
-_TYPES: Final = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+_TYPES: Final = {"json": "application/json", "form": "application/x-www-form-urlencoded", "xml": "application/xml"}
 
 
 #: Pages of a journal that are walked back for its beginning.
@@ -244,7 +245,7 @@ class DeclaredClient(Client):
         content = b""
         if call.body and method != "GET":
             headers["content-type"] = _TYPES[call.body]
-            content = b"" if not fields else _encoder.encode(fields) if call.body == "json" else _form(fields)
+            content = _ENCODERS[call.body](fields) if fields else b""
         if call.query:
             path += ("&" if "?" in path else "?") + urlencode(fill(call.query, values))
         return await self._caller.call(method, path, content=content, headers=headers, attempts=attempts)
@@ -430,3 +431,10 @@ def _flat(prefix: str, value: object) -> list[tuple[str, str]]:
         text = ("true" if value else "false") if isinstance(value, bool) else str(value)
         return [(prefix, text)]
     return [each for name, part in pairs for each in _flat(name, part)]
+
+
+_ENCODERS: Final[Mapping[str, Callable[[Mapping[str, object]], bytes]]] = {
+    "json": _encoder.encode,
+    "form": _form,
+    "xml": xml_text,
+}

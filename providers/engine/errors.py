@@ -7,6 +7,7 @@ from providers.contract import HttpAnswer
 from providers.decoding import Unreadable, json_value, retry_after, sane_wait, word
 from providers.engine.page import MessageSection, ProviderPage, WaitSection
 from providers.engine.pointers import InvalidPage, first
+from providers.engine.xml_decoding import xml_value
 from providers.errors import ProviderError
 from providers.masking import masked_words
 from statemachine.errors import ErrorType, ServiceError, type_for_status
@@ -46,10 +47,11 @@ def namer(page: ProviderPage) -> ErrorNamer:
     code_of, message_of = first(section.code or "/code"), first(section.message)
     param_of, type_of = first(section.param or "/param"), first(section.type) if section.type else None
     codes, by_status = section.codes, _statuses(section.statuses)
+    decode = json_value if page.calls.format == "json" else xml_value
     retry = frozenset(section.retry)
 
     def name_error(answer: HttpAnswer) -> ProviderError:
-        told = _content(answer.body)
+        told = _content(answer.body, decode)
         code = word(code_of(told))
         message = masked_words(message_of(told))
         row, known = _row(section.messages, message), codes.get(code or "")
@@ -95,10 +97,10 @@ def _statuses(told: Mapping[str, ErrorType]) -> dict[int, ErrorType]:
         raise InvalidPage("a status is three digits", ("errors", "statuses")) from None
 
 
-def _content(body: bytes) -> object:
-    """Return what an answer says, an object or a list; None where it is no JSON."""
+def _content(body: bytes, decode: Callable[[bytes], object]) -> object:
+    """Return what an answer says, an object or a list; None where it is unreadable."""
     try:
-        return json_value(body)
+        return decode(body)
     except Unreadable:
         return None
 

@@ -65,23 +65,33 @@ class MoneySection(PageSection, frozen=True):
     places: dict[str, int] = {}  #: decimal places where the provider differs from ISO 4217
 
 
+class ChallengeSection(PageSection, frozen=True):
+    """A question by which the provider sees, before it delivers, that the URL has the key."""
+
+    query: str  #: the query's name for the text that is to be signed
+    pattern: str  #: what that text must match: nothing else is ever signed
+    answer: str  #: template of the answer, with {signature}
+
+
 class SignatureSection(PageSection, frozen=True):
     """`[signature]`: how a delivery is proved to be the provider's."""
 
     mode: Literal["hmac", "standard_webhooks", "token", "none"]
     words: str = ""  #: for people: what is signed
     header: str = ""
-    form: Literal["plain", "pairs", "list", "time.signature"] = "plain"
-    value: str = ""  #: pairs: the name of a signature; list: its version
-    separator: str = ","  #: pairs: what stands between them
+    field: str = ""  #: the form's field that it is in, where it is in no header
+    form: Literal["plain", "pairs", "list", "time.signature", "keyed"] = "plain"
+    value: str = ""  #: pairs: the name of a signature; list: its version; keyed: of which public key, else of any
+    separator: str = ","  #: pairs, keyed: what stands between them
     prefix: str = ""  #: before the signature or the token
     encoding: Literal["hex", "base64"] = "hex"
     algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
-    key: str = "text"  #: text, hex, or base64; after a colon a prefix to leave out, such as base64:whsec_
-    signed: list[str] = []  #: parts: {time}, {body}, {header:name}, or literal text
+    key: str = "text"  #: text, hex, base64 or sha1 (of text); after a colon a prefix to leave out, as base64:whsec_
+    signed: list[str] = []  #: parts: {time}, {body}, {header:name}, {field:name}, or literal text
     time: str = ""  #: pairs: the name of the time
     time_header: str = ""
     time_format: Literal["unix", "unix_ms", "iso", "any"] = "unix"
+    challenge: ChallengeSection | None = None
 
 
 class KeySection(PageSection, frozen=True):
@@ -140,7 +150,8 @@ class RuleSection(PageSection, frozen=True, rename={"means": "as"}):
 class EventsSection(PageSection, frozen=True):
     """`[events]`: how a delivery is read."""
 
-    format: Literal["json", "form"] = "json"
+    format: Literal["json", "form", "xml"] = "json"
+    field: str = ""  #: the form's field that holds the event of this format, in base64
     type: str = ""  #: pointer to the event's name, which must be there
     items: str = ""  #: pointer to several events in one body
     item: str = ""  #: pointer within each of them
@@ -219,7 +230,7 @@ class CallSection(PageSection, frozen=True):
     kinds: dict[str, str] = {}  #: the path of each kind, where they differ
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    body: Literal["json", "form", ""] = ""
+    body: Literal["json", "form", "xml", ""] = ""
     fields: dict[str, Any] = {}  #: what a caller's further fields cannot change
     defaults: dict[str, Any] = {}  #: what they can
     ours: list[str] = []  #: further fields that are refused: the request or the account says them
@@ -272,6 +283,7 @@ class JournalSection(PageSection, frozen=True):
 class CallsSection(PageSection, frozen=True):
     """`[calls]`: how the provider's API is called."""
 
+    format: Literal["json", "xml"] = "json"  #: of answers
     bearer: str = ""
     basic: list[str] = []
     oauth: OAuthSection | None = None
@@ -379,8 +391,13 @@ class PageFile(msgspec.Struct, frozen=True):
         return sha256(self.text.encode()).hexdigest()
 
     def page(self, options: Mapping[str, object]) -> ProviderPage:
-        """Return the page with the account's options filled in; raises InvalidPage."""
-        values = {f"options.{name}": value for name, value in options.items()}
+        """Return the page with the account's options filled in; raises InvalidPage.
+
+        A required option that is missing leaves its placeholder, so that the page says what it could do.
+        """
+        told = self.tree.get("options", {})
+        left = {name for name, value in options.items() if value is None and told.get(name, {}).get("is_required")}
+        values = {f"options.{name}": value for name, value in options.items() if name not in left}
         try:
             return msgspec.convert(fill(_chosen(_like(self.tree), options), values), ProviderPage)
         except msgspec.ValidationError as fault:

@@ -47,7 +47,9 @@ class DeclaredProvider(Provider):
         self.page = _compiled(self.source, lambda: self.source.page(given))
         self._allow_loopback = bool(given.get(_LOOPBACK))
         self._verify = signature.compiled(self.page.signature)
-        self._delivery_key = reading.delivery_keys(self.page.delivery)
+        self._challenge = signature.challenges(self.page.signature)
+        self._check_signed_field()
+        self._delivery_key = reading.delivery_keys(self.page.delivery, self.page.events)
         self._reader = reading.PageReader(self.page, allow_loopback=self._allow_loopback)
 
     def capabilities(self) -> Capabilities:
@@ -78,6 +80,18 @@ class DeclaredProvider(Provider):
     def verify(self, delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
         """Verify a delivery; raise DeliveryRejected and nothing else, for any bytes."""
         return self._verify(delivery, keys, window, now)
+
+    def _check_signed_field(self) -> None:
+        """Raise InvalidPage where something else is read than what is signed."""
+        signed, field = self.page.signature.signed, self.page.events.field
+        if "{body}" in signed or self.page.signature.mode != "hmac":
+            return
+        if not field or "{field:" + field + "}" not in signed:
+            raise InvalidPage("a field is signed, and the event is read from elsewhere", ("events", "field"))
+
+    def challenge(self, query: Mapping[str, str], keys: KeyRing, now: datetime) -> str | None:
+        """Return the answer to the provider's question about the URL, None where it is none."""
+        return self._challenge(query, keys, now)
 
     def delivery_key(self, delivery: Delivery) -> str | None:
         """Return the provider's id of the thing delivered, or None; total."""

@@ -1,11 +1,12 @@
 """Meaning of deliveries and answers, read as a page describes them."""
 
+import base64
+import binascii
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Final, NamedTuple, TypedDict
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -13,6 +14,7 @@ from providers.contract import Delivery, Reading, Statement
 from providers.decoding import (
     Unreadable,
     fact,
+    form_fields,
     instant,
     json_object,
     json_value,
@@ -23,7 +25,7 @@ from providers.decoding import (
     words_under,
 )
 from providers.engine.money import money_of, part_of, parts_of, totals_of
-from providers.engine.page import DeliverySection, KeySection, KindSection, ProviderPage, RuleSection
+from providers.engine.page import DeliverySection, EventsSection, KeySection, KindSection, ProviderPage, RuleSection
 from providers.engine.pointers import (
     Get,
     InvalidPage,
@@ -35,6 +37,7 @@ from providers.engine.pointers import (
     pattern,
     pointer,
 )
+from providers.engine.xml_decoding import xml_value
 from providers.http import page_url
 from providers.listing import read_each, things_at
 from statemachine.errors import InvalidAmount, InvalidLifecycle
@@ -52,7 +55,6 @@ _MAX_LIST_HINTS: Final = 2000
 #: More events than one body has.
 _MAX_ITEMS: Final = 2000
 
-_MAX_FORM_FIELDS: Final = 1000
 _MAX_KEY_BYTES: Final = 200
 
 
@@ -129,7 +131,8 @@ class PageReader:
         self._type = pointer(events.type) if events.type else None
         self._items = pointer(events.items) if events.items else None
         self._item = pointer(events.item)
-        self._is_form = events.format == "form"
+        self._event_of = event_decoder(events)
+        self._answer_of = json_object if page.calls.format == "json" else xml_value
         self._rules = [self._rule(rule, at) for at, rule in enumerate(events.rule)]
         calls = {Source.CAPTURE: page.calls.capture, Source.REFUND: page.calls.refund}
         self._parts = {
@@ -152,9 +155,8 @@ class PageReader:
             if statement.source is Source.LIST:
                 return self._page_of(json_value(statement.body), statement)
             if statement.source in ANSWERS:
-                return self._answer(json_object(statement.body), statement)
-            value = _form(statement.body) if self._is_form else json_value(statement.body)
-            return self._delivery(value, statement)
+                return self._answer(self._answer_of(statement.body), statement)
+            return self._delivery(self._event_of(statement.body), statement)
         except (Unreadable, InvalidAmount) as fault:
             return Reading(unreadable=str(fault))
 
@@ -163,7 +165,7 @@ class PageReader:
         if statement.source in ANSWERS:
             return None
         try:
-            event = _form(statement.body) if self._is_form else json_value(statement.body)
+            event = self._event_of(statement.body)
         except Unreadable:
             return None
         if self._items is not None:
@@ -426,15 +428,23 @@ def _always(_event: object) -> bool:
     return True
 
 
-def _form(body: bytes) -> dict[str, object]:
-    """Parse a form (application/x-www-form-urlencoded); raises Unreadable."""
-    try:
-        pairs = parse_qsl(
-            body.decode("utf-8"), keep_blank_values=True, strict_parsing=True, max_num_fields=_MAX_FORM_FIELDS
-        )
-    except (ValueError, UnicodeDecodeError):
-        raise Unreadable("the body is no form") from None
-    return dict(pairs)
+def event_decoder(events: EventsSection) -> Callable[[bytes], object]:
+    """Compile how the event of a delivery is decoded; it raises Unreadable."""
+    decode: Callable[[bytes], object] = {"json": json_value, "form": form_fields, "xml": xml_value}[events.format]
+    if not events.field:
+        return decode
+    field = events.field
+
+    def read(body: bytes) -> object:
+        told = form_fields(body).get(field)
+        if not isinstance(told, str):
+            raise Unreadable("the form has no field with the event")
+        try:
+            return decode(base64.b64decode(told.replace("\n", "").encode("ascii"), validate=True))
+        except (UnicodeEncodeError, binascii.Error):
+            raise Unreadable("the event in the form is no base64") from None
+
+    return read
 
 
 def _moment(value: object) -> datetime | None:
@@ -569,10 +579,10 @@ def _optional(where: str | list[str]) -> Get | None:
 # -- the identity of a delivery
 
 
-def delivery_keys(section: DeliverySection) -> Callable[[Delivery], str | None]:
+def delivery_keys(section: DeliverySection, events: EventsSection) -> Callable[[Delivery], str | None]:
     """Compile `[delivery]`; the key is total and has at most 200 characters, or None."""
     ways = [_key(way) for way in section.key]
-    value_of = _decoder(section)
+    value_of = _decoder(section) if events.format == "json" and not events.field else event_decoder(events)
     header = section.header.lower()
 
     def key(delivery: Delivery) -> str | None:

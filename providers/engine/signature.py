@@ -4,18 +4,19 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from hashlib import sha256
+from hashlib import sha1, sha256
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from providers.contract import UNSIGNED, Delivery, Scheme, Verified
+from providers.decoding import form_field
 from providers.engine.page import SignatureSection
-from providers.engine.pointers import InvalidPage
+from providers.engine.pointers import InvalidPage, pattern
 from providers.errors import DeliveryRejected
 from providers.signing import Key, KeyRing, Window, iso_instant, unix_seconds
 
@@ -40,7 +41,7 @@ def compiled(section: SignatureSection) -> Verify:
         return _unsigned
     if section.mode == "standard_webhooks":
         return _standard(section)
-    if not section.header:
+    if not section.header and not (section.field and section.mode == "hmac"):
         raise InvalidPage("a signature needs the header that it is in", ("signature", "header"))
     if section.mode == "token":
         return _token(section)
@@ -200,7 +201,7 @@ def _token(section: SignatureSection) -> Verify:
 
 
 def _hmac(section: SignatureSection) -> Verify:
-    header, time_header = section.header.lower(), section.time_header.lower()
+    header, time_header, field = section.header.lower(), section.time_header.lower(), section.field
     read_time = _TIMES[section.time_format]
     message = _message(section.signed)
     secret_of, algorithm = key_reader(section.key), section.algorithm
@@ -215,7 +216,7 @@ def _hmac(section: SignatureSection) -> Verify:
         raise InvalidPage("the time is not signed, so it proves nothing", ("signature", "signed"))
 
     def verify(delivery: Delivery, keys: KeyRing, window: Window, now: datetime) -> Verified:
-        given = delivery.header(header)
+        given = form_field(delivery.body, field) if field else delivery.header(header)
         if given is None:
             raise DeliveryRejected("signature_missing")
         stamp: str | None = None
@@ -269,6 +270,26 @@ def _matching(
     return found
 
 
+def challenges(section: SignatureSection) -> Callable[[Mapping[str, str], KeyRing, datetime], str | None]:
+    """Compile the answer to the provider's question; None where a query is no such question."""
+    challenge = section.challenge
+    if challenge is None:
+        return lambda query, keys, now: None
+    fits, secret_of = pattern(challenge.pattern).fullmatch, key_reader(section.key)
+    if "{signature}" not in challenge.answer:
+        raise InvalidPage("the answer to a challenge has the {signature} in it", ("signature", "challenge", "answer"))
+
+    def answer(query: Mapping[str, str], keys: KeyRing, now: datetime) -> str | None:
+        asked, key = query.get(challenge.query), next(keys.active(now), None)
+        secret = None if key is None else secret_of(key.secret)
+        if asked is None or fits(asked) is None or secret is None:
+            return None
+        signature = hmac.digest(secret, asked.encode(), section.algorithm).hex()
+        return challenge.answer.replace("{signature}", signature)
+
+    return answer
+
+
 @lru_cache(maxsize=1_000)
 def _keyed(secret: bytes, algorithm: str) -> hmac.HMAC:
     """Return an HMAC that has taken its key: half of the work for a short message."""
@@ -281,8 +302,8 @@ def key_reader(form: str) -> Callable[[bytes], bytes | None]:
     The form is `text`, `hex` or `base64`, with a prefix to leave out after a colon. Raises InvalidPage.
     """
     kind, _, prefix = form.partition(":")
-    if kind not in ("text", "hex", "base64"):
-        raise InvalidPage(f"{form!r} is no form of a key: text, hex or base64", ("signature", "key"))
+    if kind not in ("text", "hex", "base64", "sha1"):
+        raise InvalidPage(f"{form!r} is no form of a key: text, hex, base64 or sha1", ("signature", "key"))
     if form == "text":
         return lambda secret: secret
 
@@ -290,6 +311,8 @@ def key_reader(form: str) -> Callable[[bytes], bytes | None]:
     def read(secret: bytes) -> bytes | None:
         text = secret.removeprefix(prefix.encode())
         try:
+            if kind == "sha1":
+                return sha1(text, usedforsecurity=False).digest()  # the provider's way to a key, as it is
             if kind == "hex":
                 return bytes.fromhex(text.decode("ascii"))
             return text if kind == "text" else base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
@@ -334,6 +357,9 @@ def _pairs(given: str, separator: str) -> Iterator[tuple[str, str]]:
 def _candidates(section: SignatureSection, given: str) -> list[str]:
     if section.form == "pairs":
         found = [value for label, value in _pairs(given, section.separator) if label == section.value]
+    elif section.form == "keyed":
+        marked = (part.partition("|") for part in given.split(section.separator))
+        found = [value for key, bar, value in marked if bar and section.value in ("", key)]
     elif section.form == "list":
         pairs = (part.partition(",") for part in given.split())
         found = [value for version, _, value in pairs if version == section.value]
@@ -359,7 +385,7 @@ def _decoded(texts: list[str], prefix: str, encoding: Literal["hex", "base64"], 
 
 def _message(parts: list[str]) -> Part:
     """Compile what is signed."""
-    if "{body}" not in parts:
+    if not any(part == "{body}" or part.startswith("{field:") for part in parts):
         raise InvalidPage("the body is not signed, so that anything could be in it", ("signature", "signed"))
     steps: list[Part] = [_part(part) for part in parts]
     if parts == ["{body}"]:
@@ -375,8 +401,11 @@ def _part(part: str) -> Part:
     if part.startswith("{header:"):
         name = part[len("{header:") : -1].lower()
         return lambda delivery, stamp: (delivery.header(name) or "").encode("latin-1", "replace")
-    if part.startswith("{"):
-        raise InvalidPage(f"{part} cannot be signed: body, time or header:name", ("signature", "signed"))
+    if part.startswith("{field:"):
+        field = part[len("{field:") : -1]
+        return lambda delivery, stamp: (form_field(delivery.body, field) or "").encode()
+    if part.startswith("{") and not part.startswith("{options."):
+        raise InvalidPage(f"{part} cannot be signed: body, time, header:name or field:name", ("signature", "signed"))
     literal = part.encode()
     return lambda delivery, stamp: literal
 
