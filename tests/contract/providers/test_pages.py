@@ -5,11 +5,13 @@ is for its vectors, its samples and the official SDKs (test_sdks.py): what is ma
 """
 
 import base64
+import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
@@ -19,7 +21,15 @@ from providers.engine.page import KindSection, Sample, SignatureSection
 from providers.engine.proof import prove
 from providers.engine.provider import DeclaredProvider
 from statemachine.phases import Source
-from tests.contract.providers.provider_contract import CHECKS, NOW, SECRET, Answered, Case, Sign
+from tests.contract.providers.provider_contract import (
+    CHECKS,
+    NOW,
+    SECRET,
+    Answered,
+    Case,
+    Sign,
+    check_the_mode_of_the_money_is_told,
+)
 
 PAGES = {name: kind for name, kind in PROVIDERS.items() if issubclass(kind, DeclaredProvider)}
 #: Checks of a proof, which a page without one has not.
@@ -66,6 +76,28 @@ def signer(section: SignatureSection) -> Sign:
         return {section.header: text} | ({section.time_header: stamp} if section.time_header else {})
 
     return sign
+
+
+class FormCase(Case):
+    """A case of a page whose signature is in the form that is delivered, so that no header authenticates."""
+
+    def delivery(self, *, secret: bytes | None = None, body: bytes | None = None, at: datetime = NOW) -> Delivery:
+        """Sign what the given form holds, or other bytes as what it holds."""
+        section = self.provider.page.signature
+        field = section.signed[0].removeprefix("{field:").removesuffix("}")
+        given = self.body if body is None else body
+        try:
+            told = dict(parse_qsl(given.decode(), strict_parsing=True))[field].encode()
+        except (ValueError, KeyError):
+            told = base64.encodebytes(given)
+        key = hashlib.sha1(self.secret if secret is None else secret).digest()
+        signature = f"{section.value}|{hmac.digest(key, told, section.algorithm).hex()}"
+        form = urlencode({section.field: f"another|{'0' * 40}&{signature}", field: told})
+        return Delivery(form.encode(), (("content-type", "application/x-www-form-urlencoded"),))
+
+    def names(self) -> list[str]:
+        """No header authenticates."""
+        return []
 
 
 def enveloped(items: str, answer: str) -> Callable[[Sequence[bytes]], bytes]:
@@ -120,7 +152,7 @@ def case_of(kind: type[DeclaredProvider]) -> Case:
             ref, status = str(sample.reads["id"]), str(sample.reads["state"])
             answers.append(Answered(kind=kind_name, ref=ref, status=status, body=body_of(kind, sample), source=source))
     section = page.signature
-    return Case(
+    return (FormCase if section.field else Case)(
         provider=provider,
         sign=signer(section),
         body=first,
@@ -130,10 +162,10 @@ def case_of(kind: type[DeclaredProvider]) -> Case:
         if page.calls.list is None
         else enveloped(page.calls.list.items, page.kind[page.provider.default_kind].answer),
         has_empty_object=page.calls.list is not None and page.calls.list.absent_ends,
-        damaged=(damaged(page.kind[page.provider.default_kind]),),
         lists_events=page.calls.list is not None and page.calls.list.of == "events",
         bodies=tuple(body_of(kind, sample) for sample in page.sample),
         has_delivery_id=provider.delivery_key(Delivery(first, ())) is not None,
+        damaged=() if page.calls.list is None else (damaged(page.kind[page.provider.default_kind]),),
         signs_body=section.mode == "hmac",
         signs_time="{time}" in section.signed,
     )
@@ -150,6 +182,8 @@ def test_contract(check, name):
     """The page's provider keeps the promise that the check's first line states."""
     if is_unsigned(name) and check.__name__ in _OF_SIGNATURES:
         pytest.skip("nothing is signed")
+    if PAGES[name].with_options().page.calls.format == "xml" and check is check_the_mode_of_the_money_is_told:
+        pytest.skip("no XML of a provider's tells the mode")
     check(case_of(PAGES[name]))
 
 
