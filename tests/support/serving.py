@@ -82,7 +82,7 @@ def settings(
             ],
             **(sections or {}),
             "worker": {"tick_seconds": tick},
-            "accounts": accounts,
+            "accounts": {**accounts, **(sections or {}).get("accounts", {})},
         },
         environ=environ,
     )

@@ -1,5 +1,7 @@
 """Every row of the answer table, for all four providers."""
 
+import hashlib
+import hmac
 import json
 import time
 from pathlib import Path
@@ -158,6 +160,32 @@ def test_a_probe_is_answered_200(served: Served, account: str) -> None:
     assert (200, {"account": account, "ready": True}) == (seen.status, seen.json())
     assert (200, b"", seen.headers["content-length"]) == (head.status, head.body, head.headers["content-length"])
     assert served.rows() == []
+
+
+def test_a_challenge_is_answered_with_its_signature(tmp_path: Path) -> None:
+    """Braintree sees by it that the URL has the key; what is no challenge is a probe like any other."""
+    account = {
+        "provider": "braintree",
+        "secrets": {"private_key": "plain:integration_private_key"},
+        "webhook_keys": [{"id": "k", "secret": "plain:integration_private_key"}],
+        "options": {"merchant_id": "merchant1", "public_key": "integration_public_key"},
+    }
+    asked = "20f9f8ed05f77439fe955c977e4c8a53"
+    key = hashlib.sha1(b"integration_private_key").digest()  # noqa: S324 - as Braintree makes it
+    signature = hmac.digest(key, asked.encode(), "sha1").hex()
+    with serving(settings(tmp_path, sections={"accounts": {"bt": account}})) as served:
+        answer = served.request("GET", f"/webhooks/bt?bt_challenge={asked}")
+        head = served.request("HEAD", f"/webhooks/bt?bt_challenge={asked}")
+        probes = [
+            served.request("GET", f"/webhooks/{path}")
+            for path in ("bt", "bt?bt_challenge=%3Cb%3E", f"bt?bt_challenge={asked.upper()}", f"bt?{'a=1&' * 50}b")
+        ]
+        rows = served.rows()
+    assert (answer.status, answer.body.decode()) == (200, f"integration_public_key|{signature}")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert (head.status, head.body) == (200, b"")
+    assert [probe.json() for probe in probes] == [{"account": "bt", "ready": True}] * 4
+    assert rows == []
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
