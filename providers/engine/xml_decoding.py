@@ -1,4 +1,4 @@
-"""XML as some providers write it: types in attributes, lists as arrays; read as JSON is, and written likewise."""
+"""XML with types in attributes, read as JSON is, and written likewise."""
 
 from collections.abc import Mapping
 from typing import Final
