@@ -66,7 +66,7 @@ class MoneySection(PageSection, frozen=True):
 
 
 class ChallengeSection(PageSection, frozen=True):
-    """A question by which the provider sees, before it delivers, that the URL has the key."""
+    """A question by which the provider tries, before deliveries, if the URL has a key."""
 
     query: str  #: the query's name for the text that is to be signed
     pattern: str  #: what that text must match: nothing else is ever signed

@@ -90,7 +90,7 @@ class DeclaredProvider(Provider):
             raise InvalidPage("a field is signed, and the event is read from elsewhere", ("events", "field"))
 
     def challenge(self, query: Mapping[str, str], keys: KeyRing, now: datetime) -> str | None:
-        """Return the answer to the provider's question about the URL, None where it is none."""
+        """Return the answer to the provider's question about the URL, if it is one."""
         return self._challenge(query, keys, now)
 
     def delivery_key(self, delivery: Delivery) -> str | None:

@@ -271,7 +271,7 @@ def _matching(
 
 
 def challenges(section: SignatureSection) -> Callable[[Mapping[str, str], KeyRing, datetime], str | None]:
-    """Compile the answer to the provider's question; None where a query is no such question."""
+    """Compile the answer to the provider's question; None for any other query."""
     challenge = section.challenge
     if challenge is None:
         return lambda query, keys, now: None
