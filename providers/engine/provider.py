@@ -81,6 +81,10 @@ class DeclaredProvider(Provider):
         """Verify a delivery; raise DeliveryRejected and nothing else, for any bytes."""
         return self._verify(delivery, keys, window, now)
 
+    def key_form(self, secret: bytes) -> str | None:
+        """Return the form that a webhook key must have; None where this one has it."""
+        return signature.key_form(self.page.signature, secret)
+
     def _check_signed_field(self) -> None:
         """Raise InvalidPage where something else is read than what is signed."""
         signed, field = self.page.signature.signed, self.page.events.field

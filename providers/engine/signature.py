@@ -64,6 +64,16 @@ def described(section: SignatureSection) -> Scheme | None:
     return Scheme(words, section.header.lower(), time_header and time_header.lower(), shows_secret=shows_secret)
 
 
+def key_form(section: SignatureSection, secret: bytes) -> str | None:
+    """Return the form that a key must have, for people; None where it has it."""
+    if section.mode == "standard_webhooks":
+        return None if _standard_check(secret) is not None else "whsec_ or whpk_, and base64"
+    if section.mode == "hmac" and not key_reader(section.key)(secret):
+        kind, _, prefix = section.key.partition(":")
+        return f"{prefix}, and {kind}" if prefix else kind
+    return None
+
+
 def signed_headers(section: SignatureSection) -> set[str]:
     """Return the headers that cannot be changed without a key, in lower case."""
     if section.mode == "standard_webhooks":

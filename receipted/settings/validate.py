@@ -418,11 +418,24 @@ def _account_options(setting: str, account: AccountSettings, provider: type[Prov
         if getattr(options, option) is None:
             remedy = provider.options_type.model_fields[option].description or "give it"
             yield SettingFault(f"{setting}.options.{option}", f"is missing, and {account.provider} needs it", remedy)
+    yield from _key_forms(setting, account, provider(options))
     if account.believes == "answers" and not provider(options).can(Capability.ASK):
         problem = f"is answers, and {account.provider} has no call that asks"
         yield SettingFault(f"{setting}.believes", problem, "set it to push")
     if account.environment == "live" and not account.accept_unproved and not is_built_in(provider):
         yield from _unproved_page(setting, account, provider)
+
+
+def _key_forms(setting: str, account: AccountSettings, provider: Provider) -> Iterator[SettingFault]:
+    """Find keys that the provider's page cannot read: they would verify nothing."""
+    if not isinstance(provider, DeclaredProvider):
+        return
+    for at, key in enumerate(account.webhook_keys):
+        form = None if key.secret.problem else provider.key_form(key.key().secret)
+        if form is not None:
+            problem = f"is no key of {account.provider}, which has the form {form}"
+            remedy = "give it as the provider shows it; a private key is the provider's alone"
+            yield SettingFault(f"{setting}.webhook_keys.{at}.secret", problem, remedy)
 
 
 def _unproved_page(setting: str, account: AccountSettings, provider: type[Provider]) -> Iterator[SettingFault]:

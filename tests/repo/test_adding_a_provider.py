@@ -141,6 +141,23 @@ def test_a_provider_may_sign_by_standard_webhooks(built):
     assert provider.delivery_key(delivery) == "msg_1"
 
 
+@pytest.mark.parametrize("secret", ["fedcba9876543210!", "whsec_***", "whsk_AAAA", "whpk_AAAA"])
+def test_a_key_of_another_form_is_found_at_the_start(built, secret):
+    """It would verify nothing, and every delivery would be refused."""
+    file = built / "pages" / "example_pay.toml"
+    text = file.read_text()
+    signature = text[text.index("[signature]") : text.index("[[events.rule]]")]
+    scheme = (built / "pages" / "standard_webhooks.toml").read_text()
+    file.write_text(text.replace(signature, scheme))
+    keys = [{"id": "1", "secret": f"plain:{secret}"}]
+    with pytest.raises(ConfigurationError) as refused:
+        settings(built, environment="test", webhook_keys=keys)
+    assert "accounts.example.webhook_keys.0.secret is no key of example_pay" in str(refused.value)
+    assert secret not in str(refused.value)
+    right = "whsec_" + base64.b64encode(b"k" * 24).decode()
+    assert settings(built, environment="test", webhook_keys=[{"id": "1", "secret": f"plain:{right}"}]).accounts
+
+
 def test_what_is_created_is_read_back(built):
     provider = example_pay(built)
     body = b'{"id":"ch_1","order":"order-17","status":"waiting","amount":"10.00","currency":"EUR","page":"https://x.example"}'
