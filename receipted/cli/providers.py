@@ -24,7 +24,7 @@ app = subcommands("List the providers, and prove their pages from outside.")
 
 
 class PageSignature(StrEnum):
-    """How a first page says that deliveries are signed."""
+    """Scheme by which deliveries are signed, of a first page."""
 
     HMAC = "hmac"
     STANDARD_WEBHOOKS = "standard_webhooks"
@@ -196,6 +196,7 @@ def new(
         list[str] | None, typer.Option("--state", help="Its word and our phase, such as paid=paid; ! ends asking.")
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where the page is written.")] = Path("pages"),
+    json: AsJson = False,
 ) -> None:
     """Write a first page for a provider, to be filled in and proved.
 
@@ -214,6 +215,9 @@ def new(
         raise InvalidInput(f"{path} exists, and is left as it is", param="name")
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+    if json:
+        output.as_json({"page": str(path), "setting": f"file:{path}"})
+        return
     output.say(f"{path} is written: put its words and pointers right, and official bodies into {folder / 'samples'}")
     output.say(f'providers = ["file:{path}"]  # in the settings')
     output.say(f"receipted providers check {path}")

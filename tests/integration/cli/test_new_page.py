@@ -85,6 +85,12 @@ def test_what_cannot_be_a_page_is_refused_and_nothing_is_written(shell, tmp_path
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_program_is_told_where_the_page_is(shell):
+    """With the entry that the settings need."""
+    told = shell("providers", "new", "acme", *BASE, "--json").json
+    assert told == {"page": "pages/acme.toml", "setting": "file:pages/acme.toml"}
+
+
 def test_a_page_that_is_there_is_left_as_it_is(shell, tmp_path):
     """A second call overwrites nothing."""
     shell("providers", "new", "acme", *BASE)
