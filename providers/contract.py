@@ -353,7 +353,7 @@ class Provider(ABC):
     default_kind: ClassVar[str]  #: of `payments create`
     authentication: ClassVar[Scheme | None] = None  #: of verify(), in words; it decides nothing
     id_pattern: ClassVar[re.Pattern[str] | None] = None  #: of hints that are ids: an unknown one is asked about
-    required_options: ClassVar[tuple[str, ...]] = ()  #: without these nothing that is delivered can be verified
+    required_options: ClassVar[tuple[str, ...]] = ()  #: an account without these is refused at the start
     how_to_register: ClassVar[str] = ""  #: where a person registers our URL, if no call does
 
     def __init__(self, options: ProviderOptions) -> None:
