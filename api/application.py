@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Match, NoMatchFound, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import accounts, audit, events, keys, payments, queues
+from api import accounts, audit, events, keys, payments, queues, reconciliations
 from api.admission import Admission
 from api.deps import ApiDeps
 from api.docs_page import docs_page
@@ -39,6 +39,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     queues.outbox_router,
     queues.rejected_router,
     accounts.router,
+    reconciliations.router,
     audit.router,
     keys.router,
 )

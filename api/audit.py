@@ -1,17 +1,34 @@
-"""Audit of one payment: its history is verified or exported."""
+"""Audit: one payment's history, verified or exported, and the actions of people."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from fastapi import Query
+from pydantic import Field, StringConstraints
 
 from api.caller import ExportCaller, PathId, ReadCaller
+from api.payments import page_place
 from api.responses import JsonLines, missing
 from api.routing import api_router
-from api.schemas import RecordId, Shape
+from api.schemas import ActionAnswer, Listing, RecordId, Shape, action_answer, listing
+from api.validation import TEXT, Name, PageQuery
+from storage import search
+from storage.search import RowFilter
 
 router = api_router("Audit")
 
 _NO_PAYMENT: Final = missing("no such payment, or its account is not configured any more")
+_NO_ACCOUNT: Final = missing("no such account")
+
+
+class ActionsQuery(PageQuery):
+    """Filters of actions."""
+
+    account: Name | None = Field(None, description="about what is of this account")
+    actor: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)] | None = Field(
+        None, description="by this person or key"
+    )
+    action: Name | None = Field(None, description="of this name, such as resolve or redrive")
+    subject: Name | None = Field(None, description="about this payment, inbox message or outbox message")
 
 
 class FaultAnswer(Shape):
@@ -74,3 +91,17 @@ async def export_payment(caller: ExportCaller, payment_id: PathId) -> JsonLines:
     payment = await caller.payment(payment_id)
     lines = await caller.deps.in_thread(lambda: list(caller.deps.prover.export(payment.id)))
     return JsonLines("".join(f"{line}\n" for line in lines).encode())
+
+
+@router.get("/actions", operation_id="list_actions", responses=_NO_ACCOUNT)
+async def list_actions(caller: ReadCaller, query: Annotated[ActionsQuery, Query()]) -> Listing[ActionAnswer]:
+    """List what people and keys did to payments and messages, newest first.
+
+    Actions that are of no account, such as those about people and keys, are not shown.
+    """
+    wanted = {"actor": query.actor, "action": query.action, "subject": query.subject}
+    among = {name: [value] for name, value in wanted.items() if value is not None}
+    among["account"] = caller.accounts(query.account)
+    page = await caller.read(lambda unit: search.actions(unit, RowFilter(among=among), page_place(query)))
+    items = [action_answer(row) for row in page.rows]
+    return Listing[ActionAnswer](**listing(items, page, is_backwards=query.is_backwards))

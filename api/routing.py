@@ -46,6 +46,7 @@ RESOURCES: Final[Mapping[str, PathResource]] = {
     "inbox": PathResource("inbox message", "inbox_message_not_found"),
     "outbox": PathResource("outbox message", "outbox_message_not_found"),
     "rejected": PathResource("rejected delivery", "rejected_delivery_not_found"),
+    "reconciliations": PathResource("reconciliation", "reconciliation_not_found"),
     "keys": PathResource("API key", "api_key_not_found"),
 }
 

@@ -245,6 +245,16 @@ def rejected(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[Rejec
     return _records(unit, RejectedDelivery, wanted, cursor)
 
 
+def reconciliations(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[Reconciliation]:
+    """Read one page of reconciliations, the newest first."""
+    return _records(unit, Reconciliation, wanted, cursor)
+
+
+def actions(unit: Unit, wanted: RowFilter, cursor: PageCursor) -> RowPage[OperatorAction]:
+    """Read one page of actions of people and keys, the newest first."""
+    return _records(unit, OperatorAction, wanted, cursor)
+
+
 def _records(unit: Unit, model: type[Record], wanted: RowFilter, cursor: PageCursor) -> RowPage[Record]:
     """Read one row more than wanted, which says whether there are more."""
     table = _table(model, wanted)

@@ -11,6 +11,7 @@ from statemachine.decide import as_refund, decide
 from statemachine.lifecycle import NOT_CREATED
 from statemachine.observation import Observation, PaymentView
 from statemachine.phases import (
+    ANSWERS,
     FULFILMENT_EFFECTS,
     FULFILMENT_PHASES,
     WITHHOLDING,
@@ -112,7 +113,7 @@ def test_total_pure_and_bounded(question):
     if decision.to_state not in (None, payment.state) and not decision.forced:
         assert is_walk(life, payment.state, (*decision.via, decision.to_state))
     if decision.forced:
-        is_trusted = said.source in (Source.POLL, Source.CREATE, Source.CANCEL, Source.LIST)
+        is_trusted = said.source in ANSWERS
         assert said.source is Source.OPERATOR or (is_trusted and payment.policy is ConflictPolicy.TRUST_PROVIDER)
     if decision.outcome not in (Outcome.ADVANCED, Outcome.UNCHANGED):
         assert effects <= {Effect.REVIEW_REQUIRED, *OF_MONEY}

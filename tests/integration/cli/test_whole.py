@@ -52,6 +52,9 @@ COMMANDS = {
     "get_account": "accounts",
     "list_lifecycles": "lifecycles",
     "get_push_quality": "push-quality",
+    "list_reconciliations": "reconciliations list",
+    "get_reconciliation": "reconciliations show",
+    "list_actions": "actions",
     "list_keys": "keys list",
     "add_key": "keys add",
     "rotate_key": "keys rotate",
@@ -67,6 +70,7 @@ OTHERWISE = {
     "type": "effect",
     "days": "since",
     "actor": "by",
+    "subject": "about",
 }
 
 #: The command that lists what a table of the console lists, and the one that does what may be done about its rows.
