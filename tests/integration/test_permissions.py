@@ -72,6 +72,8 @@ API = {
     "track_payment": "write",
     "refresh_payment": "write",
     "cancel_payment": "write",
+    "capture_payment": "write",
+    "refund_payment": "write",
     "list_payments": "read",
     "get_payment": "read",
     "get_timeline": "read",

@@ -187,7 +187,11 @@ def test_every_change_may_be_repeated_under_a_key_save_those_of_keys():
         "rotate_key",
         "revoke_key",
     }
-    assert {operation.operation_id for operation in changing if operation.needs_key} == {"create_payment"}
+    assert {operation.operation_id for operation in changing if operation.needs_key} == {
+        "capture_payment",
+        "create_payment",
+        "refund_payment",
+    }
 
 
 def test_the_wish_of_the_documents_is_a_wish(described):
