@@ -45,6 +45,8 @@ ROUTE_PERMISSIONS: Final[Mapping[str, Permission | None]] = {
     "POST /console/login": None,
     "GET /console/login/code": None,
     "POST /console/login/code": None,
+    "GET /console/login/oidc": None,
+    "GET /console/login/oidc/callback": None,
     "POST /console/logout": Permission.OWN,
     "GET /console/me": Permission.OWN,
     "POST /console/me/password": Permission.OWN,

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from console import accounts, actions, login, money, overview, payment, people, profile, second_factor
+from console import accounts, actions, login, money, oidc, overview, payment, people, profile, second_factor
 from console.access import RoutePermissions
 from console.browser_security import SAFE_METHODS, add_security_headers, check_origin, parse_form
 from console.deps import ConsoleDeps
@@ -34,6 +34,9 @@ _HOME: Final = "/console/"
 LOGIN: Final = "/console/login"
 LOGIN_CODE: Final = "/console/login/code"
 _OWN: Final = "/console/me"
+
+#: Paths that are served without a session.
+_OPEN: Final = (LOGIN, LOGIN_CODE, f"{LOGIN}/oidc", f"{LOGIN}/oidc/callback")
 
 #: Paths that are served to a person who must change a password or set up a second factor first.
 _BEFORE_CHANGE: Final = (_OWN, LOGIN, "/console/logout")
@@ -113,7 +116,7 @@ class ConsoleRoute(BaseRoute):
         found = await self._sessions.find(request)
         if found is not None:
             request.state.person, request.state.secret = found
-        if path in (LOGIN, LOGIN_CODE):
+        if path in _OPEN:
             request.state.secret = request.cookies.get(self._pages.cookies.before)
         elif found is None:
             return _to_login(request)
@@ -215,6 +218,7 @@ def routes(deps: ConsoleDeps) -> list[BaseRoute]:
     figuring = OverviewCounter(deps.accounts, deps.clock)
     areas = [
         *login.routes(deps, pages, sessions),
+        *oidc.routes(deps, pages, sessions),
         *profile.routes(deps, pages, sessions),
         *second_factor.routes(deps, pages),
         *people.routes(deps, pages),

@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from starlette.types import Receive, Scope
 
+from console.oidc_client import OidcClient
 from console.signing import ConsoleSigner
 from service.accounts import ConfiguredAccount
 from service.audit import Prover
@@ -65,6 +66,7 @@ class ConsoleDeps:
     is_secure: Callable[[Scope], bool]
     address_of: Callable[[Scope], str]
     read_body: Callable[[Scope, Receive], Awaitable[bytes]]
+    oidc: OidcClient | None = None  #: the provider that people may log in at
     is_development: bool = False  #: plain HTTP on loopback, and cookies without Secure
     limits: ConsoleLimits = ConsoleLimits()
     threads: Executor = field(default_factory=lambda: ThreadPoolExecutor(_MAX_THREADS, "console"))

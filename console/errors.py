@@ -46,6 +46,22 @@ class SecondFactorRequired(ServiceError):
     status = 403
 
 
+class OidcRefused(ServiceError):
+    """The OpenID Connect provider's answer opens nothing here."""
+
+    type = "authentication_error"
+    code = "oidc_refused"
+    status = 403
+
+
+class OidcFailed(ServiceError):
+    """The OpenID Connect provider cannot be used now; log in again in a while."""
+
+    type = "api_error"
+    code = "oidc_failed"
+    status = 502
+
+
 class ExportBrokenOff(ServiceError):
     """The export ends before its last row: the session ended, or the service stops."""
 

@@ -107,6 +107,22 @@ async def count_code(deps: ConsoleDeps, person_id: str) -> None:
         raise TooManyLogins(wait)
 
 
+async def count_network(deps: ConsoleDeps, network: str) -> None:
+    """Count a log-in at a provider by its network alone; raises TooManyLogins."""
+    now, limits = deps.clock(), deps.limits
+    subject, at_most = _subject("network", network), limits.attempts_per_network
+    wait = await deps.write(
+        lambda unit: console_sessions.take(unit, subject, now, at_most=at_most, window=limits.attempts_window)
+    )
+    if wait is not None:
+        raise TooManyLogins(wait)
+
+
+def give_back_network(unit: Unit, network: str) -> None:
+    """Uncount the last log-in of the network, which succeeded."""
+    console_sessions.give_back(unit, _subject("network", network))
+
+
 def forget_codes(unit: Unit, person_id: str) -> None:
     """Forget the codes that failed, after one that was right."""
     console_sessions.forget(unit, _subject("code", person_id))
@@ -298,6 +314,7 @@ class LoginPages:
             wanted=wanted,
             error=error,
             name=name,
+            has_oidc=self.deps.oidc is not None,
             has_ended=request.state.person is None and self.pages.cookies.session in request.cookies,
         )
         self.pages.cookies.put(response, self.pages.cookies.before, before)

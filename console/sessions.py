@@ -15,6 +15,7 @@ from starlette.responses import Response
 from console.access import Person
 from console.deps import ConsoleDeps
 from console.signing import digest_of, new_secret
+from service.passwords import UNMATCHABLE_HASH
 from service.permissions import Role
 from service.second_factor import is_asked
 from storage import console_factors, console_sessions
@@ -38,12 +39,24 @@ class Cookies:
         self.before: Final = f"{prefix}receipted-login"
         self.known: Final = f"{prefix}receipted-known"
         self.pending: Final = f"{prefix}receipted-code"
+        self.oidc: Final = f"{prefix}receipted-oidc"
         self.flash: Final = f"{prefix}receipted-flash"
 
-    def put(self, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
-        """Set a cookie; without `seconds` it lasts until the browser is closed."""
+    def put(
+        self, response: Response, name: str, value: str, *, seconds: int | None = None, is_lax: bool = False
+    ) -> None:
+        """Set a cookie; without `seconds` it lasts until the browser is closed.
+
+        With `is_lax` it is sent along when another site leads here, too.
+        """
         response.set_cookie(
-            name, value, max_age=seconds, path="/", secure=self._is_secure, httponly=True, samesite="strict"
+            name,
+            value,
+            max_age=seconds,
+            path="/",
+            secure=self._is_secure,
+            httponly=True,
+            samesite="lax" if is_lax else "strict",
         )
 
     def drop(self, response: Response, name: str) -> None:
@@ -98,7 +111,8 @@ class Sessions:
             return None
         if is_use and console_sessions.is_use_due(session, now):
             self._note_use(session, now)
-        must_enrol = deps.limits.requires_second_factor and not has_factor
+        has_password = person.password_hash != UNMATCHABLE_HASH  # who has none logs in elsewhere, with a factor there
+        must_enrol = deps.limits.requires_second_factor and has_password and not has_factor
         return Person(person.id, person.name, Role(person.role), session.id, person.is_temporary, must_enrol)
 
     def _note_use(self, session: ConsoleSession, now: datetime) -> None:

@@ -16,6 +16,7 @@ KNOWN_BROWSER_LIFETIME: Final = timedelta(days=180)
 
 FLASH_LIFETIME: Final = timedelta(minutes=1)  #: how long the next page may take to come
 CODE_LIFETIME: Final = timedelta(minutes=5)  #: how long a code may take to be typed after the password
+OIDC_LIFETIME: Final = timedelta(minutes=10)  #: how long a log-in at a provider may take
 _LOGIN_PAGE_LIFETIME: Final = timedelta(hours=1)  #: how long a log-in page may stand open
 
 
@@ -29,7 +30,7 @@ class ConsoleSigner:
             return URLSafeSerializer(given, salt=f"receipted.web_wiring.{purpose}", signer_kwargs=_SHA256)
 
         self._session, self._flash, self._before = serializer("session"), serializer("flash"), serializer("login")
-        self._known, self._pending = serializer("browser"), serializer("second")
+        self._known, self._pending, self._oidc = serializer("browser"), serializer("second"), serializer("oidc")
         self._form = Signer(given, salt="receipted.web_wiring.form", key_derivation="hmac", digest_method=sha256)
 
     def session(self, secret: str) -> str:
@@ -76,6 +77,16 @@ class ConsoleSigner:
         """Return the person's id and the digest of their hash; None where it is over."""
         person_id, digest, at = _read(self._pending, cookie, 3) or (None, None, None)
         return (str(person_id), str(digest)) if _is_fresh(at, now, CODE_LIFETIME) else None
+
+    def oidc(self, values: Sequence[str], now: datetime) -> str:
+        """Return the cookie of a log-in that is under way at a provider."""
+        return str(self._oidc.dumps([list(values), int(now.timestamp())]))
+
+    def oidc_attempt(self, cookie: str, now: datetime) -> list[str] | None:
+        """Return state, nonce, verifier and wanted page; None where it is over."""
+        values, at = _read(self._oidc, cookie, 2) or (None, None)
+        is_whole = isinstance(values, list) and len(values) == 4 and _is_fresh(at, now, OIDC_LIFETIME)
+        return [str(each) for each in values] if is_whole else None
 
     def flash(self, tone: str, words: str, now: datetime) -> str:
         """Return the cookie with the words for the next page."""

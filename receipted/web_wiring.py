@@ -16,6 +16,7 @@ from api.application import api_routes
 from api.deps import ApiDeps, ApiLimits
 from console.application import routes
 from console.deps import ConsoleDeps, ConsoleLimits
+from console.oidc_client import OidcClient, OidcOptions
 from console.signing import ConsoleSigner
 from providers.contract import Client
 from receipted.wiring import Service
@@ -23,6 +24,7 @@ from receiver.errors import NotHttps
 from receiver.http import Peer, peer_of, read_body
 from service.commands import Commands
 from service.errors import NotRunning
+from service.permissions import Role
 from service.second_factor import KeySealer
 from storage.tables import Payment, PaymentPoll
 
@@ -148,6 +150,7 @@ def console_deps(service: Service, services: WebServices) -> ConsoleDeps:
         redeemer=service.redeemer(),
         signing=ConsoleSigner(signing_keys(service)),
         sealer=KeySealer([secret.encode() for _, secret in settings.service.token_secrets()]),
+        oidc=_oidc_client(service),
         origin=_origin(settings.service.public_url),
         is_secure=services.is_secure,
         address_of=lambda scope: services.peer(scope).address,
@@ -164,6 +167,27 @@ def console_deps(service: Service, services: WebServices) -> ConsoleDeps:
         ),
         stopping=services.stopping,
     )
+
+
+def _oidc_client(service: Service) -> OidcClient | None:
+    oidc, settings = service.settings.oidc, service.settings.service
+    if oidc.issuer is None or oidc.client_secret is None:
+        return None
+    options = OidcOptions(
+        issuer=oidc.issuer,
+        client_id=oidc.client_id,
+        client_secret=oidc.client_secret.reveal(),
+        redirect_uri=f"{settings.public_url.rstrip('/')}/console/login/oidc/callback",
+        name_claim=oidc.name_claim,
+        role_claim=oidc.role_claim,
+        roles={
+            Role.VIEWER: frozenset(oidc.viewers),
+            Role.OPERATOR: frozenset(oidc.operators),
+            Role.ADMIN: frozenset(oidc.admins),
+        },
+        is_development=settings.development,
+    )
+    return OidcClient(options, service.clock)
 
 
 def signing_keys(service: Service) -> Sequence[bytes]:

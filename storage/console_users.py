@@ -32,6 +32,11 @@ def by_name(unit: Unit, name: str) -> ConsolePerson | None:
     return unit.first(ConsolePerson, select(_table).where(_table.c.name == name))
 
 
+def by_subject(unit: Unit, subject: str) -> ConsolePerson | None:
+    """Find the user whom an OpenID Connect provider names so, disabled or not."""
+    return unit.first(ConsolePerson, select(_table).where(_table.c.oidc_subject == subject))
+
+
 def get(unit: Unit, person_id: str) -> ConsolePerson:
     """One person; raises NotFound."""
     found = unit.first(ConsolePerson, select(_table).where(_table.c.id == person_id)) if is_id(person_id) else None

@@ -282,7 +282,10 @@ class ConsolePerson(SQLModel, table=True):
     """A user of the console; kept when disabled, since recorded actions name it."""
 
     __tablename__ = "console_person"
-    __table_args__ = (Index("uq_console_person_name", "name", unique=True),)
+    __table_args__ = (
+        Index("uq_console_person_name", "name", unique=True),
+        Index("uq_console_person_oidc_subject", "oidc_subject", unique=True),
+    )
 
     id: str = Field(sa_column=identifier(primary=True))  #: UUIDv7
     name: str = Field(max_length=64)  #: what they log in with, and what is kept as who did something; lower case
@@ -292,6 +295,8 @@ class ConsolePerson(SQLModel, table=True):
     password_changed_at: datetime = Field(sa_column=instant(nullable=False))
     is_temporary: bool = False  #: the password was given by somebody else: nothing is to be had before it is changed
     disabled_at: datetime | None = Field(default=None, sa_column=instant())  #: may not log in since then
+    #: SHA-256 of issuer and subject, hex, of who logs in by OpenID Connect
+    oidc_subject: str | None = Field(default=None, max_length=64)
 
 
 class ConsoleSession(SQLModel, table=True):

@@ -213,6 +213,19 @@ class ConsoleSettings(Section):
     )
 
 
+class OidcSettings(Section):
+    """Log-in of people at an OpenID Connect provider."""
+
+    issuer: str | None = Field(None, description="the provider's https:// issuer URL; people may log in there with it")
+    client_id: str = Field("", description="what the provider calls this service")
+    client_secret: Secret | None = Field(None, description="the client's secret at the provider: env:NAME or file:path")
+    name_claim: str = Field("preferred_username", min_length=1, description="the claim that a new person is named by")
+    role_claim: str = Field("groups", min_length=1, description="the claim that gives roles")
+    viewers: tuple[str, ...] = Field((), description="values of that claim that make a viewer")
+    operators: tuple[str, ...] = Field((), description="values of that claim that make an operator")
+    admins: tuple[str, ...] = Field((), description="values of that claim that make an admin")
+
+
 class FulfilmentSettings(Section):
     """Delivery of effects to sinks."""
 
@@ -654,6 +667,7 @@ class Settings(Section):
     push: PushSettings = Field(PushSettings(), description="how it is measured what push is worth")
     api: ApiSettings = Field(ApiSettings(), description="the REST API for programs of yours")
     console: ConsoleSettings = Field(ConsoleSettings(), description="the pages for people")
+    oidc: OidcSettings = Field(OidcSettings(), description="log-in of people at an OpenID Connect provider")
     metrics: MetricsSettings = Field(MetricsSettings(), description="metrics for Prometheus, and probes")
     tracing: TracingSettings = Field(TracingSettings(), description="traces for OpenTelemetry")
     worker: WorkerSettings = Field(WorkerSettings(), description="how the inbox is worked through")
@@ -685,6 +699,8 @@ class Settings(Section):
             yield f"service.audit_keys.{at}.secret", audit_key.secret
         if self.metrics.token is not None:
             yield "metrics.token", self.metrics.token
+        if self.oidc.client_secret is not None:
+            yield "oidc.client_secret", self.oidc.client_secret
         if self.tracing.headers is not None:
             yield "tracing.headers", self.tracing.headers
         for at, sink in enumerate(self.sinks):

@@ -80,6 +80,7 @@ def validate(settings: Settings, providers: Mapping[str, type[Provider]]) -> Ite
     yield from _invisible_ends("", settings.model_dump(mode="json"))
     yield from _service(settings)
     yield from _metrics(settings)
+    yield from _oidc(settings)
     yield from tracing_faults(settings.tracing)
     yield from _long_durations(settings, "")
     yield from _waits(settings)
@@ -183,6 +184,26 @@ def _database(url: str) -> Iterator[SettingFault]:
     elif not _SQLITE_FILE.match(url):
         problem = "names no file: sqlite:// is followed by a third slash and a path, or by four and an absolute one"
         yield SettingFault("service.database", problem, remedy)
+
+
+def _oidc(settings: Settings) -> Iterator[SettingFault]:
+    oidc = settings.oidc
+    if oidc.issuer is None:
+        if oidc.client_id or oidc.client_secret is not None:
+            yield SettingFault("oidc.issuer", "is missing", "give the provider's https:// issuer URL")
+        return
+    yield from url_faults("oidc.issuer", oidc.issuer, development=settings.service.development)
+    if not oidc.client_id:
+        yield SettingFault("oidc.client_id", "is missing", "give the id that the provider gave this client")
+    if oidc.client_secret is None:
+        yield SettingFault("oidc.client_secret", "is missing", REFERENCE_REMEDY)
+    elif oidc.client_secret.problem:
+        yield SettingFault("oidc.client_secret", oidc.client_secret.problem, oidc.client_secret.remedy)
+    if not (oidc.viewers or oidc.operators or oidc.admins):
+        words = (
+            f"name at least one value of the claim {oidc.role_claim!r} in oidc.viewers, oidc.operators or oidc.admins"
+        )
+        yield SettingFault("oidc.viewers", "is missing, with operators and admins: nobody would get in", words)
 
 
 def _metrics(settings: Settings) -> Iterator[SettingFault]:

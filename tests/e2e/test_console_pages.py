@@ -22,7 +22,9 @@ pytestmark = pytest.mark.e2e
 _PICTURES = ROOT / "var" / "screenshots"
 
 #: What is no page: files, what scripts listen to, and what only leads elsewhere.
-_NO_PAGE = re.compile(r"/console/static/\{name\}|.*/(export|live|body)|/console/tables/|/console/find")
+_NO_PAGE = re.compile(
+    r"/console/static/\{name\}|.*/(export|live|body)|/console/tables/|/console/find|/console/login/oidc.*"
+)
 
 #: Pixels from which on a table shows every filter.
 _WIDE = 641

@@ -568,8 +568,10 @@ def _create_operating() -> None:
         sa.Column("password_changed_at", _INSTANT, nullable=False),
         sa.Column("is_temporary", sa.Boolean(), nullable=False),
         sa.Column("disabled_at", _INSTANT, nullable=True),
+        sa.Column("oidc_subject", sa.String(64), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_console_person"),
     )
+    _index("uq_console_person_oidc_subject", "console_person", "oidc_subject", unique=True)
     _index("uq_console_person_name", "console_person", "name", unique=True)
     op.create_table(
         "console_session",
