@@ -146,7 +146,8 @@ class OidcClient:
         if not isinstance(name, str) or not name:
             raise OidcRefused(f"the provider's ID token has no {options.name_claim}")
         given = claims.get(options.role_claim)
-        held = {given} if isinstance(given, str) else {each for each in given or () if isinstance(each, str)}
+        listed = given if isinstance(given, list) else [given]
+        held = {each for each in listed if isinstance(each, str)}
         for role in (Role.ADMIN, Role.OPERATOR, Role.VIEWER):
             if held & options.roles.get(role, frozenset()):
                 return OidcIdentity(subject, name, role)

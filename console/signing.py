@@ -85,8 +85,9 @@ class ConsoleSigner:
     def oidc_attempt(self, cookie: str, now: datetime) -> list[str] | None:
         """Return state, nonce, verifier and wanted page; None where it is over."""
         values, at = _read(self._oidc, cookie, 2) or (None, None)
-        is_whole = isinstance(values, list) and len(values) == 4 and _is_fresh(at, now, OIDC_LIFETIME)
-        return [str(each) for each in values] if is_whole else None
+        if not isinstance(values, list) or len(values) != 4 or not _is_fresh(at, now, OIDC_LIFETIME):
+            return None
+        return [str(each) for each in values]
 
     def flash(self, tone: str, words: str, now: datetime) -> str:
         """Return the cookie with the words for the next page."""

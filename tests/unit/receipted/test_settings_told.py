@@ -174,3 +174,37 @@ def test_a_chat_that_cannot_work_is_refused(change, setting, words):
 def test_without_the_extra_it_says_which_to_install(monkeypatch):
     monkeypatch.setattr("fulfilment.apprise_sink.is_installed", lambda: False)
     assert 'pip install "receipted[alarms]"' in faults(SHOP, CHAT)["sinks.1.kind"]
+
+
+OIDC = {
+    "issuer": "https://login.example.com",
+    "client_id": "receipted",
+    "client_secret": "env:MAIL_PASSWORD",
+    "operators": ["payments"],
+}
+
+
+def test_a_provider_of_log_ins_is_read_and_its_secret_hidden():
+    settings = parsed(SHOP, oidc=OIDC)
+    assert settings.oidc.operators == ("payments",)
+    assert "mail-pass-word" in set(settings.secret_values())
+    assert "mail-pass-word" not in json.dumps(describe(settings)) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        ({"client_id": ""}, "client_id"),
+        ({"client_secret": None}, "client_secret"),
+        ({"client_secret": "env:NOTHING"}, "client_secret"),
+        ({"issuer": "http://login.example.com"}, "issuer"),
+        ({"issuer": None}, "issuer"),
+        ({"operators": []}, "viewers"),
+    ],
+)
+def test_a_provider_of_log_ins_that_cannot_work_is_refused(change, setting):
+    given = {name: value for name, value in (OIDC | change).items() if value is not None}
+    with pytest.raises(ConfigurationError) as caught:
+        parsed(SHOP, oidc=given)
+    assert f"oidc.{setting}" in {fault.setting for fault in caught.value.faults}
+    assert "mail-pass-word" not in str(caught.value)
