@@ -31,7 +31,7 @@ _SCOPE: Final = "openid profile email"
 
 
 class OidcAttempt(NamedTuple):
-    """A log-in that is under way at the provider; the browser keeps it in a signed cookie."""
+    """A log-in under way at the provider, kept in a signed cookie."""
 
     state: str
     nonce: str
