@@ -1,72 +1,19 @@
 """Log-in by OpenID Connect at a made-up provider: who gets in as what, and which answers open nothing."""
 
-import json
-from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
-from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from service.permissions import Role
 from storage import console_users, operator_actions
 from tests.integration.console.test_login import cookie, log_in
-from tests.support.answering import Answering, Call, Reply, answering
+from tests.support.answering import Reply, answering
 from tests.support.clock import FakeClock
 from tests.support.console import on_sqlite
+from tests.support.oidc_provider import CLIENT, CLIENT_SECRET, Provider
 
-CLIENT, CLIENT_SECRET = "receipted-console", "the-client-secret-0123456789"
-KEY, OTHER_KEY = RSAKey.generate_key(2048, {"kid": "k1"}), RSAKey.generate_key(2048, {"kid": "k1"})
-
-
-@dataclass
-class Provider:
-    """A provider that lets everybody in, and says of them what a test wants."""
-
-    server: Answering
-    clock: FakeClock
-    claims: dict = field(default_factory=dict)  #: besides the usual ones, or in their place
-    metadata: dict = field(default_factory=dict)
-    header: dict = field(default_factory=lambda: {"alg": "RS256", "kid": "k1"})
-    key: object = field(default_factory=lambda: KEY)
-    asked: dict = field(default_factory=dict)  #: what the browser was sent with
-    redeemed: list = field(default_factory=list)
-
-    def answer(self, call: Call) -> Reply:
-        url = self.server.url
-        if call.path == "/.well-known/openid-configuration":
-            known = {
-                "issuer": url,
-                "authorization_endpoint": f"{url}/authorize",
-                "token_endpoint": f"{url}/redeem",
-                "jwks_uri": f"{url}/keys",
-            }
-            return Reply(200, json.dumps({**known, **self.metadata}).encode())
-        if call.path == "/keys":
-            return Reply(200, json.dumps({"keys": [KEY.as_dict(private=False)]}).encode())
-        if call.path != "/redeem":
-            return Reply(404)
-        given = {name: values[0] for name, values in parse_qs(call.body.decode()).items()}
-        self.redeemed.append(given)
-        if create_s256_code_challenge(given["code_verifier"]) != self.asked["code_challenge"]:
-            return Reply(400, b'{"error": "invalid_grant"}')
-        return Reply(200, json.dumps({"token_type": "Bearer", "access_token": "a", "id_token": self.token()}).encode())
-
-    def token(self) -> str:
-        now = int(self.clock().timestamp())
-        usual = {
-            "iss": self.server.url,
-            "aud": CLIENT,
-            "sub": "subject-1",
-            "iat": now,
-            "exp": now + 300,
-            "nonce": self.asked["nonce"],
-            "preferred_username": "Ada",
-            "groups": ["staff", "payments-operators"],
-        }
-        claims = {name: value for name, value in {**usual, **self.claims}.items() if value is not None}
-        return jwt.encode(self.header, claims, self.key, algorithms=[self.header["alg"]])
+OTHER_KEY = RSAKey.generate_key(2048, {"kid": "k1"})
 
 
 @pytest.fixture
