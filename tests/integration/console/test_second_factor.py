@@ -6,12 +6,15 @@ from datetime import timedelta
 import pytest
 from pyotp import TOTP
 
+from receipted.settings import load
 from service.second_factor import RECOVERY_CODES
 from storage import console_factors, console_sessions, operator_actions
 from storage.database import values
 from tests.integration.console.test_login import cookie, fields, log_in
 from tests.support.clock import FakeClock
-from tests.support.console import PASSWORD, on_sqlite
+from tests.support.console import PASSWORD, on_sqlite, serving
+from tests.support.databases import PostgreSQL
+from tests.support.settings_file import write_settings
 
 STEP_S = 30
 
@@ -264,3 +267,18 @@ def test_no_other_session_begins_before_the_code(served, clock):
     with served.service.database.read() as unit:
         found = console_sessions.of_person(unit, browser.person.id)
     assert len(found) == 1
+
+
+def test_a_code_counts_once_for_all_processes_on_postgresql(tmp_path, clock, postgresql: PostgreSQL):
+    database = postgresql.cleaned()
+    found = load.load(write_settings(tmp_path), {"RECEIPTED_SERVICE__DATABASE": database.url})
+    try:
+        with serving(found, clock=clock) as one, serving(found, clock=clock) as other:
+            browser, totp, codes = enrolled(one, clock)
+            code = totp.at(clock())
+            assert type_code(password_typed(one, browser.person), code).status_code == 303
+            assert type_code(password_typed(other, browser.person), code).status_code == 401
+            assert type_code(password_typed(other, browser.person), codes[0]).status_code == 303
+            assert type_code(password_typed(one, browser.person), codes[0]).status_code == 401
+    finally:
+        database.close()
