@@ -20,11 +20,23 @@ from tests.support.settings_file import LIVE_ACCOUNT, NOWHERE, write_settings
 
 #: The least role of each route of the console; "" for what needs no person.
 CONSOLE = {
-    "": ["GET /console/static/{name}", "GET /console/login", "POST /console/login"],
+    "": [
+        "GET /console/static/{name}",
+        "GET /console/login",
+        "POST /console/login",
+        "GET /console/login/code",
+        "POST /console/login/code",
+        "GET /console/login/oidc",
+        "GET /console/login/oidc/callback",
+    ],
     "viewer": [
         "POST /console/logout",
         "GET /console/me",
         "POST /console/me/password",
+        "POST /console/me/second-factor",
+        "POST /console/me/second-factor/confirm",
+        "POST /console/me/second-factor/recovery",
+        "POST /console/me/second-factor/remove",
         "POST /console/me/sessions/revoke",
         "POST /console/me/sessions/{id}/revoke",
         "GET /console/",
@@ -35,6 +47,7 @@ CONSOLE = {
         "GET /console/payments/{id}",
         "GET /console/payments/{id}/live",
         "GET /console/payments/{id}/proof",
+        "GET /console/find",
         "GET /console/tables/",
         "GET /console/tables/{key}/list",
         "GET /console/tables/{key}/detail",
@@ -45,6 +58,8 @@ CONSOLE = {
         "GET /console/tables/{key}/export",
         "POST /console/payments/{id}/refresh",
         "POST /console/payments/{id}/cancel",
+        "POST /console/payments/{id}/capture",
+        "POST /console/payments/{id}/refund",
         "POST /console/payments/{id}/resolve",
         "POST /console/inbox/{id}/replay",
         "POST /console/outbox/{id}/redrive",

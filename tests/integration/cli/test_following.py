@@ -121,7 +121,7 @@ def test_a_payment_that_is_created_is_told_with_its_first_move(at_sandbox):
     ("words", "number", "suggested"),
     [
         ("receipted pay", 1, ["payments"]),
-        ("receipted payments ca", 2, ["cancel"]),
+        ("receipted payments ca", 2, ["cancel", "capture"]),
         ("receipted listen --bo", 2, ["--bodies"]),
     ],
 )
