@@ -578,22 +578,30 @@ def _lone_processor(unit: Unit, message: InboxMessage, rules: AccountRules, othe
 
 
 def _steps(payment_id: str, messages: Sequence[InboxMessage]) -> Iterator[ReplayStep]:
-    """Group each message's outcomes about the payment by the time of deciding."""
+    """Group each message's outcomes about the payment by decision.
+
+    Outcomes of one decision have one time and follow each other among the payment's statements. A replay may have the
+    same time, where the clock was set back.
+    """
     for message in messages:
         steps: list[ReplayStep] = []
-        at: object = None
+        before: Mapping[str, Any] | None = None
         for entry in message.outcomes:
             if entry.get("payment") != payment_id:
                 continue
-            if entry["at"] != at:
-                steps.append(ReplayStep(message, [], is_last=True))
-                at = entry["at"]
+            if before is None or not _goes_on(before, entry):
+                steps.append(ReplayStep(message, [], is_last=False))
             steps[-1].entries.append(entry)
-        if message.outcomes and steps:
-            last_at = message.outcomes[-1]["at"]
-            for step in steps:
-                step.is_last = step.entries[0]["at"] == last_at
+            before = entry
+        if steps:
+            steps[-1].is_last = steps[-1].entries[0]["at"] == message.outcomes[-1]["at"]
         yield from steps
+
+
+def _goes_on(before: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    first, second = before.get("number"), entry.get("number")
+    is_next = not isinstance(first, int) or second == first + 1
+    return is_next and bool(entry["at"] == before["at"])
 
 
 def _message_problem(message: InboxMessage, problem: str) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ from storage.tables_support import ConsolePerson
 log = structlog.get_logger()
 
 _HERE: Final = "/console/login/oidc"
-#: Who is on record for people that the provider's word adds or changes.
+#: Who is on record for people that the provider of log-ins adds or changes.
 _ACTOR: Final = "openid connect"
 
 

@@ -143,6 +143,24 @@ def test_a_reading_that_was_mended_and_replayed_is_no_fault(shop):
     assert audited(shop).faults == []
 
 
+def test_a_replay_at_the_time_of_the_first_decision_is_proved_apart(shop):
+    """A clock that was set back gives both decisions one time; in between another message moved the payment."""
+    shop.webhook("pi_1", "awaiting_payment")
+    shop.webhook("pi_1", "confirmed")
+    with shop.world.database.read() as unit:
+        first = inbox.find(unit)[0]
+    shop.clock.advance(-2)  # each step of the shop takes a second
+    with shop.world.database.write() as unit:
+        keeping.replay(unit, first.id, shop.clock())
+    shop.work()
+    with shop.world.database.read() as unit:
+        decided = inbox.decisions(unit, [first.id])
+
+    assert [row.outcome for row in decided] == ["advanced", "stale"]
+    assert decided[0].at == decided[1].at
+    assert audited(shop).faults == []
+
+
 def replace_status(reading):
     """The reading of a version that knows less: the bytes say nothing to it."""
     return Reading(unreadable="not understood yet") if reading.observations else reading

@@ -99,8 +99,9 @@ class History:
         if self.step + 1 == len(self.walk):
             return
         self.step, self.moved_at = self.step + 1, self.world.clock()
-        body = self.voice.webhook(self._told(serial=new_id(), says_money=self.rng.random() < 0.7))
-        if body is not None and self.voice.provider.delivery_key(Delivery(body, ())) is not None:
+        says_money = self.rng.random() < 0.7 or self.is_doubtful  # a sum that nobody states is not doubted
+        body = self.voice.webhook(self._told(serial=new_id(), says_money=says_money))
+        if body is not None and self.voice.is_kind_told and self.voice.provider.delivery_key(Delivery(body, ())):
             self.member.client.logged.append(body)
         if body is not None and self.rng.random() < 0.75:
             self.air.append(body)

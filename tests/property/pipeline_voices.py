@@ -39,6 +39,7 @@ class Voice:
     sign: Callable[[bytes, datetime], tuple[tuple[str, str], ...]]
     currency: str
     is_ref_ours: bool = False  #: the provider calls the payment by the merchant's reference
+    is_kind_told: bool = True  #: a body alone is read as of this kind; else the URL it came to tells
 
     @property
     def provider(self) -> Provider:
@@ -206,7 +207,16 @@ VOICES: dict[str, Voice] = {
         ),
         Voice("stable_genius", "payment_intent", _genius_webhook, _of(_intent), _genius_sign, "USD"),
         Voice("payfield", "payin", _of(_operation), _of(_operation), _payfield_sign, "INR", is_ref_ours=True),
-        Voice("payfield", "payout", _of(_operation), _of(_operation), _payfield_sign, "INR", is_ref_ours=True),
+        Voice(
+            "payfield",
+            "payout",
+            _of(_operation),
+            _of(_operation),
+            _payfield_sign,
+            "INR",
+            is_ref_ours=True,
+            is_kind_told=False,
+        ),
         Voice("banked", "payment_session", _session_webhook, _of(_session), _banked_sign, "GBP"),
         Voice("banked", "payin", _payin_webhook, _of(_payin), _banked_sign, "GBP"),
     )

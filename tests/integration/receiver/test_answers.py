@@ -43,13 +43,17 @@ def test_a_delivery_is_recorded_once_verbatim(served: Served, account: str) -> N
 
 @every_account
 def test_a_duplicate_is_answered_200_and_counted(served: Served, account: str) -> None:
-    """A redelivery adds no row; it is counted on the first, which the answer names again."""
-    delivery = event(account)
+    """A redelivery adds no row; it is counted on the first, which the answer names again.
+
+    What has no id of its own is known by the five seconds in which it came.
+    """
+    delivery, began_s = event(account), time.time()
     answers = [served.post(delivery) for _ in range(3)]
-    (row,) = served.rows()
-    assert [(200, row.id)] * 3 == [(answer.status, answer.json()["id"]) for answer in answers]
-    assert row.redeliveries == 2
-    assert row.last_redelivered_at is not None
+    rows, spans = served.rows(), int(time.time()) // 5 - int(began_s) // 5 + 1
+    assert 1 <= len(rows) <= (1 if account in SIGNED else spans)
+    assert {(200, row.id) for row in rows} == {(answer.status, answer.json()["id"]) for answer in answers}
+    assert sum(row.redeliveries for row in rows) == 3 - len(rows)
+    assert all((row.last_redelivered_at is not None) == (row.redeliveries > 0) for row in rows)
 
 
 @every_signed
