@@ -39,10 +39,16 @@ def parse_fields(given: Sequence[str], *, option: str = "extra") -> dict[str, ob
 
 
 def parse_pairs(given: Sequence[str], *, option: str) -> dict[str, str]:
-    """Parse `key=value` texts only; see `parse_fields`."""
+    """Parse `key=value` texts only.
+
+    Raises InvalidInput for another form, and for a key that is given twice.
+    """
     found: dict[str, str] = {}
     for text in given:
-        found.update(_pair(text, option))
+        ((key, value),) = _pair(text, option).items()
+        if key in found:
+            raise InvalidInput(f"--{option} has {key!r} twice", param=option)
+        found[key] = value
     return found
 
 

@@ -299,6 +299,8 @@ def summary(
             "provider_ref": payment.provider_ref,
             "other names": ", ".join(map(str, other_names(payment))) or None,
             "reference": payment.reference,
+            "description": payment.description,
+            **{f"metadata {name}": value for name, value in (payment.merchant_metadata or {}).items()},
             "amount": output.amount(payment.amount_minor, payment.currency),
             "authorised": output.amount(payment.authorised_minor, payment.currency),
             "captured": output.amount(payment.captured_minor, payment.currency),

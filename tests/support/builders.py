@@ -82,6 +82,7 @@ def our_message(
     """The message of a statement of our own."""
     source = {
         own_statements.CreateWanted: Source.MERCHANT,
+        own_statements.PaymentDescribed: Source.MERCHANT,
         own_statements.CallFailed: Source.CREATE,
         own_statements.Resolution: Source.OPERATOR,
         own_statements.GaveUp: Source.POLLER,

@@ -294,3 +294,32 @@ def test_a_name_with_any_space_in_it_is_created_listed_and_found(at_sandbox, san
         for options in (("--reference", reference), ("--provider-ref", reference), ("--search", reference)):
             (found,) = at_sandbox("payments", "list", *options, "--json").json
             assert found["id"] == payment["id"]
+
+
+def test_a_payment_is_created_and_shown_with_the_merchants_own_words(at_sandbox):
+    own = ("--description", "2 tickets", "--metadata", "cart=c-88", "--metadata", "note=a=b")
+    made = create(at_sandbox, "stable", *own, "--json").json
+
+    assert (made["description"], made["merchant_metadata"]) == ("2 tickets", {"cart": "c-88", "note": "a=b"})
+    shown = at_sandbox("payments", "show", made["id"]).out
+    assert [line.split(None, 1) for line in shown.splitlines() if line.startswith("description")] == [
+        ["description", "2 tickets"]
+    ]
+    assert [line.split()[-1] for line in shown.splitlines() if line.startswith("metadata ")] == ["c-88", "a=b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--metadata", "cart"), "--metadata takes key=value"),
+        (("--metadata", "cart=1", "--metadata", "cart=2"), "--metadata has 'cart' twice"),
+        (("--metadata", f"cart={'v' * 501}"), "metadata.cart has at most 500 characters"),
+        (("--description", "d" * 1001), "description"),
+    ],
+    ids=["form", "twice", "long", "description"],
+)
+def test_own_words_that_cannot_be_kept_are_refused(at_sandbox, given, words):
+    refused = create(at_sandbox, "stable", *given, code=Exit.USAGE)
+
+    assert words in refused.err
+    assert at_sandbox("payments", "list", "--json").json == []
