@@ -13,8 +13,8 @@ from providers.signing import Key
 from statemachine.errors import IllegalMove
 from statemachine.lifecycle import Lifecycle
 from statemachine.machine import moves_of
-from statemachine.phases import BY_WEIGHT, Outcome
-from statemachine.sums import MOVED_SUMS, Sums, phase_with_sums
+from statemachine.phases import BY_WEIGHT, Outcome, Phase
+from statemachine.sums import MOVED_SUMS, Sums, is_refund_of_part, phase_with_sums
 from storage import hashing, inbox
 from storage.tables import DeliveryAttempt, InboxMessage, OutboxMessage, Payment, PaymentPoll, Transition
 from storage.tables_inbox import QueuedMessage, RecordedDecision
@@ -171,11 +171,14 @@ def _move_problems(
 def _is_phase_of(payment: Payment, link: Transition, lifecycle: Lifecycle) -> bool:
     """Return whether a transition's phase follows from its state and sums.
 
-    The amount may have become known after it.
+    The amount may have become known after it. Whether "refunded" is said of a part shows when its message is read.
     """
     sums = Sums(**{name: getattr(link, name) for name in MOVED_SUMS})
     phase = lifecycle.phase(link.to_state)
-    return link.phase in {phase_with_sums(phase, sums, amount).value for amount in (payment.amount_minor, None)}
+    found = {phase_with_sums(phase, sums, amount) for amount in (payment.amount_minor, None)}
+    if phase is Phase.REFUNDED and is_refund_of_part(sums, payment.amount_minor):
+        found |= {Phase.PAID, Phase.SETTLED}
+    return link.phase in {each.value for each in found}
 
 
 def payment_problems(

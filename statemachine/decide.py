@@ -29,7 +29,16 @@ from statemachine.phases import (
     Review,
     Source,
 )
-from statemachine.sums import MOVED_SUMS, SUM_NAMES, UNSAID, MoneyNews, Sums, learn_sums, phase_with_sums
+from statemachine.sums import (
+    MOVED_SUMS,
+    SUM_NAMES,
+    UNSAID,
+    MoneyNews,
+    Sums,
+    is_refund_of_part,
+    learn_sums,
+    phase_with_sums,
+)
 
 #: Points that contradict the payment's state; one that was accepted is forgotten when the provider moves the payment.
 _CONFLICT_POINT: Final = "conflict:"
@@ -139,9 +148,15 @@ def _with_sums(
     """Add changed sums and parts to a decision, with the effects that are due."""
     asked = payment.amount_minor if payment.amount_minor is not None else observation.amount_minor
     state = decision.to_state or payment.state
-    before = phase_with_sums(lifecycle.phase(payment.state), payment.sums, payment.amount_minor)
+    before = _phase_now(lifecycle, payment)
     after = phase_with_sums(lifecycle.phase(state), news.sums, asked)
-    is_refund_said = lifecycle.phase(state) is Phase.REFUNDED
+    if after is lifecycle.phase(state) is Phase.REFUNDED and is_refund_of_part(news.sums, asked):
+        is_moved = decision.to_state not in (None, payment.state)
+        if _is_called_refunded(lifecycle, observation) and observation.sums.refunded_minor is not None:
+            after = before if before in MONEY_PHASES else Phase.PAID
+        elif not is_moved:
+            after = before
+    is_refund_said = after is lifecycle.phase(state) is Phase.REFUNDED
     of_sums, counts = sum_effects(
         payment.sums, news, payment.counts, before, is_refund_said=is_refund_said, asked_minor=asked
     )
@@ -163,6 +178,15 @@ def _with_sums(
         stated=news.stated if news.stated != payment.stated else None,
         parts=news.parts,
     )
+
+
+def _phase_now(lifecycle: Lifecycle, payment: PaymentView, sums: Sums | None = None) -> Phase:
+    """Return the phase by state and sums, save that "refunded" of a part, as it was decided, leaves the rest paid."""
+    sums = payment.sums if sums is None else sums
+    phase = phase_with_sums(lifecycle.phase(payment.state), sums, payment.amount_minor)
+    if phase is lifecycle.phase(payment.state) is Phase.REFUNDED and payment.phase in MONEY_PHASES:
+        return payment.phase
+    return phase
 
 
 def _sums_in_words(payment: PaymentView, sums: Sums, currency: str | None) -> str:
@@ -210,7 +234,7 @@ def _advance(lifecycle: Lifecycle, payment: PaymentView, walk: tuple[str, ...]) 
     if payment.sums is UNSAID:
         decision = _walk_decision(lifecycle, payment.state, walk, counts)
     else:
-        before = phase_with_sums(lifecycle.phase(payment.state), payment.sums, payment.amount_minor)
+        before = _phase_now(lifecycle, payment)
         after = phase_with_sums(lifecycle.phase(walk[-1]), payment.sums, payment.amount_minor)
         decision = _walk_decision(lifecycle, payment.state, walk, counts, (before, after))
     if payment.review in ANSWERED_BY_A_MOVE:
@@ -271,7 +295,7 @@ def _conflict(lifecycle: Lifecycle, payment: PaymentView, observation: Observati
 
 def _force(lifecycle: Lifecycle, payment: PaymentView, state: str, reason: str, walk: tuple[str, ...] = ()) -> Decision:
     """Return the decision that moves the payment, even against the lifecycle."""
-    before = phase_with_sums(lifecycle.phase(payment.state), payment.sums, payment.amount_minor)
+    before = _phase_now(lifecycle, payment)
     after = phase_with_sums(lifecycle.phase(state), payment.sums, payment.amount_minor)
     effects, counts = enter_phase(before, after, payment.counts)
     return Decision(
@@ -300,7 +324,7 @@ def _resolve(lifecycle: Lifecycle, payment: PaymentView, observation: Observatio
     left = (f"{_CONFLICT_POINT}{payment.state}",) if is_left else ()
     accepted = tuple(dict.fromkeys((*payment.accepted, *payment.disputed, *left)))
     if status == payment.state:
-        phase = phase_with_sums(lifecycle.phase(status), payment.sums, payment.amount_minor)
+        phase = _phase_now(lifecycle, payment)
         owed = standing_effects(phase, payment.counts) if payment.review in WITHHOLDING else ()
         return Decision(Outcome.UNCHANGED, by, effects=owed, closes_review=True, accepted=accepted)
     walk = moves_of(lifecycle).walk(payment.state, status)
@@ -391,14 +415,21 @@ def _unknowns(
             yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"amount:{amount}", _GOODS_AND_REFUNDS)
         if not currency and gives_goods:
             yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the currency", "currency:unsaid", _GOODS_AND_REFUNDS)
-    elif refunds and said.status is not None and lifecycle.phase(said.status) is Phase.REFUNDED:
+    elif refunds and _is_called_refunded(lifecycle, said):
         refunded = said.sums.refunded_minor
         if refunded is not None and refunded <= 0:
             words = f"{_money(refunded, currency)} were given back"
             yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"refunded:{refunded}", _GOODS_AND_REFUNDS)
+    if gives_goods and sums.captured_minor is None and sums.refunded_minor and _is_called_refunded(lifecycle, said):
+        words = f"{_money(sums.refunded_minor, currency)} were given back, and nobody has said how much was paid"
+        yield _Doubt(Review.AMOUNT_MISMATCH, words, f"refunded:{sums.refunded_minor}")
     if gives_goods and payment.namesake is not None:
         words = f"the reference is that of payment {payment.namesake}"
         yield _Doubt(Review.REFERENCE_TAKEN, words, f"reference:{payment.namesake}")
+
+
+def _is_called_refunded(lifecycle: Lifecycle, said: Observation) -> bool:
+    return said.status is not None and lifecycle.phase(said.status) is Phase.REFUNDED
 
 
 def _says_money(said: Observation) -> bool:
@@ -423,7 +454,7 @@ def _withhold_doubtful(
     effects, is_learnt, doubts = decision.effects, False, list[_Doubt]()
     if late is not None or payment.review is Review.AMOUNT_UNKNOWN or not _is_as_asked(payment, said):
         sums = payment.sums if decision.sums is None else decision.sums
-        phase = decision.phase or phase_with_sums(lifecycle.phase(payment.state), sums, payment.amount_minor)
+        phase = decision.phase or _phase_now(lifecycle, payment, sums)
         is_new_word = decision.outcome is not Outcome.STALE and said.status is not None
         if payment.review is Review.AMOUNT_UNKNOWN and is_new_word:
             standing = standing_effects(phase, decision.counts or payment.counts)

@@ -64,6 +64,7 @@ class PaymentView(msgspec.Struct, frozen=True):
     can_ask: bool = True  #: whether the provider can be asked about it
     partial_capture: PartialCapture = PartialCapture.REVIEW
     tolerance_minor: int = 0  #: by how much an amount may differ from what was asked for
+    phase: Phase | None = None  #: as it was decided last; None: as state and sums have it
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -148,6 +148,12 @@ def phase_with_sums(phase: Phase, sums: Sums, amount_minor: int | None) -> Phase
     return Phase.FAILED if charged_back else Phase.REFUNDED
 
 
+def is_refund_of_part(sums: Sums, amount_minor: int | None) -> bool:
+    """Return whether the sums say that less was given back than was paid."""
+    whole, refunded = sums.captured_minor or amount_minor or 0, sums.refunded_minor or 0
+    return refunded > 0 and refunded + (sums.charged_back_minor or 0) < whole
+
+
 _BEFORE_SUMS: Final = frozenset({Phase.AUTHORISED, Phase.PAID, Phase.SETTLED})
 
 

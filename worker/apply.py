@@ -168,6 +168,7 @@ class PaymentWriter:
         counts = payment.counts or {}
         return PaymentView(
             state=speaker.state,
+            phase=None if speaker.state is None else Phase(speaker.phase),
             amount_minor=payment.amount_minor,
             currency=payment.currency,
             sums=(sums := sums_of(speaker)),

@@ -152,6 +152,7 @@ class Shop:
         self.payment = replace(
             before,
             state=decision.to_state or before.state,
+            phase=decision.phase or before.phase,
             sums=before.sums if decision.sums is None else decision.sums,
             stated=before.stated if decision.stated is None else decision.stated,
             counts=before.counts if decision.counts is None else decision.counts,

@@ -242,18 +242,39 @@ def test_test_money_in_a_live_account_is_withheld_at_every_provider(desk, accoun
 # refunds
 
 
-@pytest.mark.parametrize(("given_back", "minor"), [("200.00", 20_000), ("500.00", 50_000)])
-def test_an_amount_that_comes_with_refunded_is_the_refund_s(desk, given_back, minor):
-    """It is no doubt about what was paid; what is told has the refund's own sum beside the payment's."""
+@pytest.mark.parametrize(
+    ("given_back", "minor", "effect", "phase"),
+    [("200.00", 20_000, "payment.refund_changed", "paid"), ("500.00", 50_000, "payment.refunded", "refunded")],
+)
+def test_an_amount_that_comes_with_refunded_is_the_refund_s(desk, given_back, minor, effect, phase):
+    """It is no doubt about what was paid; what is told has the refund's own sum beside the payment's.
+
+    Only all of it is `payment.refunded`.
+    """
     shop(desk, "payfield")
     payfield(desk, amount="500.00", currency="BDT")
     payfield(desk, status="refunded", amount=given_back, currency="BDT")
 
     payment = desk.payment("P1")
     assert (payment.amount_minor, payment.refunded_minor, payment.review) == (50_000, minor, None)
-    assert desk.effects(payment.id) == ["payment.paid", "payment.refunded"]
+    assert (payment.state, payment.phase) == ("refunded", phase)
+    assert desk.effects(payment.id) == ["payment.paid", effect]
     told = json.loads(desk.owed(payment.id)[-1].payload)["data"]
     assert (told["amount_minor"], told["refunded_minor"], told["refunded"]) == (50_000, minor, given_back)
+    assert desk.world.audit().faults == []
+
+
+def test_a_refund_in_two_parts_is_refunded_with_the_second(desk):
+    """Repeats of either change nothing, and neither does the state without a sum."""
+    shop(desk, "payfield")
+    payfield(desk, amount="500.00", currency="BDT")
+    for given_back in ("200.00", "200.00", None, "500.00", "500.00"):
+        payfield(desk, status="refunded", **({"amount": given_back} if given_back else {}), currency="BDT")
+
+    payment = desk.payment("P1")
+    assert (payment.state, payment.phase, payment.refunded_minor) == ("refunded", "refunded", 50_000)
+    assert desk.effects(payment.id) == ["payment.paid", "payment.refund_changed", "payment.refunded"]
+    assert desk.world.audit().faults == []
 
 
 def test_a_refund_of_more_than_was_paid_is_withheld(desk):
