@@ -181,7 +181,10 @@ def _with_sums(
 
 
 def _phase_now(lifecycle: Lifecycle, payment: PaymentView, sums: Sums | None = None) -> Phase:
-    """Return the phase by state and sums, save that "refunded" of a part, as it was decided, leaves the rest paid."""
+    """Return the phase by state and sums.
+
+    A "refunded" that was decided to be of a part leaves the rest paid.
+    """
     sums = payment.sums if sums is None else sums
     phase = phase_with_sums(lifecycle.phase(payment.state), sums, payment.amount_minor)
     if phase is lifecycle.phase(payment.state) is Phase.REFUNDED and payment.phase in MONEY_PHASES:

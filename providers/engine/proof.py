@@ -16,7 +16,7 @@ from providers.signing import Key, KeyRing, Window
 from statemachine.lifecycle import Lifecycle
 from statemachine.observation import Observation
 from statemachine.phases import Phase, Source
-from statemachine.sums import Part, phase_with_sums
+from statemachine.sums import Part, is_refund_of_part, phase_with_sums
 
 #: When samples are read as received; their own times are what they state.
 _RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -161,7 +161,10 @@ def _part_words(part: Part) -> str:
 
 
 def _phase(lifecycle: Lifecycle, seen: Observation) -> Phase:
-    return phase_with_sums(lifecycle.phase(seen.status), seen.sums, seen.amount_minor)
+    """Return the phase by a first word: "refunded" of a part leaves the rest paid."""
+    phase = phase_with_sums(lifecycle.phase(seen.status), seen.sums, seen.amount_minor)
+    is_part = phase is Phase.REFUNDED and lifecycle.is_paid_first and is_refund_of_part(seen.sums, seen.amount_minor)
+    return Phase.PAID if is_part else phase
 
 
 def _differences(wanted: Mapping[str, object], told: Mapping[str, object]) -> Iterator[str]:
