@@ -8,6 +8,7 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Final
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -19,6 +20,8 @@ from receipted.metrics.health import HealthChecks
 from receipted.metrics.process import ProcessFigures
 from receipted.metrics.routes import MetricsAccess, MonitoringRoutes
 from receipted.wiring import Service
+
+log = structlog.get_logger()
 
 #: Seconds between two writes of a process's figures for the others of its group.
 _PUBLISH_INTERVAL_S: Final = 1.0
@@ -88,7 +91,10 @@ class ProcessMonitor:
     async def _keep_publishing(self) -> None:
         while True:
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
-            self._publish()
+            try:
+                self._publish()
+            except Exception:  # a bug in the figures must not make this process look silent
+                log.exception("metrics.publish_failed")
 
     def _publish(self) -> None:
         self._process.publish(self._checks.own() if self._works else None)

@@ -1,5 +1,6 @@
 """Connections to both databases, set up for durable commits and bounded waits."""
 
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,9 @@ from storage.private_files import make_file
 #: Seconds that another process may hold the write lock of a SQLite file, or a row of PostgreSQL, before we answer
 #: "unavailable": shorter than a provider waits for its answer.
 BUSY_SECONDS: Final = 5.0
+
+#: Seconds between two attempts to make a new SQLite file write ahead, while another connection does it.
+_WAL_RETRY_S: Final = 0.01
 
 #: Connections of one process: so many are kept, and so many more may be opened while all of them are in use.
 POOL_SIZE: Final = 5
@@ -207,7 +211,7 @@ def _sqlite(url: URL) -> Engine:
     def _configure(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # we say BEGIN ourselves
         cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -218,3 +222,19 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
     return engine
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Write ahead; raises OperationalError where another holds the file too long.
+
+    Where several processes open a new file at once, SQLite lets one change the mode and waits for none.
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as fault:
+            if fault.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(_WAL_RETRY_S)  # polled: nobody tells when the file is free

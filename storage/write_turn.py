@@ -122,9 +122,7 @@ class _TurnFiles:
         except OSError as fault:
             for descriptor in opened:
                 os.close(descriptor)
-            unavailable = StorageUnavailable(f"the turn to write cannot be taken: {fault.strerror}")
-            unavailable.refusal = _REFUSALS.get(fault.errno or 0)
-            raise unavailable from None
+            raise _unavailable(fault) from None
         self._next, self._turn = opened
         self._close = weakref.finalize(self, _close, opened)
         self._guard = threading.Lock()
@@ -134,23 +132,36 @@ class _TurnFiles:
         self._waiter: threading.Thread | None = None
         self._is_asked = False  #: the waiter waits for the locks
         self._is_wanted = False  #: and a thread for the waiter
+        self._fault: OSError | None = None  #: why the waiter has no locks to hand on
         self._is_closed = False
 
     def acquire(self, until: float) -> None:
         """Return once it is ours; raises StorageUnavailable where it is not until then."""
+        try:
+            if self._take(until):
+                return
+        except OSError as fault:
+            raise _unavailable(fault) from None
+        raise _busy()
+
+    def _take(self, until: float) -> bool:
+        """Return whether it is ours; raises OSError where the kernel gives no locks."""
         with self._guard:
             if not self._is_asked:
                 if self._is_free():
-                    return
+                    return True
                 self._ask()
             self._is_wanted = True
-        if self._granted.acquire(timeout=max(until - time.monotonic(), 0.0)):
-            return
-        with self._guard:
-            self._is_wanted = False
-            if self._granted.acquire(blocking=False):
-                return  # it was granted at that moment
-        raise _busy()
+        if not self._granted.acquire(timeout=max(until - time.monotonic(), 0.0)):
+            with self._guard:
+                self._is_wanted = False
+                if not self._granted.acquire(blocking=False):
+                    return False
+                # it was granted at that moment
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+        return True
 
     def release(self) -> None:
         """Let the next process write."""
@@ -192,15 +203,22 @@ class _TurnFiles:
             self._asked.acquire()
             if self._is_closed:
                 return
-            fcntl.flock(self._next, fcntl.LOCK_EX)
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
-            fcntl.flock(self._next, fcntl.LOCK_UN)
+            fault: OSError | None = None
+            try:
+                fcntl.flock(self._next, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(self._turn, fcntl.LOCK_EX)
+                finally:
+                    fcntl.flock(self._next, fcntl.LOCK_UN)
+            except OSError as found:  # the thread that waits is told, and the next one asks again
+                fault = found
             with self._guard:
                 self._is_asked = False
                 if self._is_wanted:
                     self._is_wanted = False
+                    self._fault = fault
                     self._granted.release()
-                else:
+                elif fault is None:
                     self.release()
                 if self._is_closed:
                     self._close()
@@ -225,6 +243,12 @@ def _owner(database: Path) -> tuple[int, int] | None:
 def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _unavailable(fault: OSError) -> StorageUnavailable:
+    unavailable = StorageUnavailable(f"the turn to write cannot be taken: {fault.strerror}")
+    unavailable.refusal = _REFUSALS.get(fault.errno or 0)
+    return unavailable
 
 
 def _busy() -> StorageUnavailable:

@@ -79,11 +79,11 @@ def test_a_connection_that_is_cut_is_no_answer():
 
 def test_a_pace_is_kept():
     with answering(*[ANSWER] * 20) as (port, _):
-        told = main(["--port", str(port), "--connections", "1", "--rate", "100", "--seconds", "5", "--number", "20"])
+        told = main(["--port", str(port), "--connections", "1", "--rate", "100", "--seconds", "60", "--number", "20"])
 
     assert told["answers"] == {"200": 20}
     assert told["is_exhausted"]
-    assert 0.15 < told["seconds"] < 5
+    assert 0.15 < told["seconds"] < 60
 
 
 def test_repeats_are_delivered_before_they_are_measured():

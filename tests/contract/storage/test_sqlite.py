@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,30 @@ def test_a_batch_is_written_once_and_not_into_a_temporary_file_too(database):
         assert not [name for name in open_files if name.startswith("etilqs")]
     connection.close()
     assert kept(path_of(database)) == 1000
+
+
+def test_a_new_file_that_another_writes_to_is_waited_for(tmp_path):
+    """SQLite itself waits for nobody where a file is to be made one that writes ahead."""
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writes = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+        writes.start()
+        database = Database(f"sqlite:///{path}")
+        with database.engine.connect() as connection:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        writes.join()
+        database.close()
+
+    assert mode == "wal"
+
+
+def test_a_new_file_that_another_keeps_is_unavailable_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0.05)
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        database = Database(f"sqlite:///{path}")
+        with pytest.raises(StorageUnavailable), database.read():
+            pass
+        database.close()

@@ -1,11 +1,13 @@
 """The turn to write to a SQLite file. Two turns on one file exclude each other as those of two processes do."""
 
+import errno
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -198,3 +200,26 @@ def test_threads_have_the_lock_in_the_order_in_which_they_asked():
     for thread in threads:
         thread.join()
     assert order == list(range(5))
+
+
+@pytest.mark.parametrize("file_with_fault", ["-next", "-turn"])
+def test_a_kernel_without_locks_is_told_and_asked_again(turns, monkeypatch, file_with_fault):
+    """A fault while waiting for another process ends neither the wait of others nor the thread that waits."""
+    first, second = turns(), turns()
+    flock, faults = fcntl.flock, [OSError(errno.ENOLCK, "No locks available")]
+
+    def refuse(descriptor, operation):
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if operation == fcntl.LOCK_EX and name.endswith(file_with_fault) and faults:
+            raise faults.pop()
+        flock(descriptor, operation)
+
+    with first:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(StorageUnavailable, match="No locks available"), second:
+            pass
+    assert faults == []
+    with second:
+        pass
+    with first:
+        pass

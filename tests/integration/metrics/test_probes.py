@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
+from receipted import monitoring
 from receipted.metrics.catalogue import LabelBounds
 from receipted.metrics.health import HealthChecks, LoopMonitor
 from receipted.metrics.process import MetricSources, ProcessFigures, SharedSnapshots
+from receipted.settings import load
 from receipted.settings.load import Settings
+from receipted.wiring import Service
 from storage import inbox
 from storage.database import Database
 from storage.errors import StorageUnavailable
@@ -21,6 +25,8 @@ from tests.support.builders import a_message
 from tests.support.clock import FakeClock
 from tests.support.databases import PostgreSQL
 from tests.support.serving import eventually, serving, settings
+from tests.support.settings_file import write_settings
+from tests.support.waiting import DEADLINE_S
 
 
 class Steps:
@@ -188,6 +194,36 @@ def test_a_database_that_takes_no_writes_is_told_and_so_is_one_that_does_again(
     assert causes(found) == []
 
 
+def test_figures_that_cannot_be_shared_once_are_shared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug while figures are shared is logged, and makes the process look silent for no longer than it lasts."""
+    service = Service(load.load(write_settings(tmp_path), {}))
+    board = SharedSnapshots(1)
+    service.metrics_slot = (board, 0)
+    written: list[bool] = []
+    is_enough = asyncio.Event()
+
+    def write(slot: int, content: bytes) -> None:
+        written.append(len(written) not in (1, 2))
+        if len(written) == 5:
+            is_enough.set()
+        if not written[-1]:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(board, "write", write)
+    monkeypatch.setattr(monitoring, "_PUBLISH_INTERVAL_S", 0.001)
+
+    async def run() -> None:
+        async with monitoring.ProcessMonitor(service, receives=True).running():
+            await is_enough.wait()
+
+    with capture_logs() as logged:
+        asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+    service.close()
+
+    assert written[:5] == [True, False, False, True, True]
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["metrics.publish_failed"] * 2
+
+
 def test_a_full_disk_is_told_until_a_write_succeeds(database: Database, clock: FakeClock) -> None:
     """By what the last write said; the probe itself tries again, since nobody else writes while it is not ready."""
     steps = Steps()
@@ -202,7 +238,6 @@ def test_a_full_disk_is_told_until_a_write_succeeds(database: Database, clock: F
     event.listen(database.engine, "checkout", bound)
     with pytest.raises(StorageUnavailable), database.write() as unit:
         inbox.record(unit, [a_message(body=b"x" * 400_000)])
-    database.refusal = "storage_full"
 
     def refuse(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if is_full and "alembic_version SET" in statement:
