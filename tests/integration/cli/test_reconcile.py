@@ -338,15 +338,19 @@ def until(condition, seconds=30):
     return found
 
 
+#: Four are asked about at once, so that after the first answers there are seconds to stop the process in.
+ASKED_IN_PARTS, SLOW_S = 12, 2.0
+
+
 def asked_so_far(shell):
     return next((row for row in rows_of(shell) if row.asked), None)
 
 
 def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
     """The lease is given back at once, and the next run asks only what was not answered."""
-    for _ in range(8):
+    for _ in range(ASKED_IN_PARTS):
         create(played.shell, "payfield")
-    faults(played.url, api_slow=1.0, api_slow_seconds=1.0)
+    faults(played.url, api_slow=1.0, api_slow_seconds=SLOW_S)
     errors = tmp_path / "errors.txt"
 
     with started("--config", str(played.shell.config), "reconcile", "payfield", errors=errors) as process:
@@ -357,19 +361,19 @@ def test_ctrl_c_leaves_it_as_it_is_and_says_how_to_go_on(played, tmp_path):
     assert "Traceback" not in said
     (row,) = rows_of(played.shell)
     assert row.status == "running"
-    assert 0 < row.asked < 8
+    assert 0 < row.asked < ASKED_IN_PARTS
 
     faults(played.url, api_slow=0.0)
     resumed = played.shell("reconcile", "payfield", "--json")
     assert "resuming" in resumed.err
-    assert (resumed.json["id"], resumed.json["asked"]) == (row.id, 8)
+    assert (resumed.json["id"], resumed.json["asked"]) == (row.id, ASKED_IN_PARTS)
 
 
 def test_after_a_kill_the_lease_protects_what_may_still_run(played, tmp_path):
     """kill -9 gives nothing back: the next is told who had it, until the lease ends."""
-    for _ in range(8):  # four are asked about at once, so that some are left
+    for _ in range(ASKED_IN_PARTS):
         create(played.shell, "payfield")
-    faults(played.url, api_slow=1.0, api_slow_seconds=0.6)
+    faults(played.url, api_slow=1.0, api_slow_seconds=SLOW_S)
 
     with started("--config", str(played.shell.config), "reconcile", "payfield", errors=tmp_path / "e.txt") as process:
         until(lambda: asked_so_far(played.shell))
@@ -382,4 +386,4 @@ def test_after_a_kill_the_lease_protects_what_may_still_run(played, tmp_path):
     with service.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE reconciliation SET lease_ends_at = held_at")
     service.close()
-    assert played.shell("reconcile", "payfield", "--json").json["asked"] == 8
+    assert played.shell("reconcile", "payfield", "--json").json["asked"] == ASKED_IN_PARTS
