@@ -94,7 +94,7 @@ class ProcessMonitor:
             try:
                 self._publish()
             except Exception:  # a bug in the figures must not make this process look silent
-                log.exception("metrics.publish_failed")
+                log.exception("process.failed")
 
     def _publish(self) -> None:
         self._process.publish(self._checks.own() if self._works else None)

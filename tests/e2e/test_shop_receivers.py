@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def test_a_receiver_of_the_page_takes_an_effect_once_and_refuses_a_forged_one(na
         process.kill()
         process.wait()
 
-    assert answers == [Delivered(204), Delivered(204), Delivered(204), Failed("answered 400", 400)], (
+    told = [replace(answer, answer=b"") for answer in answers]  # what it says besides is its framework's
+    assert told == [Delivered(204), Delivered(204), Delivered(204), Failed("answered 400", 400)], (
         tmp_path / "log"
     ).read_text()
     with sqlite3.connect(tmp_path / "shop.db") as database:

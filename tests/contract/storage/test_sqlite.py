@@ -142,6 +142,7 @@ def test_a_new_file_that_another_writes_to_is_waited_for(tmp_path):
 
 
 def test_a_new_file_that_another_keeps_is_unavailable_in_time(tmp_path, monkeypatch):
+    """The wait is as long as that for any other lock."""
     monkeypatch.setattr(connections, "BUSY_SECONDS", 0.05)
     path = tmp_path / "new.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

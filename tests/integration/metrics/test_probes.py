@@ -221,7 +221,7 @@ def test_figures_that_cannot_be_shared_once_are_shared_again(tmp_path: Path, mon
     service.close()
 
     assert written[:5] == [True, False, False, True, True]
-    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["metrics.publish_failed"] * 2
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["process.failed"] * 2
 
 
 def test_a_full_disk_is_told_until_a_write_succeeds(database: Database, clock: FakeClock) -> None:
