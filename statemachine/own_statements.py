@@ -36,7 +36,7 @@ class CreateWanted:
 
 @dataclass(frozen=True, slots=True)
 class PaymentDescribed:
-    """The merchant's own words about a payment that was not created here."""
+    """The merchant's own words about a payment that is here already."""
 
     description: str | None
     metadata: Mapping[str, str]

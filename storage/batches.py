@@ -202,6 +202,11 @@ def postpone(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | 
         raise LeaseLost
 
 
+def release(unit: Unit, messages: Sequence[InboxMessage], now: datetime) -> None:
+    """End the claims of messages that were not tried; what others have claimed since stays theirs."""
+    _PUT_OFF(unit, ((now, m.last_error, m.attempts, m.id, m.claim_token) for m in messages))
+
+
 def reopen_awaiting(unit: Unit, awaited: Sequence[tuple[str, str]], now: datetime) -> int:
     """Make messages parked for these payments pending again; return how many.
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -101,7 +102,8 @@ class InboxWorker:
     def _apply_one_by_one(self, only: Sequence[str] | None) -> int:
         """Claim a batch's messages and apply each alone.
 
-        Raises StorageUnavailable where another session held the rows of several in a row.
+        Raises StorageUnavailable, also where another session held the rows of several in a row. What was not tried is
+        due at once then, unless the database is away: then when its lease ends.
         """
         settings, held = self._settings, 0
         with self._database.write() as unit:
@@ -113,11 +115,16 @@ class InboxWorker:
             except StorageUnavailable as fault:
                 held += 1
                 if not fault.is_held:
+                    self._release(claimed[at:])
                     raise
                 self._wait_for(claimed[at : at + 1] if held < _MAX_HELD_IN_A_ROW else claimed[at:], fault)
                 if held == _MAX_HELD_IN_A_ROW:
                     raise
         return len(claimed)
+
+    def _release(self, messages: Sequence[InboxMessage]) -> None:
+        with suppress(StorageUnavailable), self._database.write() as unit:  # the caller raises why
+            batches.release(unit, messages, self._clock())
 
     def _postpone_held(self, only: Sequence[str] | None) -> int:
         """Postpone due messages about payments that another session holds; count them."""

@@ -39,9 +39,7 @@ def test_poison_in_every_column_of_every_table_stops_nothing_else(database: Data
     """What comes after it is decided and delivered; what is due of it is set aside by its id, and named."""
     planted = poison.plant(database, "sg", "poison")
     assert {table for table, _, _ in planted} >= {"inbox_message", "payment", "outbox_message", "transition"}
-    lease = {"worker": {"lease_seconds": 5}}  # a claim that is lost beside the poison is taken over in time
-    handler = "tests.integration.test_duties:take"
-    config = settings(tmp_path, tick=0.01, handler=handler, sections=lease, database=database.url)
+    config = settings(tmp_path, tick=0.01, handler="tests.integration.test_duties:take", database=database.url)
     delivered.clear()
     with serving(config, migrated=False, with_work=True) as served:
         deliveries = [event(account) for account in ("sg", "sg", "bk", "ap")]

@@ -81,7 +81,7 @@ def settings(
                 else {"name": "shop", "kind": "python", "handler": handler}
             ],
             **(sections or {}),
-            "worker": {"tick_seconds": tick, **(sections or {}).get("worker", {})},
+            "worker": {"tick_seconds": tick},
             "accounts": {**accounts, **(sections or {}).get("accounts", {})},
         },
         environ=environ,

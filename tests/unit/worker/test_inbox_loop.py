@@ -8,6 +8,7 @@ from storage import batches, inbox
 from storage.errors import StorageUnavailable
 from tests.support.builders import PROVIDERS, a_message
 from tests.support.pipeline_world import SimulatedCrash
+from worker.inbox_loop import InboxWorker
 from worker.process import MessageProcessor
 
 
@@ -131,6 +132,28 @@ def test_storage_that_is_away_is_not_the_message_s_fault(desk, monkeypatch):
         desk.work()
 
     assert (desk.message(message_id).status, desk.message(message_id).attempts) == ("pending", 0)
+
+
+def test_what_was_claimed_and_not_tried_is_due_at_once(desk, monkeypatch):
+    """Beside poison each is claimed and tried alone; one that storage refuses leaves the rest to the next step."""
+    ids = [desk.webhook("confirmed", ref) for ref in ("pi_1", "pi_2", "pi_bad", "pi_3")]
+    poison(desk, "pi_bad")
+    real, refused = InboxWorker._apply_alone, [ids[1]]
+
+    def refuse(worker, message_id, token):
+        if message_id in refused:
+            refused.remove(message_id)
+            raise StorageUnavailable("a row was on its way to another partition")
+        real(worker, message_id, token)
+
+    monkeypatch.setattr(InboxWorker, "_apply_alone", refuse)
+    with capture_logs():
+        with pytest.raises(StorageUnavailable, match="partition"):
+            desk.work()
+        desk.work()
+
+    assert [desk.message(i).status for i in ids] == ["decided", "decided", "pending", "decided"]
+    assert [desk.message(i).attempts for i in ids] == [0, 0, 1, 0]
 
 
 def test_a_crash_at_any_write_leaves_applied_or_to_be_applied(desk):
