@@ -18,8 +18,7 @@ from console.deps import ConsoleDeps
 from console.errors import InvalidForm
 from console.pages import PageRenderer
 from service.commands import Commands
-from service.money_calls import amount_text
-from statemachine.money import to_minor
+from statemachine.money import amount_text, to_minor
 from statemachine.phases import Phase
 from storage import operator_actions, payments
 from storage.tables import Payment

@@ -21,13 +21,14 @@ from providers.contract import Capability, Scheme
 from service import origins, timeline
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
-from service.money_calls import amount_text, remaining_minor
+from service.money_calls import remaining_minor
 from service.payments import checkout_url, other_names, said_by
 from service.permissions import Permission
 from service.text import shown
 from service.timeline import Kind, TimelineEntry, TimelineLine, Tone
 from statemachine.lifecycle import NOT_CREATED, Lifecycle
 from statemachine.machine import moves_of
+from statemachine.money import amount_text
 from statemachine.phases import Review, Source
 from storage import inbox, payment_history, payments, rate_limits
 from storage.changes import payment_marks

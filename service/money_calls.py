@@ -23,9 +23,9 @@ from service.errors import (
     WishConflict,
 )
 from statemachine import own_statements
-from statemachine.errors import InvalidAmount, ServiceError
+from statemachine.errors import ServiceError
 from statemachine.lifecycle import Lifecycle
-from statemachine.money import from_minor
+from statemachine.money import amount_text
 from statemachine.names import is_kept
 from statemachine.own_statements import CONTENT_TYPE, MoneyWanted, point_of, wish_of
 from statemachine.phases import MONEY_PHASES, Phase, Source
@@ -286,11 +286,3 @@ def _sum_of(call: Capability, payment: Payment) -> int:
     pending = PartStatus.PENDING.value
     parts = [part for part in payment.parts or () if part["kind"] == _PART_KINDS[call].value]
     return told + sum(part["amount_minor"] or 0 for part in parts if part["status"] == pending)
-
-
-def amount_text(minor: int, currency: str | None) -> str:
-    """Write an amount in major units with its currency, or in minor units without one."""
-    try:
-        return f"{from_minor(minor, currency or '')} {currency}"
-    except InvalidAmount:
-        return f"{minor} minor units"

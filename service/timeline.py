@@ -9,9 +9,8 @@ from service.origins import rejection
 from service.payments import said_by
 from service.text import short, shown
 from statemachine import own_statements
-from statemachine.errors import InvalidAmount
 from statemachine.lifecycle import NOT_CREATED
-from statemachine.money import from_minor
+from statemachine.money import amount_text
 from statemachine.own_statements import CONTENT_TYPE
 from statemachine.phases import Outcome, Source
 from storage.payment_history import HistoryRow, PaymentHistory
@@ -153,14 +152,14 @@ def _titled(message: InboxMessage, source: Source) -> tuple[str, list[TimelineLi
             return title, [TimelineLine("unreadable", "its bytes are no statement of ours", "bad")]
         match said:
             case own_statements.CreateWanted():
-                amount = _money(said.amount_minor, said.currency)
+                amount = amount_text(said.amount_minor, said.currency)
                 lines.append(TimelineLine("wanted", f"{amount}, reference {shown(said.reference)}", "busy"))
                 lines += _own_words(said)
             case own_statements.PaymentDescribed():
                 lines += _own_words(said)
             case own_statements.MoneyWanted():
                 title = f"The merchant wants a {shown(said.call)}"
-                lines.append(TimelineLine("wanted", _money(said.amount_minor, said.currency), "busy"))
+                lines.append(TimelineLine("wanted", amount_text(said.amount_minor, said.currency), "busy"))
             case own_statements.CallFailed():
                 title = f"Our {shown(said.call)} call failed"
                 doubt = "; it may have been done all the same" if said.is_ambiguous else ""
@@ -274,10 +273,3 @@ def _rejected(rejected: RejectedDelivery) -> TimelineEntry:
     ]
     title = "A delivery to this payment's URL was refused"
     return TimelineEntry(rejected, rejected.received_at, "rejected", title, "bad", lines)
-
-
-def _money(minor: int, currency: str) -> str:
-    try:
-        return f"{from_minor(minor, currency)} {currency}"
-    except InvalidAmount:
-        return f"{minor} minor units"

@@ -8,10 +8,9 @@ from typing import Final, NamedTuple
 from msgspec.structs import astuple, replace
 
 from statemachine.effects import DueEffect, enter_phase, standing_effects, sum_effects
-from statemachine.errors import InvalidAmount
 from statemachine.lifecycle import LatePolicy, Lifecycle
 from statemachine.machine import moves_of
-from statemachine.money import from_minor
+from statemachine.money import amount_text
 from statemachine.observation import Decision, Observation, PaymentView
 from statemachine.phases import (
     ANSWERED_BY_A_MOVE,
@@ -194,7 +193,7 @@ def _phase_now(lifecycle: Lifecycle, payment: PaymentView, sums: Sums | None = N
 
 def _sums_in_words(payment: PaymentView, sums: Sums, currency: str | None) -> str:
     changed = [
-        f"{name.removesuffix('_minor').replace('_', ' ')} {_money(new or 0, currency)}"
+        f"{name.removesuffix('_minor').replace('_', ' ')} {amount_text(new or 0, currency)}"
         for name, new, old in zip(SUM_NAMES, astuple(sums), astuple(payment.sums), strict=True)
         if (new or 0) != (old or 0)
     ]
@@ -373,13 +372,13 @@ def _doubts(payment: PaymentView, said: Observation, sums: Sums, phase: Phase) -
     if authorised is not None and phase is Phase.AUTHORISED and asked - authorised > payment.tolerance_minor:
         yield _amount_doubt("authorised", authorised, asked, currency)
     if refunded is not None and refunded > max(asked, captured or 0):
-        words = f"{_money(refunded, currency)} were given back of {_money(asked, currency)}"
+        words = f"{amount_text(refunded, currency)} were given back of {amount_text(asked, currency)}"
         yield _Doubt(Review.AMOUNT_MISMATCH, words, f"refunded:{refunded}", _GOODS_AND_REFUNDS)
 
 
 def _amount_doubt(name: str, minor: int, asked: int, currency: str | None) -> _Doubt:
     what = "amount" if name == "amount" else f"amount {name}"
-    words = f"the {what} is {_money(minor, currency)}, {_money(asked, currency)} was asked for"
+    words = f"the {what} is {amount_text(minor, currency)}, {amount_text(asked, currency)} was asked for"
     return _Doubt(Review.AMOUNT_MISMATCH, words, f"{name}:{minor}")
 
 
@@ -414,17 +413,17 @@ def _unknowns(
         if amount is None and gives_goods:
             yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the amount", "amount:unsaid", _GOODS_AND_REFUNDS)
         elif amount is not None and amount <= 0:
-            words = f"the amount is {_money(amount, currency)}"
+            words = f"the amount is {amount_text(amount, currency)}"
             yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"amount:{amount}", _GOODS_AND_REFUNDS)
         if not currency and gives_goods:
             yield _Doubt(Review.AMOUNT_UNKNOWN, "nobody has said the currency", "currency:unsaid", _GOODS_AND_REFUNDS)
     elif refunds and _is_called_refunded(lifecycle, said):
         refunded = said.sums.refunded_minor
         if refunded is not None and refunded <= 0:
-            words = f"{_money(refunded, currency)} were given back"
+            words = f"{amount_text(refunded, currency)} were given back"
             yield _Doubt(Review.AMOUNT_UNKNOWN, words, f"refunded:{refunded}", _GOODS_AND_REFUNDS)
     if gives_goods and sums.captured_minor is None and sums.refunded_minor and _is_called_refunded(lifecycle, said):
-        words = f"{_money(sums.refunded_minor, currency)} were given back, and nobody has said how much was paid"
+        words = f"{amount_text(sums.refunded_minor, currency)} were given back, and nobody has said how much was paid"
         yield _Doubt(Review.AMOUNT_MISMATCH, words, f"refunded:{sums.refunded_minor}")
     if gives_goods and payment.namesake is not None:
         words = f"the reference is that of payment {payment.namesake}"
@@ -437,13 +436,6 @@ def _is_called_refunded(lifecycle: Lifecycle, said: Observation) -> bool:
 
 def _says_money(said: Observation) -> bool:
     return said.sums.refunded_minor is not None or said.amount_minor is not None
-
-
-def _money(minor: int, currency: str | None) -> str:
-    try:
-        return f"{minor} minor units" if currency is None else f"{from_minor(minor, currency)} {currency}"
-    except InvalidAmount:  # the provider may write what is no currency
-        return f"{minor} minor units of {currency}"
 
 
 def _withhold_doubtful(

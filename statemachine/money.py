@@ -87,3 +87,16 @@ def from_minor(minor: int, currency: str) -> str:
     """Format minor units as a decimal string with the currency's decimal places."""
     places = exponent(currency)
     return f"{Decimal(minor).scaleb(-places):.{places}f}"
+
+
+def amount_text(minor: int, currency: str | None) -> str:
+    """Write an amount in major units with its currency, else in minor units.
+
+    Any text may come as the currency: providers write what is none.
+    """
+    if not currency:
+        return f"{minor} minor units"
+    try:
+        return f"{from_minor(minor, currency)} {currency}"
+    except InvalidAmount:
+        return f"{minor} minor units of {currency}"

@@ -27,8 +27,8 @@ from rich.text import Text
 from receipted.errors import ConfigurationError
 from service import csv_text
 from service import text as service_text
-from statemachine.errors import InvalidAmount, ServiceError
-from statemachine.money import from_minor
+from statemachine.errors import ServiceError
+from statemachine.money import amount_text
 from storage.database import values
 from storage.ids import new_id
 from storage.inbox import SHOWN
@@ -186,12 +186,7 @@ def amount(minor: int | None, currency: str | None) -> str | None:
     """Format an amount in major units with its currency, else in minor units."""
     if minor is None:
         return None
-    if currency is None:
-        return f"{minor} minor units"
-    try:
-        return f"{from_minor(minor, currency)} {currency}"
-    except InvalidAmount:
-        return f"{minor} minor units of {currency}"
+    return amount_text(minor, currency)
 
 
 def columns_of(record: Any, *, without: Sequence[str] = ()) -> dict[str, Any]:
