@@ -22,7 +22,7 @@ from service import origins, timeline
 from service.accounts import ConfiguredAccount
 from service.blockers import REMEDIES, find_blockers
 from service.money_calls import remaining_minor
-from service.payments import checkout_url, other_names, said_by
+from service.payments import checkout_url, other_names, parts_told, said_by
 from service.permissions import Permission
 from service.text import shown
 from service.timeline import Kind, TimelineEntry, TimelineLine, Tone
@@ -234,6 +234,7 @@ class PaymentPage:
             "account": account,
             "checkout": checkout_url(payment),
             "names": other_names(payment),
+            "money_parts": parts_told(payment),
             "mark": read.mark,
             "why": why,
             "is_terminal": is_terminal,

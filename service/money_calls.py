@@ -192,8 +192,8 @@ class MoneyCalls:
         lifecycle = self._provider(payment.account).lifecycles[payment.kind]
         remaining = remaining_minor(call, payment, lifecycle) - sum(wish.wanted.amount_minor for wish in others)
         if remaining < amount_minor or remaining <= 0:
-            words = f"{amount_text(max(remaining, 0), payment.currency)} can be {_DONE[call]}"
-            raise MoneyExceeded(f"{words}: it is {payment.phase}", param="amount")
+            words = f"no more than {amount_text(max(remaining, 0), payment.currency)} can be {_DONE[call]}"
+            raise MoneyExceeded(f"{words}; the payment is {payment.phase}", param="amount")
         return remaining
 
     async def _send(self, call: Capability, client: Client, payment: Payment, wish: Wish) -> Payment:

@@ -1,8 +1,9 @@
-"""Facts derived from a payment's rows: its checkout page, who said its state."""
+"""Facts derived from a payment's rows: its checkout page, parts, who said its state."""
 
 from typing import Final, NamedTuple
 
 from statemachine.lifecycle import NOT_CREATED
+from statemachine.money import amount_text
 from statemachine.phases import ANSWERS, Source
 from storage.tables import Payment, Transition
 
@@ -48,6 +49,18 @@ def other_names(payment: Payment) -> list[OtherName]:
         for entry in payment.names or ()
         if entry["name"] != payment.provider_ref
     ]
+
+
+def parts_told(payment: Payment) -> list[tuple[str, str, str]]:
+    """Return each capture, refund and dispute: kind, id, and amount with status."""
+    return [
+        (part["kind"], part["name"], f"{_amount(part['amount_minor'], payment.currency)}, {part['status']}")
+        for part in payment.parts or ()
+    ]
+
+
+def _amount(minor: int | None, currency: str | None) -> str:
+    return "an unsaid amount" if minor is None else amount_text(minor, currency)
 
 
 def said_by(transition: Transition) -> str:

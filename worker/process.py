@@ -10,6 +10,7 @@ from providers import trial
 from providers.contract import Reading, Statement
 from statemachine import own_statements
 from statemachine.lifecycle import NOT_CREATED
+from statemachine.money import amount_text
 from statemachine.observation import Observation
 from statemachine.phases import ANSWERS, BY_WEIGHT, MONEY_CALLS, MOVING_PHASES, Outcome, Phase, Review, Source
 from storage.batches import Key
@@ -397,7 +398,7 @@ class MessageProcessor:
             return
         payment = self._session.get(about)
         if isinstance(statement, own_statements.MoneyWanted):
-            words = f"{statement.amount_minor} minor units of {statement.currency}"
+            words = amount_text(statement.amount_minor, statement.currency)
             self._writer.note(payment, Outcome.NOTED, f"the merchant wants a {statement.call} of {words}")
         elif isinstance(statement, own_statements.Resolution):
             resolved = Observation(

@@ -29,7 +29,7 @@ from receipted.wiring import Service
 from service.blockers import REMEDIES, find_blockers
 from service.commands import Commands
 from service.errors import MoneyUnanswered
-from service.payments import checkout_url, other_names, said_by
+from service.payments import checkout_url, other_names, parts_told, said_by
 from service.timeline import chronicle, details
 from statemachine.money import currency_code, to_minor
 from statemachine.names import MAX_NAME_CHARS, is_line
@@ -307,6 +307,7 @@ def summary(
             "refunded": output.amount(payment.refunded_minor, payment.currency),
             "charged back": output.amount(payment.charged_back_minor, payment.currency),
             "disputed": output.amount(payment.disputed_minor, payment.currency),
+            **{f"{kind} {name}": words for kind, name, words in parts_told(payment)},
             "state": payment.state or "none yet",
             "said by": state_said_by,
             "phase": payment.phase,

@@ -1,6 +1,7 @@
 """Payments at the four providers, as an operator types them."""
 
 import itertools
+import re
 
 import httpx2
 import pytest
@@ -323,3 +324,42 @@ def test_own_words_that_cannot_be_kept_are_refused(at_sandbox, given, words):
 
     assert words in refused.err
     assert at_sandbox("payments", "list", "--json").json == []
+
+
+def paid_at_banked(shell, sandbox_url):
+    """A payment of 10.00 GBP that its provider says is paid."""
+    payment = create(shell, "banked", "--json").json
+    pay(sandbox_url, "banked", payment)
+    return shell("payments", "refresh", payment["id"], "--json").json
+
+
+def test_a_part_is_refunded_once_for_each_key(at_sandbox, sandbox_url):
+    """What the provider has taken is shown as pending, and a repeat with the key sends nothing more."""
+    payment = paid_at_banked(at_sandbox, sandbox_url)
+    args = ("payments", "refund", payment["id"], "--amount", "2.34", "--key", "return-1")
+
+    first, again = (at_sandbox(*args, "--json").json for _ in range(2))
+
+    (part,) = first["parts"]
+    assert (part["kind"], part["amount_minor"], part["status"]) == ("refund", 234, "pending")
+    assert again["parts"] == first["parts"]
+    shown = at_sandbox("payments", "show", payment["id"]).out
+    assert re.search(rf"^refund {part['name']} +2.34 GBP, pending$", shown, re.MULTILINE)
+
+
+def test_more_than_remains_is_refused_with_what_does(at_sandbox, sandbox_url):
+    payment = paid_at_banked(at_sandbox, sandbox_url)
+    at_sandbox("payments", "refund", payment["id"], "--amount", "2.34")
+
+    refused = at_sandbox("payments", "refund", payment["id"], "--amount", "7.67", code=Exit.FAILED)
+    whole = at_sandbox("payments", "refund", payment["id"], "--json").json
+
+    assert "no more than 7.66 GBP can be refunded; the payment is paid (amount_exceeded)" in refused.err
+    assert sorted(part["amount_minor"] for part in whole["parts"]) == [234, 766]
+
+
+def test_a_provider_without_the_call_refunds_nothing(at_sandbox, sandbox_url):
+    payment = create(at_sandbox, "stable", "--json").json
+
+    for call in ("refund", "capture"):
+        assert "(unsupported_by_provider)" in at_sandbox("payments", call, payment["id"], code=Exit.FAILED).err

@@ -14,6 +14,7 @@ from storage.tables import Payment, RejectedDelivery
 from storage.types import InboxStatus, OutboxStatus
 from tests.integration.api.test_queues import dead, overtaken, reject
 from tests.support import keeping
+from tests.support.at_the_sandbox import act
 
 REASON = {"reason": "the customer called"}
 
@@ -30,6 +31,26 @@ def created(served, reference="order-1"):
                 reference=reference,
                 extra={"merchant_user_id": "17", "merchant_user_ip": "192.0.2.1"},
             )
+
+    return asyncio.run(do())
+
+
+def paid_at_banked(served, sandbox_url):
+    """A payment of 10.00 GBP that its provider says is paid, with own words that look like markup."""
+
+    async def do():
+        async with served.service.clients() as clients:
+            commands = served.service.commands(clients)
+            made = await commands.create(
+                "banked",
+                amount_minor=1_000,
+                currency="GBP",
+                reference="order 7",
+                description="<b>2 tickets</b>",
+                metadata={"<i>cart</i>": "c-88"},
+            )
+            act(sandbox_url, "banked", made.kind, made.provider_ref, "pay")
+            return await commands.refresh(made.id)
 
     return asyncio.run(do())
 
@@ -285,3 +306,34 @@ def test_a_provider_that_cannot_be_asked_is_told_in_words(console):
     assert answer.status_code >= 500
     assert "internal error" not in answer.text
     assert answer.headers["x-request-id"] in answer.text
+
+
+def test_a_part_is_refunded_from_the_page_once_for_each_form(at_sandbox, sandbox_url):
+    """The form says at most what remains; what the provider has taken is on the page, and a repeat sends no more."""
+    payment, operator = paid_at_banked(at_sandbox, sandbox_url), at_sandbox.client("operator")
+    page = operator.get(f"/console/payments/{payment.id}").text
+    assert "at most 10.00 GBP" in page
+    assert "/capture" not in page
+
+    form = {**REASON, "key": new_id(), "amount": "2.34"}
+    shown = [operator.follow(operator.post(f"/console/payments/{payment.id}/refund", form)).text for _ in range(2)]
+
+    assert all("The provider has taken the refund." in text for text in shown)
+    assert all(text.count("2.34 GBP, pending") == 1 for text in shown)
+    assert "at most 7.66 GBP" in shown[-1]
+    too_much = {**REASON, "key": new_id(), "amount": "7.67"}
+    refused = operator.post(f"/console/payments/{payment.id}/refund", too_much)
+    assert refused.status_code == 409
+    assert "No more than 7.66 GBP can be refunded; the payment is paid." in refused.text
+
+
+def test_the_merchants_own_words_are_on_the_page_as_text(at_sandbox, sandbox_url):
+    """Description and metadata are shown, and none of them is markup."""
+    payment = paid_at_banked(at_sandbox, sandbox_url)
+
+    page = at_sandbox.client("viewer").get(f"/console/payments/{payment.id}").text
+
+    assert "&lt;b&gt;2 tickets&lt;/b&gt;" in page
+    assert "&lt;i&gt;cart&lt;/i&gt;" in page
+    assert "<b>2 tickets" not in page
+    assert "<i>cart" not in page

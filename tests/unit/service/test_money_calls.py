@@ -124,7 +124,7 @@ def test_the_wish_is_recorded_before_it_is_sent_and_its_id_is_the_key(till):
     refund(till, payment, amount_minor=130)
 
     assert [wish.id for wish in wishes] == till.genius.keys
-    assert "130 minor units of EUR" in wishes[0].reason
+    assert "1.30 EUR" in wishes[0].reason
 
 
 @pytest.mark.parametrize("amount", [130, None])
