@@ -1,4 +1,4 @@
-"""Facts derived from a payment's rows: its checkout page, parts, who said its state."""
+"""Facts derived from a payment: its checkout page, its parts, who said its state."""
 
 from typing import Final, NamedTuple
 

@@ -203,7 +203,10 @@ def postpone(unit: Unit, messages: Sequence[tuple[InboxMessage, datetime, str | 
 
 
 def release(unit: Unit, messages: Sequence[InboxMessage], now: datetime) -> None:
-    """End the claims of messages that were not tried; what others have claimed since stays theirs."""
+    """End claims of messages that were not tried.
+
+    What others have claimed since stays theirs.
+    """
     _PUT_OFF(unit, ((now, m.last_error, m.attempts, m.id, m.claim_token) for m in messages))
 
 
